@@ -1,0 +1,222 @@
+"""What a member does for those who ask it, as the owner of a key or because they believe that it is.
+
+Before it answers, it applies what the asker has applied already (the request's **dependencies**):
+
+1. W's event reaches R, which drops k, and asks O; 2. O has not heard the event, and answers with the old value; 3. R
+keeps it, and will never hear of the event again. Nothing at R could have told: the event came before the request.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+from .announcements import Receipt
+from .fills import Asker, Desk, Grant
+from .messages import (
+    MAX_LINK,
+    Alone,
+    Fill,
+    Found,
+    Get,
+    Message,
+    Peek,
+    Record,
+    Set,
+    Settled,
+    Stored,
+    Value,
+    key_target,
+    pack_record,
+    unpack_positions,
+)
+from .store import Entry
+
+MAX_PARKED = 10_000  # requests that wait for events; beyond, the asker's time-out decides
+
+
+class Host(Protocol):
+    """What `Owner` needs of the peer that it belongs to."""
+
+    @property
+    def incarnation(self) -> bytes:
+        """This member's."""
+
+    @property
+    def moment(self) -> int:
+        """How many events were applied here."""
+
+    @property
+    def established(self) -> bool:
+        """Whether this member was current once."""
+
+    def is_current(self) -> bool:
+        """Whether this member is known to have heard every event."""
+
+    def has_applied(self, positions: dict[bytes, int]) -> bool | None:
+        """Whether the positions are applied here; None if one of them never can be. Asks for what is missing."""
+
+    def servable(self, wire: bytes) -> Entry | None:
+        """Return a key's entry if it may be served."""
+
+    def store_entry(self, entry: Entry) -> bool:
+        """Keep an entry in the shard; False if it is too large."""
+
+    def tags_hit_since(self, tags: Iterable[str], moment: int) -> bool:
+        """Whether one of the tags was hit by an event after ``moment``."""
+
+    def hit_by(self, wire: bytes, stream: bytes, number: int) -> bool:
+        """Whether the key was hit, as far as remembered, by an event of the stream beyond ``number``."""
+
+    def announce(self, targets: tuple[bytes, ...]) -> int:
+        """Announce an event of this member's own stream; return its number."""
+
+    def receipt_for(self, number: int, settle: Callable[[Receipt], None]) -> None:
+        """Have ``settle`` called with the receipt of an announced event."""
+
+    def send(self, message: Message) -> None:
+        """Send a message to the member that it names."""
+
+    def count(self, counter: str) -> None:
+        """Count something."""
+
+
+class _Parked(NamedTuple):
+    request: Get | Peek
+    positions: dict[bytes, int]
+    until: float
+
+
+class Owner:
+    """Answers gets, peeks, fills and sets. Not thread-safe."""
+
+    def __init__(self, host: Host, desk: Desk) -> None:
+        self._host = host
+        self._desk = desk
+        self._parked: list[_Parked] = []
+        self._last_sets: dict[bytes, int] = {}  # writer to the number of its newest set
+
+    def asked(self, request: Get | Peek, now: float) -> None:
+        """Answer a get or a peek, once all that it depends on is applied here."""
+        positions = unpack_positions(request.dependencies)
+        applied = self._host.has_applied(positions)
+        if applied:
+            self._answer(request, now)
+        elif applied is None:
+            self._refuse(request)
+        elif len(self._parked) < MAX_PARKED:
+            self._parked.append(_Parked(request, positions, now + request.patience))
+
+    def retry(self, now: float) -> None:
+        """Answer the parked requests whose dependencies are applied by now; forget those that nobody waits for."""
+        parked, self._parked = self._parked, []
+        for waiting in parked:
+            if waiting.until > now:
+                applied = self._host.has_applied(waiting.positions)
+                if applied is False:
+                    self._parked.append(waiting)
+                elif applied:
+                    self._answer(waiting.request, now)
+                else:
+                    self._refuse(waiting.request)
+
+    def filled(self, fill: Fill, now: float) -> None:
+        """Store a value under its token, and give it to who waits."""
+        host = self._host
+        grant = self._desk.redeem(fill)
+        if grant is None or host.tags_hit_since(fill.tags, grant.moment):
+            host.count("fills_refused")
+            if grant is not None:
+                self._desk.pass_on(fill.key, now, host.moment)
+            return
+        if host.established:
+            host.count("fills")
+            host.store_entry(Entry(fill.key, fill.payload, grant.at, now + fill.left, fill.tags))
+        for asker in self._desk.release(fill.key, now):
+            self._hand_over(asker, fill, grant, now)
+
+    def set(self, request: Set, now: float) -> None:
+        """Store a value unconditionally, and announce that the key has changed.
+
+        A set that was given up by its writer became an invalidation in the writer's stream: if that was applied here,
+        the set came too late, and would bring back what others may have invalidated since; it is only announced.
+        While behind, this member cannot know, and keeps nothing either. When the value was read from the source
+        nobody says, so it is never served while behind: its age counts as infinite.
+        """
+        host = self._host
+        if request.id <= self._last_sets.get(request.sender, 0):  # a duplicate, or overtaken by a later one
+            return
+        self._last_sets[request.sender] = request.id
+        kept = host.is_current() and not host.hit_by(request.key, request.sender, request.after)
+        number = host.announce((key_target(request.key),))
+        if kept:
+            entry = Entry(request.key, request.payload, -math.inf, now + request.left, request.tags)
+            kept = host.store_entry(entry)
+            host.count("sets")
+        host.send(Stored(host.incarnation, request.sender, request.id, number, kept))
+        if request.settle:
+            host.receipt_for(number, lambda receipt: self._settled(request, receipt))
+
+    def left(self, member: bytes, now: float) -> None:
+        """A member is gone: it waits for nothing, and its tokens lapse."""
+        self._desk.cancel(member, None, now, self._host.moment)
+        self._last_sets.pop(member, None)
+
+    # --- Steps
+
+    def _answer(self, request: Get | Peek, now: float) -> None:
+        if isinstance(request, Peek):
+            self._found(request, now)
+            return
+        host = self._host
+        entry = host.servable(request.key)
+        if entry is None or entry.payload is None:
+            self._desk.ask(request, now, host.moment)
+            return
+        age, left = max(0.0, now - entry.loaded_at), max(0.0, entry.expires - now)
+        host.send(
+            Value(
+                host.incarnation, request.sender, request.id, entry.payload, age, left, host.is_current(), entry.tags
+            )
+        )
+
+    def _found(self, request: Peek, now: float) -> None:
+        host = self._host
+        current = host.is_current()
+        records: list[bytes] = []
+        size = 0
+        for index, wire in enumerate(request.keys):
+            entry = host.servable(wire)
+            if entry is None or entry.payload is None:
+                continue
+            age, left = max(0.0, now - entry.loaded_at), max(0.0, entry.expires - now)
+            record = pack_record(Record(index, entry.payload, age, left, entry.tags))
+            if size + len(record) > MAX_LINK - 2048:
+                host.send(Found(host.incarnation, request.sender, request.id, current, True, tuple(records)))
+                records, size = [], 0
+            records.append(record)
+            size += len(record) + 8
+        host.send(Found(host.incarnation, request.sender, request.id, current, False, tuple(records)))
+
+    def _refuse(self, request: Get | Peek) -> None:
+        host = self._host
+        if isinstance(request, Get):
+            host.send(Alone(host.incarnation, request.sender, request.id))
+        else:
+            host.send(Found(host.incarnation, request.sender, request.id, False, False, ()))
+
+    def _hand_over(self, asker: Asker, fill: Fill, grant: Grant, now: float) -> None:
+        """Only a current owner hands a fill over; while it is behind, an event that it missed may have overtaken it."""
+        host, me = self._host, self._host.incarnation
+        if host.is_current():
+            host.send(Value(me, asker.member, asker.id, fill.payload, now - grant.at, fill.left, True, fill.tags))
+        else:
+            host.send(Alone(me, asker.member, asker.id))
+
+    def _settled(self, request: Set, receipt: Receipt) -> None:
+        seats = (*receipt.acknowledged, *receipt.waited_out)
+        me, acknowledged = self._host.incarnation, len(receipt.acknowledged)
+        self._host.send(
+            Settled(me, request.sender, request.id, receipt.complete, receipt.seconds, acknowledged, seats)
+        )

@@ -1,0 +1,758 @@
+"""One member's whole protocol: bytes and instants in; frames, deadlines and outcomes out.
+
+The driver (in production the bus thread, in the tests a simulator) does, again and again: `receive` what came, `tick`,
+carry out what `actions` returns, hand the `outcomes` to the calls that wait, and sleep until `deadline` at the latest.
+Nothing here blocks, and nothing is remembered of the driver. Not thread-safe, but for `Gate`, which readers look at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from ..errors import WireError
+from ..stats import Counters, Stats
+from .announcements import Announcements, Receipt
+from .fills import Desk
+from .members import Acquaintance, Member, Members
+from .messages import (
+    EVERYTHING,
+    MAX_LINK,
+    NO_NUMBER,
+    Ack,
+    Alone,
+    Cancel,
+    Event,
+    Fail,
+    Fill,
+    Found,
+    Get,
+    Left,
+    Load,
+    Message,
+    Peek,
+    Ping,
+    Pong,
+    Replay,
+    Replayed,
+    Reset,
+    Roster,
+    Set,
+    Settled,
+    Stored,
+    Value,
+    Wait,
+    decode,
+    encode,
+    pack_positions,
+    split_targets,
+)
+from .owner import Owner
+from .reads import Found as FoundEntry
+from .reads import Loaded, Outcome, Reads, Ticket
+from .requests import Requests, Seen, Written
+from .ring import Ring, slot_of
+from .store import Entry, Store
+from .stream import Announcer, Journal, Log, Remembered, TagMoments
+from .timers import Timers
+
+GAP_PATIENCE = 0.02  # s; so long an event may be under way when a pong is ahead of it, before a replay is asked for
+
+
+class Settings(NamedTuple):
+    """The numbers of the protocol; durations in seconds."""
+
+    lease: float = 3.0
+    max_stale: float = 3.0
+    fetch_timeout: float = 0.25
+    load_timeout: float = 30.0
+    forget_after: float = 30.0
+    log_events: int = 10_000
+    log_seconds: float = 60.0
+
+
+class Gate:
+    """What a reader looks at before it uses an entry. Written by the peer's driver, read by every thread."""
+
+    __slots__ = ("current_until", "max_stale")
+
+    def __init__(self) -> None:
+        self.current_until = -math.inf
+        self.max_stale = -math.inf  # until this member is established; then `Settings.max_stale`
+
+    def lets(self, entry: Entry, now: float) -> bool:
+        """Whether an entry may be served: it lives, and this member is current, or it was loaded a moment ago."""
+        return now < entry.expires and (now < self.current_until or now - entry.loaded_at < self.max_stale)
+
+
+class Publish(NamedTuple):
+    """Send a frame to everybody, by the bus."""
+
+    frame: bytes
+
+
+class Send(NamedTuple):
+    """Send a frame to one member; ``reply``: back on the connection that its own frames come from."""
+
+    to: bytes
+    frame: bytes
+    reply: bool
+
+
+class Connect(NamedTuple):
+    """A member is new: hear its bus, and open a link to it."""
+
+    member: Member
+
+
+class Disconnect(NamedTuple):
+    """A member is gone."""
+
+    member: Member
+
+
+Action = Publish | Send | Connect | Disconnect
+AnyOutcome = Outcome | Seen | Written | Receipt
+
+_REPLIES = (Pong, Roster, Value, Load, Wait, Alone, Found, Stored, Settled, Replayed, Reset)
+
+
+class Peer:
+    """One member of a group."""
+
+    def __init__(self, me: Member, settings: Settings, store: Store, journal: Journal, now: float) -> None:
+        self.me = me
+        self.gate = Gate()
+        self.counters = Counters()
+        self._settings = settings
+        self._store = store
+        self._now = now
+        self._started = False
+        self._behind_since: float | None = None
+        self._moment = 0
+        self._actions: list[Action] = []
+        self._outcomes: list[tuple[int, AnyOutcome]] = []
+        self._acks: dict[bytes, None] = {}
+        self._timers = Timers()
+        self._members = Members(me, settings.lease, settings.forget_after, self.send)
+        self._announcer = Announcer(me.incarnation, Log(settings.log_events, settings.log_seconds), journal)
+        self._remembered = Remembered(2 * settings.lease)
+        self._tags = TagMoments(settings.load_timeout)
+        self._announcements = Announcements(settings.lease)
+        self._desk = Desk(me.incarnation, settings.load_timeout, self.send, self._timers)
+        self._owner = Owner(self, self._desk)
+        self._reads = Reads(self, settings.fetch_timeout, self._timers)
+        self._requests = Requests(self, settings.fetch_timeout, 3 * settings.lease, self._timers)
+        self._parked: list[Ticket] = []  # reads that came before this member was established
+        self._parking_ends = math.inf
+        self._ring: tuple[Ring, dict[str, bytes]] | None = None
+        self._handlers: dict[type[Any], Callable[[Any], None]] = {
+            Event: self._on_event, Left: self._on_left, Pong: self._on_pong, Roster: self._on_roster,
+            Ack: self._on_ack, Replay: self._on_replay, Replayed: self._on_replayed, Reset: self._on_reset,
+            Get: lambda m: self._owner.asked(m, self._now), Peek: lambda m: self._owner.asked(m, self._now),
+            Fill: lambda m: self._owner.filled(m, self._now), Set: lambda m: self._owner.set(m, self._now),
+            Fail: lambda m: self._desk.fail(m.key, m.token, m.sender, self._now, self._moment),
+            Cancel: lambda m: self._desk.cancel(m.sender, m.id, self._now, self._moment),
+            Value: lambda m: self._reads.answered(m, self._now), Load: lambda m: self._reads.answered(m, self._now),
+            Wait: lambda m: self._reads.answered(m, self._now), Alone: lambda m: self._reads.answered(m, self._now),
+            Found: lambda m: self._requests.found(m, self._now),
+            Stored: lambda m: self._requests.stored(m, self._now), Settled: lambda m: self._requests.settled(m),
+        }  # fmt: skip
+
+    # --- The seam
+
+    def receive(self, frame: bytes, now: float, *, bus: bool = False) -> bytes | None:
+        """Take a frame in, from the bus or from a link; return its sender if it is a member's."""
+        self._now = now
+        try:
+            message = decode(frame)
+        except WireError:
+            self.counters.count("frames_refused")
+            return None
+        other = self._members.get(message.sender)
+        if isinstance(message, Event | Left) != bus and not isinstance(message, Left):
+            self.counters.count("frames_refused")
+            return None
+        if not isinstance(message, Event | Left) and message.to != self.incarnation:
+            self.counters.count("frames_ignored")
+            return None
+        if isinstance(message, Ping):
+            self._on_ping(message)
+        elif other is None:
+            self.counters.count("frames_ignored")
+            return None
+        else:
+            other.heard_at = now
+            if bus and isinstance(message, Event):
+                other.replays_running = 0
+            self._handle(message)
+        self._refresh()
+        return message.sender
+
+    def tick(self, now: float) -> None:
+        """Do what is due by the clock."""
+        self._now = now
+        self._members.tick(now, hurry=not self.is_current())
+        for lost in self._members.forgettable(now):
+            self._forget(lost)
+        self._timers.run(now)
+        self._remembered.turn(now)
+        self._tags.turn(now)
+        self._store.expire(now)
+        self._owner.retry(now)
+        self._refresh()
+
+    def deadline(self) -> float:
+        """Return the instant at which `tick` must be called at the latest."""
+        return min(self._members.deadline(), self._timers.deadline(), self._announcements.deadline())
+
+    def actions(self) -> list[Action]:
+        """Return, and forget, what is to be sent, in order. Acknowledgements are batched: one per stream and call."""
+        for stream in self._acks:
+            other = self._members.get(stream)
+            if other is not None:
+                self.send(Ack(self.incarnation, stream, other.stream.applied))
+        self._acks.clear()
+        actions, self._actions = self._actions, []
+        return actions
+
+    def outcomes(self) -> list[tuple[int, AnyOutcome]]:
+        """Return, and forget, what calls were waiting for."""
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    # --- What the driver learns of the host
+
+    def meet(self, member: Member, now: float) -> None:
+        """A member was seen."""
+        self._now = now
+        other = self._members.learn(member, now)
+        if other is not None:
+            self._met(other)
+
+    def start(self, now: float) -> None:
+        """Everybody who is there was met: from now on this member may be current."""
+        self._now = now
+        self._started = True
+        self._parking_ends = now + self._settings.fetch_timeout
+        self._timers.at(self._parking_ends, self._unpark)
+        self.tick(now)
+
+    def end(self, member: Member, last: int | None, frames: list[tuple[int, bytes]], now: float) -> None:
+        """The kernel says that a member died. ``last`` and ``frames`` are of its journal; None if it is unreadable."""
+        self._now = now
+        if self._members.has_ended(member.incarnation) or self._members.get(member.incarnation) is None:
+            return
+        self._publish_left(member.incarnation, NO_NUMBER if last is None else last)
+        for _, frame in frames:
+            self._replayed(member.incarnation, frame)
+        self._over(member, NO_NUMBER if last is None else last, journal_read=True)
+        self._refresh()
+
+    def leave(self, now: float) -> None:
+        """Say goodbye: the stream ends here. Nothing may be called afterwards but `actions`."""
+        self._now = now
+        self.gate.current_until = self.gate.max_stale = -math.inf
+        self._publish_left(self.incarnation, self._announcer.last)
+
+    # --- What calls ask for
+
+    def read(self, ticket: int, wire: bytes, tags: tuple[str, ...], patience: float, now: float) -> None:
+        """Get a key's value, or the duty to load it."""
+        self._now = now
+        entry = self.servable(wire)
+        waiting = Ticket(ticket, wire, tags, now, now + patience)
+        if entry is not None:
+            self.settle(ticket, FoundEntry(self._hit(entry)))
+        elif not self.established and self._parking_ends > now:
+            self._parked.append(waiting)
+        else:
+            self._reads.read(waiting, now)
+
+    def peek(self, ticket: int, wires: Iterable[bytes], now: float) -> None:
+        """Get the values that anybody has of some keys."""
+        self._now = now
+        known, unknown = {}, []
+        for wire in wires:
+            entry = self.servable(wire)
+            if entry is None:
+                unknown.append(wire)
+            else:
+                known[wire] = self._hit(entry)
+        self._requests.peek(ticket, known, unknown, now)
+
+    def loaded(self, request: int, loaded: Loaded, now: float) -> None:
+        """A loader that a `Lead` asked for gave a value."""
+        self._now = now
+        self._reads.loaded(request, loaded, now)
+
+    def failed(self, request: int, now: float) -> None:
+        """A loader that a `Lead` asked for raised."""
+        self._now = now
+        self.counters.count("failed_loads")
+        self._reads.failed(request, now)
+
+    def abandon(self, ticket: int, now: float) -> None:
+        """A call waits no more."""
+        self._now = now
+        self._parked = [waiting for waiting in self._parked if waiting.id != ticket]
+        self._reads.abandon(ticket, now)
+
+    def set(self, ticket: int, wire: bytes, payload: bytes, left: float, tags: tuple[str, ...], settle: bool,
+            now: float) -> None:  # fmt: skip
+        """Have a value stored by its owner; ``settle``: and acknowledged by everybody."""
+        self._now = now
+        self._requests.set(ticket, wire, payload, left, tags, settle, now)
+        self._refresh()
+
+    def invalidate(self, ticket: int, targets: Iterable[bytes], patience: float, now: float) -> None:
+        """Announce that targets have changed; settled with a `Receipt`, after ``patience`` seconds at the latest."""
+        self._now = now
+        number = self._announcer.last
+        for part in split_targets(targets):
+            number = self.announce(part)
+        self.counters.count("invalidations")
+        if patience <= 0:
+            self.settle(ticket, Receipt((), (), not len(self._members) and self.established, 0.0))
+        else:
+            self._announcements.wait(number, now, patience, lambda receipt: self._receipt(ticket, receipt))
+        self._refresh()
+
+    @property
+    def busy(self) -> bool:
+        """Whether events of this member wait for their acknowledgements."""
+        return bool(len(self._members)) and any(o.acked < self._announcer.last for o in self._members)
+
+    def members(self) -> list[tuple[Member, float, bool]]:
+        """Return the other members, since when they are known, and whether they are heard."""
+        return [(other.member, other.since, self._now < other.heard_until) for other in self._members]
+
+    def acquaintances(self) -> Iterable[Acquaintance]:
+        """Return what is known of the other members, for the driver's repairs."""
+        return iter(self._members)
+
+    def acquaintance(self, incarnation: bytes) -> Acquaintance | None:
+        """Return what is known of one member; None if it is not one, any more or yet."""
+        return self._members.get(incarnation)
+
+    def stats(self, now: float) -> Stats:
+        """Return a copy of the counters, with the gauges."""
+        shard_entries, shard_bytes, near_entries, near_bytes = self._store.sizes()
+        shard_hits, near_hits = self._store.hit_counts()
+        values: dict[str, Any] = dict(self.counters.values)
+        if self._behind_since is not None:
+            values["seconds_behind"] += now - self._behind_since
+        values.update(
+            shard_hits=shard_hits, near_hits=near_hits, shard_entries=shard_entries, near_entries=near_entries,
+            shard_bytes=shard_bytes, near_bytes=near_bytes, entries=shard_entries + near_entries,
+            bytes=shard_bytes + near_bytes, evictions=self._store.evictions, members=len(self._members) + 1,
+            current=now < self.gate.current_until, established=self.established,
+        )  # fmt: skip
+        values["oversize"] += self._store.refused
+        return Stats(**values)
+
+    # --- What the parts ask of the peer (see the `Host` protocols)
+
+    @property
+    def incarnation(self) -> bytes:
+        """This member's."""
+        return self.me.incarnation
+
+    @property
+    def moment(self) -> int:
+        """How many events were applied here."""
+        return self._moment
+
+    @property
+    def established(self) -> bool:
+        """Whether this member was current once."""
+        return self.gate.max_stale > -math.inf
+
+    @property
+    def last(self) -> int:
+        """The number of this member's newest event."""
+        return self._announcer.last
+
+    def is_current(self) -> bool:
+        """Whether this member is known to have heard every event."""
+        return self._now < self.gate.current_until
+
+    def trusted_since(self) -> float:
+        """The instant after which a value must have been read from the source to be used while behind."""
+        return self._now - self.gate.max_stale
+
+    def send(self, message: Message) -> None:
+        """Send a message to the member that it names; one to this member itself is handled before the return."""
+        to = message.to  # type: ignore[union-attr]
+        if to == self.incarnation:
+            self._handlers[type(message)](message)
+        else:
+            self._actions.append(Send(to, encode(message), isinstance(message, _REPLIES)))
+
+    def settle(self, ticket: int, outcome: AnyOutcome) -> None:
+        """Tell a call what it waited for."""
+        self._outcomes.append((ticket, outcome))
+
+    def count(self, counter: str) -> None:
+        """Count something."""
+        self.counters.count(counter)
+
+    def owner_of(self, wire: bytes) -> bytes | None:
+        """Return the owner of a key; None if it is passed over."""
+        ring, seats = self._ring or self._make_ring()
+        owner = seats[ring.owner(slot_of(wire))]
+        other = self._members.get(owner)
+        return None if other is not None and other.unresponsive else owner
+
+    def pass_over(self, owner: bytes) -> None:
+        """Do not ask an owner again until it is heard."""
+        other = self._members.get(owner)
+        if other is not None:
+            other.unresponsive = True
+
+    def dependencies(self, wires: Iterable[bytes]) -> bytes:
+        """Return the packed positions that an owner must have applied before it answers for the keys."""
+        return pack_positions(self._remembered.dependencies(wires))
+
+    def has_applied(self, positions: dict[bytes, int]) -> bool | None:
+        """Whether the positions are applied here; None if one of them never can be. Asks for what is missing."""
+        missing = False
+        for stream, number in positions.items():
+            if stream == self.incarnation:
+                if number > self._announcer.last:
+                    return None
+            elif not self._members.has_ended(stream):
+                other = self._members.get(stream)
+                if other is None:
+                    return None
+                if other.stream.applied < number:
+                    missing = True
+                    self._ask_replay(other)
+        return not missing
+
+    def servable(self, wire: bytes) -> Entry | None:
+        """Return a key's entry if it may be served."""
+        entry = self._store.find(wire, self._now)
+        return entry if entry is not None and self.gate.lets(entry, self._now) else None
+
+    def store_entry(self, entry: Entry) -> bool:
+        """Keep an entry in the shard; False if it is too large."""
+        return self._store.put(entry, near=False)
+
+    def shard_entry(self, wire: bytes) -> Entry | None:
+        """Return what the shard has under a key, to be used by a reader of this process."""
+        entry = self._store.find(wire, self._now)
+        if entry is not None:
+            self._store.charge_object(entry)
+        return entry
+
+    def keep(self, entry: Entry) -> None:
+        """Keep an entry as a near copy; it is dead afterwards if it is too large."""
+        self._store.put(entry, near=True)
+
+    def tags_hit_since(self, tags: Iterable[str], moment: int) -> bool:
+        """Whether one of the tags was hit by an event after ``moment``."""
+        return self._tags.hit_since(tags, moment)
+
+    def overtaken(self, wire: bytes, tags: Iterable[str], moment: int) -> bool:
+        """Whether the key or one of the tags was hit by an event applied after ``moment``."""
+        return self._remembered.hit_since(wire, moment) or self._tags.hit_since(tags, moment)
+
+    def hit_by(self, wire: bytes, stream: bytes, number: int) -> bool:
+        """Whether the key was hit, as far as remembered, by an event of the stream beyond ``number``."""
+        return self._remembered.dependencies((wire,)).get(stream, -1) > number
+
+    def touch(self, wire: bytes) -> None:
+        """Drop this member's own copy of a key, and mark its fetches."""
+        self._moment += 1
+        self._store.drop(wire)
+        self._reads.mark(wire)
+
+    def remember(self, wire: bytes, stream: bytes, number: int) -> None:
+        """Depend on an event as if it were applied here."""
+        self._remembered.key(wire, stream, number, self._moment)
+
+    def announce(self, targets: tuple[bytes, ...]) -> int:
+        """Announce an event of this member's own stream: journal it, apply it here, publish it; return its number."""
+        number, frame = self._announcer.announce(targets, self._now)
+        self.counters.count("events_sent")
+        self._apply(self.incarnation, number, targets)
+        self._actions.append(Publish(frame))
+        return number
+
+    def receipt_for(self, number: int, settle: Callable[[Receipt], None]) -> None:
+        """Have ``settle`` called with the receipt of an announced event."""
+        self._announcements.wait(number, self._now, math.inf, settle)
+
+    # --- Events
+
+    def _apply(self, stream: bytes, number: int, targets: tuple[bytes, ...]) -> None:
+        self._moment += 1
+        for target in targets:
+            kind, name = target[:1], target[1:]
+            if kind == b"k":
+                self._store.drop(name)
+                self._reads.mark(name)
+                self._remembered.key(name, stream, number, self._moment)
+                self._desk.pass_on(name, self._now, self._moment)
+                continue
+            self._remembered.bulk(stream, number, self._moment)
+            if kind == b"t":
+                tag = name.decode("utf-8", "surrogatepass")
+                self._tags.hit(tag, self._moment)
+                self._store.drop_tag(tag)
+                self._reads.mark_tag(tag)
+            else:
+                self._hit_namespace("" if target == EVERYTHING else name.decode("utf-8", "surrogatepass"))
+
+    def _hit_namespace(self, namespace: str) -> None:
+        self._store.drop_namespace(namespace)
+        self._reads.mark_all(namespace)
+        self._desk.pass_on_all(namespace, self._now, self._moment)
+
+    def _on_event(self, event: Event) -> None:
+        other = self._members.get(event.sender)
+        if other is not None:
+            self._hear(other, event)
+            if other.stream.behind:
+                self._ask_replay(other)
+
+    def _hear(self, other: Acquaintance, event: Event) -> None:
+        for ready in other.stream.hear(event):
+            self.counters.count("events_applied")
+            self._apply(ready.sender, ready.number, ready.targets)
+        self._progress(other)
+
+    def _progress(self, other: Acquaintance) -> None:
+        """A stream is applied further: acknowledge it, and do what waited for that."""
+        self._acks[other.member.incarnation] = None
+        self._members.extend(other)
+        if other.last_ending is not None and other.stream.applied >= other.last_ending:
+            self._finish(other.member, other.last_ending, reset=False)
+        self._owner.retry(self._now)
+
+    def _ask_replay(self, other: Acquaintance) -> None:
+        stream = other.stream
+        if self._now - stream.asked_at < self._settings.fetch_timeout:
+            return
+        stream.asked_at = self._now
+        self.counters.count("replays")
+        incarnation = other.member.incarnation
+        self.send(Replay(self.incarnation, incarnation, incarnation, stream.applied + 1))
+        self._timers.at(self._now + self._settings.fetch_timeout, self._check_gap, incarnation)
+
+    def _check_gap(self, incarnation: bytes) -> None:
+        other = self._members.get(incarnation)
+        if other is not None and other.stream.behind:
+            self._ask_replay(other)
+
+    def _on_replay(self, ask: Replay) -> None:
+        log = self._announcer.log
+        if ask.stream != self.incarnation:
+            self.counters.count("frames_ignored")
+            return
+        frames = log.since(ask.first)
+        if frames is None:
+            self.send(Reset(self.incarnation, ask.sender, ask.stream, log.last))
+            return
+        part: list[bytes] = []
+        size = 0
+        for frame in frames:
+            if size + len(frame) > MAX_LINK - 1024:
+                self.send(Replayed(self.incarnation, ask.sender, ask.stream, tuple(part)))
+                part, size = [], 0
+            part.append(frame)
+            size += len(frame) + 5
+        self.send(Replayed(self.incarnation, ask.sender, ask.stream, tuple(part)))
+
+    def _on_replayed(self, message: Replayed) -> None:
+        other = self._members.get(message.stream)
+        if other is not None:
+            other.replays_running += 1
+        for frame in message.frames:
+            self._replayed(message.stream, frame)
+
+    def _replayed(self, stream: bytes, frame: bytes) -> None:
+        try:
+            event = decode(frame)
+        except WireError:
+            event = None
+        other = self._members.get(stream)
+        if not isinstance(event, Event) or event.sender != stream:
+            self.counters.count("frames_refused")
+        elif other is not None:
+            self.counters.count("events_replayed", event.number > other.stream.applied)
+            self._hear(other, event)
+
+    def _on_reset(self, message: Reset) -> None:
+        other = self._members.get(message.stream)
+        if other is not None and message.last > other.stream.applied:
+            self._reset_to(other, message.last)
+
+    def _reset_to(self, other: Acquaintance, last: int) -> None:
+        self._drop_all()
+        self._depend_on(other.member.incarnation, last)
+        for ready in other.stream.reset(last):
+            self._apply(ready.sender, ready.number, ready.targets)
+        self._progress(other)
+
+    def _drop_all(self) -> None:
+        self._moment += 1
+        self.counters.count("resets")
+        self._hit_namespace("")
+
+    def _depend_on(self, stream: bytes, last: int) -> None:
+        """Remember a reset like a bulk event, as a dependency of every key.
+
+        Or this member would take back, from an owner that is not so far, what it has just dropped.
+        """
+        self._remembered.bulk(stream, last, self._moment)
+
+    def _on_ack(self, ack: Ack) -> None:
+        other = self._members.get(ack.sender)
+        if other is not None:
+            other.acked = max(other.acked, ack.applied)
+
+    # --- Members
+
+    def _met(self, other: Acquaintance) -> None:
+        self._ring = None
+        self._actions.append(Connect(other.member))
+        self._members.ping(other, self._now, hurry=True)
+
+    def _on_ping(self, ping: Ping) -> None:
+        other = self._members.get(ping.sender)
+        if other is None and ping.sender != self.incarnation:
+            other = self._members.learn(Member(ping.sender, ping.seat, ping.pid), self._now)
+            if other is not None:
+                self._met(other)
+        if other is None:
+            self.counters.count("frames_ignored")
+            return
+        other.acked = max(other.acked, min(ping.applied, self._announcer.last))
+        self._members.pong(ping, self._announcer.last, self._now)
+
+    def _on_pong(self, pong: Pong) -> None:
+        settled = self._members.hear_pong(pong, self._now)
+        other = self._members.get(pong.sender)
+        if other is None or not other.stream.behind:
+            return
+        if not self.established and not other.stream.applied and not len(self._store):
+            self._reset_to(other, other.stream.known)  # a joiner holds nothing that could be stale
+        elif settled:
+            self._timers.at(self._now + GAP_PATIENCE, self._check_gap, pong.sender)
+
+    def _on_roster(self, roster: Roster) -> None:
+        new, over, wrong = self._members.read_roster(roster)
+        for member in new:
+            self.meet(member, self._now)
+        for member, last in over:
+            self._over(member, last)
+        if wrong:
+            self._members.send_roster(roster.sender, self._now)
+        sender = self._members.get(roster.sender)
+        if sender is not None and (new or over):
+            self._members.ping(sender, self._now, hurry=True)
+
+    def _on_left(self, left: Left) -> None:
+        other = self._members.get(left.stream)
+        if other is not None and left.stream != self.incarnation:
+            self._over(other.member, left.last)
+
+    def _over(self, member: Member, last: int, *, journal_read: bool = False) -> None:
+        """A stream has ended with number ``last``: get there, or drop everything.
+
+        Whoever has applied it up to there drops nothing. For the others, what is under way on the bus may still come,
+        and so may what this member's driver reads from the dead one's journal.
+        """
+        other = self._members.get(member.incarnation)
+        if self._members.has_ended(member.incarnation):
+            return
+        if (other.stream.applied if other is not None else 0) >= last:
+            self._finish(member, last, reset=False)
+        elif other is None or last == NO_NUMBER or journal_read or not len(self._store):
+            self._finish(member, last, reset=True)
+        elif other.last_ending is None:
+            other.last_ending = last
+            self._timers.at(self._now + self._settings.fetch_timeout, self._unread, member)
+
+    def _unread(self, member: Member) -> None:
+        other = self._members.get(member.incarnation)
+        if other is not None and other.last_ending is not None:
+            self._finish(member, other.last_ending, reset=True)
+
+    def _finish(self, member: Member, last: int, *, reset: bool) -> None:
+        self._members.end(member, last, self._now)
+        if reset:
+            self._drop_all()
+            self._depend_on(member.incarnation, last)
+        self._gone(member)
+
+    def _forget(self, other: Acquaintance) -> None:
+        """Nobody has heard a member for long: count it no more. What was kept while it was silent may be stale."""
+        self._members.forget(other.member.incarnation, self._now)
+        self._drop_all()
+        self._gone(other.member)
+
+    def _gone(self, member: Member) -> None:
+        self._ring = None
+        self._acks.pop(member.incarnation, None)
+        self._actions.append(Disconnect(member))
+        self._owner.left(member.incarnation, self._now)
+        self._reads.owner_left(member.incarnation, self._now)
+        self._requests.owner_left(member.incarnation)
+        self._owner.retry(self._now)
+
+    def _publish_left(self, stream: bytes, last: int) -> None:
+        frame = encode(Left(self.incarnation, stream, last))
+        self._actions.append(Publish(frame))
+        self._actions.extend(
+            Send(other.member.incarnation, frame, False) for other in self._members if other.member.incarnation != stream
+        )
+
+    # --- State
+
+    def _handle(self, message: Message) -> None:
+        self._handlers[type(message)](message)
+
+    def _hit(self, entry: Entry) -> Entry:
+        entry.hits += 1
+        self._store.charge_object(entry)
+        return entry
+
+    def _receipt(self, ticket: int, receipt: Receipt) -> None:
+        if not receipt.complete:
+            self.counters.count("incomplete")
+        self.settle(ticket, receipt)
+
+    def _make_ring(self) -> tuple[Ring, dict[str, bytes]]:
+        """The ring of the seats that are taken. A seat that two incarnations hold for a moment is the newer one's."""
+        seats = {self.me.seat: self.incarnation}
+        for other in sorted(self._members, key=lambda other: other.since):
+            if other.member.seat != self.me.seat:
+                seats[other.member.seat] = other.member.incarnation
+        self._ring = (Ring(seats), seats)
+        return self._ring
+
+    def _refresh(self) -> None:
+        """Derive what readers look at, and settle what waits for it."""
+        gate, now = self.gate, self._now
+        gate.current_until = self._members.current_until() if self._started else -math.inf
+        current = now < gate.current_until
+        if current and not self.established:
+            gate.max_stale = self._settings.max_stale
+            self._unpark()
+        if self.established:
+            if not current and self._behind_since is None:
+                self._behind_since = now
+            elif current and self._behind_since is not None:
+                self.counters.count("seconds_behind", now - self._behind_since)
+                self._behind_since = None
+        self._announcements.advance(self._members, self.established, now)
+
+    def _unpark(self) -> None:
+        parked, self._parked = self._parked, []
+        for ticket in parked:
+            self._reads.read(ticket, self._now)
+

@@ -1,0 +1,129 @@
+"""Which entry leaves when the shard is full: eviction policies as `cachetools.Cache` subclasses.
+
+A hit must cost no lock, so it changes no order: it raises the entry's ``hits``, and the policy compares that with what
+it saw when it last looked. ``seen`` belongs to the policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import cachetools
+
+if TYPE_CHECKING:
+    from .store import Entry
+
+
+class Policy(cachetools.Cache["bytes", "Entry"]):
+    """A byte-bounded mapping of wire key to entry, oldest first; subclasses say what `popitem` takes out.
+
+    ``evicted`` is called with each entry that leaves for want of room. Not thread-safe.
+    """
+
+    def __init__(self, budget: int, evicted: Callable[[Entry], None]) -> None:
+        super().__init__(budget, getsizeof=lambda entry: entry.size)
+        self._evicted = evicted
+        self._queue: dict[bytes, None] = {}  # a dict keeps the order of insertion, and moves in constant time
+
+    def __setitem__(self, wire: bytes, entry: Entry) -> None:
+        super().__setitem__(wire, entry)
+        if wire not in self._queue:
+            entry.seen = entry.hits
+            self._queue[wire] = None
+
+    def __delitem__(self, wire: bytes) -> None:
+        super().__delitem__(wire)
+        del self._queue[wire]
+
+    def popitem(self) -> tuple[bytes, Entry]:
+        """Take the entry out that the policy can best do without. Raises KeyError if there is none."""
+        wire = self._victim()
+        entry = self[wire]
+        del self[wire]
+        self._evicted(entry)
+        return wire, entry
+
+    def _victim(self) -> bytes:
+        raise NotImplementedError
+
+    def _oldest(self) -> tuple[bytes, Entry]:
+        for wire in self._queue:
+            return wire, self[wire]
+        raise KeyError("the shard is empty")
+
+    def _to_the_end(self, wire: bytes) -> None:
+        del self._queue[wire]
+        self._queue[wire] = None
+
+
+class Lru(Policy):
+    """Least recently used, by second chance: an entry hit since it was last looked at goes to the end of the queue.
+
+    Source: Corbato, "A paging experiment with the Multics system", 1968 (CLOCK).
+    """
+
+    def _victim(self) -> bytes:
+        while True:
+            wire, entry = self._oldest()
+            if entry.hits == entry.seen:
+                return wire
+            entry.seen = entry.hits
+            self._to_the_end(wire)
+
+
+class Lfu(Policy):
+    """Least frequently used, with ageing: a hit is worth one more round in the queue, up to `MOST` at a time.
+
+    Source: Smith, "Sequentiality and prefetching in database systems", 1978 (generalised CLOCK).
+    """
+
+    MOST = 7
+
+    def _victim(self) -> bytes:
+        while True:
+            wire, entry = self._oldest()
+            credit = min(entry.hits - entry.seen, self.MOST)
+            if credit <= 0:
+                return wire
+            entry.seen = entry.hits - credit + 1
+            self._to_the_end(wire)
+
+
+class Sieve(Policy):
+    """SIEVE: a hand goes from the oldest entry to the newest, spares what was hit, and stays where it found its victim.
+
+    Spared entries keep their places, so one-hit wonders are swept out fast. Source: Zhang, Yang, Yue, Vigfusson and
+    Rashmi, "SIEVE is simpler than LRU", NSDI 2024.
+    """
+
+    def __init__(self, budget: int, evicted: Callable[[Entry], None]) -> None:
+        super().__init__(budget, evicted)
+        # The queue in two parts: what the hand has passed in this round, and what it has still to look at.
+        self._passed: dict[bytes, None] = {}
+
+    def __delitem__(self, wire: bytes) -> None:
+        if wire in self._passed:
+            del self._passed[wire]
+            self._queue[wire] = None
+        super().__delitem__(wire)
+
+    def __setitem__(self, wire: bytes, entry: Entry) -> None:
+        cachetools.Cache.__setitem__(self, wire, entry)
+        if wire not in self._queue and wire not in self._passed:
+            entry.seen = entry.hits
+            self._queue[wire] = None
+
+    def _victim(self) -> bytes:
+        while True:
+            if not self._queue:  # the hand has reached the newest entry, and starts again at the oldest
+                self._queue, self._passed = self._passed, {}
+            wire, entry = self._oldest()
+            if entry.hits == entry.seen:
+                return wire
+            entry.seen = entry.hits
+            del self._queue[wire]
+            self._passed[wire] = None
+
+
+POLICIES: dict[str, type[Policy]] = {"sieve": Sieve, "lru": Lru, "lfu": Lfu}

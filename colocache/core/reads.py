@@ -1,0 +1,408 @@
+"""The reader's side of a miss: ask the owner, load where it says so, and keep what no event has overtaken.
+
+All readers of a key in this process share one `Fetch`. An event that hits the key **marks** the fetch:
+
+1. read A begins, and its load reads the old value; 2. the key is invalidated, here too, and the call returns; 3. read B
+begins. B must not join A's load: the fetch is marked, so B starts one of its own, and A's value is not kept.
+
+While this member is behind it may not have heard the event of step 2; then B joins only what began less than
+`max_stale` ago, for so long an acknowledged invalidation has waited for this member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+from .fills import MAX_FAILURES
+from .keys import namespace_of, within
+from .messages import Alone, Cancel, Fail, Fill, Get, Load, Message, Value, Wait
+from .store import DEAD, Entry
+from .timers import Timers
+
+REASK = 1.0  # s; so often a reader that waits asks again, lest a lost answer cost it the whole load timeout
+
+
+class Found(NamedTuple):
+    """The value is there: as an object, or as bytes still to be decoded."""
+
+    entry: Entry
+
+
+class Lead(NamedTuple):
+    """The caller is to load, and to report with `Reads.loaded` or `Reads.failed`."""
+
+    fetch: int
+
+
+class Solo(NamedTuple):
+    """The caller is to load for itself, and to report nothing."""
+
+
+Outcome = Found | Lead | Solo
+
+
+class Loaded(NamedTuple):
+    """What a loader gave. ``payload`` is None if it is too large to travel; ``left`` is its ttl."""
+
+    value: object
+    payload: bytes | None
+    left: float
+    tags: tuple[str, ...]
+    publish: Callable[[Entry], None]
+
+
+class Ticket:
+    """One call of a reader that waits for an outcome."""
+
+    __slots__ = ("behind", "failures", "id", "moment", "since", "tags", "until", "wire")
+
+    def __init__(self, ticket: int, wire: bytes, tags: tuple[str, ...], now: float, until: float) -> None:
+        self.id = ticket
+        self.wire = wire
+        self.tags = tags
+        self.since = now
+        self.until = until
+        self.moment = 0  # events applied here when it joined its fetch
+        self.behind = False  # this member was behind when it joined
+        self.failures = 0
+
+
+class Fetch:
+    """One request to an owner, and the load that may follow."""
+
+    __slots__ = ("established", "id", "keeps", "leader", "marked", "moment", "owner", "phase", "sent_at", "tickets",
+                 "token", "wire")  # fmt: skip
+
+    def __init__(self, request: int, wire: bytes, owner: bytes, now: float, moment: int, established: bool) -> None:
+        self.id = request
+        self.wire = wire
+        self.owner = owner
+        self.sent_at = now  # the value was read from the source after this, or is as old as the owner says
+        self.moment = moment
+        self.established = established  # when it was sent: a joiner keeps nothing
+        self.marked = False
+        self.phase = "asking"  # then "waiting" for somebody else's load, or "loading"
+        self.token: int | None = None  # None while loading: a load for this process alone
+        self.leader: Ticket | None = None
+        self.tickets: list[Ticket] = []
+
+
+class Host(Protocol):
+    """What `Reads` needs of the peer that it belongs to."""
+
+    @property
+    def incarnation(self) -> bytes:
+        """This member's."""
+
+    @property
+    def moment(self) -> int:
+        """How many events were applied here."""
+
+    @property
+    def established(self) -> bool:
+        """Whether this member was current once."""
+
+    def is_current(self) -> bool:
+        """Whether this member is known to have heard every event."""
+
+    def trusted_since(self) -> float:
+        """The instant after which a value must have been read from the source to be used while behind."""
+
+    def send(self, message: Message) -> None:
+        """Send a message to the member that it names; one to this member itself is handled before the return."""
+
+    def settle(self, ticket: int, outcome: Outcome) -> None:
+        """Tell a reader what became of its call."""
+
+    def owner_of(self, wire: bytes) -> bytes | None:
+        """Return the owner of a key; None if it is passed over."""
+
+    def pass_over(self, owner: bytes) -> None:
+        """Do not ask an owner again until it is heard."""
+
+    def dependencies(self, wires: Iterable[bytes]) -> bytes:
+        """Return the packed positions that an owner must have applied before it answers for the keys."""
+
+    def tags_hit_since(self, tags: Iterable[str], moment: int) -> bool:
+        """Whether one of the tags was hit by an event after ``moment``."""
+
+    def keep(self, entry: Entry) -> None:
+        """Keep an entry as a near copy; it is dead afterwards if it is too large."""
+
+    def shard_entry(self, wire: bytes) -> Entry | None:
+        """Return what the shard has under a key."""
+
+    def count(self, counter: str) -> None:
+        """Count something."""
+
+
+class Reads:
+    """The fetches of one member. Not thread-safe."""
+
+    def __init__(self, host: Host, fetch_timeout: float, timers: Timers) -> None:
+        self._host = host
+        self._fetch_timeout = fetch_timeout
+        self._timers = timers
+        self._fetches: dict[int, Fetch] = {}
+        self._of_key: dict[bytes, list[Fetch]] = {}  # oldest first; only the newest may be joined
+        self._ids = 0
+
+    def __len__(self) -> int:
+        return len(self._fetches)
+
+    # --- Readers
+
+    def read(self, ticket: Ticket, now: float) -> None:
+        """Join a fetch of the key that may be joined, or start one."""
+        host = self._host
+        ticket.moment, ticket.behind = host.moment, not host.is_current()
+        fetches = self._of_key.get(ticket.wire)
+        if fetches and self._may_join(fetches[-1]):
+            fetches[-1].tickets.append(ticket)
+            host.count("waits")
+        else:
+            self._start(ticket, now)
+
+    def abandon(self, ticket: int, now: float) -> None:
+        """A reader waits no more. A load that it led is passed on."""
+        for fetch in list(self._fetches.values()):
+            if fetch.leader is not None and fetch.leader.id == ticket:
+                self._fail(fetch, now, counts=False)
+            elif any(t.id == ticket for t in fetch.tickets):
+                fetch.tickets = [t for t in fetch.tickets if t.id != ticket]
+                if not fetch.tickets and fetch.leader is None:
+                    self._give_up(fetch)
+
+    def loaded(self, request: int, loaded: Loaded, now: float) -> None:
+        """The leader's loader gave a value: fill it in, keep it where nothing overtook it, and give it to who waits."""
+        fetch = self._fetches.get(request)
+        if fetch is None or fetch.phase != "loading":
+            return
+        self._drop(fetch)
+        if fetch.token is not None:
+            self._host.send(self._fill(fetch, fetch.token, loaded))
+        tainted = fetch.marked or self._host.tags_hit_since(loaded.tags, fetch.moment)
+        entry = Entry(fetch.wire, loaded.payload, fetch.sent_at, now + loaded.left, loaded.tags)
+        entry.value = loaded.value
+        self._hand_out(fetch, self._keep_loaded(fetch, entry, loaded, tainted), tainted, now)
+
+    def failed(self, request: int, now: float) -> None:
+        """The leader's loader raised: the next reader tries."""
+        fetch = self._fetches.get(request)
+        if fetch is not None and fetch.phase == "loading":
+            self._fail(fetch, now, counts=True)
+
+    # --- Events
+
+    def mark(self, wire: bytes) -> None:
+        """An event hit a key."""
+        for fetch in self._of_key.get(wire, ()):
+            fetch.marked = True
+
+    def mark_all(self, namespace: str) -> None:
+        """An event hit a namespace; ``""`` is everything."""
+        for fetch in self._fetches.values():
+            if within(namespace_of(fetch.wire), namespace):
+                fetch.marked = True
+
+    def mark_tag(self, tag: str) -> None:
+        """An event hit a tag: mark what is known to carry it; what turns out to is found out when the value comes."""
+        for fetch in self._fetches.values():
+            leader = [fetch.leader] if fetch.leader else []
+            if any(tag in ticket.tags for ticket in leader + fetch.tickets):
+                fetch.marked = True
+
+    def owner_left(self, owner: bytes, now: float) -> None:
+        """An owner is gone: ask the next one. A load under way goes on, for this process."""
+        for fetch in [f for f in self._fetches.values() if f.owner == owner]:
+            if fetch.phase == "loading":
+                fetch.token = None
+            else:
+                self._drop(fetch)
+                self._again(fetch.tickets, now)
+
+    # --- Answers
+
+    def answered(self, message: Value | Load | Wait | Alone, now: float) -> None:
+        """Take an owner's answer in."""
+        fetch = self._fetches.get(message.id)
+        if fetch is None or fetch.owner != message.sender or fetch.phase == "loading":
+            self._unwanted(fetch, message)
+        elif isinstance(message, Value):
+            self._received(fetch, message, now)
+        elif isinstance(message, Load):
+            self._lead(fetch, message.token, now)
+        elif isinstance(message, Alone):
+            self._lead(fetch, None, now)
+        elif fetch.phase == "asking":
+            fetch.phase = "waiting"
+            self._timers.at(now + REASK, self._reask, fetch.id, now + REASK)
+
+    def _unwanted(self, fetch: Fetch | None, message: Value | Load | Wait | Alone) -> None:
+        """A token that came too late goes back, so that the next in line need not wait for it to lapse."""
+        if isinstance(message, Load) and (fetch is None or fetch.token != message.token):
+            self._host.send(Cancel(self._host.incarnation, message.sender, message.id))
+
+    def _received(self, fetch: Fetch, value: Value, now: float) -> None:
+        host = self._host
+        self._drop(fetch)
+        entry = Entry(fetch.wire, value.payload, fetch.sent_at - value.age, fetch.sent_at + value.left, value.tags)
+        tainted = fetch.marked or host.tags_hit_since(value.tags, fetch.moment)
+        if value.sender == host.incarnation:
+            entry = host.shard_entry(fetch.wire) or entry
+        else:
+            host.count("fetches")
+            if tainted or not value.current or not fetch.established:
+                entry.expires = DEAD
+            else:
+                host.keep(entry)
+        self._hand_out(fetch, entry, tainted, now)
+
+    # --- Steps
+
+    def _may_join(self, fetch: Fetch) -> bool:
+        host = self._host
+        if fetch.marked or not host.established:
+            return False
+        return host.is_current() or fetch.sent_at > host.trusted_since()
+
+    def _start(self, ticket: Ticket, now: float) -> None:
+        host = self._host
+        owner = host.owner_of(ticket.wire)
+        self._ids += 1
+        fetch = Fetch(self._ids, ticket.wire, owner or host.incarnation, now, host.moment, host.established)
+        fetch.tickets.append(ticket)
+        self._fetches[fetch.id] = fetch
+        self._of_key.setdefault(ticket.wire, []).append(fetch)
+        if owner is None:
+            self._lead(fetch, None, now)
+        else:
+            self._timers.at(now + self._fetch_timeout, self._unanswered, fetch.id, now + self._fetch_timeout)
+            self._ask(fetch, now)
+
+    def _ask(self, fetch: Fetch, now: float) -> None:
+        host = self._host
+        patience = max(0.0, max(t.until for t in fetch.tickets) - now)
+        host.send(
+            Get(host.incarnation, fetch.owner, fetch.id, fetch.wire, patience, host.dependencies((fetch.wire,)))
+        )
+
+    def _unanswered(self, request: int, now: float) -> None:
+        fetch = self._fetches.get(request)
+        if fetch is not None and fetch.phase == "asking":
+            self._pass_over(fetch, now)
+
+    def _reask(self, request: int, now: float) -> None:
+        fetch = self._fetches.get(request)
+        if fetch is None or fetch.phase != "waiting":
+            return
+        self._drop_late(fetch, now)
+        if not fetch.tickets:
+            self._give_up(fetch)
+        elif self._host.owner_of(fetch.wire) is None:
+            self._pass_over(fetch, now)
+        else:
+            self._timers.at(now + REASK, self._reask, request, now + REASK)
+            self._ask(fetch, now)
+
+    def _pass_over(self, fetch: Fetch, now: float) -> None:
+        host = self._host
+        host.pass_over(fetch.owner)
+        host.send(Cancel(host.incarnation, fetch.owner, fetch.id))
+        self._lead(fetch, None, now)
+
+    def _lead(self, fetch: Fetch, token: int | None, now: float) -> None:
+        """Have the first reader load; the others wait for it, whether it is for the group or for this process."""
+        self._drop_late(fetch, now)
+        fetch.phase, fetch.token = "loading", token
+        if not fetch.tickets:
+            self._fail(fetch, now, counts=False)
+            return
+        if token is None:
+            self._host.count("fallbacks")
+        self._host.count("loads")
+        fetch.leader = fetch.tickets.pop(0)
+        self._host.settle(fetch.leader.id, Lead(fetch.id))
+
+    def _drop_late(self, fetch: Fetch, now: float) -> None:
+        late = [ticket for ticket in fetch.tickets if ticket.until <= now]
+        fetch.tickets = [ticket for ticket in fetch.tickets if ticket.until > now]
+        for ticket in late:
+            self._solo(ticket)
+
+    def _give_up(self, fetch: Fetch) -> None:
+        self._drop(fetch)
+        self._host.send(Cancel(self._host.incarnation, fetch.owner, fetch.id))
+
+    def _fail(self, fetch: Fetch, now: float, counts: bool) -> None:
+        host = self._host
+        self._drop(fetch)
+        if fetch.token is not None and counts:
+            host.send(Fail(host.incarnation, fetch.owner, fetch.wire, fetch.token))
+        elif fetch.token is not None:
+            host.send(Cancel(host.incarnation, fetch.owner, fetch.id))
+        for ticket in fetch.tickets:
+            ticket.failures += counts
+        self._again(fetch.tickets, now)
+
+    def _fill(self, fetch: Fetch, token: int, loaded: Loaded) -> Message:
+        me = self._host.incarnation
+        if loaded.payload is None:
+            return Fail(me, fetch.owner, fetch.wire, token)
+        return Fill(me, fetch.owner, fetch.wire, token, loaded.payload, loaded.left, loaded.tags)
+
+    def _keep_loaded(self, fetch: Fetch, entry: Entry, loaded: Loaded, tainted: bool) -> Entry:
+        """Return the entry that readers of this process find from now on; a dead one if the value is not kept."""
+        host = self._host
+        if tainted or not fetch.established or loaded.payload is None:
+            entry.expires = DEAD
+            return entry
+        if fetch.token is not None and fetch.owner == host.incarnation:
+            stored = host.shard_entry(fetch.wire)  # put there by the fill, unless that was refused
+            if stored is None or stored.payload is not loaded.payload:
+                entry.expires = DEAD
+                return entry
+            entry = stored
+        else:
+            host.keep(entry)
+        if entry.expires != DEAD:
+            loaded.publish(entry)
+        return entry
+
+    def _hand_out(self, fetch: Fetch, entry: Entry, tainted: bool, now: float) -> None:
+        """Give a value to all who wait for it, but not to those who came after an event that it may not reflect.
+
+        A ticket that joined while this member was behind must not get what this member would not serve it from its
+        own store either: the owner's answer may have been under way while an invalidation was waited out.
+        """
+        again = []
+        margin = now - self._host.trusted_since()
+        for ticket in fetch.tickets:
+            late = tainted and ticket.moment > fetch.moment
+            old = ticket.behind and ticket.since > fetch.sent_at and entry.loaded_at <= ticket.since - margin
+            if late or old:
+                again.append(ticket)
+            else:
+                self._host.settle(ticket.id, Found(entry))
+        self._again(again, now)
+
+    def _again(self, tickets: list[Ticket], now: float) -> None:
+        for ticket in tickets:
+            if ticket.failures >= MAX_FAILURES or ticket.until <= now:
+                self._solo(ticket)
+            else:
+                self.read(ticket, now)
+
+    def _solo(self, ticket: Ticket) -> None:
+        self._host.count("fallbacks")
+        self._host.count("loads")
+        self._host.settle(ticket.id, Solo())
+
+    def _drop(self, fetch: Fetch) -> None:
+        if self._fetches.pop(fetch.id, None) is None:
+            return
+        fetches = self._of_key[fetch.wire]
+        fetches.remove(fetch)
+        if not fetches:
+            del self._of_key[fetch.wire]

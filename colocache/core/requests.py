@@ -1,0 +1,259 @@
+"""Peeks and sets: what a member asks of owners on behalf of calls that load nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+from ..errors import WireError
+from .announcements import Receipt
+from .messages import MAX_TARGETS, Found, Message, Peek, Set, Settled, Stored, key_target, unpack_record
+from .store import DEAD, Entry
+from .timers import Timers
+
+
+class Seen(NamedTuple):
+    """What a peek found: wire key to entry; a key that nobody has is not in it."""
+
+    entries: dict[bytes, Entry]
+
+
+class Written(NamedTuple):
+    """What became of a set: whether the owner keeps the value; and the receipt, where one was asked for."""
+
+    kept: bool
+    receipt: Receipt | None
+
+
+class Host(Protocol):
+    """What `Requests` needs of the peer that it belongs to."""
+
+    @property
+    def incarnation(self) -> bytes:
+        """This member's."""
+
+    @property
+    def moment(self) -> int:
+        """How many events were applied here."""
+
+    @property
+    def established(self) -> bool:
+        """Whether this member was current once."""
+
+    @property
+    def last(self) -> int:
+        """The number of this member's newest event."""
+
+    def owner_of(self, wire: bytes) -> bytes | None:
+        """Return the owner of a key; None if it is passed over."""
+
+    def pass_over(self, owner: bytes) -> None:
+        """Do not ask an owner again until it is heard."""
+
+    def dependencies(self, wires: Iterable[bytes]) -> bytes:
+        """Return the packed positions that an owner must have applied before it answers for the keys."""
+
+    def overtaken(self, wire: bytes, tags: Iterable[str], moment: int) -> bool:
+        """Whether the key or one of the tags was hit by an event applied after ``moment``."""
+
+    def touch(self, wire: bytes) -> None:
+        """Drop this member's own copy of a key, and mark its fetches."""
+
+    def remember(self, wire: bytes, stream: bytes, number: int) -> None:
+        """Depend on an event as if it were applied here."""
+
+    def announce(self, targets: tuple[bytes, ...]) -> int:
+        """Announce an event of this member's own stream; return its number."""
+
+    def receipt_for(self, number: int, settle: Callable[[Receipt], None]) -> None:
+        """Have ``settle`` called with the receipt of an announced event."""
+
+    def keep(self, entry: Entry) -> None:
+        """Keep an entry as a near copy; it is dead afterwards if it is too large."""
+
+    def send(self, message: Message) -> None:
+        """Send a message to the member that it names; one to this member itself is handled before the return."""
+
+    def settle(self, ticket: int, outcome: Seen | Written) -> None:
+        """Tell a caller what became of its call."""
+
+    def count(self, counter: str) -> None:
+        """Count something."""
+
+
+class _Look:
+    """One call's peeks at several owners."""
+
+    __slots__ = ("entries", "open", "ticket")
+
+    def __init__(self, ticket: int, entries: dict[bytes, Entry]) -> None:
+        self.ticket = ticket
+        self.entries = entries
+        self.open = 0
+
+
+class _Peeking(NamedTuple):
+    look: _Look
+    owner: bytes
+    wires: tuple[bytes, ...]
+    sent_at: float
+    moment: int
+    established: bool
+
+
+class _Setting(NamedTuple):
+    ticket: int
+    wire: bytes
+    owner: bytes
+    settle: bool  # whether it is to be acknowledged by all; once it is stored, whether it was kept
+
+
+class Requests:
+    """The peeks and sets under way. Not thread-safe."""
+
+    def __init__(self, host: Host, fetch_timeout: float, settle_timeout: float, timers: Timers) -> None:
+        self._host = host
+        self._fetch_timeout = fetch_timeout
+        self._settle_timeout = settle_timeout
+        self._timers = timers
+        self._ids = 0
+        self._peeks: dict[int, _Peeking] = {}
+        self._sets: dict[int, _Setting] = {}
+        self._unsettled: dict[int, _Setting] = {}  # stored, and to be settled
+
+    def __len__(self) -> int:
+        return len(self._peeks) + len(self._sets) + len(self._unsettled)
+
+    # --- Peeks
+
+    def peek(self, ticket: int, known: dict[bytes, Entry], wires: Iterable[bytes], now: float) -> None:
+        """Ask the owners for keys; ``known`` is what this member has itself."""
+        look = _Look(ticket, known)
+        by_owner: dict[bytes, list[bytes]] = {}
+        for wire in wires:
+            owner = self._host.owner_of(wire)
+            if owner is not None and owner != self._host.incarnation:
+                by_owner.setdefault(owner, []).append(wire)
+        parts = [
+            (owner, tuple(keys[start : start + MAX_TARGETS]))
+            for owner, keys in by_owner.items()
+            for start in range(0, len(keys), MAX_TARGETS)
+        ]
+        look.open = len(parts)
+        for owner, keys in parts:
+            self._ask(look, owner, keys, now)
+        if not parts:
+            self._host.settle(ticket, Seen(look.entries))
+
+    def found(self, message: Found, now: float) -> None:
+        """Take a part of an owner's answer in."""
+        peeking = self._peeks.get(message.id)
+        if peeking is None or peeking.owner != message.sender:
+            return
+        for blob in message.records:
+            try:
+                record = unpack_record(blob)
+                wire = peeking.wires[record.place]
+            except (WireError, IndexError):
+                self._host.count("frames_refused")
+                continue
+            left = peeking.sent_at + record.left
+            entry = Entry(wire, record.payload, peeking.sent_at - record.age, left, record.tags)
+            overtaken = self._host.overtaken(wire, record.tags, peeking.moment)
+            if message.current and peeking.established and not overtaken:
+                self._host.keep(entry)
+            else:
+                entry.expires = DEAD
+            peeking.look.entries[wire] = entry
+            self._host.count("fetches")
+        if not message.more:
+            self._close(message.id)
+
+    def owner_left(self, owner: bytes) -> None:
+        """An owner is gone: what it was asked for, nobody has."""
+        for request in [request for request, peeking in self._peeks.items() if peeking.owner == owner]:
+            self._close(request)
+        for request in [request for request, setting in self._sets.items() if setting.owner == owner]:
+            self._give_up_set(request)
+        for request in [request for request, setting in self._unsettled.items() if setting.owner == owner]:
+            self._unsettling(request)
+
+    def _ask(self, look: _Look, owner: bytes, wires: tuple[bytes, ...], now: float) -> None:
+        host = self._host
+        self._ids += 1
+        self._peeks[self._ids] = _Peeking(look, owner, wires, now, host.moment, host.established)
+        self._timers.at(now + self._fetch_timeout, self._unanswered, self._ids)
+        dependencies = host.dependencies(wires)
+        host.send(Peek(host.incarnation, owner, self._ids, self._fetch_timeout, dependencies, wires))
+
+    def _unanswered(self, request: int) -> None:
+        if request in self._peeks:
+            self._host.pass_over(self._peeks[request].owner)
+            self._close(request)
+
+    def _close(self, request: int) -> None:
+        look = self._peeks.pop(request).look
+        look.open -= 1
+        if not look.open:
+            self._host.settle(look.ticket, Seen(look.entries))
+
+    # --- Sets
+
+    def set(self, ticket: int, wire: bytes, payload: bytes, left: float, tags: tuple[str, ...], settle: bool,
+            now: float) -> None:  # fmt: skip
+        """Have a key's owner store a value; ``settle``: and have everybody acknowledge it."""
+        host = self._host
+        host.touch(wire)
+        owner = host.owner_of(wire)
+        self._ids += 1
+        request = self._ids
+        self._sets[request] = _Setting(ticket, wire, owner or host.incarnation, settle)
+        if owner is None:
+            self._give_up_set(request)
+            return
+        self._timers.at(now + self._fetch_timeout, self._unstored, request)
+        host.send(Set(host.incarnation, owner, request, wire, payload, left, settle, host.last, tags))
+
+    def stored(self, message: Stored, now: float) -> None:
+        """An owner has stored a value, and announced it."""
+        setting = self._sets.get(message.id)
+        if setting is None or setting.owner != message.sender:
+            return
+        del self._sets[message.id]
+        if message.sender != self._host.incarnation:
+            self._host.remember(setting.wire, message.sender, message.number)
+            self._host.touch(setting.wire)
+        if setting.settle:
+            self._unsettled[message.id] = setting._replace(settle=message.kept)
+            self._timers.at(now + self._settle_timeout, self._unsettling, message.id)
+        else:
+            self._host.settle(setting.ticket, Written(message.kept, None))
+
+    def settled(self, message: Settled) -> None:
+        """Everybody has acknowledged a set, or was waited out."""
+        setting = self._unsettled.get(message.id)
+        if setting is None or setting.owner != message.sender:
+            return
+        del self._unsettled[message.id]
+        acknowledged, waited = message.seats[: message.acknowledged], message.seats[message.acknowledged :]
+        receipt = Receipt(acknowledged, waited, message.complete, message.seconds)
+        self._host.settle(setting.ticket, Written(setting.settle, receipt))
+
+    def _unsettling(self, request: int) -> None:
+        setting = self._unsettled.pop(request, None)
+        if setting is not None:
+            self._host.settle(setting.ticket, Written(setting.settle, None))
+
+    def _unstored(self, request: int) -> None:
+        if request in self._sets:
+            self._host.pass_over(self._sets[request].owner)
+            self._give_up_set(request)
+
+    def _give_up_set(self, request: int) -> None:
+        """A set whose owner cannot be had becomes an invalidation: the old value must go all the same."""
+        setting = self._sets.pop(request)
+        number = self._host.announce((key_target(setting.wire),))
+        if setting.settle:
+            self._host.receipt_for(number, lambda receipt: self._host.settle(setting.ticket, Written(False, receipt)))
+        else:
+            self._host.settle(setting.ticket, Written(False, None))

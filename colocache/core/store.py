@@ -1,0 +1,191 @@
+"""What a member keeps: its shard and its near copies, every byte of them accounted here.
+
+Only the thread that drives the peer changes the store. Other threads read the `Store.hits` dictionaries, without a
+lock: one look-up gives an entry, and its ``expires`` says whether it may still be used. So that such a reader can never
+use what was dropped, an entry is **dead** (``expires`` minus infinity) before it leaves its dictionaries:
+
+1. a reader decodes a fetched value, and is about to put the entry into ``hits``;
+2. an invalidation drops the entry: it is dead, and not in ``hits``;
+3. the reader puts it there; everybody who finds it sees that it is dead, and `publish` takes it out again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from enum import Enum
+from heapq import heapify, heappop, heappush
+from sys import getsizeof
+from typing import Final
+
+from .keys import Key, namespace_of, within
+from .policy import POLICIES, Policy
+
+#: What an entry costs beside its key, its value and its tags: the record, its slots in four dictionaries, the policy's
+#: node and the expiry's; measured by benchmarks/footprint.py and rounded up.
+OVERHEAD = 640  # bytes
+
+
+class _Missing(Enum):
+    MISSING = "MISSING"
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+#: Stands where no value is; None is a value.
+MISSING: Final = _Missing.MISSING
+
+DEAD: Final = -math.inf  # the `expires` of an entry that is not to be used any more
+
+
+class Entry:
+    """One value: as bytes, as the object that readers share, or as both."""
+
+    __slots__ = (
+        "expires", "hits", "home", "key", "loaded_at", "near", "payload", "seen", "size", "tags", "value", "wire",
+    )  # fmt: skip
+
+    def __init__(self, wire: bytes, payload: bytes | None, loaded_at: float, expires: float, tags: tuple[str, ...]):
+        self.wire = wire
+        self.payload = payload
+        self.value: object = MISSING
+        self.key: Key | None = None  # as the user wrote it, once a reader of this process has used it
+        self.home: dict[Key, Entry] | None = None  # the `hits` dictionary that it belongs into
+        self.loaded_at = loaded_at
+        self.expires = expires
+        self.tags = tags
+        self.near = False
+        self.size = 0
+        self.hits = 0  # raised by readers; two threads may lose one of a thousand, which only the statistics see
+        self.seen = 0  # of ``hits``, by the eviction policy
+
+    def publish(self, home: dict[Key, Entry], key: Key, value: object, keep_payload: bool) -> None:
+        """Let readers of this process find the entry as an object. Any thread; see the module's note on dead ones."""
+        self.value = value
+        if self.near and not keep_payload:
+            self.payload = None  # after the value is there: whoever finds no payload finds the value
+        self.key, self.home = key, home
+        home[key] = self
+        if self.expires == DEAD and home.get(key) is self:
+            home.pop(key, None)
+
+
+class Store:
+    """The shard and the near copies of one member, within a budget of bytes. See the module for who may call what."""
+
+    def __init__(self, budget: int, near_budget: int, policy: str) -> None:
+        self._shard: Policy = POLICIES[policy](budget - near_budget, self._evicted)
+        self._near: Policy = POLICIES[policy](near_budget, self._evicted)
+        self._hits: dict[str, dict[Key, Entry]] = {}
+        self._wires: dict[str, dict[bytes, None]] = {}  # namespace to wire keys
+        self._tagged: dict[str, dict[bytes, None]] = {}  # tag to wire keys
+        self._expiries: list[tuple[float, bytes]] = []
+        self._past_hits = [0, 0]  # of entries that are gone: shard, near
+        self.evictions = 0
+        self.refused = 0  # larger than their part of the budget
+
+    def hits(self, namespace: str) -> dict[Key, Entry]:
+        """Return the dictionary in which readers of a namespace find entries by the keys as they write them."""
+        return self._hits.setdefault(namespace, {})
+
+    def find(self, wire: bytes, now: float) -> Entry | None:
+        """Return the entry of a key if there is one that has not expired."""
+        entry = self._shard.get(wire) or self._near.get(wire)
+        if entry is not None and entry.expires <= now:
+            self.drop(wire)
+            return None
+        return entry
+
+    def put(self, entry: Entry, *, near: bool) -> bool:
+        """Take an entry in, in place of the key's present one; False if it is larger than the whole budget."""
+        self.drop(entry.wire)
+        entry.near = near
+        entry.size = OVERHEAD + len(entry.wire) + len(entry.payload or b"") + sum(map(getsizeof, entry.tags))
+        place = self._near if near else self._shard
+        if entry.size > place.maxsize:
+            self.refused += 1
+            entry.expires = DEAD
+            return False
+        place[entry.wire] = entry
+        self._wires.setdefault(namespace_of(entry.wire), {})[entry.wire] = None
+        for tag in entry.tags:
+            self._tagged.setdefault(tag, {})[entry.wire] = None
+        if entry.expires < math.inf:
+            heappush(self._expiries, (entry.expires, entry.wire))
+        return True
+
+    def charge_object(self, entry: Entry) -> None:
+        """Account for the object that a shard entry is about to keep beside its bytes: as much again."""
+        if entry.near or entry.expires == DEAD or entry.value is not MISSING or entry.payload is None:
+            return
+        if entry.size + len(entry.payload) <= self._shard.maxsize:
+            entry.size += len(entry.payload)
+            self._shard[entry.wire] = entry
+            if entry.expires == DEAD:  # it made room for itself by leaving
+                del self._shard[entry.wire]
+
+    def drop(self, wire: bytes) -> None:
+        """Drop a key's entry, if there is one."""
+        for place in (self._shard, self._near):
+            entry = place.pop(wire, None)
+            if entry is not None:
+                self._forget(entry)
+
+    def drop_tag(self, tag: str) -> None:
+        """Drop every entry that carries the tag."""
+        for wire in list(self._tagged.get(tag, ())):
+            self.drop(wire)
+
+    def drop_namespace(self, namespace: str) -> None:
+        """Drop every entry of the namespace and of those below it."""
+        for name in [name for name in self._wires if within(name, namespace)]:
+            for wire in list(self._wires[name]):
+                self.drop(wire)
+
+    def expire(self, now: float) -> None:
+        """Drop what has expired."""
+        expiries = self._expiries
+        while expiries and expiries[0][0] <= now:
+            wire = heappop(expiries)[1]
+            self.find(wire, now)
+        if len(expiries) > 2 * len(self) + 1024:  # most are of entries that left before their time
+            self._expiries = [(e.expires, e.wire) for e in self._entries() if e.expires < math.inf]
+            heapify(self._expiries)
+
+    def hit_counts(self) -> tuple[int, int]:
+        """Return how often readers found an entry by themselves: in the shard, among the near copies."""
+        shard, near = self._past_hits
+        return shard + sum(e.hits for e in self._shard.values()), near + sum(e.hits for e in self._near.values())
+
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Return entries and bytes of the shard, entries and bytes of the near copies."""
+        return len(self._shard), int(self._shard.currsize), len(self._near), int(self._near.currsize)
+
+    def __len__(self) -> int:
+        return len(self._shard) + len(self._near)
+
+    def _entries(self) -> Iterable[Entry]:
+        yield from self._shard.values()
+        yield from self._near.values()
+
+    def _evicted(self, entry: Entry) -> None:
+        self.evictions += 1
+        self._forget(entry)
+
+    def _forget(self, entry: Entry) -> None:
+        entry.expires = DEAD
+        self._past_hits[entry.near] += entry.hits
+        home, key = entry.home, entry.key
+        if home is not None and key is not None and home.get(key) is entry:
+            del home[key]
+        _discard(self._wires, namespace_of(entry.wire), entry.wire)
+        for tag in entry.tags:
+            _discard(self._tagged, tag, entry.wire)
+
+
+def _discard(index: dict[str, dict[bytes, None]], name: str, wire: bytes) -> None:
+    wires = index[name]
+    wires.pop(wire, None)
+    if not wires:
+        del index[name]

@@ -1,0 +1,224 @@
+"""Streams: the numbered events of each member, as announced by it and as heard by the others.
+
+A member numbers its events 1, 2, 3, …, logs them, and publishes them on a bus that may lose. Whoever hears 5 after 3,
+or learns that the stream is at 5, has a gap: it asks for a replay, and gets either the missing events or, where the
+log does not reach back, a reset: everything that may be stale must go, and the stream counts as applied up to there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Protocol
+
+from .messages import Event, encode
+
+MAX_AHEAD = 1024  # events kept that came before their turn, per stream; more are lost, and replayed
+
+
+class Journal(Protocol):
+    """Where a member's events are kept so that they outlive it (in production, a mapped file)."""
+
+    def append(self, number: int, frame: bytes) -> None:
+        """Keep an event's frame; after the return it survives the death of the process."""
+
+
+class Log:
+    """The newest events of one stream, as frames: at most ``limit`` of them, none older than ``keep`` seconds."""
+
+    def __init__(self, limit: int, keep: float) -> None:
+        self._limit = limit
+        self._keep = keep
+        self._events: deque[tuple[float, bytes]] = deque()
+        self.last = 0
+
+    def append(self, frame: bytes, now: float) -> None:
+        """Add the next event."""
+        self.last += 1
+        self._events.append((now, frame))
+        self.prune(now)
+
+    def prune(self, now: float) -> None:
+        """Forget what is beyond the limits."""
+        events = self._events
+        while len(events) > self._limit or (events and events[0][0] < now - self._keep):
+            events.popleft()
+
+    def since(self, first: int) -> list[bytes] | None:
+        """Return the frames from number ``first`` to the last one; None if the log does not reach back to it."""
+        oldest = self.last - len(self._events) + 1
+        if first < oldest:
+            return None
+        return [frame for _, frame in list(self._events)[first - oldest :]]
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+
+class Announcer:
+    """A member's own stream: numbers events, and sees that each is journalled before anybody can hear of it."""
+
+    def __init__(self, stream: bytes, log: Log, journal: Journal) -> None:
+        self.stream = stream
+        self.log = log
+        self._journal = journal
+
+    @property
+    def last(self) -> int:
+        """The number of the newest event."""
+        return self.log.last
+
+    def announce(self, targets: tuple[bytes, ...], now: float) -> tuple[int, bytes]:
+        """Number, journal and log an event; return its number and the frame to publish.
+
+        1. the journal holds the event; 2. a ping is answered with its number; 3. it is published. A pong must never
+        report less than was published, and a process killed between 1 and 3 has announced it: its host-mates
+        replay it from the journal.
+        """
+        number = self.log.last + 1
+        frame = encode(Event(self.stream, number, targets))
+        self._journal.append(number, frame)
+        self.log.append(frame, now)
+        return number, frame
+
+
+class Reception:
+    """One stream as it is heard: what is applied, what came early, and whether something is missing."""
+
+    __slots__ = ("_ahead", "applied", "asked_at", "known")
+
+    def __init__(self) -> None:
+        self.applied = 0  # the last event applied, with none missing before it
+        self.known = 0  # the highest number that the stream is known to have reached
+        self.asked_at = float("-inf")  # when a replay was last asked for
+        self._ahead: dict[int, Event] = {}
+
+    @property
+    def behind(self) -> bool:
+        """Whether events are known of that are not applied."""
+        return self.known > self.applied
+
+    def hear(self, event: Event) -> list[Event]:
+        """Take one event in; return those whose turn has come, in order: none for a duplicate or after a gap."""
+        self.known = max(self.known, event.number)
+        if event.number <= self.applied:
+            return []
+        if event.number > self.applied + 1:
+            if len(self._ahead) < MAX_AHEAD:
+                self._ahead[event.number] = event
+            return []
+        ready = [event]
+        self.applied = event.number
+        while self._ahead and (following := self._ahead.pop(self.applied + 1, None)) is not None:
+            ready.append(following)
+            self.applied = following.number
+        return ready
+
+    def reset(self, last: int) -> list[Event]:
+        """Count the stream as applied up to ``last``; return the events beyond it whose turn has come."""
+        self.known = max(self.known, last)
+        self.applied = max(self.applied, last)
+        self._ahead = {number: event for number, event in self._ahead.items() if number > self.applied}
+        following = self._ahead.pop(self.applied + 1, None)
+        return self.hear(following) if following else []
+
+
+class Remembered:
+    """The events of late, by key, and the bulk ones: what a request must name as its dependencies.
+
+    Kept for at least ``keep`` seconds and at most twice that, in two generations, so that forgetting costs nothing per
+    event. A generation that is full turns its keys into bulk events: dependencies of every key, safe and bounded.
+    """
+
+    def __init__(self, keep: float, limit: int = 100_000) -> None:
+        self._keep = keep
+        self._limit = limit
+        self._turned_at = float("-inf")
+        self._young: dict[bytes, tuple[int, dict[bytes, int]]] = {}
+        self._old: dict[bytes, tuple[int, dict[bytes, int]]] = {}
+        self._young_bulk: dict[bytes, int] = {}
+        self._old_bulk: dict[bytes, int] = {}
+        self._bulk_moment = 0
+
+    def turn(self, now: float) -> None:
+        """Begin a new generation when the present one has been kept for long enough."""
+        if now - self._turned_at >= self._keep:
+            self._turned_at = now
+            self._old, self._young = self._young, {}
+            self._old_bulk, self._young_bulk = self._young_bulk, {}
+
+    def key(self, wire: bytes, stream: bytes, number: int, moment: int) -> None:
+        """Remember an event that hit one key; ``moment`` counts what this member has applied."""
+        if len(self._young) >= self._limit and wire not in self._young:
+            self._overflow()
+        _, positions = self._young.get(wire, (0, {}))
+        _raise(positions, stream, number)
+        self._young[wire] = (moment, positions)
+
+    def bulk(self, stream: bytes, number: int, moment: int) -> None:
+        """Remember an event, or a reset, or a stream's end, that may have hit any key."""
+        _raise(self._young_bulk, stream, number)
+        self._bulk_moment = moment
+
+    def dependencies(self, wires: Iterable[bytes]) -> dict[bytes, int]:
+        """Return stream to highest number among the remembered events that may have hit one of the keys."""
+        positions = {**self._old_bulk}
+        for stream, number in self._young_bulk.items():
+            _raise(positions, stream, number)
+        for wire in wires:
+            for generation in (self._old, self._young):
+                if wire in generation:
+                    for stream, number in generation[wire][1].items():
+                        _raise(positions, stream, number)
+        return positions
+
+    def hit_since(self, wire: bytes, moment: int) -> bool:
+        """Whether an event that may have hit the key was applied after ``moment``."""
+        if self._bulk_moment > moment:
+            return True
+        young, old = self._young.get(wire), self._old.get(wire)
+        return (young is not None and young[0] > moment) or (old is not None and old[0] > moment)
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def _overflow(self) -> None:
+        for moment, positions in self._young.values():
+            self._bulk_moment = max(self._bulk_moment, moment)
+            for stream, number in positions.items():
+                _raise(self._young_bulk, stream, number)
+        self._young = {}
+
+
+class TagMoments:
+    """When each tag was last hit, for as long as a load may take: a fill whose tags were hit since is refused."""
+
+    def __init__(self, keep: float, limit: int = 100_000) -> None:
+        self._keep = keep
+        self._limit = limit
+        self._turned_at = float("-inf")
+        self._young: dict[str, int] = {}
+        self._old: dict[str, int] = {}
+        self._floor = 0  # moments up to here are assumed to have hit every tag
+
+    def turn(self, now: float) -> None:
+        """Begin a new generation when the present one has been kept for long enough."""
+        if now - self._turned_at >= self._keep:
+            self._turned_at = now
+            self._old, self._young = self._young, {}
+
+    def hit(self, tag: str, moment: int) -> None:
+        """Note an event that hit a tag."""
+        if len(self._young) >= self._limit and tag not in self._young:
+            self._floor = moment
+            self._young = {}
+        self._young[tag] = moment
+
+    def hit_since(self, tags: Iterable[str], moment: int) -> bool:
+        """Whether one of the tags was hit after ``moment``."""
+        return any(max(self._young.get(tag, 0), self._old.get(tag, 0), self._floor) > moment for tag in tags)
+
+
+def _raise(positions: dict[bytes, int], stream: bytes, number: int) -> None:
+    if number > positions.get(stream, -1):
+        positions[stream] = number

@@ -1,0 +1,43 @@
+"""Every exception that colocache raises on its own account. Imports nothing of the project."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .core.announcements import Receipt
+
+
+class ColocacheError(Exception):
+    """The base of all of colocache's exceptions. A loader's own exception is never wrapped in it."""
+
+
+class ConfigError(ColocacheError, ValueError):
+    """A setting, or the place that it names, cannot be used; the text names it, its value and what to do."""
+
+
+class ClosedError(ColocacheError, RuntimeError):
+    """The cache was closed, or was closed while the call waited."""
+
+
+class WireError(ColocacheError, ValueError):
+    """A frame that does not parse under this protocol version and its limits."""
+
+
+class RecursiveLoadError(ColocacheError, RuntimeError):
+    """A loader asked for the very key that it is loading, which would wait for itself."""
+
+
+class EventLoopError(ColocacheError, RuntimeError):
+    """A sync method that would have to wait was called on the thread of a running event loop."""
+
+
+class InvalidationIncomplete(ColocacheError):
+    """An invalidation that was asked to be complete (``strict=True``) is not; ``receipt`` says what is known.
+
+    The event goes on being delivered all the same.
+    """
+
+    def __init__(self, receipt: Receipt) -> None:
+        super().__init__(f"the invalidation is not acknowledged by everybody: {receipt}")
+        self.receipt = receipt

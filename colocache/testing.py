@@ -1,0 +1,341 @@
+"""A simulated host for the shipped protocol: network, clocks and crashes under one seed.
+
+`Network` joins members that run the very `colocache.core.peer.Peer` that production runs, and simulates only what is
+around it: time, the two channels, and the death of processes. Everything follows from the seed, so a failing run can be
+replayed. Faults are knobs on the network (`loss`, `lateness`, `cut`, …) and calls (`pause`, `crash`, `leave`), to be
+turned at any simulated instant with `at`.
+
+Not thread-safe; it starts no thread, opens no file and reads no clock.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from .core import keys
+from .core.announcements import Receipt
+from .core.members import Member
+from .core.messages import key_target
+from .core.peer import Connect, Disconnect, Peer, Publish, Send, Settings
+from .core.reads import Found, Lead, Loaded, Solo
+from .core.store import DEAD, MISSING, Entry, Store
+
+#: The protocol's times, scaled down so that more faults fit into a simulated second.
+SCALED = Settings(
+    lease=0.6, max_stale=0.6, fetch_timeout=0.05, load_timeout=6.0, forget_after=6.0, log_events=1000, log_seconds=12.0
+)
+
+
+class Memory:
+    """A journal that outlives its member, as the mapped file does."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+
+    def append(self, number: int, frame: bytes) -> None:
+        """Keep an event's frame."""
+        assert number == len(self.frames) + 1
+        self.frames.append(frame)
+
+    def since(self, first: int) -> list[tuple[int, bytes]]:
+        """Return the frames from number ``first`` on, with their numbers."""
+        return list(enumerate(self.frames[first - 1 :], first))
+
+
+class Simulated:
+    """One member: a peer, its store and journal, and a clock of its own."""
+
+    def __init__(self, network: Network, seat: int, rate: float) -> None:
+        self.network = network
+        self.seat = seat
+        self.rate = rate
+        self.offset = network.random.uniform(0, 1000)
+        self.alive = True
+        self.paused = False
+        self.stops = 0  # how often it was paused
+        self.backlog: list[Callable[[], None]] = []
+        self.journal = Memory()
+        self.store = Store(1 << 24, 1 << 22, "sieve")
+        incarnation = network.random.randbytes(16)
+        self.member = Member(incarnation, f"host/{seat}", 1000 + seat)
+        self.peer = Peer(self.member, network.settings, self.store, self.journal, self.now())
+        self.calls: dict[int, Callable[[Any], None]] = {}
+        self._tickets = 0
+        self._wakes_at = float("inf")
+
+    def now(self) -> float:
+        """This member's clock."""
+        return self.network.time * self.rate + self.offset
+
+    # --- What an application does
+
+    def cached(self, key: str) -> object:
+        """Return what a reader of this process would be served at once; MISSING if nothing."""
+        entry = self.store.hits("").get(key)
+        if entry is not None and self.peer.gate.lets(entry, self.now()):
+            return entry.value
+        return MISSING
+
+    def read(self, key: str, load: Callable[[Callable[[object], None]], None], done: Callable[[object], None],
+             ttl: float = 300.0, tags: tuple[str, ...] = ()) -> None:  # fmt: skip
+        """Do what ``get_or_load`` does: ``load`` is given the function to call with the value, or with an exception."""
+        value = self.cached(key)
+        if value is not MISSING:
+            done(value)
+            return
+
+        def outcome(result: Any) -> None:
+            if isinstance(result, Found):
+                done(self._use(key, result.entry))
+            elif isinstance(result, Lead):
+                load(lambda value: loaded(value, result.fetch))
+            else:
+                assert isinstance(result, Solo)
+                load(done)
+
+        def loaded(value: object, fetch: int) -> None:
+            if not self.alive:
+                return
+            if isinstance(value, Exception):
+                self.command(lambda: self.peer.failed(fetch, self.now()))
+            else:
+                report = Loaded(value, repr(value).encode(), ttl, tags, lambda entry: self._publish(key, entry, value))
+                self.command(lambda: self.peer.loaded(fetch, report, self.now()))
+            done(value)
+
+        wire = self.wire(key)
+        self.call(outcome, lambda ticket: self.peer.read(ticket, wire, tags, 10.0, self.now()))
+
+    def peek(self, key: str, done: Callable[[object], None]) -> None:
+        """Do what ``get`` does."""
+        value = self.cached(key)
+        if value is not MISSING:
+            done(value)
+            return
+        wire = self.wire(key)
+
+        def outcome(result: Any) -> None:
+            done(self._use(key, result.entries[wire]) if wire in result.entries else MISSING)
+
+        self.call(outcome, lambda ticket: self.peer.peek(ticket, [wire], self.now()))
+
+    def invalidate(self, target: str | bytes, done: Callable[[Receipt], None], patience: float = 1e9) -> None:
+        """Do what ``invalidate`` does, for a key (str) or any event target (bytes)."""
+        targets = [target if isinstance(target, bytes) else key_target(self.wire(target))]
+        self.call(done, lambda ticket: self.peer.invalidate(ticket, targets, patience, self.now()))
+
+    def set(self, key: str, value: object, done: Callable[[Any], None], settle: bool = False) -> None:
+        """Do what ``set`` does."""
+        wire, payload = self.wire(key), repr(value).encode()
+        self.call(done, lambda ticket: self.peer.set(ticket, wire, payload, 300.0, (), settle, self.now()))
+
+    @staticmethod
+    def wire(key: str) -> bytes:
+        """Return a key as it travels."""
+        return keys.wire(keys.prefix(""), key)
+
+    def _use(self, key: str, entry: Entry) -> object:
+        payload, value = entry.payload, entry.value
+        if value is MISSING:
+            assert payload is not None
+            value = int(payload)
+            if entry.expires != DEAD:
+                self._publish(key, entry, value)
+        return value
+
+    def _publish(self, key: str, entry: Entry, value: object) -> None:
+        entry.publish(self.store.hits(""), key, value, keep_payload=False)
+
+    # --- The driver
+
+    def call(self, done: Callable[[Any], None], start: Callable[[int], None]) -> None:
+        """Start a call of the peer, with ``done`` to be called with its outcome."""
+        self._tickets += 1
+        self.calls[self._tickets] = done
+        self.command(lambda ticket=self._tickets: start(ticket))  # type: ignore[misc]
+
+    def command(self, run: Callable[[], None]) -> None:
+        """Have the peer's thread do something: at once, or when the process wakes."""
+        if self.paused:
+            self.backlog.append(run)
+        elif self.alive:
+            run()
+            self.pump()
+
+    def pump(self) -> None:
+        """Do what a bus thread does after each step."""
+        if not self.alive or self.paused:
+            return
+        if self.now() >= self.peer.deadline():
+            self.peer.tick(self.now())
+        for action in self.peer.actions():
+            if isinstance(action, Publish):
+                self.network.publish(self, action.frame)
+            elif isinstance(action, Send):
+                self.network.deliver(self, action.to, action.frame, bus=False)
+            elif isinstance(action, Connect):
+                self.network.connect(self, action.member)
+            else:
+                assert isinstance(action, Disconnect)
+        for ticket, outcome in self.peer.outcomes():
+            self.calls.pop(ticket, lambda _: None)(outcome)
+        self._sleep()
+
+    def receive(self, frame: bytes, bus: bool) -> None:
+        """Take a frame from the network."""
+
+        def take() -> None:
+            self.peer.receive(frame, self.now(), bus=bus)
+
+        self.command(take)
+
+    def _sleep(self) -> None:
+        if not self.alive or self.paused:
+            return
+        wake = max(self.network.time + 1e-6, (self.peer.deadline() - self.offset) / self.rate)
+        if wake < self._wakes_at or self._wakes_at <= self.network.time:
+            self._wakes_at = wake
+            self.network.at(wake, self._wake)
+
+    def _wake(self) -> None:
+        if self.network.time >= self._wakes_at:
+            self._wakes_at = float("inf")
+        self.pump()
+
+
+class Network:
+    """The simulated host: an agenda of events, the members, and the faults between them."""
+
+    def __init__(self, seed: int, settings: Settings = SCALED, drift: float = 0.005) -> None:
+        self.random = Random(seed)
+        self.settings = settings
+        self.drift = drift  # two clocks differ in speed by at most twice this
+        self.time = 0.0
+        self.members: dict[bytes, Simulated] = {}
+        self.loss = 0.0  # the share of publications that is lost
+        self.doubling = 0.0  # the share of frames that comes twice
+        self.lateness = (0.0, 0.0)  # the share of frames that is late, and by how many seconds at most
+        self.cuts: set[tuple[int, int]] = set()  # (from seat, to seat)
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+        self._arrivals: dict[tuple[bytes, bytes, bool], float] = {}
+
+    # --- Time
+
+    def at(self, time: float, run: Callable[[], None]) -> None:
+        """Have something done at a simulated instant."""
+        self._order += 1
+        heapq.heappush(self._agenda, (max(time, self.time), self._order, run))
+
+    def after(self, seconds: float, run: Callable[[], None]) -> None:
+        """Have something done in a while."""
+        self.at(self.time + seconds, run)
+
+    def run(self, until: float) -> None:
+        """Let time pass."""
+        while self._agenda and self._agenda[0][0] <= until:
+            self.time, _, run = heapq.heappop(self._agenda)
+            run()
+        self.time = until
+
+    # --- Members
+
+    @property
+    def living(self) -> list[Simulated]:
+        """The members whose processes live."""
+        return [m for m in self.members.values() if m.alive]
+
+    def join(self, seat: int | None = None) -> Simulated:
+        """Start a member, on the lowest free seat by default."""
+        taken = {m.seat for m in self.living}
+        if seat is None:
+            seat = next(n for n in range(len(taken) + 1) if n not in taken)
+        new = Simulated(self, seat, self.random.uniform(1 - self.drift, 1 + self.drift))
+        others = self.living
+        self.members[new.member.incarnation] = new
+        for other in others:
+            new.peer.meet(other.member, new.now())
+        new.peer.start(new.now())
+        new.pump()
+        return new
+
+    def crash(self, member: Simulated, noticed_after: float = 0.001) -> None:
+        """Kill a member's process; the kernel tells its host-mates, who read its journal."""
+        member.alive = False
+        for other in self.living:
+            if other is not member:
+                self.after(self.random.uniform(0.5, 1.5) * noticed_after, self._notice(other, member))
+
+    def leave(self, member: Simulated) -> None:
+        """Have a member say goodbye, and end."""
+        member.peer.leave(member.now())
+        member.pump()
+        self.crash(member)
+
+    def pause(self, member: Simulated, seconds: float, on_wake: Callable[[], None] = lambda: None) -> None:
+        """Stop a process; when it wakes, ``on_wake`` runs before the backlog is looked at."""
+        if not member.alive or member.paused:
+            return
+        member.paused = True
+        member.stops += 1
+
+        def wake() -> None:
+            if not member.alive:
+                return
+            on_wake()
+            member.paused = False
+            backlog, member.backlog = member.backlog, []
+            for run in backlog:
+                member.command(run)
+            member.pump()
+
+        self.after(seconds, wake)
+
+    def connect(self, member: Simulated, other: Member) -> None:
+        """A member has heard of another one; if that is dead by now, the kernel says so."""
+        met = self.members[other.incarnation]
+        if not met.alive:
+            self.after(0.001, self._notice(member, met))
+
+    def _notice(self, other: Simulated, dead: Simulated) -> Callable[[], None]:
+        def notice() -> None:
+            known = other.peer.acquaintance(dead.member.incarnation)
+            if known is not None:
+                frames = dead.journal.since(known.stream.applied + 1)
+                last = len(dead.journal.frames)
+                other.command(lambda: other.peer.end(dead.member, last, frames, other.now()))
+
+        return notice
+
+    # --- Channels
+
+    def publish(self, sender: Simulated, frame: bytes) -> None:
+        """Carry a publication to everybody, but for what is lost."""
+        for other in self.living:
+            if other is not sender and self.random.random() >= self.loss:
+                self.deliver(sender, other.member.incarnation, frame, bus=True)
+
+    def deliver(self, sender: Simulated, to: bytes, frame: bytes, *, bus: bool) -> None:
+        """Carry a frame to one member: in order per channel, unless it is late, lost in a cut, or doubled."""
+        receiver = self.members.get(to)
+        if receiver is None or not receiver.alive:
+            return
+        delay = self.random.uniform(0.0002, 0.002)
+        if self.random.random() < 0.03:
+            delay = self.random.uniform(0.002, 0.02)
+        late, by = self.lateness
+        if self.random.random() < late:
+            delay += self.random.uniform(0.01, by)
+        if (sender.seat, receiver.seat) in self.cuts:
+            if self.random.random() < 0.5:
+                return
+            delay += self.random.uniform(0.5, 2.0)
+        channel = (sender.member.incarnation, to, bus)
+        arrival = max(self._arrivals.get(channel, 0.0) + 1e-9, self.time + delay)
+        self._arrivals[channel] = arrival
+        self.at(arrival, lambda: receiver.receive(frame, bus))
+        if self.random.random() < self.doubling:
+            self.at(arrival + self.random.uniform(0, 0.05), lambda: receiver.receive(frame, bus))
