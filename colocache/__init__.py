@@ -1,0 +1,57 @@
+"""colocache: a cache inside every worker process, coherent between them, with no server to run.
+
+    cache = colocache.Cache("shop")
+
+    @cache.cached(ttl=60)
+    def profile(user_id): ...
+
+Hits at dictionary speed, one load of a missing key in the whole group, and an `invalidate()` that is true when it
+returns. See `Cache`.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from .cache import Cache, MemberInfo, Space
+from .codecs import Codec, MsgpackCodec, PickleCodec
+from .config import Config
+from .core.announcements import Receipt
+from .core.store import MISSING
+from .decorators import Cached, CacheInfo
+from .errors import (
+    ClosedError,
+    ColocacheError,
+    ConfigError,
+    EventLoopError,
+    InvalidationIncomplete,
+    RecursiveLoadError,
+    WireError,
+)
+from .stats import Stats
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MISSING",
+    "Cache",
+    "CacheInfo",
+    "Cached",
+    "ClosedError",
+    "Codec",
+    "ColocacheError",
+    "Config",
+    "ConfigError",
+    "EventLoopError",
+    "InvalidationIncomplete",
+    "MemberInfo",
+    "MsgpackCodec",
+    "PickleCodec",
+    "Receipt",
+    "RecursiveLoadError",
+    "Space",
+    "Stats",
+    "WireError",
+]
+
+logging.getLogger("colocache").addHandler(logging.NullHandler())

@@ -1,44 +1,33 @@
 """How values become the bytes that travel between processes, and values again.
 
-`MsgpackCodec` is the default. It keeps three promises:
+`MsgpackCodec`, the default, keeps three promises:
 
 1. What `decode` returns equals what `encode` was given and has the same type, at every depth.
 2. What cannot be carried so raises `TypeError` at `encode`; nothing is changed silently.
 3. No payload, however hostile, makes `decode` raise anything but `ValueError`, import a module, run code of a class
-   that is not registered, or take more than about 150 bytes of memory for each byte of payload.
+   that is not registered, or take more than 160 bytes of memory for each byte of payload.
 
-On the wire a value is msgpack: None, bool, int of 64 bits, float, str, bytes, list, dict (with keys of any type that
-can be one) and msgpack.Timestamp are msgpack's own; the other types are its extensions:
+On the wire a value is msgpack. None, bool, float, bytes, list, dict (with any key that a dict may have), Timestamp, and
+such int and str as msgpack can hold, are its own types; all others are its extensions, with these codes and bodies:
 
-==== ============= =============================================================================================
-code type          body (numbers big-endian)
-==== ============= =============================================================================================
-1    tuple         msgpack array
-2    set           msgpack array
-3    frozenset     msgpack array
-4    bytearray     its bytes
-5    int           two's complement, when it does not fit into 64 bits
-6    complex       real and imaginary part, two float64
-7    datetime      u16 year, u8 month, day, hour, minute, second, u32 microsecond * 2 + fold, zone
-8    date          u16 year, u8 month, day
-9    time          u8 hour, minute, second, u32 microsecond * 2 + fold, zone
-10   timedelta     i32 days, u32 seconds, u32 microseconds
-11   Decimal       its text
-12   UUID          16 bytes
-13   Fraction      msgpack array of numerator and denominator
-14   str           UTF-8 with surrogates, when it has a lone surrogate
-15   registered    msgpack array: registered name, then field, value, field, value, ...; of an enum the member's name,
-                   of a flag its value
-==== ============= =============================================================================================
+ 1 tuple, 2 set, 3 frozenset: an array of the members      13 Fraction: an array of numerator and denominator
+ 4 bytearray: its bytes                                    11 Decimal: its text
+ 5 int, when beyond 64 bits: two's complement              12 UUID: its 16 bytes
+ 6 complex: two float64                                    14 str, when it has a lone surrogate: UTF-8 with surrogates
+ 8 date: u16 year, u8 month, u8 day                        10 timedelta: i32 days, u32 seconds, u32 microseconds
+ 9 time: u8 hour, u8 minute, u8 second, u32 microsecond * 2 + fold, and a zone
+ 7 datetime: a date and a time
+15 a registered class: an array of its name and, of a record, field, value, field, value, ...; of an enum, the member's
+   name; of a flag, its value
 
-A zone is empty (naive); or "o", i64 microseconds east of UTC; or "n", the same and a name; or "z", a ZoneInfo key.
+Numbers are big-endian. A zone is nothing (naive), or "o" and i64 microseconds east of UTC, or "n", the same and a name,
+or "z" and the key of a ZoneInfo.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-import hashlib
 import hmac
 import pickle
 import reprlib
@@ -50,7 +39,7 @@ from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -60,37 +49,38 @@ import msgpack
 from .errors import ConfigError
 
 MAX_BYTES: Final = 2**20 + 4096
-"""The default limit of a payload: a value of 1 MiB, and room for the heads of its extensions."""
+"""The default limit of a payload: a value of 1 MiB, and room for what it is wrapped in."""
 
 MAX_DEPTH: Final = 64
-"""How many containers may be nested. 64 are safe for recursive code (repr, ==, deepcopy) under Python's own limit."""
+"""How many containers may be nested: few enough for code that recurses (repr, ==, deepcopy)."""
 
 MAX_ITEMS: Final = 100_000
 """How many members one container may have."""
 
-_MAX_NUMBER: Final = 4096  # bytes of one number: arithmetic on longer ones is quadratic, and a peer could make us pay
-_MAX_EQUAL_HASHES: Final = 64  # the powers of two of a float share a hash by 34; honest sets have hardly more
-_FAST_NESTING: Final = 8  # each level of extension recurses through C frames, up to 1024 of them for nested lists
+_MAX_NUMBER: Final = 4096  # bytes of one number: arithmetic with longer ones takes quadratic time
+_MAX_EQUAL_HASHES: Final = 64  # of the powers of two, up to 35 floats share a hash: honest sets have no more
+_FAST_NESTING: Final = 8  # each nested extension adds C frames to the stack: up to 1024, if it is a list in a list ...
+_SIGNATURE: Final = 32  # bytes of an HMAC-SHA256, and what RFC 2104 wants of its key
 
 _Class = TypeVar("_Class", bound=type)
 
 
 class Codec(Protocol):
-    """Turns values into bytes and back; shared by all threads without a lock.
+    """Turns values into bytes and back. Any thread may call both methods at any time.
 
-    ``name`` identifies the format on the wire, so that two applications with different codecs notice.
+    `name` identifies the format on the wire, so that two applications with different codecs notice.
     """
 
     name: str
 
     def encode(self, value: object) -> bytes:
-        """Return the payload of `value`; `TypeError` if it cannot be carried, saying what, where in it, and a remedy."""
+        """Return the payload of `value`; raise `TypeError`, with what, where and a remedy, if it cannot be carried."""
 
     def decode(self, payload: bytes) -> object:
-        """Return a new value, equal to the encoded one; `ValueError` if `payload` does not parse."""
+        """Return a new value, equal to the encoded one; raise `ValueError` if `payload` does not parse."""
 
 
-# How single types travel
+# How the values of single types become the bodies of extensions
 
 
 def _zone_body(zone: tzinfo | None) -> bytes:
@@ -99,30 +89,29 @@ def _zone_body(zone: tzinfo | None) -> bytes:
     if type(zone) is ZoneInfo and zone.key is not None:
         return b"z" + zone.key.encode()
     if type(zone) is not timezone:
-        raise TypeError(f"its time zone is {zone!r}: use zoneinfo.ZoneInfo(key) or datetime.timezone")
+        raise TypeError(f"its time zone is a {_type_name(zone)}, use zoneinfo.ZoneInfo(key) or datetime.timezone")
     offset, name = zone.utcoffset(None), zone.tzname(None)
     body = struct.pack(">q", offset // timedelta(microseconds=1))
-    return b"o" + body if name == timezone(offset).tzname(None) else b"n" + body + name.encode("utf-8", "surrogatepass")
+    return b"o" + body if name == timezone(offset).tzname(None) else b"n" + body + _text_body(name)
 
 
 def _zone(body: bytes) -> tzinfo | None:
     if not body:
         return None
-    kind, rest = body[:1], body[1:]
-    if kind == b"z":
-        return ZoneInfo(rest.decode())
-    offset = timedelta(microseconds=struct.unpack(">q", rest[:8])[0])
-    if kind == b"o" and len(rest) == 8:
+    if body.startswith(b"z"):
+        return ZoneInfo(body[1:].decode())
+    offset = timedelta(microseconds=struct.unpack(">q", body[1:9])[0])
+    if body.startswith(b"n"):
+        return timezone(offset, _text(body[9:]))
+    if body.startswith(b"o") and len(body) == 9:
         return timezone(offset)
-    if kind == b"n":
-        return timezone(offset, rest[8:].decode("utf-8", "surrogatepass"))
-    raise ValueError(f"unknown time zone {body!r}")
+    raise ValueError(f"no time zone: {body!r}")
 
 
-_CLOCK = struct.Struct(">BBBI")
-_DATE = struct.Struct(">HBB")
-_TIMEDELTA = struct.Struct(">iII")
-_COMPLEX = struct.Struct(">dd")
+_CLOCK: Final = struct.Struct(">BBBI")
+_DATE: Final = struct.Struct(">HBB")
+_TIMEDELTA: Final = struct.Struct(">iII")
+_COMPLEX: Final = struct.Struct(">dd")
 
 
 def _time_body(value: time | datetime) -> bytes:
@@ -143,48 +132,42 @@ def _datetime(body: bytes) -> datetime:
     return datetime.combine(date(*_DATE.unpack_from(body)), _time(body[_DATE.size :]))
 
 
-def _timedelta(body: bytes) -> timedelta:
-    return timedelta(*_TIMEDELTA.unpack(body))
+def _text_body(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
-def _number_body(body: bytes) -> bytes:
+def _text(body: bytes) -> str:
+    return body.decode("utf-8", "surrogatepass")
+
+
+def _bounded(body: bytes, error: type[Exception] = ValueError) -> bytes:
     if len(body) > _MAX_NUMBER:
-        raise TypeError(f"it takes {len(body)} bytes, more than the {_MAX_NUMBER} that a number may: convert it to str")
-    return body
-
-
-def _number(body: bytes) -> bytes:
-    if len(body) > _MAX_NUMBER:
-        raise ValueError(f"a number of {len(body)} bytes, more than {_MAX_NUMBER}")
+        raise error(f"a number may take {_MAX_NUMBER} bytes, and it takes {len(body)}: convert it to str")
     return body
 
 
 def _int_body(value: int) -> bytes:
-    return _number_body(value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+    return _bounded(value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True), TypeError)
 
 
-# A malformed text must raise, also in an application whose own context does not trap InvalidOperation.
-_STRICT = Context(traps=[InvalidOperation])
-
-
-def _decimal(body: bytes) -> Decimal:
-    return Decimal(_number(body).decode("ascii"), _STRICT)
+# Its own context, for a malformed text must raise even in an application that does not trap InvalidOperation.
+_STRICT: Final = Context(traps=[InvalidOperation])
 
 
 def _fraction(parts: list[Any]) -> Fraction:
+    if set(map(type, parts)) != {int}:
+        raise ValueError("a fraction that is not of two ints")
     numerator, denominator = parts
-    if type(numerator) is not int or type(denominator) is not int:
-        raise ValueError("a fraction that is not two ints")
     return Fraction(numerator, denominator)
 
 
 def _hashable(members: list[Any]) -> list[Any]:
-    """Return `members`; `ValueError` if so many have one hash that a set of them would cost quadratic time.
+    """Return `members`; raise `ValueError` if so many have one hash that a set of them would take quadratic time.
 
-    The hashes of numbers, and of tuples of them, are no secret: a peer can choose 80,000 in 1 MiB that all collide.
+    The hashes of numbers, and of tuples of them, are no secret: in 1 MiB a peer can send 80,000 that all collide.
     """
     if len(members) > _MAX_EQUAL_HASHES and max(Counter(map(hash, members)).values()) > _MAX_EQUAL_HASHES:
-        raise ValueError(f"more than {_MAX_EQUAL_HASHES} keys or members with the same hash")
+        raise ValueError(f"more than {_MAX_EQUAL_HASHES} members or keys have the same hash")
     return members
 
 
@@ -195,10 +178,10 @@ def _mapping(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Form:
-    """How the values of one type travel: as extension `code`.
+    """How the values of one type travel: as the body of extension `code`.
 
-    `apart` makes the body of a value, and `together` the value of a body; of a box, what they make and take is not
-    the body but the list of parts that is packed into it.
+    `apart` makes the body of a value, and `together` the value of a body. A box holds other values: what its functions
+    make and take is the list of its parts, and the body is that list packed.
     """
 
     code: int
@@ -214,67 +197,82 @@ _FORMS: Final[Mapping[type, _Form]] = {
     set: _Form(2, list, lambda parts: set(_hashable(parts)), is_box=True),
     frozenset: _Form(3, list, lambda parts: frozenset(_hashable(parts)), is_box=True),
     bytearray: _Form(4, bytes, bytearray),
-    int: _Form(5, _int_body, lambda body: int.from_bytes(_number(body), "big", signed=True)),
-    complex: _Form(6, lambda value: _COMPLEX.pack(value.real, value.imag), lambda body: complex(*_COMPLEX.unpack(body))),
+    int: _Form(5, _int_body, lambda body: int.from_bytes(_bounded(body), "big", signed=True)),
+    complex: _Form(
+        6,
+        lambda value: _COMPLEX.pack(value.real, value.imag),
+        lambda body: complex(*_COMPLEX.unpack(body)),
+    ),
     datetime: _Form(7, lambda value: _date_body(value) + _time_body(value), _datetime),
     date: _Form(8, _date_body, lambda body: date(*_DATE.unpack(body))),
     time: _Form(9, _time_body, _time),
-    timedelta: _Form(10, lambda value: _TIMEDELTA.pack(value.days, value.seconds, value.microseconds), _timedelta),
-    Decimal: _Form(11, lambda value: _number_body(str(value).encode("ascii")), _decimal),
+    timedelta: _Form(
+        10,
+        lambda value: _TIMEDELTA.pack(value.days, value.seconds, value.microseconds),
+        lambda body: timedelta(*_TIMEDELTA.unpack(body)),
+    ),
+    Decimal: _Form(
+        11,
+        lambda value: _bounded(str(value).encode("ascii"), TypeError),
+        lambda body: Decimal(_bounded(body).decode("ascii"), _STRICT),
+    ),
     UUID: _Form(12, lambda value: value.bytes, lambda body: UUID(bytes=body)),
     Fraction: _Form(13, lambda value: [value.numerator, value.denominator], _fraction, is_box=True),
-    str: _Form(14, lambda value: value.encode("utf-8", "surrogatepass"), lambda body: body.decode("utf-8", "surrogatepass")),
+    str: _Form(14, _text_body, _text),
 }
 _CODES: Final = {form.code: form for form in _FORMS.values()}
-
-_NATIVE: Final = frozenset({type(None), bool, float, bytes, msgpack.Timestamp, list, dict})  # beside those of _FORMS
+_NATIVE: Final = frozenset({type(None), bool, float, bytes, list, dict, msgpack.Timestamp})
 _SIZED: Final = frozenset({list, dict, tuple, set, frozenset})
-_LEAVES: Final = (_NATIVE | {kind for kind, form in _FORMS.items() if not form.is_box}) - {list, dict, bytearray}
+_LEAVES: Final = _NATIVE.union(kind for kind, form in _FORMS.items() if not form.is_box) - {list, dict, bytearray}
 
-
-def _keys_and_values(mapping: dict[Any, Any]) -> Iterable[Any]:
-    return chain(mapping, mapping.values())
-
-
-_INSIDE: Final[Mapping[type, Callable[[Any], Iterable[Any]]]] = {
-    list: iter,
-    dict: _keys_and_values,
+# The containers, each with the function that gives what is inside.
+_BOXES: Final[Mapping[type, Callable[[Any], Iterable[Any]]]] = {
+    list: list,
+    dict: lambda mapping: [*mapping, *mapping.values()],
     **{kind: form.apart for kind, form in _FORMS.items() if form.is_box},
 }
 
 
-# What the bytes alone tell
-
+# What a payload tells before anybody looks at the value
 
 _BOX_HEADS: Final = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])  # of arrays and maps
 _OTHER_HEADS: Final = bytes([*range(0xC4, 0xCA), *range(0xD4, 0xD9)])  # of bytes and extensions
+_LONG_HEADS: Final = (b"\xdc", b"\xdd", b"\xde", b"\xdf")
 _NO_HEADS: Final = bytes(set(range(256)).difference(_BOX_HEADS, _OTHER_HEADS))
 
 
 def _heads(payload: bytes) -> bytes:
-    """Return the bytes that can be heads of arrays, maps, bytes or extensions; each level of nesting has one.
+    """Return the bytes that can be heads of arrays, maps, bytes or extensions: every level of nesting has one.
 
-    Many are parts of texts and floats instead. So few of them prove something, and many nothing. It takes a tenth of
-    the time of decoding, where a look at each object takes as long as that.
+    Some of them are parts of texts and numbers, so that many prove nothing; but few prove that the value is shallow,
+    in a tenth of the time that it takes to look at each of its parts.
     """
     return payload.translate(None, _NO_HEADS)
 
 
 def _is_plain(payload: bytes) -> bool:
-    """Say whether `payload` was surely packed from nothing but None, bool, int, float, str, list and dict, in limits."""
+    """Tell whether `payload` surely holds no more than None, bool, int, float, str, list and dict, within limits."""
     heads = _heads(payload)
     return len(payload) <= MAX_ITEMS and len(heads) <= MAX_DEPTH and not heads.strip(_BOX_HEADS)
 
 
-def _extension(form: _Form, value: Any) -> msgpack.ExtType:
-    return msgpack.ExtType(form.code, form.apart(value))
+def _refuse_lies(payload: bytes) -> None:
+    """Raise if an array or map of `payload` claims more members than follow.
+
+    For each head msgpack reserves 8 bytes for every member that it claims, before it reads them: 1000 nested heads that
+    claim 100,000 members each, 5 KB in all, would reserve 800 MB. The short heads claim 15 at most and may.
+    """
+    if any(head in payload for head in _LONG_HEADS):
+        unpacker = msgpack.Unpacker(max_buffer_size=len(payload))
+        unpacker.feed(payload)
+        unpacker.skip()
 
 
 def _lowered(value: Any) -> Any:
-    """Return `value` with those types replaced that msgpack changes, or refuses, without calling ``default``."""
+    """Return `value` with extensions for what msgpack changes, or refuses, without calling ``default``."""
     kind = type(value)
     if kind is bytearray or (kind is str and not _is_utf8(value)):
-        return _extension(_FORMS[kind], value)
+        return msgpack.ExtType(_FORMS[kind].code, _FORMS[kind].apart(value))
     if kind is list:
         return [_lowered(item) for item in value]
     if kind is dict:
@@ -291,196 +289,198 @@ def _is_utf8(text: str) -> bool:
 
 
 class MsgpackCodec:
-    """The default codec: msgpack, with an extension for every type that msgpack would change or refuse.
+    """The default codec: msgpack, with extensions for the types that msgpack would change or refuse.
 
-    Carries None, bool, int, float, complex, Decimal, Fraction, str, bytes, bytearray, list, tuple, set, frozenset,
+    It carries None, bool, int, float, complex, Decimal, Fraction, str, bytes, bytearray, list, tuple, set, frozenset,
     dict, date, time, datetime (naive, or with a ``datetime.timezone`` or ``zoneinfo.ZoneInfo``), timedelta and UUID;
-    and enums, dataclasses and NamedTuples that the application registers, under the same name in every process.
-    Subclasses of these are other types and are refused.
+    and the enums, dataclasses and NamedTuples that the application registers. Subclasses are other types: refused.
 
-    `encode` and `decode` may be called by any thread, at any time, also while another registers a class.
+    Any thread may call `encode` and `decode` at any time, also while another registers a class.
     """
 
     name = "msgpack-1"
 
     def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
-        """`max_bytes` limits a payload; a longer one raises `TypeError` at encode, and `ValueError` at decode."""
+        """Set the limit of a payload; the same in every process, or some cannot read what others write."""
         self._max_bytes = max_bytes
-        self._lock = threading.Lock()
-        # Replaced as a whole by `register`, never changed: so readers need no lock.
-        self._forms: Mapping[type, _Form] = _FORMS
-        self._inside = _INSIDE
-        self._names: Mapping[str, tuple[type, _Form]] = {}
+        self._registering = threading.Lock()
+        # Each of these is replaced as a whole and never changed, so readers need no lock.
+        self._names: Mapping[str, type] = {}
+        self._forms = _FORMS
+        self._boxes = _BOXES
 
     def register(self, cls: _Class, *, name: str | None = None) -> _Class:
-        """Let instances of `cls` travel, and return `cls`, so that it can be a decorator.
+        """Let instances of `cls` travel, and return `cls`, so that this can be its decorator.
 
-        Every process that exchanges values must register it under the same name, ``module:qualname`` by default. A
-        class registered again under another name is written under the new one, and read under both.
+        Every process must register it under the same `name`, by default ``module:qualname``. A class that is
+        registered again under another name is written under the new one and read under both.
 
-        Instances are restored field by field, without ``__init__`` and ``__post_init__``; attributes that are not
-        fields do not travel, and types of fields are not checked.
+        Instances are restored field by field, without ``__init__`` or ``__post_init__``: attributes that are not fields
+        do not travel, and the types of the fields are not checked.
 
         Raises `TypeError` if `cls` is not an enum, a dataclass or a NamedTuple, and `ValueError` if `name` is taken.
         """
-        name = name or _default_name(cls)
+        name = name or _type_name(cls, separator=":")
         form = _class_form(cls, name)
-        with self._lock:
-            taken, _ = self._names.get(name, (cls, form))
-            if taken is not cls:
-                raise ValueError(f"{name!r} is registered for {taken!r}: give name=... for {cls!r}")
-            self._names = {**self._names, name: (cls, form)}
-            self._inside = {**self._inside, cls: form.apart}
+        with self._registering:
+            if self._names.get(name, cls) is not cls:
+                raise ValueError(f"{name!r} is already registered for {self._names[name]!r}: give {cls!r} another name")
             self._forms = {**self._forms, cls: form}
+            self._boxes = {**self._boxes, cls: form.apart}
+            self._names = {**self._names, name: cls}  # last: who finds the class here looks for its form next
         return cls
 
     def encode(self, value: object) -> bytes:
-        """Return the payload of `value`; `TypeError` if it cannot be carried, saying what, where in it, and a remedy."""
+        """Return the payload of `value`; raise `TypeError`, with what, where and a remedy, if it cannot be carried."""
         try:
             payload = self._pack(value, _FAST_NESTING)
-            done = _is_plain(payload) or self._is_regular(value, is_long=len(payload) > MAX_ITEMS)
-        except Exception:  # what it is, and where, the slow way finds out
-            done = False
-        if not done:
+            is_faithful = _is_plain(payload) or self._is_regular(value, self._boxes)
+        except Exception:  # `_check` finds out what it is, and where
+            is_faithful = False
+        if not is_faithful:
             self._check(value)
-            payload = self._pack(_lowered(value), MAX_DEPTH, prepare=_lowered)
+            payload = self._pack(_lowered(value), MAX_DEPTH, _lowered)
         if len(payload) > self._max_bytes:
-            raise TypeError(f"the value takes {len(payload)} bytes, more than max_bytes={self._max_bytes}: split it")
+            raise TypeError(f"value takes {len(payload)} bytes, more than max_bytes={self._max_bytes}: split it")
         return payload
 
     def decode(self, payload: bytes) -> object:
-        """Return a new value, equal to the encoded one; `ValueError` if `payload` does not parse or breaks a limit."""
+        """Return a new value, equal to the encoded one; raise `ValueError` if `payload` does not parse, or is too long.
+
+        `ValueError` is also what a class gets that is not registered here, or has other fields than at the sender.
+        """
         if len(payload) > self._max_bytes:
-            raise ValueError(f"a payload of {len(payload)} bytes, more than max_bytes={self._max_bytes}")
+            raise ValueError(f"the payload has {len(payload)} bytes, more than max_bytes={self._max_bytes}")
         try:
-            return self._read(payload, {"strict_map_key": True})
-        except Exception:  # there may be keys that are neither str nor bytes: only those pay for `_mapping`
+            return self._read(payload, strict_map_key=True)
+        except Exception:  # perhaps keys that are neither str nor bytes: they alone pay for `_mapping`
             pass
         try:
-            return self._read(payload, {"strict_map_key": False, "object_pairs_hook": _mapping})
+            return self._read(payload, strict_map_key=False, object_pairs_hook=_mapping)
         except Exception as error:
             raise ValueError(f"the payload does not parse as {self.name}: {error}") from error
 
     def _pack(self, value: Any, room: int, prepare: Callable[[Any], Any] | None = None) -> bytes:
-        """Pack `value` with up to `room` nested boxes; of each, the parts pass through `prepare` first."""
-        default = partial(self._packed_extension, room, prepare)
-        # A small buffer grows as needed; the default of 256 KiB costs a third of the time of packing 1 KiB.
+        """Pack `value`, with no more than `room` nested boxes, whose parts pass through `prepare`."""
+        default = partial(self._pack_extension, room, prepare)
+        # The default buffer of 256 KiB costs a third of the time of packing 1 KiB; a small one grows when it must.
         packer = msgpack.Packer(use_bin_type=True, strict_types=True, default=default, buf_size=2048)
         return packer.pack(value)  # type: ignore[no-any-return]
 
-    def _packed_extension(self, room: int, prepare: Callable[[Any], Any] | None, value: Any) -> msgpack.ExtType:
+    def _pack_extension(self, room: int, prepare: Callable[[Any], Any] | None, value: Any) -> msgpack.ExtType:
         form = self._forms[type(value)]
-        if not form.is_box:
-            return msgpack.ExtType(form.code, form.apart(value))
-        if not room:
-            raise TypeError("nested too deep")
-        parts = form.apart(value)
-        return msgpack.ExtType(form.code, self._pack(prepare(parts) if prepare else parts, room - 1, prepare))
+        body = form.apart(value)
+        if form.is_box:
+            if not room:
+                raise TypeError("nested too deep")
+            body = self._pack(prepare(body) if prepare else body, room - 1, prepare)
+        return msgpack.ExtType(form.code, body)
 
-    def _read(self, payload: bytes, options: Mapping[str, Any]) -> object:
+    def _read(self, payload: bytes, **options: Any) -> object:
         value = self._unpack(payload, MAX_DEPTH, options)
-        if len(_heads(payload)) > MAX_DEPTH and next(islice(self._levels(value), MAX_DEPTH, None), None):
+        if len(_heads(payload)) > MAX_DEPTH and not self._is_regular(value, {**self._boxes, bytearray: lambda _: ()}):
             raise ValueError(f"containers are nested more than {MAX_DEPTH} deep")
         return value
 
-    def _unpack(self, payload: bytes, room: int, options: Mapping[str, Any]) -> Any:
-        return msgpack.unpackb(
-            payload,
-            ext_hook=partial(self._unpacked_extension, room, options),
-            max_array_len=MAX_ITEMS,
-            max_map_len=MAX_ITEMS,
-            **options,
-        )
+    def _unpack(self, payload: bytes, room: int, options: dict[str, Any]) -> Any:
+        _refuse_lies(payload)
+        hook = partial(self._unpack_extension, room, options)
+        return msgpack.unpackb(payload, ext_hook=hook, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS, **options)
 
-    def _unpacked_extension(self, room: int, options: Mapping[str, Any], code: int, body: bytes) -> Any:
+    def _unpack_extension(self, room: int, options: dict[str, Any], code: int, body: bytes) -> Any:
         form = _CODES.get(code)
         if form is None and code != _REGISTERED:
-            raise ValueError(f"unknown extension {code}")
-        if form is not None and not form.is_box:
+            raise ValueError(f"no extension has the code {code}")
+        if form and not form.is_box:
             return form.together(body)
         if not room:
             raise ValueError("nested too deep")
         parts = self._unpack(body, room - 1, options)
         if type(parts) is not list:
-            raise ValueError(f"extension {code} is not an array")
-        return form.together(parts) if form else self._together(*parts)
+            raise ValueError(f"the body of extension {code} is not an array")
+        return form.together(parts) if form else self._restore(*parts)
 
-    def _together(self, name: str, *parts: Any) -> Any:
-        if name not in self._names:
-            raise ValueError(f"class {name!r} is not registered in this process: register it in all")
-        return self._names[name][1].together(parts)
+    def _restore(self, name: str, *parts: Any) -> Any:
+        cls = self._names.get(name)
+        if cls is None:
+            raise ValueError(f"no class is registered as {name!r} in this process: register it in all of them")
+        return self._forms[cls].together(parts)
 
-    def _levels(self, value: Any) -> Iterator[list[Any]]:
-        """Yield the containers, and whatever is not known, at depth 1, 2, ...; the fastest walk that Python has."""
-        level = [value]
-        while boxes := [item for item in level if type(item) not in _LEAVES]:
-            yield boxes
-            level = []
-            for box in boxes:
-                level += self._inside.get(type(box), _nothing)(box)
+    def _is_regular(self, value: Any, boxes: Mapping[type, Callable[[Any], Iterable[Any]]]) -> bool:
+        """Tell whether `value` keeps the limits, and holds no containers but `boxes` and nothing unknown.
 
-    def _is_regular(self, value: Any, is_long: bool) -> bool:
-        """Say whether what msgpack packed without complaint is what it should have packed."""
-        for depth, boxes in enumerate(self._levels(value), 1):
-            if depth > MAX_DEPTH or not self._inside.keys() >= set(map(type, boxes)):
+        Goes level by level, which is the fastest walk that Python offers; where the trouble is, `_check` tells.
+        """
+        inside = [value]
+        for _ in range(MAX_DEPTH + 1):
+            level = [item for item in inside if (kind := type(item)) is not str and kind not in _LEAVES]
+            inside = []
+            for box in level:
+                kind = type(box)
+                if kind is dict:  # this and list are spared a call, being the most frequent
+                    inside += box
+                    inside += box.values()
+                elif kind is list:
+                    inside += box
+                elif kind in boxes:
+                    inside += boxes[kind](box)
+                else:
+                    return False
+            if len(inside) > MAX_ITEMS and any(type(box) in _SIZED and len(box) > MAX_ITEMS for box in level):
                 return False
-            if is_long and any(type(box) in _SIZED and len(box) > MAX_ITEMS for box in boxes):
-                return False
-        return True
+            if not level:
+                return True
+        return False
 
     def _check(self, value: Any) -> None:
-        """Raise the `TypeError` that says which part of `value` cannot be carried, if there is one."""
+        """Raise the `TypeError` that tells which part of `value` cannot be carried, if there is one."""
         todo: list[tuple[tuple[str, ...], Any]] = [((), value)]
         while todo:
             path, item = todo.pop()
             if trouble := self._trouble(item, len(path)):
-                kind = _default_name(type(item)).replace(":", ".").removeprefix("builtins.")
-                raise TypeError(f"value{''.join(path)}, a {kind}, cannot be carried: {trouble}")
-            todo += reversed([((*path, step), child) for step, child in self._steps(item)])
+                raise TypeError(f"value{''.join(path)}, a {_type_name(item)}, cannot be carried: {trouble}")
+            todo += reversed([((*path, step), part) for step, part in self._parts(item)])
 
     def _trouble(self, item: Any, depth: int) -> str:
         kind = type(item)
-        if kind in self._inside and depth >= MAX_DEPTH:
-            return f"it is nested more than {MAX_DEPTH} deep, or contains itself: flatten it"
+        if kind in self._boxes and depth >= MAX_DEPTH:
+            return f"it is nested more than {MAX_DEPTH} deep, or contains itself; flatten it"
         if kind in _SIZED and len(item) > MAX_ITEMS:
-            return f"it has {len(item)} members, more than {MAX_ITEMS}: split it"
+            return f"it has {len(item)} members, more than {MAX_ITEMS}; split it"
         if kind in _NATIVE:
             return ""
         if kind not in self._forms:
             return _remedy(kind)
         try:
             self._forms[kind].apart(item)
-        except Exception as error:  # a zone, a number's size, a field that was never set, a property of the user's
+        except Exception as error:  # besides our own, that of a field that was never set, or is a property
             return str(error)
         return ""
 
-    def _steps(self, item: Any) -> Iterator[tuple[str, Any]]:
-        """Yield the parts of `item`, each with the step that leads to it, as a user would write it."""
+    def _parts(self, item: Any) -> Iterator[tuple[str, Any]]:
+        """Yield what is inside `item`, each with the step that leads to it, written as in Python."""
         kind = type(item)
         if kind is dict:
             for key, value in item.items():
                 yield f" key {reprlib.repr(key)}", key
                 yield f"[{reprlib.repr(key)}]", value
-        elif kind in _INSIDE:
-            for index, part in enumerate(_INSIDE[kind](item)):
-                yield f"[{index}]", part
-        elif kind in self._inside:
-            _, *parts = self._inside[kind](item)
-            for field, part in zip(parts[::2], parts[1::2], strict=False):
-                yield f".{field}", part
-
-
-def _nothing(_: Any) -> Iterable[Any]:
-    return ()
+        elif kind in _BOXES:
+            yield from ((f"[{index}]", part) for index, part in enumerate(_BOXES[kind](item)))
+        elif kind in self._boxes:
+            _, *parts = self._boxes[kind](item)
+            yield from ((f".{field}", part) for field, part in zip(parts[::2], parts[1::2], strict=False))
 
 
 # Registered classes
 
 
-def _default_name(cls: type) -> str:
-    # The main module of a spawned worker is __mp_main__; its classes are those of its parent's __main__.
+def _type_name(item: Any, separator: str = ".") -> str:
+    cls = item if isinstance(item, type) else type(item)
+    if cls.__module__ == "builtins":
+        return cls.__qualname__
+    # The main module of a spawned worker is __mp_main__, and is its parent's __main__.
     module = "__main__" if cls.__module__ == "__mp_main__" else cls.__module__
-    return f"{module}:{cls.__qualname__}"
+    return f"{module}{separator}{cls.__qualname__}"
 
 
 def _field_names(cls: type) -> tuple[str, ...] | None:
@@ -491,16 +491,14 @@ def _field_names(cls: type) -> tuple[str, ...] | None:
 
 def _remedy(kind: type) -> str:
     if issubclass(kind, enum.Enum) or _field_names(kind) is not None:
-        first = f"register the class in every process, codec.register({kind.__name__})"
-    else:
-        base = next((base.__name__ for base in kind.__mro__ if base in _NATIVE or base in _FORMS), "")
-        first = f"convert it, as by {base}(...)" if base else "convert it to types that are"
-    return f"{first}, or use another codec"
+        return f"register its class in every process by codec.register({kind.__name__}), or convert it"
+    base = next((base.__name__ for base in kind.__mro__ if base in _NATIVE or base in _FORMS), "")
+    return f"convert it{base and f', as by {base}(...),'} or use another codec"
 
 
 def _class_form(cls: type, name: str) -> _Form:
     if issubclass(cls, enum.Flag):
-        return _Form(_REGISTERED, lambda member: [name, member.value], lambda parts: cls(*parts), is_box=True)
+        return _Form(_REGISTERED, lambda flag: [name, flag.value], lambda parts: cls(parts[0]), is_box=True)
     if issubclass(cls, enum.Enum):
         return _Form(_REGISTERED, lambda member: [name, member.name], partial(_member, cls), is_box=True)
     fields = _field_names(cls)
@@ -508,77 +506,75 @@ def _class_form(cls: type, name: str) -> _Form:
         raise TypeError(f"{cls!r} is not an enum, a dataclass or a NamedTuple: convert its instances to one")
     if not issubclass(cls, tuple):
         object.__new__(cls)  # raises TypeError if it is abstract, or has the hidden state of a built-in type
-    return _Form(_REGISTERED, partial(_fields_of, name, fields), partial(_with_fields, cls, fields), is_box=True)
+    return _Form(_REGISTERED, partial(_fields_apart, name, fields), partial(_record, cls, fields), is_box=True)
 
 
-def _member(cls: type[enum.Enum], parts: tuple[Any, ...]) -> enum.Enum:
+def _member(cls: type[enum.Enum], parts: tuple[str]) -> enum.Enum:
     (name,) = parts
     if name not in cls.__members__:
-        raise ValueError(f"{cls!r} has no member {name!r}: the two applications have different versions")
+        raise ValueError(f"{cls!r} has no member {name!r} here: the two applications have different versions of it")
     return cls.__members__[name]
 
 
-def _fields_of(name: str, fields: tuple[str, ...], record: Any) -> list[Any]:
+def _fields_apart(name: str, fields: tuple[str, ...], record: Any) -> list[Any]:
     values = record if isinstance(record, tuple) else [getattr(record, field) for field in fields]
     return [name, *chain.from_iterable(zip(fields, values, strict=True))]
 
 
-def _with_fields(cls: type, fields: tuple[str, ...], parts: tuple[Any, ...]) -> Any:
-    state = dict(zip(parts[::2], parts[1::2], strict=True))
-    if state.keys() != set(fields):
-        raise ValueError(f"{cls!r} has other fields than {[*state]}: the two applications have different versions")
+def _record(cls: type, fields: tuple[str, ...], parts: tuple[Any, ...]) -> Any:
+    values = dict(zip(parts[::2], parts[1::2], strict=True))
+    if values.keys() != set(fields):
+        raise ValueError(f"{cls!r} has not the fields {[*values]}: the two applications have different versions of it")
     if issubclass(cls, tuple):
-        return tuple.__new__(cls, [state[field] for field in fields])
+        return tuple.__new__(cls, map(values.__getitem__, fields))
     record = object.__new__(cls)
     for field in fields:
-        object.__setattr__(record, field, state[field])
+        object.__setattr__(record, field, values[field])
     return record
 
 
 class PickleCodec:
     """Carries whatever pickle can, for those who take its risk; never used unless the application asks for it.
 
-    The risk: whoever knows `key` can run any code in every process of the group, by a payload that he signs. The
-    signature keeps all others out. It says nothing about the cache key that a payload belongs to, nor when it was
-    made: a peer without the key can still serve an old payload, or that of another key.
+    The risk: whoever knows `key` can sign a payload that runs any code in every process of the group. The signature
+    keeps everybody else out. It does not say when a payload was made, nor for which key of the cache: a peer that does
+    not know `key` can still pass off one signed value for another.
 
-    Both methods may be called by any thread at any time.
+    Any thread may call both methods at any time.
     """
 
     name = "pickle-1"
 
     def __init__(self, *, key: bytes, max_bytes: int = MAX_BYTES) -> None:
-        """`key` is a secret of 32 bytes or more, the same in every process; `ConfigError` if it is not that."""
-        if type(key) is not bytes or len(key) < 32:
-            raise ConfigError("PickleCodec needs key=..., 32 secret bytes or more: make them once by os.urandom(32)")
+        """`key` is a secret of at least 32 bytes, the same in every process; raise `ConfigError` if it is not."""
+        if type(key) is not bytes or len(key) < _SIGNATURE:
+            raise ConfigError(f"PickleCodec needs key=..., at least {_SIGNATURE} secret bytes: make some by os.urandom")
         self._key = key
         self._max_bytes = max_bytes
 
     def encode(self, value: object) -> bytes:
-        """Return the signed pickle of `value`; `TypeError` if pickle refuses it, or it is too long."""
+        """Return the signed pickle of `value`; raise `TypeError` if pickle refuses it, or it is too long."""
         try:
             body = pickle.dumps(value, protocol=5)
         except Exception as error:
-            raise TypeError(f"value, a {type(value).__qualname__}, cannot be pickled: {error}") from error
-        if len(body) + _SIGNATURE > self._max_bytes:
-            raise TypeError(f"the value takes {len(body)} bytes, more than max_bytes={self._max_bytes} allows: split it")
-        return self._signature(body) + body
+            raise TypeError(f"value, a {_type_name(value)}, cannot be pickled: {error}") from error
+        payload = self._signature(body) + body
+        if len(payload) > self._max_bytes:
+            raise TypeError(f"value takes {len(payload)} bytes, more than max_bytes={self._max_bytes}: split it")
+        return payload
 
     def decode(self, payload: bytes) -> object:
-        """Return the value; `ValueError` if `payload` is too long, not signed with the key, or does not load."""
+        """Return the value; raise `ValueError` if `payload` is too long, not signed with the key, or does not load."""
         if len(payload) > self._max_bytes:
-            raise ValueError(f"a payload of {len(payload)} bytes, more than max_bytes={self._max_bytes}")
-        body = payload[_SIGNATURE:]
-        if not hmac.compare_digest(self._signature(body), payload[:_SIGNATURE]):
-            raise ValueError("the payload is not signed with this codec's key: give every process the same")
+            raise ValueError(f"the payload has {len(payload)} bytes, more than max_bytes={self._max_bytes}")
+        signature, body = payload[:_SIGNATURE], payload[_SIGNATURE:]
+        if not hmac.compare_digest(signature, self._signature(body)):
+            raise ValueError("the payload is not signed with the key of this PickleCodec: give every process the same")
         try:
             return pickle.loads(body)
         except Exception as error:
             raise ValueError(f"the payload does not load: {error}") from error
 
     def _signature(self, body: bytes) -> bytes:
-        # The name keeps a signature that the same key made for another purpose, or version, from being accepted.
-        return hmac.digest(self._key, self.name.encode() + body, hashlib.sha256)
-
-
-_SIGNATURE: Final = 32  # bytes of HMAC-SHA256
+        # With the name, so that what the same key signed for another purpose, or version, is not accepted.
+        return hmac.digest(self._key, self.name.encode() + body, "sha256")

@@ -37,10 +37,8 @@ from .journal import Journal, Log, holder, lock, make_private, open_new, open_ou
 
 SEATS = 4096  # a few hundred members on one host are a lot
 
-# sun_path holds 104 bytes on macOS and 108 on Linux, a final zero among them.
-_LONGEST_SOCKET_PATH = 103
-# Not the temp directory: that one is long on macOS, and members with different TMPDIR would not meet.
-_SHORT = "/tmp"
+_LONGEST_SOCKET_PATH = 103  # sun_path holds 104 bytes on macOS and 108 on Linux, a final zero among them
+_SHORT = "/tmp"  # not the temp directory: that one is long on macOS, and members with different TMPDIR would not meet
 
 _FILE = re.compile(r"(0|[1-9][0-9]{0,3})-([0-9a-f]{32})\.(stream|tmp)")
 _PLAIN_GROUP = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,31}")  # no capitals: macOS takes Shop and shop for one directory

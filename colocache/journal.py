@@ -169,30 +169,30 @@ class Log:
         last = self.last()
         if last is None:
             return None
-        newest = end = int(self._words[_ENDS + last % 2])
+        end = int(self._words[_ENDS + last % 2])
+        oldest = max(end - self._size, 0)
         events: list[tuple[int, bytes]] = []
-        for number in range(last, max(first, 1) - 1, -1):
-            frame = self._frame(number, end, newest)
+        for number in range(last, first - 1, -1):
+            frame = self._frame(number, end, oldest)
             if frame is None:
                 return None
             events.append((number, frame))
             end -= len(frame) + _OVERHEAD
         return events[::-1]
 
-    def _frame(self, number: int, end: int, newest: int) -> bytes | None:
-        """The frame of record ``number``, which ends at stream byte ``end``; None if it is not there, or not whole."""
-        oldest = max(newest - self._size, 0)
-        if end - _OVERHEAD < oldest:
-            return None
-        found, length = _MEASURES.unpack(self._bytes(end - _OVERHEAD, _MEASURES.size))
+    def _frame(self, number: int, end: int, oldest: int) -> bytes | None:
+        """The frame of record ``number``, whose last byte is byte ``end - 1`` of the stream, if it is there and whole.
+
+        ``oldest`` is the first byte of the stream that nothing has been written over.
+        """
+        _, length = _MEASURES.unpack(self._bytes(end - _OVERHEAD, _MEASURES.size))
         start = end - _OVERHEAD - length
-        if found != number or start < oldest:
+        if start < oldest:
             return None
         record = self._bytes(start, length + _OVERHEAD)
         body, checksum = record[: -_CHECKSUM.size], record[-_CHECKSUM.size :]
-        # Once more the number: between the two looks a living writer may have come round and put a whole record here.
         intact = _CHECKSUM.pack(zlib.crc32(body)) == checksum and body[length:] == _MEASURES.pack(number, length)
-        return record[:length] if intact else None
+        return body[:length] if intact else None
 
     def _bytes(self, start: int, length: int) -> bytes:
         assert self._map is not None

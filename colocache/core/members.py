@@ -92,6 +92,10 @@ class Members:
         """Whether the stream is known to be over for good."""
         return incarnation in self._ended
 
+    def has_forgotten(self, incarnation: bytes) -> bool:
+        """Whether the member was forgotten, and has not spoken since."""
+        return incarnation in self._forgotten
+
     def learn(self, member: Member, now: float) -> Acquaintance | None:
         """Take a member in; None if it is known, ended, or this member itself."""
         if member.incarnation in self._others or member.incarnation == self.me.incarnation:

@@ -512,7 +512,8 @@ def unpack_record(blob: bytes) -> Record:
     fields = _flat(blob)
     if len(fields) < len(_RECORD) or not all(c(v) for c, v in zip(_RECORD, fields[: len(_RECORD)], strict=True)):
         raise WireError("a record with a field out of its range")
-    return Record(*fields[: len(_RECORD)], _listed(Record, _TAGS, fields[len(_RECORD) :]))
+    place, payload, age, left = fields[: len(_RECORD)]
+    return Record(place, payload, age, left, _listed(Record, _TAGS, fields[len(_RECORD) :]))
 
 
 def split_targets(targets: Iterable[bytes]) -> list[tuple[bytes, ...]]:

@@ -231,6 +231,15 @@ class Peer:
         if other is not None:
             self._met(other)
 
+    def meet_again(self, member: Member, now: float) -> None:
+        """A member's files were seen: meet it, unless it was forgotten; that one must speak first."""
+        if not self._members.has_forgotten(member.incarnation):
+            self.meet(member, now)
+
+    def has_ended(self, incarnation: bytes) -> bool:
+        """Whether a stream is known to be over for good."""
+        return self._members.has_ended(incarnation)
+
     def start(self, now: float) -> None:
         """Everybody who is there was met: from now on this member may be current."""
         self._now = now
@@ -240,13 +249,17 @@ class Peer:
         self.tick(now)
 
     def end(self, member: Member, last: int | None, frames: list[tuple[int, bytes]], now: float) -> None:
-        """The kernel says that a member died. ``last`` and ``frames`` are of its journal; None if it is unreadable."""
+        """The kernel says that a member died. ``last`` and ``frames`` are of its journal; None if it is unreadable.
+
+        It may be one that nobody has met: what it announced in its short life holds all the same.
+        """
         self._now = now
-        if self._members.has_ended(member.incarnation) or self._members.get(member.incarnation) is None:
+        if self._members.has_ended(member.incarnation):
             return
-        self._publish_left(member.incarnation, NO_NUMBER if last is None else last)
+        self._members.learn(member, now)
         for _, frame in frames:
             self._replayed(member.incarnation, frame)
+        self._publish_left(member.incarnation, NO_NUMBER if last is None else last)
         self._over(member, NO_NUMBER if last is None else last, journal_read=True)
         self._refresh()
 
@@ -657,8 +670,8 @@ class Peer:
 
     def _on_left(self, left: Left) -> None:
         other = self._members.get(left.stream)
-        if other is not None and left.stream != self.incarnation:
-            self._over(other.member, left.last)
+        if left.stream != self.incarnation:
+            self._over(other.member if other is not None else Member(left.stream, "unknown", 0), left.last)
 
     def _over(self, member: Member, last: int, *, journal_read: bool = False) -> None:
         """A stream has ended with number ``last``: get there, or drop everything.
@@ -671,7 +684,7 @@ class Peer:
             return
         if (other.stream.applied if other is not None else 0) >= last:
             self._finish(member, last, reset=False)
-        elif other is None or last == NO_NUMBER or journal_read or not len(self._store):
+        elif other is None or journal_read or not len(self._store):
             self._finish(member, last, reset=True)
         elif other.last_ending is None:
             other.last_ending = last

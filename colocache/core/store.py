@@ -82,6 +82,7 @@ class Store:
         self._tagged: dict[str, dict[bytes, None]] = {}  # tag to wire keys
         self._expiries: list[tuple[float, bytes]] = []
         self._past_hits = [0, 0]  # of entries that are gone: shard, near
+        self._past_hits_of: dict[str, int] = {}  # the same, by namespace
         self.evictions = 0
         self.refused = 0  # larger than their part of the budget
 
@@ -158,6 +159,10 @@ class Store:
         shard, near = self._past_hits
         return shard + sum(e.hits for e in self._shard.values()), near + sum(e.hits for e in self._near.values())
 
+    def hits_of(self, namespace: str) -> int:
+        """Return how often readers found an entry of one namespace by themselves. Any thread."""
+        return self._past_hits_of.get(namespace, 0) + sum(entry.hits for entry in list(self.hits(namespace).values()))
+
     def sizes(self) -> tuple[int, int, int, int]:
         """Return entries and bytes of the shard, entries and bytes of the near copies."""
         return len(self._shard), int(self._shard.currsize), len(self._near), int(self._near.currsize)
@@ -175,11 +180,13 @@ class Store:
 
     def _forget(self, entry: Entry) -> None:
         entry.expires = DEAD
+        namespace = namespace_of(entry.wire)
         self._past_hits[entry.near] += entry.hits
+        self._past_hits_of[namespace] = self._past_hits_of.get(namespace, 0) + entry.hits
         home, key = entry.home, entry.key
         if home is not None and key is not None and home.get(key) is entry:
             del home[key]
-        _discard(self._wires, namespace_of(entry.wire), entry.wire)
+        _discard(self._wires, namespace, entry.wire)
         for tag in entry.tags:
             _discard(self._tagged, tag, entry.wire)
 

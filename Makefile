@@ -1,0 +1,41 @@
+# Everything runs in a virtual environment of its own. Nothing is installed anywhere else.
+#   make test PYTHON=/path/to/python3.13    chooses the interpreter (3.11 or later)
+#   make test VENV=/tmp/env                 chooses another place than .venv
+#   make test ARGS="-k ring"                hands arguments to the tool behind the target
+
+PYTHON ?=
+VENV   ?= .venv
+ARGS   ?=
+
+# What is installed depends on these: a stamp older than one of them is made again.
+FRAME := pyproject.toml setup.cfg scripts/prepare
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types wheel clean
+
+help:  ## show this list
+	@echo "colocache: what make can do here"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.installed-demo  ## four gunicorn workers, with and without the cache, checked for stale answers (about a minute)
+	@$(VENV)/bin/python examples/demo/drive.py $(ARGS)
+
+test: $(VENV)/.installed-test  ## run the tests
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-lint  ## ruff, over everything
+	@$(VENV)/bin/ruff check $(ARGS) .
+
+types: $(VENV)/.installed-lint  ## mypy --strict, over the package
+	@$(VENV)/bin/mypy --strict colocache $(ARGS)
+
+wheel: $(VENV)/.installed-test  ## build the wheel, install it alone in a fresh environment, use it there
+	@$(VENV)/bin/python scripts/check_wheel.py $(ARGS)
+
+clean:  ## remove everything that the targets above made
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/demo/.data
+	find colocache tests examples benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.installed-%: $(FRAME)
+	@scripts/prepare "$(VENV)" "$*" "$(PYTHON)"
+	@touch $@

@@ -1,0 +1,514 @@
+"""One thread per process that owns the sockets and drives the `Peer`; the only module that imports zmq.
+
+Web threads hand commands over through a queue and a pipe, and wait, if they wait, on a future of their own. The thread
+polls its sockets, the pipe, and, where the kernel offers them, descriptors that say when a host-mate's process ends.
+
+Four kinds of socket: a PUB for this member's stream and a SUB for everybody's, a ROUTER that the others' requests come
+to, and a DEALER per member for requests to it. Answers go back through the ROUTER, on the connection that the member's
+own requests came by. No routing id is set: a reconnecting DEALER with a fixed one would be refused as its own double.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import socket as sockets
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from secrets import token_bytes
+from time import monotonic
+from typing import Any, NamedTuple, cast
+
+import zmq
+
+from .config import Config
+from .core.members import Member
+from .core.messages import MAX_BUS, MAX_LINK
+from .core.peer import Action, Connect, Disconnect, Gate, Peer, Publish, Send, Settings
+from .core.store import Store
+from .discovery import Directory, Neighbour, Seat
+from .stats import Stats
+
+BATCH = 256  # frames taken from one socket before the others, and the clock, get their turn
+GOODBYE = 200  # ms that the last frames of a leaving member are given
+EARLY = 64  # frames kept for a link that is not connected yet; connecting takes about a millisecond
+CLEAN_EVERY = 120  # scans
+
+_log = logging.getLogger("colocache")
+
+
+class Self(NamedTuple):
+    """This process in the group, for `Cache.members`."""
+
+    member: Member
+    others: list[tuple[Member, float, bool]]
+
+
+class Asked(Future[Any]):
+    """The answer to one call, for one waiter."""
+
+    ticket = 0  # given by the bus thread when it takes the call up
+
+
+class _Link:
+    """The requests' way to one member, and what the host knows of it."""
+
+    def __init__(self, member: Member, socket: zmq.Socket[bytes], neighbour: Neighbour, endpoint: str) -> None:
+        self.member = member
+        self.socket = socket
+        self.neighbour = neighbour
+        self.bus_endpoint = endpoint
+        self.early: deque[bytes] | None = deque()  # None once the link was connected
+        self.death: int | None = None  # a descriptor that can be read when the process has ended
+        self.mended_at = monotonic()
+
+
+class Bus:
+    """One member of a group, alive in this process. Commands may come from any thread."""
+
+    def __init__(self, config: Config) -> None:
+        """Join the group: take a seat, bind, and start the thread. Raises ConfigError and OSError."""
+        self._config = config
+        self._pid = os.getpid()
+        self._directory = Directory(config.group, config.directory)
+        self._directory.open()
+        self._seat: Seat = self._directory.take(token_bytes(16))
+        self._host = sockets.gethostname()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # never Context.instance(): that one is shared
+        self._commands: deque[Callable[[float], None]] = deque()
+        self._calls: dict[int, tuple[Asked, Any]] = {}
+        self._ticket = 0
+        self._links: dict[bytes, _Link] = {}
+        self._routes: dict[bytes, bytes] = {}  # member to the ROUTER's name for its connection
+        self._deaths: dict[int, _Link] = {}
+        self._sweep = 0
+        self._scan_at = 0.0
+        self._woken = False
+        self._stopping: float | None = None  # the instant at which a goodbye waits no more
+        self._ended = threading.Event()
+        self._was_current = False
+        try:
+            self._bind()
+        except BaseException:
+            self._release()
+            raise
+        near = config.memory // 4
+        self.store = Store(config.memory, near, config.policy)
+        me = Member(self._seat.incarnation, self._seat_name(self._seat.number), self._pid)
+        settings = Settings(
+            config.lease, config.max_stale, config.fetch_timeout, config.load_timeout, config.forget_after
+        )
+        self._peer = Peer(me, settings, self.store, self._seat.journal, monotonic())
+        self.gate: Gate = self._peer.gate
+        self._thread = threading.Thread(target=self._run, name=f"colocache {config.group}", daemon=True)
+        self._thread.start()
+
+    # --- For any thread
+
+    @property
+    def alive(self) -> bool:
+        """Whether the bus thread works."""
+        return not self._ended.is_set()
+
+    def tell(self, command: Callable[[Peer, float], None]) -> None:
+        """Have the bus thread do something with the peer; nothing comes back."""
+        self._commands.append(lambda now: command(self._peer, now))
+        self._wake()
+
+    def ask(self, command: Callable[[Peer, int, float], None], otherwise: Any) -> Asked:
+        """Have the bus thread ask something of the peer; ``otherwise`` is the answer if this member ends first."""
+        asked = Asked()
+
+        def start(now: float) -> None:
+            self._ticket += 1
+            asked.ticket = self._ticket
+            self._calls[self._ticket] = (asked, otherwise)
+            command(self._peer, self._ticket, now)
+
+        self._commands.append(start)
+        self._wake()
+        if self._ended.is_set():  # the thread may have ended before it saw the command
+            _resolve(asked, otherwise)
+        return asked
+
+    def abandon(self, asked: Future[Any]) -> None:
+        """A call waits no more, or did not take its answer: if that was the duty to load, somebody else gets it."""
+        if not isinstance(asked, Asked):
+            return
+
+        def forget(now: float) -> None:
+            self._calls.pop(asked.ticket, None)
+            self._peer.abandon(asked.ticket, now)
+
+        self._commands.append(forget)
+        self._wake()
+
+    def stats(self) -> Stats:
+        """Return the member's figures."""
+        return cast(Stats, self._look(self._peer.stats))
+
+    def members(self) -> Self:
+        """Return this member and the others."""
+        return cast(Self, self._look(lambda now: Self(self._peer.me, self._peer.members())))
+
+    def close(self, patience: float) -> None:
+        """Leave the group: wait for what is not acknowledged yet, ``patience`` seconds at most, and say goodbye."""
+
+        def stop(now: float) -> None:
+            self._stopping = now + patience
+
+        self._commands.append(stop)
+        self._wake()
+        if threading.current_thread() is not self._thread:
+            self._ended.wait(patience + 5.0)
+
+    def forget_after_fork(self) -> None:
+        """In a forked child: let go of what is the parent's. The sockets cannot be closed here, and are left alone."""
+        self._ended.set()
+        self.gate.current_until = self.gate.max_stale = -math.inf
+        for link in self._links.values():
+            link.neighbour.close()
+        for descriptor in (*self._deaths, *self._pipe):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        _inherited.append((self._context, self._bus, self._ears, self._router, [*self._links.values()]))
+
+    def _look(self, view: Callable[[float], Any]) -> Any:
+        future: Future[Any] = Future()
+        self._commands.append(lambda now: _resolve(future, view(now)))
+        self._wake()
+        if self._ended.is_set() and not future.done():
+            return view(monotonic())
+        return future.result(5.0)
+
+    def _wake(self) -> None:
+        """Interrupt the poll. The flag spares a system call per command while the thread is busy:
+
+        1. the thread clears the flag, and then empties the queue; 2. a command is queued, and then the flag is looked
+        at. Whatever comes after the queue was emptied finds the flag cleared, and writes.
+        """
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(OSError):  # closed: the member has ended
+                os.write(self._pipe[1], b"!")
+
+    # --- Sockets
+
+    def _bind(self) -> None:
+        self._pipe = os.pipe()
+        for descriptor in self._pipe:
+            os.set_blocking(descriptor, False)
+        self._router = self._socket(zmq.ROUTER, MAX_LINK, 1000)
+        self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._bus = self._socket(zmq.PUB, MAX_BUS, 10_000)
+        self._ears = self._socket(zmq.SUB, MAX_BUS, 10_000)
+        self._ears.setsockopt(zmq.SUBSCRIBE, b"")
+        self._router.bind(self._seat.link_endpoint)
+        self._bus.bind(self._seat.bus_endpoint)
+        self._poller = zmq.Poller()
+        for source in (self._pipe[0], self._router, self._ears):
+            self._poller.register(source, zmq.POLLIN)
+        self._seat.announce()
+
+    def _socket(self, kind: int, largest: int, queue: int) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        for option, value in (
+            (zmq.LINGER, 0),  # a goodbye sets its own; nothing else is worth waiting for
+            (zmq.SNDTIMEO, 0),
+            (zmq.RCVTIMEO, 0),
+            (zmq.SNDHWM, queue),
+            (zmq.RCVHWM, queue),
+            (zmq.MAXMSGSIZE, largest),
+            (zmq.BACKLOG, 1024),  # a whole group reconnects at once
+            (zmq.HANDSHAKE_IVL, 2000),
+            (zmq.HEARTBEAT_IVL, 1000),  # replaces dead connections; whether a member is heard, its pongs decide
+            (zmq.HEARTBEAT_TIMEOUT, 3000),
+            (zmq.HEARTBEAT_TTL, 3000),
+            (zmq.RECONNECT_IVL, 100),
+            (zmq.RECONNECT_IVL_MAX, 2000),
+        ):
+            socket.setsockopt(option, value)
+        return socket
+
+    # --- The thread
+
+    def _run(self) -> None:
+        try:
+            self._begin()
+            while self._stopping is None or not self._may_stop():
+                self._step()
+            self._goodbye()
+        except Exception:
+            # A bug, or libzmq in trouble: this member cannot go on, and must not serve. The next call starts anew.
+            _log.exception("colocache: the member on %s has failed, and leaves the group", self._peer.me.seat)
+        finally:
+            self._finish()
+
+    def _begin(self) -> None:
+        now = monotonic()
+        for sighting in self._directory.scan():
+            self._peer.meet(Member(sighting.incarnation, self._seat_name(sighting.number), sighting.pid or 0), now)
+        self._act(self._peer.actions())
+        self._peer.start(monotonic())
+        self._settle()
+        _log.info("joined the group %s on seat %s", self._config.group, self._peer.me.seat)
+
+    def _step(self) -> None:
+        wait = max(0.0, min(self._peer.deadline(), self._scan_at, self._stopping or math.inf) - monotonic())
+        ready = dict(self._poller.poll(math.ceil(wait * 1000)))
+        self._obey(ready)
+        for source, _ in ready.items():
+            if isinstance(source, int):
+                if source in self._deaths:
+                    self._look_at(self._deaths[source])
+            else:
+                self._receive(source)
+        now = monotonic()
+        if now >= self._scan_at:
+            self._scan(now)
+        if now >= self._peer.deadline():
+            self._peer.tick(now)
+        self._act(self._peer.actions())
+        self._settle()
+
+    def _obey(self, ready: dict[Any, int]) -> None:
+        if self._pipe[0] in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._pipe[0], 4096)
+        self._woken = False
+        commands = self._commands
+        for _ in range(len(commands)):
+            commands.popleft()(monotonic())
+
+    def _receive(self, socket: zmq.Socket[bytes]) -> None:
+        receive = self._peer.receive
+        try:
+            for _ in range(BATCH):
+                if socket is self._ears:
+                    receive(socket.recv(zmq.NOBLOCK), monotonic(), bus=True)
+                elif socket is self._router:
+                    route, *frames = socket.recv_multipart(zmq.NOBLOCK)
+                    sender = receive(frames[-1] if frames else b"", monotonic())
+                    if sender is not None:
+                        self._routes[sender] = route
+                else:
+                    receive(socket.recv(zmq.NOBLOCK), monotonic())
+        except zmq.Again:
+            pass
+        if socket is not self._ears and socket is not self._router:
+            self._flush(socket)
+
+    def _flush(self, socket: zmq.Socket[bytes]) -> None:
+        for link in self._links.values():
+            if link.socket is socket and link.early is not None:
+                early, link.early = link.early, deque()
+                for frame in early:
+                    self._send(link, frame)
+                if not link.early:
+                    link.early = None
+                    self._poller.modify(socket, zmq.POLLIN)
+
+    # --- What the peer wants done
+
+    def _act(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Publish):
+                self._bus.send(action.frame)
+            elif isinstance(action, Send):
+                self._carry(action)
+            elif isinstance(action, Connect):
+                self._connect(action.member)
+            else:
+                self._disconnect(action)
+
+    def _carry(self, send: Send) -> None:
+        route = self._routes.get(send.to) if send.reply else None
+        if route is not None:
+            try:
+                self._router.send_multipart((route, send.frame))
+                return
+            except zmq.ZMQError:
+                del self._routes[send.to]  # that connection is gone, or its queue is full; there is another way
+        link = self._links.get(send.to)
+        if link is not None:
+            self._send(link, send.frame)
+        else:
+            self._peer.count("frames_dropped")
+
+    def _send(self, link: _Link, frame: bytes) -> None:
+        try:
+            if link.early:
+                raise zmq.Again  # what is older goes first
+            link.socket.send(frame)
+        except zmq.Again:
+            if link.early is not None and len(link.early) < EARLY:
+                link.early.append(frame)
+            else:
+                self._peer.count("frames_dropped")
+
+    def _connect(self, member: Member) -> None:
+        neighbour = self._directory.watch(member.incarnation)
+        if neighbour is None:  # it has left again, or was cleaned up: what it announced cannot be known any more
+            self._peer.end(member, None, [], monotonic())
+            self._act(self._peer.actions())
+            return
+        link_endpoint, bus_endpoint = neighbour.endpoints
+        socket = self._socket(zmq.DEALER, MAX_LINK, 1000)
+        socket.setsockopt(zmq.IMMEDIATE, 1)  # a full or missing connection says so at once, instead of hoarding
+        socket.connect(link_endpoint)
+        self._ears.connect(bus_endpoint)
+        link = self._links[member.incarnation] = _Link(member, socket, neighbour, bus_endpoint)
+        self._poller.register(socket, zmq.POLLIN | zmq.POLLOUT)
+        if neighbour.pid and hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):
+                link.death = os.pidfd_open(neighbour.pid)
+                self._deaths[link.death] = link
+                self._poller.register(link.death, zmq.POLLIN)
+        _log.info("%s has joined the group %s", member.seat, self._config.group)
+
+    def _disconnect(self, action: Disconnect) -> None:
+        self._routes.pop(action.member.incarnation, None)
+        link = self._links.pop(action.member.incarnation, None)
+        if link is None:
+            return
+        self._poller.unregister(link.socket)
+        link.socket.close()
+        with contextlib.suppress(zmq.ZMQError):
+            self._ears.disconnect(link.bus_endpoint)
+        self._ignore_death(link)
+        link.neighbour.close()
+        _log.info("%s has left the group %s", action.member.seat, self._config.group)
+
+    def _ignore_death(self, link: _Link) -> None:
+        if link.death is not None:
+            self._poller.unregister(link.death)
+            del self._deaths[link.death]
+            os.close(link.death)
+            link.death = None
+
+    # --- The host
+
+    def _seat_name(self, number: int) -> str:
+        return f"{self._host}/{number}"
+
+    def _scan(self, now: float) -> None:
+        """See who has come and who has gone, in case that the messages which say so were lost."""
+        self._scan_at = now + self._config.lease / 6
+        for sighting in self._directory.scan():
+            if sighting.incarnation not in self._links:
+                member = Member(sighting.incarnation, self._seat_name(sighting.number), sighting.pid or 0)
+                self._peer.meet_again(member, now)
+        for link in list(self._links.values()):
+            self._look_at(link)
+        for sighting in self._directory.remains():
+            self._bury(Member(sighting.incarnation, self._seat_name(sighting.number), 0))
+        self._mend(now)
+        self._sweep += 1
+        if not self._seat.tend():
+            _log.warning("colocache: the files of seat %s in %s were deleted", self._peer.me.seat, self._directory.path)
+        if self._sweep % CLEAN_EVERY == 1:
+            self._directory.clean()
+        self._note_state()
+
+    def _look_at(self, link: _Link) -> None:
+        """Ask the kernel whether a member lives; the lock says so, whatever woke us."""
+        if not link.neighbour.alive():
+            self._ignore_death(link)
+            self._end(link.member, link.neighbour)
+
+    def _bury(self, member: Member) -> None:
+        """A member died before we met it."""
+        if self._peer.has_ended(member.incarnation):
+            return
+        neighbour = self._directory.watch(member.incarnation)
+        if neighbour is not None:
+            self._end(member, neighbour)
+            neighbour.close()
+
+    def _end(self, member: Member, neighbour: Neighbour) -> None:
+        known = self._peer.acquaintance(member.incarnation)
+        last = neighbour.last()
+        frames = neighbour.events(known.stream.applied + 1 if known is not None else 1) if last is not None else None
+        self._peer.end(member, last, frames or [], monotonic())
+
+    def _mend(self, now: float) -> None:
+        """Connections can go deaf for good without a word: reconnect to whoever is silent, or is heard but by replay."""
+        for other in self._peer.acquaintances():
+            link = self._links.get(other.member.incarnation)
+            if link is None or now - link.mended_at < 2 * self._config.lease:
+                continue
+            if now - other.heard_at > self._config.lease or other.replays_running >= 2:
+                link.mended_at, other.replays_running = now, 0
+                for socket, endpoint in ((link.socket, link.neighbour.endpoints[0]), (self._ears, link.bus_endpoint)):
+                    with contextlib.suppress(zmq.ZMQError):
+                        socket.disconnect(endpoint)
+                    socket.connect(endpoint)
+
+    def _note_state(self) -> None:
+        current = monotonic() < self.gate.current_until
+        if current != self._was_current:
+            self._was_current = current
+            if current:
+                _log.info("%s is current: it hears everybody", self._peer.me.seat)
+            else:
+                _log.info("%s is behind: it does not hear %s", self._peer.me.seat, ", ".join(self._silent()) or "itself")
+
+    def _silent(self) -> list[str]:
+        return [member.seat for member, _, heard in self._peer.members() if not heard]
+
+    # --- Answers and the end
+
+    def _settle(self) -> None:
+        for ticket, outcome in self._peer.outcomes():
+            call = self._calls.pop(ticket, None)
+            if call is not None:
+                _resolve(call[0], outcome)
+
+    def _may_stop(self) -> bool:
+        return not self._peer.busy or monotonic() >= (self._stopping or 0.0)
+
+    def _goodbye(self) -> None:
+        self._peer.leave(monotonic())
+        for socket in (self._bus, *(link.socket for link in self._links.values())):
+            socket.setsockopt(zmq.LINGER, GOODBYE)
+        self._act(self._peer.actions())
+        _log.info("left the group %s, seat %s", self._config.group, self._peer.me.seat)
+
+    def _finish(self) -> None:
+        self.gate.current_until = self.gate.max_stale = -math.inf
+        for link in self._links.values():
+            link.socket.close()
+            link.neighbour.close()
+            if link.death is not None:
+                os.close(link.death)
+        self._release()
+        self._ended.set()
+        while self._commands:
+            with contextlib.suppress(Exception):
+                self._commands.popleft()(monotonic())
+        for future, otherwise in list(self._calls.values()):
+            _resolve(future, otherwise)
+        self._calls.clear()
+
+    def _release(self) -> None:
+        for socket in (getattr(self, name, None) for name in ("_router", "_bus", "_ears")):
+            if socket is not None:
+                socket.close()
+        self._context.term()
+        self._seat.release()
+        for descriptor in getattr(self, "_pipe", ()):
+            os.close(descriptor)
+
+
+#: Sockets of the parent that a forked child must not touch, not even to free them: libzmq would wait for I/O threads
+#: that are not there.
+_inherited: list[Any] = []
+
+
+def _resolve(future: Future[Any], outcome: Any) -> None:
+    with contextlib.suppress(InvalidStateError):  # its waiter was cancelled
+        future.set_result(outcome)

@@ -1,0 +1,544 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+import sys
+import warnings
+from datetime import timedelta
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from colocache import config
+from colocache.config import LONGEST_SECONDS, SETTINGS, UNSET, Config, parse_duration, parse_size, parse_ttl
+from colocache.errors import ConfigError
+
+# print_blob: a failure prints the line that replays it. No deadline: the machine may be busy.
+replayable = settings(print_blob=True, deadline=None, database=None)
+
+DURATION = 'a number of seconds, or text such as "250ms", "5s" or "1h30m", or in code a timedelta'
+FROM_0 = f"a duration from 0 to 36500d: {DURATION}"
+TTL = f'{FROM_0}; 0 stores nothing; "never", or in code None, is for ever'
+SIZE = 'a whole number of bytes, or text such as "64MiB" (64 * 1024 * 1024) or "64MB" (64 * 1000 * 1000)'
+FORMS = {
+    "group": "1 to 100 printable characters with no space at either end",
+    "disabled": '"true", "1", "yes" or "on", or "false", "0", "no" or "off"',
+    "memory": f"at least 1MiB: {SIZE}",
+    "ttl": TTL,
+    "policy": '"sieve", "lru" or "lfu"',
+    "lease": f"a duration from 100ms to 36500d: {DURATION}",
+    "max_stale": FROM_0,
+    "fetch_timeout": f"a duration from 1ms to 36500d: {DURATION}",
+    "load_timeout": f"a duration from 1ms to 36500d: {DURATION}",
+    "forget_after": f'{FROM_0}; "never" forgets nobody',
+    "directory": "an absolute path",
+}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_warned_of_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "_warned_of", set())
+
+
+def resolve(environ: dict[str, str] | None = None, **arguments: object) -> Config:
+    return Config.resolve({"group": "shop"} | arguments, environ or {})
+
+
+def message(environ: dict[str, str] | None = None, **arguments: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        resolve(environ, **arguments)
+    return str(caught.value)
+
+
+# --- where a value comes from ---
+
+
+def test_defaults():
+    assert resolve() == Config(
+        group="shop",
+        disabled=False,
+        memory=64 * 1024 * 1024,
+        ttl=300.0,
+        policy="sieve",
+        lease=3.0,
+        max_stale=3.0,
+        fetch_timeout=0.25,
+        load_timeout=30.0,
+        forget_after=30.0,
+        directory=None,
+    )
+
+
+CHOICES = [
+    # name, variable, its text, what it means, an argument, what that means
+    ("group", "COLOCACHE_GROUP", "Bücher", "Bücher", "other", "other"),
+    ("disabled", "COLOCACHE_DISABLED", "Yes", True, False, False),
+    ("memory", "COLOCACHE_MEMORY", "2 GiB", 2 * 2**30, "3mb", 3_000_000),
+    ("ttl", "COLOCACHE_TTL", "90s", 90.0, 0, 0.0),
+    ("ttl", "COLOCACHE_TTL", "never", None, timedelta(minutes=1), 60.0),
+    ("ttl", "COLOCACHE_TTL", "None", None, "2d", 172800.0),
+    ("ttl", "COLOCACHE_TTL", "5", 5.0, None, None),
+    ("policy", "COLOCACHE_POLICY", "LRU", "lru", "lfu", "lfu"),
+    ("lease", "COLOCACHE_LEASE", "100ms", 0.1, 1, 1.0),
+    ("max_stale", "COLOCACHE_MAX_STALE", "1h", 3600.0, 0, 0.0),
+    ("fetch_timeout", "COLOCACHE_FETCH_TIMEOUT", "1ms", 0.001, 0.5, 0.5),
+    ("load_timeout", "COLOCACHE_LOAD_TIMEOUT", "1m", 60.0, 2, 2.0),
+    ("forget_after", "COLOCACHE_FORGET_AFTER", "never", math.inf, "1m", 60.0),
+    ("forget_after", "COLOCACHE_FORGET_AFTER", "10s", 10.0, math.inf, math.inf),
+    ("directory", "COLOCACHE_DIR", "/run/shop", "/run/shop", pathlib.PurePosixPath("/srv/a"), "/srv/a"),
+    ("directory", "COLOCACHE_DIR", "/run/shop", "/run/shop", None, None),
+]
+
+
+def test_the_choices_cover_every_setting():
+    assert {row[0] for row in CHOICES} == set(SETTINGS) == set(FORMS)
+
+
+@pytest.mark.parametrize(("name", "variable", "text", "meant", "argument", "settled"), CHOICES)
+def test_argument_before_variable_before_default(name, variable, text, meant, argument, settled):
+    environ = {"COLOCACHE_GROUP": "shop", variable: text}
+
+    def settle(**arguments):
+        return getattr(Config.resolve(arguments, environ), name)
+
+    assert (settle(), settle(**{name: UNSET}), settle(**{name: argument})) == (meant, meant, settled)
+    assert type(settle()) is type(meant)
+    assert type(settle(**{name: argument})) is type(settled)
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\t\n"])
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name != "group"])
+def test_an_empty_variable_is_unset(name, blank):
+    assert resolve({SETTINGS[name].variable: blank}) == resolve()
+
+
+def test_spaces_around_a_variable_do_not_make_another_group():
+    assert Config.resolve({}, {"COLOCACHE_GROUP": " shop\n"}).group == "shop"
+
+
+def test_a_variable_that_is_overridden_is_not_read():
+    assert resolve({"COLOCACHE_LEASE": "junk"}, lease=1).lease == 1
+
+
+def test_max_stale_follows_the_lease():
+    assert resolve(lease="5s").max_stale == 5
+    assert resolve({"COLOCACHE_LEASE": "2s"}).max_stale == 2
+    assert resolve(lease=5, max_stale=0).max_stale == 0
+
+
+def test_only_the_given_environment_is_read(monkeypatch):
+    monkeypatch.setenv("COLOCACHE_TTL", "9s")
+    monkeypatch.setenv("COLOCACHE_GROUP", "from the process")
+    assert resolve() == Config.resolve({"group": "shop"}, {})
+    with pytest.raises(ConfigError):
+        Config.resolve({}, {})
+
+
+def test_a_missing_group_says_how_to_give_it():
+    expected = 'the cache has no group: name it in code, Cache("shop"), or set COLOCACHE_GROUP=shop'
+    assert message(group=UNSET) == expected
+    assert message({"COLOCACHE_GROUP": ""}, group=UNSET) == expected
+
+
+def test_an_unknown_argument_is_a_type_error():
+    with pytest.raises(TypeError, match="leese"):
+        resolve(leese=1)
+
+
+# --- refusals: the name, the value, the accepted form ---
+
+REFUSED_TEXTS = [
+    ("group", "a\tb"),
+    ("group", "a\u2028b"),
+    ("group", "a\udc80"),
+    ("group", "x" * 101),
+    ("disabled", "2"),
+    ("disabled", "nope"),
+    ("memory", "1048575"),
+    ("memory", "64"),
+    ("memory", "1.5GiB"),
+    ("memory", "64M"),
+    ("memory", "-1MiB"),
+    ("memory", "MiB"),
+    ("memory", "9" * 5000),
+    ("memory", "٦٤MiB"),
+    ("ttl", "-5"),
+    ("ttl", "nan"),
+    ("ttl", "inf"),
+    ("ttl", "5 parsecs"),
+    ("ttl", "30m1h"),
+    ("ttl", "1s1s"),
+    ("ttl", "1h30"),
+    ("ttl", "1e3"),
+    ("ttl", ".5s"),
+    ("ttl", "s"),
+    ("ttl", "36501d"),
+    ("ttl", "9" * 400 + "d"),
+    ("policy", "fifo"),
+    ("lease", "99ms"),
+    ("lease", "0"),
+    ("max_stale", "never"),
+    ("max_stale", "-1s"),
+    ("fetch_timeout", "0"),
+    ("load_timeout", "0"),
+    ("load_timeout", "never"),
+    ("forget_after", "forever"),
+    ("directory", "run/colocache"),
+    ("directory", "~/colocache"),
+    ("directory", "/run/\0"),
+]
+
+
+def shown(value: object) -> str:
+    return repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
+
+
+def test_the_refusals_cover_every_setting():
+    assert {name for name, _ in REFUSED_TEXTS} == set(SETTINGS)
+
+
+@pytest.mark.parametrize(("name", "text"), REFUSED_TEXTS)
+def test_a_bad_value_is_named_with_where_it_came_from(name, text):
+    variable = SETTINGS[name].variable
+    arguments = {"group": UNSET} if name == "group" else {}
+    assert message({variable: text}, **arguments) == f"{variable}={shown(text)} cannot be used: give {FORMS[name]}"
+    assert message(**{name: text}) == f"{name}={shown(text)} cannot be used: give {FORMS[name]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("group", ""),
+        ("group", "shop "),
+        ("memory", 2**20 - 1),
+        ("memory", -1),
+        ("ttl", -0.001),
+        ("ttl", math.nan),
+        ("ttl", -math.inf),
+        ("ttl", 10**400),
+        ("ttl", timedelta(seconds=-1)),
+        ("ttl", timedelta.max),
+        ("lease", math.inf),
+        ("forget_after", -1),
+        ("directory", ""),
+    ],
+)
+def test_a_bad_argument_is_named(name, value):
+    assert message(**{name: value}) == f"{name}={shown(value)} cannot be used: give {FORMS[name]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("group", None, "NoneType"),
+        ("group", b"shop", "bytes"),
+        ("disabled", 1, "int"),
+        ("memory", 1e9, "float"),
+        ("memory", True, "bool"),
+        ("ttl", True, "bool"),
+        ("ttl", [5], "list"),
+        ("policy", None, "NoneType"),
+        ("lease", None, "NoneType"),
+        ("max_stale", False, "bool"),
+        ("fetch_timeout", b"1s", "bytes"),
+        ("load_timeout", 1j, "complex"),
+        ("forget_after", True, "bool"),
+        ("directory", b"/run", "bytes"),
+    ],
+)
+def test_a_wrong_type_is_a_type_error_that_names_it(name, value, kind):
+    with pytest.raises(TypeError) as caught:
+        resolve(**{name: value})
+    assert str(caught.value) == f"{name}={value!r} is of the wrong type, {kind}: give {FORMS[name]}"
+
+
+@pytest.mark.parametrize(("lease", "forget_after"), [(3, 3), (3, 2.5), (60, UNSET)])
+def test_a_member_is_forgotten_only_after_its_lease(lease, forget_after):
+    given = 30.0 if forget_after is UNSET else float(forget_after)
+    assert message(lease=lease, forget_after=forget_after) == (
+        f"forget_after={given!r} (COLOCACHE_FORGET_AFTER) has to be longer than lease={float(lease)!r}"
+        " (COLOCACHE_LEASE), in seconds, because a member may serve what it holds until its lease runs out:"
+        " change one of the two"
+    )
+
+
+def test_a_load_may_take_longer_than_a_fetch():
+    assert message({"COLOCACHE_FETCH_TIMEOUT": "1s"}, load_timeout=1) == (
+        "load_timeout=1.0 (COLOCACHE_LOAD_TIMEOUT) has to be longer than fetch_timeout=1.0 (COLOCACHE_FETCH_TIMEOUT),"
+        " in seconds, because a load has to outlast the question that leads to it: change one of the two"
+    )
+
+
+# --- unknown variables ---
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("COLOCACHE_TTTL", "did you mean COLOCACHE_TTL?"),
+        ("COLOCACHE_LEASE_TIME", "did you mean COLOCACHE_LEASE?"),
+        ("COLOCACHE_TIMEOUT", "did you mean COLOCACHE_LOAD_TIMEOUT?"),
+        ("COLOCACHE_MEM", "did you mean COLOCACHE_MEMORY?"),
+        ("COLOCACHE_DISABLE", "did you mean COLOCACHE_DISABLED?"),
+        ("COLOCACHE_", "there are COLOCACHE_GROUP, COLOCACHE_DISABLED, "),
+        ("COLOCACHE_SECRET", "there are COLOCACHE_GROUP, COLOCACHE_DISABLED, "),
+    ],
+)
+def test_an_unknown_variable_warns_with_the_nearest_name(name, advice):
+    with pytest.warns(UserWarning, match="is ignored") as caught:
+        resolve({name: "hunter2"})
+    (text,) = [str(warning.message) for warning in caught]
+    assert text.startswith(f"{name} is not a setting of colocache and is ignored; {advice}")
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize("part", ["REPLICAS", "LISTEN", "PEERS", "SECRET", "SECRET_FILE", "ROLE"])
+def test_what_does_not_exist_yet_is_unknown(part):
+    with pytest.warns(UserWarning, match=f"^COLOCACHE_{part} is not a setting"):
+        resolve({f"COLOCACHE_{part}": "1"})
+
+
+def test_an_unknown_variable_warns_once_per_name():
+    unknown = {f"COLOCACHE_{letter}": "1" for letter in "HGFEDCBA"}
+    with pytest.warns(UserWarning, match="is ignored") as caught:
+        resolve(unknown)
+    resolve(dict.fromkeys(unknown, "2"))  # a second warning would be an error
+    assert [str(warning.message).split()[0] for warning in caught] == sorted(unknown)
+
+
+def test_other_and_empty_variables_do_not_warn():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resolve({"COLOCACHE_TTTL": " ", "COLOCACHEX": "1", "MY_COLOCACHE_TTTL": "1", "PATH": "/bin"})
+
+
+def test_the_warning_points_at_whoever_makes_the_cache():
+    def constructor_of_a_cache():
+        resolve_as_caches_do({"group": "shop"}, {"COLOCACHE_TTTL": "1"})
+
+    resolve_as_caches_do = Config.resolve
+    with pytest.warns(UserWarning, match="TTTL") as caught:
+        constructor_of_a_cache()
+    line = sys._getframe().f_lineno - 1
+    assert (caught[0].filename, caught[0].lineno) == (__file__, line)
+
+
+# --- the object and the table ---
+
+
+def test_frozen_slotted_and_keyword_only():
+    settled = resolve()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settled.lease = 1.0
+    assert not hasattr(settled, "__dict__")
+    assert hash(settled) == hash(resolve())
+    with pytest.raises(TypeError):
+        Config(*dataclasses.astuple(settled))
+
+
+def test_replacing_a_setting_checks_again():
+    assert dataclasses.replace(resolve(), lease=1).lease == 1
+    with pytest.raises(ConfigError, match=r"^lease=0.01 cannot be used"):
+        dataclasses.replace(resolve(), lease=0.01)
+    with pytest.raises(ConfigError, match=r"^forget_after=30.0 "):
+        dataclasses.replace(resolve(), lease=31)
+
+
+def test_the_table_and_the_fields_are_the_same_settings():
+    assert list(SETTINGS) == [field.name for field in dataclasses.fields(Config)]
+    variables = [setting.variable for setting in SETTINGS.values()]
+    assert len(set(variables)) == len(variables)
+    assert all(variable.startswith("COLOCACHE_") for variable in variables)
+
+
+def test_each_row_of_the_description_can_be_documented():
+    rows = list(Config.describe())
+    assert [row[0] for row in rows] == list(SETTINGS)
+    assert rows[3] == ("ttl", "COLOCACHE_TTL", "300s", "How long a value lives where the call does not say.")
+    assert [default for _, _, default, _ in rows] == [
+        "none: it must be given",
+        "false",
+        "64MiB",
+        "300s",
+        "sieve",
+        "3s",
+        "the lease",
+        "250ms",
+        "30s",
+        "30s",
+        "per user, under the system's runtime or temp directory",
+    ]
+    assert all(meaning.endswith(".") and ". " not in meaning for *_, meaning in rows)
+
+
+def test_the_described_default_can_be_written_into_the_variable():
+    written = {v: default for _, v, default, _ in Config.describe() if " " not in default}
+    assert len(written) == 8
+    assert resolve(written) == resolve()
+
+
+# --- durations ---
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("250ms", 0.25),
+        ("5s", 5.0),
+        ("90s", 90.0),
+        ("1h30m", 5400.0),
+        ("2d", 172800.0),
+        ("1.5s", 1.5),
+        ("300", 300.0),
+        ("0.5", 0.5),
+        ("0", 0.0),
+        ("5m", 300.0),
+        ("5ms", 0.005),
+        ("1m5ms", 60.005),
+        ("1.001s", 1.001),
+        ("1s1ms", 1.001),
+        ("1d2h3m4s5ms", 93784.005),
+        (" 1H 30 M ", 5400.0),
+        ("36500d", float(LONGEST_SECONDS)),
+        (7, 7.0),
+        (0, 0.0),
+        (0.25, 0.25),
+        (timedelta(hours=1, milliseconds=5), 3600.005),
+    ],
+)
+def test_durations(value, seconds):
+    assert parse_duration(value) == parse_ttl(value) == seconds
+    assert type(parse_duration(value)) is type(parse_ttl(value)) is float
+
+
+def test_no_time_is_never_negative():
+    assert math.copysign(1, parse_duration(-0.0)) == math.copysign(1, parse_ttl(-0.0)) == 1
+
+
+@pytest.mark.parametrize("value", [None, "never", "NEVER", " none ", math.inf])
+def test_for_ever(value):
+    assert parse_ttl(value) is None
+    with pytest.raises((ConfigError, TypeError)):
+        parse_duration(value)
+
+
+@pytest.mark.parametrize("value", ["", "  ", "junk", "-1", "1h30", "nan", "inf", -1, math.nan, LONGEST_SECONDS + 1])
+def test_a_duration_that_is_none_says_so(value):
+    with pytest.raises(ConfigError) as caught:
+        parse_duration(value)
+    assert str(caught.value) == f"duration={value!r} cannot be used: give {FROM_0}"
+    with pytest.raises(ConfigError, match=r"^timeout="):
+        parse_duration(value, "timeout")
+    with pytest.raises(ConfigError) as caught:
+        parse_ttl(value)
+    assert str(caught.value) == f"ttl={value!r} cannot be used: give {TTL}"
+
+
+@pytest.mark.parametrize("value", [True, False, b"5s", [5], 1j, object])
+def test_a_duration_of_another_type(value):
+    with pytest.raises(TypeError, match=r"^timeout=.* is of the wrong type"):
+        parse_duration(value, "timeout")
+    with pytest.raises(TypeError, match=r"^ttl=.* is of the wrong type"):
+        parse_ttl(value)
+
+
+UNIT_MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+
+
+def format_duration(milliseconds: int, units: list[str], gap: str) -> str:
+    parts = []
+    for unit in sorted({*units, "ms"}, key=list(UNIT_MILLISECONDS).index):
+        count, milliseconds = divmod(milliseconds, UNIT_MILLISECONDS[unit])
+        parts.append(f"{count}{gap}{unit}")
+    return gap.join(parts)
+
+
+@replayable
+@given(
+    st.integers(0, LONGEST_SECONDS * 1000),
+    st.lists(st.sampled_from(list(UNIT_MILLISECONDS)), unique=True),
+    st.sampled_from(["", " "]),
+)
+def test_a_formatted_duration_parses_back(milliseconds, units, gap):
+    text = format_duration(milliseconds, units, gap)
+    assert parse_duration(text) == milliseconds / 1000
+    assert parse_duration(text.upper()) == milliseconds / 1000
+
+
+@replayable
+@given(st.floats(allow_nan=True) | st.integers() | st.timedeltas())
+@example(10**400)
+@example(LONGEST_SECONDS)
+@example(math.nextafter(LONGEST_SECONDS, math.inf))
+def test_a_number_is_taken_as_it_is_or_refused(value):
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if 0 <= seconds <= LONGEST_SECONDS:
+        assert parse_duration(value) == parse_ttl(value) == seconds
+    else:
+        with pytest.raises(ConfigError):
+            parse_duration(value)
+
+
+# The alphabet of the grammar finds its holes; free text finds what is none of it.
+ALMOST = st.text(st.sampled_from("0123456789.dhmsDHMS kKibBgG-+e_\n"), max_size=12) | st.text(max_size=6)
+
+
+@replayable
+@given(ALMOST)
+@example("1" * 5000)
+@example("1d" + " " * 5000 + "x")
+def test_text_is_parsed_or_refused_and_nothing_else(text):
+    for parse, limit in ((parse_duration, LONGEST_SECONDS), (parse_size, 10**18 * 2**30)):
+        try:
+            parsed = parse(text)
+        except ConfigError:
+            continue
+        assert 0 <= parsed <= limit
+
+
+# --- sizes ---
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        ("64MiB", 67_108_864),
+        ("64MB", 64_000_000),
+        ("512KiB", 524_288),
+        ("1GiB", 1_073_741_824),
+        ("1 gb", 1_000_000_000),
+        ("3kb", 3000),
+        ("65536", 65536),
+        ("17B", 17),
+        ("0", 0),
+        (0, 0),
+        (12345, 12345),
+    ],
+)
+def test_sizes(value, size):
+    assert parse_size(value) == size
+
+
+@pytest.mark.parametrize("value", ["", "64M", "64 Mi", "1.5GiB", "-1", "MiB", "1TiBx", "6 4", "1_000", -1])
+def test_a_size_that_is_none_says_so(value):
+    with pytest.raises(ConfigError) as caught:
+        parse_size(value)
+    assert str(caught.value) == f"size={value!r} cannot be used: give {SIZE}"
+
+
+@pytest.mark.parametrize("value", [True, 1.0, None, b"1MiB"])
+def test_a_size_of_another_type(value):
+    with pytest.raises(TypeError, match=r"^size=.* is of the wrong type"):
+        parse_size(value)
+
+
+UNIT_BYTES = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+
+@replayable
+@given(st.integers(0, 10**18 - 1), st.sampled_from(list(UNIT_BYTES)), st.sampled_from(["", " "]), st.booleans())
+def test_a_formatted_size_parses_back(count, unit, gap, shout):
+    text = f"{count}{gap}{unit}"
+    assert parse_size(text.upper() if shout else text) == count * UNIT_BYTES[unit]

@@ -1,0 +1,196 @@
+"""The package as a whole: what importing it does, and which of its modules may import which."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "colocache"
+
+# A module imports from its own level or from lower ones. The first name that matches counts, so ``core`` covers
+# ``core.ring``. Whoever adds a module gives it its place here.
+LEVELS = {
+    "errors": 0,
+    "stats": 0,
+    "core": 1,
+    "config": 2,
+    "codecs": 2,
+    "flows": 2,
+    "bus": 3,
+    "discovery": 3,
+    "journal": 3,
+    "cache": 4,
+    "decorators": 5,
+    "locks": 5,
+    "__init__": 6,
+    "integrations": 7,
+    "tiers": 7,
+    "cli": 7,
+    "dashboard": 7,
+    "testing": 7,
+}
+
+# What makes code depend on more than its arguments: the world, the clock, chance, other threads.
+IMPURE = {
+    "asyncio", "concurrent", "datetime", "glob", "io", "logging", "mmap", "multiprocessing", "os", "pathlib", "queue",
+    "random", "secrets", "select", "selectors", "shutil", "signal", "socket", "ssl", "subprocess", "tempfile",
+    "threading", "time", "uuid", "zmq",
+}  # fmt: skip
+
+# Values that an impure module defines, and that can be keys of the cache.
+PURE_NAMES = {"datetime.date", "datetime.datetime", "datetime.timedelta", "uuid.UUID"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import at run time, wherever in ``module`` it stands: of ``name``, from the module ``target``."""
+
+    module: str
+    name: str
+    target: str
+    line: int
+
+
+def module_name(path: Path) -> str:
+    """``core.ring`` for colocache/core/ring.py, ``core`` for its __init__, ``__init__`` for the package's own."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] or parts) if parts[-1] == "__init__" else ".".join(parts)
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the package by its name."""
+    return {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+class RuntimeImports(ast.NodeVisitor):
+    """Collects the imports of a module, those inside functions too, and leaves out those for type checkers only."""
+
+    def __init__(self, module: str, path: Path) -> None:
+        self.found: list[Import] = []
+        self._module = module
+        self._package = ["colocache", *path.relative_to(PACKAGE).parent.parts]
+        self.visit(ast.parse(path.read_text("utf-8"), str(path)))
+
+    def visit_If(self, node: ast.If) -> None:
+        if ast.unparse(node.test) not in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            self.generic_visit(node)
+        for statement in node.orelse:
+            self.visit(statement)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self._add(alias.name, node.lineno)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        above = self._package[: len(self._package) - node.level + 1] if node.level else []
+        base = ".".join([*above, *([node.module] if node.module else [])])
+        for alias in node.names:
+            self._add(f"{base}.{alias.name}", node.lineno)
+
+    def _add(self, name: str, line: int) -> None:
+        self.found.append(Import(self._module, name, resolve(name), line))
+
+
+def resolve(name: str) -> str:
+    """``name`` as a module: the part of a dotted name that is a module of ours, or the top package of others."""
+    if name.split(".")[0] != "colocache":
+        return name.split(".")[0]
+    parts = name.split(".")[1:]
+    while parts and ".".join(parts) not in modules():
+        parts.pop()
+    return ".".join(["colocache", *parts]) if parts else "colocache.__init__"
+
+
+@cache
+def imports() -> list[Import]:
+    """Every run-time import in the package."""
+    return [each for module, path in modules().items() for each in RuntimeImports(module, path).found]
+
+
+def inside() -> Iterator[Import]:
+    """The imports of one module of ours by another, under their names within the package."""
+    for each in imports():
+        if each.target.startswith("colocache."):
+            yield replace(each, target=each.target.removeprefix("colocache."))
+
+
+def level(module: str) -> int:
+    """The module's level; a new module must be given one."""
+    top = module.split(".")[0]
+    assert top in LEVELS, f"the module {module} has no place in LEVELS: give it one"
+    return LEVELS[top]
+
+
+def test_every_module_has_a_level() -> None:
+    assert modules()
+    assert [level(module) for module in modules()]
+
+
+def test_imports_run_downward() -> None:
+    upward = [each for each in inside() if level(each.target) > level(each.module)]
+    assert not upward, "\n".join(f"{each.module}:{each.line} imports {each.target} above it" for each in upward)
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph: dict[str, set[str]] = {module: set() for module in modules()}
+    for each in inside():
+        if each.target != each.module:
+            graph[each.module].add(each.target)
+    while leaves := [module for module, targets in graph.items() if not targets & graph.keys()]:
+        for module in leaves:
+            del graph[module]
+    assert not graph, f"these import each other, directly or not: {sorted(graph)}"
+
+
+def test_the_core_is_pure() -> None:
+    core = [each for each in imports() if each.module.split(".")[0] == "core"]
+    impure = [each for each in core if each.target in IMPURE and each.name not in PURE_NAMES]
+    assert core
+    assert not impure, "\n".join(f"{each.module}:{each.line} imports {each.name}" for each in impure)
+
+
+def test_the_errors_import_nothing_of_ours() -> None:
+    assert [each for each in inside() if each.module == "errors"] == []
+
+
+def test_only_the_bus_imports_zmq() -> None:
+    assert {each.module.split(".")[0] for each in imports() if each.target == "zmq"} <= {"bus"}
+
+
+AT_IMPORT = """\
+import os, sys, threading
+def descriptors():
+    return sorted(os.listdir("/dev/fd"))
+import asyncio, concurrent.futures, logging, typing  # what they may open is not ours
+before = descriptors()
+import colocache
+assert threading.active_count() == 1, threading.enumerate()
+assert descriptors() == before, (before, descriptors())
+assert "zmq" not in sys.modules, "zmq is imported before anything needs it"
+"""
+
+
+@pytest.mark.parametrize("more", ["", "colocache.Cache('imported')\n"], ids=["import", "construct"])
+def test_importing_and_constructing_start_nothing(more: str, tmp_path: Path) -> None:
+    checks = AT_IMPORT.replace("import colocache\n", "import colocache\n" + more)
+    environment = {"COLOCACHE_DIR": str(tmp_path / "run"), "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", checks], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == [], "a file was made before anything needed it"
+
+
+def test_every_public_name_is_there() -> None:
+    import colocache
+
+    assert [name for name in colocache.__all__ if not hasattr(colocache, name)] == []
+    assert len(set(colocache.__all__)) == len(colocache.__all__)
