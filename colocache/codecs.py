@@ -5,7 +5,7 @@
 1. What `decode` returns equals what `encode` was given and has the same type, at every depth.
 2. What cannot be carried so raises `TypeError` at `encode`; nothing is changed silently.
 3. No payload, however hostile, makes `decode` raise anything but `ValueError`, import a module, run code of a class
-   that is not registered, or take more than 160 bytes of memory for each byte of payload.
+   that is not registered, or take more memory than 160 bytes for each byte of payload, and 12 MB.
 
 On the wire a value is msgpack. None, bool, float, bytes, list, dict (with any key that a dict may have), Timestamp, and
 such int and str as msgpack can hold, are its own types; all others are its extensions, with these codes and bodies:
@@ -238,6 +238,7 @@ _BOXES: Final[Mapping[type, Callable[[Any], Iterable[Any]]]] = {
 _BOX_HEADS: Final = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])  # of arrays and maps
 _OTHER_HEADS: Final = bytes([*range(0xC4, 0xCA), *range(0xD4, 0xD9)])  # of bytes and extensions
 _LONG_HEADS: Final = (b"\xdc", b"\xdd", b"\xde", b"\xdf")
+_SHORT: Final = 2048
 _NO_HEADS: Final = bytes(set(range(256)).difference(_BOX_HEADS, _OTHER_HEADS))
 
 
@@ -260,9 +261,10 @@ def _refuse_lies(payload: bytes) -> None:
     """Raise if an array or map of `payload` claims more members than follow.
 
     For each head msgpack reserves 8 bytes for every member that it claims, before it reads them: 1000 nested heads that
-    claim 100,000 members each, 5 KB in all, would reserve 800 MB. The short heads claim 15 at most and may.
+    claim 100,000 members each, 5 KB in all, would reserve 800 MB. Short heads claim 15 at most; and in a short payload
+    all heads together cannot reserve more than 12 MB, since none may claim more members than the payload has bytes.
     """
-    if any(head in payload for head in _LONG_HEADS):
+    if len(payload) > _SHORT and any(head in payload for head in _LONG_HEADS):
         unpacker = msgpack.Unpacker(max_buffer_size=len(payload))
         unpacker.feed(payload)
         unpacker.skip()
@@ -301,7 +303,7 @@ class MsgpackCodec:
     name = "msgpack-1"
 
     def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
-        """Set the limit of a payload; the same in every process, or some cannot read what others write."""
+        """`decode` refuses a payload of more than `max_bytes`; what `encode` returns, the caller must measure."""
         self._max_bytes = max_bytes
         self._registering = threading.Lock()
         # Each of these is replaced as a whole and never changed, so readers need no lock.
@@ -340,8 +342,6 @@ class MsgpackCodec:
         if not is_faithful:
             self._check(value)
             payload = self._pack(_lowered(value), MAX_DEPTH, _lowered)
-        if len(payload) > self._max_bytes:
-            raise TypeError(f"value takes {len(payload)} bytes, more than max_bytes={self._max_bytes}: split it")
         return payload
 
     def decode(self, payload: bytes) -> object:
@@ -385,7 +385,8 @@ class MsgpackCodec:
     def _unpack(self, payload: bytes, room: int, options: dict[str, Any]) -> Any:
         _refuse_lies(payload)
         hook = partial(self._unpack_extension, room, options)
-        return msgpack.unpackb(payload, ext_hook=hook, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS, **options)
+        most = min(len(payload), MAX_ITEMS)
+        return msgpack.unpackb(payload, ext_hook=hook, max_array_len=most, max_map_len=most, **options)
 
     def _unpack_extension(self, room: int, options: dict[str, Any], code: int, body: bytes) -> Any:
         form = _CODES.get(code)
@@ -553,15 +554,12 @@ class PickleCodec:
         self._max_bytes = max_bytes
 
     def encode(self, value: object) -> bytes:
-        """Return the signed pickle of `value`; raise `TypeError` if pickle refuses it, or it is too long."""
+        """Return the signed pickle of `value`; raise `TypeError` if pickle refuses it."""
         try:
             body = pickle.dumps(value, protocol=5)
         except Exception as error:
             raise TypeError(f"value, a {_type_name(value)}, cannot be pickled: {error}") from error
-        payload = self._signature(body) + body
-        if len(payload) > self._max_bytes:
-            raise TypeError(f"value takes {len(payload)} bytes, more than max_bytes={self._max_bytes}: split it")
-        return payload
+        return self._signature(body) + body
 
     def decode(self, payload: bytes) -> object:
         """Return the value; raise `ValueError` if `payload` is too long, not signed with the key, or does not load."""

@@ -27,7 +27,7 @@ LEVELS = {
     "discovery": 3,
     "journal": 3,
     "cache": 4,
-    "decorators": 5,
+    "decorators": 3,
     "locks": 5,
     "__init__": 6,
     "integrations": 7,
