@@ -2,9 +2,9 @@
 
     python benchmarks/ring.py
 
-Prints, for groups of 2 to 200 seats: the median time to build one ring, the greatest load as a multiple of the mean, and
-the slots that change owner when one seat leaves (or, read backwards, joins), as a multiple of that seat's share. The
-seats that leave are drawn from several sets of seats, always with the one that owns most. Takes about two minutes.
+Prints, for groups of 2 to 200 seats: the median time to build one ring, the greatest load as a multiple of the mean,
+and the slots that change owner when one seat leaves (or, read backwards, joins), as a multiple of that seat's share.
+The seats that leave are drawn from several sets of seats, always with the one that owns most. Takes about two minutes.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from .stream import Reception
 
 TOMBSTONE = 600.0  # s; for as long an ended stream is remembered, so that nothing delayed brings it back to life
 TELL_ENDED = 60.0  # s; for as long an ended stream is told to those who do not know of it; well below TOMBSTONE
-MAX_PINGS = 16  # unanswered ones remembered per member; older ones would give no lease any more
+MAX_PINGS = 64  # unanswered ones remembered per member: as many as a hurried member sends in one lease
 
 
 class Member(NamedTuple):

@@ -10,8 +10,9 @@ Why so
     wishes for it earliest, so a seat that joins takes slots, and one that leaves gives them back, and nothing else
     moves. Wishing in turns, rather than drawing one score per slot and seat, gives every seat the same number of early
     wishes, which halves the variance of the loads. The bound is that of "Consistent Hashing with Bounded Loads"
-    (Mirrokni, Thorup and Zadimoghaddam, 2018). A full seat's next free place and next lost slot are what makes other
-    slots move; the fewer seats are full, the fewer do.
+    (Mirrokni, Thorup and Zadimoghaddam, 2018). It has a price: a full seat that loses a slot takes one that it passed
+    over, and gives one up when the bound falls. Measured with benchmarks/ring.py, one seat that comes or goes moves
+    at most 1.18 times its share, from 2 to 200 seats. With half as many slots it would be 1.35 times at 200 seats.
 
 The wish list
     Slots form a grid. A two-round Feistel network (Luby and Rackoff, 1988), keyed by SHAKE-128 of the seat's name, maps
@@ -26,7 +27,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from hashlib import blake2b, shake_128
 
-SLOTS = 16384
+SLOTS = 32768
 """How many buckets the key space has. Another number gives all keys new owners."""
 
 _COLUMNS = 128
@@ -36,7 +37,7 @@ _ROWS = SLOTS // _COLUMNS  # neither side above 256: one byte of the wish key tu
 def slot_of(wire: bytes, secret: bytes = b"") -> int:
     """The slot, 0 to ``SLOTS`` - 1, of a key in its wire form: BLAKE2b, keyed with the group's secret if it has one.
 
-    Without the secret nobody can choose keys that all meet at one owner. Safe in any thread.
+    Nobody who lacks the secret can choose keys that all meet at one owner. Safe in any thread.
     """
     key = secret if len(secret) <= blake2b.MAX_KEY_SIZE else _shortened(secret)
     digest = blake2b(wire, digest_size=8, key=key, person=b"colocache slot").digest()

@@ -47,10 +47,10 @@ def leavers(ring: Ring, seed: int) -> list[str]:
 @pytest.mark.parametrize(
     ("seats", "expected"),
     [
-        (1, "d0c19ef825f4cdbd8efe5dfe95ff3f9e16b7496dae1d5f54a723259974ddc513"),
-        (5, "4eaf6861a2423be64f04b19cf4e51bcb9073c1f1949db107c11786b0480bb297"),
-        (64, "ad378601850aa8591b1d641e1224bcf538af31e099655200591f883092944c7d"),
-        (200, "445492a11a1e5ce5e21ec92edecca8c87ec234e36732058766c5c8509b1aaddd"),
+        (1, "66c0d990f2e85a6a7bf67bb6d425866f5094685f471cc070fa41432f8eae7045"),
+        (5, "c65714cffce67f773690a9208824ac49dbbd1a4b9fc63ae4a1d580d877c99bf7"),
+        (64, "01fe366cde4cc9173295742e21c0572ab3c9765e82029ccedcdeb797667581c3"),
+        (200, "9fbbda0918fe4c13348e2527a2b995e0fb1f4837d357a687461d2426a19083ed"),
     ],
 )
 def test_owners_are_those_of_every_other_release_and_machine(seats: int, expected: str) -> None:
@@ -61,9 +61,9 @@ def test_owners_are_those_of_every_other_release_and_machine(seats: int, expecte
 @pytest.mark.parametrize(
     ("wire", "secret", "expected"),
     [
-        (b"", b"", 9033),
-        (b"users:42", b"", 13020),
-        (b"users:42", b"secret", 11506),
+        (b"", b"", 25417),
+        (b"users:42", b"", 29404),
+        (b"users:42", b"secret", 27890),
         (b"users:42", b"x" * 64, 12318),
         (b"users:42", b"x" * 65, 14624),
         (b"k" * 1000, b"", 3549),
@@ -153,26 +153,18 @@ def test_while_no_seat_is_full_only_the_slots_of_the_one_that_comes_or_goes_move
         assert {before.owner(slot) for slot in changes} == {seat}
 
 
-@pytest.mark.parametrize("size", [47, 64, 81, 100, 128])
+@pytest.mark.parametrize("size", [47, 64, 100, 150, 185, 200])
 def test_one_seat_that_comes_or_goes_moves_little_more_than_its_share(size: int) -> None:
-    for seed in range(3):
+    for seed in range(2):
         before = Ring(random_seats(size, seed))
         for seat in leavers(before, seed):
             assert moved(before, Ring(set(before.seats) - {seat})) <= 1.25, (seed, seat)
 
 
-def test_in_a_large_group_one_seat_moves_its_share_and_a_quarter_on_average() -> None:
-    # With 82 slots a seat, one in ten is full. A single change can then take more: benchmarks/ring.py shows how often.
-    before = Ring(hosts(200))
-    moves = [moved(before, Ring(set(before.seats) - {seat})) for seat in random.Random(1).sample(before.seats, 24)]
-    assert sum(moves) / len(moves) <= 1.25
-    assert max(moves) <= 1.5
-
-
 @pytest.mark.parametrize("size", [1, 2, 64, 200])
 def test_owners_begin_with_the_owner_and_name_every_seat_once(size: int) -> None:
     ring = Ring(hosts(size))
-    for slot in range(0, SLOTS, 331):
+    for slot in range(0, SLOTS, 11):  # enough to meet slots that a full seat passed over
         owners = ring.owners(slot, size + 1)
         assert owners[0] == ring.owner(slot)
         assert sorted(owners) == sorted(ring.seats)

@@ -1,0 +1,334 @@
+"""The gate that tests the tests: the protocol with one rule taken out, each of which the campaign must catch.
+
+`python tests/simulation/mutants.py` prints, for each mutant, the first seed that catches it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import campaign
+
+from colocache.core import announcements, fills, members, owner, peer, reads, stream
+from colocache.core.store import DEAD
+
+SEEDS = 500
+CLASSES = ("none", "all", "pause", "partition", "slow", "drop", "crash", "churn")
+
+
+@contextlib.contextmanager
+def replaced(holder: Any, name: str, value: Any) -> Iterator[None]:
+    """Have an attribute replaced for a while."""
+    before = getattr(holder, name)
+    setattr(holder, name, value)
+    try:
+        yield
+    finally:
+        setattr(holder, name, before)
+
+
+MUTANTS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {}
+
+
+def mutant(function: Callable[[], contextlib.AbstractContextManager[Any]]) -> Callable[[], Any]:
+    """Register a mutant under its function's name."""
+    MUTANTS[function.__name__] = function
+    return function
+
+
+def nothing(*arguments: Any, **named: Any) -> None:
+    """Do nothing, in place of what matters."""
+
+
+@mutant
+def lease_counts_from_the_pongs_receipt() -> Any:
+    original = members.Members.hear_pong
+
+    def hear_pong(self: Any, pong: Any, now: float) -> bool:
+        other = self.get(pong.sender)
+        if other is not None and pong.id in other.pings:
+            other.pings[pong.id] = now
+        return original(self, pong, now)
+
+    return replaced(members.Members, "hear_pong", hear_pong)
+
+
+@mutant
+def lease_extends_though_events_are_missing() -> Any:
+    def extend(self: Any, other: Any) -> None:
+        if other.pong is not None:
+            other.heard_until = max(other.heard_until, other.pong[0] + self._lease)
+            other.pong = None
+
+    return replaced(members.Members, "extend", extend)
+
+
+@mutant
+def ping_counts_though_the_members_known_differ() -> Any:
+    original = members.Members.hear_pong
+    return replaced(
+        members.Members, "hear_pong", lambda self, pong, now: original(self, pong._replace(digest=self._digest), now)
+    )
+
+
+@mutant
+def token_is_not_voided() -> Any:
+    stack = contextlib.ExitStack()
+    original = peer.Peer._apply
+
+    def apply(self: Any, *arguments: Any) -> None:
+        with replaced(fills.Desk, "pass_on", nothing), replaced(fills.Desk, "pass_on_all", nothing):
+            original(self, *arguments)
+
+    stack.enter_context(replaced(peer.Peer, "_apply", apply))
+    return stack
+
+
+@mutant
+def fill_is_accepted_without_its_token() -> Any:
+    def redeem(self: Any, fill: Any) -> Any:
+        queue = self._queues.get(fill.key)
+        grant = queue.grant if queue else None
+        return grant or fills.Grant(0, fills.Asker(fill.sender, 0, math.inf), self.now_for_mutant(), 0)
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(replaced(fills.Desk, "redeem", redeem))
+    original = owner.Owner.filled
+
+    def filled(self: Any, fill: Any, now: float) -> None:
+        self._desk.now_for_mutant = lambda: now
+        original(self, fill, now)
+
+    stack.enter_context(replaced(owner.Owner, "filled", filled))
+    return stack
+
+
+@mutant
+def fetch_is_not_marked() -> Any:
+    return replaced(reads.Reads, "mark", nothing)
+
+
+@mutant
+def fetch_is_not_marked_by_a_tag() -> Any:
+    stack = contextlib.ExitStack()
+    stack.enter_context(replaced(reads.Reads, "mark_tag", nothing))
+    stack.enter_context(replaced(peer.Peer, "tags_hit_since", lambda self, tags, moment: False))
+    return stack
+
+
+@mutant
+def fetch_is_not_marked_by_everything() -> Any:
+    return replaced(reads.Reads, "mark_all", nothing)
+
+
+@mutant
+def requests_name_no_dependencies() -> Any:
+    return replaced(peer.Peer, "dependencies", lambda self, wires: b"")
+
+
+@mutant
+def reset_is_no_dependency() -> Any:
+    return replaced(peer.Peer, "_depend_on", nothing)
+
+
+@mutant
+def events_are_remembered_for_a_moment_only() -> Any:
+    original = stream.Remembered.turn
+
+    def turn(self: Any, now: float) -> None:
+        self._keep = 0.005
+        original(self, now)
+        self._old, self._old_bulk = {}, {}
+
+    return replaced(stream.Remembered, "turn", turn)
+
+
+@mutant
+def serves_thrice_as_old_while_behind() -> Any:
+    original = peer.Peer._refresh
+
+    def refresh(self: Any) -> None:
+        original(self)
+        if self.gate.max_stale > 0:
+            self.gate.max_stale = 3 * self._settings.lease
+
+    return replaced(peer.Peer, "_refresh", refresh)
+
+
+@mutant
+def silent_members_are_skipped() -> Any:
+    original = announcements.Announcements.advance
+
+    def advance(self: Any, others: Any, established: bool, now: float) -> None:
+        original(self, [other for other in others if now < other.heard_until], established, now)
+
+    return replaced(announcements.Announcements, "advance", advance)
+
+
+@mutant
+def waits_out_half_the_lease() -> Any:
+    return replaced(announcements, "DRIFT", 0.5)
+
+
+@mutant
+def joiner_promises() -> Any:
+    original = announcements.Announcements.advance
+    return replaced(
+        announcements.Announcements, "advance", lambda self, others, _, now: original(self, others, True, now)
+    )
+
+
+@mutant
+def joiner_keeps_what_it_fetches() -> Any:
+    original = reads.Fetch.__init__
+
+    def init(self: Any, request: int, wire: bytes, by: bytes, now: float, moment: int, established: bool) -> None:
+        original(self, request, wire, by, now, moment, True)
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(replaced(reads.Fetch, "__init__", init))
+    stack.enter_context(replaced(peer.Peer, "_parking_limit", 0.0) if hasattr(peer.Peer, "_parking_limit") else stack)
+    return stack
+
+
+@mutant
+def age_counts_from_the_arrival() -> Any:
+    original = reads.Reads._received
+
+    def received(self: Any, fetch: Any, value: Any, now: float) -> None:
+        fetch.sent_at = now
+        original(self, fetch, value._replace(age=0.0), now)
+
+    return replaced(reads.Reads, "_received", received)
+
+
+@mutant
+def fills_are_handed_over_while_behind() -> Any:
+    original = owner.Owner._hand_over
+
+    def hand_over(self: Any, *arguments: Any) -> None:
+        with replaced(peer.Peer, "is_current", lambda self: True):
+            original(self, *arguments)
+
+    return replaced(owner.Owner, "_hand_over", hand_over)
+
+
+@mutant
+def value_of_an_owner_that_is_behind_is_kept() -> Any:
+    original = reads.Reads._received
+    return replaced(
+        reads.Reads, "_received", lambda self, f, value, now: original(self, f, value._replace(current=True), now)
+    )
+
+
+@mutant
+def reader_joins_a_marked_fetch() -> Any:
+    original = reads.Reads._may_join
+
+    def may_join(self: Any, fetch: Any) -> bool:
+        marked, fetch.marked = fetch.marked, False
+        try:
+            return original(self, fetch)
+        finally:
+            fetch.marked = marked
+
+    return replaced(reads.Reads, "_may_join", may_join)
+
+
+@mutant
+def reader_joins_an_old_load_while_behind() -> Any:
+    stack = contextlib.ExitStack()
+    stack.enter_context(replaced(reads.Reads, "_may_join", lambda self, fetch: not fetch.marked))
+    stack.enter_context(replaced(peer.Peer, "trusted_since", lambda self: -math.inf))
+    return stack
+
+
+@mutant
+def reset_drops_nothing() -> Any:
+    return replaced(peer.Peer, "_drop_all", nothing)
+
+
+@mutant
+def stream_ends_without_a_reset() -> Any:
+    original = peer.Peer._finish
+    return replaced(peer.Peer, "_finish", lambda self, member, last, *, reset: original(self, member, last, reset=False))
+
+
+@mutant
+def member_is_forgotten_without_a_reset() -> Any:
+    original = peer.Peer._forget
+
+    def forget(self: Any, other: Any) -> None:
+        with replaced(peer.Peer, "_drop_all", nothing):
+            original(self, other)
+
+    return replaced(peer.Peer, "_forget", forget)
+
+
+@mutant
+def gap_is_overlooked() -> Any:
+    original = stream.Reception.hear
+
+    def hear(self: Any, event: Any) -> list[Any]:
+        self.applied = max(self.applied, event.number - 1)
+        return original(self, event)
+
+    return replaced(stream.Reception, "hear", hear)
+
+
+@mutant
+def tags_are_not_checked_at_a_fill() -> Any:
+    original = owner.Owner.filled
+
+    def filled(self: Any, *arguments: Any) -> None:
+        with replaced(peer.Peer, "tags_hit_since", lambda self, tags, moment: False):
+            original(self, *arguments)
+
+    return replaced(owner.Owner, "filled", filled)
+
+
+@mutant
+def late_set_is_kept() -> Any:
+    stack = contextlib.ExitStack()
+    stack.enter_context(replaced(peer.Peer, "hit_by", lambda self, wire, stream, number: False))
+    return stack
+
+
+@mutant
+def entry_is_not_dropped() -> Any:
+    from colocache.core import store
+
+    assert DEAD
+    return replaced(store.Store, "drop_tag", nothing)
+
+
+def first_catch(name: str, seeds: int = SEEDS) -> tuple[int, str, str] | None:
+    """Return the first seed that catches a mutant, with the fault class and what was wrong; None if none does."""
+    for seed in range(seeds):
+        faults = CLASSES[seed % len(CLASSES)]
+        with MUTANTS[name]():
+            try:
+                result = campaign.Run(seed, faults, seconds=6.0).go()
+            except Exception as error:
+                return seed, faults, repr(error)
+        if result.violations:
+            return seed, faults, result.violations[0]
+    return None
+
+
+def main() -> None:
+    """Print the table."""
+    for name in sys.argv[1:] or MUTANTS:
+        caught = first_catch(name)
+        print(f"{name:48}", "NOT CAUGHT" if caught is None else f"{caught[0]:4} {caught[1]:10} {caught[2]:.100}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Many random histories on all cores, with progress: `python tests/simulation/simulate.py --seeds 20000`.
+
+Prints what was seen per fault class, and for each failing run the command that replays it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import campaign
+
+CHUNK = 5  # histories per task
+
+
+@dataclass
+class Tally:
+    """The sum of the histories of one fault class."""
+
+    seeds: int = 0
+    reads: int = 0
+    hits: int = 0
+    loads: int = 0
+    invalidations: int = 0
+    complete: int = 0
+    violations: int = 0
+
+    def add(self, result: campaign.Result) -> None:
+        """Count one more history."""
+        self.seeds += 1
+        for name in ("reads", "hits", "loads", "invalidations", "complete"):
+            setattr(self, name, getattr(self, name) + getattr(result, name))
+        self.violations += len(result.violations)
+
+    def line(self, faults: str) -> str:
+        """Return a line of the table."""
+        hit, complete = self.hits / max(1, self.reads), self.complete / max(1, self.invalidations)
+        return (
+            f"{faults:10} {self.seeds:7,} {self.reads:12,} {self.invalidations:11,} {self.violations:10,} "
+            f"{hit:9.1%} {complete:9.1%}"
+        )
+
+
+HEAD = f"{'faults':10} {'seeds':>7} {'reads':>12} {'awaited':>11} {'violations':>10} {'hit ratio':>9} {'complete':>9}"
+
+
+def histories(chunk: list[tuple[int, str, float]]) -> list[campaign.Result]:
+    """Run some histories; an exception is a violation, too."""
+    results = []
+    for seed, faults, seconds in chunk:
+        try:
+            results.append(campaign.Run(seed, faults, seconds).go())
+        except Exception as error:
+            results.append(campaign.Result(seed, faults, violations=[f"{type(error).__name__}: {error}"]))
+    return results
+
+
+def simulate(first: int, seeds: int, seconds: float, jobs: int, quiet: bool = False) -> dict[str, Tally]:
+    """Run ``seeds`` histories, spread over all fault classes; show progress, and each failing run."""
+    work = [(seed, campaign.FAULTS[seed % len(campaign.FAULTS)], seconds) for seed in range(first, first + seeds)]
+    chunks = [work[start : start + CHUNK] for start in range(0, len(work), CHUNK)]
+    tallies = {faults: Tally() for faults in campaign.FAULTS}
+    began = shown = time.monotonic()
+    with ProcessPoolExecutor(jobs) as pool:
+        for done, results in enumerate(pool.map(histories, chunks), 1):
+            _take(results, tallies)
+            if not quiet and time.monotonic() > shown + 10:
+                shown = time.monotonic()
+                print(f"  {done * CHUNK:,} of {seeds:,} histories, {shown - began:.0f} s", flush=True)
+    return tallies
+
+
+def _take(results: Iterable[campaign.Result], tallies: dict[str, Tally]) -> None:
+    for result in results:
+        tallies[result.faults].add(result)
+        if result.violations:
+            print(f"seed {result.seed}, {result.faults}: {result.violations[0]}")
+            print(f"  replay: python tests/simulation/simulate.py --first {result.seed} --seeds 1")
+
+
+def main() -> int:
+    """Run the campaign; the exit status is 1 if a history broke the contract."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=20_000, help="how many histories (default 20,000)")
+    parser.add_argument("--first", type=int, default=0, help="the first seed; its fault class follows from it")
+    parser.add_argument("--seconds", type=float, default=6.0, help="simulated seconds of operations per history")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    options = parser.parse_args()
+    print(f"{options.seeds:,} histories of {options.seconds:g} simulated seconds; {platform.platform()}, "
+          f"Python {platform.python_version()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}")  # fmt: skip
+    began = time.monotonic()
+    tallies = simulate(options.first, options.seeds, options.seconds, options.jobs)
+    print(HEAD)
+    total = Tally()
+    for faults, tally in tallies.items():
+        print(tally.line(faults))
+        for field in fields(Tally):
+            setattr(total, field.name, getattr(total, field.name) + getattr(tally, field.name))
+    print(total.line("together"))
+    print(f"{time.monotonic() - began:.0f} s")
+    return 1 if total.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
