@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..errors import WireError
@@ -745,7 +746,7 @@ class Peer:
         for other in sorted(self._members, key=lambda other: other.since):
             if other.member.seat != self.me.seat:
                 seats[other.member.seat] = other.member.incarnation
-        self._ring = (Ring(seats), seats)
+        self._ring = (_ring_of(frozenset(seats)), seats)
         return self._ring
 
     def _refresh(self) -> None:
@@ -769,3 +770,8 @@ class Peer:
         for ticket in parked:
             self._reads.read(ticket, self._now)
 
+
+@lru_cache(maxsize=16)
+def _ring_of(seats: frozenset[str]) -> Ring:
+    """Return the ring of some seats; kept, for a worker that is recycled gives its seat up and takes it again."""
+    return Ring(seats)
