@@ -2,7 +2,7 @@
 
 `Network` joins members that run the very `colocache.core.peer.Peer` that production runs, and simulates only what is
 around it: time, the two channels, and the death of processes. Everything follows from the seed, so a failing run can be
-replayed. Faults are knobs on the network (`loss`, `lateness`, `cut`, …) and calls (`pause`, `crash`, `leave`), to be
+replayed. Faults are knobs on the network (`loss`, `lateness`, `cuts`, `mute`, …) and calls (`pause`, `crash`, `leave`), to be
 turned at any simulated instant with `at`.
 
 Not thread-safe; it starts no thread, opens no file and reads no clock.
@@ -18,7 +18,7 @@ from typing import Any
 from .core import keys
 from .core.announcements import Receipt
 from .core.members import Member
-from .core.messages import key_target
+from .core.messages import decode, key_target
 from .core.peer import Connect, Disconnect, Peer, Publish, Send, Settings
 from .core.reads import Found, Lead, Loaded, Solo
 from .core.store import DEAD, MISSING, Entry, Store
@@ -219,6 +219,7 @@ class Network:
         self.doubling = 0.0  # the share of frames that comes twice
         self.lateness = (0.0, 0.0)  # the share of frames that is late, and by how many seconds at most
         self.cuts: set[tuple[int, int]] = set()  # (from seat, to seat)
+        self.mute: set[type[Any]] = set()  # the kinds of message that do not arrive at all
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
         self._arrivals: dict[tuple[bytes, bytes, bool], float] = {}
@@ -321,7 +322,7 @@ class Network:
     def deliver(self, sender: Simulated, to: bytes, frame: bytes, *, bus: bool) -> None:
         """Carry a frame to one member: in order per channel, unless it is late, lost in a cut, or doubled."""
         receiver = self.members.get(to)
-        if receiver is None or not receiver.alive:
+        if receiver is None or not receiver.alive or (self.mute and type(decode(frame)) in self.mute):
             return
         delay = self.random.uniform(0.0002, 0.002)
         if self.random.random() < 0.03:

@@ -10,14 +10,20 @@ from dataclasses import dataclass, field
 from random import Random
 
 from colocache.core.announcements import Receipt
+from colocache.core import messages
 from colocache.core.messages import EVERYTHING, key_target, tag_target
 from colocache.core.store import MISSING
 from colocache.testing import SCALED, Network, Simulated
 
 KEYS = ("a", "b", "c")
 TAGS = {"a": ("t",), "b": ("t", "u"), "c": ()}
+KINDS = (
+    messages.Ping, messages.Pong, messages.Roster, messages.Ack, messages.Replay, messages.Replayed, messages.Reset,
+    messages.Get, messages.Value, messages.Load, messages.Wait, messages.Alone, messages.Cancel, messages.Fill,
+    messages.Fail, messages.Peek, messages.Found, messages.Set, messages.Stored, messages.Settled, messages.Left,
+)  # fmt: skip
 SET_KEY = "s"  # written by `set`, by one writer at a time, for a set vouches for its value
-FAULTS = ("none", "drop", "slow", "double", "pause", "crash", "churn", "partition", "all")
+FAULTS = ("none", "drop", "slow", "double", "mute", "pause", "crash", "churn", "partition", "all")
 
 
 @dataclass
@@ -221,7 +227,7 @@ class Run:
 
     def _schedule_faults(self) -> None:
         names = {
-            "none": (), "all": ("drop", "slow", "double", "pause", "crash", "churn", "partition"),
+            "none": (), "all": ("drop", "slow", "double", "mute", "pause", "crash", "churn", "partition"),
         }.get(self.result.faults, (self.result.faults,))  # fmt: skip
         at = 1.0
         while names and (at := at + self.random.expovariate(1.2)) < self.seconds:
@@ -238,6 +244,14 @@ class Run:
     def _double(self) -> None:
         self.network.doubling = 0.2
         self.network.after(self.random.uniform(0.2, 2), lambda: setattr(self.network, "doubling", 0.0))
+
+    def _mute(self) -> None:
+        """Some kinds of message get lost for a while, and with luck an event, too."""
+        kinds = set(self.random.sample(KINDS, self.random.choice((1, 2, 3))))
+        self.network.mute |= kinds
+        self.network.after(self.random.uniform(0.2, 2), lambda: self.network.mute.difference_update(kinds))
+        if self.random.random() < 0.5:
+            self._drop()
 
     def _victim(self) -> Iterator[Simulated]:
         living = [m for m in self.network.living if not m.paused]
@@ -284,12 +298,13 @@ class Run:
         self.network.loss = self.network.doubling = 0.0
         self.network.lateness = (0.0, 0.0)
         self.network.cuts.clear()
+        self.network.mute.clear()
 
     def _check_end(self) -> None:
         trouble = self.result.violations
         living = self.network.living
         if self._open and all(not m.paused for m in self.network.members.values()) and self.result.faults in (
-            "none", "drop", "slow", "double", "pause", "partition",
+            "none", "drop", "slow", "double", "mute", "pause", "partition",
         ):  # fmt: skip
             trouble.append(f"{self._open} reads never ended")
         for member in living:

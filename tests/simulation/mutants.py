@@ -20,7 +20,7 @@ from colocache.core import announcements, fills, members, owner, peer, reads, st
 from colocache.core.store import DEAD
 
 SEEDS = 500
-CLASSES = ("none", "all", "pause", "partition", "slow", "drop", "crash", "churn")
+CLASSES = ("none", "all", "mute", "pause", "partition", "slow", "drop", "crash", "churn", "mute")
 
 
 @contextlib.contextmanager
