@@ -11,11 +11,11 @@ ARGS   ?=
 FRAME := pyproject.toml setup.cfg scripts/prepare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types wheel clean
+.PHONY: help demo test lint types wheel simulate mutants clean
 
 help:  ## show this list
 	@echo "colocache: what make can do here"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.installed-demo  ## four gunicorn workers, with and without the cache, checked for stale answers (about a minute)
 	@$(VENV)/bin/python examples/demo/drive.py $(ARGS)
@@ -31,6 +31,12 @@ types: $(VENV)/.installed-lint  ## mypy --strict, over the package
 
 wheel: $(VENV)/.installed-test  ## build the wheel, install it alone in a fresh environment, use it there
 	@$(VENV)/bin/python scripts/check_wheel.py $(ARGS)
+
+simulate: $(VENV)/.installed-test  ## 20,000 random histories of the protocol on all cores (about an hour)
+	@$(VENV)/bin/python tests/simulation/simulate.py $(ARGS)
+
+mutants: $(VENV)/.installed-test  ## the protocol with one rule taken out, again and again: the campaign must notice
+	@$(VENV)/bin/python tests/simulation/mutants.py $(ARGS)
 
 clean:  ## remove everything that the targets above made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/demo/.data
