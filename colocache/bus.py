@@ -11,6 +11,7 @@ own requests came by. No routing id is set: a reconnecting DEALER with a fixed o
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import os
@@ -19,6 +20,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import TimeoutError as FutureTimeout
 from secrets import token_bytes
 from time import monotonic
 from typing import Any, NamedTuple, cast
@@ -30,7 +32,7 @@ from .core.members import Member
 from .core.messages import MAX_BUS, MAX_LINK
 from .core.peer import Action, Connect, Disconnect, Gate, Peer, Publish, Send, Settings
 from .core.store import Store
-from .discovery import Directory, Neighbour, Seat
+from .discovery import SEATS, Directory, Neighbour, Seat
 from .stats import Stats
 
 BATCH = 256  # frames taken from one socket before the others, and the clock, get their turn
@@ -52,6 +54,38 @@ class Asked(Future[Any]):
     """The answer to one call, for one waiter."""
 
     ticket = 0  # given by the bus thread when it takes the call up
+
+
+class _Command(NamedTuple):
+    """What another thread wants of the bus thread."""
+
+    carry_out: Callable[[float], None]
+    refuse: Callable[[], None]  # instead, if the member has ended
+
+
+class _Waker:
+    """A pipe that interrupts the poll. Closed with its last reference, and so never under a thread that writes:
+
+    1. a thread is about to wake a member; 2. the member ends, and closes the pipe; 3. the application opens a file,
+    which is given the descriptor's number; 4. the thread writes into that file.
+    """
+
+    def __init__(self) -> None:
+        self.source, self._sink = os.pipe()
+        for descriptor in (self.source, self._sink):
+            os.set_blocking(descriptor, False)
+
+    def wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it is full: awake already
+            os.write(self._sink, b"!")
+
+    def rest(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.source, 4096)
+
+    def __del__(self) -> None:
+        for descriptor in (self.source, self._sink):
+            os.close(descriptor)
 
 
 class _Link:
@@ -79,33 +113,44 @@ class Bus:
         self._seat: Seat = self._directory.take(token_bytes(16))
         self._host = sockets.gethostname()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # never Context.instance(): that one is shared
-        self._commands: deque[Callable[[float], None]] = deque()
+        self._context.max_sockets = SEATS + 8  # by default there is no room for 1020 members
+        self._commands: deque[_Command] = deque()
         self._calls: dict[int, tuple[Asked, Any]] = {}
         self._ticket = 0
         self._links: dict[bytes, _Link] = {}
         self._routes: dict[bytes, bytes] = {}  # member to the ROUTER's name for its connection
         self._deaths: dict[int, _Link] = {}
+        self._waker = _Waker()
         self._sweep = 0
         self._scan_at = 0.0
         self._woken = False
         self._stopping: float | None = None  # the instant at which a goodbye waits no more
         self._ended = threading.Event()
         self._was_current = False
+        self._complained: dict[str, float] = {}  # when, by text
+        self._unheard = True  # until a goodbye says that everybody has heard everything
+        self._peer = self._make_peer()
+        self.gate: Gate = self._peer.gate
+        self._thread = threading.Thread(target=self._run, name=f"colocache {config.group}", daemon=True)
         try:
             self._bind()
-        except BaseException:
-            self._release()
+            self._thread.start()
+        except BaseException as error:
+            self._release(unheard=False)
+            if isinstance(error, zmq.ZMQError):
+                raise OSError(error.errno, f"ZeroMQ: {error.strerror}") from error
+            if isinstance(error, RuntimeError):  # what Python makes of it when the system gives no more threads
+                raise OSError(errno.EAGAIN, f"the bus thread cannot be started: {error}") from error
             raise
-        near = config.memory // 4
-        self.store = Store(config.memory, near, config.policy)
+
+    def _make_peer(self) -> Peer:
+        config = self._config
         me = Member(self._seat.incarnation, self._seat_name(self._seat.number), self._pid)
         settings = Settings(
             config.lease, config.max_stale, config.fetch_timeout, config.load_timeout, config.forget_after
         )
-        self._peer = Peer(me, settings, self.store, self._seat.journal, monotonic())
-        self.gate: Gate = self._peer.gate
-        self._thread = threading.Thread(target=self._run, name=f"colocache {config.group}", daemon=True)
-        self._thread.start()
+        self.store = Store(config.memory, config.memory // 4, config.policy)
+        return Peer(me, settings, self.store, self._seat.journal, monotonic())
 
     # --- For any thread
 
@@ -116,8 +161,7 @@ class Bus:
 
     def tell(self, command: Callable[[Peer, float], None]) -> None:
         """Have the bus thread do something with the peer; nothing comes back."""
-        self._commands.append(lambda now: command(self._peer, now))
-        self._wake()
+        self._order(lambda now: command(self._peer, now), lambda: None)
 
     def ask(self, command: Callable[[Peer, int, float], None], otherwise: Any) -> Asked:
         """Have the bus thread ask something of the peer; ``otherwise`` is the answer if this member ends first."""
@@ -129,10 +173,7 @@ class Bus:
             self._calls[self._ticket] = (asked, otherwise)
             command(self._peer, self._ticket, now)
 
-        self._commands.append(start)
-        self._wake()
-        if self._ended.is_set():  # the thread may have ended before it saw the command
-            _resolve(asked, otherwise)
+        self._order(start, lambda: _resolve(asked, otherwise))
         return asked
 
     def abandon(self, asked: Future[Any]) -> None:
@@ -144,8 +185,7 @@ class Bus:
             self._calls.pop(asked.ticket, None)
             self._peer.abandon(asked.ticket, now)
 
-        self._commands.append(forget)
-        self._wake()
+        self._order(forget, lambda: None)
 
     def stats(self) -> Stats:
         """Return the member's figures."""
@@ -161,29 +201,41 @@ class Bus:
         def stop(now: float) -> None:
             self._stopping = now + patience
 
-        self._commands.append(stop)
-        self._wake()
+        self._order(stop, lambda: None)
         if threading.current_thread() is not self._thread:
             self._ended.wait(patience + 5.0)
 
     def forget_after_fork(self) -> None:
         """In a forked child: let go of what is the parent's. The sockets cannot be closed here, and are left alone."""
+        self._ended = threading.Event()  # whoever held the lock of the old one is not there to give it back
         self._ended.set()
-        self.gate.current_until = self.gate.max_stale = -math.inf
+        self._woken = True  # the pipe is the parent's: never write to it
+        self._commands = deque()  # and so are those who wait
+        self._shut_gate()
         for link in self._links.values():
             link.neighbour.close()
-        for descriptor in (*self._deaths, *self._pipe):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        for descriptor in self._deaths:
+            os.close(descriptor)
         _inherited.append((self._context, self._bus, self._ears, self._router, [*self._links.values()]))
 
     def _look(self, view: Callable[[float], Any]) -> Any:
         future: Future[Any] = Future()
-        self._commands.append(lambda now: _resolve(future, view(now)))
+        self._order(lambda now: _answer(future, view, now), lambda: _answer(future, view, monotonic()))
+        for _ in range(50):  # slices, lest a process that was stopped for long take its own thread for dead on waking
+            with contextlib.suppress(FutureTimeout):
+                return future.result(0.1)
+        raise TimeoutError(f"colocache: the thread {self._thread.name!r} does not answer")
+
+    def _order(self, carry_out: Callable[[float], None], refuse: Callable[[], None]) -> None:
+        self._commands.append(_Command(carry_out, refuse))
         self._wake()
-        if self._ended.is_set() and not future.done():
-            return view(monotonic())
-        return future.result(5.0)
+        if self._ended.is_set():  # the thread may have ended before it saw the command
+            self._refuse_all()
+
+    def _refuse_all(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._commands.popleft().refuse()
 
     def _wake(self) -> None:
         """Interrupt the poll. The flag spares a system call per command while the thread is busy:
@@ -193,15 +245,11 @@ class Bus:
         """
         if not self._woken:
             self._woken = True
-            with contextlib.suppress(OSError):  # closed: the member has ended
-                os.write(self._pipe[1], b"!")
+            self._waker.wake()
 
     # --- Sockets
 
     def _bind(self) -> None:
-        self._pipe = os.pipe()
-        for descriptor in self._pipe:
-            os.set_blocking(descriptor, False)
         self._router = self._socket(zmq.ROUTER, MAX_LINK, 1000)
         self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._bus = self._socket(zmq.PUB, MAX_BUS, 10_000)
@@ -210,7 +258,7 @@ class Bus:
         self._router.bind(self._seat.link_endpoint)
         self._bus.bind(self._seat.bus_endpoint)
         self._poller = zmq.Poller()
-        for source in (self._pipe[0], self._router, self._ears):
+        for source in (self._waker.source, self._router, self._ears):
             self._poller.register(source, zmq.POLLIN)
         self._seat.announce()
 
@@ -264,7 +312,7 @@ class Bus:
         for source, _ in ready.items():
             if isinstance(source, int):
                 if source in self._deaths:
-                    self._look_at(self._deaths[source])
+                    self._hear_of_death(self._deaths[source])
             else:
                 self._receive(source)
         now = monotonic()
@@ -276,13 +324,12 @@ class Bus:
         self._settle()
 
     def _obey(self, ready: dict[Any, int]) -> None:
-        if self._pipe[0] in ready:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._pipe[0], 4096)
+        if self._waker.source in ready:
+            self._waker.rest()
         self._woken = False
         commands = self._commands
         for _ in range(len(commands)):
-            commands.popleft()(monotonic())
+            commands.popleft().carry_out(monotonic())
 
     def _receive(self, socket: zmq.Socket[bytes]) -> None:
         receive = self._peer.receive
@@ -351,24 +398,40 @@ class Bus:
                 self._peer.count("frames_dropped")
 
     def _connect(self, member: Member) -> None:
-        neighbour = self._directory.watch(member.incarnation)
-        if neighbour is None:  # it has left again, or was cleaned up: what it announced cannot be known any more
+        """Hear a member from now on. Where the host will not let us, it counts as silent, and `_mend` tries again."""
+        try:
+            neighbour = self._directory.watch(member.incarnation)
+            link = self._link_to(member, neighbour) if neighbour is not None else None
+        except (OSError, zmq.ZMQError) as error:
+            self._complain("colocache: %s cannot be connected to: %s", member.seat, error)
+            return
+        if link is None:  # it has left again, or was cleaned up: what it announced cannot be known any more
             self._peer.end(member, None, [], monotonic())
             self._act(self._peer.actions())
             return
+        self._links[member.incarnation] = link
+        self._poller.register(link.socket, zmq.POLLIN | zmq.POLLOUT)
+        self._await_death(link)
+        _log.info("%s has joined the group %s", member.seat, self._config.group)
+
+    def _link_to(self, member: Member, neighbour: Neighbour) -> _Link:
         link_endpoint, bus_endpoint = neighbour.endpoints
-        socket = self._socket(zmq.DEALER, MAX_LINK, 1000)
-        socket.setsockopt(zmq.IMMEDIATE, 1)  # a full or missing connection says so at once, instead of hoarding
-        socket.connect(link_endpoint)
-        self._ears.connect(bus_endpoint)
-        link = self._links[member.incarnation] = _Link(member, socket, neighbour, bus_endpoint)
-        self._poller.register(socket, zmq.POLLIN | zmq.POLLOUT)
-        if neighbour.pid and hasattr(os, "pidfd_open"):
+        with contextlib.ExitStack() as undo:
+            undo.callback(neighbour.close)
+            socket = undo.enter_context(self._socket(zmq.DEALER, MAX_LINK, 1000))
+            socket.setsockopt(zmq.IMMEDIATE, 1)  # a full or missing connection says so at once, instead of hoarding
+            socket.connect(link_endpoint)
+            self._ears.connect(bus_endpoint)
+            undo.pop_all()
+        return _Link(member, socket, neighbour, bus_endpoint)
+
+    def _await_death(self, link: _Link) -> None:
+        """Have the kernel wake us when the member's process ends; where it cannot, a scan finds out."""
+        if link.neighbour.pid and hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):
-                link.death = os.pidfd_open(neighbour.pid)
+                link.death = os.pidfd_open(link.neighbour.pid)
                 self._deaths[link.death] = link
                 self._poller.register(link.death, zmq.POLLIN)
-        _log.info("%s has joined the group %s", member.seat, self._config.group)
 
     def _disconnect(self, action: Disconnect) -> None:
         self._routes.pop(action.member.incarnation, None)
@@ -398,6 +461,17 @@ class Bus:
     def _scan(self, now: float) -> None:
         """See who has come and who has gone, in case that the messages which say so were lost."""
         self._scan_at = now + self._config.lease / 6
+        self._sweep += 1
+        try:
+            self._look_around(now)
+            self._mend(now)
+        except OSError as error:  # out of descriptors, perhaps; the pongs alone decide whether this member is current
+            self._complain("colocache: cannot look for members in %s: %s", self._directory.path, error)
+        for incarnation in self._routes.keys() - self._links.keys():
+            del self._routes[incarnation]  # of somebody who wrote to us after its end
+        self._note_state()
+
+    def _look_around(self, now: float) -> None:
         for sighting in self._directory.scan():
             if sighting.incarnation not in self._links:
                 member = Member(sighting.incarnation, self._seat_name(sighting.number), sighting.pid or 0)
@@ -406,19 +480,27 @@ class Bus:
             self._look_at(link)
         for sighting in self._directory.remains():
             self._bury(Member(sighting.incarnation, self._seat_name(sighting.number), 0))
-        self._mend(now)
-        self._sweep += 1
         if not self._seat.tend():
-            _log.warning("colocache: the files of seat %s in %s were deleted", self._peer.me.seat, self._directory.path)
-        if self._sweep % CLEAN_EVERY == 1:
+            # Newcomers cannot find this member, and would not be waited for. The next call joins anew.
+            _log.warning("%s leaves: its files in %s were deleted", self._peer.me.seat, self._directory.path)
+            self._stopping = now
+        # Only while everybody is heard, and so awake: whoever is stopped has still to read in them, when it wakes.
+        if self._sweep % CLEAN_EVERY == 0 and now < self.gate.current_until:
             self._directory.clean()
-        self._note_state()
 
     def _look_at(self, link: _Link) -> None:
         """Ask the kernel whether a member lives; the lock says so, whatever woke us."""
         if not link.neighbour.alive():
             self._ignore_death(link)
             self._end(link.member, link.neighbour)
+
+    def _hear_of_death(self, link: _Link) -> None:
+        """A process has ended: the member's, unless its pid was given to another one before we could watch it.
+
+        Then the lock says that it lives, or dies with a later scan; its descriptor would wake us for ever.
+        """
+        self._ignore_death(link)
+        self._look_at(link)
 
     def _bury(self, member: Member) -> None:
         """A member died before we met it."""
@@ -436,17 +518,30 @@ class Bus:
         self._peer.end(member, last, frames or [], monotonic())
 
     def _mend(self, now: float) -> None:
-        """Connections can go deaf for good without a word: reconnect to whoever is silent, or is heard but by replay."""
-        for other in self._peer.acquaintances():
+        """Reconnect to who is silent, or is heard but by replay: connections can go deaf for good without a word."""
+        for other in list(self._peer.acquaintances()):
             link = self._links.get(other.member.incarnation)
-            if link is None or now - link.mended_at < 2 * self._config.lease:
-                continue
-            if now - other.heard_at > self._config.lease or other.replays_running >= 2:
+            if link is None:
+                self._connect(other.member)
+            elif now - link.mended_at >= 2 * self._config.lease and (
+                now - other.heard_at > self._config.lease or other.replays_running >= 2
+            ):
                 link.mended_at, other.replays_running = now, 0
-                for socket, endpoint in ((link.socket, link.neighbour.endpoints[0]), (self._ears, link.bus_endpoint)):
-                    with contextlib.suppress(zmq.ZMQError):
-                        socket.disconnect(endpoint)
-                    socket.connect(endpoint)
+                self._reconnect(link.socket, link.neighbour.endpoints[0])
+                self._reconnect(self._ears, link.bus_endpoint)
+
+    def _reconnect(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
+        with contextlib.suppress(zmq.ZMQError):
+            socket.disconnect(endpoint)
+        with contextlib.suppress(zmq.ZMQError):  # the next time, then
+            socket.connect(endpoint)
+
+    def _complain(self, trouble: str, *details: object) -> None:
+        """Warn of what goes on until somebody mends it, once a minute."""
+        now = monotonic()
+        if now - self._complained.get(trouble, -math.inf) >= 60:
+            self._complained[trouble] = now
+            _log.warning(trouble, *details)
 
     def _note_state(self) -> None:
         current = monotonic() < self.gate.current_until
@@ -455,7 +550,8 @@ class Bus:
             if current:
                 _log.info("%s is current: it hears everybody", self._peer.me.seat)
             else:
-                _log.info("%s is behind: it does not hear %s", self._peer.me.seat, ", ".join(self._silent()) or "itself")
+                silent = ", ".join(self._silent()) or "itself"
+                _log.info("%s is behind: it does not hear %s", self._peer.me.seat, silent)
 
     def _silent(self) -> list[str]:
         return [member.seat for member, _, heard in self._peer.members() if not heard]
@@ -472,6 +568,7 @@ class Bus:
         return not self._peer.busy or monotonic() >= (self._stopping or 0.0)
 
     def _goodbye(self) -> None:
+        self._unheard = self._peer.busy
         self._peer.leave(monotonic())
         for socket in (self._bus, *(link.socket for link in self._links.values())):
             socket.setsockopt(zmq.LINGER, GOODBYE)
@@ -479,29 +576,32 @@ class Bus:
         _log.info("left the group %s, seat %s", self._config.group, self._peer.me.seat)
 
     def _finish(self) -> None:
-        self.gate.current_until = self.gate.max_stale = -math.inf
-        for link in self._links.values():
-            link.socket.close()
-            link.neighbour.close()
-            if link.death is not None:
-                os.close(link.death)
-        self._release()
-        self._ended.set()
-        while self._commands:
-            with contextlib.suppress(Exception):
-                self._commands.popleft()(monotonic())
-        for future, otherwise in list(self._calls.values()):
-            _resolve(future, otherwise)
-        self._calls.clear()
+        self._shut_gate()
+        try:
+            for link in self._links.values():
+                link.socket.close()
+                link.neighbour.close()
+                if link.death is not None:
+                    os.close(link.death)
+            self._release(unheard=self._unheard)
+        except OSError:
+            _log.exception("colocache: the files of %s could not be put in order", self._peer.me.seat)
+        finally:
+            self._ended.set()
+            self._refuse_all()
+            for future, otherwise in list(self._calls.values()):
+                _resolve(future, otherwise)
+            self._calls.clear()
 
-    def _release(self) -> None:
+    def _release(self, *, unheard: bool) -> None:
         for socket in (getattr(self, name, None) for name in ("_router", "_bus", "_ears")):
             if socket is not None:
                 socket.close()
         self._context.term()
-        self._seat.release()
-        for descriptor in getattr(self, "_pipe", ()):
-            os.close(descriptor)
+        self._seat.release(unheard=unheard)
+
+    def _shut_gate(self) -> None:
+        self.gate.current_until = self.gate.max_stale = -math.inf
 
 
 #: Sockets of the parent that a forked child must not touch, not even to free them: libzmq would wait for I/O threads
@@ -512,3 +612,10 @@ _inherited: list[Any] = []
 def _resolve(future: Future[Any], outcome: Any) -> None:
     with contextlib.suppress(InvalidStateError):  # its waiter was cancelled
         future.set_result(outcome)
+
+
+def _answer(future: Future[Any], view: Callable[[float], Any], now: float) -> None:
+    try:
+        _resolve(future, view(now))
+    except Exception as error:  # for who asked; the bus thread has nothing to do with it
+        future.set_exception(error)

@@ -7,6 +7,7 @@ flow. A hit needs neither: it is one look-up in a dictionary and one look at the
 from __future__ import annotations
 
 import atexit
+import contextlib
 import copy as copying
 import logging
 import math
@@ -14,12 +15,13 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import Future
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import blake2b
+from itertools import islice
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, cast, overload
 
 from . import decorators
 from .codecs import Codec, MsgpackCodec
@@ -27,25 +29,28 @@ from .config import UNSET, Config, Duration, Unset, parse_ttl
 from .core import keys
 from .core.announcements import Receipt
 from .core.keys import Key
-from .core.messages import EVERYTHING, MAX_VALUE, check_tag, key_target, namespace_target, tag_target
-from .core.peer import Gate
-from .core.reads import Loaded, Solo
+from .core.messages import EVERYTHING, MAX_TAGS, MAX_VALUE, check_tag, key_target, namespace_target, tag_target
+from .core.peer import Gate, Peer
+from .core.reads import Found, Lead, Loaded, Solo
 from .core.requests import Seen, Written
 from .core.store import MISSING, Entry
-from .errors import ClosedError, InvalidationIncomplete
-from .flows import Flow, Loading, Wait, arun, get_or_load, run
+from .errors import ClosedError, ConfigError, InvalidationIncomplete
+from .flows import Flow, Wait, arun, get_or_load, run, shown
 from .stats import Counters, Stats
 
 if TYPE_CHECKING:
-    from .bus import Bus
+    from .bus import Asked, Bus
 
 T = TypeVar("T")
 
 GRACE = 5.0  # s beyond a call's own limit, after which the bus thread is taken to be in trouble
+WRITES_AT_ONCE = 256  # of one `set_many`
 RETRY = 1.0  # s between two attempts to join the group, while the host will not let us
-INCOMPLETE = Receipt((), (), False, 0.0)
+UNKNOWN = Receipt((), (), False, 0.0)  # of an invalidation that this process could not announce, or not see through
+NOT_WRITTEN = Written(False, None)
 
 Ttl = Duration | None | Unset
+Copy = Literal["never", "always"]
 
 _log = logging.getLogger("colocache")
 
@@ -82,14 +87,14 @@ class Space:
     """A part of the cache with keys of its own: the whole, or a namespace. All methods may be called from any thread.
 
     Keys are `str`, or tuples of str, int, bool, None, bytes, UUID, date and such tuples; TypeError for others. ``ttl``
-    is seconds, a `timedelta`, or text such as ``"90s"`` or ``"1h30m"``; None is for ever, 0 stores nothing; if it is not
-    given, the space's own holds. ``tags`` are texts by which entries can be invalidated together.
+    is seconds, a `timedelta`, or text such as ``"90s"`` or ``"1h30m"``; None is for ever, 0 stores nothing; if it is
+    not given, the space's own holds. ``tags`` are up to 64 texts by which entries can be invalidated together.
 
     What a read returns is shared with every other reader of this process, unless the space copies: do not change it.
 
-    The methods without ``a`` wait in the calling thread, and raise EventLoopError where they would have to wait on the
-    thread of a running event loop. The ``a``-twins wait in the running task, and may be cancelled. ClosedError is raised
-    after `Cache.close`.
+    The methods without ``a`` wait in the calling thread, and raise EventLoopError, having done nothing, where they
+    would have to wait on the thread of a running event loop. The ``a``-twins wait in the running task, and may be
+    cancelled. ClosedError is raised after `Cache.close`.
     """
 
     def __init__(self, root: Cache, path: str, ttl: float | None, copies: bool) -> None:
@@ -102,17 +107,18 @@ class Space:
         self._gate = Gate()
         root._adopt(self)
 
-    def namespace(self, name: str, *, ttl: Ttl = UNSET, copy: Literal["never", "always"] | None = None) -> Space:
+    def namespace(self, name: str, *, ttl: Ttl = UNSET, copy: Copy | None = None) -> Space:
         """Return a part of this space with keys apart from all others, and defaults of its own.
 
         Namespaces nest: ``a.namespace("b")`` is ``namespace("a/b")``, and clearing ``a`` clears it, too. With
-        ``copy="always"`` every read gives a fresh copy (decoded anew), which its reader may change.
+        ``copy="always"`` every read gives a fresh copy (decoded anew), which its reader may change; ValueError if the
+        namespace is in use with the other setting. If not given, this space's own setting and ttl hold.
         """
         if type(name) is not str or not name or name.startswith("/") or name.endswith("/"):
             raise ValueError(f"a namespace is a non-empty text that neither begins nor ends with '/': {name!r}")
         path = f"{self._path}/{name}" if self._path else name
         own = self._ttl if isinstance(ttl, Unset) else parse_ttl(ttl)
-        return Space(self._root, path, own, self._copies if copy is None else copy == "always")
+        return Space(self._root, path, own, self._copies if copy is None else _copies(copy))
 
     # --- Reading
 
@@ -130,9 +136,7 @@ class Space:
             value = await arun(self._peek(key))
         return default if value is MISSING else value
 
-    def get_or_load(
-        self, key: Key, loader: Callable[[], T], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()
-    ) -> T:
+    def get_or_load(self, key: Key, loader: Callable[[], T], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> T:
         """Return the value of a key; where nobody has it, load it, once in the whole group, and keep it.
 
         The loader's exception is raised as it is. RecursiveLoadError if the loader asks for its own key; TypeError if
@@ -141,12 +145,20 @@ class Space:
         value = self._hit(key)
         return cast(T, value if value is not MISSING else run(self._load(key, loader, ttl, tags)))
 
+    @overload
     async def aget_or_load(
-        self, key: Key, loader: Callable[[], T | Awaitable[T]], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()
-    ) -> T:
+        self, key: Key, loader: Callable[[], Awaitable[T]], *, ttl: Ttl = ..., tags: Iterable[str] = ...
+    ) -> T: ...
+    @overload
+    async def aget_or_load(
+        self, key: Key, loader: Callable[[], T], *, ttl: Ttl = ..., tags: Iterable[str] = ...
+    ) -> T: ...
+    async def aget_or_load(
+        self, key: Key, loader: Callable[[], Any], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()
+    ) -> Any:
         """The twin of `get_or_load`; the loader may be a coroutine function."""
         value = self._hit(key)
-        return cast(T, value if value is not MISSING else await arun(self._load(key, loader, ttl, tags)))
+        return value if value is not MISSING else await arun(self._load(key, loader, ttl, tags))
 
     def get_many(self, keys: Iterable[Key]) -> dict[Key, Any]:
         """Return the values of those keys that anybody in the group has; one request for each owner."""
@@ -163,24 +175,24 @@ class Space:
         """Have the key's owner store a value; return whether it does.
 
         An unconditional write, whose caller vouches for the value: the latest one wins, whoever read the source first.
-        By default it returns when the owner has stored the value; with ``wait="all"`` when no process serves the old one
-        any more. TypeError if the value cannot be carried. False if it is too large, or its owner cannot be had; the
-        old value is gone all the same.
+        By default it returns when the owner has stored the value; with ``wait="all"`` when no process serves the old
+        one any more. TypeError if the value cannot be carried. False if it is too large, or its owner cannot be had;
+        the old value is gone all the same.
         """
-        return run(self._set({key: value}, ttl, tags, wait))
+        return run(self._set([(key, value)], ttl, tags, wait))
 
     async def aset(self, key: Key, value: object, *, ttl: Ttl = UNSET, tags: Iterable[str] = (),
                    wait: Literal["stored", "all"] = "stored") -> bool:  # fmt: skip
         """The twin of `set`."""
-        return await arun(self._set({key: value}, ttl, tags, wait))
+        return await arun(self._set([(key, value)], ttl, tags, wait))
 
     def set_many(self, values: Mapping[Key, object], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """Do what `set` does for every item, at once; return whether all are stored."""
-        return run(self._set(values, ttl, tags, "stored"))
+        return run(self._set(values.items(), ttl, tags, "stored"))
 
     async def aset_many(self, values: Mapping[Key, object], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """The twin of `set_many`."""
-        return await arun(self._set(values, ttl, tags, "stored"))
+        return await arun(self._set(values.items(), ttl, tags, "stored"))
 
     # --- Invalidating
 
@@ -241,21 +253,24 @@ class Space:
 
     def _hit(self, key: Key) -> Any:
         """Return what a reader is served at once; MISSING if nothing."""
+        gate = self._gate  # before the entry: see `Cache._rebind`
         try:
             entry = self._hits.get(key)
         except TypeError:  # unhashable: whatever makes the wire key says what is wrong with it
             return MISSING
         if entry is None:
             return MISSING
-        now, gate = monotonic(), self._gate
+        now = monotonic()
         if now < entry.expires and (now < gate.current_until or now - entry.loaded_at < gate.max_stale):
             value = entry.value
             if value is not MISSING:
                 entry.hits += 1
                 return value
             if self._copies and entry.payload is not None:
-                entry.hits += 1
-                return self._root._decode(entry.payload)
+                with contextlib.suppress(ValueError):  # whoever asks the bus then is told what is wrong
+                    value = self._root._decode(entry.payload)
+                    entry.hits += 1
+                    return value
         return MISSING
 
     def _peek(self, key: Key) -> Flow[Any]:
@@ -272,85 +287,59 @@ class Space:
         root = self._root
         bus = root._member()
         if wires and bus is not None:
-            asked = tuple(wires)
-            future = bus.ask(lambda peer, ticket, now: peer.peek(ticket, asked, now), Seen({}))
-            seen = yield from root._waited(bus, Wait(future, root.config.fetch_timeout + GRACE, Seen({})))
+            asked, patience = tuple(wires), root.config.fetch_timeout
+            seen = yield _asking(bus, lambda peer, ticket, now: peer.peek(ticket, asked, now), patience, Seen({}))
             for wire, entry in seen.entries.items():
                 try:
-                    found[wires[wire]] = self._use(wires[wire], entry)
+                    found[wires[wire]] = self._use(bus, wires[wire], entry)
                 except ValueError as error:
-                    root._undecodable(error)
+                    root._tell_undecodable(error)
         root._count("misses", sum(key not in found for key in wires.values()))
         return found
 
     def _load(self, key: Key, loader: Callable[[], Any], ttl: Ttl, tags: Iterable[str]) -> Flow[Any]:
-        root, wire = self._root, self._wire(key)
-        seconds = self._seconds(ttl)
-        names = _tags(tags)
-        bus = root._member()
+        return (yield from get_or_load(_Loading(self, key, loader, self._seconds(ttl), _tags(tags))))
 
-        def ask() -> Wait:
-            if bus is None or seconds == 0:
-                root._count("loads", 1)
-                root._count("fallbacks", bus is None and not root.config.disabled)
-                return _done(Solo())
-            patience = root.config.load_timeout
-            future = bus.ask(lambda peer, ticket, now: peer.read(ticket, wire, names, patience, now), Solo())
-            return Wait(future, patience + GRACE, Solo())
-
-        def loaded(fetch: int, value: object) -> None:
-            assert bus is not None
-            try:
-                payload = root._encode(value, key)
-            except BaseException:
-                failed(fetch)
-                raise
-            publish = self._publisher(key, value)
-            report = Loaded(value, payload, math.inf if seconds is None else seconds, names, publish)
-            bus.tell(lambda peer, now: peer.loaded(fetch, report, now))
-
-        def failed(fetch: int) -> None:
-            assert bus is not None
-            bus.tell(lambda peer, now: peer.failed(fetch, now))
-
-        loading = Loading(
-            id(root), wire, key, loader, ask, lambda entry: self._use(key, entry), loaded, failed, root._undecodable
-        )
-        return (yield from root._guarded(bus, get_or_load(loading)))
-
-    def _set(self, values: Mapping[Key, object], ttl: Ttl, tags: Iterable[str], wait: str) -> Flow[bool]:
+    def _set(self, items: Iterable[tuple[Key, object]], ttl: Ttl, tags: Iterable[str], wait: str) -> Flow[bool]:
         root, seconds, names = self._root, self._seconds(ttl), _tags(tags)
         if wait not in ("stored", "all"):
             raise ValueError(f"wait is 'stored' or 'all', not {wait!r}")
-        payloads = {self._wire(key): root._encode(value, key) for key, value in values.items()}
+        payloads = {self._wire(key): root._encode(value, key) for key, value in items}
         bus = root._member()
         if bus is None:
+            if not root.config.disabled:
+                root._tell_incomplete(UNKNOWN)
             return False
-        left, settle = math.inf if seconds is None else seconds, wait == "all"
-        waits = []
-        for wire, payload in payloads.items():
-            if payload is None or seconds == 0:
-                yield from self._announce([key_target(wire)], settle, False)
-            else:
-                waits.append(root._ask_set(bus, wire, payload, left, names, settle))
-        written = []
-        for each in waits:
-            written.append((yield from root._waited(bus, each)))
-        return len(written) == len(payloads) and all(each.kept for each in written)
+        settle, asked, left = wait == "all", dict[bytes, "Asked"](), iter(payloads.items())
+
+        def ask(bus: Bus, wire: bytes) -> Asked:
+            if wire not in asked:  # many before the first wait, but no more than the links will take
+                for each, payload in islice(left, WRITES_AT_ONCE):
+                    asked[each] = bus.ask(_writing(each, payload, seconds, names, settle), NOT_WRITTEN)
+            return asked[wire]
+
+        all_kept, limit = True, (4 * root.config.lease if settle else root.config.fetch_timeout) + GRACE
+        for wire in payloads:
+            outcome = yield Wait(partial(ask, bus, wire), limit, NOT_WRITTEN, bus.abandon)
+            kept, receipt = outcome if isinstance(outcome, Written) else (False, outcome)
+            all_kept = all_kept and kept
+            if settle and (receipt is None or not receipt.complete):
+                root._tell_incomplete(receipt or UNKNOWN)
+        return all_kept
 
     def _announce(self, targets: list[bytes], wait: bool | float, strict: bool) -> Flow[Receipt]:
-        root = self._root
-        patience = math.inf if wait is True else float(wait)
+        root, patience = self._root, _patience(wait)
         bus = root._member()
         if root.config.disabled or not targets:
             return Receipt((), (), True, 0.0)
-        receipt = INCOMPLETE
+        receipt = UNKNOWN
         if bus is not None:
-            future = bus.ask(lambda peer, ticket, now: peer.invalidate(ticket, targets, patience, now), INCOMPLETE)
-            limit = min(patience, 3 * root.config.lease) + GRACE
-            receipt = yield Wait(future, limit, INCOMPLETE, local=patience <= 0)
-        if not receipt.complete and patience > 0:
-            _log.warning("colocache: an invalidation is not acknowledged by everybody: %s", receipt)
+            limit, local = min(patience, 3 * root.config.lease), patience == 0
+            receipt = yield _asking(
+                bus, lambda peer, ticket, now: peer.invalidate(ticket, targets, patience, now), limit, UNKNOWN, local
+            )
+        if not receipt.complete and (patience > 0 or receipt is UNKNOWN):
+            root._tell_incomplete(receipt)
             if strict:
                 raise InvalidationIncomplete(receipt)
         return receipt
@@ -369,18 +358,20 @@ class Space:
     def _key_targets(self, keys: Iterable[Key]) -> list[bytes]:
         return [key_target(self._wire(key)) for key in keys]
 
-    def _use(self, key: Key, entry: Entry) -> Any:
-        """Return an entry's value, as this space gives it out, and let later readers find it by the key."""
+    def _use(self, bus: Bus, key: Key, entry: Entry) -> Any:
+        """Return the value of an entry of a bus, as this space gives it out, and let later readers find it by the key.
+
+        Raises ValueError if it cannot be decoded.
+        """
         payload, value = entry.payload, entry.value  # in this order: see `Entry.publish`
-        if self._copies:
-            self._publisher(key, value)(entry)
-            return copying.deepcopy(value) if payload is None else self._root._decode(payload)
-        if value is MISSING:
+        if self._copies and payload is None:  # it was too large to be kept
+            return copying.deepcopy(value)
+        if self._copies or value is MISSING:
             assert payload is not None
             value = self._root._decode(payload)
-            self._publisher(key, value)(entry)
-        elif entry.key is None:
-            self._publisher(key, value)(entry)
+        elif entry.key is not None:
+            return value
+        self._publisher(bus, key, value)(entry)
         return value
 
     def _counts(self) -> tuple[int, int]:
@@ -388,11 +379,80 @@ class Space:
         bus = self._root._bus
         return (bus.store.hits_of(self._path) if bus is not None else 0), len(self._hits)
 
-    def _publisher(self, key: Key, value: object) -> Callable[[Entry], None]:
-        home = self._hits
+    def _publisher(self, bus: Bus, key: Key, value: object) -> Callable[[Entry], None]:
+        # Not self._hits, which may be another member's by now: that one could not invalidate the entry.
+        home = bus.store.hits(self._path)
         if self._copies:
             return lambda entry: entry.publish(home, key, MISSING, keep_payload=True)
         return lambda entry: entry.publish(home, key, value, keep_payload=False)
+
+
+class _Loading:
+    """One get-or-load of a space; see `flows.Loading`."""
+
+    def __init__(
+        self, space: Space, key: Key, loader: Callable[[], Any], ttl: float | None, tags: tuple[str, ...]
+    ) -> None:
+        self.key = key
+        self.wire = space._wire(key)
+        self.loader = loader
+        self._space = space
+        self._root = space._root
+        self._ttl = ttl
+        self._tags = tags
+        self._bus = space._root._member()
+        self._asked: Asked | None = None
+
+    @property
+    def cache(self) -> int:
+        return id(self._root)
+
+    def ask(self) -> Flow[Found | Lead | Solo]:
+        bus, patience = self._bus, self._root.config.load_timeout
+        outcome = None
+        if bus is not None and self._ttl != 0:
+            outcome = yield Wait(partial(self._ask, bus, patience), patience + GRACE, None, bus.abandon)
+        if outcome is None:
+            self._root._count("loads")
+            self._root._count("fallbacks", self._ttl != 0 and not self._root.config.disabled)
+        return outcome or Solo()
+
+    def _ask(self, bus: Bus, patience: float) -> Asked:
+        wire, tags = self.wire, self._tags
+        self._asked = bus.ask(lambda peer, ticket, now: peer.read(ticket, wire, tags, patience, now), None)
+        return self._asked
+
+    def use(self, entry: Entry) -> Any:
+        assert self._bus is not None
+        return self._space._use(self._bus, self.key, entry)
+
+    def undecodable(self, error: ValueError) -> None:
+        self._root._count("loads")
+        self._root._count("fallbacks")
+        self._root._tell_undecodable(error)
+
+    def failed(self, outcome: Found | Lead | Solo, error: BaseException) -> None:
+        if self._bus is None or self._asked is None or not isinstance(outcome, Lead):
+            return
+        if isinstance(error, Exception):
+            self._bus.tell(lambda peer, now: peer.failed(outcome.fetch, now))
+        else:  # cancelled, or told to exit: that does not mean that the source is in trouble
+            self._bus.abandon(self._asked)
+
+    def loaded(self, outcome: Found | Lead | Solo, value: Any) -> None:
+        bus, space = self._bus, self._space
+        if bus is None or not isinstance(outcome, Lead):
+            return
+        try:
+            payload = self._root._encode(value, self.key)
+            if payload is None and space._copies:
+                value = copying.deepcopy(value)  # for those who wait: the loader's own goes to who called it
+        except BaseException as error:
+            self.failed(outcome, error)
+            raise
+        left = math.inf if self._ttl is None else self._ttl
+        report = Loaded(value, payload, left, self._tags, space._publisher(bus, self.key, value))
+        bus.tell(lambda peer, now: peer.loaded(outcome.fetch, report, now))
 
 
 class Cache(Space):
@@ -407,7 +467,7 @@ class Cache(Space):
         group: str | Unset = UNSET,
         *,
         codec: Codec | None = None,
-        copy: Literal["never", "always"] = "never",
+        copy: Copy = "never",
         **settings: Unpack[Arguments],
     ) -> None:
         """Settings come from the arguments, else from ``COLOCACHE_*`` variables, else by default; see `Config`.
@@ -418,31 +478,37 @@ class Cache(Space):
         self.codec = codec if codec is not None else MsgpackCodec()
         self._format = blake2b(self.codec.name.encode(), digest_size=4).digest()
         self._spaces: weakref.WeakSet[Space] = weakref.WeakSet()
+        self._modes: dict[str, bool] = {}  # namespace to whether it copies
         self._bus: Bus | None = None
         self._closed = False
-        self._trouble: OSError | None = None  # why the last attempt to join failed
+        self._trouble: Exception | None = None  # why the last attempt to join failed
         self._forget()
         _caches.add(self)
-        super().__init__(self, "", self.config.ttl, copy == "always")
+        super().__init__(self, "", self.config.ttl, _copies(copy))
 
     # --- What it shows
 
     def stats(self) -> Stats:
         """Return this process's figures: counters since it joined, and gauges. Never waits for another process."""
-        bus = self._bus
-        stats = bus.stats() if bus is not None and self._pid == os.getpid() else Stats()
+        bus = self._own_bus()
+        stats = bus.stats() if bus is not None else Stats()
         own = self._counters.values
-        return Stats(**{name: value + own.get(name, 0) if own.get(name) else value for name, value in asdict(stats).items()})
+        return Stats(
+            **{name: value + own.get(name, 0) if own.get(name) else value for name, value in asdict(stats).items()}
+        )
 
     def members(self) -> list[MemberInfo]:
         """Return the members of the group that this process knows, itself first. Empty before the first use."""
-        bus = self._bus
-        if bus is None or not bus.alive or self._pid != os.getpid():
+        bus = self._own_bus()
+        if bus is None or not bus.alive:
             return []
         me, others = bus.members()
         now = monotonic()
         current = now < self._gate.current_until
-        rows = [(me, self._joined_at, current, True), *((member, since, heard, False) for member, since, heard in others)]
+        rows = [
+            (me, self._joined_at, current, True),
+            *((member, since, heard, False) for member, since, heard in others),
+        ]
         return [
             MemberInfo(member.seat, member.pid, member.incarnation.hex(), "peer", now - since, heard, mine)
             for member, since, heard, mine in rows
@@ -451,7 +517,7 @@ class Cache(Space):
     # --- Its life
 
     def start(self) -> None:
-        """Join the group now rather than at the first use. Raises ConfigError, and OSError, if that cannot be."""
+        """Join the group now rather than at the first use. Raises what keeps it from joining: OSError, for example."""
         self._retry_at = -math.inf
         if self._member() is None and self._trouble is not None:
             raise self._trouble
@@ -464,15 +530,17 @@ class Cache(Space):
         """
         with self._lock:
             self._closed = True
-            bus, self._bus = self._bus, None
-            self._rebind({}, Gate())
-        if bus is not None and self._pid == os.getpid():
+            bus, self._bus = self._own_bus(), None
+            self._rebind(Gate())
+        if bus is not None:
             bus.close(self.config.lease * 1.01)
 
     def __enter__(self) -> Cache:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -480,16 +548,22 @@ class Cache(Space):
 
     def _member(self) -> Bus | None:
         """Return this process's member, joining if need be; None if the cache is off, or the host will not let us."""
-        bus = self._bus
-        if bus is not None and bus.alive and self._pid == os.getpid():
+        bus = self._own_bus()
+        if bus is not None and bus.alive:
             return bus
         if self._closed:
             raise ClosedError(f"{self!r} is closed; make a new one")
         return None if self.config.disabled else self._join()
 
+    def _own_bus(self) -> Bus | None:
+        # In this order, while `_forget` lets go of the parent's bus first, and notes the new pid then.
+        return self._bus if self._pid == os.getpid() else None
+
     def _join(self) -> Bus | None:
         if self._pid != os.getpid():  # a fork that went past Python's hooks
-            self._forget()
+            with _inheriting:
+                if self._pid != os.getpid():  # of several threads, the first one forgets
+                    self._forget()
         with self._lock:
             if self._closed:
                 raise ClosedError(f"{self!r} is closed; make a new one")
@@ -501,37 +575,63 @@ class Cache(Space):
 
             try:
                 self._bus = Bus(self.config)
-            except OSError as error:
-                self._retry_at, self._trouble = monotonic() + RETRY, error
-                _log.error("colocache: cannot join the group %s, and caches nothing: %s", self.config.group, error)
+            except ConfigError:
+                raise
+            except Exception as error:  # the file system's, libzmq's, or that of a system without another thread
+                self._fail_to_join(error)
                 return None
             self._trouble = None
             self._joined_at = monotonic()
-            self._rebind(None, self._bus.gate)
-            atexit.register(_close_at_exit, weakref.ref(self), os.getpid())
+            self._rebind(self._bus.gate)
+            bus, patience = weakref.ref(self._bus), min(1.0, self.config.lease)  # its thread keeps the bus alive
+            weakref.finalize(self, _leave_behind, bus, os.getpid(), patience).atexit = False
+            atexit.register(_close_at_exit, weakref.ref(self), bus, os.getpid(), patience)
             return self._bus
+
+    def _fail_to_join(self, error: Exception) -> None:
+        self._retry_at = monotonic() + RETRY
+        if self._trouble is None:
+            _log.error(
+                "colocache: cannot join the group %s, caches nothing, and tries again every second: %s: %s",
+                self.config.group, type(error).__name__, error,
+            )  # fmt: skip
+        self._trouble = error
 
     def _adopt(self, space: Space) -> None:
         with self._lock:
+            if self._modes.setdefault(space._path, space._copies) is not space._copies:
+                mode, other = ("always", "never") if space._copies else ("never", "always")
+                raise ValueError(
+                    f"the namespace {space._path!r} cannot have copy={mode!r}: it is in use with copy={other!r}, and "
+                    "all who read it share what they find; use another namespace"
+                )
             self._spaces.add(space)
             if self._bus is not None:
                 space._hits, space._gate = self._bus.store.hits(space._path), self._bus.gate
 
-    def _rebind(self, hits: dict[Key, Entry] | None, gate: Gate) -> None:
+    def _rebind(self, gate: Gate) -> None:
+        """Have the spaces read from this process's member; from nothing if there is none.
+
+        First the entries, then the gate, while readers look at the gate first. Else:
+
+        1. a reader finds an entry of the old member; 2. the cache is bound to a new one; 3. the reader looks at the new
+        one's gate, which is open, and uses what the new member could not invalidate.
+        """
         for space in list(self._spaces):
-            space._gate = gate  # first the gate: the entries of another member must not be let through by this one's
-            space._hits = self._bus.store.hits(space._path) if self._bus is not None and hits is None else {}
+            space._hits = self._bus.store.hits(space._path) if self._bus is not None else {}
+            space._gate = gate
 
     def _forget(self) -> None:
         """Be as if nothing had been started: at first, and in a forked child."""
         inherited, self._bus = self._bus, None
         self._lock = threading.Lock()
+        self._counting = threading.Lock()
         self._pid = os.getpid()
         self._retry_at = -math.inf
         self._joined_at = 0.0
         self._counters = Counters()
         self._told_at = -math.inf
-        self._rebind({}, Gate())
+        self._rebind(Gate())
         if inherited is not None:
             inherited.forget_after_fork()
 
@@ -542,79 +642,89 @@ class Cache(Space):
         try:
             payload = self._format + self.codec.encode(value)
         except TypeError as error:
-            raise TypeError(f"the value of the key {key!r:.100} cannot be carried: {error}") from None
+            raise TypeError(f"the value of the key {shown(key)} cannot be carried: {error}") from None
         if len(payload) > MAX_VALUE:
-            self._count("oversize", 1)
+            self._count("oversize")
             return None
         return payload
 
     def _decode(self, payload: bytes) -> Any:
         if payload[:4] != self._format:
             raise ValueError(f"it was written with another codec than {self.codec.name!r}")
-        return self.codec.decode(payload[4:])
-
-    def _undecodable(self, error: ValueError) -> None:
-        """A value of the group cannot be decoded here: the reader loads for itself."""
-        self._count("fallbacks", 1)
-        if monotonic() >= self._told_at + 60:
-            self._told_at = monotonic()
-            _log.warning(
-                "colocache: a value in the group %s cannot be read here, and is loaded instead: %s. All processes of "
-                "a group need the same codec and the same registered types",
-                self.config.group, error,
-            )  # fmt: skip
-
-    def _count(self, counter: str, by: float) -> None:
-        if by:
-            self._counters.count(counter, by)
-
-    def _ask_set(self, bus: Bus, wire: bytes, payload: bytes, left: float, tags: tuple[str, ...], settle: bool) -> Wait:
-        future = bus.ask(
-            lambda peer, ticket, now: peer.set(ticket, wire, payload, left, tags, settle, now), Written(False, None)
-        )
-        return Wait(future, (4 * self.config.lease if settle else self.config.fetch_timeout) + GRACE, Written(False, None))
-
-    def _waited(self, bus: Bus, wait: Wait) -> Flow[Any]:
-        """Wait, and tell the bus if nobody waits any more."""
         try:
-            return (yield wait)
-        except BaseException:
-            bus.abandon(wait.future)
+            return self.codec.decode(payload[4:])
+        except ValueError:
             raise
+        except Exception as error:  # a codec that breaks its word must not break the application
+            raise ValueError(f"the codec {self.codec.name!r} raised {type(error).__name__}: {error}") from error
 
-    def _guarded(self, bus: Bus | None, flow: Flow[Any]) -> Flow[Any]:
-        """Drive a flow on behalf of another one, and tell the bus of each wait that was given up."""
-        step = next(flow)
-        while True:
-            try:
-                answer = yield step
-            except BaseException as error:
-                if isinstance(step, Wait) and bus is not None:
-                    bus.abandon(step.future)
-                try:
-                    step = flow.throw(error)
-                except StopIteration as end:
-                    return end.value
-            else:
-                try:
-                    step = flow.send(answer)
-                except StopIteration as end:
-                    return end.value
+    def _tell_undecodable(self, error: ValueError) -> None:
+        """Log, once a minute, that a value of the group cannot be decoded here."""
+        with self._counting:
+            now = monotonic()
+            if now < self._told_at + 60:
+                return
+            self._told_at = now
+        _log.warning(
+            "colocache: a value in the group %s cannot be read here, and is loaded instead: %s. All processes of "
+            "a group need the same codec and the same registered types",
+            self.config.group, error,
+        )  # fmt: skip
+
+    def _tell_incomplete(self, receipt: Receipt) -> None:
+        if receipt is UNKNOWN:  # the member that would have counted it is not there
+            self._count("incomplete")
+        _log.warning("colocache: an invalidation is not acknowledged by everybody: %s", receipt)
+
+    def _count(self, counter: str, by: float = 1) -> None:
+        if by:
+            with self._counting:  # any thread may count here
+                self._counters.count(counter, by)
+
+
+Command = Callable[["Peer", int, float], None]
+
+
+def _asking(bus: Bus, command: Command, limit: float, otherwise: Any, local: bool = False) -> Wait:
+    return Wait(partial(bus.ask, command, otherwise), limit + GRACE, otherwise, bus.abandon, local)
+
+
+def _writing(wire: bytes, payload: bytes | None, ttl: float | None, tags: tuple[str, ...], settle: bool) -> Command:
+    if payload is None or ttl == 0:  # nothing to store; the old value is gone all the same
+        patience = math.inf if settle else 0.0
+        return lambda peer, ticket, now: peer.invalidate(ticket, [key_target(wire)], patience, now)
+    left = math.inf if ttl is None else ttl
+    return lambda peer, ticket, now: peer.set(ticket, wire, payload, left, tags, settle, now)
 
 
 def _tags(tags: Iterable[str]) -> tuple[str, ...]:
     if isinstance(tags, str):
         raise TypeError(f"tags is a tuple of texts, not a text: write tags=({tags!r},)")
-    return tuple(check_tag(tag) for tag in tags)
+    names = tuple(dict.fromkeys(check_tag(tag) for tag in tags))
+    if len(names) > MAX_TAGS:
+        raise ValueError(f"a value has at most {MAX_TAGS} tags, not {len(names)}: {names!r:.100}")
+    return names
 
 
-def _done(outcome: Any) -> Wait:
-    future: Future[Any] = Future()
-    future.set_result(outcome)
-    return Wait(future, 0.0, outcome, local=True)
+def _patience(wait: bool | float) -> float:
+    """Return for how many seconds an invalidation may wait."""
+    if isinstance(wait, bool):
+        return math.inf if wait else 0.0
+    if not isinstance(wait, int | float):
+        raise TypeError(f"wait is True, False or a number of seconds, not {type(wait).__name__}: {wait!r:.60}")
+    if not wait >= 0:  # nan, too
+        raise ValueError(f"wait={wait!r}: give True, False or a number of seconds, 0 or more")
+    return float(wait)
+
+
+def _copies(copy: Copy) -> bool:
+    if copy not in ("never", "always"):
+        raise ValueError(f"copy is 'never' or 'always', not {copy!r}")
+    return copy == "always"
 
 
 _caches: weakref.WeakSet[Cache] = weakref.WeakSet()
+_inheriting = threading.Lock()
 
 
 def _after_fork() -> None:
@@ -625,9 +735,18 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _close_at_exit(reference: weakref.ref[Cache], pid: int) -> None:
-    cache = reference()
-    if cache is not None and pid == os.getpid() and not cache._closed:
-        bus = cache._bus
-        if bus is not None:
-            bus.close(min(1.0, cache.config.lease))  # what is not acknowledged by then, host-mates read in the journal
+def _leave_behind(bus: weakref.ref[Bus], pid: int, patience: float) -> None:
+    """A cache was dropped without `Cache.close`: its member leaves. Not in this thread, which may hold any lock."""
+    member = bus()
+    if member is not None and member.alive and pid == os.getpid():
+        threading.Thread(target=member.close, args=(patience,), name="colocache leaves", daemon=True).start()
+
+
+def _close_at_exit(cache: weakref.ref[Cache], bus: weakref.ref[Bus], pid: int, patience: float) -> None:
+    owner, member = cache(), bus()
+    if pid != os.getpid():
+        return
+    if owner is not None:
+        owner._retry_at = math.inf  # what still asks, at this late hour, loads for itself
+    if member is not None and member.alive:
+        member.close(patience)  # what is not acknowledged by then, host-mates read in the journal

@@ -63,6 +63,7 @@ _FAST_NESTING: Final = 8  # each nested extension adds C frames to the stack: up
 _SIGNATURE: Final = 32  # bytes of an HMAC-SHA256, and what RFC 2104 wants of its key
 
 _Class = TypeVar("_Class", bound=type)
+_Step = tuple[str, Any]  # from a container to a part of it: a template, and the key or index to be put there
 
 
 class Codec(Protocol):
@@ -89,7 +90,7 @@ def _zone_body(zone: tzinfo | None) -> bytes:
     if type(zone) is ZoneInfo and zone.key is not None:
         return b"z" + zone.key.encode()
     if type(zone) is not timezone:
-        raise TypeError(f"its time zone is a {_type_name(zone)}, use zoneinfo.ZoneInfo(key) or datetime.timezone")
+        raise TypeError(f"its time zone is of type {_type_name(type(zone))}; use a ZoneInfo or a datetime.timezone")
     offset, name = zone.utcoffset(None), zone.tzname(None)
     body = struct.pack(">q", offset // timedelta(microseconds=1))
     return b"o" + body if name == timezone(offset).tzname(None) else b"n" + body + _text_body(name)
@@ -322,7 +323,7 @@ class MsgpackCodec:
 
         Raises `TypeError` if `cls` is not an enum, a dataclass or a NamedTuple, and `ValueError` if `name` is taken.
         """
-        name = name or _type_name(cls, separator=":")
+        name = name or _default_name(cls)
         form = _class_form(cls, name)
         with self._registering:
             if self._names.get(name, cls) is not cls:
@@ -339,10 +340,16 @@ class MsgpackCodec:
             is_faithful = _is_plain(payload) or self._is_regular(value, self._boxes)
         except Exception:  # `_check` finds out what it is, and where
             is_faithful = False
-        if not is_faithful:
+        return payload if is_faithful else self._encode_carefully(value)
+
+    def _encode_carefully(self, value: object) -> bytes:
+        try:
             self._check(value)
-            payload = self._pack(_lowered(value), MAX_DEPTH, _lowered)
-        return payload
+            return self._pack(_lowered(value), MAX_DEPTH, _lowered)
+        except TypeError:
+            raise
+        except Exception as error:  # such as that of a dict that another thread is changing
+            raise TypeError(f"value cannot be carried: {error!r}") from error
 
     def decode(self, payload: bytes) -> object:
         """Return a new value, equal to the encoded one; raise `ValueError` if `payload` does not parse, or is too long.
@@ -435,11 +442,14 @@ class MsgpackCodec:
 
     def _check(self, value: Any) -> None:
         """Raise the `TypeError` that tells which part of `value` cannot be carried, if there is one."""
-        todo: list[tuple[tuple[str, ...], Any]] = [((), value)]
+        todo: list[tuple[tuple[_Step, ...], Any]] = [((), value)]
         while todo:
             path, item = todo.pop()
             if trouble := self._trouble(item, len(path)):
-                raise TypeError(f"value{''.join(path)}, a {_type_name(item)}, cannot be carried: {trouble}")
+                steps = [template.format(_label(key)) for template, key in path]
+                if len(steps) > 12:
+                    steps[6:-6] = [" ... "]
+                raise TypeError(f"value{''.join(steps)} of type {_type_name(type(item))} cannot be carried: {trouble}")
             todo += reversed([((*path, step), part) for step, part in self._parts(item)])
 
     def _trouble(self, item: Any, depth: int) -> str:
@@ -455,39 +465,52 @@ class MsgpackCodec:
         try:
             self._forms[kind].apart(item)
         except Exception as error:  # besides our own, that of a field that was never set, or is a property
-            return str(error)
+            return str(error) or repr(error)
         return ""
 
-    def _parts(self, item: Any) -> Iterator[tuple[str, Any]]:
-        """Yield what is inside `item`, each with the step that leads to it, written as in Python."""
+    def _parts(self, item: Any) -> Iterator[tuple[_Step, Any]]:
+        """Yield what is inside `item`, each with the step that leads to it."""
         kind = type(item)
         if kind is dict:
             for key, value in item.items():
-                yield f" key {reprlib.repr(key)}", key
-                yield f"[{reprlib.repr(key)}]", value
+                yield (" key {}", key), key
+                yield ("[{}]", key), value
         elif kind in _BOXES:
-            yield from ((f"[{index}]", part) for index, part in enumerate(_BOXES[kind](item)))
+            for index, part in enumerate(_BOXES[kind](item)):
+                yield ("[{}]", index), part
         elif kind in self._boxes:
             _, *parts = self._boxes[kind](item)
-            yield from ((f".{field}", part) for field, part in zip(parts[::2], parts[1::2], strict=False))
+            for field, part in zip(parts[::2], parts[1::2], strict=False):
+                yield (f".{field}", None), part
+
+
+def _label(key: Any) -> str:
+    try:
+        return reprlib.repr(key)
+    except Exception:  # such as that of an int of more than 4300 digits
+        return f"<{_type_name(type(key))}>"
 
 
 # Registered classes
 
 
-def _type_name(item: Any, separator: str = ".") -> str:
-    cls = item if isinstance(item, type) else type(item)
-    if cls.__module__ == "builtins":
-        return cls.__qualname__
+def _type_name(cls: type) -> str:
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _default_name(cls: Any) -> str:
+    if not isinstance(cls, type):
+        raise TypeError(f"{cls!r} is not a class")
     # The main module of a spawned worker is __mp_main__, and is its parent's __main__.
     module = "__main__" if cls.__module__ == "__mp_main__" else cls.__module__
-    return f"{module}{separator}{cls.__qualname__}"
+    return f"{module}:{cls.__qualname__}"
 
 
 def _field_names(cls: type) -> tuple[str, ...] | None:
     if dataclasses.is_dataclass(cls):
         return tuple(field.name for field in dataclasses.fields(cls))
-    return getattr(cls, "_fields", None) if issubclass(cls, tuple) else None
+    is_named_tuple = issubclass(cls, tuple) and cls is not msgpack.ExtType  # which msgpack would pack as what it is
+    return getattr(cls, "_fields", None) if is_named_tuple else None
 
 
 def _remedy(kind: type) -> str:
@@ -558,7 +581,7 @@ class PickleCodec:
         try:
             body = pickle.dumps(value, protocol=5)
         except Exception as error:
-            raise TypeError(f"value, a {_type_name(value)}, cannot be pickled: {error}") from error
+            raise TypeError(f"value of type {_type_name(type(value))} cannot be pickled: {error}") from error
         return self._signature(body) + body
 
     def decode(self, payload: bytes) -> object:

@@ -6,13 +6,16 @@ import functools
 import inspect
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
+from datetime import date
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
+from uuid import UUID
 
 from .core.announcements import Receipt
 from .core.keys import Key
 from .core.store import MISSING
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
 
 
@@ -25,16 +28,16 @@ class CacheInfo(NamedTuple):
     currsize: int  # results that this process can answer with at once
 
 
-class Cached(Protocol, Generic[P, R]):
-    """A decorated function. What waits is a coroutine function if the decorated one is."""
+class Cached(Protocol[P, R]):
+    """A decorated function. Of a method it is got by the class, and told the object: ``User.name.invalidate(user)``."""
 
     __wrapped__: Callable[P, R]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return the cached result; where nobody has it, call the function, once in the whole group."""
 
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Do what `Space.invalidate` does for the call with these arguments; a Receipt, to be awaited if async."""
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Receipt:
+        """Do what `Space.invalidate` does, for the call with these arguments."""
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Invalidate the call with these arguments, then call the function anew, and return the result."""
@@ -45,11 +48,50 @@ class Cached(Protocol, Generic[P, R]):
     def cache_info(self) -> CacheInfo:
         """Return this process's figures."""
 
-    def cache_clear(self) -> Any:
-        """Invalidate all results of the function, in the whole group; a Receipt, to be awaited if async."""
+    def cache_clear(self) -> Receipt:
+        """Invalidate all results of the function, in the whole group."""
 
     def cache_parameters(self) -> dict[str, object]:
         """Return what the function was decorated with."""
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> Cached[P, R]: ...
+    @overload
+    def __get__(self: Cached[Concatenate[Any, Q], R], instance: object, owner: Any = ..., /) -> Callable[Q, R]: ...
+
+
+class AsyncCached(Protocol[P, R]):
+    """A decorated coroutine function: what waits is one, too. See `Cached`."""
+
+    __wrapped__: Callable[P, Coroutine[Any, Any, R]]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """As `Cached.__call__`."""
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Receipt]:
+        """As `Cached.invalidate`."""
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """As `Cached.refresh`."""
+
+    def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> Key:
+        """As `Cached.cache_key`."""
+
+    def cache_info(self) -> CacheInfo:
+        """As `Cached.cache_info`."""
+
+    def cache_clear(self) -> Coroutine[Any, Any, Receipt]:
+        """As `Cached.cache_clear`."""
+
+    def cache_parameters(self) -> dict[str, object]:
+        """As `Cached.cache_parameters`."""
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> AsyncCached[P, R]: ...
+    @overload
+    def __get__(
+        self: AsyncCached[Concatenate[Any, Q], R], instance: object, owner: Any = ..., /
+    ) -> Callable[Q, Coroutine[Any, Any, R]]: ...
 
 
 class Space(Protocol):
@@ -75,10 +117,12 @@ class Decorator:
         self._tags = tags if callable(tags) else tuple(_checked(tags))
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> Cached[P, Coroutine[Any, Any, R]]: ...
+    def __call__(  # type: ignore[overload-overlap]  # the first that fits is meant
+        self, function: Callable[P, Coroutine[Any, Any, R]]
+    ) -> AsyncCached[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R]) -> Cached[P, R]: ...
-    def __call__(self, function: Callable[P, Any]) -> Cached[P, Any]:
+    def __call__(self, function: Callable[P, Any]) -> Any:
         """Return the decorated function. Raises TypeError for what is not a function, ValueError for a lambda."""
         name = _name(function)
         calls = _Calls(self._space.namespace(name, ttl=self._ttl), function, self._key, self._tags)
@@ -87,7 +131,7 @@ class Decorator:
         wrapper.cache_key = calls.key
         wrapper.cache_info = calls.info
         wrapper.cache_parameters = lambda: {"maxsize": None, "typed": False, "ttl": self._ttl, "namespace": name}
-        return cast("Cached[P, Any]", wrapper)
+        return wrapper
 
 
 class _Calls:
@@ -102,6 +146,11 @@ class _Calls:
         self.tags_of: Callable[..., Iterable[str]] = tags if callable(tags) else lambda *args, **kwargs: tags
         self._signature = inspect.signature(function)
         self._custom = key
+        kinds = {parameter.kind for parameter in self._signature.parameters.values()}
+        # Any number of arguments by position, and some by name: without a place of their own, which is always there,
+        # those by name would look like one more of the others.
+        self._is_open = inspect.Parameter.VAR_POSITIONAL in kinds and bool(_NAMED & kinds)
+        self.is_its_key = key is None and not self._is_open  # where all is given by position, that is the key
         self.misses = 0
 
     def key(self, *args: Any, **kwargs: Any) -> Key:
@@ -110,9 +159,25 @@ class _Calls:
             return self._custom(*args, **kwargs)
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        named = bound.kwargs
-        parts = bound.args + ((tuple(sorted(named.items())),) if named else ())
-        return tuple(map(_part, parts))
+        parts = tuple(map(self._part, bound.args))
+        named = tuple((name, self._part(bound.kwargs[name])) for name in sorted(bound.kwargs))
+        return (*parts, named) if named or self._is_open else parts
+
+    def _part(self, argument: Any) -> Any:
+        """Return an argument as a part of a key: a class by its name, an object by what its ``__cache_key__`` gives."""
+        kind = type(argument)
+        if kind in _PLAIN:
+            return argument
+        if isinstance(argument, type):
+            return _qualified(argument)
+        own = getattr(kind, "__cache_key__", None)
+        if own is None:
+            raise TypeError(
+                f"{self.function.__qualname__}() has an argument of the type {kind.__qualname__}, which cannot be part "
+                "of a key: have its class define __cache_key__(self), a text that tells its objects apart in all "
+                "processes, or give cached(key=...) a function that makes the key from the arguments"
+            )
+        return own(argument)
 
     def hit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Key]:
         """Return what is served at once, or MISSING; and the call's key."""
@@ -129,11 +194,11 @@ class _Calls:
 
 def _sync(calls: _Calls) -> Callable[..., Any]:
     space, function, tags_of = calls.space, calls.function, calls.tags_of
-    at_once, has_own_key = space._hit, calls._custom is not None
+    at_once, is_its_key = space._hit, calls.is_its_key
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if not kwargs and not has_own_key:
-            value = at_once(args)  # where every argument is given by position, they are the key
+        if is_its_key and not kwargs:
+            value = at_once(args)
             if value is not MISSING:
                 return value
         value, key = calls.hit(args, kwargs)
@@ -156,10 +221,10 @@ def _sync(calls: _Calls) -> Callable[..., Any]:
 
 def _async(calls: _Calls) -> Callable[..., Awaitable[Any]]:
     space, function, tags_of = calls.space, calls.function, calls.tags_of
-    at_once, has_own_key = space._hit, calls._custom is not None
+    at_once, is_its_key = space._hit, calls.is_its_key
 
     async def call(*args: Any, **kwargs: Any) -> Any:
-        if not kwargs and not has_own_key:
+        if is_its_key and not kwargs:
             value = at_once(args)
             if value is not MISSING:
                 return value
@@ -181,23 +246,22 @@ def _async(calls: _Calls) -> Callable[..., Awaitable[Any]]:
     return call
 
 
-def _part(argument: Any) -> Any:
-    """Return an argument as a part of a key: a class by its name, an object by what its ``__cache_key__()`` gives."""
-    own = getattr(type(argument), "__cache_key__", None)
-    if own is not None and not isinstance(argument, type):
-        return own(argument)
-    return f"{argument.__module__}:{argument.__qualname__}" if isinstance(argument, type) else argument
+def _qualified(what: Any) -> str:
+    """Return the name by which all processes know a function or class."""
+    # Workers that were spawned run the script as __mp_main__.
+    module = "__main__" if what.__module__ == "__mp_main__" else what.__module__
+    return f"{module}:{what.__qualname__}"
 
 
 def _name(function: Callable[..., Any]) -> str:
-    """Return the name by which all processes know a function."""
+    """Return the name of a function. Raises TypeError and ValueError if its results cannot be cached by it."""
     if not inspect.isfunction(function):
         raise TypeError(f"cached() decorates functions, not {function!r}; put it below @classmethod and @staticmethod")
     if "<lambda>" in function.__qualname__:
         raise ValueError("cached() needs a name that is the same in all processes: write a def instead of a lambda")
-    # Workers that were spawned run the script as __mp_main__.
-    module = "__main__" if function.__module__ == "__mp_main__" else function.__module__
-    name = f"{module}:{function.__qualname__}"
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{function.__qualname__}() is a generator, whose result can be used once: return a list")
+    name = _qualified(function)
     known = _known.setdefault(name, function.__code__.co_filename)
     if known != function.__code__.co_filename:
         warnings.warn(f"two functions are cached as {name}, and would get each other's results", stacklevel=3)
@@ -206,6 +270,11 @@ def _name(function: Callable[..., Any]) -> str:
 
 #: The files in which functions were decorated, by name.
 _known: dict[str, str] = {}
+
+#: The types that keys hold; whether a tuple does, `keys.wire` finds out.
+_PLAIN = frozenset({str, int, bool, type(None), bytes, UUID, date, tuple})
+
+_NAMED = frozenset({inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD})
 
 
 def _checked(tags: Iterable[str]) -> Iterable[str]:

@@ -242,15 +242,25 @@ class Seat:
         paths = (self.directory._seat_path(self.number), self._path)
         return all(_tend(path, descriptor) for path, descriptor in zip(paths, self._descriptors, strict=True))
 
-    def release(self) -> None:
+    def release(self, *, unheard: bool = False) -> None:
         """Leaves: deletes the member's sockets and stream, and frees the seat. May be called twice.
+
+        With ``unheard`` an announced stream stays, among the `Directory.remains`: for a member that has not heard all
+        of it, and may not even know of it, because it was stopped since before this one came.
 
         In a forked child it only forgets.
         """
-        if os.getpid() == self._pid and self._descriptors:
-            for path in (_socket_path(self.link_endpoint), _socket_path(self.bus_endpoint), self._path):
-                _unlink(path)
-        self._let_go()
+        try:
+            if os.getpid() == self._pid and self._descriptors:
+                self._delete_files(unheard)
+        finally:  # or a member that is gone would count as alive
+            self._let_go()
+
+    def _delete_files(self, unheard: bool) -> None:
+        for path in (_socket_path(self.link_endpoint), _socket_path(self.bus_endpoint)):
+            _unlink(path)
+        if not unheard or self._path != self.directory._member_path(self.number, self.incarnation):
+            _unlink(self._path)
 
     def forget_after_fork(self) -> None:
         """In a forked child: closes what it inherited, and leaves the parent's member alone. May be called twice."""

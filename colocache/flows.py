@@ -2,20 +2,23 @@
 
 A flow is a generator. It yields `Wait` for what the bus thread is to answer, and `Call` for the user's function; `run`
 carries these out in a thread, `arun` in a task. Whoever waits has a future of its own, so that a cancelled waiter harms
-nobody else.
+nobody else. When a step raises, the step's own function is told, the flow is closed, and the exception goes on to the
+caller as it is: thrown into the flow, a generator, StopIteration would come out of it as RuntimeError.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextvars import ContextVar
-from typing import Any, NamedTuple, TypeVar, cast
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
-from .core.reads import Found, Lead
+from .core.reads import Found, Lead, Solo
 from .core.store import Entry
 from .errors import EventLoopError, RecursiveLoadError
 
@@ -23,11 +26,12 @@ T = TypeVar("T")
 
 
 class Wait(NamedTuple):
-    """Wait for what the bus answers to one call."""
+    """Ask the bus, and wait for what it answers."""
 
-    future: Future[Any]
+    ask: Callable[[], Future[Any]]  # called only where waiting is allowed: a call that is refused has done nothing
     timeout: float  # s; the bus answers well before, unless its thread is in trouble
     otherwise: Any  # what a wait that took too long gives
+    abandon: Callable[[Future[Any]], None]  # told if the wait took too long, or was interrupted or cancelled
     local: bool = False  # answered by this process alone, at once: allowed on an event loop's thread
 
 
@@ -35,6 +39,7 @@ class Call(NamedTuple):
     """Call the user's loader, and await what it gives where that can be awaited."""
 
     loader: Callable[[], Any]
+    failed: Callable[[BaseException], None]  # told what the loader raised
 
 
 Flow = Generator[Wait | Call, Any, T]
@@ -42,42 +47,44 @@ Flow = Generator[Wait | Call, Any, T]
 
 def run(flow: Flow[T]) -> T:
     """Drive a flow in this thread. Raises EventLoopError where it would have to wait on an event loop's thread."""
-    try:
-        step = next(flow)
-        while True:
-            try:
-                answer = _wait(step) if isinstance(step, Wait) else _call(step)
-            except BaseException as error:
-                step = flow.throw(error)
-            else:
-                step = flow.send(answer)
-    except StopIteration as end:
-        return cast(T, end.value)
+    answer: Any = None
+    while True:
+        try:
+            step = flow.send(answer)
+        except StopIteration as end:
+            return cast(T, end.value)
+        try:
+            answer = _wait(step) if isinstance(step, Wait) else _call(step)
+        except BaseException:
+            flow.close()
+            raise
 
 
 async def arun(flow: Flow[T]) -> T:
     """Drive a flow in this task."""
-    try:
-        step = next(flow)
-        while True:
-            try:
-                answer = await _await(step) if isinstance(step, Wait) else await _acall(step)
-            except BaseException as error:
-                step = flow.throw(error)
-            else:
-                step = flow.send(answer)
-    except StopIteration as end:
-        return cast(T, end.value)
+    answer: Any = None
+    while True:
+        try:
+            step = flow.send(answer)
+        except StopIteration as end:
+            return cast(T, end.value)
+        try:
+            answer = await (_await(step) if isinstance(step, Wait) else _acall(step))
+        except BaseException:
+            flow.close()
+            raise
 
 
 def _wait(step: Wait) -> Any:
-    if not step.local and not step.future.done() and _on_event_loop():
+    # Not even if the answer is there already: whether it comes in time is chance, and chance must not decide.
+    if not step.local and _on_event_loop():
         raise EventLoopError(
             "this call would have to wait, and would stop the event loop that runs on this thread; "
             "await its twin instead: aget, aget_or_load, ainvalidate, …"
         )
     try:
-        return step.future.result(step.timeout)
+        with _asked(step) as future:
+            return future.result(step.timeout)
     except FutureTimeout:
         return step.otherwise
 
@@ -86,23 +93,44 @@ async def _await(step: Wait) -> Any:
     import asyncio  # here, so that sync programs do not pay for its import
 
     try:
-        return await asyncio.wait_for(asyncio.wrap_future(step.future), step.timeout)
-    except asyncio.TimeoutError:
+        with _asked(step) as future:
+            # Not wait_for: until Python 3.12 it swallows a cancellation that comes together with the answer.
+            async with asyncio.timeout(step.timeout):
+                return await asyncio.wrap_future(future)
+    except TimeoutError:
         return step.otherwise
 
 
+@contextlib.contextmanager
+def _asked(step: Wait) -> Iterator[Future[Any]]:
+    future = step.ask()
+    try:
+        yield future
+    except BaseException:
+        step.abandon(future)
+        raise
+
+
 def _call(step: Call) -> Any:
-    value = step.loader()
-    if inspect.isawaitable(value):
+    try:
+        value = step.loader()
         if inspect.iscoroutine(value):
-            value.close()
-        raise TypeError(f"{step.loader!r} is a coroutine function; load with the a-twin of the method that was called")
-    return value
+            value.close()  # nobody will await it, and it would complain
+        if inspect.isawaitable(value):
+            raise TypeError(f"{step.loader!r} is to be awaited; load with the a-twin of the method that was called")
+        return value
+    except BaseException as error:
+        step.failed(error)
+        raise
 
 
 async def _acall(step: Call) -> Any:
-    value = step.loader()
-    return await value if inspect.isawaitable(value) else value
+    try:
+        value = step.loader()
+        return await value if inspect.isawaitable(value) else value
+    except BaseException as error:
+        step.failed(error)
+        raise
 
 
 def _on_event_loop() -> bool:
@@ -127,18 +155,39 @@ class _Load:
 _loads: ContextVar[tuple[_Load, ...]] = ContextVar("colocache_loads", default=())
 
 
-class Loading(NamedTuple):
-    """One get-or-load: the key, the loader, and what the flow needs of the cache that it belongs to."""
+class Loading(Protocol):
+    """One get-or-load, as far as `get_or_load` needs to know it."""
 
-    cache: int
-    wire: bytes
-    shown: object  # the key as the user wrote it, for error texts
-    loader: Callable[[], Any]
-    ask: Callable[[], Wait]
-    use: Callable[[Entry], Any]  # raises ValueError for a value that this process cannot decode
-    loaded: Callable[[int, Any], None]
-    failed: Callable[[int], None]
-    undecodable: Callable[[ValueError], None]
+    @property
+    def cache(self) -> int:
+        """Tells one cache of this process from another."""
+
+    @property
+    def key(self) -> object:
+        """The key as the user wrote it, for error texts."""
+
+    @property
+    def wire(self) -> bytes:
+        """The key as it travels."""
+
+    @property
+    def loader(self) -> Callable[[], Any]:
+        """The user's function."""
+
+    def ask(self) -> Flow[Found | Lead | Solo]:
+        """Ask for the value, or for the duty to load it."""
+
+    def use(self, entry: Entry) -> Any:
+        """Return the value of an entry. Raises ValueError if this process cannot decode it."""
+
+    def undecodable(self, error: ValueError) -> None:
+        """The value cannot be decoded here, and is loaded instead."""
+
+    def failed(self, outcome: Found | Lead | Solo, error: BaseException) -> None:
+        """The loader raised."""
+
+    def loaded(self, outcome: Found | Lead | Solo, value: Any) -> None:
+        """The loader gave a value. Raises TypeError if it cannot be carried."""
 
 
 def get_or_load(loading: Loading) -> Flow[Any]:
@@ -148,25 +197,28 @@ def get_or_load(loading: Loading) -> Flow[Any]:
     """
     outer = _loads.get()
     if any(load.active and load.cache == loading.cache and load.wire == loading.wire for load in outer):
-        raise RecursiveLoadError(f"the loader of the key {loading.shown!r:.100} asks for that same key")
-    outcome = yield loading.ask()
+        raise RecursiveLoadError(f"the loader of the key {shown(loading.key)} asks for that same key")
+    outcome = yield from loading.ask()
     if isinstance(outcome, Found):
         try:
             return loading.use(outcome.entry)
         except ValueError as error:
             loading.undecodable(error)
-            outcome = None
     load = _Load(loading.cache, loading.wire)
     marker = _loads.set((*outer, load))
     try:
-        value = yield Call(loading.loader)
-    except BaseException:
-        if isinstance(outcome, Lead):
-            loading.failed(outcome.fetch)
-        raise
+        value = yield Call(loading.loader, partial(loading.failed, outcome))
     finally:
         load.active = False
-        _loads.reset(marker)
-    if isinstance(outcome, Lead):
-        loading.loaded(outcome.fetch, value)
+        with contextlib.suppress(ValueError):  # an abandoned coroutine may be closed in another context than its own
+            _loads.reset(marker)
+    loading.loaded(outcome, value)
     return value
+
+
+def shown(key: object) -> str:
+    """Return a key as error texts name it."""
+    try:
+        return repr(key)[:100]
+    except ValueError:  # an int of more than 4300 digits, which Python does not write out
+        return f"<a {type(key).__name__}>"

@@ -219,6 +219,7 @@ class Network:
         self.doubling = 0.0  # the share of frames that comes twice
         self.lateness = (0.0, 0.0)  # the share of frames that is late, and by how many seconds at most
         self.cuts: set[tuple[int, int]] = set()  # (from seat, to seat)
+        self.far: dict[tuple[int, int], float] = {}  # (from seat, to seat) to the seconds that every frame takes more
         self.mute: set[type[Any]] = set()  # the kinds of message that do not arrive at all
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
@@ -335,6 +336,7 @@ class Network:
                 return
             delay += self.random.uniform(0.5, 2.0)
         channel = (sender.member.incarnation, to, bus)
+        delay += self.far.get((sender.seat, receiver.seat), 0.0)
         arrival = max(self._arrivals.get(channel, 0.0) + 1e-9, self.time + delay)
         self._arrivals[channel] = arrival
         self.at(arrival, lambda: receiver.receive(frame, bus))

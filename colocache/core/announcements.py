@@ -38,7 +38,7 @@ class _Pending:
         self.began = began
         self.gives_up = ends
         self.ends = math.inf  # when the silent ones are waited out; set once this member may promise
-        self.awaited: set[bytes] | None = None  # None: this member was never current yet
+        self.awaited: dict[bytes, Acquaintance] | None = None  # None: this member was never current yet
         self.acknowledged: list[str] = []
         self.settle = settle
 
@@ -68,27 +68,25 @@ class Announcements:
         others = {other.member.incarnation: other for other in members}
         for pending in list(self._pending):
             if pending.awaited is None and established:
-                pending.awaited = set(others)
+                pending.awaited = dict(others)
                 pending.ends = now + self._lease * DRIFT
             if pending.awaited is not None:
-                self._collect(pending, others)
+                self._collect(pending, pending.awaited)
             given_up = pending.awaited is None and now >= pending.began + self._lease
-            if pending.awaited == set() or now >= min(pending.ends, pending.gives_up) or given_up:
+            if pending.awaited == {} or now >= min(pending.ends, pending.gives_up) or given_up:
                 self._pending.remove(pending)
-                pending.settle(self._receipt(pending, others, now))
+                pending.settle(self._receipt(pending, now))
 
-    def _collect(self, pending: _Pending, others: dict[bytes, Acquaintance]) -> None:
-        assert pending.awaited is not None
-        for incarnation in list(pending.awaited):
-            other = others.get(incarnation)
-            if other is None:  # it left, and serves nothing
-                pending.awaited.discard(incarnation)
-            elif other.acked >= pending.number:
-                pending.awaited.discard(incarnation)
+    def _collect(self, pending: _Pending, awaited: dict[bytes, Acquaintance]) -> None:
+        for incarnation, other in list(awaited.items()):
+            if other.acked >= pending.number:
+                del awaited[incarnation]
                 pending.acknowledged.append(other.member.seat)
+            elif other.ended:  # it serves nothing any more; one that was forgotten may, and is waited out
+                del awaited[incarnation]
 
-    def _receipt(self, pending: _Pending, others: dict[bytes, Acquaintance], now: float) -> Receipt:
-        silent = [others[incarnation] for incarnation in pending.awaited or ()]
+    def _receipt(self, pending: _Pending, now: float) -> Receipt:
+        silent = list((pending.awaited or {}).values())
         waited = now >= pending.ends and all(other.met for other in silent)
         return Receipt(
             acknowledged=tuple(sorted(pending.acknowledged)),

@@ -17,8 +17,10 @@ MAX_NAMESPACE = 200  # bytes of UTF-8
 MAX_WIRE = 1 + MAX_NAMESPACE + MAX_BODY
 MAX_DEPTH = 8  # nested tuples
 
-#: What a user may give as a key: a text, or a tuple of the types below, nested up to `MAX_DEPTH`.
+#: What a user may give as a key: a text, or a tuple of texts and of the types below, nested up to `MAX_DEPTH`.
 Key = str | tuple[Any, ...]
+
+_PARTS: tuple[object, ...] = (int, bool, type(None), bytes, UUID, date)
 
 
 def prefix(namespace: str) -> bytes:
@@ -36,9 +38,8 @@ def wire(namespace_prefix: bytes, key: Key) -> bytes:
     elif type(key) is tuple:
         body = _tuple(key, key, 0)
     else:
-        raise TypeError(
-            f"a key is a str or a tuple, not {type(key).__name__}: {key!r:.100}; for example write ({key!r:.40},)"
-        )
+        remedy = f"write ({_shown(key, 60)},)" if type(key) in _PARTS else "convert it, for example with str()"
+        raise TypeError(f"a key is a str or a tuple, not {type(key).__name__}: {_shown(key, 100)}; {remedy}")
     if len(body) > MAX_BODY:
         body = b"#" + blake2b(body, digest_size=32, person=b"colocache-key").digest()
     return namespace_prefix + body
@@ -59,7 +60,7 @@ def within(namespace: str, ancestor: str) -> bool:
 
 def _tuple(parts: tuple[Any, ...], whole: Key, depth: int) -> bytes:
     if depth > MAX_DEPTH:
-        raise TypeError(f"a key nests tuples deeper than {MAX_DEPTH}: {whole!r:.100}")
+        raise TypeError(f"a key nests tuples deeper than {MAX_DEPTH}: {_shown(whole, 100)}")
     return b"(" + b"".join([_sized(_part(part, whole, depth)) for part in parts])
 
 
@@ -85,5 +86,12 @@ def _part(part: object, whole: Key, depth: int) -> bytes:
         return _tuple(part, whole, depth + 1)
     raise TypeError(
         f"a key may hold str, int, bool, None, bytes, UUID, date and tuples of them, not {kind.__name__}: "
-        f"{part!r:.60} in {whole!r:.100}; convert it, for example with str()"
+        f"{_shown(part, 60)} in {_shown(whole, 100)}; convert it, for example with str()"
     )
+
+
+def _shown(value: object, width: int) -> str:
+    try:
+        return repr(value)[:width]
+    except Exception as error:  # of an object's own, an int of 5,000 digits, or tuples that nest too deep to be shown
+        return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"

@@ -15,7 +15,7 @@ until nobody has heard it for `forget_after`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from itertools import islice
 from typing import Any, NamedTuple
@@ -40,8 +40,8 @@ class Acquaintance:
     """What this member knows of another one."""
 
     __slots__ = (
-        "acked", "heard_at", "heard_until", "last_ending", "member", "met", "next_ping", "pings", "pong",
-        "replays_running", "silent", "since", "stream", "unresponsive",
+        "acked", "ended", "faded", "fading", "heard_at", "heard_until", "last_ending", "member", "met", "next_ping",
+        "pings", "pong", "replays_running", "silent", "since", "stream", "unresponsive",
     )  # fmt: skip
 
     def __init__(self, member: Member, now: float) -> None:
@@ -59,6 +59,9 @@ class Acquaintance:
         self.last_ending: int | None = None  # its stream is over, at this number, which is not applied yet
         self.replays_running = 0  # replays that brought events since the bus last did
         self.unresponsive = False  # it did not answer a fetch in time, and was not heard since
+        self.ended = False  # its stream is over, and settled here
+        self.faded = 0  # of its stream, what was applied so long ago that `Remembered` may have forgotten it
+        self.fading = 0  # and what will have been at the next turn
 
 
 class Members:
@@ -75,6 +78,7 @@ class Members:
         self._ids = 0
         self._digest = self._compute_digest()
         self._ticked_at = -math.inf
+        self._turned_at = -math.inf
 
     # --- Who there is
 
@@ -109,7 +113,9 @@ class Members:
 
     def end(self, member: Member, last: int, now: float) -> None:
         """A stream is over and settled here: its member is one no more, and never again."""
-        self._others.pop(member.incarnation, None)
+        other = self._others.pop(member.incarnation, None)
+        if other is not None:
+            other.ended = True
         self._ended[member.incarnation] = (last, now, member.seat, member.pid)
         self._digest = self._compute_digest()
 
@@ -150,12 +156,22 @@ class Members:
 
     def tick(self, now: float, hurry: bool) -> None:
         """Ping those whose turn it is; ``hurry`` while this member is not current."""
+        if now - self._ticked_at > self._lease:  # stopped itself: it could not hear anybody, so nobody was silent.
+            for other in self:  # Or a group that was frozen as a whole would fall apart when it thaws.
+                other.heard_at = now
         self._ticked_at = now
         for other in self:
             if other.next_ping <= now:
                 self.ping(other, now, hurry)
         for table, keep in ((self._ended, TOMBSTONE), (self._forgotten, TOMBSTONE)):
             _prune(table, now - keep)
+
+    def turn(self, now: float) -> None:
+        """Note what `Remembered` has forgotten by now; to be called whenever its own `turn` is, and with no other period."""
+        if now - self._turned_at >= 2 * self._lease:
+            self._turned_at = now
+            for other in self:
+                other.faded, other.fading = other.fading, other.stream.applied
 
     def deadline(self) -> float:
         """Return the instant of the next ping, or of the next `tick` of a member that is alone."""
@@ -210,20 +226,20 @@ class Members:
 
     # --- Rosters
 
-    def send_roster(self, to: bytes, now: float) -> None:
-        """Tell a member whom this one knows, and whose streams have ended of late."""
+    def send_roster(self, to: bytes, now: float, also: Iterable[bytes] = ()) -> None:
+        """Tell a member whom this one knows, and whose streams have ended of late; ``also``: or have ended at all."""
         rows: list[tuple[bytes, str, int, int, float]] = [(*self.me, -1, 0.0)]
         rows += [(*o.member, -1, max(0.0, now - o.heard_at)) for o in self]
         rows += [
             (incarnation, seat, pid, last, 0.0)
             for incarnation, (last, at, seat, pid) in self._ended.items()
-            if now - at < TELL_ENDED
+            if now - at < TELL_ENDED or incarnation in also
         ]
         self._send(Roster(self.me.incarnation, to, tuple(value for row in rows for value in row)))
 
-    def read_roster(self, roster: Roster) -> tuple[list[Member], list[tuple[Member, int]], bool]:
-        """Return who is new here, who has ended with which number, and whether the sender lists somebody dead."""
-        new, over, wrong = [], [], False
+    def read_roster(self, roster: Roster) -> tuple[list[Member], list[tuple[Member, int]], set[bytes]]:
+        """Return who is new here, who has ended with which number, and whom the sender takes for alive who is not."""
+        new, over, wrong = [], [], set()
         values = iter(roster.rows)
         for incarnation, seat, pid, last, silence in zip(*[values] * 5, strict=True):
             member = Member(incarnation, seat, pid)
@@ -231,7 +247,7 @@ class Members:
                 if incarnation not in self._ended and incarnation != self.me.incarnation:
                     over.append((member, last))
             elif incarnation in self._ended:
-                wrong = True
+                wrong.add(incarnation)
             elif incarnation not in self._forgotten or silence < self._lease:
                 new.append(member)
         return new, over, wrong

@@ -1,15 +1,17 @@
 """The wire vocabulary: what members say to each other, as frozen records, and as frames.
 
 A frame is one byte of protocol version and one **flat** msgpack array: the message's code and its fields. Nothing is
-nested, so what a hostile or broken frame can make the decoder allocate is a small multiple of the frame (msgpack turns
-1 MB of empty arrays into 65 MB); lists are a message's last field, spread out. `decode` raises WireError, and only that,
-for every frame that is not exactly one of these messages within its limits.
+nested; lists are a message's last field, spread out. `decode` raises WireError, and only that, for every frame that is
+not exactly one of these messages within its limits, and allocates less than 4 x `MAX_LINK` for whatever bytes, or 8 x
+where they are texts of wide letters. (Left to itself, msgpack turns 1 MB of empty arrays into 65 MB, and 10 kB of
+arrays in arrays that lie about their lengths into 82 MB; msgpack before 1.2 into gigabytes.)
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgpack
@@ -20,12 +22,13 @@ from .keys import MAX_WIRE
 PROTOCOL = 1  # the first byte of every frame; members of another version are not understood, and counted
 
 MAX_VALUE = 1 << 20  # bytes of one encoded value that may travel
-MAX_LINK = MAX_VALUE + 4096  # a frame between two members
-MAX_BUS = 64 << 10  # a frame on the bus; a longer one would cut a subscriber off (see the bus)
 MAX_TAG = 250  # bytes of UTF-8
 MAX_TAGS = 64  # per value
+MAX_LINK = MAX_VALUE + MAX_TAGS * (MAX_TAG + 3) + 4096  # a frame between two members: a value with all of its tags
+MAX_BUS = 64 << 10  # a frame on the bus; a longer one would cut a subscriber off (see the bus)
 MAX_TARGETS = 1024  # per event
 MAX_STREAMS = 4096  # named in one dependency or roster
+MAX_TEXT = 1200  # bytes of UTF-8 of any text: a seat's 300 letters
 NO_NUMBER = (1 << 63) - 1  # a stream that ended without saying its last number
 
 _POSITION = struct.Struct(">16sQ")
@@ -332,11 +335,14 @@ def _name(value: Any) -> bool:
 
 
 def _key(value: Any) -> bool:
-    return type(value) is bytes and 2 <= len(value) <= MAX_WIRE and len(value) >= value[0] + 2
+    if type(value) is not bytes or not 2 <= len(value) <= MAX_WIRE:
+        return False
+    end = value[0] + 1  # of the namespace, which must be text: see `namespace_of`
+    return len(value) > end and _is_text(value[1:end])
 
 
 def _tag(value: Any) -> bool:
-    return type(value) is str and 0 < len(value) <= MAX_TAG
+    return type(value) is str and 0 < len(value.encode()) <= MAX_TAG
 
 
 def _payload(value: Any) -> bool:
@@ -380,6 +386,7 @@ class _Rest(NamedTuple):
 
 
 _ID, _TAGS = (_identity, _identity), _Rest((_tag,), MAX_TAGS)
+_LEAST_EVENT = 30  # bytes that an event's frame takes in a `Replayed`, and no fewer
 
 # code, record, a check per field, the list that ends it
 _TABLE: tuple[tuple[int, type[Any], tuple[Check, ...], _Rest | None], ...] = (
@@ -390,7 +397,7 @@ _TABLE: tuple[tuple[int, type[Any], tuple[Check, ...], _Rest | None], ...] = (
     (5, Roster, _ID, _Rest((_identity, _name, _count, _number, _seconds), MAX_STREAMS)),
     (6, Ack, (*_ID, _count), None),
     (7, Replay, (*_ID, _identity, _count), None),
-    (8, Replayed, (*_ID, _identity), _Rest((_blob,), 1 << 16)),
+    (8, Replayed, (*_ID, _identity), _Rest((_blob,), MAX_LINK // _LEAST_EVENT)),
     (9, Reset, (*_ID, _identity, _count), None),
     (10, Get, (*_ID, _count, _key, _seconds, _positions), None),
     (11, Value, (*_ID, _count, _payload, _seconds, _seconds, _flag), _TAGS),
@@ -408,6 +415,7 @@ _TABLE: tuple[tuple[int, type[Any], tuple[Check, ...], _Rest | None], ...] = (
 )
 _BY_CODE = {code: (record, checks, rest) for code, record, checks, rest in _TABLE}
 _BY_RECORD = {record: (code, rest is not None) for code, record, _, rest in _TABLE}
+_MOST_FIELDS = max(1 + len(checks) + (rest.limit * len(rest.row) if rest else 0) for _, _, checks, rest in _TABLE)
 _HEAD = bytes((PROTOCOL,))
 
 
@@ -424,7 +432,7 @@ def decode(frame: bytes) -> Message:
     """Return the message of a frame. Raises WireError, and nothing else, for any other bytes."""
     if len(frame) > MAX_LINK or frame[:1] != _HEAD:
         raise WireError(f"a frame of {len(frame)} bytes that is not of protocol version {PROTOCOL}")
-    fields = _flat(frame[1:])
+    fields = _flat(memoryview(frame)[1:], _MOST_FIELDS)
     entry = _BY_CODE.get(fields[0]) if fields and type(fields[0]) is int else None
     if entry is None:
         raise WireError("a frame of no known kind")
@@ -449,31 +457,38 @@ def _listed(record: type[Any], rest: _Rest, values: list[Any]) -> tuple[Any, ...
     return tuple(values)
 
 
-class _FlatOnly:
-    """Refuses the second list of a frame: inner lists are finished, and reported, before the outer one."""
+def _flat(packed: memoryview, limit: int) -> list[Any]:
+    """Return the values of a packed list of at most ``limit`` of them, none of which has anything in it.
 
-    __slots__ = ("seen",)
-
-    def __init__(self) -> None:
-        self.seen = False
-
-    def __call__(self, values: list[Any]) -> list[Any]:
-        if self.seen:
-            raise WireError("a frame with a list in a list")
-        self.seen = True
-        return values
-
-
-def _flat(packed: bytes) -> list[Any]:
+    They are unpacked one after another, so that no list but this one is ever filled, whatever its length says.
+    """
+    count, start = _list_head(packed)
+    if count > limit:
+        raise WireError(f"a frame with {count} fields")
+    size = len(packed) - start
+    unpacker = msgpack.Unpacker(
+        max_buffer_size=size or 1, read_size=size or 1,
+        max_str_len=MAX_TEXT, max_array_len=0, max_map_len=0, max_ext_len=0,
+    )  # fmt: skip
     try:
-        fields = msgpack.unpackb(packed, list_hook=_FlatOnly(), max_map_len=0, max_ext_len=0, strict_map_key=True)
-    except WireError:
-        raise
+        unpacker.feed(packed[start:])
+        fields = list(islice(unpacker, count))
     except Exception as error:  # msgpack raises ValueError, its own classes, and UnicodeDecodeError, by the bytes
         raise WireError(f"a frame that is not msgpack: {type(error).__name__}") from None
-    if type(fields) is not list:
-        raise WireError("a frame that is not a list")
+    if len(fields) < count or unpacker.tell() < size:
+        raise WireError("a frame that is shorter or longer than it says")
     return fields
+
+
+def _list_head(packed: memoryview) -> tuple[int, int]:
+    """Return how many values a packed list says that it has, and where they begin."""
+    first = packed[0] if packed else 0
+    if 0x90 <= first <= 0x9F:
+        return first & 0x0F, 1
+    width = {0xDC: 2, 0xDD: 4}.get(first, 0)
+    if not 0 < width < len(packed):
+        raise WireError("a frame that is not a list")
+    return int.from_bytes(packed[1 : 1 + width], "big"), 1 + width
 
 
 def pack_positions(positions: Mapping[bytes, int]) -> bytes:
@@ -509,7 +524,7 @@ def pack_record(record: Record) -> bytes:
 
 def unpack_record(blob: bytes) -> Record:
     """Return the record of a `Found`. Raises WireError."""
-    fields = _flat(blob)
+    fields = _flat(memoryview(blob), len(_RECORD) + MAX_TAGS)
     if len(fields) < len(_RECORD) or not all(c(v) for c, v in zip(_RECORD, fields[: len(_RECORD)], strict=True)):
         raise WireError("a record with a field out of its range")
     place, payload, age, left = fields[: len(_RECORD)]

@@ -87,6 +87,10 @@ class _Parked(NamedTuple):
     positions: dict[bytes, int]
     until: float
 
+    def is_of(self, member: bytes, request: int) -> bool:
+        """Whether it is this request of this member."""
+        return self.request.sender == member and self.request.id == request
+
 
 class Owner:
     """Answers gets, peeks, fills and sets. Not thread-safe."""
@@ -158,8 +162,14 @@ class Owner:
         if request.settle:
             host.receipt_for(number, lambda receipt: self._settled(request, receipt))
 
+    def cancel(self, member: bytes, get: int, now: float) -> None:
+        """A member waits no more for the answer to a get."""
+        self._parked = [p for p in self._parked if not (isinstance(p.request, Get) and p.is_of(member, get))]
+        self._desk.cancel(member, get, now, self._host.moment)
+
     def left(self, member: bytes, now: float) -> None:
         """A member is gone: it waits for nothing, and its tokens lapse."""
+        self._parked = [p for p in self._parked if p.request.sender != member]
         self._desk.cancel(member, None, now, self._host.moment)
         self._last_sets.pop(member, None)
 

@@ -125,6 +125,7 @@ class Peer:
     def __init__(self, me: Member, settings: Settings, store: Store, journal: Journal, now: float) -> None:
         self.me = me
         self.gate = Gate()
+        self.expelled = False  # the others have given this member up for dead; only a new incarnation can come back
         self.counters = Counters()
         self._settings = settings
         self._store = store
@@ -132,6 +133,7 @@ class Peer:
         self._started = False
         self._behind_since: float | None = None
         self._moment = 0
+        self._dropped = 0  # the moment at which everything was dropped last
         self._actions: list[Action] = []
         self._outcomes: list[tuple[int, AnyOutcome]] = []
         self._acks: dict[bytes, None] = {}
@@ -154,7 +156,7 @@ class Peer:
             Get: lambda m: self._owner.asked(m, self._now), Peek: lambda m: self._owner.asked(m, self._now),
             Fill: lambda m: self._owner.filled(m, self._now), Set: lambda m: self._owner.set(m, self._now),
             Fail: lambda m: self._desk.fail(m.key, m.token, m.sender, self._now, self._moment),
-            Cancel: lambda m: self._desk.cancel(m.sender, m.id, self._now, self._moment),
+            Cancel: lambda m: self._owner.cancel(m.sender, m.id, self._now),
             Value: lambda m: self._reads.answered(m, self._now), Load: lambda m: self._reads.answered(m, self._now),
             Wait: lambda m: self._reads.answered(m, self._now), Alone: lambda m: self._reads.answered(m, self._now),
             Found: lambda m: self._requests.found(m, self._now),
@@ -199,6 +201,7 @@ class Peer:
             self._forget(lost)
         self._timers.run(now)
         self._remembered.turn(now)
+        self._members.turn(now)
         self._tags.turn(now)
         self._store.expire(now)
         self._owner.retry(now)
@@ -471,10 +474,15 @@ class Peer:
 
     def overtaken(self, wire: bytes, tags: Iterable[str], moment: int) -> bool:
         """Whether the key or one of the tags was hit by an event applied after ``moment``."""
+        if self._dropped > moment:
+            return True
         return self._remembered.hit_since(wire, moment) or self._tags.hit_since(tags, moment)
 
     def hit_by(self, wire: bytes, stream: bytes, number: int) -> bool:
-        """Whether the key was hit, as far as remembered, by an event of the stream beyond ``number``."""
+        """Whether the key was, or may have been, hit by an event of the stream beyond ``number``."""
+        other = self._members.get(stream)
+        if other is not None and other.faded > number:
+            return True
         return self._remembered.dependencies((wire,)).get(stream, -1) > number
 
     def touch(self, wire: bytes) -> None:
@@ -581,11 +589,18 @@ class Peer:
         self.send(Replayed(self.incarnation, ask.sender, ask.stream, tuple(part)))
 
     def _on_replayed(self, message: Replayed) -> None:
-        other = self._members.get(message.stream)
+        other = self._own_of(message)
         if other is not None:
             other.replays_running += 1
-        for frame in message.frames:
-            self._replayed(message.stream, frame)
+            for frame in message.frames:
+                self._replayed(message.stream, frame)
+
+    def _own_of(self, message: Replayed | Reset) -> Acquaintance | None:
+        """Return the member whose stream a message is about; None if the message is not its own: nobody speaks for it."""
+        if message.stream == message.sender:
+            return self._members.get(message.stream)
+        self.counters.count("frames_refused")
+        return None
 
     def _replayed(self, stream: bytes, frame: bytes) -> None:
         try:
@@ -600,7 +615,7 @@ class Peer:
             self._hear(other, event)
 
     def _on_reset(self, message: Reset) -> None:
-        other = self._members.get(message.stream)
+        other = self._own_of(message)
         if other is not None and message.last > other.stream.applied:
             self._reset_to(other, message.last)
 
@@ -613,6 +628,7 @@ class Peer:
 
     def _drop_all(self) -> None:
         self._moment += 1
+        self._dropped = self._moment
         self.counters.count("resets")
         self._hit_namespace("")
 
@@ -626,7 +642,7 @@ class Peer:
     def _on_ack(self, ack: Ack) -> None:
         other = self._members.get(ack.sender)
         if other is not None:
-            other.acked = max(other.acked, ack.applied)
+            other.acked = max(other.acked, min(ack.applied, self._announcer.last))
 
     # --- Members
 
@@ -643,6 +659,9 @@ class Peer:
                 self._met(other)
         if other is None:
             self.counters.count("frames_ignored")
+            if self._members.has_ended(ping.sender):  # it lives, and must be told that it is given up for dead
+                left = Left(self.incarnation, ping.sender, NO_NUMBER)
+                self._actions.append(Send(ping.sender, encode(left), True))
             return
         other.acked = max(other.acked, min(ping.applied, self._announcer.last))
         self._members.pong(ping, self._announcer.last, self._now)
@@ -664,15 +683,24 @@ class Peer:
         for member, last in over:
             self._over(member, last)
         if wrong:
-            self._members.send_roster(roster.sender, self._now)
+            self._members.send_roster(roster.sender, self._now, wrong)
         sender = self._members.get(roster.sender)
         if sender is not None and (new or over):
             self._members.ping(sender, self._now, hurry=True)
 
     def _on_left(self, left: Left) -> None:
         other = self._members.get(left.stream)
-        if left.stream != self.incarnation:
+        if left.stream == self.incarnation:
+            self._expel()
+        else:
             self._over(other.member if other is not None else Member(left.stream, "unknown", 0), left.last)
+
+    def _expel(self) -> None:
+        """The others take this member for dead, and never hear it again: it may not serve, nor promise anything."""
+        self.expelled, self._started = True, False
+        self.gate.max_stale = -math.inf
+        for other in self._members:
+            other.met = False
 
     def _over(self, member: Member, last: int, *, journal_read: bool = False) -> None:
         """A stream has ended with number ``last``: get there, or drop everything.

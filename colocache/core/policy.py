@@ -44,6 +44,16 @@ class Policy(cachetools.Cache["bytes", "Entry"]):
         self._evicted(entry)
         return wire, entry
 
+    def grow(self, entry: Entry, size: int) -> None:
+        """Account for an entry in here that takes ``size`` bytes from now on; it may itself leave for want of room."""
+        more = size - entry.size
+        while self.currsize + more > self.maxsize:
+            if self.popitem()[1] is entry:
+                return
+        cachetools.Cache.__delitem__(self, entry.wire)  # so that it keeps its place in the queue
+        entry.size = size
+        cachetools.Cache.__setitem__(self, entry.wire, entry)
+
     def _victim(self) -> bytes:
         raise NotImplementedError
 
@@ -111,13 +121,19 @@ class Sieve(Policy):
     def __setitem__(self, wire: bytes, entry: Entry) -> None:
         cachetools.Cache.__setitem__(self, wire, entry)
         if wire not in self._queue and wire not in self._passed:
+            # A hand that has passed the newest entry starts again at the oldest before it looks at a newer one: or it
+            # would take each newcomer in turn, before it could be hit, and never again look at what was hit once.
+            self._start_again()
             entry.seen = entry.hits
             self._queue[wire] = None
 
+    def _start_again(self) -> None:
+        if not self._queue:
+            self._queue, self._passed = self._passed, {}
+
     def _victim(self) -> bytes:
         while True:
-            if not self._queue:  # the hand has reached the newest entry, and starts again at the oldest
-                self._queue, self._passed = self._passed, {}
+            self._start_again()
             wire, entry = self._oldest()
             if entry.hits == entry.seen:
                 return wire

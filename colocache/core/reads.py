@@ -20,7 +20,9 @@ from .messages import Alone, Cancel, Fail, Fill, Get, Load, Message, Value, Wait
 from .store import DEAD, Entry
 from .timers import Timers
 
-REASK = 1.0  # s; so often a reader that waits asks again, lest a lost answer cost it the whole load timeout
+#: Seconds after which a reader that waits asks again: lest a lost answer, or an owner that hangs, cost it the whole
+#: load timeout.
+REASK = 1.0
 
 
 class Found(NamedTuple):
@@ -71,7 +73,7 @@ class Ticket:
 class Fetch:
     """One request to an owner, and the load that may follow."""
 
-    __slots__ = ("established", "id", "keeps", "leader", "marked", "moment", "owner", "phase", "sent_at", "tickets",
+    __slots__ = ("asked_at", "established", "id", "leader", "marked", "moment", "owner", "phase", "sent_at", "tickets",
                  "token", "wire")  # fmt: skip
 
     def __init__(self, request: int, wire: bytes, owner: bytes, now: float, moment: int, established: bool) -> None:
@@ -86,6 +88,11 @@ class Fetch:
         self.token: int | None = None  # None while loading: a load for this process alone
         self.leader: Ticket | None = None
         self.tickets: list[Ticket] = []
+        self.asked_at = now
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether the load takes longer than its own caller was willing to wait: whoever joined it would wait, too."""
+        return self.leader is not None and self.leader.until <= now
 
 
 class Host(Protocol):
@@ -158,7 +165,7 @@ class Reads:
         host = self._host
         ticket.moment, ticket.behind = host.moment, not host.is_current()
         fetches = self._of_key.get(ticket.wire)
-        if fetches and self._may_join(fetches[-1]):
+        if fetches and self._may_join(fetches[-1]) and not fetches[-1].is_stuck(now):
             fetches[-1].tickets.append(ticket)
             host.count("waits")
         else:
@@ -250,6 +257,7 @@ class Reads:
         entry = Entry(fetch.wire, value.payload, fetch.sent_at - value.age, fetch.sent_at + value.left, value.tags)
         tainted = fetch.marked or host.tags_hit_since(value.tags, fetch.moment)
         if value.sender == host.incarnation:
+            entry.expires = DEAD  # if it is too large for the shard, nobody could drop it from where readers find it
             entry = host.shard_entry(fetch.wire) or entry
         else:
             host.count("fetches")
@@ -278,19 +286,20 @@ class Reads:
         if owner is None:
             self._lead(fetch, None, now)
         else:
-            self._timers.at(now + self._fetch_timeout, self._unanswered, fetch.id, now + self._fetch_timeout)
             self._ask(fetch, now)
 
     def _ask(self, fetch: Fetch, now: float) -> None:
         host = self._host
+        fetch.phase, fetch.asked_at = "asking", now
+        self._timers.at(now + self._fetch_timeout, self._unanswered, fetch.id, now, now + self._fetch_timeout)
         patience = max(0.0, max(t.until for t in fetch.tickets) - now)
         host.send(
             Get(host.incarnation, fetch.owner, fetch.id, fetch.wire, patience, host.dependencies((fetch.wire,)))
         )
 
-    def _unanswered(self, request: int, now: float) -> None:
+    def _unanswered(self, request: int, asked_at: float, now: float) -> None:
         fetch = self._fetches.get(request)
-        if fetch is not None and fetch.phase == "asking":
+        if fetch is not None and fetch.phase == "asking" and fetch.asked_at == asked_at:
             self._pass_over(fetch, now)
 
     def _reask(self, request: int, now: float) -> None:
@@ -303,7 +312,6 @@ class Reads:
         elif self._host.owner_of(fetch.wire) is None:
             self._pass_over(fetch, now)
         else:
-            self._timers.at(now + REASK, self._reask, request, now + REASK)
             self._ask(fetch, now)
 
     def _pass_over(self, fetch: Fetch, now: float) -> None:

@@ -221,8 +221,8 @@ class Requests:
             return
         del self._sets[message.id]
         if message.sender != self._host.incarnation:
+            self._host.touch(setting.wire)  # first: what was asked for before now must not count as younger
             self._host.remember(setting.wire, message.sender, message.number)
-            self._host.touch(setting.wire)
         if setting.settle:
             self._unsettled[message.id] = setting._replace(settle=message.kept)
             self._timers.at(now + self._settle_timeout, self._unsettling, message.id)

@@ -21,9 +21,12 @@ from typing import Final
 from .keys import Key, namespace_of, within
 from .policy import POLICIES, Policy
 
-#: What an entry costs beside its key, its value and its tags: the record, its slots in four dictionaries, the policy's
-#: node and the expiry's; measured by benchmarks/footprint.py and rounded up.
-OVERHEAD = 640  # bytes
+#: What an entry costs beside the bytes of its key and its value: the objects that hold them, the record, its slots in
+#: six dictionaries and among the expiries, and the key as its reader writes it. And what each tag costs beside its
+#: text: a dictionary, where no other entry carries it. The most that benchmarks/footprint.py measured, rounded up: for
+#: an entry of the shard that is used here, just after the dictionaries doubled, with all that the allocator rounds up.
+OVERHEAD = 832  # bytes
+TAG_OVERHEAD = 320  # bytes
 
 
 class _Missing(Enum):
@@ -60,9 +63,20 @@ class Entry:
         self.hits = 0  # raised by readers; two threads may lose one of a thousand, which only the statistics see
         self.seen = 0  # of ``hits``, by the eviction policy
 
+    def cost(self) -> int:
+        """Return the bytes that the entry takes, without the object."""
+        tags = sum(getsizeof(tag) + TAG_OVERHEAD for tag in self.tags)
+        return OVERHEAD + len(self.wire) + len(self.payload or b"") + tags
+
     def publish(self, home: dict[Key, Entry], key: Key, value: object, keep_payload: bool) -> None:
-        """Let readers of this process find the entry as an object. Any thread; see the module's note on dead ones."""
-        self.value = value
+        """Let readers of this process find the entry as an object. Any thread; see the module's note on dead ones.
+
+        ``value`` is MISSING if readers are to decode the payload; where that is gone already, the object stays.
+        """
+        if self.expires == DEAD:  # the key may have another entry by now, which must not be pushed out
+            return
+        if value is not MISSING or self.payload is not None:
+            self.value = value
         if self.near and not keep_payload:
             self.payload = None  # after the value is there: whoever finds no payload finds the value
         self.key, self.home = key, home
@@ -102,7 +116,7 @@ class Store:
         """Take an entry in, in place of the key's present one; False if it is larger than the whole budget."""
         self.drop(entry.wire)
         entry.near = near
-        entry.size = OVERHEAD + len(entry.wire) + len(entry.payload or b"") + sum(map(getsizeof, entry.tags))
+        entry.size = entry.cost()
         place = self._near if near else self._shard
         if entry.size > place.maxsize:
             self.refused += 1
@@ -117,14 +131,15 @@ class Store:
         return True
 
     def charge_object(self, entry: Entry) -> None:
-        """Account for the object that a shard entry is about to keep beside its bytes: as much again."""
+        """Account for the object that a shard entry is about to keep beside its bytes: as much again, once.
+
+        An entry with which that would not fit the budget is left as it is; one that was next to leave, leaves.
+        """
         if entry.near or entry.expires == DEAD or entry.value is not MISSING or entry.payload is None:
             return
-        if entry.size + len(entry.payload) <= self._shard.maxsize:
-            entry.size += len(entry.payload)
-            self._shard[entry.wire] = entry
-            if entry.expires == DEAD:  # it made room for itself by leaving
-                del self._shard[entry.wire]
+        size = entry.cost() + len(entry.payload)
+        if entry.size < size <= self._shard.maxsize:
+            self._shard.grow(entry, size)
 
     def drop(self, wire: bytes) -> None:
         """Drop a key's entry, if there is one."""
@@ -182,7 +197,8 @@ class Store:
         entry.expires = DEAD
         namespace = namespace_of(entry.wire)
         self._past_hits[entry.near] += entry.hits
-        self._past_hits_of[namespace] = self._past_hits_of.get(namespace, 0) + entry.hits
+        if entry.hits:
+            self._past_hits_of[namespace] = self._past_hits_of.get(namespace, 0) + entry.hits
         home, key = entry.home, entry.key
         if home is not None and key is not None and home.get(key) is entry:
             del home[key]
@@ -192,7 +208,9 @@ class Store:
 
 
 def _discard(index: dict[str, dict[bytes, None]], name: str, wire: bytes) -> None:
-    wires = index[name]
+    wires = index.get(name)
+    if wires is None:  # an entry may name a tag twice
+        return
     wires.pop(wire, None)
     if not wires:
         del index[name]

@@ -238,8 +238,26 @@ class Run:
         self.network.after(self.random.uniform(0.05, 0.8), lambda: setattr(self.network, "loss", 0.0))
 
     def _slow(self) -> None:
+        if self.random.random() < 0.6:
+            self._stretch()
+            return
         self.network.lateness = (self.random.choice((0.02, 0.2)), self.random.uniform(0.05, 1.5))
         self.network.after(self.random.uniform(0.2, 2), lambda: setattr(self.network, "lateness", (0.0, 0.0)))
+
+    def _stretch(self) -> None:
+        """What some members send to others takes long, on both channels, and half of the events get lost."""
+        seats = [m.seat for m in self.network.living]
+        share, by = self.random.choice((0.2, 0.5, 1.0)), self.random.uniform(0.2, 1.5)
+        far = {(one, other): by for one in seats for other in seats if self.random.random() < share}
+        self.network.far.update(far)
+        self.network.loss = max(self.network.loss, 0.5)
+
+        def shrink() -> None:
+            self.network.loss = 0.0
+            for pair in far:
+                self.network.far.pop(pair, None)
+
+        self.network.after(self.random.uniform(1, 3), shrink)
 
     def _double(self) -> None:
         self.network.doubling = 0.2
@@ -299,6 +317,7 @@ class Run:
         self.network.lateness = (0.0, 0.0)
         self.network.cuts.clear()
         self.network.mute.clear()
+        self.network.far.clear()
 
     def _check_end(self) -> None:
         trouble = self.result.violations

@@ -1,0 +1,203 @@
+"""Caches to test with: real ones, in this process, that find each other in a directory of the test's own.
+
+Two `Cache` objects of one group in one process are two members, with seats, stores and bus threads of their own: what
+goes from one to the other goes by the wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import pytest
+
+from colocache import Cache
+from colocache.core import keys
+from colocache.core.ring import slot_of
+
+PATIENCE = 30.0  # s; only a test that fails waits so long
+
+
+class NewCache(Protocol):
+    """Makes a cache of the group "test", closed after the test."""
+
+    def __call__(self, group: str = ..., **settings: Any) -> Cache:
+        """Return it; settings win over the defaults of the tests."""
+
+
+class Until(Protocol):
+    """Waits for a condition."""
+
+    def __call__(self, condition: Callable[[], object], *, failing: str = ...) -> None:
+        """Return when the condition holds; fail if it does not come true."""
+
+
+class Call(Protocol):
+    """Calls a method of a cache by its sync name: the method itself, or its twin in an event loop."""
+
+    def __call__(self, space: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Return what the method gives."""
+
+
+@pytest.fixture
+def until() -> Until:
+    """Waits for a condition, and for nothing else."""
+
+    def wait(condition: Callable[[], object], *, failing: str = "the condition never came true") -> None:
+        deadline, pause = time.monotonic() + PATIENCE, threading.Event()
+        while not condition():
+            assert time.monotonic() < deadline, failing
+            pause.wait(0.001)
+
+    return wait
+
+
+@pytest.fixture
+def run_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A runtime directory with a path as short as sockets need it, and no other ``COLOCACHE_*`` in the environment."""
+    for variable in [name for name in os.environ if name.startswith("COLOCACHE_")]:
+        monkeypatch.delenv(variable)
+    path = tempfile.mkdtemp(prefix="cc", dir="/tmp")
+    monkeypatch.setenv("COLOCACHE_DIR", path)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def new_cache(run_dir: str) -> Iterator[NewCache]:
+    """Makes caches that have not joined yet."""
+    made: list[Cache] = []
+
+    def make(group: str = "test", **settings: Any) -> Cache:
+        made.append(Cache(group, **settings))
+        return made[-1]
+
+    yield make
+    for cache in reversed(made):
+        cache.close()
+
+
+@pytest.fixture
+def cache(new_cache: NewCache) -> Cache:
+    """A cache that is alone in its group."""
+    return new_cache()
+
+
+@pytest.fixture
+def new_group(new_cache: NewCache, until: Until) -> Callable[..., list[Cache]]:
+    """Makes members of a group that know and hear each other."""
+
+    def make(size: int, **settings: Any) -> list[Cache]:
+        caches = [new_cache(**settings) for _ in range(size)]
+        for each in caches:
+            each.start()
+        until(lambda: all(hears(each, size) for each in caches))
+        return caches
+
+    def hears(cache: Cache, size: int) -> bool:
+        stats = cache.stats()
+        return stats.current and stats.members == size
+
+    return make
+
+
+@pytest.fixture
+def pair(new_group: Callable[..., list[Cache]]) -> list[Cache]:
+    """Two members that know and hear each other."""
+    return new_group(2)
+
+
+@pytest.fixture(params=["sync", "async"])
+def call(request: pytest.FixtureRequest) -> Call:
+    """Calls a method in both of its forms, one test for each."""
+    if request.param == "sync":
+        return lambda space, method, *args, **kwargs: getattr(space, method)(*args, **kwargs)
+
+    async def twin(space: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        return await getattr(space, f"a{method}")(*args, **kwargs)
+
+    return lambda space, method, *args, **kwargs: asyncio.run(twin(space, method, *args, **kwargs))
+
+
+@pytest.fixture
+def key_of() -> Callable[..., str]:
+    """Finds a key that a cache owns."""
+
+    def find(owner: Cache, namespace: str = "", name: str = "key") -> str:
+        bus = owner._member()
+        assert bus is not None
+        me = bus.members().member.incarnation
+        for number in range(1000):
+            key = f"{name} {number}"
+            wire = keys.wire(keys.prefix(namespace), key)
+            if bus._look(lambda now, wire=wire: bus._peer.owner_of(wire)) == me:
+                return key
+        raise AssertionError(f"{owner!r} owns nothing, by slot {slot_of(wire)}")
+
+    return find
+
+
+@pytest.fixture
+def held() -> Callable[[Cache], Any]:
+    """Stops a member's bus thread for as long as a ``with`` lasts: to the others, it is silent."""
+
+    @contextmanager
+    def hold(cache: Cache) -> Iterator[None]:
+        bus = cache._member()
+        assert bus is not None
+        stopped, go_on = threading.Event(), threading.Event()
+
+        def stop(_peer: object, _now: float) -> None:
+            stopped.set()
+            assert go_on.wait(PATIENCE)
+
+        bus.tell(stop)
+        assert stopped.wait(PATIENCE)
+        try:
+            yield
+        finally:
+            go_on.set()
+
+    return hold
+
+
+class Crew:
+    """Threads whose results, or exceptions, are collected."""
+
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+        self.results: list[Any] = []
+
+    def start(self, work: Callable[[], Any], times: int = 1) -> None:
+        """Have so many threads do some work."""
+
+        def do() -> None:
+            try:
+                self.results.append(work())
+            except BaseException as error:
+                self.results.append(error)
+
+        for _ in range(times):
+            thread = threading.Thread(target=do, daemon=True)
+            self.threads.append(thread)
+            thread.start()
+
+    def join(self) -> list[Any]:
+        """Wait for all, and return what they gave, in the order of their ends."""
+        for thread in self.threads:
+            thread.join(PATIENCE)
+        assert len(self.results) == len(self.threads), "a thread hangs"
+        return self.results
+
+
+@pytest.fixture
+def crew() -> Crew:
+    """Threads to do work in."""
+    return Crew()

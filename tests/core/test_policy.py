@@ -1,0 +1,309 @@
+"""Eviction: each policy against a slow model of what its source describes, in whatever order things happen."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from colocache.core.policy import POLICIES, Lfu, Policy
+from colocache.core.store import Entry
+
+every_policy = pytest.mark.parametrize("policy", POLICIES)
+BUDGET = 20
+
+
+# --- The models: lists, oldest first, walked step by step
+
+
+class Model:
+    """What all have in common: which names there are, in which order, and how often each was hit."""
+
+    def __init__(self) -> None:
+        self.order: list[str] = []
+        self.marks: dict[str, int] = {}
+
+    def insert(self, name: str) -> None:
+        self.order.append(name)
+        self.marks[name] = 0
+
+    def hit(self, name: str) -> None:
+        self.marks[name] += 1
+
+    def remove(self, name: str) -> None:
+        self.order.remove(name)
+        del self.marks[name]
+
+    def victim(self) -> str:
+        raise NotImplementedError
+
+
+class SecondChance(Model):
+    """Corbato 1968: the oldest leaves, but if it was hit, its mark is taken away and it becomes the newest."""
+
+    def victim(self) -> str:
+        while self.marks[self.order[0]]:
+            self.marks[self.order[0]] = 0
+            self.order.append(self.order.pop(0))
+        return self.order[0]
+
+
+class GeneralisedClock(Model):
+    """Smith 1978: as second chance, but every hit, up to a number of them, is worth one more round."""
+
+    def victim(self) -> str:
+        while credit := min(self.marks[self.order[0]], Lfu.MOST):
+            self.marks[self.order[0]] = credit - 1
+            self.order.append(self.order.pop(0))
+        return self.order[0]
+
+
+class Sieve(Model):
+    """Zhang et al. 2024, algorithm 1, from the tail (the oldest) to the head (the newest)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hand: str | None = None
+
+    def newer(self, name: str) -> str | None:
+        place = self.order.index(name) + 1
+        return self.order[place] if place < len(self.order) else None
+
+    def victim(self) -> str:
+        looked_at = self.hand or self.order[0]
+        while self.marks[looked_at]:
+            self.marks[looked_at] = 0
+            looked_at = self.newer(looked_at) or self.order[0]
+        self.hand = looked_at
+        return looked_at
+
+    def remove(self, name: str) -> None:
+        if self.hand == name:
+            self.hand = self.newer(name)
+        super().remove(name)
+
+
+MODELS: dict[str, Callable[[], Model]] = {"sieve": Sieve, "lru": SecondChance, "lfu": GeneralisedClock}
+
+
+class Pair:
+    """A policy and its model, to which the same things happen."""
+
+    def __init__(self, policy: str) -> None:
+        self.evicted: list[str] = []
+        self.policy: Policy = POLICIES[policy](BUDGET, lambda entry: self.evicted.append(entry.wire.decode()))
+        self.model = MODELS[policy]()
+        self.sizes: dict[str, int] = {}
+
+    def put(self, name: str, size: int) -> None:
+        there, used = name in self.sizes, self.used()
+        self.policy[name.encode()] = an_entry(name, size)
+        evicted = self.follow()
+        if not there:
+            assert not evicted or used - sum(evicted[:-1]) + size > BUDGET, "one less would have made room enough"
+        if name in self.sizes:
+            self.model.marks[name] = 0  # replaced in its place
+        else:
+            self.model.insert(name)
+        self.sizes[name] = size
+
+    def grow(self, name: str, size: int) -> None:
+        used, more = self.used(), size - self.sizes[name]
+        self.policy.grow(self.policy[name.encode()], size)
+        evicted = self.follow()
+        assert not evicted or used - sum(evicted[:-1]) + more > BUDGET, "one less would have made room enough"
+        if name in self.sizes:
+            self.sizes[name] = size
+
+    def hit(self, name: str, times: int) -> None:
+        self.policy[name.encode()].hits += times
+        for _ in range(times):
+            self.model.hit(name)
+
+    def drop(self, name: str) -> None:
+        self.policy.pop(name.encode())
+        self.model.remove(name)
+        del self.sizes[name]
+
+    def evict(self) -> None:
+        wire, entry = self.policy.popitem()
+        assert self.evicted == [wire.decode()] == [entry.wire.decode()]
+        self.follow()
+
+    def follow(self) -> list[int]:
+        """Have the model evict as many as the policy has; return their sizes."""
+        sizes = []
+        for name in self.evicted:
+            assert self.model.victim() == name
+            self.model.remove(name)
+            sizes.append(self.sizes.pop(name))
+        self.evicted.clear()
+        return sizes
+
+    def used(self) -> int:
+        return sum(self.sizes.values())
+
+    def check(self) -> None:
+        assert {wire.decode(): entry.size for wire, entry in self.policy.items()} == self.sizes
+        assert self.policy.currsize == self.used() <= BUDGET
+        assert len(self.policy) == len(self.sizes)
+
+
+def an_entry(name: str, size: int) -> Entry:
+    entry = Entry(name.encode(), None, 0.0, math.inf, ())
+    entry.size = size
+    return entry
+
+
+# --- Against the models
+
+
+@every_policy
+@pytest.mark.parametrize("sizes", [(2,), (1, 2, 3, 7, BUDGET)], ids=["of equal size", "of many sizes"])
+def test_what_leaves_is_what_the_model_says(policy: str, sizes: tuple[int, ...]) -> None:
+    names = st.sampled_from("abcdefghijklmn")
+    size = st.sampled_from(sizes)
+    kinds = ("read",) * 7 + ("favour", "replace", "grow", "drop", "evict")
+
+    @given(st.lists(st.tuples(st.sampled_from(kinds), names, size), min_size=40, max_size=120))
+    @settings(derandomize=True, deadline=None, max_examples=100)
+    def follows(steps: list[tuple[str, str, int]]) -> None:
+        pair = Pair(policy)
+        for kind, name, size in steps:
+            there = name in pair.sizes
+            if kind == "evict" and pair.sizes:
+                pair.evict()
+            elif not there or kind == "replace":
+                pair.put(name, size)
+            elif kind in ("read", "favour"):
+                pair.hit(name, 1 if kind == "read" else 9)
+            elif kind == "drop":
+                pair.drop(name)
+            elif kind == "grow" and size > pair.sizes[name]:
+                pair.grow(name, size)
+            pair.check()
+        while pair.sizes:
+            pair.evict()
+        pair.check()
+
+    follows()
+
+
+@every_policy
+def test_a_long_trace_with_a_few_favourites_leaves_what_the_model_says(policy: str) -> None:
+    rng, pair = random.Random(1), Pair(policy)
+    for _ in range(3000):
+        name = str(min(int(rng.paretovariate(0.5)), 40))
+        if name in pair.sizes:
+            pair.hit(name, 1)
+        else:
+            pair.put(name, rng.choice((1, 1, 2, 5)))
+        pair.check()
+
+
+# --- In words
+
+
+def keys(policy: Policy) -> str:
+    return "".join(sorted(wire.decode() for wire in policy))
+
+
+def filled(policy: str, names: str) -> Policy:
+    full = POLICIES[policy](len(names), lambda entry: None)
+    for name in names:
+        full[name.encode()] = an_entry(name, 1)
+    return full
+
+
+@every_policy
+def test_nothing_can_be_taken_out_of_nothing(policy: str) -> None:
+    empty = filled(policy, "")
+    with pytest.raises(KeyError):
+        empty.popitem()
+    once = filled(policy, "abc")
+    once[b"b"].hits += 1
+    for _ in range(3):
+        once.popitem()
+    with pytest.raises(KeyError):
+        once.popitem()
+
+
+@every_policy
+def test_without_hits_the_oldest_leaves(policy: str) -> None:
+    cache = filled(policy, "abc")
+    for name in "def":
+        cache[name.encode()] = an_entry(name, 1)
+    assert keys(cache) == "def"
+
+
+@every_policy
+def test_a_hit_since_the_last_eviction_saves_an_entry(policy: str) -> None:
+    cache = filled(policy, "abc")
+    for name in "defgh":
+        cache[b"a"].hits += 1
+        cache[name.encode()] = an_entry(name, 1)
+        assert b"a" in cache
+
+
+@every_policy
+def test_hits_of_an_entrys_earlier_life_do_not_count(policy: str) -> None:
+    cache = POLICIES[policy](3, lambda entry: None)
+    famous = an_entry("a", 1)
+    famous.hits = 100
+    cache[b"a"] = famous
+    for name in "bcd":
+        cache[name.encode()] = an_entry(name, 1)
+    assert keys(cache) == "bcd"
+
+
+def lives_of_a_favourite(policy: str) -> int:
+    """How many newcomers come before an entry that was hit often, long ago, leaves; 100 if it outlives them all."""
+    cache = filled(policy, "abc")
+    cache[b"a"].hits += 1000
+    for newcomer in range(1, 100):
+        cache[b"%d" % newcomer] = an_entry(str(newcomer), 1)
+        if b"a" not in cache:
+            return newcomer
+    return 100
+
+
+def test_how_long_old_fame_lasts() -> None:
+    # Each round through the queue takes two newcomers here, the first one only one.
+    assert lives_of_a_favourite("lru") == 1 + 2
+    assert lives_of_a_favourite("lfu") == 1 + 2 * Lfu.MOST
+    assert lives_of_a_favourite("sieve") == 100, "a scan never makes the hand go round"
+
+
+def test_newcomers_leave_before_what_was_spared_under_sieve_alone() -> None:
+    left = {}
+    for policy in POLICIES:
+        cache = filled(policy, "abcd")
+        cache[b"a"].hits += 1
+        for name in "efghijkl":
+            cache[name.encode()] = an_entry(name, 1)
+        left[policy] = keys(cache)
+    assert left == {"sieve": "ajkl", "lru": "ijkl", "lfu": "ijkl"}
+
+
+def test_what_was_in_use_gives_way_when_the_use_changes() -> None:
+    # The hand of SIEVE stops at a newcomer, the newest entry of all. If it stayed behind the newest, it would take
+    # every later newcomer, too, before it could be hit, and never look at the old ones again.
+    for policy in POLICIES:
+        cache = filled(policy, "abcdefghi")
+        for newcomer in "0123456789":
+            for name in "abcdefghi":
+                if name.encode() in cache:
+                    cache[name.encode()].hits += 1
+            cache[newcomer.encode()] = an_entry(newcomer, 1)
+        hits = 0
+        for name in "stuvw" * 20:  # from now on only these are in use, and they would fit
+            if name.encode() in cache:
+                cache[name.encode()].hits += 1
+                hits += 1
+            else:
+                cache[name.encode()] = an_entry(name, 1)
+        assert hits >= 50, policy

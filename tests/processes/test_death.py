@@ -1,0 +1,125 @@
+"""Processes that are killed: noticed at once, and nothing that they announced is lost with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from signal import SIGABRT, SIGKILL, Signals
+
+import pytest
+from group import Died, Group, together, until
+
+LEASE = 30.0  # s; whatever takes much less than this was not waited out
+KEYS = [f"k{number}" for number in range(12)]
+
+
+@pytest.fixture
+def ours(group: Callable[..., Group]) -> Group:
+    return group(lease=LEASE, fetch_timeout=20.0, forget_after=120.0, load_timeout=120.0)
+
+
+@pytest.mark.parametrize("signal", [SIGKILL, SIGABRT], ids=lambda signal: signal.name)
+def test_a_member_that_dies_while_it_is_waited_for_is_waited_for_no_longer(ours: Group, signal: Signals) -> None:
+    first, second, victim = ours.start(3)
+    together(ours.workers, "read", key="k0")
+    seat = victim.call("me")[1]
+    victim.stop()
+    writing = first.send("write", key="k0")
+    until(lambda: second.call("stats")["events_applied"] == 1)
+    assert not writing.done()
+    victim.signal(signal)
+    victim.go_on()
+    receipt = writing.result()
+    assert receipt["complete"]
+    assert receipt["seconds"] < LEASE / 2
+    assert seat not in (*receipt["acknowledged"], *receipt["waited_out"])
+    assert together([first, second], "read", key="k0") == [1, 1]
+
+
+def test_the_seat_of_the_dead_goes_to_its_successor(ours: Group) -> None:
+    workers = ours.start(3)
+    victim = workers[1]
+    incarnation, seat = victim.call("me")
+    victim.kill()
+    (successor,) = ours.start(1)
+    newcomer, taken = successor.call("me")
+    assert (taken, newcomer != incarnation) == (seat, True)
+    assert incarnation not in workers[0].call("members")
+    assert workers[2].call("write", key="k0")["complete"]
+
+
+def test_an_unheard_and_unwaited_invalidation_of_the_dead_reaches_everybody_from_its_journal(ours: Group) -> None:
+    workers = ours.start(4)
+    together(workers, "read_all", keys=KEYS)
+    survivors, victim = workers[:3], workers[3]
+    resets = [stats["resets"] for stats in together(survivors, "stats")]
+    loads = ours.loads()
+    with pytest.raises(Died):
+        victim.call("write_and_die", key="k0")
+    ours.settle(survivors)
+    for versions in together(survivors, "read_all", keys=KEYS):
+        assert versions == [1] + [0] * 11
+    assert [stats["resets"] for stats in together(survivors, "stats")] == resets
+    # The key itself; and what the dead one owned, which went with it. Of twelve keys it is never all.
+    assert 1 <= ours.loads() - loads < len(KEYS)
+
+
+def test_readers_notice_nothing_of_a_death_but_for_the_loads_that_it_costs(ours: Group) -> None:
+    workers = ours.start(4)
+    survivors, victim = workers[:3], workers[3]
+    for worker in workers:
+        worker.call("begin_reading", keys=KEYS)
+    until(lambda: min(together(workers, "reads_so_far")) > 100)
+    victim.kill()
+    receipt = survivors[0].call("write", key="k0")
+    assert receipt["complete"]
+    after = [worker.call("reads_so_far") for worker in survivors]
+    until(lambda: all(worker.call("reads_so_far") > n + 100 for worker, n in zip(survivors, after, strict=True)))
+    for worker in survivors:
+        reading = worker.call("end_reading")
+        assert reading["errors"] == []
+        assert reading["latest"]["k0"]["0"] <= receipt["returned"]
+        assert "1" in reading["latest"]["k0"]
+
+
+def test_waiters_load_as_soon_as_the_holder_of_the_fill_token_is_killed(ours: Group) -> None:
+    workers = ours.start(3)
+    holder, others = workers[0], workers[1:]
+    holding = [holder.send("read", key=key, hold=True) for key in KEYS]  # of these keys everybody owns some
+    until(lambda: ours.loads() == len(KEYS))
+    waiting = [worker.send("read", key=key) for worker in others for key in KEYS]
+    together(others, "stats")  # which follows the reads
+    assert ours.loads() == len(KEYS)
+    assert not any(future.done() for future in waiting)
+    holder.kill()
+    assert [future.result() for future in waiting] == [0] * len(waiting)
+    assert len(KEYS) * 2 <= ours.loads() <= len(KEYS) * 3  # once more, or, where the owner went, perhaps twice
+    for future in holding:
+        with pytest.raises(Died):
+            future.result()
+
+
+def test_all_are_killed_and_those_who_come_after_find_no_trace(group: Callable[..., Group]) -> None:
+    ours = group(lease=0.2, forget_after=2.0)
+    old = ours.start(4)
+    together(old, "read_all", keys=KEYS)
+    for worker in old:
+        worker.kill()
+    left = ours.names()
+    assert len(left) == 12  # of each a stream and two sockets
+    (lone,) = ours.start(1)
+    lone.call("write", key="k0")
+    assert lone.call("read_all", keys=KEYS) == [1] + [0] * 11
+    ours.start(1)
+    until(lambda: not left & ours.names(), "the files of the dead are deleted")
+    assert len(ours.names()) == 6
+
+
+def test_one_death_after_the_other_leaves_a_group_that_works(group: Callable[..., Group]) -> None:
+    ours = group(lease=LEASE, fetch_timeout=20.0, forget_after=120.0)
+    workers = ours.start(3)
+    for version in range(1, 7):
+        together(workers, "read", key="k0")
+        workers.pop(0).kill()
+        workers += ours.start(1)
+        assert workers[version % 3].call("write", key="k0")["complete"]
+        assert together(workers, "read", key="k0") == [version] * 3

@@ -1,0 +1,111 @@
+"""Processes that end as they should: they are missed at once, and nothing is left of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+
+import pytest
+from group import Group, Worker, together, until
+
+KEYS = [f"k{number}" for number in range(12)]
+
+
+@pytest.fixture
+def ours(group: Callable[..., Group]) -> Group:
+    return group(lease=20.0, fetch_timeout=20.0)
+
+
+def _close(worker: Worker) -> None:
+    worker.call("close")
+
+
+def _exit(worker: Worker) -> None:
+    """Without a word to the cache: the interpreter's own end closes it."""
+    worker.quit()
+
+
+@pytest.mark.parametrize("leave", [_close, _exit])
+def test_who_leaves_is_missed_at_once_and_nothing_is_left_of_it(
+    ours: Group, leave: Callable[[Worker], None]
+) -> None:
+    first, second, leaver = ours.start(3)
+    together(ours.workers, "read_all", keys=KEYS)
+    for worker in ours.workers:
+        assert worker.call("write", key="k0")["complete"]
+    incarnation = leaver.call("me")[0]
+    resets = [stats["resets"] for stats in together([first, second], "stats")]
+    leave(leaver)
+    assert not any(incarnation[:12] in name for name in ours.names())
+    receipt = first.call("write", key="k0")
+    assert receipt["complete"]
+    assert receipt["waited_out"] == []
+    until(lambda: all(incarnation not in view for view in together([first, second], "members")))
+    ours.settle([first, second])
+    assert together([first, second], "read_all", keys=KEYS) == [[4] + [0] * 11] * 2
+    assert [stats["resets"] for stats in together([first, second], "stats")] == resets
+
+
+def test_processes_that_come_and_go_cost_the_others_nothing_but_what_they_owned(ours: Group) -> None:
+    stayers = ours.start(2)
+    resets = [stats["resets"] for stats in together(stayers, "stats")]
+    for _ in range(4):
+        passing = ours.start(3, join=False)
+        together(passing, "write", key="k0", wait=False)
+        together(passing, "close")
+        for worker in passing:
+            worker.quit()
+    ours.settle(stayers)
+    assert together(stayers, "read", key="k0")[0] == stayers[0].call("read", key="k0")
+    assert [stats["resets"] for stats in together(stayers, "stats")] == resets
+    assert len(ours.names()) == 6
+
+
+def test_the_last_event_of_who_leaves_is_heard_before_it_goes(ours: Group) -> None:
+    first, second, leaver = ours.start(3)
+    together(ours.workers, "read_all", keys=KEYS)
+    leaver.call("write", key="k0", wait=False)
+    leaver.call("close")
+    ours.settle([first, second])
+    assert together([first, second], "read_all", keys=KEYS) == [[1] + [0] * 11] * 2
+
+
+def test_everybody_leaves_at_once(ours: Group) -> None:
+    workers = ours.start(6)
+    together(workers, "read_all", keys=KEYS)
+    together(workers, "close")
+    assert ours.names() == set()
+    (newcomer,) = ours.start(1, join=False)
+    assert newcomer.call("read", key="k0") == 0
+    assert newcomer.call("write", key="k0")["complete"]
+
+
+def test_who_closes_while_its_threads_read_and_write_lets_them_go(ours: Group) -> None:
+    """Threads that come too late write to nothing: the descriptors that woke the bus may be somebody else's by now."""
+    leaver, stayer = ours.start(2)
+    leaver.call("begin_reading", keys=KEYS)
+    writing = leaver.send("write_each", keys=KEYS, times=1000)
+    until(lambda: leaver.call("reads_so_far") > 1000)
+    leaver.call("close")
+    with pytest.raises(AssertionError, match="ClosedError"):
+        writing.result()
+    errors = leaver.call("end_reading")["errors"]
+    assert errors
+    assert all(error.startswith("ClosedError") for error in errors)
+    assert len(stayer.call("members")) == 1
+    assert stayer.call("write", key="k63")["complete"]
+
+
+def test_members_whose_files_are_deleted_under_them_find_together_again(ours: Group) -> None:
+    workers = ours.start(3)
+    old = workers[0].call("members")
+    shutil.rmtree(ours.files)
+
+    def have_joined_anew() -> bool:
+        together(workers, "read", key="k0")
+        return all(len(view) == 3 and old.keys().isdisjoint(view) for view in together(workers, "members"))
+
+    until(have_joined_anew)
+    ours.settle()
+    assert workers[1].call("write", key="k0")["complete"]
+    assert together(workers, "read", key="k0") == [1, 1, 1]

@@ -1,0 +1,800 @@
+"""Use that goes wrong: odd arguments, bad places, full disks, forks, garbage. It ends in a clear error, or harmless."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+import zmq
+
+import colocache.bus
+import colocache.cache
+import colocache.discovery
+from colocache import MISSING, Cache, ClosedError, ConfigError, InvalidationIncomplete, Stats
+from colocache.core.messages import MAX_BUS, Event, Get, Pong, Replayed, encode
+from colocache.core.store import Entry
+
+if TYPE_CHECKING:
+    from conftest import Call, Crew, NewCache, Until
+
+GONE = object()
+
+
+def never() -> Any:
+    """A loader for values that must be there."""
+    raise AssertionError("loaded")
+
+
+def counted(value: Any) -> tuple[Callable[[], Any], list[Any]]:
+    """A loader of a value, and the list to which it adds at each call."""
+    calls: list[Any] = []
+
+    def loader() -> Any:
+        calls.append(value)
+        return value
+
+    return loader, calls
+
+
+def elsewhere(work: Callable[[], object]) -> None:
+    """Do something in another thread, and wait for it."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+# --- Keys that are none
+
+
+class Name(NamedTuple):
+    first: str
+
+
+class Kind(StrEnum):
+    A = "a"
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Hostile(str):
+    """Raises whenever it is looked up."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        raise LookupError("hostile")
+
+    def __eq__(self, other: object) -> bool:
+        raise LookupError("hostile")
+
+
+deep: Any = "a"
+for _ in range(50):
+    deep = (deep,)
+
+NOT_KEYS: dict[str, tuple[Any, str]] = {
+    "list": (["a"], "a key is a str or a tuple, not list"),
+    "dict": ({"a": 1}, "a key is a str or a tuple, not dict"),
+    "None": (None, "a key is a str or a tuple, not NoneType"),
+    "int": (1, r"a key is a str or a tuple, not int: 1; write \(1,\)"),
+    "float": (1.5, "a key is a str or a tuple, not float"),
+    "bytes": (b"a", "a key is a str or a tuple, not bytes"),
+    "object": (object(), "a key is a str or a tuple, not object"),
+    "subclass of str": (Text("a"), "not Text"),
+    "enum of str": (Kind.A, "not Kind"),
+    "NamedTuple": (Name("a"), "not Name"),
+    "with a float": (("a", 1.5), "a key may hold str, .* not float: 1.5 in .*convert it"),
+    "with a list": (("a", ["b"]), "a key may hold str, .* not list"),
+    "with a datetime": (("a", datetime(2024, 1, 1)), "a key may hold str, .* not datetime"),
+    "too deep": (deep, "a key nests tuples deeper than 8"),
+}
+
+
+@pytest.mark.parametrize(("key", "text"), NOT_KEYS.values(), ids=NOT_KEYS.keys())
+def test_what_is_no_key_is_refused_by_name(call: Call, cache: Cache, key: Any, text: str) -> None:
+    uses: list[tuple[str, Any]] = [
+        ("get", (key,)), ("get_or_load", (key, never)), ("get_many", ([key],)), ("set", (key, 1)),
+        ("invalidate", ("fine", key)), ("delete", (key,)),
+    ]  # fmt: skip
+    for method, arguments in uses:
+        with pytest.raises(TypeError, match=text):
+            call(cache, method, *arguments)
+    assert cache.members() == [], "it is found before anything is started"
+
+
+def test_a_key_that_raises_when_it_is_looked_up_hurts_its_user_only(call: Call, cache: Cache) -> None:
+    cache.set("a", 1)
+    assert cache.get("a") == 1
+    me = cache.members()
+    for method, arguments in (("get", ()), ("get_or_load", (never,))):
+        with pytest.raises(LookupError, match="hostile"):
+            call(cache, method, Hostile("a"), *arguments)
+    with pytest.raises(TypeError, match="not Hostile"):
+        call(cache, "set", Hostile("a"), 1)
+    assert [member.incarnation for member in cache.members()] == [member.incarnation for member in me]
+
+
+ODD: dict[str, tuple[Any, ...]] = {
+    "surrogate in a key": ("set", "\udcff", 1),
+    "surrogate in a tuple": ("set", ("\udcff",), 1),
+    "long key": ("set", "x" * 10_000, 1),
+    "large int in a key": ("set", (2**100_000,), 1),
+    "tiny ttl": ("set", "k", 1, {"ttl": 1e-9}),
+    "smallest ttl": ("set", "k", 1, {"ttl": 5e-324}),
+    "longest ttl": ("set", "k", 1, {"ttl": 36500 * 86400}),
+    "one tag 500 times": ("get_or_load", "k", dict, {"tags": ["x" * 250] * 500}),
+    "tiny ttl of a load": ("get_or_load", "k", dict, {"ttl": 1e-9}),
+    "tiny wait": ("invalidate", "k", {"wait": 1e-300}),
+    "long wait": ("invalidate", "k", {"wait": 1e300}),
+    "longest int to wait": ("clear", {"wait": 10**300}),
+    "2000 tags": ("invalidate_tag", *("x" * 240 + str(n) for n in range(2000))),
+    "5000 keys": ("get_many", [("k", n) for n in range(5000)]),
+}
+
+
+@pytest.mark.parametrize("arguments", ODD.values(), ids=ODD.keys())
+def test_odd_but_allowed_arguments_do_not_hurt_the_member(call: Call, pair: list[Cache], arguments: Any) -> None:
+    one, other = pair
+    me = one.members()[0].incarnation
+    method, *rest = arguments
+    options = rest.pop() if isinstance(rest[-1], dict) else {}
+    call(one, method, *rest, **options)
+    assert one.set("after", 1, wait="all")
+    assert other.get("after") == 1
+    assert one.members()[0].incarnation == me
+    assert one.namespace("\udcff").set("k", 1)
+    assert other.namespace("\udcff").clear().complete
+    assert one.stats().frames_refused == other.stats().frames_refused == 0
+
+
+# --- Loaders with side effects
+
+
+def test_a_loader_may_close_the_cache(call: Call, cache: Cache) -> None:
+    def load() -> str:
+        elsewhere(cache.close)
+        return "loaded"
+
+    assert call(cache, "get_or_load", "k", load) == "loaded"
+    with pytest.raises(ClosedError):
+        call(cache, "get", "k")
+
+
+def test_a_loader_may_write_and_invalidate_its_own_key(cache: Cache) -> None:
+    def write() -> str:
+        cache.set("k", "written")
+        return "loaded"
+
+    assert cache.get_or_load("k", write) == "loaded"
+    assert cache.get("k") == "written"
+
+    def invalidate() -> str:
+        cache.invalidate("l")
+        return "loaded"
+
+    assert cache.get_or_load("l", invalidate) == "loaded"
+    assert cache.get("l") is None
+
+
+def test_a_loader_may_give_missing_no_more_than_anything_else_that_cannot_be_carried(cache: Cache) -> None:
+    with pytest.raises(TypeError, match="the value of the key 'k' cannot be carried"):
+        cache.get_or_load("k", lambda: MISSING)
+
+
+class Interrupted(BaseException):
+    """What a signal handler raises."""
+
+
+@pytest.mark.parametrize("role", ["waiter", "leader"])
+def test_a_signal_may_interrupt_a_call(cache: Cache, crew: Crew, until: Until, role: str) -> None:
+    """As Ctrl-C does, or the alarm by which a server ends a request that takes too long."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    loading, go_on, main = threading.Event(), threading.Event(), threading.main_thread().ident
+    assert main is not None
+
+    def slow() -> str:
+        loading.set()
+        go_on.wait(30)
+        return "slow"
+
+    def send() -> None:
+        until(lambda: cache.stats().waits == 1)
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        if role == "waiter":
+            crew.start(lambda: cache.get_or_load("k", slow))
+            loading.wait(30)
+            crew.start(send)
+            with pytest.raises(Interrupted):
+                cache.get_or_load("k", never)
+            go_on.set()
+            assert sorted(crew.join(), key=str) == [None, "slow"]
+        else:
+            crew.start(lambda: loading.wait(30) and cache.get_or_load("k", lambda: "next"))
+            crew.start(send)
+            with pytest.raises(Interrupted):
+                cache.get_or_load("k", slow)
+            assert sorted(crew.join(), key=str) == [None, "next"]
+    finally:
+        go_on.set()
+        signal.signal(signal.SIGUSR1, before)
+
+
+# --- When its member dies under it
+
+
+def test_a_cache_whose_member_fails_joins_anew(
+    call: Call, cache: Cache, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    call(cache, "set", "k", 1)
+    assert call(cache, "get", "k") == 1
+    first = cache.members()[0].incarnation
+    fail(cache, until)
+    assert "has failed, and leaves the group" in caplog.text
+    assert call(cache, "get_or_load", "k", lambda: 2) == 2
+    assert cache.members()[0].incarnation != first
+
+
+def fail(cache: Cache, until: Until) -> None:
+    """Kill the bus thread of a cache, as a bug would."""
+    bus = cache._bus
+    assert bus is not None
+    bus.tell(lambda peer, now: 1 / 0)  # type: ignore[arg-type, return-value]
+    until(lambda: not bus.alive)
+
+
+def test_an_entry_of_the_old_member_is_not_let_through_by_the_new_one(cache: Cache, until: Until) -> None:
+    """1. A reader finds an entry; 2. the member dies, and another one is joined; 3. the reader looks at the gate.
+
+    The gate of the new member is open, but that member never had the entry, and could not invalidate it.
+    """
+    cache.set("k", "old")
+    assert cache.get("k") == "old"
+
+    class Interrupted(dict[Any, Entry]):
+        def get(self, key: Any, default: Any = None) -> Any:
+            entry = super().get(key, default)
+            fail(cache, until)
+            cache.start()
+            assert cache.stats().current
+            return entry
+
+    cache._hits = Interrupted(cache._hits)
+    assert cache._hit("k") is MISSING
+
+
+@pytest.mark.parametrize("how", ["get", "get_or_load", "loader"])
+def test_what_the_old_member_answered_is_not_shown_to_readers_of_the_new_one(
+    cache: Cache, until: Until, how: str
+) -> None:
+    """Nobody could invalidate it there: the new member's store has not got it."""
+    if how != "loader":
+        cache.set("k", "old")
+    flow = {
+        "get": lambda: cache._peek("k"),
+        "get_or_load": lambda: cache._load("k", never, 60, ()),
+        "loader": lambda: cache._load("k", lambda: "old", 60, ()),
+    }[how]()
+    step = next(flow)
+    answer = step.ask().result(30)
+    if how == "loader":
+        flow.send(answer)
+        answer = "old"
+    fail(cache, until)
+    cache.start()
+    with pytest.raises(StopIteration) as end:
+        flow.send(answer)
+    assert end.value.value == "old"
+    assert cache._hits == {}
+
+
+# --- Where it cannot join
+
+
+PLACES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a file": (lambda place: place.write_text("mine"), "is something else, not a directory"),
+    "a directory that others may enter": (lambda place: place.mkdir(mode=0o755), "has mode 0755, which lets other"),
+    "a link": (lambda place: place.symlink_to("/tmp"), "is a symbolic link, not a directory"),
+    "a directory in a file": (lambda place: place.parent.rmdir() or place.parent.write_text(""), "cannot be used"),
+    "a directory in a directory that is not there": (lambda place: place.parent.rmdir(), "cannot be used"),
+}
+
+
+@pytest.mark.parametrize(("prepare", "text"), PLACES.values(), ids=PLACES.keys())
+def test_a_runtime_directory_that_cannot_be_used_is_an_error_at_the_first_use(
+    call: Call, new_cache: NewCache, run_dir: str, prepare: Callable[[Path], object], text: str
+) -> None:
+    place = Path(run_dir, "sub", "place")
+    place.parent.mkdir(mode=0o700)
+    prepare(place)
+    cache = new_cache(directory=str(place))
+    uses: list[tuple[str, Any]] = [
+        ("get", ("k",)), ("get_or_load", ("k", never)), ("set", ("k", 1)), ("invalidate", ("k",)), ("clear", ()),
+    ]  # fmt: skip
+    for method, arguments in uses:
+        with pytest.raises(ConfigError, match=f"the runtime directory .* {text}.*set COLOCACHE_DIR to another path"):
+            call(cache, method, *arguments)
+    with pytest.raises(ConfigError):
+        cache.start()
+    assert cache.members() == []
+    cache.close()
+
+
+def test_a_runtime_directory_where_one_may_not_write_is_an_error(
+    call: Call, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, *_: object) -> None:  # as any user but root is refused
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(ConfigError, match=r"cannot be used: Permission denied.*set COLOCACHE_DIR"):
+        call(cache, "get", "k")
+
+
+def test_a_runtime_directory_is_given_by_an_absolute_path(new_cache: NewCache) -> None:
+    with pytest.raises(ConfigError, match="give an absolute path"):
+        new_cache(directory="here")
+
+
+def test_files_of_others_in_the_runtime_directory_do_not_matter(cache: Cache, run_dir: str, until: Until) -> None:
+    Path(run_dir, "test").mkdir(mode=0o700)
+    for name in ("0.link", "1-2.stream", "0-" + "ab" * 16 + ".stream", "nothing", "7.seat"):
+        Path(run_dir, "test", name).write_bytes(b"junk")
+        Path(run_dir, "test", name).chmod(0o600)
+    # What looks like the journal of a dead member, and cannot be read, has everything dropped, once.
+    until(lambda: cache.set("k", 1) and cache.get("k") == 1)
+    assert len(cache.members()) == 1
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A disk without space for a new file, until undone."""
+
+    def refuse(path: str) -> int:
+        raise OSError(28, "No space left on device", path)
+
+    monkeypatch.setattr(colocache.discovery, "open_new", refuse)
+    return monkeypatch
+
+
+def test_on_a_full_disk_everything_falls_through_to_the_source_and_is_counted(
+    call: Call, cache: Cache, full: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    load, calls = counted("v")
+    assert [call(cache, "get_or_load", "k", load) for _ in range(3)] == ["v"] * 3
+    assert len(calls) == 3
+    assert call(cache, "get", "k", GONE) is GONE
+    assert call(cache, "get_many", ["k"]) == {}
+    assert call(cache, "set", "k", 1) is False
+    assert call(cache, "set_many", {"k": 1}) is False
+    assert call(cache, "invalidate", "k").complete is False
+    assert call(cache, "invalidate", "k", wait=False).complete is False
+    with pytest.raises(InvalidationIncomplete):
+        call(cache, "clear", strict=True)
+    stats = cache.stats()
+    assert (stats.loads, stats.fallbacks, stats.misses, stats.incomplete) == (3, 3, 2, 5)
+    with pytest.raises(OSError, match="No space left"):
+        cache.start()
+    joins = [record for record in caplog.records if "cannot join" in record.message]
+    assert len(joins) == 1, "one is enough, however often it is tried"
+    assert "No space left on device" in joins[0].message
+
+
+def test_when_space_returns_it_joins_again(
+    cache: Cache, full: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert cache.get_or_load("k", lambda: 1) == 1
+    full.undo()
+    monkeypatch.setenv("COLOCACHE_DIR", cache.config.directory or "")
+    assert cache.get_or_load("k", lambda: 2) == 2, "it does not try again at once"
+    monkeypatch.setattr(colocache.cache, "monotonic", lambda: time.monotonic() + colocache.cache.RETRY)
+    assert cache.get_or_load("k", lambda: 3) == 3
+    monkeypatch.undo()
+    assert len(cache.members()) == 1
+    assert cache.get_or_load("k", never) == 3
+
+
+def test_a_start_does_not_wait_for_the_next_try(cache: Cache, full: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        cache.start()
+    full.undo()
+    cache.start()
+    assert len(cache.members()) == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError(), OSError(24, "Too many")])
+def test_whatever_keeps_it_from_joining_does_not_break_the_application(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail_to_join(_config: object) -> None:
+        raise error
+
+    monkeypatch.setattr(colocache.bus, "Bus", fail_to_join)
+    assert cache.get_or_load("k", lambda: "v") == "v"
+    assert cache.stats().fallbacks == 1
+    with pytest.raises(type(error)):
+        cache.start()
+
+
+def test_a_journal_that_finds_no_room_is_done_without(
+    call: Call, cache: Cache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_descriptor: int, _size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("colocache.journal._allocate", refuse)
+    assert call(cache, "set", "k", 1)
+    assert call(cache, "get", "k") == 1
+    assert "no room for the" in caplog.text
+
+
+# --- Off
+
+
+def test_a_cache_that_is_off_loads_every_time(
+    call: Call, new_cache: NewCache, monkeypatch: pytest.MonkeyPatch, run_dir: str
+) -> None:
+    monkeypatch.setenv("COLOCACHE_DISABLED", "true")
+    cache = new_cache()
+    load, calls = counted("v")
+    assert [call(cache, "get_or_load", "k", load) for _ in range(3)] == ["v"] * 3
+    assert len(calls) == 3
+    assert call(cache, "get", "k") is None
+    assert call(cache, "set", "k", 1) is False
+    assert call(cache, "get_many", ["k"]) == {}
+    assert call(cache, "invalidate", "k", strict=True).complete
+    assert (cache.stats().loads, cache.stats().fallbacks, cache.stats().misses) == (3, 0, 2)
+    assert os.listdir(run_dir) == []
+    assert threading.active_count() == 1
+    cache.close()
+    with pytest.raises(ClosedError):
+        cache.get("k")
+
+
+# --- Processes
+
+
+def python(script: str, run_dir: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own, which may import colocache."""
+    root = str(Path(colocache.cache.__file__).parents[1])
+    environment = {**os.environ, "COLOCACHE_DIR": run_dir, "PYTHONPATH": root}
+    return subprocess.run(
+        [sys.executable, *options, "-c", script], env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def left_in(run_dir: str) -> list[str]:
+    """The files of members in a group's directory; seats stay for ever."""
+    return [name for name in os.listdir(f"{run_dir}/test") if not name.endswith(".seat")]
+
+
+EXITS = {
+    "at the end": "",
+    "by sys.exit": "sys.exit(0)",
+    "in a thread's presence": "threading.Thread(target=threading.Event().wait, daemon=True).start()",
+    "after the cache was dropped": "del cache",
+    "while an event is unacknowledged": "cache.invalidate('k', wait=False)",
+    "after a close": "cache.close()",
+    "with two caches": "again = colocache.Cache('test'); again.set('k', 1)",
+}
+
+
+@pytest.mark.parametrize("end", EXITS.values(), ids=EXITS.keys())
+def test_an_interpreter_that_exits_without_a_close_leaves_nothing_behind(run_dir: str, end: str) -> None:
+    script = f"""
+import sys, threading, colocache
+cache = colocache.Cache("test")
+assert cache.set("k", 1) and cache.get("k") == 1
+{end}
+"""
+    done = python(script, run_dir, "-W", "error")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert left_in(run_dir) == []
+
+
+def test_what_still_asks_while_the_interpreter_exits_loads_for_itself(run_dir: str) -> None:
+    """Exit handlers run last in, first out: one that was there before the cache joined runs after it has left."""
+    script = """
+import atexit, colocache
+cache = colocache.Cache("test")
+atexit.register(lambda: print(cache.get_or_load("k", lambda: "late"), cache.get("k"), cache.invalidate("k").complete))
+assert cache.get_or_load("k", lambda: "early") == "early"
+"""
+    done = python(script, run_dir, "-W", "error")
+    assert (done.returncode, done.stdout) == (0, "late None False\n"), done.stderr
+    assert left_in(run_dir) == []
+
+
+FORK = """
+import os, sys, colocache
+cache = colocache.Cache("test")
+users = cache.namespace("users")
+assert users.get_or_load("k", lambda: "parent's") == "parent's"
+ready, tell = os.pipe()
+child = os.fork()
+if not child:
+    assert users._hits == {} and cache.members() == []
+    assert cache.stats().loads == 0
+    assert users.get_or_load("k", lambda: "child's") in ("parent's", "child's")
+    me, parent = cache.members()
+    assert me.pid == os.getpid() and me.seat.endswith("/1"), me
+    assert parent.pid == os.getppid() and parent.seat.endswith("/0"), parent
+    os.write(tell, b"!")
+    # the parent's invalidation has to be acknowledged by this process
+    while users.get("k") is not None: pass
+    END
+os.read(ready, 1)
+me, other = cache.members()
+assert me.pid == os.getpid() and other.pid == child
+receipt = users.invalidate("k", strict=True)
+assert receipt.acknowledged == (other.seat,) and not receipt.waited_out, receipt
+assert os.waitpid(child, 0)[1] == 0
+assert users.get_or_load("k", lambda: "new") == "new" and users.get("k") == "new"
+while cache.stats().members != 1: pass
+"""
+
+
+@pytest.mark.parametrize("end", ["os._exit(0)", "sys.exit(0)", "cache.close(); sys.exit(0)"])
+def test_a_forked_child_gets_a_seat_of_its_own_and_its_parent_goes_on(run_dir: str, end: str) -> None:
+    done = python(FORK.replace("END", end), run_dir)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert [name for name in left_in(run_dir) if not name.startswith("1-")] == []
+
+
+def test_a_child_forked_while_the_parent_joins_is_free(run_dir: str) -> None:
+    """The lock that the joining thread holds is not the child's: there, nobody would ever release it."""
+    script = """
+import os, sys, threading, colocache, colocache.bus
+joining, go_on, Bus = threading.Event(), threading.Event(), colocache.bus.Bus
+def slow(config):
+    joining.set()
+    go_on.wait()
+    return Bus(config)
+colocache.bus.Bus = slow
+cache = colocache.Cache("test")
+thread = threading.Thread(target=cache.start)
+thread.start()
+joining.wait()
+child = os.fork()
+if not child:
+    colocache.bus.Bus = Bus
+    assert cache.get_or_load("k", lambda: 1) == 1 and len(cache.members()) == 1
+    cache.close()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+go_on.set()
+thread.join()
+assert cache.get_or_load("k", lambda: 2) == 2
+"""
+    done = python(script, run_dir)
+    assert done.returncode == 0, done.stderr
+    assert left_in(run_dir) == []
+
+
+class Inherited:
+    """A bus of the parent process, in a child that was forked past Python's hooks, as uWSGI does."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.forgotten = 0
+        cache._bus, cache._pid = self, 0  # type: ignore[assignment]
+
+    @property
+    def alive(self) -> bool:
+        return True
+
+    def forget_after_fork(self) -> None:
+        self.forgotten += 1
+
+
+def test_a_fork_that_went_past_pythons_hooks_is_noticed(cache: Cache) -> None:
+    inherited = Inherited(cache)
+    assert cache.stats() == Stats()
+    assert cache.members() == []
+    assert cache.set("k", 1)
+    assert (inherited.forgotten, len(cache.members())) == (1, 1)
+
+
+def test_of_several_threads_that_notice_a_fork_one_forgets(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, crew: Crew
+) -> None:
+    """1. Two threads notice; 2. one forgets, and joins; 3. the other forgets what the first has joined."""
+    inherited, forget = Inherited(cache), Cache._forget
+    noticed, forgot, door = threading.Semaphore(0), [], threading.Lock()
+
+    class Door:
+        def __enter__(self) -> None:
+            noticed.release()
+            door.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            door.release()
+
+    def forget_when_both_have_noticed(self: Cache) -> None:
+        if not forgot:
+            crew.start(cache._member)
+            assert all(noticed.acquire(timeout=30) for _ in range(2))
+        forgot.append(True)
+        forget(self)
+
+    monkeypatch.setattr(colocache.cache, "_inheriting", Door())
+    monkeypatch.setattr(Cache, "_forget", forget_when_both_have_noticed)
+    assert [cache._member()] == crew.join()
+    assert (len(forgot), inherited.forgotten) == (1, 1)
+
+
+def test_no_thread_takes_the_parents_member_for_its_own_while_another_one_forgets_it(cache: Cache) -> None:
+    """1. A thread finds the parent's bus; 2. another one forgets it, and notes the new pid; 3. the first compares."""
+
+    class Interrupted(Inherited):
+        @property
+        def alive(self) -> bool:
+            elsewhere(cache._member)
+            return True
+
+    inherited = Interrupted(cache)
+    assert cache._member() is not inherited
+
+
+def test_closing_in_a_child_does_not_touch_the_parents_member(cache: Cache) -> None:
+    Inherited(cache)  # its close() would be missed
+    cache.close()
+
+
+def test_two_applications_with_different_codecs_do_not_disturb_each_other(
+    call: Call, new_cache: NewCache, until: Until, key_of: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = new_cache()
+    other = new_cache(codec=colocache.PickleCodec(key=bytes(32)))
+    for cache in (one, other):
+        cache.start()
+    until(lambda: all(cache.stats().current and cache.stats().members == 2 for cache in (one, other)))
+    with caplog.at_level(logging.WARNING, "colocache"):
+        for key in (key_of(one), key_of(other)):
+            load, calls = counted("other's")
+            assert call(one, "get_or_load", key, lambda: "one's") == "one's"
+            assert [call(other, "get_or_load", key, load) for _ in range(2)] == ["other's"] * 2
+            assert len(calls) == 2
+            assert call(one, "get_or_load", key, never) == "one's"
+            assert call(other, "get", key, GONE) is GONE
+            assert call(other, "get_many", [key]) == {}
+    warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert "written with another codec than 'pickle-1'" in warnings[0]
+    assert "need the same codec" in warnings[0]
+    stats = other.stats()
+    assert (stats.loads, stats.fallbacks, stats.misses) == (4, 4, 4)
+
+
+# --- Garbage
+
+
+def sockets_of(run_dir: str, kind: str) -> list[str]:
+    """The paths of the sockets of one kind: "link" or "bus"."""
+    return [str(path) for path in sorted(Path(run_dir, "test").glob(f"*.{kind}"))]
+
+
+def still_works(pair: list[Cache]) -> None:
+    """Fail unless two members do all that they should."""
+    for one, other in (pair, pair[::-1]):
+        assert one.set("works", "old", wait="all")
+        assert other.get("works") == "old"
+        receipt = one.invalidate("works", strict=True)
+        assert len(receipt.acknowledged) == 1
+        assert other.get_or_load("works", lambda: "new") == one.get_or_load("works", lambda: "new") == "new"
+        assert one.invalidate("works").complete
+
+
+def garbage(seed: int) -> list[bytes]:
+    """Frames that are none: noise, what is cut, what is changed, and what comes by the wrong way."""
+    noise = random.Random(seed)
+    proper = [
+        encode(Get(noise.randbytes(16), noise.randbytes(16), 1, b"\0sk", 1.0, b"")),
+        encode(Pong(noise.randbytes(16), noise.randbytes(16), 1, bytes(8), 1, ())),
+        encode(Replayed(noise.randbytes(16), noise.randbytes(16), bytes(16), (b"x" * 50,))),
+    ]
+    frames = [b"", b"\0", b"\1", b"\1\x90", b"\1\xdd\xff\xff\xff\xff", b"x" * 100_000, bytes(1000)]
+    frames += [noise.randbytes(noise.randrange(1, 300)) for _ in range(50)]
+    frames += [b"\1" + noise.randbytes(noise.randrange(1, 300)) for _ in range(50)]
+    for frame in proper:
+        frames += [frame[: noise.randrange(1, len(frame) - 1)] for _ in range(10)]
+        frames += [frame + b"\0", b"\2" + frame[1:]]
+    return frames
+
+
+def test_garbage_for_the_links_is_counted_and_does_no_harm(pair: list[Cache], run_dir: str, until: Until) -> None:
+    seed = time.time_ns()
+    print(f"seed {seed}")
+    frames = garbage(seed)
+    with zmq.Context() as context:
+        for cache, path in zip(pair, sockets_of(run_dir, "link"), strict=True):
+            with context.socket(zmq.DEALER) as stranger:
+                stranger.connect(f"ipc://{path}")
+                for frame in frames:
+                    stranger.send(frame)
+                stranger.send_multipart([b"several", b"parts", b""])
+                until(lambda cache=cache: cache.stats().frames_refused > len(frames))
+    still_works(pair)
+
+
+def test_frames_that_are_too_long_are_refused_by_the_connection(pair: list[Cache], run_dir: str) -> None:
+    with zmq.Context() as context:
+        for path in sockets_of(run_dir, "link"):
+            with context.socket(zmq.DEALER) as stranger, context.socket(zmq.PAIR) as monitor:
+                stranger.monitor(f"inproc://{path}", zmq.EVENT_DISCONNECTED)
+                monitor.connect(f"inproc://{path}")
+                stranger.connect(f"ipc://{path}")
+                stranger.send(bytes(50_000_000))
+                assert monitor.poll(30_000)
+                stranger.disable_monitor()
+    still_works(pair)
+
+
+def test_proper_frames_of_strangers_are_ignored(pair: list[Cache], run_dir: str, until: Until) -> None:
+    one = pair[0]
+    me = bytes.fromhex(one.members()[0].incarnation)
+    stranger_id = b"stranger" * 2
+    with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        stranger.connect(f"ipc://{sockets_of(run_dir, 'link')[0]}")
+        stranger.send(encode(Get(stranger_id, me, 1, b"\0sk", 1.0, b"")))
+        stranger.send(encode(Get(stranger_id, stranger_id, 1, b"\0sk", 1.0, b"")))
+        until(lambda: one.stats().frames_ignored == 2)
+        stranger.send(encode(Event(stranger_id, 1, (b"*",))))
+        until(lambda: one.stats().frames_refused + one.stats().frames_ignored == 3)
+    still_works(pair)
+
+
+def test_garbage_of_a_member_is_counted_and_does_no_harm(pair: list[Cache], until: Until) -> None:
+    """As it would come of one with another version, or with broken memory: on its bus, and on its link."""
+    seed = time.time_ns()
+    print(f"seed {seed}")
+    one, other = pair
+    frames = [frame for frame in garbage(seed) if len(frame) <= MAX_BUS]  # a longer one would cost the connection
+    bus = one._bus
+    assert bus is not None
+
+    def publish(_peer: object, _now: float) -> None:
+        for frame in frames:
+            bus._bus.send(frame)
+            for link in bus._links.values():
+                link.socket.send(frame)
+
+    bus.tell(publish)
+    until(lambda: other.stats().frames_refused == 2 * len(frames))
+    still_works(pair)
+
+
+def test_bytes_that_are_no_zeromq_do_no_harm(pair: list[Cache], run_dir: str) -> None:
+    noise = random.Random(1)
+    for path in sockets_of(run_dir, "link") + sockets_of(run_dir, "bus"):
+        for junk in (b"GET / HTTP/1.0\r\n\r\n", noise.randbytes(1000), b"\xff" + bytes(8) + b"\x7f", b""):
+            with socket.socket(socket.AF_UNIX) as stranger:
+                stranger.connect(path)
+                stranger.sendall(junk)
+    with zmq.Context() as context:
+        for path in sockets_of(run_dir, "bus"):
+            with context.socket(zmq.XSUB) as subscriber:
+                subscriber.connect(f"ipc://{path}")
+                for junk in (b"\1", b"junk", noise.randbytes(1000)):
+                    subscriber.send(junk)
+    still_works(pair)

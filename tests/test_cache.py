@@ -1,0 +1,879 @@
+"""What a user holds: every method of a cache, in both of its forms, alone and with a peer."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import colocache.cache
+from colocache import (
+    MISSING,
+    Cache,
+    ClosedError,
+    ConfigError,
+    InvalidationIncomplete,
+    MemberInfo,
+    Receipt,
+    Stats,
+)
+from colocache.core.peer import Gate
+from colocache.core.store import Entry
+
+if TYPE_CHECKING:
+    from conftest import Call, Crew, NewCache, Until
+
+GONE = object()
+
+
+def never() -> Any:
+    """A loader for values that must be there."""
+    raise AssertionError("loaded")
+
+
+def counted(value: Any) -> tuple[Callable[[], Any], list[Any]]:
+    """A loader of a value, and the list to which it adds at each call."""
+    calls: list[Any] = []
+
+    def loader() -> Any:
+        calls.append(value)
+        return value
+
+    return loader, calls
+
+
+def elsewhere(work: Callable[[], object]) -> None:
+    """Do something in another thread, and wait for it: on that of an event loop it could not wait."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+# --- Reading and writing
+
+
+def test_what_nobody_has_is_the_default(call: Call, cache: Cache) -> None:
+    assert call(cache, "get", "k") is None
+    assert call(cache, "get", "k", GONE) is GONE
+    assert call(cache, "get", "k", default=MISSING) is MISSING
+    assert cache.stats().misses == 3
+
+
+def test_what_was_set_is_there(call: Call, cache: Cache) -> None:
+    assert call(cache, "set", "k", [1, 2]) is True
+    assert call(cache, "get", "k") == [1, 2]
+    assert call(cache, "set", "k", "new") is True
+    assert call(cache, "get", "k") == "new"
+
+
+def test_a_hit_is_the_same_object_each_time(call: Call, cache: Cache) -> None:
+    call(cache, "set", "k", [1])
+    assert call(cache, "get", "k") is call(cache, "get", "k") is call(cache, "get_or_load", "k", never)
+    assert cache.stats().shard_hits >= 2
+
+
+def test_none_is_a_value(call: Call, cache: Cache) -> None:
+    load, calls = counted(None)
+    assert call(cache, "get_or_load", "k", load) is None
+    assert call(cache, "get_or_load", "k", never) is None
+    assert call(cache, "get", "k", GONE) is None
+    assert call(cache, "get_many", ["k"]) == {"k": None}
+    assert calls == [None]
+
+
+def test_missing_is_one_that_shows_its_name() -> None:
+    assert repr(MISSING) == "MISSING"
+
+
+def test_a_miss_is_loaded_once_and_kept(call: Call, cache: Cache) -> None:
+    load, calls = counted({"a": 1})
+    assert [call(cache, "get_or_load", "k", load) for _ in range(3)] == [{"a": 1}] * 3
+    assert call(cache, "get", "k") == {"a": 1}
+    assert (calls, cache.stats().loads, cache.stats().fills) == ([{"a": 1}], 1, 1)
+
+
+def test_a_coroutine_function_loads_for_the_async_twin(cache: Cache) -> None:
+    async def load() -> str:
+        await asyncio.sleep(0)
+        return "loaded"
+
+    assert asyncio.run(cache.aget_or_load("k", load)) == "loaded"
+    assert cache.get("k") == "loaded"
+    with pytest.raises(TypeError, match="load with the a-twin"):
+        cache.get_or_load("other", load)
+
+
+@pytest.mark.parametrize(
+    "key", ["text", "", "ä\ud800", "x" * 10_000, (), ("a", 1, True, None, b"b"), (("nested", (1,)),), (10**5000,)]
+)
+def test_keys_of_every_kind(call: Call, cache: Cache, key: Any) -> None:
+    assert call(cache, "set", key, 1)
+    assert call(cache, "get", key) == 1
+    assert call(cache, "delete", key).complete
+    assert call(cache, "get", key) is None
+
+
+def test_keys_that_are_equal_are_one(cache: Cache) -> None:
+    cache.set(("a", 1), "one")
+    assert cache.get(("a", True)) == "one"
+    assert cache.get_many([("a", True), ("a", 1)]) == {("a", 1): "one"}
+
+
+def test_many_are_read_and_written_at_once(call: Call, cache: Cache) -> None:
+    assert call(cache, "set_many", {"a": 1, ("b", 2): None, "c": "three"})
+    assert call(cache, "get_many", ["a", ("b", 2), "c", "d"]) == {"a": 1, ("b", 2): None, "c": "three"}
+    assert call(cache, "get_many", iter(["a"])) == {"a": 1}
+    assert call(cache, "get_many", []) == {}
+    assert call(cache, "set_many", {}) is True
+    assert cache.stats().misses == 1
+
+
+# --- Time to live
+
+
+class Clock:
+    """A clock that the readers of this process go by. The bus thread has its own, which may only be slower."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return self._real() + self.ahead
+
+    _real = staticmethod(colocache.cache.monotonic)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch, cache: Cache) -> Clock:
+    cache.start()
+    clock = Clock()
+    monkeypatch.setattr(colocache.cache, "monotonic", clock)
+    cache._gate = Gate()
+    cache._gate.current_until = float("inf")  # the bus thread's would be closed to a clock that is ahead
+    return clock
+
+
+def left(space: Any, key: Any) -> float:
+    """In how many seconds the entry of a key ends, by what its readers look at."""
+    space.get(key)  # so that the entry can be found by its key
+    entry: Entry = space._hits[key]
+    return entry.expires - colocache.cache.monotonic()
+
+
+FORMS = [(60, 60.0), (60.5, 60.5), (timedelta(minutes=2), 120.0), ("90s", 90.0), ("1h30m", 5400.0), ("65000ms", 65.0)]
+
+
+@pytest.mark.parametrize(("ttl", "seconds"), FORMS)
+@pytest.mark.parametrize("method", ["set", "get_or_load"])
+def test_forms_of_a_ttl(call: Call, cache: Cache, method: str, ttl: Any, seconds: float) -> None:
+    call(cache, method, "k", 1 if method == "set" else lambda: 1, ttl=ttl)
+    assert seconds - 30 < left(cache, "k") <= seconds
+
+
+def test_the_default_ttl_is_that_of_the_space(new_cache: NewCache) -> None:
+    cache = new_cache(ttl="10m")
+    cache.set("k", 1)
+    assert 500 < left(cache, "k") <= 600
+    users = cache.namespace("users", ttl="1h")
+    users.set("k", 1)
+    assert 3500 < left(users, "k") <= 3600
+    users.namespace("old").set("k", 1)
+    assert 3500 < left(users.namespace("old"), "k") <= 3600
+
+
+@pytest.mark.parametrize("ttl", [None, float("inf"), "never"])
+def test_for_ever(call: Call, cache: Cache, ttl: Any) -> None:
+    call(cache, "set", "k", 1, ttl=ttl)
+    assert left(cache, "k") == float("inf")
+    call(cache, "get_or_load", "l", lambda: 1, ttl=ttl)
+    assert left(cache, "l") == float("inf")
+
+
+@pytest.mark.parametrize("ttl", [0, 0.0, "0", timedelta(0)])
+def test_a_ttl_of_zero_stores_nothing(call: Call, cache: Cache, ttl: Any) -> None:
+    load, calls = counted("v")
+    assert call(cache, "get_or_load", "k", load, ttl=ttl) == "v"
+    assert call(cache, "get_or_load", "k", load, ttl=ttl) == "v"
+    assert (len(calls), cache.stats().loads, cache.stats().fallbacks) == (2, 2, 0)
+    assert call(cache, "set", "k", 1, ttl=ttl) is False
+    assert call(cache, "get", "k") is None
+
+
+def test_a_set_with_a_ttl_of_zero_takes_the_old_value_away(call: Call, pair: list[Cache]) -> None:
+    one, other = pair
+    one.set("k", "old")
+    assert other.get("k") == "old"
+    assert call(one, "set", "k", "new", ttl=0, wait="all") is False
+    assert (one.get("k"), other.get("k")) == (None, None)
+
+
+@pytest.mark.parametrize("ttl", [-1, float("nan"), float("-inf"), "", "soon", "30m1h", timedelta(-1), 10**400])
+@pytest.mark.parametrize("method", ["set", "get_or_load", "namespace", "cached"])
+def test_a_ttl_that_says_nothing_is_refused(cache: Cache, method: str, ttl: Any) -> None:
+    arguments = {"set": ("k", 1), "get_or_load": ("k", never), "namespace": ("n",), "cached": ()}[method]
+    with pytest.raises(ConfigError, match="ttl="):
+        getattr(cache, method)(*arguments, ttl=ttl)
+    assert cache.set("k", 1), "the member has to be alive"
+
+
+@pytest.mark.parametrize("ttl", [True, [], b"1"])
+def test_a_ttl_of_a_wrong_type_is_refused(cache: Cache, ttl: Any) -> None:
+    with pytest.raises(TypeError, match="ttl="):
+        cache.set("k", 1, ttl=ttl)
+
+
+def test_what_has_expired_is_not_served(call: Call, cache: Cache, clock: Clock) -> None:
+    call(cache, "set", "k", 1, ttl=60)
+    assert call(cache, "get", "k") == 1
+    assert cache._hit("k") == 1
+    clock.ahead = 59.0
+    assert cache._hit("k") == 1
+    clock.ahead = 61.0
+    assert cache._hit("k") is MISSING
+
+
+def test_what_has_expired_is_loaded_again_and_leaves_the_memory(
+    call: Call, pair: list[Cache], key_of: Callable[..., str], until: Until
+) -> None:
+    one, other = pair
+    key = key_of(one)
+    for cache in (one, other):
+        assert call(cache, "get_or_load", key, lambda: "first", ttl="50ms") == "first"
+    until(lambda: call(other, "get", key) is None and call(one, "get", key) is None)
+    until(lambda: one.stats().entries == other.stats().entries == 0)
+    load, calls = counted("second")
+    assert call(other, "get_or_load", key, load) == "second"
+    assert calls == ["second"]
+
+
+# --- Invalidation
+
+
+@pytest.mark.parametrize("method", ["invalidate", "delete"])
+def test_invalidating_takes_a_value_away_everywhere(call: Call, pair: list[Cache], method: str) -> None:
+    one, other = pair
+    for cache in pair:
+        assert cache.get_or_load("k", lambda: "old") == "old"
+    receipt = call(one, method, "k")
+    assert isinstance(receipt, Receipt)
+    assert receipt.complete
+    assert receipt.acknowledged == (other.members()[0].seat,)
+    assert receipt.waited_out == ()
+    assert 0 <= receipt.seconds < one.config.lease
+    assert call(one, "get", "k") is call(other, "get", "k") is None
+    assert one.stats().invalidations == 1
+
+
+def test_several_keys_go_at_once(call: Call, cache: Cache) -> None:
+    cache.set_many({"a": 1, "b": 2, "c": 3})
+    assert call(cache, "invalidate", "a", "b").complete
+    assert cache.get_many("abc") == {"c": 3}
+    assert call(cache, "invalidate") == Receipt((), (), True, 0.0)
+
+
+def test_thousands_of_keys_go_at_once(call: Call, pair: list[Cache]) -> None:
+    one, other = pair
+    numbers = [("number", n) for n in range(3000)]
+    assert call(one, "set_many", dict.fromkeys(numbers, 1))
+    assert len(other.get_many(numbers)) == 3000
+    assert call(other, "invalidate", *numbers).complete
+    assert call(one, "get_many", numbers) == call(other, "get_many", numbers) == {}
+
+
+def test_tags(call: Call, pair: list[Cache]) -> None:
+    one, other = pair
+    call(one, "set", "a", 1, tags=("red", "big"))
+    call(one, "get_or_load", "b", lambda: 2, tags=["blue"])
+    call(one.namespace("n"), "set", "c", 3, tags=(tag for tag in ("red", "red")))
+    call(one, "set_many", {"d": 4}, tags={"green"})
+    assert other.get_many("abd") == {"a": 1, "b": 2, "d": 4}
+    assert call(other, "invalidate_tag", "red").complete
+    assert one.get_many("abd") == other.get_many("abd") == {"b": 2, "d": 4}
+    assert one.namespace("n").get("c") is None, "tags go through all namespaces"
+    assert call(one, "invalidate_tag", "blue", "green").complete
+    assert other.get_many("abd") == {}
+
+
+def test_a_value_loaded_under_a_tag_that_was_hit_meanwhile_is_not_kept(call: Call, pair: list[Cache]) -> None:
+    one, other = pair
+
+    def load() -> str:
+        elsewhere(lambda: other.invalidate_tag("red"))
+        return "old"
+
+    assert call(one, "get_or_load", "k", load, tags=("red",)) == "old"
+    assert call(one, "get", "k") is call(other, "get", "k") is None
+
+
+def test_a_value_loaded_while_its_key_is_invalidated_is_not_kept(call: Call, pair: list[Cache]) -> None:
+    one, other = pair
+
+    def load() -> str:
+        elsewhere(lambda: other.invalidate("k"))
+        return "old"
+
+    assert call(one, "get_or_load", "k", load) == "old"
+    assert call(one, "get", "k") is call(other, "get", "k") is None
+
+
+BAD_TAGS = [
+    ("red", TypeError, r"write tags=\('red',\)"),
+    ((1,), TypeError, "a tag is a str, not int"),
+    (("",), ValueError, "1 to 250 are allowed"),
+    (("ä" * 126,), ValueError, "takes 252 bytes"),
+    (("\ud800",), ValueError, "UTF-8 cannot carry"),
+    (tuple(map(str, range(65))), ValueError, "at most 64 tags, not 65"),
+]
+
+
+@pytest.mark.parametrize(("tags", "error", "text"), BAD_TAGS)
+@pytest.mark.parametrize("method", ["set", "get_or_load"])
+def test_tags_that_cannot_travel_are_refused(
+    cache: Cache, method: str, tags: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        getattr(cache, method)("k", never, tags=tags)
+
+
+@pytest.mark.parametrize(("tags", "error", "text"), BAD_TAGS[1:5])
+def test_a_tag_that_cannot_travel_cannot_be_invalidated(
+    call: Call, cache: Cache, tags: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        call(cache, "invalidate_tag", *tags)
+
+
+def test_as_many_tags_as_allowed_travel_with_the_largest_value(
+    pair: list[Cache], key_of: Callable[..., str]
+) -> None:
+    """A frame that is too long for its receiver costs the connection, so this has to fit in one."""
+    one, other = pair
+    tags = tuple(f"{n:->250}" for n in range(64))
+    key = key_of(other)
+    value = b"x" * (colocache.cache.MAX_VALUE - 16)
+    assert one.get_or_load(key, lambda: value, tags=tags) == value
+    assert other.get_or_load(key, never) == value
+    assert one.set(key, value, tags=tags)
+    assert one.get(key) == value
+    assert other.stats().frames_refused == one.stats().frames_refused == 0
+    assert one.invalidate_tag(tags[-1]).complete
+    assert other.get(key) is None
+
+
+@pytest.mark.parametrize("wait", [True, 5, 5.0, float("inf")])
+def test_an_invalidation_waits_for_everybody(call: Call, pair: list[Cache], wait: Any) -> None:
+    receipt = call(pair[0], "invalidate", "k", wait=wait, strict=True)
+    assert receipt.complete
+    assert len(receipt.acknowledged) == 1
+
+
+@pytest.mark.parametrize("wait", [False, 0, 0.0])
+def test_an_invalidation_that_does_not_wait_is_followed_all_the_same(
+    call: Call, pair: list[Cache], until: Until, wait: Any
+) -> None:
+    one, other = pair
+    one.set("k", "old")
+    assert other.get("k") == "old"
+    receipt = call(one, "invalidate", "k", wait=wait, strict=True)
+    assert (receipt.acknowledged, receipt.complete) == ((), False)
+    assert one.get("k") is None, "one reads one's own writes"
+    until(lambda: other.get("k") is None)
+
+
+def test_who_is_alone_needs_not_wait(call: Call, cache: Cache) -> None:
+    cache.start()
+    assert call(cache, "invalidate", "k", wait=False).complete
+    assert call(cache, "invalidate", "k").complete
+
+
+@pytest.mark.parametrize("wait", [-1, float("nan"), float("-inf")])
+@pytest.mark.parametrize("method", ["invalidate", "delete", "invalidate_tag"])
+def test_a_wait_that_says_nothing_is_refused(call: Call, cache: Cache, method: str, wait: float) -> None:
+    with pytest.raises(ValueError, match=r"^wait=.*give True, False or a number of seconds"):
+        call(cache, method, "k", wait=wait)
+    assert cache.set("k", 1), "the member has to be alive"
+
+
+@pytest.mark.parametrize("wait", [None, "5", "all"])
+def test_a_wait_of_a_wrong_type_is_refused(call: Call, cache: Cache, wait: Any) -> None:
+    with pytest.raises(TypeError, match="wait is True, False or a number of seconds"):
+        call(cache, "clear", wait=wait)
+
+
+def test_who_is_silent_is_waited_out(call: Call, new_group: Any, held: Any) -> None:
+    one, other = new_group(2, lease=0.3)
+    seat = other.members()[0].seat
+    with held(other):
+        receipt = call(one, "invalidate", "k", strict=True)
+    assert receipt.complete
+    assert (receipt.acknowledged, receipt.waited_out) == ((), (seat,))
+    assert receipt.seconds > 0.3
+
+
+def test_a_wait_that_is_too_short_gives_an_incomplete_receipt_which_is_logged_and_counted(
+    call: Call, pair: list[Cache], held: Any, caplog: pytest.LogCaptureFixture, until: Until
+) -> None:
+    one, other = pair
+    one.set("k", "old")
+    assert other.get("k") == "old"
+    with held(other):
+        receipt = call(one, "invalidate", "k", wait=0.01)
+        assert not receipt.complete
+        assert (receipt.acknowledged, receipt.waited_out) == ((), ())
+        assert "not acknowledged by everybody" in caplog.text
+        assert one.stats().incomplete == 1
+        with pytest.raises(InvalidationIncomplete) as raised:
+            call(one, "invalidate", "k", wait=0.01, strict=True)
+        assert not raised.value.receipt.complete
+    until(lambda: other.get("k") is None)  # the events go on being delivered
+
+
+def test_a_set_that_waits_for_all_returns_when_nobody_serves_the_old_value(call: Call, pair: list[Cache]) -> None:
+    one, other = pair
+    for reader, writer in ((one, other), (other, one)):
+        writer.set("k", "old")
+        assert reader.get("k") == "old"
+        assert call(writer, "set", "k", "new", wait="all") is True
+        assert reader.get("k") == "new"
+
+
+def test_a_set_that_was_to_reach_all_and_cannot_is_logged_and_counted(
+    call: Call, new_group: Any, held: Any, key_of: Any, crew: Crew, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = new_group(2, lease=60, forget_after=100)
+    key = key_of(one)
+    with held(other):
+        crew.start(lambda: call(one, "set", key, "new", wait="all"))
+        until(lambda: len(one._bus._peer._announcements) == 1)
+        one._bus.close(0.0)
+        assert crew.join() == [False]
+    assert "not acknowledged by everybody" in caplog.text
+    assert one._counters.values["incomplete"] == 1
+
+
+def test_a_set_waits_for_all_or_for_the_owner_and_for_nothing_else(call: Call, cache: Cache) -> None:
+    with pytest.raises(ValueError, match="wait is 'stored' or 'all', not True"):
+        call(cache, "set", "k", 1, wait=True)
+
+
+# --- Namespaces
+
+
+def test_namespaces_hold_their_keys_apart(call: Call, cache: Cache) -> None:
+    users, orders = cache.namespace("users"), cache.namespace("orders")
+    for space, value in ((cache, 0), (users, 1), (orders, 2), (users.namespace("old"), 3)):
+        call(space, "set", "k", value)
+    assert [call(space, "get", "k") for space in (cache, users, orders)] == [0, 1, 2]
+    assert call(cache.namespace("users"), "get", "k") == 1, "the same name is the same namespace"
+    assert call(cache.namespace("users/old"), "get", "k") == 3
+    assert call(users, "get_many", ["k"]) == {"k": 1}
+    call(users, "invalidate", "k")
+    assert [call(space, "get", "k") for space in (cache, users, orders)] == [0, None, 2]
+
+
+def test_clearing_takes_a_space_and_all_below_it(call: Call, pair: list[Cache]) -> None:
+    one, other = pair
+    paths = ["a", "a/b", "a/b/c", "ab", "b"]
+
+    def there() -> list[str]:
+        return [path for path in paths if other.namespace(path).get("k") and one.namespace(path).get("k")]
+
+    for path in paths:
+        one.namespace(path).set("k", path)
+    assert there() == paths
+    assert call(other.namespace("a").namespace("b"), "clear").complete
+    assert there() == ["a", "ab", "b"]
+    assert call(one.namespace("a"), "clear").complete
+    assert there() == ["ab", "b"]
+    assert call(one, "clear").complete
+    assert there() == []
+
+
+@pytest.mark.parametrize("name", ["", "/", "/a", "a/", None, 1, b"a"])
+def test_a_namespace_without_a_proper_name_is_refused(cache: Cache, name: Any) -> None:
+    with pytest.raises(ValueError, match="a namespace is a non-empty text"):
+        cache.namespace(name)
+
+
+def test_a_namespace_whose_path_is_too_long_is_refused(cache: Cache) -> None:
+    with pytest.raises(ValueError, match="takes 201 bytes; at most 200"):
+        cache.namespace("x" * 100).namespace("y" * 100)
+
+
+# --- Copies
+
+
+def test_readers_of_a_copying_space_may_change_what_they_get(call: Call, pair: list[Cache], key_of: Any) -> None:
+    spaces = [cache.namespace("n", copy="always") for cache in pair]
+    for owner in pair:
+        key = key_of(owner, namespace="n")
+        for space in spaces:
+            call(space, "get_or_load", key, lambda: {"list": [1]})["list"].append("mine")
+            call(space, "get", key)["list"].append("mine")
+            call(space, "get_many", [key])[key]["list"].append("mine")
+            assert call(space, "get", key) == {"list": [1]}
+    assert pair[0].stats().loads + pair[1].stats().loads == 2
+
+
+def test_readers_of_a_copying_space_share_no_load_either(new_cache: NewCache, crew: Crew, until: Until) -> None:
+    cache = new_cache(copy="always")
+    go_on = threading.Event()
+
+    def load() -> list[int]:
+        go_on.wait(30)
+        return [1]
+
+    crew.start(lambda: cache.get_or_load("k", load), times=4)
+    until(lambda: cache.stats().waits == 3)
+    go_on.set()
+    results = crew.join()
+    assert results == [[1]] * 4
+    assert len(set(map(id, results))) == 4
+
+
+def test_readers_of_a_copying_space_share_not_even_what_is_too_large_to_be_kept(
+    new_cache: NewCache, crew: Crew, until: Until
+) -> None:
+    cache = new_cache(copy="always")
+    go_on, large = threading.Event(), "x" * 2_000_000
+
+    def load() -> list[str]:
+        go_on.wait(30)
+        return [large]
+
+    crew.start(lambda: cache.get_or_load("k", load), times=4)
+    until(lambda: cache.stats().waits == 3)
+    go_on.set()
+    results = crew.join()
+    assert results == [[large]] * 4
+    assert len(set(map(id, results))) == 4
+
+
+def test_copying_is_inherited_and_can_be_overruled(new_cache: NewCache) -> None:
+    cache = new_cache(copy="always")
+    assert cache.namespace("copies")._copies
+    shared = cache.namespace("shared", copy="never")
+    shared.set("k", [1])
+    assert shared.get("k") is shared.get("k")
+    cache.set("k", [1])
+    assert cache.get("k") is not cache.get("k")
+
+
+def test_one_namespace_cannot_be_both(cache: Cache) -> None:
+    """Its readers find the same entries: whoever wants copies would be given what others share."""
+    cache.namespace("n")
+    with pytest.raises(ValueError, match=r"'n' cannot have copy='always': it is in use with copy='never'"):
+        cache.namespace("n", copy="always")
+
+
+@pytest.mark.parametrize("copy", ["alwys", True, ""])
+def test_copy_is_always_or_never(cache: Cache, new_cache: NewCache, copy: Any) -> None:
+    with pytest.raises(ValueError, match="copy is 'never' or 'always', not"):
+        cache.namespace("n", copy=copy)
+    with pytest.raises(ValueError, match="copy is 'never' or 'always', not"):
+        new_cache(copy=copy)
+
+
+# --- With a peer
+
+
+def test_a_value_is_fetched_from_its_owner_and_kept(call: Call, pair: list[Cache], key_of: Any) -> None:
+    one, other = pair
+    key = key_of(one)
+    call(one, "get_or_load", key, lambda: "loaded")
+    assert call(other, "get_or_load", key, never) == "loaded"
+    assert call(other, "get", key) == "loaded"
+    assert (other.stats().fetches, other.stats().near_entries, other.stats().near_hits) == (1, 1, 1)
+
+
+def test_a_value_loaded_by_another_is_kept_by_its_owner(
+    call: Call, pair: list[Cache], key_of: Any, until: Until
+) -> None:
+    one, other = pair
+    key = key_of(one)
+    call(other, "get_or_load", key, lambda: "loaded")
+    until(lambda: one.stats().fills == 1)
+    assert call(one, "get", key) == "loaded"
+    assert one.stats().shard_entries == 1
+
+
+def test_many_from_many_owners(call: Call, new_group: Any, key_of: Any) -> None:
+    caches = new_group(3)
+    keys = [key_of(cache, name=name) for cache in caches for name in "ab"]
+    assert call(caches[0], "set_many", dict(zip(keys, range(6), strict=True)))
+    assert [cache.stats().shard_entries for cache in caches] == [2, 2, 2]
+    for cache in caches:
+        assert call(cache, "get_many", [*keys, "nobody's"]) == dict(zip(keys, range(6), strict=True))
+    assert caches[0].stats().fetches == 4
+
+
+def test_one_load_in_the_whole_group(call: Call, pair: list[Cache], crew: Crew, until: Until, key_of: Any) -> None:
+    go_on = threading.Event()
+    calls: list[int] = []
+
+    def load() -> str:
+        calls.append(1)
+        go_on.wait(30)
+        return "once"
+
+    key = key_of(pair[0])
+    for cache in pair:
+        crew.start(lambda cache=cache: call(cache, "get_or_load", key, load), times=4)
+    until(lambda: sum(cache.stats().waits for cache in pair) == 6)
+    until(lambda: len(pair[0]._bus._peer._desk._queues[keys_wire(key)].waiters) == 1)  # type: ignore[union-attr]
+    go_on.set()
+    assert crew.join() == ["once"] * 8
+    assert calls == [1]
+
+
+def keys_wire(key: str) -> bytes:
+    """A key of the root namespace as it travels."""
+    return colocache.cache.keys.wire(colocache.cache.keys.prefix(""), key)
+
+
+# --- What it shows
+
+
+def test_members(pair: list[Cache]) -> None:
+    one, other = pair
+    rows = one.members()
+    assert all(isinstance(row, MemberInfo) for row in rows)
+    assert [row.me for row in rows] == [True, False]
+    assert [row.heard for row in rows] == [True, True]
+    assert {row.pid for row in rows} == {os.getpid()}
+    assert {row.role for row in rows} == {"peer"}
+    assert all(0 <= row.known_for < 60 for row in rows)
+    assert [row.seat.rpartition("/")[2] for row in rows] == ["0", "1"]
+    assert [row.incarnation for row in reversed(rows)] == [row.incarnation for row in other.members()]
+    assert len(rows[0].incarnation) == 32
+
+
+def test_before_the_first_use_there_is_nothing_to_show(cache: Cache, run_dir: str) -> None:
+    assert cache.members() == []
+    assert cache.stats() == Stats()
+    assert os.listdir(run_dir) == []
+    assert threading.active_count() == 1
+
+
+def test_stats_add_up(pair: list[Cache], key_of: Any) -> None:
+    one, other = pair
+    mine, theirs = key_of(one), key_of(other)
+    for key in (mine, theirs):
+        one.get_or_load(key, lambda: "v")
+        one.get_or_load(key, never)
+    one.get("nothing")
+    one.set(theirs, "w")
+    stats = one.stats()
+    assert (stats.loads, stats.misses, stats.fills, stats.fallbacks) == (2, 1, 1, 0)
+    assert (stats.shard_hits, stats.near_hits) == (1, 1)
+    assert (stats.members, stats.current, stats.established) == (2, True, True)
+    assert (stats.shard_entries, stats.entries) == (1, 1)
+    assert stats.bytes == stats.shard_bytes > 0
+    assert (other.stats().fills, other.stats().sets) == (1, 1)
+
+
+def test_counting_from_many_threads_loses_nothing(cache: Cache, crew: Crew) -> None:
+    class Slow(dict[str, float]):
+        def __getitem__(self, name: str) -> float:
+            value = super().__getitem__(name)
+            threading.Event().wait(0.0001)  # lets another thread in between the look and the change
+            return value
+
+    cache.start()
+    cache._counters.values = Slow(cache._counters.values)
+    crew.start(lambda: [cache.get(("nobody", n)) for n in range(20)], times=8)
+    crew.join()
+    assert cache.stats().misses == 160
+
+
+def test_a_cache_shows_its_group(new_cache: NewCache) -> None:
+    cache = new_cache("shop")
+    assert repr(cache) == "<colocache.Cache 'shop'>"
+    cache.close()
+    assert repr(cache) == "<colocache.Cache 'shop' closed>"
+
+
+# --- Its life
+
+
+def test_the_group_can_be_given_by_a_variable(monkeypatch: pytest.MonkeyPatch, run_dir: str) -> None:
+    with pytest.raises(ConfigError, match="the cache has no group"):
+        Cache()
+    monkeypatch.setenv("COLOCACHE_GROUP", "from-outside")
+    with Cache() as cache:
+        assert cache.config.group == "from-outside"
+        assert cache.set("k", 1)
+    assert sorted(os.listdir(run_dir)) == ["from-outside"]
+
+
+def test_groups_are_apart(call: Call, new_cache: NewCache) -> None:
+    shop, forum = new_cache("shop"), new_cache("forum")
+    call(shop, "set", "k", "shop's")
+    assert call(forum, "get", "k") is None
+    assert len(shop.members()) == len(forum.members()) == 1
+
+
+def test_starting_joins_and_may_be_repeated(cache: Cache) -> None:
+    cache.start()
+    (me,) = cache.members()
+    cache.start()
+    assert cache.members()[0].incarnation == me.incarnation
+
+
+def test_starting_a_cache_that_is_off_does_nothing(new_cache: NewCache) -> None:
+    cache = new_cache(disabled=True)
+    cache.start()
+    assert cache.members() == []
+
+
+def test_many_threads_join_once(cache: Cache, crew: Crew) -> None:
+    crew.start(lambda: cache.set("k", 1), times=8)
+    assert crew.join() == [True] * 8
+    assert len(cache.members()) == 1
+    assert len([thread for thread in threading.enumerate() if thread.name == "colocache test"]) == 1
+
+
+USES: list[tuple[str, tuple[Any, ...]]] = [
+    ("get", ("k",)),
+    ("get_or_load", ("k", never)),
+    ("get_many", (["k"],)),
+    ("set", ("k", 1)),
+    ("set_many", ({"k": 1},)),
+    ("invalidate", ("k",)),
+    ("delete", ("k",)),
+    ("invalidate_tag", ("t",)),
+    ("clear", ()),
+]
+
+
+@pytest.mark.parametrize("used", [True, False], ids=["used", "fresh"])
+@pytest.mark.parametrize(("method", "arguments"), USES)
+def test_using_a_closed_cache_is_an_error(
+    call: Call, new_cache: NewCache, used: bool, method: str, arguments: tuple[Any, ...]
+) -> None:
+    cache = new_cache()
+    if used:
+        cache.set("k", "hit")
+        assert cache.get("k") == "hit"
+    cache.close()
+    for space in (cache, cache.namespace("n")):
+        with pytest.raises(ClosedError, match="'test' closed> is closed; make a new one"):
+            call(space, method, *arguments)
+
+
+def test_a_closed_cache_cannot_be_started(cache: Cache) -> None:
+    cache.close()
+    with pytest.raises(ClosedError):
+        cache.start()
+
+
+def test_a_closed_cache_shows_that_it_is_in_no_group(cache: Cache) -> None:
+    cache.set("k", 1)
+    cache.close()
+    assert cache.members() == []
+    assert cache.stats().members == 0
+
+
+def test_closing_twice_and_at_once_is_harmless(cache: Cache, crew: Crew) -> None:
+    cache.set("k", 1)
+    crew.start(cache.close, times=4)
+    assert crew.join() == [None] * 4
+    cache.close()
+
+
+def test_closing_what_was_never_used_is_harmless(cache: Cache, run_dir: str) -> None:
+    cache.close()
+    assert os.listdir(run_dir) == []
+
+
+def test_a_context_manager_closes(run_dir: str) -> None:
+    with Cache("test") as cache:
+        cache.set("k", 1)
+    with pytest.raises(ClosedError):
+        cache.get("k")
+    assert [name for name in os.listdir(f"{run_dir}/test") if not name.endswith(".seat")] == []
+
+
+def test_the_others_see_a_member_leave_and_take_its_keys(pair: list[Cache], until: Until, key_of: Any) -> None:
+    one, other = pair
+    key = key_of(other)
+    other.close()
+    until(lambda: one.stats().members == 1)
+    assert one.set(key, "mine")
+    assert one.get(key) == "mine"
+
+
+def test_a_reader_whose_cache_is_closed_meanwhile_loads_for_itself(
+    call: Call, cache: Cache, crew: Crew, until: Until
+) -> None:
+    loading, go_on = threading.Event(), threading.Event()
+
+    def slow() -> str:
+        loading.set()
+        go_on.wait(30)
+        return "leader's"
+
+    crew.start(lambda: cache.get_or_load("k", slow))
+    loading.wait(30)
+    crew.start(lambda: call(cache, "get_or_load", "k", lambda: "mine"))
+    until(lambda: cache.stats().waits == 1)
+    cache.close()
+    until(lambda: crew.results == ["mine"])
+    go_on.set()
+    assert crew.join() == ["mine", "leader's"]
+    assert (cache.stats().loads, cache.stats().fallbacks) == (1, 1), "the first one was counted by the member"
+
+
+def test_other_reads_that_wait_for_a_peer_when_their_cache_is_closed_find_nothing(
+    call: Call, new_group: Any, held: Any, key_of: Any, crew: Crew, until: Until
+) -> None:
+    one, other = new_group(2, fetch_timeout=60, load_timeout=100)
+    key = key_of(other)
+    with held(other):
+        crew.start(lambda: call(one, "get", key, GONE))
+        crew.start(lambda: call(one, "get_many", [key]))
+        crew.start(lambda: call(one, "set", key, 1))
+        until(lambda: len(one._bus._peer._requests) == 3)
+        one._bus.close(0.0)
+        assert {repr(result) for result in crew.join()} == {repr(GONE), "{}", "False"}
+
+
+def test_an_invalidation_that_waits_when_its_cache_is_closed_is_incomplete(
+    call: Call, new_group: Any, held: Any, crew: Crew, until: Until
+) -> None:
+    one, other = new_group(2, lease=60, forget_after=100)
+    with held(other):
+        crew.start(lambda: call(one, "invalidate", "k"))
+        crew.start(lambda: call(one, "invalidate", "k", strict=True))
+        until(lambda: len(one._bus._peer._announcements) == 2)
+        one._bus.close(0.0)  # as close() does when its patience is over
+        receipt, error = sorted(crew.join(), key=lambda result: isinstance(result, Exception))
+    assert not receipt.complete
+    assert isinstance(error, InvalidationIncomplete)
+
+
+def test_closing_waits_until_what_was_announced_is_heard(pair: list[Cache], until: Until) -> None:
+    one, other = pair
+    one.set("k", "old")
+    assert other.get("k") == "old"
+    one.invalidate("k", wait=False)
+    one.close()
+    until(lambda: other.stats().members == 1)
+    assert other.get("k") is None
+
+
+def test_a_cache_that_is_dropped_without_a_close_leaves_the_group(new_cache: NewCache, until: Until) -> None:
+    stays, dropped = new_cache(), Cache("test")
+    stays.start()
+    dropped.start()
+    until(lambda: stays.stats().members == 2)
+    del dropped
+    gc.collect()
+    until(lambda: stays.stats().members == 1)
+    until(lambda: len([t for t in threading.enumerate() if t.name.startswith("colocache")]) == 1)

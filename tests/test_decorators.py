@@ -1,0 +1,670 @@
+"""`cached`: functions, methods and coroutine functions that keep their results by their arguments."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import pytest
+
+import colocache
+from colocache import Cache, CacheInfo, ConfigError, Receipt, RecursiveLoadError
+from colocache.decorators import _known
+
+if TYPE_CHECKING:
+    from conftest import Crew, NewCache, Until
+
+
+@pytest.fixture(autouse=True)
+def _strangers() -> None:
+    """The tests define functions of the same names again and again: each test begins with none."""
+    _known.clear()
+
+
+def answer(result: Any) -> Any:
+    """What a decorated function gives, awaited if need be."""
+    return asyncio.run(result) if inspect.isawaitable(result) else result
+
+
+Make = Callable[..., tuple[Any, list[Any]]]
+
+
+@pytest.fixture(params=["sync", "async"])
+def profile(request: pytest.FixtureRequest) -> Make:
+    """Makes a decorated function with a default and an argument by name only, and the list of its real calls."""
+
+    def make(cache: Cache, **options: Any) -> tuple[Any, list[Any]]:
+        calls: list[Any] = []
+
+        def compute(user_id: Any, depth: int, full: bool) -> Any:
+            calls.append((user_id, depth, full))
+            return {"user": type(user_id).__name__, "version": len(calls)}
+
+        if request.param == "sync":
+
+            @cache.cached(**options)
+            def profile(user_id: Any, depth: int = 1, *, full: bool = False) -> Any:
+                """Return a profile."""
+                return compute(user_id, depth, full)
+        else:
+
+            @cache.cached(**options)
+            async def profile(user_id: Any, depth: int = 1, *, full: bool = False) -> Any:
+                """Return a profile."""
+                await asyncio.sleep(0)
+                return compute(user_id, depth, full)
+
+        return profile, calls
+
+    return make
+
+
+def versions(profile: Any, *arguments: Any) -> list[int]:
+    """The versions of the results for these users."""
+    return [answer(profile(argument))["version"] for argument in arguments]
+
+
+# --- Calls
+
+
+def test_a_result_is_computed_once(cache: Cache, profile: Make) -> None:
+    function, calls = profile(cache)
+    assert versions(function, 1, 1, 2, 1, 2) == [1, 1, 2, 1, 2]
+    assert calls == [(1, 1, False), (2, 1, False)]
+
+
+def test_all_ways_to_give_the_same_arguments_are_one_call(cache: Cache, profile: Make) -> None:
+    function, calls = profile(cache)
+    ways: list[Callable[[], Any]] = [
+        lambda: function(7),
+        lambda: function(user_id=7),
+        lambda: function(7, 1),
+        lambda: function(7, depth=1),
+        lambda: function(depth=1, user_id=7),
+        lambda: function(7, full=False),
+        lambda: function(full=False, depth=1, user_id=7),
+    ]
+    assert [answer(way())["version"] for way in ways] == [1] * len(ways)
+    assert len(calls) == 1
+    assert answer(function(7, full=True))["version"] == 2
+    assert answer(function(7, 2))["version"] == 3
+
+
+def test_arguments_that_do_not_fit_are_python_s_own_error(cache: Cache, profile: Make) -> None:
+    function, _ = profile(cache)
+    for wrong in (lambda: function(), lambda: function(1, 2, 3), lambda: function(1, other=2)):
+        with pytest.raises(TypeError, match="argument"):
+            answer(wrong())
+
+
+def test_another_process_finds_the_result(pair: list[Cache], profile: Make) -> None:
+    one, other = (profile(cache) for cache in pair)
+    assert versions(one[0], *range(10)) == versions(other[0], *range(10))
+    assert len(one[1]) == 10
+    assert other[1] == []
+
+
+def test_none_is_a_result(cache: Cache) -> None:
+    calls = []
+
+    @cache.cached()
+    def nothing() -> None:
+        calls.append(1)
+
+    assert nothing() is nothing() is None
+    assert len(calls) == 1
+
+
+def test_an_exception_is_the_functions_own_and_not_kept(cache: Cache) -> None:
+    errors = [LookupError("first"), LookupError("second")]
+    raised = iter(errors)
+
+    @cache.cached()
+    def broken() -> None:
+        raise next(raised)
+
+    for error in errors:
+        with pytest.raises(LookupError) as caught:
+            broken()
+        assert caught.value is error
+
+
+def test_one_load_for_many_threads(cache: Cache, crew: Crew, until: Until) -> None:
+    go_on, calls = threading.Event(), []
+
+    @cache.cached()
+    def slow(n: int) -> int:
+        calls.append(n)
+        go_on.wait(30)
+        return n
+
+    crew.start(lambda: slow(5), times=8)
+    until(lambda: cache.stats().waits == 7)
+    go_on.set()
+    assert crew.join() == [5] * 8
+    assert calls == [5]
+
+
+def test_functions_that_call_each_other_and_themselves(cache: Cache) -> None:
+    @cache.cached()
+    def fibonacci(n: int) -> int:
+        return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+    @cache.cached()
+    def forever(n: int) -> int:
+        return forever(n)
+
+    assert fibonacci(40) == 102334155
+    assert cache.stats().loads == 41
+    with pytest.raises(RecursiveLoadError):
+        forever(1)
+
+
+# --- Keys
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["text", 1, True, None, b"bytes", UUID(int=1), date(2024, 1, 1), ("tuple", (1, None)), 10**5000, int, MemoryError],
+    ids=lambda argument: type(argument).__name__,
+)
+def test_arguments_of_these_kinds_are_keys(cache: Cache, profile: Make, argument: Any) -> None:
+    function, calls = profile(cache)
+    assert versions(function, argument, argument) == [1, 1]
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("argument", [1.5, [1], {"a": 1}, {1}, object(), Path("a")])
+def test_other_arguments_are_refused_with_the_remedies(cache: Cache, profile: Make, argument: Any) -> None:
+    function, calls = profile(cache)
+    kind = type(argument).__name__
+    for call in (function, function.invalidate, function.refresh, function.cache_key):
+        for use in (lambda call=call: call(argument), lambda call=call: call(1, full=argument)):
+            with pytest.raises(TypeError, match=rf"profile\(\) has an argument of the type {kind}") as raised:
+                answer(use())
+            assert "define __cache_key__(self)" in str(raised.value)
+            assert "cached(key=...)" in str(raised.value)
+    assert calls == []
+
+
+def test_an_unhashable_part_of_a_tuple_is_refused_by_name(cache: Cache, profile: Make) -> None:
+    function, _ = profile(cache)
+    with pytest.raises(TypeError, match=r"a key may hold str, int, .* not list"):
+        answer(function((1, [2])))
+
+
+class Account:
+    """Has a key of its own."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __cache_key__(self) -> str:
+        return f"account {self.number}"
+
+
+def test_an_object_is_a_key_by_its_cache_key(cache: Cache, profile: Make) -> None:
+    function, _ = profile(cache)
+    assert versions(function, Account(1), Account(2), Account(1)) == [1, 2, 1]
+    assert answer(function(user_id=Account(2)))["version"] == 2
+
+
+def test_an_object_given_by_name_is_a_key_by_its_cache_key(cache: Cache) -> None:
+    calls = []
+
+    @cache.cached()
+    def find(*, account: Account, kind: type = int) -> int:
+        calls.append(account.number)
+        return len(calls)
+
+    assert [find(account=Account(n)) for n in (1, 2, 1)] == [1, 2, 1]
+    assert find.cache_key(account=Account(1)) == ((("account", "account 1"), ("kind", "builtins:int")),)
+
+
+def test_arguments_by_place_and_by_name_are_never_confused(cache: Cache) -> None:
+    """The arguments by name are one part of the key; given as an argument by place, such a part is another call."""
+
+    @cache.cached()
+    def everything(*args: Any, **kwargs: Any) -> Any:
+        return [list(map(str, args)), {key: str(value) for key, value in kwargs.items()}]
+
+    @cache.cached()
+    def options(*args: Any, flag: int = 0) -> Any:
+        return [list(map(str, args)), flag]
+
+    part = (("flag", 1),)
+    for function in (everything, options):
+        calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+            ((), {}), ((), {"flag": 1}), ((part,), {}), ((part,), {"flag": 1}), ((part, part), {}), (((),), {}),
+            ((1,), {}), ((1, ()), {}), ((1,), {"flag": 1}), ((1, part), {}), ((1, part, part), {}),
+        ]  # fmt: skip
+        for _ in range(2):  # loads, then hits
+            for args, kwargs in calls:
+                assert function(*args, **kwargs) == function.__wrapped__(*args, **kwargs), (args, kwargs)
+        assert len({function.cache_key(*args, **kwargs) for args, kwargs in calls}) == len(calls)
+
+
+def test_any_number_of_arguments(cache: Cache) -> None:
+    calls = []
+
+    @cache.cached()
+    def total(first: int, *others: int) -> int:
+        calls.append(others)
+        return first + sum(others)
+
+    assert [total(1), total(1, 2), total(1, 2, 3), total(1, 2), total(1)] == [1, 3, 6, 3, 1]
+    assert len(calls) == 3
+    assert total.cache_key(1, 2) == (1, 2)
+
+
+def test_the_order_of_arguments_by_name_does_not_matter(cache: Cache) -> None:
+    calls = []
+
+    @cache.cached()
+    def search(**filters: str) -> int:
+        calls.append(filters)
+        return len(calls)
+
+    assert search(a="1", b="2") == search(b="2", a="1") == 1
+    assert search(a="2", b="1") == search(b="1", a="2") == 2
+    assert search() == search() == 3
+
+
+def test_a_key_of_ones_own_making(cache: Cache, profile: Make) -> None:
+    function, calls = profile(cache, key=lambda user_id, *_, **__: ("user", user_id["id"]))
+    first, second = {"id": 1, "name": "a"}, {"id": 2}
+    assert versions(function, first, second, {"id": 1, "name": "b"}) == [1, 2, 1]
+    assert function.cache_key(first) == ("user", 1)
+    assert answer(function.invalidate({"id": 1})).complete
+    assert versions(function, first) == [3]
+    assert len(calls) == 3
+
+
+def test_a_key_of_ones_own_that_is_none_is_refused(cache: Cache, profile: Make) -> None:
+    function, calls = profile(cache, key=lambda *args, **kwargs: 1.5)
+    with pytest.raises(TypeError, match="a key is a str or a tuple, not float"):
+        answer(function(1))
+    assert calls == []
+
+
+def test_what_a_key_function_raises_reaches_the_caller(cache: Cache, profile: Make) -> None:
+    function, _ = profile(cache, key=lambda user: user.id)
+    with pytest.raises(AttributeError):
+        answer(function("text"))
+
+
+# --- Methods
+
+
+@pytest.fixture
+def shop(cache: Cache) -> type[Any]:
+    class Shop:
+        calls: list[Any] = []  # noqa: RUF012
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __cache_key__(self) -> tuple[str, str]:
+            return ("shop", self.name)
+
+        @cache.cached()
+        def stock(self, item: str, more: int = 0) -> str:
+            self.calls.append(item)
+            return f"{self.name}: {item}"
+
+        @cache.cached()
+        async def astock(self, item: str) -> str:
+            self.calls.append(item)
+            return f"{self.name}: {item}"
+
+        @classmethod
+        @cache.cached()
+        def kinds(cls, item: str) -> str:
+            cls.calls.append(item)
+            return f"{cls.__name__}: {item}"
+
+        @staticmethod
+        @cache.cached()
+        def price(item: str) -> str:
+            Shop.calls.append(item)
+            return item
+
+    return Shop
+
+
+def test_methods_are_told_apart_by_the_keys_of_their_objects(shop: Any) -> None:
+    a, b, again = shop("a"), shop("b"), shop("a")
+    assert [each.stock("tea") for each in (a, b, again)] == ["a: tea", "b: tea", "a: tea"]
+    assert a.stock(item="tea", more=0) == "a: tea"
+    assert shop.calls == ["tea", "tea"]
+    assert shop.stock.cache_key(a, "tea") == (("shop", "a"), "tea", 0)
+    assert shop.stock.invalidate(a, "tea").complete
+    assert a.stock("tea") == "a: tea"
+    assert b.stock("tea") == "b: tea"
+    assert len(shop.calls) == 3
+
+
+def test_coroutine_methods(shop: Any) -> None:
+    assert inspect.iscoroutinefunction(shop.astock)
+    assert inspect.iscoroutinefunction(shop("a").astock)
+    assert [answer(shop(name).astock("tea")) for name in "aba"] == ["a: tea", "b: tea", "a: tea"]
+    assert len(shop.calls) == 2
+
+
+def test_class_methods_are_told_apart_by_class(shop: Any) -> None:
+    class Kiosk(shop):  # type: ignore[misc]
+        pass
+
+    assert [cls.kinds("tea") for cls in (shop, Kiosk, shop)] == ["Shop: tea", "Kiosk: tea", "Shop: tea"]
+    assert shop("a").kinds("tea") == "Shop: tea"
+    assert len(shop.calls) == 2
+
+
+def test_static_methods(shop: Any) -> None:
+    assert shop.price("tea") == shop("a").price("tea") == shop.price("tea")
+    assert len(shop.calls) == 1
+    assert shop.price.invalidate("tea").complete
+
+
+def test_a_method_of_an_object_without_a_key_is_refused_with_the_remedies(cache: Cache) -> None:
+    class Anonymous:
+        @cache.cached()
+        def stock(self) -> int:
+            return 1
+
+    with pytest.raises(TypeError, match=r"Anonymous.stock\(\) has an argument of the type .*Anonymous, which"):
+        Anonymous().stock()
+
+
+def test_a_method_may_have_its_key_made_for_it(cache: Cache) -> None:
+    class Row:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        @cache.cached(key=lambda self, scale: (self.number, scale))
+        def scaled(self, scale: int) -> int:
+            return self.number * scale
+
+    assert [Row(n).scaled(10) for n in (1, 2, 1)] == [10, 20, 10]
+    assert cache.stats().loads == 2
+
+
+def test_an_object_is_not_kept_alive_by_its_methods_results(shop: Any) -> None:
+    import gc
+    import weakref
+
+    a = shop("a")
+    a.stock("tea")
+    alive = weakref.ref(a)
+    del a
+    gc.collect()
+    assert alive() is None
+
+
+# --- Tags and ttl
+
+
+def test_tags_are_the_same_for_all_results(cache: Cache, profile: Make) -> None:
+    function, calls = profile(cache, tags=("users", "profiles"))
+    versions(function, 1, 2)
+    assert cache.invalidate_tag("users").complete
+    assert versions(function, 1, 2) == [3, 4]
+    assert len(calls) == 4
+
+
+def test_tags_are_made_of_the_arguments(cache: Cache, profile: Make) -> None:
+    function, _ = profile(cache, tags=lambda user_id, *_, **__: (f"user:{user_id}",))
+    versions(function, 1, 2)
+    answer(function(1, full=True))
+    cache.invalidate_tag("user:1")
+    assert versions(function, 1, 2) == [4, 2]
+    assert answer(function(1, full=True))["version"] == 5
+
+
+def test_a_refresh_carries_the_tags_too(cache: Cache, profile: Make) -> None:
+    function, _ = profile(cache, tags=lambda user_id, *_, **__: (f"user:{user_id}",))
+    assert answer(function.refresh(1))["version"] == 1
+    cache.invalidate_tag("user:1")
+    assert versions(function, 1) == [2]
+
+
+def test_a_text_is_no_tuple_of_tags(cache: Cache, profile: Make) -> None:
+    with pytest.raises(TypeError, match=r"write tags=\('users',\)"):
+        profile(cache, tags="users")
+    function, calls = profile(cache, tags=lambda *args, **kwargs: "users")
+    with pytest.raises(TypeError, match=r"write tags=\('users',\)"):
+        answer(function(1))
+    assert calls == []
+
+
+def test_the_ttl_is_the_decorators_or_the_spaces(cache: Cache, profile: Make) -> None:
+    function, calls = profile(cache, ttl=0)
+    assert versions(function, 1, 1) == [1, 2]
+    assert function.cache_parameters()["ttl"] == 0
+    assert profile(cache, ttl="90s")[0].cache_parameters()["ttl"] == 90.0
+    assert profile(cache, ttl=None)[0].cache_parameters()["ttl"] is None
+    assert profile(cache.namespace("n", ttl=7))[0].cache_parameters()["ttl"] == 7.0
+    with pytest.raises(ConfigError, match="ttl="):
+        profile(cache, ttl=-1)
+    assert len(calls) == 2
+
+
+def test_a_result_in_a_copying_space_may_be_changed(cache: Cache, profile: Make) -> None:
+    function, calls = profile(cache.namespace("copies", copy="always"))
+    for _ in range(3):
+        result = answer(function(1))
+        assert result == {"user": "int", "version": 1}
+        result["mine"] = True
+    assert len(calls) == 1
+
+
+# --- What the decorated function offers
+
+
+def test_invalidate(pair: list[Cache], profile: Make) -> None:
+    one, other = (profile(cache)[0] for cache in pair)
+    assert versions(one, 1, 2) == versions(other, 1, 2) == [1, 2]
+    receipt = answer(one.invalidate(1))
+    assert isinstance(receipt, Receipt)
+    assert receipt.complete
+    assert versions(other, 2) == [2]
+    assert answer(other(1)) == {"user": "int", "version": 1}, "the other one's function is called for the first time"
+    answer(one.invalidate(user_id=2, depth=1))
+    assert versions(one, 2) == [3]
+
+
+def test_refresh_calls_the_function_anew_and_everybody_sees_it(pair: list[Cache], profile: Make) -> None:
+    one, other = (profile(cache)[0] for cache in pair)
+    assert versions(one, 1) == versions(other, 1) == [1]
+    assert answer(one.refresh(1))["version"] == 2
+    assert versions(one, 1) == versions(other, 1) == [2]
+    assert answer(other(1, full=True))["version"] == 1
+
+
+def test_cache_clear_takes_all_results_and_those_of_no_other_function(pair: list[Cache], profile: Make) -> None:
+    one, other = (profile(cache)[0] for cache in pair)
+
+    @pair[0].cached()
+    def unrelated() -> int:
+        return len(calls)
+
+    calls: list[int] = []
+    assert unrelated() == 0
+    calls.append(1)
+    versions(one, 1, 2)
+    answer(one(1, full=True))
+    assert answer(one.cache_clear()).complete
+    assert versions(one, 1, 2) == [4, 5]
+    assert versions(other, 1, 2) == [4, 5]
+    assert unrelated() == 0
+
+
+def test_cache_info(pair: list[Cache], profile: Make, until: Until) -> None:
+    function, _ = profile(pair[0])
+    assert function.cache_info() == CacheInfo(hits=0, misses=0, maxsize=None, currsize=0)
+    versions(function, 1, 2)
+    until(lambda: function.cache_info().currsize == 2)
+    versions(function, 1, 1, 2, 1)
+    answer(function(1, depth=1))
+    info = function.cache_info()
+    assert info == (5, 2, None, 2)
+    answer(function.cache_clear())
+    assert function.cache_info() == (5, 2, None, 0)
+
+
+def test_cache_parameters(cache: Cache, profile: Make) -> None:
+    function, _ = profile(cache, ttl=60)
+    assert function.cache_parameters() == {
+        "maxsize": None,
+        "typed": False,
+        "ttl": 60.0,
+        "namespace": f"{__name__}:profile.<locals>.make.<locals>.profile",
+    }
+
+
+def test_what_is_known_of_the_function_is_kept(cache: Cache, profile: Make) -> None:
+    function, calls = profile(cache)
+    assert function.__name__ == "profile"
+    assert function.__qualname__ == "profile.<locals>.make.<locals>.profile"
+    assert function.__doc__ == "Return a profile."
+    assert function.__module__ == __name__
+    assert str(inspect.signature(function)) == "(user_id: 'Any', depth: 'int' = 1, *, full: 'bool' = False) -> 'Any'"
+    assert answer(function.__wrapped__(3))["version"] == 1
+    assert answer(function.__wrapped__(3))["version"] == 2
+    assert len(calls) == 2
+    assert inspect.isfunction(function), "it binds as a method, and tools know it"
+
+
+def test_a_coroutine_function_stays_one(cache: Cache) -> None:
+    @cache.cached()
+    async def load() -> int:
+        return 1
+
+    @cache.cached()
+    def plain() -> int:
+        return 1
+
+    for name in ("invalidate", "refresh"):
+        assert inspect.iscoroutinefunction(getattr(load, name))
+        assert not inspect.iscoroutinefunction(getattr(plain, name))
+    assert inspect.iscoroutinefunction(load)
+    assert not inspect.iscoroutinefunction(plain)
+
+
+def test_another_decorator_may_be_below(cache: Cache) -> None:
+    def doubled(function: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> int:
+            return 2 * function(*args, **kwargs)
+
+        return wrapper
+
+    @cache.cached()
+    @doubled
+    def price(item: int, amount: int = 1) -> int:
+        return item * amount
+
+    assert price(3) == price(3, 1) == price(item=3) == 6
+    assert cache.stats().loads == 1
+
+
+# --- What cannot be decorated
+
+
+def test_a_lambda_has_no_name_to_be_known_by(cache: Cache) -> None:
+    with pytest.raises(ValueError, match="write a def instead of a lambda"):
+        cache.cached()(lambda: 1)
+
+
+@pytest.mark.parametrize("what", [len, Account, 1, functools.partial(print), staticmethod(print), classmethod(print)])
+def test_what_is_not_a_function_is_refused(cache: Cache, what: Any) -> None:
+    with pytest.raises(TypeError, match=r"decorates functions, not .*; put it below @classmethod"):
+        cache.cached()(what)
+
+
+def test_a_generator_is_refused(cache: Cache) -> None:
+    def numbers() -> Any:
+        yield 1
+
+    async def anumbers() -> Any:
+        yield 1
+
+    for generator in (numbers, anumbers):
+        with pytest.raises(TypeError, match="is a generator, whose result can be used once: return a list"):
+            cache.cached()(generator)
+
+
+def test_two_functions_of_one_name_in_two_files_are_warned_of(cache: Cache, tmp_path: Path) -> None:
+    code = "def report():\n    return {!r}\n"
+    functions = []
+    for name in ("one", "two"):
+        names: dict[str, Any] = {"__name__": "reports"}
+        exec(compile(code.format(name), str(tmp_path / name), "exec"), names)
+        functions.append(names["report"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cache.cached()(functions[0])
+        cache.cached()(functions[0])
+    with pytest.warns(UserWarning, match="two functions are cached as reports:report"):
+        cache.cached()(functions[1])
+
+
+# --- Other processes
+
+SCRIPT = """
+import multiprocessing
+import colocache
+
+cache = colocache.Cache("test")
+calls = []
+
+class Account:
+    @classmethod
+    @cache.cached()
+    def total(cls, number):
+        calls.append(number)
+        return number
+
+@cache.cached()
+def profile(number):
+    calls.append(number)
+    return number
+
+def joined():
+    cache.start()
+    while not (cache.stats().current and len(cache.members()) == 2):
+        pass
+
+def ask():
+    return [Account.total(1), profile(2), calls, __name__]
+
+if __name__ == "__main__":
+    cache.start()
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        pool.apply(joined)
+        joined()
+        assert ask() == [1, 2, [1, 2], "__main__"]
+        print(pool.apply(ask))
+    cache.close()
+"""
+
+
+def test_a_spawned_worker_knows_functions_and_classes_by_the_names_of_its_parent(
+    new_cache: NewCache, run_dir: str, tmp_path: Path
+) -> None:
+    """It runs the parent's script as __mp_main__, and that is no other module."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = {"COLOCACHE_DIR": run_dir, "PYTHONPATH": str(Path(colocache.__file__).parents[1]), "PATH": ""}
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "[1, 2, [], '__mp_main__']\n"), done.stderr
