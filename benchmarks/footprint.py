@@ -26,8 +26,9 @@ from datetime import date
 from pathlib import Path
 from sys import getsizeof
 
+from colocache.core.entry import MISSING, OVERHEAD, TAG_OVERHEAD, Entry
 from colocache.core.keys import prefix, wire
-from colocache.core.store import MISSING, OVERHEAD, TAG_OVERHEAD, Entry, Store
+from colocache.core.store import Store
 
 COUNTS = (43_700, 87_300)  # a dictionary of 2**16 slots doubles at its 43,691st key, the next one at its 87,382nd
 VALUE = 100  # bytes

@@ -17,7 +17,7 @@ from .cache import Cache, MemberInfo, Space
 from .codecs import Codec, MsgpackCodec, PickleCodec
 from .config import Config
 from .core.announcements import Receipt
-from .core.store import MISSING
+from .core.entry import MISSING
 from .decorators import Cached, CacheInfo
 from .errors import (
     ClosedError,

@@ -30,7 +30,8 @@ import zmq
 from .config import Config
 from .core.members import Member
 from .core.messages import MAX_BUS, MAX_LINK
-from .core.peer import Action, Connect, Disconnect, Gate, Peer, Publish, Send, Settings
+from .core.peer import Peer
+from .core.seam import Action, Connect, Disconnect, Gate, Publish, Send, Settings
 from .core.store import Store
 from .discovery import SEATS, Directory, Neighbour, Seat
 from .stats import Stats

@@ -28,12 +28,13 @@ from .codecs import Codec, MsgpackCodec
 from .config import UNSET, Config, Duration, Unset, parse_ttl
 from .core import keys
 from .core.announcements import Receipt
+from .core.entry import MISSING, Entry
 from .core.keys import Key
 from .core.messages import EVERYTHING, MAX_TAGS, MAX_VALUE, check_tag, key_target, namespace_target, tag_target
-from .core.peer import Gate, Peer
+from .core.peer import Peer
 from .core.reads import Found, Lead, Loaded, Solo
 from .core.requests import Seen, Written
-from .core.store import MISSING, Entry
+from .core.seam import Gate
 from .errors import ClosedError, ConfigError, InvalidationIncomplete
 from .flows import Flow, Wait, arun, get_or_load, run, shown
 from .stats import Counters, Stats

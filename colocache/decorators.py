@@ -11,8 +11,8 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, c
 from uuid import UUID
 
 from .core.announcements import Receipt
+from .core.entry import MISSING
 from .core.keys import Key
-from .core.store import MISSING
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")

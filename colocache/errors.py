@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .core.announcements import Receipt
+from typing import Any
 
 
 class ColocacheError(Exception):
@@ -33,11 +30,11 @@ class EventLoopError(ColocacheError, RuntimeError):
 
 
 class InvalidationIncomplete(ColocacheError):
-    """An invalidation that was asked to be complete (``strict=True``) is not; ``receipt`` says what is known.
+    """An invalidation that was asked to be complete (``strict=True``) is not; ``receipt``, a `Receipt`, says what is known.
 
     The event goes on being delivered all the same.
     """
 
-    def __init__(self, receipt: Receipt) -> None:
+    def __init__(self, receipt: Any) -> None:
         super().__init__(f"the invalidation is not acknowledged by everybody: {receipt}")
         self.receipt = receipt

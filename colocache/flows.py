@@ -18,8 +18,8 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
+from .core.entry import Entry
 from .core.reads import Found, Lead, Solo
-from .core.store import Entry
 from .errors import EventLoopError, RecursiveLoadError
 
 T = TypeVar("T")

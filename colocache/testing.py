@@ -17,11 +17,13 @@ from typing import Any
 
 from .core import keys
 from .core.announcements import Receipt
+from .core.entry import DEAD, MISSING, Entry
 from .core.members import Member
 from .core.messages import decode, key_target
-from .core.peer import Connect, Disconnect, Peer, Publish, Send, Settings
+from .core.peer import Peer
 from .core.reads import Found, Lead, Loaded, Solo
-from .core.store import DEAD, MISSING, Entry, Store
+from .core.seam import Connect, Disconnect, Publish, Send, Settings
+from .core.store import Store
 
 #: The protocol's times, scaled down so that more faults fit into a simulated second.
 SCALED = Settings(

@@ -275,7 +275,7 @@ def test_a_bus_thread_that_hangs_does_not_hang_the_application(
 
 
 def test_trap_a_waiter_that_is_cancelled_does_not_harm_the_leader(
-    pair: list[Cache], source: Source, key_of: Any
+    pair: list[Cache], source: Source, key_of: Any, until: Until
 ) -> None:
     """With one future for all who wait, the cancelled one would take it from the others, and from the leader."""
     one, other = pair
@@ -297,6 +297,7 @@ def test_trap_a_waiter_that_is_cancelled_does_not_harm_the_leader(
 
     asyncio.run(main())
     assert source.loads == 1
+    until(lambda: one.stats().fills == 1)
     assert one.get(key) == other.get(key) == "load 1"
 
 
@@ -385,7 +386,7 @@ def test_trap_c_a_sync_call_on_the_thread_of_an_event_loop_raises_at_once_and_do
     assert one.get("kept") == "value"
 
 
-def test_trap_c_a_hit_on_the_thread_of_an_event_loop_is_a_hit(cache: Cache) -> None:
+def test_trap_c_a_hit_on_the_thread_of_an_event_loop_is_a_hit(cache: Cache, until: Until) -> None:
     cache.set("k", "value")
     assert cache.get("k") == "value"
 
@@ -394,7 +395,7 @@ def test_trap_c_a_hit_on_the_thread_of_an_event_loop_is_a_hit(cache: Cache) -> N
         return 2 * n
 
     assert double(21) == 42
-    cache.get("k")  # the load above is stored by now
+    until(lambda: double.cache_info().currsize == 1)
 
     async def main() -> list[Any]:
         found = cache.get_many(["k"])

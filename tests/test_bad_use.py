@@ -24,8 +24,8 @@ import colocache.bus
 import colocache.cache
 import colocache.discovery
 from colocache import MISSING, Cache, ClosedError, ConfigError, InvalidationIncomplete, Stats
+from colocache.core.entry import Entry
 from colocache.core.messages import MAX_BUS, Event, Get, Pong, Replayed, encode
-from colocache.core.store import Entry
 
 if TYPE_CHECKING:
     from conftest import Call, Crew, NewCache, Until

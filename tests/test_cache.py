@@ -23,8 +23,8 @@ from colocache import (
     Receipt,
     Stats,
 )
-from colocache.core.peer import Gate
-from colocache.core.store import Entry
+from colocache.core.entry import Entry
+from colocache.core.seam import Gate
 
 if TYPE_CHECKING:
     from conftest import Call, Crew, NewCache, Until

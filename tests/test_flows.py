@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from colocache import EventLoopError, RecursiveLoadError
+from colocache.core.entry import Entry
 from colocache.core.reads import Found, Lead, Solo
-from colocache.core.store import Entry
 from colocache.flows import Call, Flow, Wait, arun, get_or_load, run, shown
 
 

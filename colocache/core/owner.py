@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from .announcements import Receipt
+from .entry import Entry
 from .fills import Asker, Desk, Grant
 from .messages import (
     MAX_LINK,
@@ -31,7 +32,6 @@ from .messages import (
     pack_record,
     unpack_positions,
 )
-from .store import Entry
 
 MAX_PARKED = 10_000  # requests that wait for events; beyond, the asker's time-out decides
 

@@ -10,16 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import WireError
 from ..stats import Counters, Stats
 from .announcements import Announcements, Receipt
+from .entry import Entry
 from .fills import Desk
+from .hearing import Hearing
 from .members import Acquaintance, Member, Members
 from .messages import (
     EVERYTHING,
-    MAX_LINK,
     NO_NUMBER,
     Ack,
     Alone,
@@ -54,66 +55,14 @@ from .reads import Found as FoundEntry
 from .reads import Loaded, Outcome, Reads, Ticket
 from .requests import Requests, Seen, Written
 from .ring import Ring, slot_of
-from .store import Entry, Store
+from .seam import Action, Connect, Disconnect, Gate, Publish, Send, Settings
+from .store import Store
 from .stream import Announcer, Journal, Log, Remembered, TagMoments
 from .timers import Timers
 
 GAP_PATIENCE = 0.02  # s; so long an event may be under way when a pong is ahead of it, before a replay is asked for
 
 
-class Settings(NamedTuple):
-    """The numbers of the protocol; durations in seconds."""
-
-    lease: float = 3.0
-    max_stale: float = 3.0
-    fetch_timeout: float = 0.25
-    load_timeout: float = 30.0
-    forget_after: float = 30.0
-    log_events: int = 10_000
-    log_seconds: float = 60.0
-
-
-class Gate:
-    """What a reader looks at before it uses an entry. Written by the peer's driver, read by every thread."""
-
-    __slots__ = ("current_until", "max_stale")
-
-    def __init__(self) -> None:
-        self.current_until = -math.inf
-        self.max_stale = -math.inf  # until this member is established; then `Settings.max_stale`
-
-    def lets(self, entry: Entry, now: float) -> bool:
-        """Whether an entry may be served: it lives, and this member is current, or it was loaded a moment ago."""
-        return now < entry.expires and (now < self.current_until or now - entry.loaded_at < self.max_stale)
-
-
-class Publish(NamedTuple):
-    """Send a frame to everybody, by the bus."""
-
-    frame: bytes
-
-
-class Send(NamedTuple):
-    """Send a frame to one member; ``reply``: back on the connection that its own frames come from."""
-
-    to: bytes
-    frame: bytes
-    reply: bool
-
-
-class Connect(NamedTuple):
-    """A member is new: hear its bus, and open a link to it."""
-
-    member: Member
-
-
-class Disconnect(NamedTuple):
-    """A member is gone."""
-
-    member: Member
-
-
-Action = Publish | Send | Connect | Disconnect
 AnyOutcome = Outcome | Seen | Written | Receipt
 
 _REPLIES = (Pong, Roster, Value, Load, Wait, Alone, Found, Stored, Settled, Replayed, Reset)
@@ -136,7 +85,6 @@ class Peer:
         self._dropped = 0  # the moment at which everything was dropped last
         self._actions: list[Action] = []
         self._outcomes: list[tuple[int, AnyOutcome]] = []
-        self._acks: dict[bytes, None] = {}
         self._timers = Timers()
         self._members = Members(me, settings.lease, settings.forget_after, self.send)
         self._announcer = Announcer(me.incarnation, Log(settings.log_events, settings.log_seconds), journal)
@@ -147,12 +95,15 @@ class Peer:
         self._owner = Owner(self, self._desk)
         self._reads = Reads(self, settings.fetch_timeout, self._timers)
         self._requests = Requests(self, settings.fetch_timeout, 3 * settings.lease, self._timers)
+        self._hearing = Hearing(self, self._members, self._announcer, store, settings.fetch_timeout, self._timers)
         self._parked: list[Ticket] = []  # reads that came before this member was established
         self._parking_ends = math.inf
         self._ring: tuple[Ring, dict[str, bytes]] | None = None
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
-            Event: self._on_event, Left: self._on_left, Pong: self._on_pong, Roster: self._on_roster,
-            Ack: self._on_ack, Replay: self._on_replay, Replayed: self._on_replayed, Reset: self._on_reset,
+            Event: lambda m: self._hearing.heard(m, self._now), Replay: lambda m: self._hearing.replay(m),
+            Replayed: lambda m: self._hearing.answered(m, self._now),
+            Reset: lambda m: self._hearing.answered(m, self._now),
+            Left: self._on_left, Pong: self._on_pong, Roster: self._on_roster, Ack: self._on_ack,
             Get: lambda m: self._owner.asked(m, self._now), Peek: lambda m: self._owner.asked(m, self._now),
             Fill: lambda m: self._owner.filled(m, self._now), Set: lambda m: self._owner.set(m, self._now),
             Fail: lambda m: self._desk.fail(m.key, m.token, m.sender, self._now, self._moment),
@@ -213,11 +164,8 @@ class Peer:
 
     def actions(self) -> list[Action]:
         """Return, and forget, what is to be sent, in order. Acknowledgements are batched: one per stream and call."""
-        for stream in self._acks:
-            other = self._members.get(stream)
-            if other is not None:
-                self.send(Ack(self.incarnation, stream, other.stream.applied))
-        self._acks.clear()
+        for stream, applied in self._hearing.acknowledgements():
+            self.send(Ack(self.incarnation, stream, applied))
         actions, self._actions = self._actions, []
         return actions
 
@@ -261,10 +209,10 @@ class Peer:
         if self._members.has_ended(member.incarnation):
             return
         self._members.learn(member, now)
-        for _, frame in frames:
-            self._replayed(member.incarnation, frame)
-        self._publish_left(member.incarnation, NO_NUMBER if last is None else last)
-        self._over(member, NO_NUMBER if last is None else last, journal_read=True)
+        number = NO_NUMBER if last is None else last
+        self._hearing.replayed(member.incarnation, tuple(frame for _, frame in frames), now)
+        self._publish_left(member.incarnation, number)
+        self._hearing.over(member, number, now, journal_read=True)
         self._refresh()
 
     def leave(self, now: float) -> None:
@@ -411,9 +359,13 @@ class Peer:
         """Tell a call what it waited for."""
         self._outcomes.append((ticket, outcome))
 
-    def count(self, counter: str) -> None:
+    def count(self, counter: str, by: float = 1) -> None:
         """Count something."""
-        self.counters.count(counter)
+        self.counters.count(counter, by)
+
+    def progressed(self) -> None:
+        """A stream is applied further: answer what depends on it."""
+        self._owner.retry(self._now)
 
     def owner_of(self, wire: bytes) -> bytes | None:
         """Return the owner of a key; None if it is passed over."""
@@ -434,19 +386,7 @@ class Peer:
 
     def has_applied(self, positions: dict[bytes, int]) -> bool | None:
         """Whether the positions are applied here; None if one of them never can be. Asks for what is missing."""
-        missing = False
-        for stream, number in positions.items():
-            if stream == self.incarnation:
-                if number > self._announcer.last:
-                    return None
-            elif not self._members.has_ended(stream):
-                other = self._members.get(stream)
-                if other is None:
-                    return None
-                if other.stream.applied < number:
-                    missing = True
-                    self._ask_replay(other)
-        return not missing
+        return self._hearing.has_applied(positions, self._now)
 
     def servable(self, wire: bytes) -> Entry | None:
         """Return a key's entry if it may be served."""
@@ -499,7 +439,7 @@ class Peer:
         """Announce an event of this member's own stream: journal it, apply it here, publish it; return its number."""
         number, frame = self._announcer.announce(targets, self._now)
         self.counters.count("events_sent")
-        self._apply(self.incarnation, number, targets)
+        self.apply(Event(self.incarnation, number, targets))
         self._actions.append(Publish(frame))
         return number
 
@@ -509,7 +449,9 @@ class Peer:
 
     # --- Events
 
-    def _apply(self, stream: bytes, number: int, targets: tuple[bytes, ...]) -> None:
+    def apply(self, event: Event) -> None:
+        """Drop, void, mark and remember what an event hits."""
+        stream, number, targets = event
         self._moment += 1
         for target in targets:
             kind, name = target[:1], target[1:]
@@ -533,106 +475,14 @@ class Peer:
         self._reads.mark_all(namespace)
         self._desk.pass_on_all(namespace, self._now, self._moment)
 
-    def _on_event(self, event: Event) -> None:
-        other = self._members.get(event.sender)
-        if other is not None:
-            self._hear(other, event)
-            if other.stream.behind:
-                self._ask_replay(other)
-
-    def _hear(self, other: Acquaintance, event: Event) -> None:
-        for ready in other.stream.hear(event):
-            self.counters.count("events_applied")
-            self._apply(ready.sender, ready.number, ready.targets)
-        self._progress(other)
-
-    def _progress(self, other: Acquaintance) -> None:
-        """A stream is applied further: acknowledge it, and do what waited for that."""
-        self._acks[other.member.incarnation] = None
-        self._members.extend(other)
-        if other.last_ending is not None and other.stream.applied >= other.last_ending:
-            self._finish(other.member, other.last_ending, reset=False)
-        self._owner.retry(self._now)
-
-    def _ask_replay(self, other: Acquaintance) -> None:
-        stream = other.stream
-        if self._now - stream.asked_at < self._settings.fetch_timeout:
-            return
-        stream.asked_at = self._now
-        self.counters.count("replays")
-        incarnation = other.member.incarnation
-        self.send(Replay(self.incarnation, incarnation, incarnation, stream.applied + 1))
-        self._timers.at(self._now + self._settings.fetch_timeout, self._check_gap, incarnation)
-
-    def _check_gap(self, incarnation: bytes) -> None:
-        other = self._members.get(incarnation)
-        if other is not None and other.stream.behind:
-            self._ask_replay(other)
-
-    def _on_replay(self, ask: Replay) -> None:
-        log = self._announcer.log
-        if ask.stream != self.incarnation:
-            self.counters.count("frames_ignored")
-            return
-        frames = log.since(ask.first)
-        if frames is None:
-            self.send(Reset(self.incarnation, ask.sender, ask.stream, log.last))
-            return
-        part: list[bytes] = []
-        size = 0
-        for frame in frames:
-            if size + len(frame) > MAX_LINK - 1024:
-                self.send(Replayed(self.incarnation, ask.sender, ask.stream, tuple(part)))
-                part, size = [], 0
-            part.append(frame)
-            size += len(frame) + 5
-        self.send(Replayed(self.incarnation, ask.sender, ask.stream, tuple(part)))
-
-    def _on_replayed(self, message: Replayed) -> None:
-        other = self._own_of(message)
-        if other is not None:
-            other.replays_running += 1
-            for frame in message.frames:
-                self._replayed(message.stream, frame)
-
-    def _own_of(self, message: Replayed | Reset) -> Acquaintance | None:
-        """Return the member whose stream a message is about; None if the message is not its own: nobody speaks for it."""
-        if message.stream == message.sender:
-            return self._members.get(message.stream)
-        self.counters.count("frames_refused")
-        return None
-
-    def _replayed(self, stream: bytes, frame: bytes) -> None:
-        try:
-            event = decode(frame)
-        except WireError:
-            event = None
-        other = self._members.get(stream)
-        if not isinstance(event, Event) or event.sender != stream:
-            self.counters.count("frames_refused")
-        elif other is not None:
-            self.counters.count("events_replayed", event.number > other.stream.applied)
-            self._hear(other, event)
-
-    def _on_reset(self, message: Reset) -> None:
-        other = self._own_of(message)
-        if other is not None and message.last > other.stream.applied:
-            self._reset_to(other, message.last)
-
-    def _reset_to(self, other: Acquaintance, last: int) -> None:
-        self._drop_all()
-        self._depend_on(other.member.incarnation, last)
-        for ready in other.stream.reset(last):
-            self._apply(ready.sender, ready.number, ready.targets)
-        self._progress(other)
-
-    def _drop_all(self) -> None:
+    def drop_all(self) -> None:
+        """Drop, void and mark everything: what is held may be stale."""
         self._moment += 1
         self._dropped = self._moment
         self.counters.count("resets")
         self._hit_namespace("")
 
-    def _depend_on(self, stream: bytes, last: int) -> None:
+    def depend_on(self, stream: bytes, last: int) -> None:
         """Remember a reset like a bulk event, as a dependency of every key.
 
         Or this member would take back, from an owner that is not so far, what it has just dropped.
@@ -672,16 +522,16 @@ class Peer:
         if other is None or not other.stream.behind:
             return
         if not self.established and not other.stream.applied and not len(self._store):
-            self._reset_to(other, other.stream.known)  # a joiner holds nothing that could be stale
+            self._hearing.reset_to(other, other.stream.known, self._now)  # a joiner holds nothing that could be stale
         elif settled:
-            self._timers.at(self._now + GAP_PATIENCE, self._check_gap, pong.sender)
+            self._hearing.expect(pong.sender, self._now + GAP_PATIENCE)
 
     def _on_roster(self, roster: Roster) -> None:
         new, over, wrong = self._members.read_roster(roster)
         for member in new:
             self.meet(member, self._now)
         for member, last in over:
-            self._over(member, last)
+            self._hearing.over(member, last, self._now)
         if wrong:
             self._members.send_roster(roster.sender, self._now, wrong)
         sender = self._members.get(roster.sender)
@@ -689,11 +539,10 @@ class Peer:
             self._members.ping(sender, self._now, hurry=True)
 
     def _on_left(self, left: Left) -> None:
-        other = self._members.get(left.stream)
         if left.stream == self.incarnation:
             self._expel()
         else:
-            self._over(other.member if other is not None else Member(left.stream, "unknown", 0), left.last)
+            self._hearing.left(left, self._now)
 
     def _expel(self) -> None:
         """The others take this member for dead, and never hear it again: it may not serve, nor promise anything."""
@@ -702,44 +551,15 @@ class Peer:
         for other in self._members:
             other.met = False
 
-    def _over(self, member: Member, last: int, *, journal_read: bool = False) -> None:
-        """A stream has ended with number ``last``: get there, or drop everything.
-
-        Whoever has applied it up to there drops nothing. For the others, what is under way on the bus may still come,
-        and so may what this member's driver reads from the dead one's journal.
-        """
-        other = self._members.get(member.incarnation)
-        if self._members.has_ended(member.incarnation):
-            return
-        if (other.stream.applied if other is not None else 0) >= last:
-            self._finish(member, last, reset=False)
-        elif other is None or journal_read or not len(self._store):
-            self._finish(member, last, reset=True)
-        elif other.last_ending is None:
-            other.last_ending = last
-            self._timers.at(self._now + self._settings.fetch_timeout, self._unread, member)
-
-    def _unread(self, member: Member) -> None:
-        other = self._members.get(member.incarnation)
-        if other is not None and other.last_ending is not None:
-            self._finish(member, other.last_ending, reset=True)
-
-    def _finish(self, member: Member, last: int, *, reset: bool) -> None:
-        self._members.end(member, last, self._now)
-        if reset:
-            self._drop_all()
-            self._depend_on(member.incarnation, last)
-        self._gone(member)
-
     def _forget(self, other: Acquaintance) -> None:
         """Nobody has heard a member for long: count it no more. What was kept while it was silent may be stale."""
         self._members.forget(other.member.incarnation, self._now)
-        self._drop_all()
-        self._gone(other.member)
+        self.drop_all()
+        self.gone(other.member)
 
-    def _gone(self, member: Member) -> None:
+    def gone(self, member: Member) -> None:
+        """A member is one no more: its requests lapse, and what it was asked for is asked elsewhere."""
         self._ring = None
-        self._acks.pop(member.incarnation, None)
         self._actions.append(Disconnect(member))
         self._owner.left(member.incarnation, self._now)
         self._reads.owner_left(member.incarnation, self._now)

@@ -7,12 +7,10 @@ it saw when it last looked. ``seen`` belongs to the policy.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import cachetools
 
-if TYPE_CHECKING:
-    from .store import Entry
+from .entry import Entry
 
 
 class Policy(cachetools.Cache["bytes", "Entry"]):

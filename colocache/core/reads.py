@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
+from .entry import DEAD, Entry
 from .fills import MAX_FAILURES
 from .keys import namespace_of, within
 from .messages import Alone, Cancel, Fail, Fill, Get, Load, Message, Value, Wait
-from .store import DEAD, Entry
 from .timers import Timers
 
 #: Seconds after which a reader that waits asks again: lest a lost answer, or an owner that hangs, cost it the whole

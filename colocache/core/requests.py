@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 
 from ..errors import WireError
 from .announcements import Receipt
+from .entry import DEAD, Entry
 from .messages import MAX_TARGETS, Found, Message, Peek, Set, Settled, Stored, key_target, unpack_record
-from .store import DEAD, Entry
 from .timers import Timers
 
 

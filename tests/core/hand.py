@@ -12,8 +12,8 @@ from typing import Any
 from colocache.core.announcements import Receipt
 from colocache.core.members import Acquaintance, Member
 from colocache.core.messages import Message, decode, encode
-from colocache.core.peer import Settings
 from colocache.core.requests import Written
+from colocache.core.seam import Settings
 from colocache.testing import Network, Simulated
 
 HOP = 0.001  # s; what every frame takes that nobody holds back

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from hand import HOP, LEASE, Table, receipt_of
 
+from colocache.core.entry import MISSING
 from colocache.core.messages import (
     EVERYTHING,
     Ack,
@@ -36,8 +37,7 @@ from colocache.core.messages import (
     tag_target,
     unpack_positions,
 )
-from colocache.core.peer import Publish, Send, Settings
-from colocache.core.store import MISSING
+from colocache.core.seam import Publish, Send, Settings
 from colocache.testing import Simulated
 
 WAITED = LEASE * 1.01  # s; in no case does an invalidation take longer

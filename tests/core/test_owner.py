@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fakes import KEY, KEY2, ME, OTHER, THIRD, FakeHost
 
 from colocache.core.announcements import Receipt
+from colocache.core.entry import Entry
 from colocache.core.fills import Desk
 from colocache.core.messages import (
     MAX_LINK,
@@ -38,7 +39,6 @@ from colocache.core.messages import (
     unpack_record,
 )
 from colocache.core.owner import MAX_PARKED, Owner
-from colocache.core.store import Entry
 from colocache.core.timers import Timers
 
 A, B = OTHER, THIRD

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from hand import HOP, LEASE, Table, receipt_of
 
+from colocache.core.entry import MISSING
 from colocache.core.members import Member
 from colocache.core.messages import (
     EVERYTHING,
@@ -46,9 +47,8 @@ from colocache.core.messages import (
     tag_target,
 )
 from colocache.core.messages import Record as FoundRecord
-from colocache.core.peer import Settings
 from colocache.core.requests import Written
-from colocache.core.store import MISSING
+from colocache.core.seam import Settings
 from colocache.testing import Simulated
 
 STRANGER = Member(b"s" * 16, "host/9", 9)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from colocache.core.entry import Entry
 from colocache.core.policy import POLICIES, Lfu, Policy
-from colocache.core.store import Entry
 
 every_policy = pytest.mark.parametrize("policy", POLICIES)
 BUDGET = 20

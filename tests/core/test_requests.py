@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fakes import KEY, KEY2, ME, OTHER, OWNER, FakeHost
 
 from colocache.core.announcements import Receipt
+from colocache.core.entry import DEAD, Entry
 from colocache.core.messages import (
     MAX_TARGETS,
     NO_NUMBER,
@@ -27,7 +28,6 @@ from colocache.core.messages import (
     pack_record,
 )
 from colocache.core.requests import Requests, Seen, Written
-from colocache.core.store import DEAD, Entry
 from colocache.core.timers import Timers
 
 FETCH_TIMEOUT, SETTLE_TIMEOUT = 0.25, 9.0

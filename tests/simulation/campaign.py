@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
-from colocache.core.announcements import Receipt
 from colocache.core import messages
+from colocache.core.announcements import Receipt
+from colocache.core.entry import MISSING
 from colocache.core.messages import EVERYTHING, key_target, tag_target
-from colocache.core.store import MISSING
 from colocache.testing import SCALED, Network, Simulated
 
 KEYS = ("a", "b", "c")

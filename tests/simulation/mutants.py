@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import campaign
 
-from colocache.core import announcements, fills, members, owner, peer, reads, stream
-from colocache.core.store import DEAD
+from colocache.core import announcements, fills, hearing, members, owner, peer, reads, stream
+from colocache.core.entry import DEAD
 
 SEEDS = 500
 CLASSES = ("none", "all", "mute", "pause", "partition", "slow", "drop", "crash", "churn", "mute")
@@ -81,13 +81,13 @@ def ping_counts_though_the_members_known_differ() -> Any:
 @mutant
 def token_is_not_voided() -> Any:
     stack = contextlib.ExitStack()
-    original = peer.Peer._apply
+    original = peer.Peer.apply
 
     def apply(self: Any, *arguments: Any) -> None:
         with replaced(fills.Desk, "pass_on", nothing), replaced(fills.Desk, "pass_on_all", nothing):
             original(self, *arguments)
 
-    stack.enter_context(replaced(peer.Peer, "_apply", apply))
+    stack.enter_context(replaced(peer.Peer, "apply", apply))
     return stack
 
 
@@ -135,7 +135,7 @@ def requests_name_no_dependencies() -> Any:
 
 @mutant
 def reset_is_no_dependency() -> Any:
-    return replaced(peer.Peer, "_depend_on", nothing)
+    return replaced(peer.Peer, "depend_on", nothing)
 
 
 @mutant
@@ -252,13 +252,13 @@ def reader_joins_an_old_load_while_behind() -> Any:
 
 @mutant
 def reset_drops_nothing() -> Any:
-    return replaced(peer.Peer, "_drop_all", nothing)
+    return replaced(peer.Peer, "drop_all", nothing)
 
 
 @mutant
 def stream_ends_without_a_reset() -> Any:
-    original = peer.Peer._finish
-    return replaced(peer.Peer, "_finish", lambda self, member, last, *, reset: original(self, member, last, reset=False))
+    original = hearing.Hearing._finish
+    return replaced(hearing.Hearing, "_finish", lambda self, member, last, now, *, reset: original(self, member, last, now, reset=False))
 
 
 @mutant
@@ -266,7 +266,7 @@ def member_is_forgotten_without_a_reset() -> Any:
     original = peer.Peer._forget
 
     def forget(self: Any, other: Any) -> None:
-        with replaced(peer.Peer, "_drop_all", nothing):
+        with replaced(peer.Peer, "drop_all", nothing):
             original(self, other)
 
     return replaced(peer.Peer, "_forget", forget)

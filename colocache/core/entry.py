@@ -1,0 +1,80 @@
+"""One value as a member keeps it, and how readers come to use it.
+
+Readers look entries up without a lock, while the thread that drives the peer drops them. So that nobody can ever use
+what was dropped, an entry is **dead** (``expires`` minus infinity) before it leaves its dictionaries:
+
+1. a reader decodes a fetched value, and is about to put the entry where others find it; 2. an invalidation drops the
+entry: it is dead, and is in no dictionary yet; 3. the reader puts it there; everybody who finds it sees that it is dead,
+and `Entry.publish` takes it out again.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from sys import getsizeof
+from typing import Final
+
+from .keys import Key
+
+#: What an entry costs beside the bytes of its key and its value: the objects that hold them, the record, its slots in
+#: six dictionaries and among the expiries, and the key as its reader writes it. And what each tag costs beside its
+#: text: a dictionary, where no other entry carries it. The most that benchmarks/footprint.py measured, rounded up: for
+#: an entry of the shard that is used here, just after the dictionaries doubled, with all that the allocator rounds up.
+OVERHEAD = 832  # bytes
+TAG_OVERHEAD = 320  # bytes
+
+
+class _Missing(Enum):
+    MISSING = "MISSING"
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+#: Stands where no value is; None is a value.
+MISSING: Final = _Missing.MISSING
+
+DEAD: Final = -math.inf  # the `expires` of an entry that is not to be used any more
+
+
+class Entry:
+    """One value: as bytes, as the object that readers share, or as both."""
+
+    __slots__ = (
+        "expires", "hits", "home", "key", "loaded_at", "near", "payload", "seen", "size", "tags", "value", "wire",
+    )  # fmt: skip
+
+    def __init__(self, wire: bytes, payload: bytes | None, loaded_at: float, expires: float, tags: tuple[str, ...]):
+        self.wire = wire
+        self.payload = payload
+        self.value: object = MISSING
+        self.key: Key | None = None  # as the user wrote it, once a reader of this process has used it
+        self.home: dict[Key, Entry] | None = None  # the `hits` dictionary that it belongs into
+        self.loaded_at = loaded_at
+        self.expires = expires
+        self.tags = tags
+        self.near = False
+        self.size = 0
+        self.hits = 0  # raised by readers; two threads may lose one of a thousand, which only the statistics see
+        self.seen = 0  # of ``hits``, by the eviction policy
+
+    def cost(self) -> int:
+        """Return the bytes that the entry takes, without the object."""
+        tags = sum(getsizeof(tag) + TAG_OVERHEAD for tag in self.tags)
+        return OVERHEAD + len(self.wire) + len(self.payload or b"") + tags
+
+    def publish(self, home: dict[Key, Entry], key: Key, value: object, keep_payload: bool) -> None:
+        """Let readers of this process find the entry as an object. Any thread; see the module on dead ones.
+
+        ``value`` is MISSING where each reader decodes the payload, which is to be kept then.
+        """
+        self.value = value
+        if self.near and not keep_payload:
+            self.payload = None  # after the value is there: whoever finds no payload finds the value
+        self.key, self.home = key, home
+        if self.expires == DEAD:  # the key may have another entry by now, which must not be pushed out
+            return
+        home[key] = self
+        if self.expires == DEAD and home.get(key) is self:
+            home.pop(key, None)
