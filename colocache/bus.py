@@ -288,9 +288,12 @@ class Bus:
     def _run(self) -> None:
         try:
             self._begin()
-            while self._stopping is None or not self._may_stop():
+            while not self._peer.expelled and (self._stopping is None or not self._may_stop()):
                 self._step()
-            self._goodbye()
+            if self._peer.expelled:  # its lock was lost, as when somebody deleted its files; the next call starts anew
+                _log.warning("colocache: the group took the member on %s for dead; it leaves", self._peer.me.seat)
+            else:
+                self._goodbye()
         except Exception:
             # A bug, or libzmq in trouble: this member cannot go on, and must not serve. The next call starts anew.
             _log.exception("colocache: the member on %s has failed, and leaves the group", self._peer.me.seat)
