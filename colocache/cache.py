@@ -113,13 +113,14 @@ class Space:
 
         Namespaces nest: ``a.namespace("b")`` is ``namespace("a/b")``, and clearing ``a`` clears it, too. With
         ``copy="always"`` every read gives a fresh copy (decoded anew), which its reader may change; ValueError if the
-        namespace is in use with the other setting. If not given, this space's own setting and ttl hold.
+        namespace is in use without. What is not given is as in this space; copying, as the namespace is used already.
         """
         if type(name) is not str or not name or name.startswith("/") or name.endswith("/"):
             raise ValueError(f"a namespace is a non-empty text that neither begins nor ends with '/': {name!r}")
         path = f"{self._path}/{name}" if self._path else name
         own = self._ttl if isinstance(ttl, Unset) else parse_ttl(ttl)
-        return Space(self._root, path, own, self._copies if copy is None else _copies(copy))
+        copies = self._root._modes.get(path, self._copies) if copy is None else _copies(copy)
+        return Space(self._root, path, own, copies)
 
     # --- Reading
 

@@ -113,6 +113,8 @@ class Decorator:
     ) -> None:
         self._space = space
         self._ttl = ttl
+        if key is not None and not callable(key):
+            raise TypeError(f"key is a function that makes the key of a call from its arguments, not {key!r:.60}")
         self._key = key
         self._tags = tags if callable(tags) else tuple(_checked(tags))
 

@@ -1,9 +1,9 @@
 """A simulated host for the shipped protocol: network, clocks and crashes under one seed.
 
 `Network` joins members that run the very `colocache.core.peer.Peer` that production runs, and simulates only what is
-around it: time, the two channels, and the death of processes. Everything follows from the seed, so a failing run can be
-replayed. Faults are knobs on the network (`loss`, `lateness`, `cuts`, `mute`, …) and calls (`pause`, `crash`, `leave`), to be
-turned at any simulated instant with `at`.
+around it: time, the two channels, and the death of processes. Everything follows from the seed, so a failing run can
+be replayed. Faults are knobs on the network (`loss`, `lateness`, `far`, `cuts`, `mute`, …) and calls (`pause`, `crash`,
+`leave`), to be turned at any simulated instant with `at`.
 
 Not thread-safe; it starts no thread, opens no file and reads no clock.
 """

@@ -572,6 +572,13 @@ def test_one_namespace_cannot_be_both(cache: Cache) -> None:
         cache.namespace("n", copy="always")
 
 
+def test_who_does_not_say_whether_to_copy_gets_what_the_namespace_does(cache: Cache) -> None:
+    cache.namespace("n", copy="always").set("k", [1])
+    again = cache.namespace("n")
+    again.get("k").append(2)
+    assert again.get("k") == [1]
+
+
 @pytest.mark.parametrize("copy", ["alwys", True, ""])
 def test_copy_is_always_or_never(cache: Cache, new_cache: NewCache, copy: Any) -> None:
     with pytest.raises(ValueError, match="copy is 'never' or 'always', not"):
@@ -658,7 +665,7 @@ def test_before_the_first_use_there_is_nothing_to_show(cache: Cache, run_dir: st
     assert cache.members() == []
     assert cache.stats() == Stats()
     assert os.listdir(run_dir) == []
-    assert threading.active_count() == 1
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("colocache")]
 
 
 def test_stats_add_up(pair: list[Cache], key_of: Any) -> None:

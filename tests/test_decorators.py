@@ -297,6 +297,12 @@ def test_a_key_of_ones_own_that_is_none_is_refused(cache: Cache, profile: Make) 
     assert calls == []
 
 
+@pytest.mark.parametrize("key", ["user", ("user", 1), 1])
+def test_a_key_that_is_no_function_is_refused_by_the_decorator(cache: Cache, key: Any) -> None:
+    with pytest.raises(TypeError, match="key is a function that makes the key of a call from its arguments"):
+        cache.cached(key=key)
+
+
 def test_what_a_key_function_raises_reaches_the_caller(cache: Cache, profile: Make) -> None:
     function, _ = profile(cache, key=lambda user: user.id)
     with pytest.raises(AttributeError):

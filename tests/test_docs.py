@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 import colocache
-from colocache.core import keys, messages, ring, store
+from colocache.core import entry, keys, messages, ring
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -193,7 +193,7 @@ def test_the_numbers_that_the_pages_quote_are_those_of_the_code() -> None:
     quoted = {
         ROOT / "README.md": [f"one of {ring.SLOTS} slots"],
         DOCS / "reference" / "glossary.md": [f"one of {ring.SLOTS} buckets"],
-        DOCS / "topics" / "memory.md": [f"{store.OVERHEAD} bytes, the key", f"{store.TAG_OVERHEAD} bytes for each"],
+        DOCS / "topics" / "memory.md": [f"{entry.OVERHEAD} bytes, the key", f"{entry.TAG_OVERHEAD} bytes for each"],
         WIRE: [
             f"1 MiB + {messages.MAX_LINK - messages.MAX_VALUE:,} bytes",
             f"| a key, with its namespace | {keys.MAX_WIRE} bytes |",

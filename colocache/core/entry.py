@@ -4,8 +4,8 @@ Readers look entries up without a lock, while the thread that drives the peer dr
 what was dropped, an entry is **dead** (``expires`` minus infinity) before it leaves its dictionaries:
 
 1. a reader decodes a fetched value, and is about to put the entry where others find it; 2. an invalidation drops the
-entry: it is dead, and is in no dictionary yet; 3. the reader puts it there; everybody who finds it sees that it is dead,
-and `Entry.publish` takes it out again.
+entry: it is dead, and is in no dictionary yet; 3. the reader puts it there; everybody who finds it sees that it is
+dead, and `Entry.publish` takes it out again.
 """
 
 from __future__ import annotations

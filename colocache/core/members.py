@@ -1,11 +1,12 @@
 """Who is in the group, and until when each of them is known to have been heard in full.
 
 Every interval a member R pings every other member O, and notes its own clock, t0. O answers with the last number s of
-its stream. **Only when R has applied that stream up to s** does R hear O until t0 + L. From R's own send time: so no two
-clocks are compared, and a late answer gives less, never more:
+its stream. **Only when R has applied that stream up to s** does R hear O until t0 + L. From R's own send time: so no
+two clocks are compared, and a late answer gives less, never more:
 
 1. O answers "s = 4" at t = 0; the answer is held up; 2. O publishes event 5, which is lost; 3. the answer reaches R at
-t = 10. Counted from its arrival it would let R serve the old value until 10 + L; counted from R's ping it gives nothing.
+t = 10. Counted from its arrival it would let R serve the old value until 10 + L; counted from R's ping, it gives
+nothing.
 
 A ping counts only between members that know the same members, for one that R does not know may announce what R
 never hears. And an unreachable member is not a dead one: it holds everybody back until the kernel says that it died, or
@@ -167,7 +168,7 @@ class Members:
             _prune(table, now - keep)
 
     def turn(self, now: float) -> None:
-        """Note what `Remembered` has forgotten by now; to be called whenever its own `turn` is, and with no other period."""
+        """Note what `Remembered` has forgotten by now; to be called whenever its own `turn` is."""
         if now - self._turned_at >= 2 * self._lease:
             self._turned_at = now
             for other in self:

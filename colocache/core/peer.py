@@ -570,7 +570,9 @@ class Peer:
         frame = encode(Left(self.incarnation, stream, last))
         self._actions.append(Publish(frame))
         self._actions.extend(
-            Send(other.member.incarnation, frame, False) for other in self._members if other.member.incarnation != stream
+            Send(other.member.incarnation, frame, reply=False)
+            for other in self._members
+            if other.member.incarnation != stream
         )
 
     # --- State

@@ -12,8 +12,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import campaign
 
 # A cache that never hits passes every check of safety; so there is a floor under what it is good for, too.
-FLOORS = {"none": 0.55, "drop": 0.55, "double": 0.55, "mute": 0.4, "crash": 0.5, "slow": 0.4, "pause": 0.4, "churn": 0.4,
-          "partition": 0.4, "all": 0.3}  # fmt: skip
+FLOORS = {
+    "none": 0.55, "drop": 0.55, "double": 0.55, "mute": 0.4, "crash": 0.5, "slow": 0.4, "pause": 0.4, "churn": 0.4,
+    "partition": 0.4, "all": 0.3,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("faults", campaign.FAULTS)
