@@ -3,7 +3,7 @@
     python benchmarks/footprint.py
 
 An entry is charged for its wire key, for its value's bytes (twice, where the shard keeps the object beside them), for
-its tags, and for the rest by the constants OVERHEAD and TAG_OVERHEAD of colocache/core/store.py. This script fills
+its tags, and for the rest by the constants OVERHEAD and TAG_OVERHEAD of colocache/core/entry.py. This script fills
 stores with entries as the shell makes them, and prints what each really takes beyond the bytes that its key and its
 value hold, as tracemalloc counts it, and as the process grows (Linux only; there the allocator's rounding comes to it).
 Two numbers of entries are tried: just after and just before the dictionaries double. Takes about a minute.

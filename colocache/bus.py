@@ -403,6 +403,8 @@ class Bus:
 
     def _connect(self, member: Member) -> None:
         """Hear a member from now on. Where the host will not let us, it counts as silent, and `_mend` tries again."""
+        if member.incarnation in self._links:  # `_mend` came first
+            return
         try:
             neighbour = self._directory.watch(member.incarnation)
             link = self._link_to(member, neighbour) if neighbour is not None else None
@@ -583,7 +585,6 @@ class Bus:
         self._shut_gate()
         try:
             for link in self._links.values():
-                link.socket.close()
                 link.neighbour.close()
                 if link.death is not None:
                     os.close(link.death)
@@ -598,10 +599,7 @@ class Bus:
             self._calls.clear()
 
     def _release(self, *, unheard: bool) -> None:
-        for socket in (getattr(self, name, None) for name in ("_router", "_bus", "_ears")):
-            if socket is not None:
-                socket.close()
-        self._context.term()
+        self._context.destroy()  # and with it its sockets: it would wait for ever for one that was forgotten
         self._seat.release(unheard=unheard)
 
     def _shut_gate(self) -> None:

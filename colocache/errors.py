@@ -30,7 +30,7 @@ class EventLoopError(ColocacheError, RuntimeError):
 
 
 class InvalidationIncomplete(ColocacheError):
-    """An invalidation that was asked to be complete (``strict=True``) is not; ``receipt``, a `Receipt`, says what is known.
+    """An invalidation that was to be complete (``strict=True``) is not; ``receipt``, a `Receipt`, says what is known.
 
     The event goes on being delivered all the same.
     """

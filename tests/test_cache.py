@@ -277,8 +277,8 @@ def test_several_keys_go_at_once(call: Call, cache: Cache) -> None:
     assert call(cache, "invalidate") == Receipt((), (), True, 0.0)
 
 
-def test_thousands_of_keys_go_at_once(call: Call, pair: list[Cache]) -> None:
-    one, other = pair
+def test_thousands_of_keys_go_at_once(call: Call, new_group: Any) -> None:
+    one, other = new_group(2, fetch_timeout=20)
     numbers = [("number", n) for n in range(3000)]
     assert call(one, "set_many", dict.fromkeys(numbers, 1))
     assert len(other.get_many(numbers)) == 3000
@@ -553,6 +553,22 @@ def test_readers_of_a_copying_space_share_not_even_what_is_too_large_to_be_kept(
     results = crew.join()
     assert results == [[large]] * 4
     assert len(set(map(id, results))) == 4
+
+
+def test_what_its_loader_does_to_a_large_value_later_does_not_reach_who_waited_for_it(new_cache: NewCache) -> None:
+    """1. A reader waits; 2. the leader's load ends, and its caller changes the value; 3. the reader takes it up."""
+    cache = new_cache(copy="always")
+    leader, waiter = (cache._load("k", lambda: ["x" * 2_000_000], 60, ()) for _ in range(2))
+    lead = next(leader).ask().result(30)
+    answer = next(waiter).ask()
+    mine = leader.send(lead).loader()
+    with pytest.raises(StopIteration) as ended:
+        leader.send(mine)
+    assert ended.value.value is mine
+    mine.append("changed")
+    with pytest.raises(StopIteration) as ended:
+        waiter.send(answer.result(30))
+    assert ended.value.value == ["x" * 2_000_000]
 
 
 def test_copying_is_inherited_and_can_be_overruled(new_cache: NewCache) -> None:

@@ -69,7 +69,9 @@ def execute(program: str, *arguments: str, stdin: str = "") -> subprocess.Comple
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COLOCACHE_")}
         environment |= {"COLOCACHE_DIR": directory, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-W", "error", "-c", program, *arguments]
-        return subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment, cwd=directory)
+        return subprocess.run(
+            command, input=stdin, capture_output=True, text=True, env=environment, cwd=directory, timeout=60
+        )
 
 
 # --- Examples

@@ -138,7 +138,7 @@ class Peer:
             return None
         else:
             other.heard_at = now
-            if bus and isinstance(message, Event):
+            if isinstance(message, Event):
                 other.replays_running = 0
             self._handle(message)
         self._refresh()

@@ -175,6 +175,12 @@ def test_member_that_left_waits_for_nothing_anywhere(line: Counter) -> None:
     assert len(line) == 1
 
 
+def test_member_that_left_waits_for_nothing_more(line: Counter) -> None:
+    line.cancel(B, None, 0.0, 0)
+    line.pass_on(KEY, 0.0, 1)
+    assert line.answers() == [load(C, 2)]
+
+
 def test_no_key_is_kept_that_nobody_loads(line: Counter) -> None:
     for n in range(3):
         line.pass_on(KEY, float(n), n)

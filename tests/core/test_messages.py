@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import struct
 import tracemalloc
@@ -405,6 +406,7 @@ def test_a_tag_is_limited_in_bytes() -> None:
 
 
 def peak_of(use: Callable[[bytes], object], data: bytes) -> int:
+    gc.collect()  # or texts that an earlier error's traceback keeps alive would be used again
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -456,6 +458,7 @@ HOSTILE = {
     "lying bytes": VERSION + b"\x92\1\xc6\xff\xff\xff\xff" + bytes(100),
     "lying text": VERSION + b"\x92\1\xdb\xff\xff\xff\xff" + bytes(100),
     "a lying map": VERSION + b"\x92\1\xdf\xff\xff\xff\xff" + bytes(100),
+    "a large map": VERSION + b"\x91\xdf\0\1\0\0" + b"".join(b"\xa7%07d\1" % number for number in range(1 << 16)),
     "a lying extension": VERSION + b"\x92\1\xc9\xff\xff\xff\xff\1" + bytes(100),
     "lying lists, nested, in a long frame": nested(b"\xdd" + struct.pack(">I", MAX_LINK - 6000), MAX_LINK),
     "lying lists, nested, in a short frame": nested(b"\xdc" + struct.pack(">H", 10_000), 10_100),

@@ -190,6 +190,14 @@ def test_odd_but_well_formed_messages_harm_nobody() -> None:
     assert call.returned
 
 
+def test_roster_that_names_its_own_sender_as_ended_ends_it() -> None:
+    table = Table(2)
+    a, b = table.living
+    row = (*b.member, 0, 0.0)
+    table.inject(a, Roster(b.member.incarnation, a.member.incarnation, row))
+    assert a.peer.has_ended(b.member.incarnation)
+
+
 # --- Joining
 
 
@@ -261,6 +269,18 @@ def test_read_that_was_given_up_while_it_waited_for_the_joiner_asks_for_nothing(
     frames.stop()
     table.pass_time(1.0)
     assert asked.messages == []
+
+
+def test_lone_member_is_current_as_soon_as_it_starts_and_promises_nothing_before() -> None:
+    table = Table(0)
+    alone = Simulated(table, 0, 1.0)
+    alone.peer.invalidate(1, [EVERYTHING], 0.0, alone.now())
+    assert not alone.peer.outcomes()[0][1].complete
+    assert not table.is_current(alone)
+    alone.peer.start(alone.now())
+    assert table.is_current(alone)
+    alone.peer.invalidate(2, [EVERYTHING], 0.0, alone.now())
+    assert alone.peer.outcomes()[0][1].complete
 
 
 def test_two_members_on_one_seat_for_a_moment() -> None:
@@ -439,6 +459,29 @@ def test_goodbye_shuts_the_gate_at_once() -> None:
     assert b.peer.members() == []
 
 
+def test_keys_of_a_member_that_is_gone_have_another_owner_at_once() -> None:
+    table = Table(3)
+    a, b, c = table.living
+    k = table.key(b)
+    table.leave(b)
+    table.settle()
+    assert a.peer.owner_of(a.wire(k)) == c.peer.owner_of(c.wire(k)) != b.member.incarnation
+
+
+def test_token_of_a_member_that_was_forgotten_is_passed_on() -> None:
+    table = Table(2, Settings(forget_after=5.0))
+    a, b = table.living
+    k = table.key(a)
+    assert table.read(b, k).loading
+    waiting = table.read(a, k)
+    table.kill(b)
+    table.pass_time(6.0)
+    assert waiting.loading
+    waiting.load(1)
+    assert table.peek(a, k).outcome == 1
+    assert a.peer.owner_of(a.wire(k)) == a.member.incarnation
+
+
 def test_member_is_busy_until_its_events_are_acknowledged() -> None:
     table = Table(2)
     a, b = table.living
@@ -521,6 +564,40 @@ def test_lost_replay_is_asked_for_again() -> None:
     lost.stop()
     table.pass_time(0.5)
     assert table.knows(b, a).stream.applied == 1
+
+
+def test_gap_in_the_stream_of_a_member_that_leaves_is_asked_for_no_more() -> None:
+    table = Table(2)
+    a, b = table.living
+    table.hold(Replayed)
+    replays = table.hold(Replay)
+    b.peer.receive(encode(Event(a.member.incarnation, 5, (EVERYTHING,))), b.now(), bus=True)
+    b.pump()
+    table.kill(a)
+    table.bury(a, b)
+    table.pass_time(1.0)
+    assert len(replays.messages) == 1
+    assert agree(table)
+
+
+def test_reset_acknowledges_what_it_stands_for_and_its_duplicate_drops_nothing() -> None:
+    table = Table(2, Settings(log_events=1))
+    a, b = table.living
+    lost = table.hold(Event)
+    resets = table.hold(Reset)
+    table.invalidate(a, "x", patience=0.0)
+    call = table.invalidate(a, "y")
+    lost.stop()
+    table.pass_time(0.7)
+    assert not call.returned
+    resets.stop()
+    resets.deliver(0)
+    assert receipt_of(call).acknowledged == ("host/1",)
+    k = table.key(b)
+    table.fill(b, k, 1)
+    resets.deliver(0)
+    assert b.cached(k) == 1
+    assert table.resets(b) == 1
 
 
 def test_replay_that_is_larger_than_a_frame_comes_in_parts() -> None:
@@ -702,7 +779,24 @@ def test_reads_of_what_is_kept_ask_nobody() -> None:
     frames = table.hold(Get)
     assert [table.read(member, k).value for member in (a, b, a)] == [1, 1, 1]
     assert table.peek(a, k).outcome == 1
+    a.peer.peek(9, [a.wire(k)], a.now())
+    assert a.peer.stats(a.now()).near_hits == 1
     assert frames.messages == []
+
+
+def test_entry_is_not_served_beyond_its_time_and_leaves_then() -> None:
+    table = Table(2)
+    a, b = table.living
+    k = table.key(b)
+    read = table.read(a, k, ttl=5.0)
+    read.load(1)
+    table.pass_time(4.9)
+    assert a.cached(k) == 1
+    table.pause(a, 0.2)
+    table.pass_time(0.15)
+    assert a.cached(k) is MISSING
+    table.pass_time(1.0)
+    assert len(a.store) == len(b.store) == 0
 
 
 # --- Writes

@@ -162,6 +162,38 @@ def test_tag_event_marks_a_load_that_is_known_to_carry_it(desk: Desk) -> None:
     assert desk.host.kept == {}
 
 
+def test_load_whose_own_tags_were_hit_meanwhile_is_not_kept(desk: Desk) -> None:
+    """Its caller named no tags, so nothing could mark the load."""
+    desk.read()
+    fetch = desk.leads(desk.asked())
+    desk.host.moment = 1
+    desk.host.tag_moments["t"] = 1
+    after = desk.read()
+    desk.reads.loaded(fetch, loaded(b"1", ("t",)), desk.now)
+    assert desk.host.kept == {}
+    fill, again = desk.host.take()
+    assert isinstance(fill, Fill)
+    desk.value(again, b"2")
+    assert desk.found() == {after: b"2"}
+
+
+@pytest.mark.parametrize("shard", [None, b"2"])
+def test_own_load_whose_fill_the_shard_refused_is_not_kept(desk: Desk, shard: bytes | None) -> None:
+    desk.host.owner = ME
+    desk.read()
+    second = desk.read()
+    desk.answer(Load(ME, ME, desk.asked().id, 7))
+    ((_, lead),) = desk.host.outcomes()
+    if shard is not None:
+        desk.host.shard[KEY] = Entry(KEY, shard, desk.now, desk.now + 300, ())
+    published: list[Entry] = []
+    desk.reads.loaded(lead.fetch, loaded(b"1", publish=published.append), desk.now)
+    ((ticket, outcome),) = desk.host.outcomes()
+    assert (ticket, outcome.entry.value, outcome.entry.expires) == (second, b"1", DEAD)
+    assert published == []
+    assert desk.host.kept == {}
+
+
 def test_own_value_that_the_shard_has_not_taken_is_used_once(desk: Desk) -> None:
     # Or it would be found by readers, where no event could drop it: it is in no store.
     desk.host.owner = ME
@@ -277,6 +309,7 @@ def test_first_reader_leads_and_the_others_get_its_value(desk: Desk) -> None:
     assert desk.host.take() == [Fill(ME, OWNER, KEY, 7, b"1", 300.0, ("t",))]
     entry = desk.host.kept[KEY]
     assert published == [entry]
+    assert entry.value == b"1", "as the object that the loader gave"
     assert (entry.loaded_at, entry.expires) == (100.0, desk.now + 300.0)
     assert desk.found() == {second: b"1"}
     assert desk.host.counts["loads"] == 1
@@ -301,6 +334,7 @@ def test_failed_load_is_tried_by_the_next_and_after_two_failures_everybody_tries
     desk.reads.failed(desk.leads(get, 8), desk.now)
     assert desk.host.take() == [Fail(ME, OWNER, KEY, 8)]
     assert desk.host.outcomes() == [(ticket, Solo()) for ticket in readers[2:]]
+    assert (desk.host.counts["loads"], desk.host.counts["fallbacks"]) == (4, 2)
     assert len(desk.reads) == 0
 
 
@@ -448,6 +482,19 @@ def test_abandoned_reader_is_forgotten_and_the_last_one_cancels_the_fetch(desk: 
     desk.value(get)
     assert desk.host.settled == []
     assert len(desk.reads) == 0
+
+
+def test_reader_that_is_abandoned_takes_nobody_with_it(desk: Desk) -> None:
+    desk.read()
+    second = desk.read()
+    fetch = desk.leads(desk.asked())
+    other = desk.read(KEY2)
+    desk.host.take()
+    desk.reads.abandon(other, desk.now)
+    desk.host.take()
+    desk.reads.abandon(77, desk.now)
+    desk.reads.loaded(fetch, loaded(b"1"), desk.now)
+    assert desk.found() == {second: b"1"}
 
 
 def test_load_whose_leader_has_gone_is_passed_on_and_counts_as_no_failure(desk: Desk) -> None:

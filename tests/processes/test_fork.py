@@ -99,7 +99,7 @@ def test_a_fork_while_other_threads_are_in_the_middle_of_calls_harms_neither_pro
         children.append(ours.adopt(lambda: parent.call("fork")))
         children[-1].call("read_all", keys=KEYS)
     for future in writing:
-        assert future.result() == {"calls": 100, "complete": 100}
+        assert future.result() == {"complete": 100, "incomplete": 0, "errors": []}
     ours.settle()
     assert together(ours.living, "read_all", keys=KEYS) == [[100] * 12] * 10
     assert children[3].call("write", key="k0")["complete"]
@@ -122,12 +122,13 @@ def test_a_fork_while_another_thread_joins_or_leaves_harms_neither_process(ours:
 
 def test_a_fork_in_a_loader_gives_the_value_to_the_parents_readers_and_harms_neither_process(ours: Group) -> None:
     parent, other = ours.start(2)
-    for number, key in enumerate(KEYS[:4]):  # so that each of the two owns one
-        child = ours.adopt(lambda key=key: parent.call("fork_in_a_loader", key=key))  # type: ignore[misc]
-        loads = ours.loads()
+    for number, key in enumerate(KEYS[:4], 1):  # so that each of the two owns one
+        ours.adopt(lambda key=key: parent.call("fork_in_a_loader", key=key))  # type: ignore[misc]
+        assert ours.loads() == 2 * number  # the child's half of the call has loaded, too
         assert parent.call("read", key=key) == other.call("read", key=key) == 0
-        assert ours.loads() == loads == 2 * (number + 1)  # the child's half of the call has loaded, too
-        assert child.call("read", key=key) == 0
+        assert ours.loads() == 2 * number
+    assert len(other.call("members")) == 2
+    together(ours.living, "read", key="k0")
     ours.settle()
     assert parent.call("write", key="k0")["complete"]
     assert together(ours.living, "read", key="k0") == [1] * 6

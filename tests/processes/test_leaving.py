@@ -49,7 +49,7 @@ def test_who_leaves_is_missed_at_once_and_nothing_is_left_of_it(
 def test_processes_that_come_and_go_cost_the_others_nothing_but_what_they_owned(ours: Group) -> None:
     stayers = ours.start(2)
     resets = [stats["resets"] for stats in together(stayers, "stats")]
-    for _ in range(4):
+    for _ in range(2):
         passing = ours.start(3, join=False)
         together(passing, "write", key="k0", wait=False)
         together(passing, "close")
@@ -87,10 +87,8 @@ def test_who_closes_while_its_threads_read_and_write_lets_them_go(ours: Group) -
     writing = leaver.send("write_each", keys=KEYS, times=1000)
     until(lambda: leaver.call("reads_so_far") > 1000)
     leaver.call("close")
-    with pytest.raises(AssertionError, match="ClosedError"):
-        writing.result()
-    errors = leaver.call("end_reading")["errors"]
-    assert errors
+    errors = [*writing.result()["errors"], *leaver.call("end_reading")["errors"]]
+    assert len(errors) > len(KEYS)
     assert all(error.startswith("ClosedError") for error in errors)
     assert len(stayer.call("members")) == 1
     assert stayer.call("write", key="k63")["complete"]

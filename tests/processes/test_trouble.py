@@ -1,0 +1,111 @@
+"""Hosts on which something has run out, or is forbidden: the cache says so, and what it cannot do it does without."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from group import Group, together, until
+
+KEYS = [f"k{number}" for number in range(12)]
+
+
+@contextmanager
+def _mounted(path: Path, options: str) -> Iterator[bool]:
+    """A small file system at ``path``, where this user may make one."""
+    path.mkdir(mode=0o700)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "colocache", path], capture_output=True)
+    try:
+        yield not done.returncode
+    finally:
+        if not done.returncode:
+            subprocess.run(["umount", "-l", path], check=True)
+
+
+def test_on_a_full_disk_there_is_no_journal_and_a_kill_costs_the_others_what_they_have_cached(
+    group: Callable[..., Group],
+) -> None:
+    ours = group(lease=20.0, fetch_timeout=20.0)
+    with _mounted(ours.directory / "c", "size=64k,mode=700") as full:
+        workers = ours.start(3, join=False)
+        if not full:
+            together(workers, "limit_file_size", size=1 << 16)
+        together(workers, "start")
+        ours.settle()
+        assert ours.log().count("no room for the") == 3
+        together(workers, "read_all", keys=KEYS)
+        for version, worker in enumerate(workers, 1):
+            assert worker.call("write", key="k0")["complete"]
+            assert together(workers, "read", key="k0") == [version] * 3
+        survivors, victim = workers[:2], workers[2]
+        victim.kill()
+        until(lambda: all(len(view) == 2 for view in together(survivors, "members")))
+        assert [stats["resets"] for stats in together(survivors, "stats")] == [1, 1]
+        assert survivors[0].call("write", key="k0")["complete"]
+        assert together(survivors, "read_all", keys=KEYS) == [[4] + [0] * 11] * 2
+
+
+def test_a_directory_that_others_may_enter_is_refused_by_name(group: Callable[..., Group]) -> None:
+    ours = group()
+    (ours.directory / "c").mkdir()
+    (ours.directory / "c").chmod(0o755)
+    (worker,) = ours.start(1, join=False)
+    threads = worker.call("threads")
+    with pytest.raises(AssertionError, match=f"ConfigError: .*{ours.directory / 'c'} has mode 0755"):
+        worker.call("start")
+    assert worker.call("threads") == threads
+    (ours.directory / "c").chmod(0o700)
+    ours.start(1)
+    worker.call("start")
+    ours.settle()
+
+
+def test_a_directory_that_cannot_be_written_to_is_refused_by_name(group: Callable[..., Group]) -> None:
+    ours = group()
+    with _mounted(ours.directory / "c", "size=64k,mode=700,ro") as read_only:
+        if not read_only:
+            (ours.directory / "c").chmod(0o500)
+        (worker,) = ours.start(1, join=False)
+        with pytest.raises(AssertionError, match=f"ConfigError: .*{ours.directory / 'c'}"):
+            worker.call("start")
+
+
+def test_a_member_without_descriptors_for_newcomers_hears_them_once_it_has_some(group: Callable[..., Group]) -> None:
+    """Until then they count as silent: it serves nothing that it cannot answer for, and waits for them in vain."""
+    ours = group(lease=1.0)
+    poor, other = ours.start(2)
+    together(ours.workers, "read_all", keys=KEYS)
+    poor.call("limit_descriptors", room=1)
+    newcomers = ours.start(2, join=False)
+    together(newcomers, "start")
+    until(lambda: len(other.call("members")) == 4)
+    until(lambda: "cannot" in ours.log())
+    assert not poor.call("stats")["current"]
+    for version, worker in enumerate((other, poor), 1):
+        worker.call("write", key="k0")
+        assert together(ours.workers, "read", key="k0") == [version] * 4
+    assert poor.call("write", key="k1")["complete"]
+    poor.call("limit_descriptors", room=None)
+    ours.settle()
+    receipt = newcomers[0].call("write", key="k0")
+    assert receipt["complete"]
+    assert len(receipt["acknowledged"]) == 3
+    assert together(ours.workers, "read_all", keys=KEYS) == [[3, 1] + [0] * 10] * 4
+
+
+def test_a_process_without_descriptors_loads_for_itself_and_joins_once_it_has_some(group: Callable[..., Group]) -> None:
+    ours = group()
+    (worker,) = ours.start(1, join=False)
+    threads = worker.call("threads")
+    for room in (1, 4, 7):
+        worker.call("limit_descriptors", room=room)
+        assert worker.call("read", key="k0") == 0
+        assert worker.call("threads") == threads
+    worker.call("limit_descriptors", room=None)
+    ours.start(1)
+    until(lambda: worker.call("read", key="k0") == 0 and worker.call("stats")["current"])
+    ours.settle()
+    assert worker.call("write", key="k0")["complete"]
