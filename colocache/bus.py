@@ -15,6 +15,7 @@ import errno
 import logging
 import math
 import os
+import resource
 import socket as sockets
 import threading
 from collections import deque
@@ -40,6 +41,7 @@ BATCH = 256  # frames taken from one socket before the others, and the clock, ge
 GOODBYE = 200  # ms that the last frames of a leaving member are given
 EARLY = 64  # frames kept for a link that is not connected yet; connecting takes about a millisecond
 CLEAN_EVERY = 120  # scans
+SPARE = 64  # descriptors; where libzmq can have none for an epoll, or to accept by ipc, it aborts the whole process
 
 _log = logging.getLogger("colocache")
 
@@ -72,8 +74,9 @@ class _Waker:
     """
 
     def __init__(self) -> None:
-        self.source, self._sink = os.pipe()
-        for descriptor in (self.source, self._sink):
+        self._descriptors: tuple[int, ...] = ()  # should there be none
+        self._descriptors = self.source, self._sink = os.pipe()
+        for descriptor in self._descriptors:
             os.set_blocking(descriptor, False)
 
     def wake(self) -> None:
@@ -85,7 +88,7 @@ class _Waker:
             os.read(self.source, 4096)
 
     def __del__(self) -> None:
-        for descriptor in (self.source, self._sink):
+        for descriptor in self._descriptors:
             os.close(descriptor)
 
 
@@ -107,21 +110,17 @@ class Bus:
 
     def __init__(self, config: Config) -> None:
         """Join the group: take a seat, bind, and start the thread. Raises ConfigError and OSError."""
+        if _is_short_of_descriptors():
+            raise OSError(errno.EMFILE, "hardly a file descriptor is left in this process")
         self._config = config
         self._pid = os.getpid()
-        self._directory = Directory(config.group, config.directory)
-        self._directory.open()
-        self._seat: Seat = self._directory.take(token_bytes(16))
         self._host = sockets.gethostname()
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # never Context.instance(): that one is shared
-        self._context.max_sockets = SEATS + 8  # by default there is no room for 1020 members
         self._commands: deque[_Command] = deque()
         self._calls: dict[int, tuple[Asked, Any]] = {}
         self._ticket = 0
         self._links: dict[bytes, _Link] = {}
         self._routes: dict[bytes, bytes] = {}  # member to the ROUTER's name for its connection
         self._deaths: dict[int, _Link] = {}
-        self._waker = _Waker()
         self._sweep = 0
         self._scan_at = 0.0
         self._woken = False
@@ -130,6 +129,12 @@ class Bus:
         self._was_current = False
         self._complained: dict[str, float] = {}  # when, by text
         self._unheard = True  # until a goodbye says that everybody has heard everything
+        self._waker = _Waker()
+        self._directory = Directory(config.group, config.directory)
+        self._directory.open()
+        self._seat: Seat = self._directory.take(token_bytes(16))
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # never Context.instance(): that one is shared
+        self._context.max_sockets = SEATS + 8  # by default there is no room for 1020 members
         self._peer = self._make_peer()
         self.gate: Gate = self._peer.gate
         self._thread = threading.Thread(target=self._run, name=f"colocache {config.group}", daemon=True)
@@ -490,6 +495,9 @@ class Bus:
             # Newcomers cannot find this member, and would not be waited for. The next call joins anew.
             _log.warning("%s leaves: its files in %s were deleted", self._peer.me.seat, self._directory.path)
             self._stopping = now
+        if _is_short_of_descriptors():
+            _log.warning("%s leaves: hardly a file descriptor is left in this process", self._peer.me.seat)
+            self._stopping = now
         # Only while everybody is heard, and so awake: whoever is stopped has still to read in them, when it wakes.
         if self._sweep % CLEAN_EVERY == 0 and now < self.gate.current_until:
             self._directory.clean()
@@ -609,6 +617,16 @@ class Bus:
 #: Sockets of the parent that a forked child must not touch, not even to free them: libzmq would wait for I/O threads
 #: that are not there.
 _inherited: list[Any] = []
+
+
+def _is_short_of_descriptors() -> bool:
+    """Whether fewer than `SPARE` more files can be opened: a new one is given the lowest number that is free."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    try:
+        with open(os.devnull) as nothing:
+            return limit != resource.RLIM_INFINITY and nothing.fileno() > limit - SPARE
+    except OSError:
+        return True
 
 
 def _resolve(future: Future[Any], outcome: Any) -> None:

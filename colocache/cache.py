@@ -371,7 +371,7 @@ class Space:
         if self._copies or value is MISSING:
             assert payload is not None
             value = self._root._decode(payload)
-        elif entry.key is not None:
+        elif self._hits.get(key) is entry:
             return value
         self._publisher(bus, key, value)(entry)
         return value
@@ -558,7 +558,7 @@ class Cache(Space):
         return None if self.config.disabled else self._join()
 
     def _own_bus(self) -> Bus | None:
-        # In this order, while `_forget` lets go of the parent's bus first, and notes the new pid then.
+        # In this order, while `_forget` lets go of the parent's bus first, and notes the new pid last.
         return self._bus if self._pid == os.getpid() else None
 
     def _join(self) -> Bus | None:
@@ -628,7 +628,6 @@ class Cache(Space):
         inherited, self._bus = self._bus, None
         self._lock = threading.Lock()
         self._counting = threading.Lock()
-        self._pid = os.getpid()
         self._retry_at = -math.inf
         self._joined_at = 0.0
         self._counters = Counters()
@@ -636,6 +635,7 @@ class Cache(Space):
         self._rebind(Gate())
         if inherited is not None:
             inherited.forget_after_fork()
+        self._pid = os.getpid()  # last: whoever finds it here relies on all the rest
 
     # --- For the spaces
 

@@ -12,7 +12,7 @@ confused with them either.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from .keys import namespace_of, within
 from .messages import Alone, Fill, Get, Load, Message, Wait
@@ -62,8 +62,17 @@ class _Queue:
 class Desk:
     """The tokens that stand and those who wait, by key. Not thread-safe; ``moment`` counts the events applied here."""
 
-    def __init__(self, me: bytes, load_timeout: float, send: Callable[[Message], None], timers: Timers) -> None:
+    def __init__(
+        self,
+        me: bytes,
+        load_timeout: float,
+        send: Callable[[Message], None],
+        dependencies: Callable[[Iterable[bytes]], bytes],
+        timers: Timers,
+    ) -> None:
+        """``dependencies`` gives the packed positions that a reader must have applied before it loads some keys."""
         self._me = me
+        self._dependencies = dependencies
         self._load_timeout = load_timeout
         self._send = send
         self._timers = timers
@@ -80,7 +89,7 @@ class Desk:
         if queue.grant is None:
             self._grant(get.key, queue, asker, now, moment)
         elif queue.grant.holder.is_of(get):
-            self._send(Load(self._me, get.sender, get.id, queue.grant.token))
+            self._send_load(get.key, queue.grant)
         else:
             queue.waiters = deque(w for w in queue.waiters if not w.is_of(get))
             queue.waiters.append(asker)
@@ -146,7 +155,11 @@ class Desk:
         self._tokens += 1
         queue.grant = Grant(self._tokens, asker, now, moment)
         self._timers.at(now + self._load_timeout, self._lapse, wire, self._tokens, now + self._load_timeout, moment)
-        self._send(Load(self._me, asker.member, asker.id, self._tokens))
+        self._send_load(wire, queue.grant)
+
+    def _send_load(self, wire: bytes, grant: Grant) -> None:
+        holder = grant.holder
+        self._send(Load(self._me, holder.member, holder.id, grant.token, self._dependencies((wire,))))
 
     def _lapse(self, wire: bytes, token: int, now: float, moment: int) -> None:
         queue = self._queues.get(wire)

@@ -184,12 +184,13 @@ class Value(NamedTuple):
 
 
 class Load(NamedTuple):
-    """Answers a get: load the key yourself, and fill it in under this token."""
+    """Answers a get: load the key yourself, once the dependencies are applied, and fill it in under this token."""
 
     sender: bytes
     to: bytes
     id: int
     token: int
+    dependencies: bytes = b""
 
 
 class Wait(NamedTuple):
@@ -401,7 +402,7 @@ _TABLE: tuple[tuple[int, type[Any], tuple[Check, ...], _Rest | None], ...] = (
     (9, Reset, (*_ID, _identity, _count), None),
     (10, Get, (*_ID, _count, _key, _seconds, _positions), None),
     (11, Value, (*_ID, _count, _payload, _seconds, _seconds, _flag), _TAGS),
-    (12, Load, (*_ID, _count, _count), None),
+    (12, Load, (*_ID, _count, _count, _positions), None),
     (13, Wait, (*_ID, _count), None),
     (14, Alone, (*_ID, _count), None),
     (15, Cancel, (*_ID, _count), None),

@@ -91,7 +91,7 @@ class Peer:
         self._remembered = Remembered(2 * settings.lease)
         self._tags = TagMoments(settings.load_timeout)
         self._announcements = Announcements(settings.lease)
-        self._desk = Desk(me.incarnation, settings.load_timeout, self.send, self._timers)
+        self._desk = Desk(me.incarnation, settings.load_timeout, self.send, self.dependencies, self._timers)
         self._owner = Owner(self, self._desk)
         self._reads = Reads(self, settings.fetch_timeout, self._timers)
         self._requests = Requests(self, settings.fetch_timeout, 3 * settings.lease, self._timers)
@@ -364,8 +364,9 @@ class Peer:
         self.counters.count(counter, by)
 
     def progressed(self) -> None:
-        """A stream is applied further: answer what depends on it."""
+        """A stream is applied further: answer, and load, what depends on it."""
         self._owner.retry(self._now)
+        self._reads.retry(self._now)
 
     def owner_of(self, wire: bytes) -> bytes | None:
         """Return the owner of a key; None if it is passed over."""
@@ -513,6 +514,8 @@ class Peer:
                 left = Left(self.incarnation, ping.sender, NO_NUMBER)
                 self._actions.append(Send(ping.sender, encode(left), True))
             return
+        if other.member.seat != ping.seat:  # it knows best: a container sees another host name in the same directory
+            other.member, self._ring = other.member._replace(seat=ping.seat), None
         other.acked = max(other.acked, min(ping.applied, self._announcer.last))
         self._members.pong(ping, self._announcer.last, self._now)
 
@@ -564,7 +567,7 @@ class Peer:
         self._owner.left(member.incarnation, self._now)
         self._reads.owner_left(member.incarnation, self._now)
         self._requests.owner_left(member.incarnation)
-        self._owner.retry(self._now)
+        self.progressed()
 
     def _publish_left(self, stream: bytes, last: int) -> None:
         frame = encode(Left(self.incarnation, stream, last))

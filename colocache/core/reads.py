@@ -5,6 +5,12 @@ All readers of a key in this process share one `Fetch`. An event that hits the k
 1. read A begins, and its load reads the old value; 2. the key is invalidated, here too, and the call returns; 3. read B
 begins. B must not join A's load: the fetch is marked, so B starts one of its own, and A's value is not kept.
 
+An owner says with its permission to load what it has applied itself, and this member applies that first:
+
+1. one event hits a page and a part of it; the owner of the page applies it; R has not heard it yet; 2. R is given the
+token for the page, loads it, and for that reads its own near copy of the part, which is the old one; 3. the token stands,
+and the page would be stale until its ttl.
+
 While this member is behind it may not have heard the event of step 2; then B joins only what began less than
 `max_stale` ago, for so long an acknowledged invalidation has waited for this member.
 """
@@ -17,7 +23,7 @@ from typing import NamedTuple, Protocol
 from .entry import DEAD, Entry
 from .fills import MAX_FAILURES
 from .keys import namespace_of, within
-from .messages import Alone, Cancel, Fail, Fill, Get, Load, Message, Value, Wait
+from .messages import Alone, Cancel, Fail, Fill, Get, Load, Message, Value, Wait, unpack_positions
 from .timers import Timers
 
 #: Seconds after which a reader that waits asks again: lest a lost answer, or an owner that hangs, cost it the whole
@@ -84,7 +90,7 @@ class Fetch:
         self.moment = moment
         self.established = established  # when it was sent: a joiner keeps nothing
         self.marked = False
-        self.phase = "asking"  # then "waiting" for somebody else's load, or "loading"
+        self.phase = "asking"  # then "waiting" for somebody else's load, "catching up" before its own, or "loading"
         self.token: int | None = None  # None while loading: a load for this process alone
         self.leader: Ticket | None = None
         self.tickets: list[Ticket] = []
@@ -131,6 +137,9 @@ class Host(Protocol):
     def dependencies(self, wires: Iterable[bytes]) -> bytes:
         """Return the packed positions that an owner must have applied before it answers for the keys."""
 
+    def has_applied(self, positions: dict[bytes, int]) -> bool | None:
+        """Whether the positions are applied here; None if one of them never can be. Asks for what is missing."""
+
     def tags_hit_since(self, tags: Iterable[str], moment: int) -> bool:
         """Whether one of the tags was hit by an event after ``moment``."""
 
@@ -153,6 +162,7 @@ class Reads:
         self._timers = timers
         self._fetches: dict[int, Fetch] = {}
         self._of_key: dict[bytes, list[Fetch]] = {}  # oldest first; only the newest may be joined
+        self._catching_up: dict[int, dict[bytes, int]] = {}  # fetch to what is to be applied before it may load
         self._ids = 0
 
     def __len__(self) -> int:
@@ -239,12 +249,45 @@ class Reads:
         elif isinstance(message, Value):
             self._received(fetch, message, now)
         elif isinstance(message, Load):
-            self._lead(fetch, message.token, now)
+            self._granted(fetch, message, now)
         elif isinstance(message, Alone):
             self._lead(fetch, None, now)
         elif fetch.phase == "asking":
             fetch.phase = "waiting"
             self._timers.at(now + REASK, self._reask, fetch.id, now + REASK)
+
+    def retry(self, now: float) -> None:
+        """A stream is applied further: begin the loads that waited for that."""
+        for request, positions in list(self._catching_up.items()):
+            fetch = self._fetches.get(request)
+            if fetch is None or fetch.phase != "catching up":
+                del self._catching_up[request]
+            elif self._host.has_applied(positions):
+                del self._catching_up[request]
+                self._lead(fetch, fetch.token, now)
+
+    def _granted(self, fetch: Fetch, load: Load, now: float) -> None:
+        if fetch.phase == "catching up" and fetch.token == load.token:  # said twice
+            return
+        fetch.token, positions = load.token, unpack_positions(load.dependencies)
+        applied = self._host.has_applied(positions)
+        if applied:
+            self._lead(fetch, load.token, now)
+            return
+        fetch.phase = "catching up"
+        if applied is None:
+            self._decline(fetch.id, load.token, now)
+        else:
+            self._catching_up[fetch.id] = positions
+            ends = now + self._fetch_timeout
+            self._timers.at(ends, self._decline, fetch.id, load.token, ends)
+
+    def _decline(self, request: int, token: int, now: float) -> None:
+        """What the owner has applied cannot be had: give the token back, and load for this process alone."""
+        fetch = self._fetches.get(request)
+        if fetch is not None and fetch.phase == "catching up" and fetch.token == token:
+            self._host.send(Cancel(self._host.incarnation, fetch.owner, fetch.id))
+            self._lead(fetch, None, now)
 
     def _unwanted(self, fetch: Fetch | None, message: Value | Load | Wait | Alone) -> None:
         """A token that came too late goes back, so that the next in line need not wait for it to lapse."""
@@ -324,6 +367,7 @@ class Reads:
         """Have the first reader load; the others wait for it, whether it is for the group or for this process."""
         self._drop_late(fetch, now)
         fetch.phase, fetch.token = "loading", token
+        fetch.marked, fetch.moment = False, self._host.moment  # what is applied by now, the load will see
         if not fetch.tickets:
             self._fail(fetch, now, counts=False)
             return

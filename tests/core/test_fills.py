@@ -26,7 +26,7 @@ class Counter(Desk):
     def __init__(self) -> None:
         self.mail: list[Any] = []
         self.timers = Timers()
-        super().__init__(ME, LOAD_TIMEOUT, self.mail.append, self.timers)
+        super().__init__(ME, LOAD_TIMEOUT, self.mail.append, lambda wires: b"", self.timers)
 
     def asked(self, member: bytes, request: int = 1, key: bytes = KEY, now: float = 0.0, patience: float = 60.0) -> None:
         """Have a member ask for a key."""

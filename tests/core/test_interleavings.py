@@ -759,3 +759,44 @@ def test_events_of_an_older_incarnation_are_ignored() -> None:
     assert before == (r.peer.gate.current_until, table.knows(r, j).stream.applied, table.knows(r, j).acked)
     assert r.cached(k) == 2
     assert not call.returned
+
+
+def test_page_is_not_built_from_a_part_that_its_owner_knows_to_be_old() -> None:
+    """One event hits a page and a part of it: with the permission to load comes what must be applied before.
+
+    1. The owner of the page has applied the event; R has not heard it. 2. R is given the token for the page, and its
+    loader reads the part, of which R has a near copy: the old one. 3. The token stands.
+    """
+    table = Table(3)
+    w, r, o = table.living
+    page, part = table.key(o), table.key(w)
+    table.fill(r, part, 1)
+    assert r.cached(part) == 1
+    table.hold(Event, sender=w, to=r)
+    repair = table.hold(Replayed, sender=w, to=r)
+    both = [key_target(w.wire(part)), key_target(w.wire(page))]
+    w.call(lambda _: None, lambda ticket: w.peer.invalidate(ticket, both, 0.0, w.now()))
+    table.settle()
+    read = table.read(r, page)
+    assert r.cached(part) == 1, "R has not heard the event"
+    assert not read.loading
+    repair.stop()
+    repair.deliver()
+    assert read.loading
+    assert r.cached(part) is MISSING
+
+
+def test_reader_that_cannot_catch_up_with_the_owner_loads_for_itself_and_gives_the_token_back() -> None:
+    """As before, but the replay does not come: what R loads then is not filled in."""
+    table = Table(3)
+    w, r, o = table.living
+    page = table.key(o)
+    table.cut(w, r)
+    table.invalidate(w, page, patience=0.0)
+    read = table.read(r, page)
+    fills = table.hold(Fill, sender=r)
+    table.pass_time(0.3)
+    read.load(1)
+    table.settle()
+    assert not fills.messages
+    assert table.read(o, page).loading, "the token is free again"

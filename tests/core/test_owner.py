@@ -50,7 +50,7 @@ class Shop(Owner):
 
     def __init__(self) -> None:
         self.host = FakeHost()
-        self.desk = Desk(ME, 30.0, self.host.send, Timers())
+        self.desk = Desk(ME, 30.0, self.host.send, lambda wires: b"", Timers())
         super().__init__(self.host, self.desk)
 
     @property

@@ -9,6 +9,7 @@ appends its key to another file, so that loads can be counted across processes.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import mmap
@@ -24,6 +25,8 @@ from dataclasses import asdict
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any, BinaryIO
+
+import zmq
 
 import colocache
 
@@ -274,8 +277,15 @@ class Worker:
     def open_files(self) -> int:
         return len(os.listdir("/proc/self/fd"))
 
-    def threads(self) -> list[str]:
-        return sorted(thread.name for thread in threading.enumerate())
+    def refuse_sockets(self, refuse: bool) -> None:
+        """Have the host refuse a socket to every newcomer."""
+        bus: Any = self.cache._member()
+        bus.__dict__.pop("_socket", None)
+        if refuse:
+            bus._socket = _refused
+
+    def bus_threads(self) -> int:
+        return sum(thread.name.startswith("colocache") for thread in threading.enumerate())
 
     def _space(self, name: str) -> colocache.Space:
         return self.cache.namespace(name) if name else self.cache
@@ -292,6 +302,10 @@ class _Mute:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
+
+
+def _refused(*_: object) -> None:
+    raise zmq.ZMQError(errno.EMFILE)
 
 
 def _all(functions: list[Callable[[], None]]) -> None:
