@@ -635,7 +635,7 @@ class Cache(Space):
         self._rebind(Gate())
         if inherited is not None:
             inherited.forget_after_fork()
-        self._pid = os.getpid()  # last: whoever finds it here relies on all the rest
+        self._pid: int = os.getpid()  # last: whoever finds it here relies on all the rest
 
     # --- For the spaces
 

@@ -28,7 +28,9 @@ class Counter(Desk):
         self.timers = Timers()
         super().__init__(ME, LOAD_TIMEOUT, self.mail.append, lambda wires: b"", self.timers)
 
-    def asked(self, member: bytes, request: int = 1, key: bytes = KEY, now: float = 0.0, patience: float = 60.0) -> None:
+    def asked(
+        self, member: bytes, request: int = 1, key: bytes = KEY, now: float = 0.0, patience: float = 60.0
+    ) -> None:
         """Have a member ask for a key."""
         self.ask(Get(member, ME, request, key, patience, b""), now, 0)
 

@@ -558,7 +558,7 @@ def test_age_is_counted_early() -> None:
 
 def test_pong_never_reports_less_than_was_published() -> None:
     """I22: W answers a ping in the very moment of its call; the answer counts the event, or R would trust it."""
-    table, w, r, _, k = group_of_three()
+    _table, w, r, _, k = group_of_three()
     w.peer.invalidate(1, [key_target(w.wire(k))], 0.0, w.now())
     assert len(w.journal.frames) == 1, "an event is journalled before anybody can hear of it"
     ping = Ping(r.member.incarnation, w.member.incarnation, 99, bytes(8), 0, 1, "host/1")

@@ -211,7 +211,7 @@ def test_joiner_becomes_current_and_everybody_with_it() -> None:
 
 def test_joiner_that_meets_one_member_learns_of_all() -> None:
     table = Table(3)
-    a, b, c = table.living
+    _a, b, _c = table.living
     j = Simulated(table, 3, 1.0)
     table.members[j.member.incarnation] = j
     j.peer.meet(b.member, j.now())
@@ -620,9 +620,10 @@ def test_replay_that_is_larger_than_a_frame_comes_in_parts() -> None:
 
 def test_events_are_split_to_fit_the_bus() -> None:
     table = Table(2)
-    a, b = table.living
+    a, _b = table.living
     events = table.hold(Event)
-    call = a.peer.invalidate(1, [key_target(b"\0" + n.to_bytes(2, "big") + bytes(190)) for n in range(3000)], 9.0, a.now())
+    targets = [key_target(b"\0" + n.to_bytes(2, "big") + bytes(190)) for n in range(3000)]
+    call = a.peer.invalidate(1, targets, 9.0, a.now())
     assert call is None
     a.pump()
     assert len(events.messages) > 3
@@ -816,7 +817,7 @@ def test_set_is_seen_by_everybody_and_settled_by_all() -> None:
 
 def test_writer_reads_what_it_has_set_though_the_event_has_not_come_back() -> None:
     table = Table(3)
-    w, r, o = table.living
+    w, _r, o = table.living
     k = table.key(o)
     table.fill(w, k, 1)
     table.hold(Event, Replayed, sender=o)
@@ -846,7 +847,7 @@ def test_set_that_was_given_up_is_refused_when_it_arrives_after_the_invalidation
 def test_set_that_was_given_up_is_refused_however_late_it_arrives() -> None:
     """When nobody remembers the writer's invalidation any more, that its stream is so much further says enough."""
     table = Table(3)
-    w, r, o = table.living
+    w, _r, o = table.living
     k = table.key(o)
     late = table.hold(Set, sender=w, to=o)
     table.set(w, k, 1)
@@ -860,7 +861,7 @@ def test_set_that_was_given_up_is_refused_however_late_it_arrives() -> None:
 
 def test_receipts_say_what_is_known() -> None:
     table = Table(3)
-    w, r, o = table.living
+    w, r, _o = table.living
     assert receipt_of(table.invalidate(w, "k"))[:3] == (("host/1", "host/2"), (), True)
     assert receipt_of(table.invalidate(w, "k", patience=0.0))[:3] == ((), (), False)
     table.cut(w, r)

@@ -382,7 +382,8 @@ def test_token_that_came_twice_is_kept_and_one_that_came_too_late_goes_back(desk
 def test_answers_of_others_than_the_owner_are_ignored(desk: Desk) -> None:
     desk.read()
     get = desk.asked()
-    for message in (Value(OTHER, ME, get.id, b"9", 0.0, 9.0, True, ()), Alone(OTHER, ME, get.id), Wait(OTHER, ME, get.id)):
+    value = Value(OTHER, ME, get.id, b"9", 0.0, 9.0, True, ())
+    for message in (value, Alone(OTHER, ME, get.id), Wait(OTHER, ME, get.id)):
         desk.answer(message)
     assert desk.host.settled == []
     desk.value(get)
