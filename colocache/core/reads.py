@@ -8,8 +8,8 @@ begins. B must not join A's load: the fetch is marked, so B starts one of its ow
 An owner says with its permission to load what it has applied itself, and this member applies that first:
 
 1. one event hits a page and a part of it; the owner of the page applies it; R has not heard it yet; 2. R is given the
-token for the page, loads it, and for that reads its own near copy of the part, which is the old one; 3. the token stands,
-and the page would be stale until its ttl.
+token for the page, loads it, and for that reads its own near copy of the part, which is the old one; 3. the token
+stands, and the page would be stale until its ttl.
 
 While this member is behind it may not have heard the event of step 2; then B joins only what began less than
 `max_stale` ago, for so long an acknowledged invalidation has waited for this member.

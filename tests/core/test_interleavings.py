@@ -406,6 +406,25 @@ def test_owner_that_is_behind_hands_no_fill_to_who_waits() -> None:
     assert b.value == 2
 
 
+def test_owner_that_is_behind_answers_with_nothing_older_than_L() -> None:
+    """Nor does it serve that to itself: W's promise was made after waiting for O to stop."""
+    table, w, r, o, k = group_of_three()
+    table.pass_time(LEASE)
+    table.cut(w, o)
+    j = table.join()
+    table.pass_time(0.5)
+    call = table.invalidate(w, k)
+    table.pass_time(WAITED)
+    assert receipt_of(call).complete
+    assert not table.is_current(o)
+    assert table.peek(j, k).outcome is MISSING
+    assert table.peek(o, k).outcome is MISSING
+    own = table.read(o, k)
+    assert own.loading
+    own.load(2)
+    assert table.peek(o, k).outcome == 2
+
+
 def test_fill_carries_only_the_value_loaded_under_its_own_token() -> None:
     """I10: R loads twice; its second token must not carry the value that its first load gave."""
     table, w, r, o, k = group_of_three()

@@ -463,6 +463,7 @@ def test_keys_of_a_member_that_is_gone_have_another_owner_at_once() -> None:
     table = Table(3)
     a, b, c = table.living
     k = table.key(b)
+    assert a.peer.owner_of(a.wire(k)) == b.member.incarnation
     table.leave(b)
     table.settle()
     assert a.peer.owner_of(a.wire(k)) == c.peer.owner_of(c.wire(k)) != b.member.incarnation

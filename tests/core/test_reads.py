@@ -462,6 +462,16 @@ def test_reader_whose_time_is_up_loads_for_itself(desk: Desk) -> None:
     assert desk.found() == {patient: b"1"}
 
 
+def test_fetch_whose_readers_time_is_up_is_given_up(desk: Desk) -> None:
+    desk.read(patience=0.5)
+    get = desk.asked()
+    desk.answer(Wait(OWNER, ME, get.id))
+    desk.pass_time(REASK)
+    assert desk.host.outcomes() == [(1, Solo())]
+    assert desk.host.take() == [Cancel(ME, OWNER, get.id)]
+    assert len(desk.reads) == 0
+
+
 def test_token_for_readers_whose_time_is_up_goes_back(desk: Desk) -> None:
     desk.read(patience=0.1)
     get = desk.asked()
