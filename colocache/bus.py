@@ -498,9 +498,17 @@ class Bus:
         if _is_short_of_descriptors():
             _log.warning("%s leaves: hardly a file descriptor is left in this process", self._peer.me.seat)
             self._stopping = now
-        # Only while everybody is heard, and so awake: whoever is stopped has still to read in them, when it wakes.
-        if self._sweep % CLEAN_EVERY == 0 and now < self.gate.current_until:
+        if self._sweep % CLEAN_EVERY == 0 and now < self.gate.current_until and self._knows_all_who_live():
             self._directory.clean()
+
+    def _knows_all_who_live(self) -> bool:
+        """Whether nobody on this host was forgotten, or not met yet.
+
+        1. S is stopped, and forgotten; 2. W comes, announces an event, which all who are left acknowledge, and goes;
+        3. S wakes, is met anew, and is current. It hears of the event by W's stream only: that must be there still.
+        """
+        living = (sighting.incarnation for sighting in self._directory.scan())
+        return all(incarnation in self._links or self._peer.has_ended(incarnation) for incarnation in living)
 
     def _look_at(self, link: _Link) -> None:
         """Ask the kernel whether a member lives; the lock says so, whatever woke us."""
@@ -582,7 +590,7 @@ class Bus:
         return not self._peer.busy or monotonic() >= (self._stopping or 0.0)
 
     def _goodbye(self) -> None:
-        self._unheard = self._peer.busy
+        self._unheard = self._peer.busy or not self._knows_all_who_live()
         self._peer.leave(monotonic())
         for socket in (self._bus, *(link.socket for link in self._links.values())):
             socket.setsockopt(zmq.LINGER, GOODBYE)

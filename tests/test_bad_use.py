@@ -597,6 +597,7 @@ class Inherited:
 
     def __init__(self, cache: Cache) -> None:
         self.forgotten = 0
+        self.cache = cache
         cache._bus, cache._pid = self, 0  # type: ignore[assignment]
 
     @property
@@ -605,6 +606,7 @@ class Inherited:
 
     def forget_after_fork(self) -> None:
         self.forgotten += 1
+        assert self.cache._pid == 0, "other threads must not take the cache for this process's before it is"
 
 
 def test_a_fork_that_went_past_pythons_hooks_is_noticed(cache: Cache) -> None:

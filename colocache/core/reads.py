@@ -63,7 +63,7 @@ class Loaded(NamedTuple):
 class Ticket:
     """One call of a reader that waits for an outcome."""
 
-    __slots__ = ("behind", "failures", "id", "moment", "since", "tags", "until", "wire")
+    __slots__ = ("behind", "failures", "fetch", "id", "moment", "since", "tags", "until", "wire")
 
     def __init__(self, ticket: int, wire: bytes, tags: tuple[str, ...], now: float, until: float) -> None:
         self.id = ticket
@@ -71,6 +71,7 @@ class Ticket:
         self.tags = tags
         self.since = now
         self.until = until
+        self.fetch: Fetch | None = None  # the one that it joined last
         self.moment = 0  # events applied here when it joined its fetch
         self.behind = False  # this member was behind when it joined
         self.failures = 0
@@ -173,10 +174,13 @@ class Reads:
     def read(self, ticket: Ticket, now: float) -> None:
         """Join a fetch of the key that may be joined, or start one."""
         host = self._host
+        if ticket.fetch is None:
+            self._timers.at(ticket.until, self._overdue, ticket, ticket.until)
         ticket.moment, ticket.behind = host.moment, not host.is_current()
         fetches = self._of_key.get(ticket.wire)
         if fetches and self._may_join(fetches[-1]) and not fetches[-1].is_stuck(now):
-            fetches[-1].tickets.append(ticket)
+            ticket.fetch = fetches[-1]
+            ticket.fetch.tickets.append(ticket)
             host.count("waits")
         else:
             self._start(ticket, now)
@@ -323,6 +327,7 @@ class Reads:
         owner = host.owner_of(ticket.wire)
         self._ids += 1
         fetch = Fetch(self._ids, ticket.wire, owner or host.incarnation, now, host.moment, host.established)
+        ticket.fetch = fetch
         fetch.tickets.append(ticket)
         self._fetches[fetch.id] = fetch
         self._of_key.setdefault(ticket.wire, []).append(fetch)
@@ -376,6 +381,15 @@ class Reads:
         self._host.count("loads")
         fetch.leader = fetch.tickets.pop(0)
         self._host.settle(fetch.leader.id, Lead(fetch.id))
+
+    def _overdue(self, ticket: Ticket, now: float) -> None:
+        """A reader's patience is over, though it be a loader of this process that hangs: it loads for itself."""
+        fetch = ticket.fetch
+        if fetch is None or ticket not in fetch.tickets:
+            return
+        self._drop_late(fetch, now)
+        if not fetch.tickets and fetch.phase != "loading":
+            self._give_up(fetch)
 
     def _drop_late(self, fetch: Fetch, now: float) -> None:
         late = [ticket for ticket in fetch.tickets if ticket.until <= now]
@@ -454,6 +468,7 @@ class Reads:
     def _drop(self, fetch: Fetch) -> None:
         if self._fetches.pop(fetch.id, None) is None:
             return
+        self._catching_up.pop(fetch.id, None)
         fetches = self._of_key[fetch.wire]
         fetches.remove(fetch)
         if not fetches:

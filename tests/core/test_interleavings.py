@@ -409,19 +409,17 @@ def test_owner_that_is_behind_hands_no_fill_to_who_waits() -> None:
 def test_owner_that_is_behind_answers_with_nothing_older_than_L() -> None:
     """Nor does it serve that to itself: W's promise was made after waiting for O to stop."""
     table, w, r, o, k = group_of_three()
-    table.pass_time(LEASE)
     table.cut(w, o)
-    j = table.join()
-    table.pass_time(0.5)
     call = table.invalidate(w, k)
     table.pass_time(WAITED)
     assert receipt_of(call).complete
-    assert not table.is_current(o)
-    assert table.peek(j, k).outcome is MISSING
     assert table.peek(o, k).outcome is MISSING
-    own = table.read(o, k)
-    assert own.loading
-    own.load(2)
+    table.pass_time(4 * LEASE)  # R has forgotten what it had to depend on
+    assert table.peek(r, k).outcome is MISSING
+    assert not table.is_current(o)
+    read = table.read(o, k)
+    assert read.loading
+    read.load(2)
     assert table.peek(o, k).outcome == 2
 
 
@@ -819,3 +817,16 @@ def test_reader_that_cannot_catch_up_with_the_owner_loads_for_itself_and_gives_t
     table.settle()
     assert not fills.messages
     assert table.read(o, page).loading, "the token is free again"
+
+
+def test_reader_waits_no_longer_than_its_patience_for_a_loader_of_its_own_process_that_hangs() -> None:
+    """The owner lets a token lapse; but nobody else tells a reader that shares the fetch of the one who loads."""
+    table = Table(2)
+    r, o = table.living
+    hung, waiting = table.read(r, table.key(o)), table.read(r, table.key(o))
+    assert hung.loading
+    assert not waiting.loading
+    table.pass_time(10.1)  # what `Simulated.read` is patient for
+    assert waiting.loading
+    waiting.load(1)
+    assert waiting.value == 1

@@ -350,6 +350,58 @@ def test_reader_that_is_sent_away_loads_for_this_process(desk: Desk) -> None:
     assert desk.host.kept[KEY].payload == b"1"
 
 
+def test_token_is_used_once_what_the_owner_has_applied_is_applied_here(desk: Desk) -> None:
+    desk.host.applied = False
+    desk.read()
+    get = desk.asked()
+    for _ in range(2):
+        desk.answer(Load(OWNER, ME, get.id, 7, b"x" * 24))
+        desk.reads.retry(desk.now)
+    assert desk.host.settled == []
+    desk.reads.mark(KEY)  # what is missing comes, and hits the key
+    desk.host.applied = True
+    desk.reads.retry(desk.now)
+    ((_, lead),) = desk.host.outcomes()
+    desk.pass_time(FETCH_TIMEOUT)
+    desk.reads.loaded(lead.fetch, loaded(b"2"), desk.now)
+    assert desk.host.take() == [Fill(ME, OWNER, KEY, 7, b"2", 300.0, ())]
+    assert desk.host.kept[KEY].payload == b"2", "loaded after the event"
+
+
+@pytest.mark.parametrize("applied", [False, None])
+def test_token_goes_back_if_what_the_owner_has_applied_cannot_be_had(desk: Desk, applied: bool | None) -> None:
+    desk.host.applied = applied
+    desk.read()
+    get = desk.asked()
+    desk.answer(Load(OWNER, ME, get.id, 7, b"x" * 24))
+    desk.pass_time(FETCH_TIMEOUT)
+    assert desk.host.take() == [Cancel(ME, OWNER, get.id)]
+    ((_, lead),) = desk.host.outcomes()
+    desk.reads.loaded(lead.fetch, loaded(b"1"), desk.now)
+    assert desk.host.take() == []
+
+
+@pytest.mark.parametrize("how", ["declined", "abandoned", "owner left", "answered after all"])
+def test_nothing_is_kept_of_a_token_that_was_not_used(desk: Desk, how: str) -> None:
+    desk.host.applied = False
+    reader = desk.read()
+    get = desk.asked()
+    desk.answer(Load(OWNER, ME, get.id, 7, b"x" * 24))
+    if how == "declined":
+        desk.pass_time(FETCH_TIMEOUT)
+        ((_, lead),) = desk.host.outcomes()
+        desk.reads.loaded(lead.fetch, loaded(b"1"), desk.now)
+    elif how == "abandoned":
+        desk.reads.abandon(reader, desk.now)
+    elif how == "owner left":
+        desk.reads.owner_left(OWNER, desk.now)
+        desk.value(desk.host.take()[-1])
+    else:
+        desk.value(get)
+    assert len(desk.reads) == 0
+    assert desk.reads._catching_up == {}
+
+
 def test_report_of_no_load_is_ignored(desk: Desk) -> None:
     desk.read()
     get = desk.asked()
@@ -479,7 +531,8 @@ def test_token_for_readers_whose_time_is_up_goes_back(desk: Desk) -> None:
     desk.pass_time(0.2)
     desk.answer(Load(OWNER, ME, get.id, 7))
     assert desk.host.outcomes() == [(1, Solo())]
-    assert desk.host.take() == [Cancel(ME, OWNER, get.id)]
+    given_up, given_back = desk.host.take()
+    assert given_up == given_back == Cancel(ME, OWNER, get.id)
     assert len(desk.reads) == 0
 
 

@@ -85,7 +85,8 @@ class Worker:
         until(lambda: Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
 
     def go_on(self) -> None:
-        self.signal(signal.SIGCONT)
+        with suppress(ProcessLookupError):  # killed, it does not wait to be woken
+            self.signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """As the kernel does it: no cleaning up."""

@@ -81,7 +81,6 @@ def test_everybody_leaves_at_once(ours: Group) -> None:
 
 
 def test_who_closes_while_its_threads_read_and_write_lets_them_go(ours: Group) -> None:
-    """Threads that come too late write to nothing: the descriptors that woke the bus may be somebody else's by now."""
     leaver, stayer = ours.start(2)
     leaver.call("begin_reading", keys=KEYS)
     writing = leaver.send("write_each", keys=KEYS, times=1000)
@@ -92,6 +91,18 @@ def test_who_closes_while_its_threads_read_and_write_lets_them_go(ours: Group) -
     assert all(error.startswith("ClosedError") for error in errors)
     assert len(stayer.call("members")) == 1
     assert stayer.call("write", key="k63")["complete"]
+
+
+def test_a_load_that_ends_after_its_cache_was_closed_touches_nobody_elses_files(ours: Group) -> None:
+    """Which may have got the numbers of the descriptors by which the bus was woken."""
+    (worker,) = ours.start(1)
+    reading = worker.send("read", key="k0", hold=True)
+    until(lambda: ours.loads() == 1)
+    worker.call("close")
+    worker.call("open_pipes", count=50)
+    worker.call("release")
+    assert reading.result() == 0
+    assert worker.call("read_pipes") == ""
 
 
 def test_members_whose_files_are_deleted_under_them_find_together_again(ours: Group) -> None:

@@ -99,6 +99,26 @@ def test_a_member_hears_on_waking_of_one_that_came_and_was_killed_while_it_was_s
     assert stopped.call("read_all", keys=KEYS) == [1] + [0] * 11
 
 
+def test_a_member_that_was_forgotten_hears_on_waking_of_one_that_came_and_went(group: Callable[..., Group]) -> None:
+    """It was forgotten by then: so nobody waited for it, and everybody else had acknowledged."""
+    ours = group(lease=LEASE, forget_after=1.5)
+    other, stopped = ours.start(2)
+    together(ours.workers, "read_all", keys=KEYS)
+    _stop_while_current(stopped)
+    until(lambda: len(other.call("members")) == 1)
+    (passing,) = ours.start(1, join=False)
+    passing.call("start")
+    ours.settle([other, passing])
+    receipt = passing.call("write", key="k0")
+    assert receipt["complete"]
+    assert receipt["acknowledged"] == [other.call("me")[1]]
+    passing.call("close")
+    passing.quit()
+    stopped.go_on()
+    ours.settle([other, stopped])
+    assert stopped.call("read_all", keys=KEYS) == [1] + [0] * 11
+
+
 def test_a_member_that_waits_for_an_answer_while_it_is_stopped_goes_on_where_it_was(
     group: Callable[..., Group],
 ) -> None:

@@ -21,6 +21,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic_ns
@@ -95,7 +96,7 @@ class Worker:
         self._source = Source(self._directory)
         self._may_load = threading.Event()
         self._reader: Reader | None = None
-        self._second: threading.Thread | None = None
+        self._pipes: list[tuple[int, int]] = []
         self._children: dict[int, multiprocessing.process.BaseProcess] = {}
         self.cache = cache or colocache.Cache("shop", directory=str(self._directory / "c"), **settings)
 
@@ -283,6 +284,19 @@ class Worker:
         bus.__dict__.pop("_socket", None)
         if refuse:
             bus._socket = _refused
+
+    def open_pipes(self, count: int) -> None:
+        self._pipes = [os.pipe() for _ in range(count)]
+        for pipe in self._pipes:
+            os.set_blocking(pipe[0], False)
+
+    def read_pipes(self) -> str:
+        """What somebody has written into the pipes, for whom they were not."""
+        found = b""
+        for source, _ in self._pipes:
+            with suppress(BlockingIOError):
+                found += os.read(source, 100)
+        return found.decode()
 
     def bus_threads(self) -> int:
         return sum(thread.name.startswith("colocache") for thread in threading.enumerate())
