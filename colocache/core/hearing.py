@@ -14,19 +14,16 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..errors import WireError
+from . import host
 from .members import Acquaintance, Member, Members
-from .messages import MAX_LINK, Event, Left, Message, Replay, Replayed, Reset, decode
+from .messages import MAX_LINK, Event, Left, Replay, Replayed, Reset, decode
 from .store import Store
 from .stream import Announcer
 from .timers import Timers
 
 
-class Host(Protocol):
+class Host(host.Host, Protocol):
     """What `Hearing` needs of the peer that it belongs to."""
-
-    @property
-    def incarnation(self) -> bytes:
-        """This member's."""
 
     def apply(self, event: Event) -> None:
         """Drop, void, mark and remember what an event hits."""
@@ -42,12 +39,6 @@ class Host(Protocol):
 
     def gone(self, member: Member) -> None:
         """A member is one no more."""
-
-    def send(self, message: Message) -> None:
-        """Send a message to the member that it names."""
-
-    def count(self, counter: str, by: float = 1) -> None:
-        """Count something."""
 
 
 class Hearing:

@@ -9,19 +9,18 @@ keeps it, and will never hear of the event again. Nothing at R could have told: 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from .announcements import Receipt
 from .entry import Entry
 from .fills import Asker, Desk, Grant
+from .host import AnnouncingHost
 from .messages import (
     MAX_LINK,
     Alone,
     Fill,
     Found,
     Get,
-    Message,
     Peek,
     Record,
     Set,
@@ -36,26 +35,8 @@ from .messages import (
 MAX_PARKED = 10_000  # requests that wait for events; beyond, the asker's time-out decides
 
 
-class Host(Protocol):
+class Host(AnnouncingHost, Protocol):
     """What `Owner` needs of the peer that it belongs to."""
-
-    @property
-    def incarnation(self) -> bytes:
-        """This member's."""
-
-    @property
-    def moment(self) -> int:
-        """How many events were applied here."""
-
-    @property
-    def established(self) -> bool:
-        """Whether this member was current once."""
-
-    def is_current(self) -> bool:
-        """Whether this member is known to have heard every event."""
-
-    def has_applied(self, positions: dict[bytes, int]) -> bool | None:
-        """Whether the positions are applied here; None if one of them never can be. Asks for what is missing."""
 
     def servable(self, wire: bytes) -> Entry | None:
         """Return a key's entry if it may be served."""
@@ -63,23 +44,8 @@ class Host(Protocol):
     def store_entry(self, entry: Entry) -> bool:
         """Keep an entry in the shard; False if it is too large."""
 
-    def tags_hit_since(self, tags: Iterable[str], moment: int) -> bool:
-        """Whether one of the tags was hit by an event after ``moment``."""
-
     def hit_by(self, wire: bytes, stream: bytes, number: int) -> bool:
         """Whether the key was hit, as far as remembered, by an event of the stream beyond ``number``."""
-
-    def announce(self, targets: tuple[bytes, ...]) -> int:
-        """Announce an event of this member's own stream; return its number."""
-
-    def receipt_for(self, number: int, settle: Callable[[Receipt], None]) -> None:
-        """Have ``settle`` called with the receipt of an announced event."""
-
-    def send(self, message: Message) -> None:
-        """Send a message to the member that it names."""
-
-    def count(self, counter: str) -> None:
-        """Count something."""
 
 
 class _Parked(NamedTuple):

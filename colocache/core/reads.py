@@ -17,11 +17,12 @@ While this member is behind it may not have heard the event of step 2; then B jo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from .entry import DEAD, Entry
 from .fills import MAX_FAILURES
+from .host import AskingHost
 from .keys import namespace_of, within
 from .messages import Alone, Cancel, Fail, Fill, Get, Load, Message, Value, Wait, unpack_positions
 from .timers import Timers
@@ -102,56 +103,17 @@ class Fetch:
         return self.leader is not None and self.leader.until <= now
 
 
-class Host(Protocol):
+class Host(AskingHost, Protocol):
     """What `Reads` needs of the peer that it belongs to."""
-
-    @property
-    def incarnation(self) -> bytes:
-        """This member's."""
-
-    @property
-    def moment(self) -> int:
-        """How many events were applied here."""
-
-    @property
-    def established(self) -> bool:
-        """Whether this member was current once."""
-
-    def is_current(self) -> bool:
-        """Whether this member is known to have heard every event."""
 
     def trusted_since(self) -> float:
         """The instant after which a value must have been read from the source to be used while behind."""
 
-    def send(self, message: Message) -> None:
-        """Send a message to the member that it names; one to this member itself is handled before the return."""
-
     def settle(self, ticket: int, outcome: Outcome) -> None:
         """Tell a reader what became of its call."""
 
-    def owner_of(self, wire: bytes) -> bytes | None:
-        """Return the owner of a key; None if it is passed over."""
-
-    def pass_over(self, owner: bytes) -> None:
-        """Do not ask an owner again until it is heard."""
-
-    def dependencies(self, wires: Iterable[bytes]) -> bytes:
-        """Return the packed positions that an owner must have applied before it answers for the keys."""
-
-    def has_applied(self, positions: dict[bytes, int]) -> bool | None:
-        """Whether the positions are applied here; None if one of them never can be. Asks for what is missing."""
-
-    def tags_hit_since(self, tags: Iterable[str], moment: int) -> bool:
-        """Whether one of the tags was hit by an event after ``moment``."""
-
-    def keep(self, entry: Entry) -> None:
-        """Keep an entry as a near copy; it is dead afterwards if it is too large."""
-
     def shard_entry(self, wire: bytes) -> Entry | None:
         """Return what the shard has under a key."""
-
-    def count(self, counter: str) -> None:
-        """Count something."""
 
 
 class Reads:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from ..errors import WireError
 from .announcements import Receipt
 from .entry import DEAD, Entry
-from .messages import MAX_TARGETS, Found, Message, Peek, Set, Settled, Stored, key_target, unpack_record
+from .host import AnnouncingHost, AskingHost
+from .messages import MAX_TARGETS, Found, Peek, Set, Settled, Stored, key_target, unpack_record
 from .timers import Timers
 
 
@@ -25,33 +26,12 @@ class Written(NamedTuple):
     receipt: Receipt | None
 
 
-class Host(Protocol):
+class Host(AskingHost, AnnouncingHost, Protocol):
     """What `Requests` needs of the peer that it belongs to."""
-
-    @property
-    def incarnation(self) -> bytes:
-        """This member's."""
-
-    @property
-    def moment(self) -> int:
-        """How many events were applied here."""
-
-    @property
-    def established(self) -> bool:
-        """Whether this member was current once."""
 
     @property
     def last(self) -> int:
         """The number of this member's newest event."""
-
-    def owner_of(self, wire: bytes) -> bytes | None:
-        """Return the owner of a key; None if it is passed over."""
-
-    def pass_over(self, owner: bytes) -> None:
-        """Do not ask an owner again until it is heard."""
-
-    def dependencies(self, wires: Iterable[bytes]) -> bytes:
-        """Return the packed positions that an owner must have applied before it answers for the keys."""
 
     def overtaken(self, wire: bytes, tags: Iterable[str], moment: int) -> bool:
         """Whether the key or one of the tags was hit by an event applied after ``moment``."""
@@ -62,23 +42,8 @@ class Host(Protocol):
     def remember(self, wire: bytes, stream: bytes, number: int) -> None:
         """Depend on an event as if it were applied here."""
 
-    def announce(self, targets: tuple[bytes, ...]) -> int:
-        """Announce an event of this member's own stream; return its number."""
-
-    def receipt_for(self, number: int, settle: Callable[[Receipt], None]) -> None:
-        """Have ``settle`` called with the receipt of an announced event."""
-
-    def keep(self, entry: Entry) -> None:
-        """Keep an entry as a near copy; it is dead afterwards if it is too large."""
-
-    def send(self, message: Message) -> None:
-        """Send a message to the member that it names; one to this member itself is handled before the return."""
-
     def settle(self, ticket: int, outcome: Seen | Written) -> None:
         """Tell a caller what became of its call."""
-
-    def count(self, counter: str) -> None:
-        """Count something."""
 
 
 class _Look:
