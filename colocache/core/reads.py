@@ -227,9 +227,9 @@ class Reads:
         for request, positions in list(self._catching_up.items()):
             fetch = self._fetches.get(request)
             if fetch is None or fetch.phase != "catching up":
-                del self._catching_up[request]
+                self._catching_up.pop(request, None)
             elif self._host.has_applied(positions):
-                del self._catching_up[request]
+                self._catching_up.pop(request, None)
                 self._lead(fetch, fetch.token, now)
 
     def _granted(self, fetch: Fetch, load: Load, now: float) -> None:

@@ -58,7 +58,8 @@ def test_processes_that_come_and_go_cost_the_others_nothing_but_what_they_owned(
     ours.settle(stayers)
     assert together(stayers, "read", key="k0")[0] == stayers[0].call("read", key="k0")
     assert [stats["resets"] for stats in together(stayers, "stats")] == resets
-    assert len(ours.names()) == 6
+    # Who leaves before it has met everybody leaves its stream to whoever comes to clean; of sockets nothing stays.
+    assert len([name for name in ours.names() if not name.endswith(".stream")]) == 4
 
 
 def test_the_last_event_of_who_leaves_is_heard_before_it_goes(ours: Group) -> None:

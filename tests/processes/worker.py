@@ -28,6 +28,7 @@ from time import monotonic_ns
 from typing import Any, BinaryIO
 
 import zmq
+from work import Register, Work
 
 import colocache
 
@@ -96,6 +97,7 @@ class Worker:
         self._source = Source(self._directory)
         self._may_load = threading.Event()
         self._reader: Reader | None = None
+        self._work: Work | None = None
         self._pipes: list[tuple[int, int]] = []
         self._children: dict[int, multiprocessing.process.BaseProcess] = {}
         self.cache = cache or colocache.Cache("shop", directory=str(self._directory / "c"), **settings)
@@ -178,6 +180,24 @@ class Worker:
 
     def close(self) -> None:
         self.cache.close()
+
+    # --- Working, for `chaos.py`
+
+    def begin_work(self, slot: int, slots: int, seed: int) -> None:
+        self._work = Work(self.cache, self._directory, slot, slots, seed)
+
+    def end_work(self) -> None:
+        if self._work is not None:
+            self._work.finish()
+
+    def read_register(self, keys: list[str]) -> dict[str, int]:
+        register = Register(self._directory)
+        versions = {key: self.cache.get_or_load(key, lambda key=key: register.read(key)) for key in keys}  # type: ignore[misc]
+        register.close()
+        return versions
+
+    def invalidate(self, keys: list[str]) -> dict[str, Any]:
+        return self.cache.invalidate(*keys)._asdict()
 
     # --- Reading all the while
 
