@@ -11,7 +11,7 @@ ARGS   ?=
 FRAME := pyproject.toml setup.cfg scripts/prepare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types wheel simulate mutants clean
+.PHONY: help demo test lint types wheel simulate mutants chaos clean
 
 help:  ## show this list
 	@echo "colocache: what make can do here"
@@ -37,6 +37,9 @@ simulate: $(VENV)/.installed-test  ## 20,000 random histories of the protocol on
 
 mutants: $(VENV)/.installed-test  ## the protocol with one rule taken out, again and again: the campaign must notice
 	@$(VENV)/bin/python tests/simulation/mutants.py $(ARGS)
+
+chaos: $(VENV)/.installed-test  ## real processes, killed, stopped and restarted at random, every read checked
+	@$(VENV)/bin/python tests/processes/chaos.py $(ARGS)
 
 clean:  ## remove everything that the targets above made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/demo/.data
