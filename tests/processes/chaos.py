@@ -85,9 +85,11 @@ class Chaos:
         self.result.faults = dict(faults)
         try:
             self._recover()
-        finally:
-            self.result.seconds = round(time.monotonic() - started, 1)
-            self._collect()
+        except AssertionError as error:
+            self._group.abort()  # and so have them say what they do
+            raise AssertionError(f"{error}\n{self._group.log()}") from None
+        self.result.seconds = round(time.monotonic() - started, 1)
+        self._collect()
         return self.result
 
     def close(self) -> None:

@@ -211,6 +211,12 @@ class Group:
         """How often the source was read so far, by all processes."""
         return (self.directory / "loads").read_bytes().count(b"\n")
 
+    def abort(self) -> None:
+        """End every process; each logs what its threads were doing."""
+        for worker in self.living:
+            worker.signal(signal.SIGABRT)
+            worker.dead.wait(PATIENCE)
+
     def log(self) -> str:
         return (self.directory / "log").read_text()
 

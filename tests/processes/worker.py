@@ -184,6 +184,7 @@ class Worker:
     # --- Working, for `chaos.py`
 
     def begin_work(self, slot: int, slots: int, seed: int) -> None:
+        self.cache.start()
         self._work = Work(self.cache, self._directory, slot, slots, seed)
 
     def end_work(self) -> None:
