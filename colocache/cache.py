@@ -36,7 +36,7 @@ from .core.reads import Found, Lead, Loaded, Solo
 from .core.requests import Seen, Written
 from .core.seam import Gate
 from .errors import ClosedError, ConfigError, InvalidationIncomplete
-from .flows import Flow, Wait, arun, get_or_load, run, shown
+from .flows import Flow, Wait, arun, get_or_load, run, served_while_behind, shown
 from .stats import Counters, Stats
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ class Space:
         if entry is None:
             return MISSING
         now = monotonic()
-        if now < entry.expires and (now < gate.current_until or now - entry.loaded_at < gate.max_stale):
+        if now < entry.expires and (now < gate.current_until or _lets_behind(gate, entry, now)):
             value = entry.value
             if value is not MISSING:
                 entry.hits += 1
@@ -365,6 +365,8 @@ class Space:
 
         Raises ValueError if it cannot be decoded.
         """
+        if monotonic() >= bus.gate.current_until:
+            served_while_behind(entry.loaded_at)
         payload, value = entry.payload, entry.value  # in this order: see `Entry.publish`
         if self._copies and payload is None:  # it was too large to be kept
             return copying.deepcopy(value)
@@ -441,7 +443,7 @@ class _Loading:
         else:  # cancelled, or told to exit: that does not mean that the source is in trouble
             self._bus.abandon(self._asked)
 
-    def loaded(self, outcome: Found | Lead | Solo, value: Any) -> None:
+    def loaded(self, outcome: Found | Lead | Solo, value: Any, oldest: float) -> None:
         bus, space = self._bus, self._space
         if bus is None or not isinstance(outcome, Lead):
             return
@@ -453,7 +455,7 @@ class _Loading:
             self.failed(outcome, error)
             raise
         left = math.inf if self._ttl is None else self._ttl
-        report = Loaded(value, payload, left, self._tags, space._publisher(bus, self.key, value))
+        report = Loaded(value, payload, left, self._tags, space._publisher(bus, self.key, value), oldest)
         bus.tell(lambda peer, now: peer.loaded(outcome.fetch, report, now))
 
 
@@ -685,6 +687,14 @@ class Cache(Space):
 
 
 Command = Callable[["Peer", int, float], None]
+
+
+def _lets_behind(gate: Gate, entry: Entry, now: float) -> bool:
+    """Whether a reader may be served an entry though this member is behind."""
+    if now - entry.loaded_at >= gate.max_stale:
+        return False
+    served_while_behind(entry.loaded_at)
+    return True
 
 
 def _asking(bus: Bus, command: Command, limit: float, otherwise: Any, local: bool = False) -> Wait:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 import sys
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
@@ -144,15 +145,22 @@ def _on_event_loop() -> bool:
 class _Load:
     """A load under way in this thread or task, and in what it has started."""
 
-    __slots__ = ("active", "cache", "wire")
+    __slots__ = ("active", "cache", "oldest", "wire")
 
     def __init__(self, cache: int, wire: bytes) -> None:
         self.cache = cache
         self.wire = wire
         self.active = True
+        self.oldest = math.inf  # see `served_while_behind`
 
 
 _loads: ContextVar[tuple[_Load, ...]] = ContextVar("colocache_loads", default=())
+
+
+def served_while_behind(loaded_at: float) -> None:
+    """A value of that age was served by a member that is behind: what a loader makes of it counts as no younger."""
+    for load in _loads.get():
+        load.oldest = min(load.oldest, loaded_at)
 
 
 class Loading(Protocol):
@@ -186,8 +194,8 @@ class Loading(Protocol):
     def failed(self, outcome: Found | Lead | Solo, error: BaseException) -> None:
         """The loader raised."""
 
-    def loaded(self, outcome: Found | Lead | Solo, value: Any) -> None:
-        """The loader gave a value. Raises TypeError if it cannot be carried."""
+    def loaded(self, outcome: Found | Lead | Solo, value: Any, oldest: float) -> None:
+        """The loader gave a value, made of cached ones as old as ``oldest``. TypeError if it cannot be carried."""
 
 
 def get_or_load(loading: Loading) -> Flow[Any]:
@@ -212,7 +220,7 @@ def get_or_load(loading: Loading) -> Flow[Any]:
         load.active = False
         with contextlib.suppress(ValueError):  # an abandoned coroutine may be closed in another context than its own
             _loads.reset(marker)
-    loading.loaded(outcome, value)
+    loading.loaded(outcome, value, load.oldest)
     return value
 
 

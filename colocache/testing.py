@@ -11,7 +11,9 @@ Not thread-safe; it starts no thread, opens no file and reads no clock.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -47,6 +49,26 @@ class Memory:
         return list(enumerate(self.frames[first - 1 :], first))
 
 
+class Loading:
+    """A loader under way: it is called with the value, or with an exception; reads that it makes name it."""
+
+    def __init__(self, done: Callable[[object, float], None], outer: Loading | None, *, alone: bool) -> None:
+        self.alone = alone  # whether it loads for its caller only, and reports to nobody
+        self._done = done
+        self._outer = outer
+        self._oldest = math.inf
+
+    def __call__(self, value: object) -> None:
+        """End the load."""
+        self._done(value, self._oldest)
+
+    def served_while_behind(self, loaded_at: float) -> None:
+        """Do what `colocache.flows.served_while_behind` does."""
+        self._oldest = min(self._oldest, loaded_at)
+        if self._outer is not None:
+            self._outer.served_while_behind(loaded_at)
+
+
 class Simulated:
     """One member: a peer, its store and journal, and a clock of its own."""
 
@@ -74,37 +96,43 @@ class Simulated:
 
     # --- What an application does
 
-    def cached(self, key: str) -> object:
+    def cached(self, key: str, inside: Loading | None = None) -> object:
         """Return what a reader of this process would be served at once; MISSING if nothing."""
         entry = self.store.hits("").get(key)
         if entry is not None and self.peer.gate.lets(entry, self.now()):
+            self._serve(entry, inside)
             return entry.value
         return MISSING
 
-    def read(self, key: str, load: Callable[[Callable[[object], None]], None], done: Callable[[object], None],
-             ttl: float = 300.0, tags: tuple[str, ...] = ()) -> None:  # fmt: skip
-        """Do what ``get_or_load`` does: ``load`` is given the function to call with the value, or with an exception."""
-        value = self.cached(key)
+    def read(self, key: str, load: Callable[[Loading], None], done: Callable[[object], None], ttl: float = 300.0,
+             tags: tuple[str, ...] = (), inside: Loading | None = None) -> None:  # fmt: skip
+        """Do what ``get_or_load`` does: ``load`` is given what to call with the value, or with an exception.
+
+        A loader that reads another key names itself: ``inside``.
+        """
+        value = self.cached(key, inside)
         if value is not MISSING:
             done(value)
             return
 
         def outcome(result: Any) -> None:
             if isinstance(result, Found):
+                self._serve(result.entry, inside)
                 done(self._use(key, result.entry))
             elif isinstance(result, Lead):
-                load(lambda value: loaded(value, result.fetch))
+                load(Loading(lambda value, oldest: loaded(value, oldest, result.fetch), inside, alone=False))
             else:
                 assert isinstance(result, Solo)
-                load(done)
+                load(Loading(lambda value, _: done(value), inside, alone=True))
 
-        def loaded(value: object, fetch: int) -> None:
+        def loaded(value: object, oldest: float, fetch: int) -> None:
             if not self.alive:
                 return
             if isinstance(value, Exception):
                 self.command(lambda: self.peer.failed(fetch, self.now()))
             else:
-                report = Loaded(value, repr(value).encode(), ttl, tags, lambda entry: self._publish(key, entry, value))
+                publish = partial(self._publish, key, value=value)
+                report = Loaded(value, repr(value).encode(), ttl, tags, publish, oldest)
                 self.command(lambda: self.peer.loaded(fetch, report, self.now()))
             done(value)
 
@@ -138,6 +166,10 @@ class Simulated:
     def wire(key: str) -> bytes:
         """Return a key as it travels."""
         return keys.wire(keys.prefix(""), key)
+
+    def _serve(self, entry: Entry, inside: Loading | None) -> None:
+        if inside is not None and self.now() >= self.peer.gate.current_until:
+            inside.served_while_behind(entry.loaded_at)
 
     def _use(self, key: str, entry: Entry) -> object:
         payload, value = entry.payload, entry.value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -268,6 +269,23 @@ def test_invalidating_takes_a_value_away_everywhere(call: Call, pair: list[Cache
     assert 0 <= receipt.seconds < one.config.lease
     assert call(one, "get", "k") is call(other, "get", "k") is None
     assert one.stats().invalidations == 1
+
+
+def test_what_a_loader_is_served_while_behind_counts_for_the_age_of_what_it_makes(
+    call: Call, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(cache, "get_or_load", "part", lambda: "part")
+    entry = cache._hits["part"]
+    reports: list[Any] = []
+    original = colocache.cache.Loaded
+    monkeypatch.setattr(colocache.cache, "Loaded", lambda *fields: reports.append(original(*fields)) or reports[-1])
+    call(cache, "get_or_load", "page", lambda: cache.get("part"))
+    behind = Gate()
+    behind.max_stale = 60.0
+    cache._gate = behind
+    call(cache, "get_or_load", "other page", lambda: cache.get("part"))
+    assert [report.value for report in reports] == ["part", "part"]
+    assert [report.oldest for report in reports] == [math.inf, entry.loaded_at]
 
 
 def test_several_keys_go_at_once(call: Call, cache: Cache) -> None:

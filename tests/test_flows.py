@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import pytest
 from colocache import EventLoopError, RecursiveLoadError
 from colocache.core.entry import Entry
 from colocache.core.reads import Found, Lead, Solo
-from colocache.flows import Call, Flow, Wait, arun, get_or_load, run, shown
+from colocache.flows import Call, Flow, Wait, arun, get_or_load, run, served_while_behind, shown
 
 
 class Asking:
@@ -258,8 +259,10 @@ class Ask(NamedTuple):
     def failed(self, outcome: Any, error: BaseException) -> None:
         self.heard.append(("failed", (outcome, error)))
 
-    def loaded(self, outcome: Any, value: Any) -> None:
+    def loaded(self, outcome: Any, value: Any, oldest: float) -> None:
         self.heard.append(("loaded", (outcome, value)))
+        if oldest < math.inf:
+            self.heard.append(("oldest", oldest))
 
 
 def found(value: object) -> Found:
@@ -311,6 +314,21 @@ def test_a_load_of_the_key_that_is_being_loaded_is_refused_at_once() -> None:
 def test_another_key_or_another_cache_may_be_loaded_meanwhile(other: dict[str, Any]) -> None:
     inner = Ask(Solo(), lambda: "inner", [], **other)
     assert run(get_or_load(Ask(Lead(1), lambda: run(get_or_load(inner)), []))) == "inner"
+
+
+def test_what_is_made_of_cached_values_is_told_how_old_the_oldest_was() -> None:
+    inner = Ask(Lead(2), lambda: served_while_behind(3.0), [], wire=b"\0sinner")
+    after = Ask(Lead(3), lambda: served_while_behind(5.0), [], wire=b"\0safter")
+
+    def loader() -> None:
+        for part in (inner, after):
+            run(get_or_load(part))
+
+    outer = Ask(Lead(1), loader, [])
+    run(get_or_load(outer))
+    oldest = [ask.heard[1:] for ask in (inner, after, outer)]
+    assert oldest == [[("oldest", 3.0)], [("oldest", 5.0)], [("oldest", 3.0)]]
+    served_while_behind(1.0)  # outside of any load, it concerns nobody
 
 
 def test_the_same_key_may_be_loaded_again_afterwards_even_where_the_first_load_failed() -> None:

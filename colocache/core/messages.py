@@ -226,6 +226,7 @@ class Fill(NamedTuple):
     token: int
     payload: bytes
     left: float
+    older: float  # by how much it may be older than the token, having been made of cached values; infinity: unknown
     tags: tuple[str, ...]
 
 
@@ -406,7 +407,7 @@ _TABLE: tuple[tuple[int, type[Any], tuple[Check, ...], _Rest | None], ...] = (
     (13, Wait, (*_ID, _count), None),
     (14, Alone, (*_ID, _count), None),
     (15, Cancel, (*_ID, _count), None),
-    (16, Fill, (*_ID, _key, _count, _payload, _seconds), _TAGS),
+    (16, Fill, (*_ID, _key, _count, _payload, _seconds, _seconds), _TAGS),
     (17, Fail, (*_ID, _key, _count), None),
     (18, Peek, (*_ID, _count, _seconds, _positions), _Rest((_key,), MAX_TARGETS)),
     (19, Found, (*_ID, _count, _flag, _flag), _Rest((_blob,), MAX_TARGETS)),

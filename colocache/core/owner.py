@@ -102,7 +102,7 @@ class Owner:
             return
         if host.established:
             host.count("fills")
-            host.store_entry(Entry(fill.key, fill.payload, grant.at, now + fill.left, fill.tags))
+            host.store_entry(Entry(fill.key, fill.payload, grant.at - fill.older, now + fill.left, fill.tags))
         for asker in self._desk.release(fill.key, now):
             self._hand_over(asker, fill, grant, now)
 
@@ -186,7 +186,8 @@ class Owner:
         """Only a current owner hands a fill over; while it is behind, an event that it missed may have overtaken it."""
         host, me = self._host, self._host.incarnation
         if host.is_current():
-            host.send(Value(me, asker.member, asker.id, fill.payload, now - grant.at, fill.left, True, fill.tags))
+            age = now - grant.at + fill.older
+            host.send(Value(me, asker.member, asker.id, fill.payload, age, fill.left, True, fill.tags))
         else:
             host.send(Alone(me, asker.member, asker.id))
 

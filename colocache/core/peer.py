@@ -93,7 +93,7 @@ class Peer:
         self._announcements = Announcements(settings.lease)
         self._desk = Desk(me.incarnation, settings.load_timeout, self.send, self.dependencies, self._timers)
         self._owner = Owner(self, self._desk)
-        self._reads = Reads(self, settings.fetch_timeout, self._timers)
+        self._reads = Reads(self, settings.lease, settings.fetch_timeout, self._timers)
         self._requests = Requests(self, settings.fetch_timeout, 3 * settings.lease, self._timers)
         self._hearing = Hearing(self, self._members, self._announcer, store, settings.fetch_timeout, self._timers)
         self._parked: list[Ticket] = []  # reads that came before this member was established
@@ -342,6 +342,10 @@ class Peer:
     def is_current(self) -> bool:
         """Whether this member is known to have heard every event."""
         return self._now < self.gate.current_until
+
+    def current_until(self) -> float:
+        """The instant until which this member is current: a lease ago, every event announced until then was applied."""
+        return self.gate.current_until
 
     def trusted_since(self) -> float:
         """The instant after which a value must have been read from the source to be used while behind."""

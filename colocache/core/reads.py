@@ -11,12 +11,20 @@ An owner says with its permission to load what it has applied itself, and this m
 token for the page, loads it, and for that reads its own near copy of the part, which is the old one; 3. the token
 stands, and the page would be stale until its ttl.
 
+A loader may read other cached values, too. So what it makes counts as old as they may be, lest a member that is behind
+serve it, by its age, for longer than it may serve them:
+
+1. R is current, and has not heard yet that a part and the page made of it were invalidated; 2. R loads the page, of the
+old part; 3. R's link to the writer is cut; the writer waits for R for a lease, and returns; 4. the page is younger than
+a lease, and R would serve it.
+
 While this member is behind it may not have heard the event of step 2; then B joins only what began less than
 `max_stale` ago, for so long an acknowledged invalidation has waited for this member.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -52,13 +60,18 @@ Outcome = Found | Lead | Solo
 
 
 class Loaded(NamedTuple):
-    """What a loader gave. ``payload`` is None if it is too large to travel; ``left`` is its ttl."""
+    """What a loader gave.
+
+    ``payload`` is None if it is too large to travel; ``left`` is its ttl; ``oldest`` is when the oldest of the cached
+    values was loaded that the loader was served while this member was behind.
+    """
 
     value: object
     payload: bytes | None
     left: float
     tags: tuple[str, ...]
     publish: Callable[[Entry], None]
+    oldest: float = math.inf
 
 
 class Ticket:
@@ -81,8 +94,8 @@ class Ticket:
 class Fetch:
     """One request to an owner, and the load that may follow."""
 
-    __slots__ = ("asked_at", "established", "id", "leader", "marked", "moment", "owner", "phase", "sent_at", "tickets",
-                 "token", "wire")  # fmt: skip
+    __slots__ = ("asked_at", "current_until", "established", "id", "leader", "led_at", "marked", "moment", "owner",
+                 "phase", "sent_at", "tickets", "token", "wire")  # fmt: skip
 
     def __init__(self, request: int, wire: bytes, owner: bytes, now: float, moment: int, established: bool) -> None:
         self.id = request
@@ -97,6 +110,8 @@ class Fetch:
         self.leader: Ticket | None = None
         self.tickets: list[Ticket] = []
         self.asked_at = now
+        self.led_at = now  # when its own load began, and until when this member was current then
+        self.current_until = -math.inf
 
     def is_stuck(self, now: float) -> bool:
         """Whether the load takes longer than its own caller was willing to wait: whoever joined it would wait, too."""
@@ -105,6 +120,9 @@ class Fetch:
 
 class Host(AskingHost, Protocol):
     """What `Reads` needs of the peer that it belongs to."""
+
+    def current_until(self) -> float:
+        """The instant until which this member is current: a lease ago, every event announced until then was applied."""
 
     def trusted_since(self) -> float:
         """The instant after which a value must have been read from the source to be used while behind."""
@@ -119,8 +137,9 @@ class Host(AskingHost, Protocol):
 class Reads:
     """The fetches of one member. Not thread-safe."""
 
-    def __init__(self, host: Host, fetch_timeout: float, timers: Timers) -> None:
+    def __init__(self, host: Host, lease: float, fetch_timeout: float, timers: Timers) -> None:
         self._host = host
+        self._lease = lease
         self._fetch_timeout = fetch_timeout
         self._timers = timers
         self._fetches: dict[int, Fetch] = {}
@@ -163,10 +182,11 @@ class Reads:
         if fetch is None or fetch.phase != "loading":
             return
         self._drop(fetch)
+        made_of = min(loaded.oldest, self._oldest_part(fetch))
         if fetch.token is not None:
-            self._host.send(self._fill(fetch, fetch.token, loaded))
+            self._host.send(self._fill(fetch, fetch.token, loaded, max(0.0, fetch.led_at - made_of)))
         tainted = fetch.marked or self._host.tags_hit_since(loaded.tags, fetch.moment)
-        entry = Entry(fetch.wire, loaded.payload, fetch.sent_at, now + loaded.left, loaded.tags)
+        entry = Entry(fetch.wire, loaded.payload, min(fetch.sent_at, made_of), now + loaded.left, loaded.tags)
         entry.value = loaded.value
         self._hand_out(fetch, self._keep_loaded(fetch, entry, loaded, tainted), tainted, now)
 
@@ -335,6 +355,7 @@ class Reads:
         self._drop_late(fetch, now)
         fetch.phase, fetch.token = "loading", token
         fetch.marked, fetch.moment = False, self._host.moment  # what is applied by now, the load will see
+        fetch.led_at, fetch.current_until = now, self._host.current_until()
         if not fetch.tickets:
             self._fail(fetch, now, counts=False)
             return
@@ -374,11 +395,22 @@ class Reads:
             ticket.failures += counts
         self._again(fetch.tickets, now)
 
-    def _fill(self, fetch: Fetch, token: int, loaded: Loaded) -> Message:
+    def _oldest_part(self, fetch: Fetch) -> float:
+        """How old, at most, a cached value was that the loader was served while this member was current.
+
+        What it is served while behind is noted as it is used; infinity if this member was behind all the time.
+        """
+        if fetch.led_at < fetch.current_until:
+            return fetch.current_until - self._lease
+        if fetch.led_at < self._host.current_until():
+            return fetch.led_at - self._lease
+        return math.inf
+
+    def _fill(self, fetch: Fetch, token: int, loaded: Loaded, older: float) -> Message:
         me = self._host.incarnation
         if loaded.payload is None:
             return Fail(me, fetch.owner, fetch.wire, token)
-        return Fill(me, fetch.owner, fetch.wire, token, loaded.payload, loaded.left, loaded.tags)
+        return Fill(me, fetch.owner, fetch.wire, token, loaded.payload, loaded.left, older, loaded.tags)
 
     def _keep_loaded(self, fetch: Fetch, entry: Entry, loaded: Loaded, tainted: bool) -> Entry:
         """Return the entry that readers of this process find from now on; a dead one if the value is not kept."""

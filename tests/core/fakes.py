@@ -15,6 +15,9 @@ ME, OWNER, OTHER, THIRD = (bytes([n]) * 16 for n in range(1, 5))
 KEY, KEY2 = wire(prefix(""), "k"), wire(prefix("users/old"), "k2")
 
 
+LEASE = 3.0  # s
+
+
 class FakeHost:
     """Stands for the peer before `Owner`, `Reads` and `Requests`."""
 
@@ -26,7 +29,7 @@ class FakeHost:
         self.last = 0
         self.established = True
         self.current = True
-        self.max_stale = 3.0
+        self.max_stale = LEASE
         self.owner: bytes | None = OWNER
         self.applied: bool | None = True
         self.sent: list[Any] = []
@@ -46,6 +49,9 @@ class FakeHost:
 
     def is_current(self) -> bool:
         return self.current
+
+    def current_until(self) -> float:
+        return self.now + LEASE if self.current else self.now
 
     def trusted_since(self) -> float:
         return self.now - self.max_stale

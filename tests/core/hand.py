@@ -14,7 +14,7 @@ from colocache.core.members import Acquaintance, Member
 from colocache.core.messages import Message, decode, encode
 from colocache.core.requests import Written
 from colocache.core.seam import Settings
-from colocache.testing import Network, Simulated
+from colocache.testing import Loading, Network, Simulated
 
 HOP = 0.001  # s; what every frame takes that nobody holds back
 LEASE = Settings().lease
@@ -81,12 +81,18 @@ class Read:
         self.value: object = None
         self.returned = False
         self.loading = False
-        self._report: Any = None
+        self._report: Loading
 
     @property
     def alone(self) -> bool:
         """Whether it loads for itself, and reports to nobody."""
-        return self.loading and self._report == self.done
+        return self.loading and self._report.alone
+
+    @property
+    def loader(self) -> Loading:
+        """What a read that the loader makes is to name."""
+        assert self.loading
+        return self._report
 
     def load(self, value: object) -> None:
         """Have the loader return a value, or raise an exception."""
@@ -94,7 +100,7 @@ class Read:
         self.loading = False
         self._report(value)
 
-    def begin(self, report: Any) -> None:
+    def begin(self, report: Loading) -> None:
         """The loader is called."""
         assert not self.loading, "its loader was called twice"
         self.loading, self._report = True, report

@@ -49,7 +49,7 @@ def wait(member: bytes, request: int = 1) -> Wait:
 
 
 def fill(member: bytes, token: int, key: bytes = KEY) -> Fill:
-    return Fill(member, ME, key, token, b"1", 300.0, ())
+    return Fill(member, ME, key, token, b"1", 300.0, 0.0, ())
 
 
 @pytest.fixture

@@ -228,7 +228,7 @@ MOST_POSITIONS = pack_positions({number.to_bytes(16, "big"): NO_NUMBER for numbe
     [
         Value(ME, YOU, NO_NUMBER, bytes(MAX_VALUE), 1.5, 1.5, True, MOST_TAGS),
         Set(ME, YOU, NO_NUMBER, LONGEST_KEY, bytes(MAX_VALUE), 1.5, True, NO_NUMBER, MOST_TAGS),
-        messages.Fill(ME, YOU, LONGEST_KEY, NO_NUMBER, bytes(MAX_VALUE), 1.5, MOST_TAGS),
+        messages.Fill(ME, YOU, LONGEST_KEY, NO_NUMBER, bytes(MAX_VALUE), 1.5, 0.5, MOST_TAGS),
         Found(ME, YOU, 1, True, False, (pack_record(Record(1023, bytes(MAX_VALUE), 1.5, 1.5, MOST_TAGS)),)),
         Get(ME, YOU, 1, LONGEST_KEY, 1.5, MOST_POSITIONS),
         Peek(ME, YOU, 1, 1.5, MOST_POSITIONS, (LONGEST_KEY,) * MAX_TARGETS),

@@ -73,7 +73,7 @@ class Shop(Owner):
 
     def fill(self, token: int = 1, payload: bytes = b"1", tags: tuple[str, ...] = ()) -> list[Any]:
         """Have A fill a value in; return what is sent for it."""
-        self.filled(Fill(A, ME, KEY, token, payload, 300.0, tags), self.now)
+        self.filled(Fill(A, ME, KEY, token, payload, 300.0, 0.0, tags), self.now)
         return self.host.take()
 
     def write(self, request: int = 1, payload: bytes = b"1", after: int = 0, settle: bool = False,
@@ -190,6 +190,15 @@ def test_fill_is_stored_and_given_to_who_waits(shop: Shop) -> None:
     entry = shop.host.shard[KEY]
     assert (entry.loaded_at, entry.expires) == (100.0, shop.now + 300.0), "the age counts from the grant"
     assert len(shop.desk) == 0
+
+
+def test_fill_that_is_older_than_its_token_says_so_itself(shop: Shop) -> None:
+    shop.get(A)
+    shop.get(B)
+    shop.host.now += 5.0
+    shop.filled(Fill(A, ME, KEY, 1, b"1", 300.0, 2.0, ()), shop.now)
+    assert shop.host.take() == [Value(ME, B, 1, b"1", 7.0, 300.0, True, ())]
+    assert shop.host.shard[KEY].loaded_at == 98.0
 
 
 def test_fill_under_a_token_that_does_not_stand_is_refused(shop: Shop) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fakes import KEY, KEY2, ME, OTHER, OWNER, FakeHost, loaded
+from fakes import KEY, KEY2, LEASE, ME, OTHER, OWNER, FakeHost, loaded
 
 from colocache.core.entry import DEAD, Entry
 from colocache.core.messages import Alone, Cancel, Fail, Fill, Get, Load, Value, Wait
@@ -27,7 +27,7 @@ class Desk:
     def __init__(self) -> None:
         self.host = FakeHost()
         self.timers = Timers()
-        self.reads = Reads(self.host, FETCH_TIMEOUT, self.timers)
+        self.reads = Reads(self.host, LEASE, FETCH_TIMEOUT, self.timers)
         self.tickets = 0
 
     @property
@@ -306,7 +306,7 @@ def test_first_reader_leads_and_the_others_get_its_value(desk: Desk) -> None:
     fetch = desk.leads(desk.asked())
     desk.pass_time(1.0)
     desk.reads.loaded(fetch, loaded(b"1", ("t",), publish=published.append), desk.now)
-    assert desk.host.take() == [Fill(ME, OWNER, KEY, 7, b"1", 300.0, ("t",))]
+    assert desk.host.take() == [Fill(ME, OWNER, KEY, 7, b"1", 300.0, 0.0, ("t",))]
     entry = desk.host.kept[KEY]
     assert published == [entry]
     assert entry.value == b"1", "as the object that the loader gave"
@@ -364,7 +364,7 @@ def test_token_is_used_once_what_the_owner_has_applied_is_applied_here(desk: Des
     ((_, lead),) = desk.host.outcomes()
     desk.pass_time(FETCH_TIMEOUT)
     desk.reads.loaded(lead.fetch, loaded(b"2"), desk.now)
-    assert desk.host.take() == [Fill(ME, OWNER, KEY, 7, b"2", 300.0, ())]
+    assert desk.host.take() == [Fill(ME, OWNER, KEY, 7, b"2", 300.0, 0.0, ())]
     assert desk.host.kept[KEY].payload == b"2", "loaded after the event"
 
 
@@ -485,7 +485,7 @@ def test_owner_that_hangs_while_readers_wait_is_passed_over(desk: Desk) -> None:
 
 def test_time_out_of_the_first_request_does_not_end_the_second() -> None:
     desk = Desk()
-    desk.reads = Reads(desk.host, 1.5 * REASK, desk.timers)
+    desk.reads = Reads(desk.host, LEASE, 1.5 * REASK, desk.timers)
     desk.read()
     get = desk.asked()
     desk.answer(Wait(OWNER, ME, get.id))
