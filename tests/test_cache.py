@@ -272,9 +272,10 @@ def test_invalidating_takes_a_value_away_everywhere(call: Call, pair: list[Cache
 
 
 def test_what_a_loader_is_served_while_behind_counts_for_the_age_of_what_it_makes(
-    call: Call, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    call: Call, cache: Cache, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call(cache, "get_or_load", "part", lambda: "part")
+    until(lambda: "part" in cache._hits)
     entry = cache._hits["part"]
     reports: list[Any] = []
     original = colocache.cache.Loaded
