@@ -3,7 +3,10 @@
 `Network` joins members that run the very `colocache.core.peer.Peer` that production runs, and simulates only what is
 around it: time, the two channels, and the death of processes. Everything follows from the seed, so a failing run can
 be replayed. Faults are knobs on the network (`loss`, `lateness`, `far`, `cuts`, `mute`, …) and calls (`pause`, `crash`,
-`leave`), to be turned at any simulated instant with `at`.
+`leave`), to be turned at any simulated instant with `at`. Each channel has dice of its own, so that what one of them
+does changes as little as can be for the others: this is what makes a failing run easy to shrink.
+
+Keys are texts here; ``"users/42"`` is the key 42 of the namespace ``users``.
 
 Not thread-safe; it starts no thread, opens no file and reads no clock.
 """
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from random import Random
 from typing import Any
@@ -31,6 +34,9 @@ from .core.store import Store
 SCALED = Settings(
     lease=0.6, max_stale=0.6, fetch_timeout=0.05, load_timeout=6.0, forget_after=6.0, log_events=1000, log_seconds=12.0
 )
+
+
+Target = str | bytes
 
 
 class Memory:
@@ -82,10 +88,11 @@ class Simulated:
         self.stops = 0  # how often it was paused
         self.backlog: list[Callable[[], None]] = []
         self.journal = Memory()
-        self.store = Store(1 << 24, 1 << 22, "sieve")
+        self.store = Store(network.memory, network.memory // 4, "sieve")
         incarnation = network.random.randbytes(16)
-        self.member = Member(incarnation, f"host/{seat}", 1000 + seat)
+        self.member = Member(incarnation, f"host{network.host_of(seat) or ''}/{seat}", 1000 + seat)
         self.peer = Peer(self.member, network.settings, self.store, self.journal, self.now())
+        self._unheard = 0  # frames of the bus that wait for this process
         self.calls: dict[int, Callable[[Any], None]] = {}
         self._tickets = 0
         self._wakes_at = float("inf")
@@ -98,7 +105,8 @@ class Simulated:
 
     def cached(self, key: str, inside: Loading | None = None) -> object:
         """Return what a reader of this process would be served at once; MISSING if nothing."""
-        entry = self.store.hits("").get(key)
+        namespace, name = _split(key)
+        entry = self.store.hits(namespace).get(name)
         if entry is not None and self.peer.gate.lets(entry, self.now()):
             self._serve(entry, inside)
             return entry.value
@@ -152,9 +160,11 @@ class Simulated:
 
         self.call(outcome, lambda ticket: self.peer.peek(ticket, [wire], self.now()))
 
-    def invalidate(self, target: str | bytes, done: Callable[[Receipt], None], patience: float = 1e9) -> None:
-        """Do what ``invalidate`` does, for a key (str) or any event target (bytes)."""
-        targets = [target if isinstance(target, bytes) else key_target(self.wire(target))]
+    def invalidate(self, target: Target | Iterable[Target], done: Callable[[Receipt], None],
+                   patience: float = 1e9) -> None:  # fmt: skip
+        """Do what ``invalidate`` does, for keys (str), any event targets (bytes), or several of them."""
+        several = [target] if isinstance(target, str | bytes) else list(target)
+        targets = [each if isinstance(each, bytes) else key_target(self.wire(each)) for each in several]
         self.call(done, lambda ticket: self.peer.invalidate(ticket, targets, patience, self.now()))
 
     def set(self, key: str, value: object, done: Callable[[Any], None], settle: bool = False) -> None:
@@ -165,7 +175,8 @@ class Simulated:
     @staticmethod
     def wire(key: str) -> bytes:
         """Return a key as it travels."""
-        return keys.wire(keys.prefix(""), key)
+        namespace, name = _split(key)
+        return keys.wire(keys.prefix(namespace), name)
 
     def _serve(self, entry: Entry, inside: Loading | None) -> None:
         if inside is not None and self.now() >= self.peer.gate.current_until:
@@ -181,7 +192,8 @@ class Simulated:
         return value
 
     def _publish(self, key: str, entry: Entry, value: object) -> None:
-        entry.publish(self.store.hits(""), key, value, keep_payload=False)
+        namespace, name = _split(key)
+        entry.publish(self.store.hits(namespace), name, value, keep_payload=False)
 
     # --- The driver
 
@@ -203,8 +215,6 @@ class Simulated:
         """Do what a bus thread does after each step."""
         if not self.alive or self.paused:
             return
-        if self.now() >= self.peer.deadline():
-            self.peer.tick(self.now())
         for action in self.peer.actions():
             if isinstance(action, Publish):
                 self.network.publish(self, action.frame)
@@ -219,7 +229,11 @@ class Simulated:
         self._sleep()
 
     def receive(self, frame: bytes, bus: bool) -> None:
-        """Take a frame from the network."""
+        """Take a frame from the network; a stopped process has room for so many of the bus, and misses the others."""
+        if bus and self.paused:
+            self._unheard += 1
+            if self._unheard > self.network.high_water_mark:
+                return
 
         def take() -> None:
             self.peer.receive(frame, self.now(), bus=bus)
@@ -232,32 +246,56 @@ class Simulated:
         wake = max(self.network.time + 1e-6, (self.peer.deadline() - self.offset) / self.rate)
         if wake < self._wakes_at or self._wakes_at <= self.network.time:
             self._wakes_at = wake
-            self.network.at(wake, self._wake)
+            self.network.at(wake, self.wake)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Look at the clock."""
         if self.network.time >= self._wakes_at:
             self._wakes_at = float("inf")
+        if not self.alive or self.paused:
+            return
+        self._unheard = 0
+        if self.now() >= self.peer.deadline():
+            self.peer.tick(self.now())
         self.pump()
 
 
-class Network:
-    """The simulated host: an agenda of events, the members, and the faults between them."""
+class _Channel:
+    """What one member sends to another one, by the bus or directly: frames arrive in the order of their sending."""
 
-    def __init__(self, seed: int, settings: Settings = SCALED, drift: float = 0.005) -> None:
+    __slots__ = ("arrival", "dice")
+
+    def __init__(self, dice: Random) -> None:
+        self.dice = dice
+        self.arrival = 0.0  # of the last frame
+
+
+class Network:
+    """The simulated hosts: an agenda of events, the members, and the faults between them."""
+
+    def __init__(self, seed: int, settings: Settings = SCALED, *, drift: float = 0.005, hosts: int = 1,
+                 memory: int = 1 << 24) -> None:  # fmt: skip
+        """``memory`` is the budget of each member's store, in bytes; seats are spread over the ``hosts`` in turn."""
+        self.seed = seed
         self.random = Random(seed)
         self.settings = settings
         self.drift = drift  # two clocks differ in speed by at most twice this
+        self.hosts = hosts
+        self.memory = memory
         self.time = 0.0
         self.members: dict[bytes, Simulated] = {}
         self.loss = 0.0  # the share of publications that is lost
-        self.doubling = 0.0  # the share of frames that comes twice
+        self.doubling = 0.0  # the share of frames that comes twice, the second time out of order
         self.lateness = (0.0, 0.0)  # the share of frames that is late, and by how many seconds at most
+        self.swapping = False  # whether frames overtake each other, as where a connection is made anew
         self.cuts: set[tuple[int, int]] = set()  # (from seat, to seat)
         self.far: dict[tuple[int, int], float] = {}  # (from seat, to seat) to the seconds that every frame takes more
         self.mute: set[type[Any]] = set()  # the kinds of message that do not arrive at all
+        self.high_water_mark = 10_000  # publications that a stopped process is kept, at most
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
-        self._arrivals: dict[tuple[bytes, bytes, bool], float] = {}
+        self._channels: dict[tuple[bytes, bytes, bool], _Channel] = {}
+        self._places: dict[bytes, int] = {}
 
     # --- Time
 
@@ -284,26 +322,37 @@ class Network:
         """The members whose processes live."""
         return [m for m in self.members.values() if m.alive]
 
-    def join(self, seat: int | None = None) -> Simulated:
-        """Start a member, on the lowest free seat by default."""
-        taken = {m.seat for m in self.living}
+    def host_of(self, seat: int) -> int:
+        """Return the number of the host that a seat is on."""
+        return seat % self.hosts
+
+    def join(self, seat: int | None = None, through: Simulated | None = None) -> Simulated:
+        """Start a member, on the lowest free seat by default.
+
+        It meets its host-mates; of the other hosts, everybody, or just the one ``through`` whom it learns of the rest.
+        """
+        others = self.living
         if seat is None:
+            taken = {m.seat for m in others}
             seat = next(n for n in range(len(taken) + 1) if n not in taken)
         new = Simulated(self, seat, self.random.uniform(1 - self.drift, 1 + self.drift))
-        others = self.living
         self.members[new.member.incarnation] = new
         for other in others:
-            new.peer.meet(other.member, new.now())
+            if through in (None, other) or self._share_a_host(new, other):
+                new.peer.meet(other.member, new.now())
+        for dead in self.members.values():  # whose files lie there
+            if not dead.alive and self._share_a_host(new, dead):
+                self.notice(new, dead, stranger=True)
         new.peer.start(new.now())
         new.pump()
         return new
 
-    def crash(self, member: Simulated, noticed_after: float = 0.001) -> None:
-        """Kill a member's process; the kernel tells its host-mates, who read its journal."""
+    def crash(self, member: Simulated, *, noticed: bool = True) -> None:
+        """Kill a member's process; the kernel tells its host-mates, who read its journal, unless the host dies, too."""
         member.alive = False
         for other in self.living:
-            if other is not member:
-                self.after(self.random.uniform(0.5, 1.5) * noticed_after, self._notice(other, member))
+            if noticed and self._share_a_host(member, other):
+                self.after(self.random.uniform(0.0005, 0.0015), partial(self.notice, other, member))
 
     def leave(self, member: Simulated) -> None:
         """Have a member say goodbye, and end."""
@@ -326,32 +375,33 @@ class Network:
             backlog, member.backlog = member.backlog, []
             for run in backlog:
                 member.command(run)
-            member.pump()
+            member.wake()
 
         self.after(seconds, wake)
 
     def connect(self, member: Simulated, other: Member) -> None:
         """A member has heard of another one; if that is dead by now, the kernel says so."""
-        met = self.members[other.incarnation]
-        if not met.alive:
-            self.after(0.001, self._notice(member, met))
+        met = self.members.get(other.incarnation)
+        if met is not None and not met.alive and self._share_a_host(member, met):
+            self.after(0.001, partial(self.notice, member, met))
 
-    def _notice(self, other: Simulated, dead: Simulated) -> Callable[[], None]:
-        def notice() -> None:
-            known = other.peer.acquaintance(dead.member.incarnation)
-            if known is not None:
-                frames = dead.journal.since(known.stream.applied + 1)
-                last = len(dead.journal.frames)
-                other.command(lambda: other.peer.end(dead.member, last, frames, other.now()))
+    def _share_a_host(self, one: Simulated, other: Simulated) -> bool:
+        return self.host_of(one.seat) == self.host_of(other.seat)
 
-        return notice
+    def notice(self, other: Simulated, dead: Simulated, stranger: bool = False) -> None:
+        """A member looks at a dead host-mate's journal; a ``stranger`` is one that it has never met."""
+        known = other.peer.acquaintance(dead.member.incarnation)
+        if known is not None or stranger:
+            frames = dead.journal.since(known.stream.applied + 1 if known is not None else 1)
+            last = len(dead.journal.frames)
+            other.command(lambda: other.peer.end(dead.member, last, frames, other.now()))
 
     # --- Channels
 
     def publish(self, sender: Simulated, frame: bytes) -> None:
         """Carry a publication to everybody, but for what is lost."""
         for other in self.living:
-            if other is not sender and self.random.random() >= self.loss:
+            if other is not sender and not (self.loss and self._channel(sender, other, True).dice.random() < self.loss):
                 self.deliver(sender, other.member.incarnation, frame, bus=True)
 
     def deliver(self, sender: Simulated, to: bytes, frame: bytes, *, bus: bool) -> None:
@@ -359,20 +409,39 @@ class Network:
         receiver = self.members.get(to)
         if receiver is None or not receiver.alive or (self.mute and type(decode(frame)) in self.mute):
             return
-        delay = self.random.uniform(0.0002, 0.002)
-        if self.random.random() < 0.03:
-            delay = self.random.uniform(0.002, 0.02)
-        late, by = self.lateness
-        if self.random.random() < late:
-            delay += self.random.uniform(0.01, by)
-        if (sender.seat, receiver.seat) in self.cuts:
-            if self.random.random() < 0.5:
+        channel = self._channel(sender, receiver, bus)
+        dice, way = channel.dice, (sender.seat, receiver.seat)
+        delay = dice.uniform(0.0002, 0.002) if dice.random() < 0.97 else dice.uniform(0.002, 0.02)
+        if dice.random() < self.lateness[0]:
+            delay += dice.uniform(0.01, self.lateness[1])
+        if way in self.cuts:
+            if dice.random() < 0.5:
                 return
-            delay += self.random.uniform(0.5, 2.0)
-        channel = (sender.member.incarnation, to, bus)
-        delay += self.far.get((sender.seat, receiver.seat), 0.0)
-        arrival = max(self._arrivals.get(channel, 0.0) + 1e-9, self.time + delay)
-        self._arrivals[channel] = arrival
-        self.at(arrival, lambda: receiver.receive(frame, bus))
-        if self.random.random() < self.doubling:
-            self.at(arrival + self.random.uniform(0, 0.05), lambda: receiver.receive(frame, bus))
+            delay += dice.uniform(0.5, 2.0)
+        arrival = self.time + delay + self.far.get(way, 0.0)
+        if not self.swapping:
+            arrival = channel.arrival = max(channel.arrival + 1e-9, arrival)
+        self.at(arrival, partial(self.arrive, sender, receiver, frame, bus))
+        if dice.random() < self.doubling:
+            self.at(arrival + dice.uniform(0, 0.05), partial(self.arrive, sender, receiver, frame, bus))
+
+    def arrive(self, sender: Simulated, receiver: Simulated, frame: bytes, bus: bool) -> None:
+        """A frame has come to a member."""
+        receiver.receive(frame, bus)
+
+    def quiet_at(self) -> float:
+        """Return the instant by which all has arrived that is under way now."""
+        return max((channel.arrival for channel in self._channels.values()), default=self.time)
+
+    def _channel(self, sender: Simulated, receiver: Simulated, bus: bool) -> _Channel:
+        key = (sender.member.incarnation, receiver.member.incarnation, bus)
+        channel = self._channels.get(key)
+        if channel is None:
+            places = [self._places.setdefault(incarnation, len(self._places)) for incarnation in key[:2]]
+            channel = self._channels[key] = _Channel(Random(f"{self.seed} {places} {bus}"))
+        return channel
+
+
+def _split(key: str) -> tuple[str, str]:
+    namespace, _, name = key.rpartition("/")
+    return namespace, name

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from colocache.core.announcements import Receipt
-from colocache.core.members import Acquaintance, Member
+from colocache.core.members import Acquaintance
 from colocache.core.messages import Message, decode, encode
 from colocache.core.requests import Written
 from colocache.core.seam import Settings
@@ -158,7 +158,7 @@ class Table(Network):
 
     # --- Life and death
 
-    def connect(self, member: Simulated, other: Member) -> None:
+    def notice(self, other: Simulated, dead: Simulated, stranger: bool = False) -> None:
         """The kernel says nothing of its own accord."""
 
     def kill(self, member: Simulated) -> None:

@@ -5,21 +5,28 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import campaign
+from history import History
+from plan import Plan, draw
+from shrink import story
 
 from colocache.core import announcements, fills, hearing, members, owner, peer, reads, store, stream
 
 SEEDS = 500
-CLASSES = ("none", "all", "mute", "pause", "partition", "slow", "drop", "crash", "churn", "mute")
+CLASSES = (
+    "none", "all", "mute", "pause", "partition", "slow", "drop", "crash", "churn", "reorder", "overflow", "vanish",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -304,27 +311,62 @@ def tag_drops_nothing() -> Any:
     return replaced(store.Store, "drop_tag", nothing)
 
 
-def first_catch(name: str, seeds: int = SEEDS) -> tuple[int, str, str] | None:
-    """Return the first seed that catches a mutant, with the fault class and what was wrong; None if none does."""
+def first_catch(name: str, seeds: int = SEEDS) -> tuple[Plan, str] | None:
+    """Return the first history that catches a mutant, and what was wrong; None if none of so many does."""
     for seed in range(seeds):
-        faults = CLASSES[seed % len(CLASSES)]
+        plan = draw(seed, CLASSES[seed % len(CLASSES)])
         with MUTANTS[name]():
             try:
-                result = campaign.Run(seed, faults, seconds=6.0).go()
+                violations = History(plan).go().violations
             except Exception as error:
-                return seed, faults, repr(error)
-        if result.violations:
-            return seed, faults, result.violations[0]
+                violations = [repr(error)]
+        if violations:
+            return plan, violations[0]
     return None
 
 
-def main() -> None:
-    """Print the table."""
-    for name in sys.argv[1:] or MUTANTS:
-        caught = first_catch(name)
-        outcome = "NOT CAUGHT" if caught is None else f"{caught[0]:4} {caught[1]:10} {caught[2]:.100}"
-        print(f"{name:48} {outcome}", flush=True)
+def row(name: str) -> str:
+    """Return a mutant's line of the table."""
+    caught = first_catch(name)
+    if caught is None:
+        return f"{name:48} NOT CAUGHT"
+    plan, violation = caught
+    return f"{name:48} {plan.seed:4} {plan.faults:10} {violation:.100}"
+
+
+def tell(name: str) -> None:
+    """Print how a mutant breaks the contract, as short as it can be told."""
+    caught = first_catch(name)
+    if caught is None:
+        print(f"{name}: not caught")
+        return
+    with MUTANTS[name]():
+        plan, lines = story(caught[0])
+    print(f"{name}: {caught[1]}\n  in {len(plan.steps)} steps of {len(caught[0].steps)}:")
+    print("\n".join(f"  {line}" for line in lines))
+
+
+def main() -> int:
+    """Print the table; the exit status is 1 if a mutant is not caught."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="mutant", help="which (default: all)")
+    parser.add_argument("--story", action="store_true", help="shrink each catch, and print it as an interleaving")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    options = parser.parse_args()
+    names = options.names or list(MUTANTS)
+    if options.story:
+        for name in names:
+            tell(name)
+        return 0
+    missed = 0
+    print(f"{'the protocol, but':48} seed {'faults':10} what broke first", flush=True)
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for line in pool.map(row, names):
+            missed += "NOT CAUGHT" in line
+            print(line, flush=True)
+    print(f"{len(names) - missed} of {len(names)} caught within {SEEDS} seeds")
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

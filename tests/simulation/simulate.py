@@ -1,6 +1,7 @@
 """Many random histories on all cores, with progress: `python tests/simulation/simulate.py --seeds 20000`.
 
-Prints what was seen per fault class, and for each failing run the command that replays it.
+Prints what was seen per class of faults, and for each history that broke the contract the command that replays it,
+shrinks it to a few steps, and prints those as an interleaving.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import campaign
+from history import History, Result
+from plan import CLASSES, draw
+from shrink import story
 
 CHUNK = 5  # histories per task
 
@@ -34,7 +37,7 @@ class Tally:
     complete: int = 0
     violations: int = 0
 
-    def add(self, result: campaign.Result) -> None:
+    def add(self, result: Result) -> None:
         """Count one more history."""
         self.seeds += 1
         for name in ("reads", "hits", "loads", "invalidations", "complete"):
@@ -53,22 +56,22 @@ class Tally:
 HEAD = f"{'faults':10} {'seeds':>7} {'reads':>12} {'awaited':>11} {'violations':>10} {'hit ratio':>9} {'complete':>9}"
 
 
-def histories(chunk: list[tuple[int, str, float]]) -> list[campaign.Result]:
+def histories(chunk: list[tuple[int, str, float]]) -> list[Result]:
     """Run some histories; an exception is a violation, too."""
     results = []
     for seed, faults, seconds in chunk:
         try:
-            results.append(campaign.Run(seed, faults, seconds).go())
+            results.append(History(draw(seed, faults, seconds)).go())
         except Exception as error:
-            results.append(campaign.Result(seed, faults, violations=[f"{type(error).__name__}: {error}"]))
+            results.append(Result(seed, faults, violations=[f"{type(error).__name__}: {error}"]))
     return results
 
 
 def simulate(first: int, seeds: int, seconds: float, jobs: int, quiet: bool = False) -> dict[str, Tally]:
     """Run ``seeds`` histories, spread over all fault classes; show progress, and each failing run."""
-    work = [(seed, campaign.FAULTS[seed % len(campaign.FAULTS)], seconds) for seed in range(first, first + seeds)]
+    work = [(seed, CLASSES[seed % len(CLASSES)], seconds) for seed in range(first, first + seeds)]
     chunks = [work[start : start + CHUNK] for start in range(0, len(work), CHUNK)]
-    tallies = {faults: Tally() for faults in campaign.FAULTS}
+    tallies = {faults: Tally() for faults in CLASSES}
     began = shown = time.monotonic()
     with ProcessPoolExecutor(jobs) as pool:
         for done, results in enumerate(pool.map(histories, chunks), 1):
@@ -79,12 +82,23 @@ def simulate(first: int, seeds: int, seconds: float, jobs: int, quiet: bool = Fa
     return tallies
 
 
-def _take(results: Iterable[campaign.Result], tallies: dict[str, Tally]) -> None:
+def _take(results: Iterable[Result], tallies: dict[str, Tally]) -> None:
     for result in results:
         tallies[result.faults].add(result)
         if result.violations:
             print(f"seed {result.seed}, {result.faults}: {result.violations[0]}")
-            print(f"  replay: python tests/simulation/simulate.py --first {result.seed} --seeds 1")
+            print(f"  replay: python tests/simulation/simulate.py --story {result.seed} {result.faults}", flush=True)
+
+
+def tell(seed: int, faults: str, seconds: float) -> int:
+    """Print a history as an interleaving, as short as it can be told; the exit status is 1 if it broke the contract."""
+    plan = draw(seed, faults, seconds)
+    violations = History(plan).go().violations
+    print("\n".join(violations) or "this history breaks nothing")
+    if violations:
+        least, lines = story(plan)
+        print(f"in {len(least.steps)} steps of {len(plan.steps)}:", *lines, sep="\n  ")
+    return 1 if violations else 0
 
 
 def main() -> int:
@@ -94,7 +108,10 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed; its fault class follows from it")
     parser.add_argument("--seconds", type=float, default=6.0, help="simulated seconds of operations per history")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--story", nargs=2, metavar=("SEED", "FAULTS"), help="shrink one that broke the contract")
     options = parser.parse_args()
+    if options.story:
+        return tell(int(options.story[0]), options.story[1], options.seconds)
     print(f"{options.seeds:,} histories of {options.seconds:g} simulated seconds; {platform.platform()}, "
           f"Python {platform.python_version()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}")  # fmt: skip
     began = time.monotonic()
