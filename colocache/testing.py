@@ -330,6 +330,7 @@ class Network:
         """Start a member, on the lowest free seat by default.
 
         It meets its host-mates; of the other hosts, everybody, or just the one ``through`` whom it learns of the rest.
+        If that one ends before it could introduce the newcomer, another one is tried after a lease.
         """
         others = self.living
         if seat is None:
@@ -343,9 +344,22 @@ class Network:
         for dead in self.members.values():  # whose files lie there
             if not dead.alive and self._share_a_host(new, dead):
                 self.notice(new, dead, stranger=True)
-        new.peer.start(new.now())
+        new.peer.start(new.now(), met_all=through is None)
         new.pump()
+        if through is not None:
+            self.after(self.settings.lease, partial(self._introduce, new))
         return new
+
+    def _introduce(self, new: Simulated) -> None:
+        others = [m for m in self.living if m is not new]
+        if not new.alive or new.peer.introduced:
+            return
+        if others:
+            other = self.random.choice(others)
+            new.command(lambda: new.peer.meet(other.member, new.now()))
+        else:
+            new.command(lambda: new.peer.start(new.now()))
+        self.after(self.settings.lease, partial(self._introduce, new))
 
     def crash(self, member: Simulated, *, noticed: bool = True) -> None:
         """Kill a member's process; the kernel tells its host-mates, who read its journal, unless the host dies, too."""

@@ -79,6 +79,7 @@ class Members:
         self._ids = 0
         self._digest = self._compute_digest()
         self._ticked_at = -math.inf
+        self.introduced = True  # this member knows the whole group, or has met somebody who does
         self._turned_at = -math.inf
 
     # --- Who there is
@@ -153,6 +154,8 @@ class Members:
         This member's own tick counts too: a process whose driving thread is gone, or that woke from a long stop, must
         not go on serving though it has nobody to hear.
         """
+        if not self.introduced:
+            return -math.inf
         return min((o.heard_until for o in self), default=math.inf) if self._others else self._ticked_at + self._lease
 
     def tick(self, now: float, hurry: bool) -> None:
@@ -187,7 +190,7 @@ class Members:
         fresh = now - max(other.since, other.heard_at) < self._lease
         other.next_ping = now + (self._lease / 60 if hurry and fresh and now >= other.heard_until else self.interval())
         me, to = self.me, other.member.incarnation
-        self._send(Ping(me.incarnation, to, self._ids, self._digest, other.stream.applied, me.pid, me.seat))
+        self._send(Ping(me.incarnation, to, self._ids, self._told_digest, other.stream.applied, me.pid, me.seat))
 
     def pong(self, ping: Ping, last: int, now: float) -> None:
         """Answer a ping of a member; and send it the roster if it does not know the same members."""
@@ -198,7 +201,7 @@ class Members:
         other.met = other.met or ping.digest == self._digest
         silent = [(o.member.incarnation, now - o.heard_at) for o in self if now - o.heard_at > self._lease]
         flat: tuple[Any, ...] = tuple(value for pair in silent for value in pair)
-        self._send(Pong(self.me.incarnation, ping.sender, ping.id, self._digest, last, flat))
+        self._send(Pong(self.me.incarnation, ping.sender, ping.id, self._told_digest, last, flat))
         if ping.digest != self._digest:
             self.send_roster(ping.sender, now)
 
@@ -213,7 +216,7 @@ class Members:
         other.stream.known = max(other.stream.known, pong.last)
         if pong.digest != self._digest:
             return False
-        other.met = True
+        other.met = self.introduced = True
         if other.pong is None or sent_at > other.pong[0]:
             other.pong = (sent_at, pong.last)
         self.extend(other)
@@ -239,7 +242,11 @@ class Members:
         self._send(Roster(self.me.incarnation, to, tuple(value for row in rows for value in row)))
 
     def read_roster(self, roster: Roster) -> tuple[list[Member], list[tuple[Member, int]], set[bytes]]:
-        """Return who is new here, who has ended with which number, and whom the sender takes for alive who is not."""
+        """Return who is new here, who has ended with which number, and whom the sender takes for alive who is not.
+
+        Whom this member knows is not new: what is news is answered with a ping, and a ping with the roster as long as
+        the two know different members, so they would talk to each other as fast as they can.
+        """
         new, over, wrong = [], [], set()
         values = iter(roster.rows)
         for incarnation, seat, pid, last, silence in zip(*[values] * 5, strict=True):
@@ -249,9 +256,16 @@ class Members:
                     over.append((member, last))
             elif incarnation in self._ended:
                 wrong.add(incarnation)
+            elif incarnation in self._others or incarnation == self.me.incarnation:
+                continue
             elif incarnation not in self._forgotten or silence < self._lease:
                 new.append(member)
         return new, over, wrong
+
+    @property
+    def _told_digest(self) -> bytes:
+        """Nobody is introduced by somebody who is not."""
+        return self._digest if self.introduced else bytes(8)
 
     def _compute_digest(self) -> bytes:
         return blake2b(b"".join(sorted([*self._others, self.me.incarnation])), digest_size=8).digest()

@@ -188,14 +188,25 @@ class Peer:
         if not self._members.has_forgotten(member.incarnation):
             self.meet(member, now)
 
+    @property
+    def introduced(self) -> bool:
+        """Whether this member knows the whole group, or has met somebody who does; see `start`."""
+        return self._members.introduced
+
     def has_ended(self, incarnation: bytes) -> bool:
         """Whether a stream is known to be over for good."""
         return self._members.has_ended(incarnation)
 
-    def start(self, now: float) -> None:
-        """Everybody who is there was met: from now on this member may be current."""
+    def start(self, now: float, *, met_all: bool = True) -> None:
+        """From now on this member may be current; if not everybody who is there was met, when it is **introduced**.
+
+        That is, when a member that knows the whole group agrees with it about who is there:
+
+        1. J knows of the group by A alone; 2. A leaves, before it has told J of the others, or them of J; 3. J knows
+        nobody, but is not alone: nobody waits for it, and it would serve what is invalidated from then on.
+        """
         self._now = now
-        self._started = True
+        self._started, self._members.introduced = True, met_all
         self._parking_ends = now + self._settings.fetch_timeout
         self._timers.at(self._parking_ends, self._unpark)
         self.tick(now)
