@@ -11,7 +11,7 @@ ARGS   ?=
 FRAME := pyproject.toml setup.cfg scripts/prepare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types wheel simulate mutants chaos clean
+.PHONY: help demo test lint types wheel simulate mutants explore chaos soak fuzz clean
 
 help:  ## show this list
 	@echo "colocache: what make can do here"
@@ -38,8 +38,17 @@ simulate: $(VENV)/.installed-test  ## 20,000 random histories of the protocol on
 mutants: $(VENV)/.installed-test  ## the protocol with one rule taken out, again and again: the campaign must notice
 	@$(VENV)/bin/python tests/simulation/mutants.py $(ARGS)
 
+explore: $(VENV)/.installed-test  ## every interleaving of two and three members, to a depth that takes minutes
+	@$(VENV)/bin/python tests/simulation/explore.py $(ARGS)
+
 chaos: $(VENV)/.installed-test  ## real processes, killed, stopped and restarted at random, every read checked
 	@$(VENV)/bin/python tests/processes/chaos.py $(ARGS)
+
+soak: $(VENV)/.installed-test  ## half an hour of work and restarts: what the processes hold must not grow
+	@$(VENV)/bin/python tests/processes/soak.py $(ARGS)
+
+fuzz: $(VENV)/.installed-fuzz  ## everything that a peer can send, guided by coverage, for ten minutes
+	@$(VENV)/bin/python tests/fuzz/fuzz.py $(ARGS)
 
 clean:  ## remove everything that the targets above made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/demo/.data

@@ -59,6 +59,7 @@ MAX_ITEMS: Final = 100_000
 
 _MAX_NUMBER: Final = 4096  # bytes of one number: arithmetic with longer ones takes quadratic time
 _MAX_EQUAL_HASHES: Final = 64  # of the powers of two, up to 35 floats share a hash: honest sets have no more
+_MAX_ERROR: Final = 400  # letters
 _FAST_NESTING: Final = 8  # each nested extension adds C frames to the stack: up to 1024, if it is a list in a list ...
 _SIGNATURE: Final = 32  # bytes of an HMAC-SHA256, and what RFC 2104 wants of its key
 
@@ -365,7 +366,7 @@ class MsgpackCodec:
         try:
             return self._read(payload, strict_map_key=False, object_pairs_hook=_mapping)
         except Exception as error:
-            raise ValueError(f"the payload does not parse as {self.name}: {error}") from error
+            raise ValueError(f"the payload does not parse as {self.name}: {_shortened(error)}") from error
 
     def _pack(self, value: Any, room: int, prepare: Callable[[Any], Any] | None = None) -> bytes:
         """Pack `value`, with no more than `room` nested boxes, whose parts pass through `prepare`."""
@@ -489,6 +490,12 @@ def _label(key: Any) -> str:
         return reprlib.repr(key)
     except Exception:  # such as that of an int of more than 4300 digits
         return f"<{_type_name(type(key))}>"
+
+
+def _shortened(error: Exception) -> str:
+    """Return the text of an error, without the middle of what a peer put into it: it may end in a log."""
+    text = str(error)
+    return text if len(text) <= _MAX_ERROR else f"{text[: _MAX_ERROR // 2]} ... {text[-_MAX_ERROR // 2 :]}"
 
 
 # Registered classes

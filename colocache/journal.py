@@ -47,6 +47,8 @@ _LAYOUT = 1
 _HEAD = struct.Struct("=8sI4xQ16s")
 _LAST, _ENDS = 8, 9  # as indices of 8-byte words; in a cache line apart from the head's
 _RING = 128
+_LARGEST = 1 << 24  # bytes of a file that is read; ours are of 1 MiB. Empty events take six times their place in it
+_MOST = (1 << 63) - 1  # events of one stream: a greater number could not be told to others
 
 _MEASURES = struct.Struct("=QI")
 _CHECKSUM = struct.Struct("=I")
@@ -142,13 +144,13 @@ class Log:
 
     @classmethod
     def of(cls, descriptor: int, incarnation: bytes) -> Log:
-        """The stream in the file open at ``descriptor``, unreadable if it is too short to be one, or cannot be mapped.
+        """The stream in the file open at ``descriptor``, unreadable if that is no journal by its size, or not mappable.
 
         The mapping keeps a duplicate of the descriptor until ``close()``: never use this on a file that this very
         process has locked.
         """
         size = os.fstat(descriptor).st_size
-        if size <= _RING:
+        if not _RING < size <= _LARGEST:
             return cls(None, incarnation)
         try:
             return cls(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ), incarnation)
@@ -157,9 +159,10 @@ class Log:
 
     def last(self) -> int | None:
         """The newest event's number, 0 before the first; None if this is no journal of that member in this layout."""
-        if self._map is None or self._map[: _HEAD.size] != self._head:
+        if self._map is None or _is_cut(self._map) or self._map[: _HEAD.size] != self._head:
             return None
-        return int(self._words[_LAST])
+        number = int(self._words[_LAST])
+        return number if number <= _MOST else None
 
     def events(self, first: int) -> list[tuple[int, bytes]] | None:
         """The events from ``first`` (at least 1) to the last, in order; empty if ``first`` lies beyond it.
@@ -214,6 +217,13 @@ def _head(ring: int, incarnation: bytes) -> bytes:
 
 def _words(mapping: mmap.mmap) -> memoryview:
     return memoryview(mapping)[:_RING].cast("Q")
+
+
+def _is_cut(mapping: mmap.mmap) -> bool:
+    """Whether the file has become shorter than its mapping: the kernel kills (SIGBUS) who looks behind its end."""
+    with contextlib.suppress(OSError):  # there is no file
+        return mapping.size() < len(mapping)
+    return False
 
 
 def _close(mapping: mmap.mmap) -> None:

@@ -704,6 +704,23 @@ def test_what_does_not_parse_is_a_value_error(payload: bytes):
     assert complaint(b"\x92\x81\x01\xc3" + payload)
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        extension(15, msgpack.packb(["x" * 100_000])),
+        extension(15, msgpack.packb([f"{__name__}:User", "f" * 100_000, 1])),
+        extension(15, msgpack.packb([f"{__name__}:Colour", "m" * 100_000])),
+        extension(9, bytes(7) + b"q" * 100_000),
+        extension(9, bytes(7) + b"z" + b"q" * 100_000),
+    ],
+    ids=["class", "field", "member", "zone", "key of a zone"],
+)
+def test_an_error_is_short_however_long_that_is_which_it_is_about(payload: bytes):
+    with pytest.raises(ValueError, match="the payload does not parse as msgpack-1: ") as caught:
+        CODEC.decode(payload)
+    assert len(str(caught.value)) < 500, "it may end in a log"
+
+
 def test_the_size_is_checked_before_anything_else(monkeypatch: pytest.MonkeyPatch):
     codec = MsgpackCodec(max_bytes=10)
     assert codec.decode(codec.encode("x" * 9)) == "x" * 9

@@ -204,6 +204,43 @@ def test_a_file_of_another_size_is_unreadable(new_file: tuple[int, str], size: i
     log.close()
 
 
+CUT = f"""
+import os, sys
+from colocache.journal import Journal, Log, open_new
+path = sys.argv[1]
+descriptor = open_new(path)
+Journal.create(descriptor, path, {ME!r}, 1 << 16).append(1, b"one")
+log = Log.of(descriptor, {ME!r})
+print(log.last(), log.events(1), flush=True)
+os.ftruncate(descriptor, int(sys.argv[2]))
+print(log.last(), log.events(1), flush=True)
+"""
+
+
+@pytest.mark.parametrize("size", [0, 1, RING, RING + 5000, RING + (1 << 16) - 1])
+def test_a_file_that_is_cut_short_under_its_reader_kills_nobody(tmp_path: Path, size: int) -> None:
+    # Whoever touches a mapping behind the end of its file gets SIGBUS: so this needs a process of its own.
+    command = [sys.executable, "-c", CUT, str(tmp_path / "stream"), str(size)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ROOT})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "1 [(1, b'one')]\nNone None\n"
+
+
+@pytest.mark.parametrize(("number", "known"), [(0, 0), (2**63 - 1, 2**63 - 1), (2**63, None), (2**64 - 1, None)])
+def test_a_number_that_no_message_could_carry_is_none(number: int, known: int | None) -> None:
+    mapping, _ = anonymous(1000, appended=3)
+    mapping[LAST : LAST + 8] = number.to_bytes(8, sys.byteorder)
+    assert Log(mapping, ME).last() == known
+
+
+def test_a_file_larger_than_any_journal_is_not_even_mapped(new_file: tuple[int, str]) -> None:
+    Journal.create(*new_file, ME, (1 << 24) - RING)
+    assert Log.of(new_file[0], ME).last() == 0
+    os.ftruncate(new_file[0], 1 << 40)  # a hole, which takes no room
+    os.pwrite(new_file[0], journal_module._head((1 << 40) - RING, ME), 0)
+    assert Log.of(new_file[0], ME).last() is None
+
+
 def test_a_writer_that_overtakes_the_reader_spoils_only_the_answer() -> None:
     seed = random.randrange(1 << 32)
     rng = random.Random(seed)

@@ -2,16 +2,16 @@
 
 A frame is one byte of protocol version and one **flat** msgpack array: the message's code and its fields. Nothing is
 nested; lists are a message's last field, spread out. `decode` raises WireError, and only that, for every frame that is
-not exactly one of these messages within its limits, and allocates less than 4 x `MAX_LINK` for whatever bytes, or 8 x
-where they are texts of wide letters. (Left to itself, msgpack turns 1 MB of empty arrays into 65 MB, and 10 kB of
-arrays in arrays that lie about their lengths into 82 MB; msgpack before 1.2 into gigabytes.)
+not exactly one of these messages within its limits, and allocates no more than four times the frame, and 2 MiB, for
+whatever bytes. (Left to itself, msgpack turns 1 MB of empty arrays into 65 MB, and 10 kB of arrays in arrays that lie
+about their lengths into 82 MB; msgpack before 1.2 into gigabytes.)
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import cycle, islice
 from typing import Any, NamedTuple
 
 import msgpack
@@ -355,6 +355,10 @@ def _blob(value: Any) -> bool:
     return type(value) is bytes
 
 
+def _event_frame(value: Any) -> bool:
+    return type(value) is bytes and len(value) >= _LEAST_EVENT
+
+
 def _positions(value: Any) -> bool:
     return type(value) is bytes and len(value) % _POSITION.size == 0 and len(value) <= MAX_STREAMS * _POSITION.size
 
@@ -388,7 +392,7 @@ class _Rest(NamedTuple):
 
 
 _ID, _TAGS = (_identity, _identity), _Rest((_tag,), MAX_TAGS)
-_LEAST_EVENT = 30  # bytes that an event's frame takes in a `Replayed`, and no fewer
+_LEAST_EVENT = 25  # bytes of an event's frame; shorter ones, in great number, would take far more memory than bytes
 
 # code, record, a check per field, the list that ends it
 _TABLE: tuple[tuple[int, type[Any], tuple[Check, ...], _Rest | None], ...] = (
@@ -399,7 +403,7 @@ _TABLE: tuple[tuple[int, type[Any], tuple[Check, ...], _Rest | None], ...] = (
     (5, Roster, _ID, _Rest((_identity, _name, _count, _number, _seconds), MAX_STREAMS)),
     (6, Ack, (*_ID, _count), None),
     (7, Replay, (*_ID, _identity, _count), None),
-    (8, Replayed, (*_ID, _identity), _Rest((_blob,), MAX_LINK // _LEAST_EVENT)),
+    (8, Replayed, (*_ID, _identity), _Rest((_event_frame,), MAX_LINK // (_LEAST_EVENT + 5))),
     (9, Reset, (*_ID, _identity, _count), None),
     (10, Get, (*_ID, _count, _key, _seconds, _positions), None),
     (11, Value, (*_ID, _count, _payload, _seconds, _seconds, _flag), _TAGS),
@@ -417,7 +421,6 @@ _TABLE: tuple[tuple[int, type[Any], tuple[Check, ...], _Rest | None], ...] = (
 )
 _BY_CODE = {code: (record, checks, rest) for code, record, checks, rest in _TABLE}
 _BY_RECORD = {record: (code, rest is not None) for code, record, _, rest in _TABLE}
-_MOST_FIELDS = max(1 + len(checks) + (rest.limit * len(rest.row) if rest else 0) for _, _, checks, rest in _TABLE)
 _HEAD = bytes((PROTOCOL,))
 
 
@@ -434,52 +437,62 @@ def decode(frame: bytes) -> Message:
     """Return the message of a frame. Raises WireError, and nothing else, for any other bytes."""
     if len(frame) > MAX_LINK or frame[:1] != _HEAD:
         raise WireError(f"a frame of {len(frame)} bytes that is not of protocol version {PROTOCOL}")
-    fields = _flat(memoryview(frame)[1:], _MOST_FIELDS)
-    entry = _BY_CODE.get(fields[0]) if fields and type(fields[0]) is int else None
+    packed = memoryview(frame)[1:]
+    count, start = _list_head(packed)
+    values = _values(packed[start:], count)
+    code = next(values, None)
+    entry = _BY_CODE.get(code) if type(code) is int else None
     if entry is None:
         raise WireError("a frame of no known kind")
-    record, checks, rest = entry
-    fixed = len(checks) + 1
-    if len(fields) < fixed or (rest is None and len(fields) > fixed):
-        raise WireError(f"a {record.__name__} with {len(fields) - 1} fields")
-    if not all(check(value) for check, value in zip(checks, fields[1:fixed], strict=True)):
-        raise WireError(f"a {record.__name__} with a field out of its range")
-    if rest is None:
-        return record(*fields[1:])  # type: ignore[no-any-return]
-    return record(*fields[1:fixed], _listed(record, rest, fields[fixed:]))  # type: ignore[no-any-return]
+    if entry[0] is Event and len(frame) > MAX_BUS:
+        raise WireError(f"an Event of {len(frame)} bytes")
+    return _read(*entry, values, count - 1)  # type: ignore[no-any-return]
 
 
-def _listed(record: type[Any], rest: _Rest, values: list[Any]) -> tuple[Any, ...]:
-    width = len(rest.row)
-    if len(values) % width or len(values) > rest.limit * width:
-        raise WireError(f"a {record.__name__} with {len(values)} listed values")
-    for start, check in enumerate(rest.row):
-        if not all(check(value) for value in values[start::width]):
-            raise WireError(f"a {record.__name__} with a listed value out of its range")
-    return tuple(values)
+def _read(record: type[Any], checks: tuple[Check, ...], rest: _Rest | None, values: Iterator[Any], count: int) -> Any:
+    """Return the record of so many values, each of which is checked before the next one is unpacked."""
+    listed = count - len(checks)
+    if listed < 0 or (rest is None and listed):
+        raise WireError(f"a {record.__name__} with {count} fields")
+    if rest is not None and (listed % len(rest.row) or listed > rest.limit * len(rest.row)):
+        raise WireError(f"a {record.__name__} with {listed} listed values")
+    fields: list[Any] = _checked(values, checks, record, "field")
+    if rest is not None:
+        fields.append(tuple(_checked(values, islice(cycle(rest.row), listed), record, "listed value")))
+    for _ in values:  # there is none; but whether the frame ends here, is found out here
+        pass
+    return record(*fields)
 
 
-def _flat(packed: memoryview, limit: int) -> list[Any]:
-    """Return the values of a packed list of at most ``limit`` of them, none of which has anything in it.
+def _checked(values: Iterator[Any], checks: Iterable[Check], record: type[Any], what: str) -> list[Any]:
+    checked = []
+    for check, value in zip(checks, values, strict=False):  # in this order: when the checks end, no value is taken
+        if not check(value):
+            raise WireError(f"a {record.__name__} with a {what} out of its range")
+        checked.append(value)
+    return checked
 
-    They are unpacked one after another, so that no list but this one is ever filled, whatever its length says.
+
+def _values(packed: memoryview, count: int) -> Iterator[Any]:
+    """Yield the values of a packed list, none of which has anything in it, one after another.
+
+    So nothing is unpacked beyond the first value that is refused, whatever a list says of its length.
     """
-    count, start = _list_head(packed)
-    if count > limit:
-        raise WireError(f"a frame with {count} fields")
-    size = len(packed) - start
+    size = len(packed)
     unpacker = msgpack.Unpacker(
         max_buffer_size=size or 1, read_size=size or 1,
         max_str_len=MAX_TEXT, max_array_len=0, max_map_len=0, max_ext_len=0,
     )  # fmt: skip
+    found = 0
     try:
-        unpacker.feed(packed[start:])
-        fields = list(islice(unpacker, count))
+        unpacker.feed(packed)
+        for value in islice(unpacker, count):
+            found += 1
+            yield value
     except Exception as error:  # msgpack raises ValueError, its own classes, and UnicodeDecodeError, by the bytes
         raise WireError(f"a frame that is not msgpack: {type(error).__name__}") from None
-    if len(fields) < count or unpacker.tell() < size:
+    if found < count or unpacker.tell() < size:
         raise WireError("a frame that is shorter or longer than it says")
-    return fields
 
 
 def _list_head(packed: memoryview) -> tuple[int, int]:
@@ -526,11 +539,9 @@ def pack_record(record: Record) -> bytes:
 
 def unpack_record(blob: bytes) -> Record:
     """Return the record of a `Found`. Raises WireError."""
-    fields = _flat(memoryview(blob), len(_RECORD) + MAX_TAGS)
-    if len(fields) < len(_RECORD) or not all(c(v) for c, v in zip(_RECORD, fields[: len(_RECORD)], strict=True)):
-        raise WireError("a record with a field out of its range")
-    place, payload, age, left = fields[: len(_RECORD)]
-    return Record(place, payload, age, left, _listed(Record, _TAGS, fields[len(_RECORD) :]))
+    packed = memoryview(blob)
+    count, start = _list_head(packed)
+    return _read(Record, _RECORD, _TAGS, _values(packed[start:], count), count)  # type: ignore[no-any-return]
 
 
 def split_targets(targets: Iterable[bytes]) -> list[tuple[bytes, ...]]:
