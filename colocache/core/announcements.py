@@ -59,7 +59,7 @@ class Announcements:
 
     def deadline(self) -> float:
         """Return the next instant at which `advance` has something to do by the clock alone."""
-        return min((min(p.ends, p.gives_up) for p in self._pending), default=math.inf)
+        return min(min(p.ends, p.gives_up) for p in self._pending) if self._pending else math.inf
 
     def advance(self, members: Iterable[Acquaintance], established: bool, now: float) -> None:
         """Settle what is acknowledged, waited out, or out of patience."""

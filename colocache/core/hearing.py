@@ -58,6 +58,8 @@ class Hearing:
 
     def acknowledgements(self) -> list[tuple[bytes, int]]:
         """Return, and forget, the streams that were applied further, and how far."""
+        if not self._unacknowledged:
+            return []
         others = [self._members.get(stream) for stream in self._unacknowledged]
         self._unacknowledged.clear()
         return [(other.member.incarnation, other.stream.applied) for other in others if other is not None]
@@ -140,12 +142,12 @@ class Hearing:
 
     def expect(self, incarnation: bytes, at: float) -> None:
         """If a stream is still behind at an instant, have it replayed."""
-        self._timers.at(at, self._check, incarnation, at)
+        self._timers.at(at, self._check, incarnation)
 
     def ask_replay(self, other: Acquaintance, now: float) -> None:
         """Ask a member for what is missing of its stream, unless it was asked a moment ago; until it is not missing."""
         stream, incarnation = other.stream, other.member.incarnation
-        if now - stream.asked_at < self._patience:
+        if now < stream.asked_at + self._patience:  # as `expect` adds them: their difference may be rounded to less
             return
         stream.asked_at = now
         self._host.count("replays")
@@ -164,10 +166,10 @@ class Hearing:
             for part in _parts(frames):
                 self._host.send(Replayed(me, ask.sender, me, part))
 
-    def _check(self, incarnation: bytes, now: float) -> None:
+    def _check(self, incarnation: bytes) -> None:
         other = self._members.get(incarnation)
         if other is not None and other.stream.behind:
-            self.ask_replay(other, now)
+            self.ask_replay(other, self._timers.now)
 
     # --- Ends
 

@@ -25,7 +25,7 @@ from .messages import Message, Ping, Pong, Roster
 from .stream import Reception
 
 TOMBSTONE = 600.0  # s; for as long an ended stream is remembered, so that nothing delayed brings it back to life
-TELL_ENDED = 60.0  # s; for as long an ended stream is told to those who do not know of it; well below TOMBSTONE
+TELL_ENDED = 60.0  # s; for as long, in all, an end is told to those who do not know of it; well below TOMBSTONE
 MAX_PINGS = 64  # unanswered ones remembered per member: as many as a hurried member sends in one lease
 
 
@@ -74,7 +74,8 @@ class Members:
         self._forget_after = forget_after
         self._send = send
         self._others: dict[bytes, Acquaintance] = {}
-        self._ended: dict[bytes, tuple[int, float, str, int]] = {}  # last number, when, seat, pid
+        self._ended: dict[bytes, tuple[int, float, str, int, float]] = {}  # last number, since when, seat, pid, the end
+        self._told_ago: dict[bytes, float] = {}  # how long ago a stream ended that a roster says is over
         self._forgotten: dict[bytes, float] = {}
         self._ids = 0
         self._digest = self._compute_digest()
@@ -118,7 +119,8 @@ class Members:
         other = self._others.pop(member.incarnation, None)
         if other is not None:
             other.ended = True
-        self._ended[member.incarnation] = (last, now, member.seat, member.pid)
+        ended_at = now - self._told_ago.pop(member.incarnation, 0.0)
+        self._ended[member.incarnation] = (last, now, member.seat, member.pid, ended_at)
         self._digest = self._compute_digest()
 
     def forget(self, incarnation: bytes, now: float) -> None:
@@ -231,13 +233,17 @@ class Members:
     # --- Rosters
 
     def send_roster(self, to: bytes, now: float, also: Iterable[bytes] = ()) -> None:
-        """Tell a member whom this one knows, and whose streams have ended of late; ``also``: or have ended at all."""
+        """Tell a member whom this one knows, and whose streams have ended of late; ``also``: or have ended at all.
+
+        And how long ago that was. Or each who is told of an end would tell it for as long again, and in a group whose
+        members come and go nobody would ever forget anybody.
+        """
         rows: list[tuple[bytes, str, int, int, float]] = [(*self.me, -1, 0.0)]
         rows += [(*o.member, -1, max(0.0, now - o.heard_at)) for o in self]
         rows += [
-            (incarnation, seat, pid, last, 0.0)
-            for incarnation, (last, at, seat, pid) in self._ended.items()
-            if now - at < TELL_ENDED or incarnation in also
+            (incarnation, seat, pid, last, max(0.0, now - ended_at))
+            for incarnation, (last, _, seat, pid, ended_at) in self._ended.items()
+            if now - ended_at < TELL_ENDED or incarnation in also
         ]
         self._send(Roster(self.me.incarnation, to, tuple(value for row in rows for value in row)))
 
@@ -249,16 +255,17 @@ class Members:
         """
         new, over, wrong = [], [], set()
         values = iter(roster.rows)
-        for incarnation, seat, pid, last, silence in zip(*[values] * 5, strict=True):
+        for incarnation, seat, pid, last, seconds in zip(*[values] * 5, strict=True):
             member = Member(incarnation, seat, pid)
             if last >= 0:
                 if incarnation not in self._ended and incarnation != self.me.incarnation:
+                    self._told_ago[incarnation] = seconds
                     over.append((member, last))
             elif incarnation in self._ended:
                 wrong.add(incarnation)
             elif incarnation in self._others or incarnation == self.me.incarnation:
                 continue
-            elif incarnation not in self._forgotten or silence < self._lease:
+            elif incarnation not in self._forgotten or seconds < self._lease:
                 new.append(member)
         return new, over, wrong
 

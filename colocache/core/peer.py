@@ -553,7 +553,8 @@ class Peer:
         if wrong:
             self._members.send_roster(roster.sender, self._now, wrong)
         sender = self._members.get(roster.sender)
-        if sender is not None and (new or over):
+        # An end that is still waited for is no news: a ping would bring the same roster, and that a ping, and so on.
+        if sender is not None and (new or any(self._members.has_ended(member.incarnation) for member, _ in over)):
             self._members.ping(sender, self._now, hurry=True)
 
     def _on_left(self, left: Left) -> None:

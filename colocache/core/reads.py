@@ -368,7 +368,7 @@ class Reads:
     def _overdue(self, ticket: Ticket, now: float) -> None:
         """A reader's patience is over, though it be a loader of this process that hangs: it loads for itself."""
         fetch = ticket.fetch
-        if fetch is None or ticket not in fetch.tickets:
+        if fetch is None or fetch.id not in self._fetches or ticket not in fetch.tickets:
             return
         self._drop_late(fetch, now)
         if not fetch.tickets and fetch.phase != "loading":

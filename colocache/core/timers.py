@@ -18,6 +18,7 @@ class Timers:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0  # breaks ties, so that functions are never compared
+        self.now = -math.inf  # of the present run; much later than what is due, where the process was stopped
 
     def at(self, instant: float, function: Callable[..., None], *arguments: Any) -> None:
         """Have ``function`` called by the first `run` at or after ``instant``."""
@@ -31,6 +32,7 @@ class Timers:
     def run(self, now: float) -> None:
         """Call what is due. A function that sets a timer which is due already is called in the next run."""
         due = []
+        self.now = now
         while self._heap and self._heap[0][0] <= now:
             due.append(heappop(self._heap))
         for _, _, function, arguments in due:

@@ -136,7 +136,7 @@ def test_member_speaks_for_its_own_stream_alone() -> None:
     event = encode(Event(stream, 1, (EVERYTHING,)))
     table.inject(a, Replayed(me, to, stream, (event,)))
     table.inject(a, Reset(me, to, stream, 1000))
-    table.inject(a, Replayed(me, to, me, (event, b"", encode(Ack(me, to, 1)))))
+    table.inject(a, Replayed(me, to, me, (event, bytes(25), encode(Ack(me, to, 1)))))
     assert table.knows(a, c).stream.applied == 0
     assert table.knows(a, c).stream.known == 0
     assert count(a, "frames_refused") == 5
@@ -391,6 +391,23 @@ def test_member_that_listed_a_dead_one_is_told_though_that_was_long_ago() -> Non
     assert agree(table)
 
 
+def test_end_of_a_stream_that_is_waited_for_makes_nobody_talk_without_end() -> None:
+    # 1. A knows that C's stream is over; B is told, and waits for what it misses of it; 2. B pings A, which knows other
+    # members, and sends its roster: C's stream is over; 3. were that news each time, B would ping again each time.
+    table = Table(3, Settings(fetch_timeout=2.0))
+    a, b, c = table.living
+    table.fill(a, table.key(a), 1)
+    table.read(b, table.key(a))
+    table.hold(Event, to=b)
+    table.invalidate(c, "another", patience=0.0)
+    table.kill(c)
+    pongs = table.hold(Pong, sender=a, to=b)
+    table.bury(c, a)
+    table.pass_time(1.0)
+    assert table.knows(b, c).last_ending == 1
+    assert len(pongs.messages) <= 3
+
+
 def test_forgotten_member_returns_in_the_same_incarnation() -> None:
     """What it announced while nobody heard it counts when it is heard again, and it drops what it kept meanwhile."""
     table = Table(3)
@@ -604,6 +621,23 @@ def test_lost_replay_is_asked_for_again() -> None:
     assert len(lost.messages) >= 2
     lost.stop()
     table.pass_time(0.5)
+    assert table.knows(b, a).stream.applied == 1
+
+
+def test_member_that_was_stopped_asks_for_what_it_missed_once() -> None:
+    # Not once for every quarter of a second that it slept: each of these may be answered by the whole log.
+    table = Table(2)
+    a, b = table.living
+    table.hold(Event, sender=a)
+    lost = table.hold(Replayed)
+    table.invalidate(a, "k", patience=0.0)
+    table.pass_time(1.0)
+    lost.stop()
+    replays = table.hold(Replay)
+    table.pause(b, 20.0)
+    table.pass_time(20.0 + 10 * HOP)
+    assert len(replays.messages) == 1
+    replays.deliver()
     assert table.knows(b, a).stream.applied == 1
 
 

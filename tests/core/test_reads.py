@@ -536,6 +536,16 @@ def test_token_for_readers_whose_time_is_up_goes_back(desk: Desk) -> None:
     assert len(desk.reads) == 0
 
 
+def test_reader_that_got_its_answer_costs_nothing_when_its_patience_ends(desk: Desk) -> None:
+    reader = desk.read()
+    desk.value(desk.asked())
+    assert desk.found() == {reader: b"1"}
+    desk.pass_time(2 * PATIENCE)
+    assert desk.host.outcomes() == [], "a reader is answered once"
+    assert desk.host.take() == [], "there is nothing to cancel"
+    assert desk.host.counts["loads"] == desk.host.counts["fallbacks"] == 0
+
+
 def test_abandoned_reader_is_forgotten_and_the_last_one_cancels_the_fetch(desk: Desk) -> None:
     first, second = desk.read(), desk.read()
     get = desk.asked()

@@ -1,0 +1,58 @@
+"""How the state machines beside this module are run: some hundred histories at a time, or twenty times as many.
+
+    HYPOTHESIS_PROFILE=long pytest -s tests/core/test_store_stateful.py     # "short" is what runs otherwise; -s: counts
+
+A history that fails is shrunk, which may take minutes, and printed as the statements that repeat it. Hypothesis keeps
+it in ``.hypothesis``, and tries it first the next time; to repeat it elsewhere, put the ``@reproduce_failure(...)``
+that is printed, too, above the machine's class. Histories are drawn anew by each run; where ``CI`` is set they are the
+same in every run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import ClassVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+
+FACTORS = {"short": 1, "long": 20}
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "short")
+
+#: Marks a test that runs a machine. It takes seconds, but when it fails Hypothesis may shrink the history for minutes.
+machine_test = pytest.mark.timeout(0 if PROFILE == "long" else 600)
+
+
+class Machine(RuleBasedStateMachine):
+    """A state machine that counts what happened in its histories, so that one which exercises nothing does not pass."""
+
+    tally: ClassVar[Counter[str]] = Counter()
+
+    def __init_subclass__(cls) -> None:
+        cls.tally = Counter()
+
+    def note(self, what: str, times: int = 1) -> None:
+        """Count something that happened."""
+        self.tally[what] += times
+
+
+def explore(machine: type[Machine], histories: int, steps: int, *must_happen: str) -> None:
+    """Run so many random histories of at most so many steps; then all that ``must_happen`` has to have happened."""
+    assert PROFILE in FACTORS, f"HYPOTHESIS_PROFILE={PROFILE}: choose one of {', '.join(FACTORS)}"
+    machine.tally.clear()
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=histories * FACTORS[PROFILE],
+            stateful_step_count=steps,
+            deadline=None,
+            print_blob=True,
+            phases=[phase for phase in Phase if phase is not Phase.explain],  # it takes minutes, and tells little here
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        ),
+    )
+    print(f"\n{machine.__name__}: " + ", ".join(f"{count} {what}" for what, count in sorted(machine.tally.items())))
+    missed = [what for what in must_happen if not machine.tally[what]]
+    assert not missed, f"no history came to: {', '.join(missed)}"
