@@ -264,7 +264,9 @@ class Bus:
         self._router.bind(self._seat.link_endpoint)
         self._bus.bind(self._seat.bus_endpoint)
         self._poller = zmq.Poller()
-        for source in (self._waker.source, self._router, self._ears):
+        # The PUB has nothing to be read; but libzmq frees what it has of a subscriber that is gone only when the socket
+        # is looked after, and a member that announces nothing never would.
+        for source in (self._waker.source, self._router, self._ears, self._bus):
             self._poller.register(source, zmq.POLLIN)
         self._seat.announce()
 
@@ -279,9 +281,9 @@ class Bus:
             (zmq.MAXMSGSIZE, largest),
             (zmq.BACKLOG, 1024),  # a whole group reconnects at once
             (zmq.HANDSHAKE_IVL, 2000),
-            (zmq.HEARTBEAT_IVL, 1000),  # replaces dead connections; whether a member is heard, its pongs decide
-            (zmq.HEARTBEAT_TIMEOUT, 3000),
-            (zmq.HEARTBEAT_TTL, 3000),
+            # No heartbeats: the kernel says at once when the other end of an ipc connection is gone, and libzmq aborts
+            # the process where one is due on such a connection while the queue of what came by it is full.
+            (zmq.HEARTBEAT_IVL, 0),
             (zmq.RECONNECT_IVL, 100),
             (zmq.RECONNECT_IVL_MAX, 2000),
         ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -75,7 +76,10 @@ class Worker:
         return self.send(do, **arguments).result(PATIENCE)
 
     def signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
+        """Send a signal; not to the dead, whose number may be another process's by now."""
+        if not self.dead.is_set():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def stop(self) -> None:
         """Stop the process; when this returns, none of its threads runs."""
@@ -83,13 +87,11 @@ class Worker:
         until(lambda: Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
 
     def go_on(self) -> None:
-        with suppress(ProcessLookupError):  # killed, it does not wait to be woken
-            self.signal(signal.SIGCONT)
+        self.signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """As the kernel does it: no cleaning up."""
-        with suppress(ProcessLookupError):
-            self.signal(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
         self._listener.join(PATIENCE)
 
     def quit(self) -> None:
@@ -135,6 +137,9 @@ class Started(Worker):
         self.process = process
         super().__init__(process.pid, process.stdout, process.stdin)  # type: ignore[arg-type]
 
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)  # which knows whether it was waited for
+
     def _reap(self) -> None:
         self.process.wait()
 
@@ -142,8 +147,9 @@ class Started(Worker):
 class Group:
     """The processes, the directory where they meet, and their source of truth."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, options: Iterable[str] = ("-X", "dev"), **settings: Any) -> None:
         self.settings = settings
+        self._options = list(options)  # of the interpreter
         self.directory = Path(tempfile.mkdtemp(prefix="cc"))  # short, for sockets
         self.files = self.directory / "c" / "shop"
         self.workers: list[Worker] = []
@@ -158,7 +164,7 @@ class Group:
     def start(self, count: int, *, join: bool = True, **settings: Any) -> list[Worker]:
         """Start processes, and, with ``join``, wait until they and all others are one group."""
         environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-X", "dev", str(HERE / "worker.py"), str(self.directory)]
+        command = [sys.executable, *self._options, str(HERE / "worker.py"), str(self.directory)]
         started = [
             Started(
                 subprocess.Popen(
@@ -183,13 +189,28 @@ class Group:
         """Take forked children in, by who they are."""
         wanted, found = list(pids), {}
         while len(found) < len(wanted):
-            connection, _ = self._children.accept()
-            pid = int.from_bytes(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), sys.byteorder)
-            stream: Any = connection.makefile("rwb", buffering=0)
-            connection.close()
-            found[pid] = Worker(pid, stream, stream)
-            self.workers.append(found[pid])
+            child = self._accept()
+            found[child.pid] = child
         return [found[pid] for pid in wanted]
+
+    def adopt_any(self) -> Worker | None:
+        """Take a forked child in if one has come."""
+        come, _, _ = select.select([self._children], [], [], 0)
+        return self._accept() if come else None
+
+    def _accept(self) -> Worker:
+        connection, _ = self._children.accept()
+        pid = int.from_bytes(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), sys.byteorder)
+        stream: Any = connection.makefile("rwb", buffering=0)
+        connection.close()
+        self.workers.append(Worker(pid, stream, stream))
+        return self.workers[-1]
+
+    def bury(self) -> None:
+        """Let go of those who have ended."""
+        for worker in [worker for worker in self.workers if worker.dead.is_set()]:
+            worker.close()
+            self.workers.remove(worker)
 
     @property
     def living(self) -> list[Worker]:
@@ -227,8 +248,7 @@ class Group:
     def close(self) -> None:
         """End every process; complain of what they logged."""
         for worker in self.living:
-            with suppress(ProcessLookupError):
-                worker.signal(signal.SIGKILL)
+            worker.signal(signal.SIGKILL)
         for worker in self.workers:
             worker.close()
         self._children.close()

@@ -46,6 +46,16 @@ def test_who_leaves_is_missed_at_once_and_nothing_is_left_of_it(
     assert [stats["resets"] for stats in together([first, second], "stats")] == resets
 
 
+def test_a_member_that_announces_nothing_lets_go_of_those_who_have_left_all_the_same(ours: Group) -> None:
+    (reader,) = ours.start(1)
+    for _ in range(3):
+        (guest,) = ours.start(1)
+        assert reader.call("read", key="k0") == 0
+        guest.quit()
+        until(lambda: len(reader.call("members")) == 1)
+    until(lambda: reader.call("publisher_is_idle"))
+
+
 def test_processes_that_come_and_go_cost_the_others_nothing_but_what_they_owned(ours: Group) -> None:
     stayers = ours.start(2)
     resets = [stats["resets"] for stats in together(stayers, "stats")]

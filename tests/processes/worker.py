@@ -9,26 +9,28 @@ appends its key to another file, so that loads can be counted across processes.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import mmap
 import multiprocessing
 import os
-import resource
 import socket
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from random import Random
 from time import monotonic_ns
 from typing import Any, BinaryIO
 
-import zmq
-from work import Register, Work
+from board import SPACE, SPACES
+from churn import Churn
+from register import Register
+from strain import Lossy
+from troubles import Troubles
+from work import Work
 
 import colocache
 
@@ -88,7 +90,7 @@ class Reader(threading.Thread):
         return {"reads": self.reads, "latest": self.latest, "errors": self.errors}
 
 
-class Worker:
+class Worker(Troubles):
     """The commands. Every public method is one."""
 
     def __init__(self, directory: str, settings: dict[str, Any], cache: colocache.Cache | None = None) -> None:
@@ -98,7 +100,7 @@ class Worker:
         self._may_load = threading.Event()
         self._reader: Reader | None = None
         self._work: Work | None = None
-        self._pipes: list[tuple[int, int]] = []
+        self._churn: Churn | None = None
         self._children: dict[int, multiprocessing.process.BaseProcess] = {}
         self.cache = cache or colocache.Cache("shop", directory=str(self._directory / "c"), **settings)
 
@@ -181,24 +183,30 @@ class Worker:
     def close(self) -> None:
         self.cache.close()
 
-    # --- Working, for `chaos.py`
+    # --- Working, for `chaos.py` and `soak.py`
 
-    def begin_work(self, slot: int, slots: int, seed: int) -> None:
-        self.cache.start()
-        self._work = Work(self.cache, self._directory, slot, slots, seed)
+    def begin_work(self, slot: int, slots: int, seed: float) -> None:
+        self._work = Work(self.cache, self._directory, slot, slots, seed, hard=True)
+
+    def begin_soaking(self, slot: int, slots: int, seed: float) -> None:
+        self._work = Work(self.cache, self._directory, slot, slots, seed, hard=False)
+        self._churn = Churn(self.cache, str(seed), pause=0.02)
 
     def end_work(self) -> None:
-        if self._work is not None:
-            self._work.finish()
+        for work in (self._work, self._churn):
+            if work is not None:
+                work.finish()
+
+    def look_back(self) -> None:
+        assert self._work is not None
+        self._work.look_back()
 
     def read_register(self, keys: list[str]) -> dict[str, int]:
         register = Register(self._directory)
-        versions = {key: self.cache.get_or_load(key, lambda key=key: register.read(key)) for key in keys}  # type: ignore[misc]
+        spaces = {path: self.cache.namespace(path) if path else self.cache for path in SPACES}
+        versions = {key: spaces[SPACE[key]].get_or_load(key, lambda key=key: register.read(key)) for key in keys}  # type: ignore[misc]
         register.close()
         return versions
-
-    def invalidate(self, keys: list[str]) -> dict[str, Any]:
-        return self.cache.invalidate(*keys)._asdict()
 
     # --- Reading all the while
 
@@ -218,7 +226,7 @@ class Worker:
     def write_and_die(self, key: str) -> None:
         """Announce an event that no socket carries, and be killed before anybody can ask for it."""
         bus: Any = self.cache._member()
-        bus._bus = _Mute(bus._bus)
+        bus._bus = Lossy(bus._bus, 1.0, Random())
         self._source.write(key)
         self.cache.invalidate(key, wait=False)
         os.kill(os.getpid(), 9)
@@ -284,63 +292,8 @@ class Worker:
             serve(Worker(str(self._directory), self._settings, self.cache), stream, stream)  # type: ignore[arg-type]
         os._exit(0)
 
-    # --- The host
-
-    def limit_descriptors(self, room: int | None) -> None:
-        """Allow so many more open files; None: as many as the system does."""
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        used = max(map(int, os.listdir("/proc/self/fd")))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard if room is None else used + room, hard))
-
-    def limit_file_size(self, size: int) -> None:
-        """Have every write beyond so many bytes of a file fail, as on a full disk."""
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    def open_files(self) -> int:
-        return len(os.listdir("/proc/self/fd"))
-
-    def refuse_sockets(self, refuse: bool) -> None:
-        """Have the host refuse a socket to every newcomer."""
-        bus: Any = self.cache._member()
-        bus.__dict__.pop("_socket", None)
-        if refuse:
-            bus._socket = _refused
-
-    def open_pipes(self, count: int) -> None:
-        self._pipes = [os.pipe() for _ in range(count)]
-        for pipe in self._pipes:
-            os.set_blocking(pipe[0], False)
-
-    def read_pipes(self) -> str:
-        """What somebody has written into the pipes, for whom they were not."""
-        found = b""
-        for source, _ in self._pipes:
-            with suppress(BlockingIOError):
-                found += os.read(source, 100)
-        return found.decode()
-
-    def bus_threads(self) -> int:
-        return sum(thread.name.startswith("colocache") for thread in threading.enumerate())
-
     def _space(self, name: str) -> colocache.Space:
         return self.cache.namespace(name) if name else self.cache
-
-
-class _Mute:
-    """A socket that nothing leaves."""
-
-    def __init__(self, socket: Any) -> None:
-        self._socket = socket
-
-    def send(self, frame: bytes) -> None:
-        pass
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._socket, name)
-
-
-def _refused(*_: object) -> None:
-    raise zmq.ZMQError(errno.EMFILE)
 
 
 def _all(functions: list[Callable[[], None]]) -> None:
