@@ -32,7 +32,7 @@ CLASSES = tuple(FAULTS)
 
 OPERATIONS = {"read": 84, "read cold": 6, "peek": 4, "invalidate": 5, "set": 1}  # in percent
 PER_SECOND = 230.0
-FAULTS_PER_SECOND = 1.2
+FAULTS_PER_SECOND = 1.6
 BEGIN = 1.0  # s; by then everybody is current
 
 
@@ -61,10 +61,10 @@ class Plan:
     salt: int = 0  # another one gives the same steps another network
 
 
-def draw(seed: int, faults: str, seconds: float = 6.0) -> Plan:
+def draw(seed: int, faults: str, seconds: float = 3.0) -> Plan:
     """Draw a history of a fault class."""
     dice = Random(f"{seed} {faults}")
-    size = dice.choices((2, 3, 4, 5, 8), (15, 25, 40, 15, 5))[0]
+    size = dice.choices((2, 3, 4, 5, 8), (15, 30, 38, 14, 3))[0]
     tight = faults == "overflow" or (faults == "all" and dice.random() < 0.5)
     small = faults == "memory" or (faults == "all" and dice.random() < 0.3)
     settings = SCALED._replace(log_events=8) if tight else SCALED

@@ -106,7 +106,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=20_000, help="how many histories (default 20,000)")
     parser.add_argument("--first", type=int, default=0, help="the first seed; its fault class follows from it")
-    parser.add_argument("--seconds", type=float, default=6.0, help="simulated seconds of operations per history")
+    parser.add_argument("--seconds", type=float, default=3.0, help="simulated seconds of operations per history")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--story", nargs=2, metavar=("SEED", "FAULTS"), help="shrink one that broke the contract")
     options = parser.parse_args()

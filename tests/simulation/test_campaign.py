@@ -14,7 +14,7 @@ from mutants import MUTANTS
 from plan import CLASSES, draw
 from shrink import story
 
-SEEDS = 24  # of each class: about two minutes in all
+SEEDS = 40  # of each class: about two minutes in all
 
 # A cache that never hits passes every check of safety; so there is a floor under what it is good for, too.
 FLOORS = {"none": 0.5, "drop": 0.5, "memory": 0.15, "vanish": 0.2}
