@@ -32,13 +32,13 @@ from .config import Config
 from .core.members import Member
 from .core.messages import MAX_BUS, MAX_LINK
 from .core.peer import Peer
-from .core.seam import Action, Connect, Disconnect, Gate, Publish, Send, Settings
+from .core.seam import Action, Connect, Disconnect, Gate, Knock, Publish, Send, Settings
 from .core.store import Store
 from .discovery import SEATS, Directory, Neighbour, Seat
 from .stats import Stats
 
 BATCH = 256  # frames taken from one socket before the others, and the clock, get their turn
-GOODBYE = 200  # ms that the last frames of a leaving member are given
+GOODBYE = 200  # ms that the last frames of a leaving member, or the only one of a connection, are given
 EARLY = 64  # frames kept for a link that is not connected yet; connecting takes about a millisecond
 CLEAN_EVERY = 120  # scans
 SPARE = 64  # descriptors; where libzmq can have none for an epoll, or to accept by ipc, it aborts the whole process
@@ -380,6 +380,8 @@ class Bus:
                 self._carry(action)
             elif isinstance(action, Connect):
                 self._connect(action.member)
+            elif isinstance(action, Knock):
+                self._knock(action)
             else:
                 self._disconnect(action)
 
@@ -426,6 +428,16 @@ class Bus:
         self._poller.register(link.socket, zmq.POLLIN | zmq.POLLOUT)
         self._await_death(link)
         _log.info("%s has joined the group %s", member.seat, self._config.group)
+
+    def _knock(self, knock: Knock) -> None:
+        with contextlib.suppress(OSError, zmq.ZMQError):  # there will be a next time
+            neighbour = self._directory.watch(knock.member.incarnation)
+            if neighbour is None:
+                return
+            with contextlib.closing(neighbour), self._socket(zmq.DEALER, MAX_LINK, 1) as socket:
+                socket.setsockopt(zmq.LINGER, GOODBYE)
+                socket.connect(neighbour.endpoints[0])
+                socket.send(knock.frame)
 
     def _link_to(self, member: Member, neighbour: Neighbour) -> _Link:
         link_endpoint, bus_endpoint = neighbour.endpoints

@@ -27,7 +27,7 @@ from .core.members import Member
 from .core.messages import decode, key_target
 from .core.peer import Peer
 from .core.reads import Found, Lead, Loaded, Solo
-from .core.seam import Connect, Disconnect, Publish, Send, Settings
+from .core.seam import Connect, Disconnect, Knock, Publish, Send, Settings
 from .core.store import Store
 
 #: The protocol's times, scaled down so that more faults fit into a simulated second.
@@ -222,6 +222,8 @@ class Simulated:
                 self.network.deliver(self, action.to, action.frame, bus=False)
             elif isinstance(action, Connect):
                 self.network.connect(self, action.member)
+            elif isinstance(action, Knock):
+                self.network.deliver(self, action.member.incarnation, action.frame, bus=False)
             else:
                 assert isinstance(action, Disconnect)
         for ticket, outcome in self.peer.outcomes():
@@ -330,7 +332,6 @@ class Network:
         """Start a member, on the lowest free seat by default.
 
         It meets its host-mates; of the other hosts, everybody, or just the one ``through`` whom it learns of the rest.
-        If that one ends before it could introduce the newcomer, another one is tried after a lease.
         """
         others = self.living
         if seat is None:
@@ -346,20 +347,23 @@ class Network:
                 self.notice(new, dead, stranger=True)
         new.peer.start(new.now(), met_all=through is None)
         new.pump()
-        if through is not None:
-            self.after(self.settings.lease, partial(self._introduce, new))
+        self.after(self.settings.lease, partial(self.look_around, new))
         return new
 
-    def _introduce(self, new: Simulated) -> None:
-        others = [m for m in self.living if m is not new]
-        if not new.alive or new.peer.introduced:
+    def look_around(self, member: Simulated) -> None:
+        """A member sees who is there, once a lease: by their files, or by their names."""
+        others = [m for m in self.living if m is not member]
+        if not member.alive:
             return
-        if others:
-            other = self.random.choice(others)
-            new.command(lambda: new.peer.meet(other.member, new.now()))
-        else:
-            new.command(lambda: new.peer.start(new.now()))
-        self.after(self.settings.lease, partial(self._introduce, new))
+        for other in others:
+            if member.peer.acquaintance(other.member.incarnation) is None:
+                member.command(partial(self._see, member, other))
+        if not others and not member.peer.introduced:
+            member.command(lambda: member.peer.start(member.now()))
+        self.after(self.settings.lease, partial(self.look_around, member))
+
+    def _see(self, member: Simulated, other: Simulated) -> None:
+        member.peer.meet_again(other.member, member.now())
 
     def crash(self, member: Simulated, *, noticed: bool = True) -> None:
         """Kill a member's process; the kernel tells its host-mates, who read its journal, unless the host dies, too."""

@@ -21,7 +21,7 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Any, NamedTuple
 
-from .messages import Message, Ping, Pong, Roster
+from .messages import MAX_STREAMS, Message, Ping, Pong, Roster
 from .stream import Reception
 
 TOMBSTONE = 600.0  # s; for as long an ended stream is remembered, so that nothing delayed brings it back to life
@@ -41,15 +41,16 @@ class Acquaintance:
     """What this member knows of another one."""
 
     __slots__ = (
-        "acked", "ended", "faded", "fading", "heard_at", "heard_until", "last_ending", "member", "met", "next_ping",
-        "pings", "pong", "replays_running", "silent", "since", "stream", "unresponsive",
+        "acked", "awaited_since", "ended", "faded", "fading", "heard_at", "heard_until", "last_ending", "member", "met",
+        "next_ping", "pings", "pong", "replays_running", "silent", "since", "stream", "unresponsive",
     )  # fmt: skip
 
     def __init__(self, member: Member, now: float) -> None:
         self.member = member
         self.since = now
         self.stream = Reception()
-        self.heard_at = now  # the last sign of life; for forgetting, never for serving
+        self.heard_at = -math.inf  # the last sign of life, if there was one; for forgetting, never for serving
+        self.awaited_since = now  # from then on it could have been heard
         self.heard_until = -math.inf
         self.pings: dict[int, float] = {}  # id to send time
         self.pong: tuple[float, int] | None = None  # send time of the ping, and s, of a pong that is ahead of applied
@@ -76,7 +77,7 @@ class Members:
         self._others: dict[bytes, Acquaintance] = {}
         self._ended: dict[bytes, tuple[int, float, str, int, float]] = {}  # last number, since when, seat, pid, the end
         self._told_ago: dict[bytes, float] = {}  # how long ago a stream ended that a roster says is over
-        self._forgotten: dict[bytes, float] = {}
+        self._forgotten: dict[bytes, tuple[float, float]] = {}  # when it was last knocked at, and when forgotten
         self._ids = 0
         self._digest = self._compute_digest()
         self._ticked_at = -math.inf
@@ -126,15 +127,28 @@ class Members:
     def forget(self, incarnation: bytes, now: float) -> None:
         """Count an unreachable member no more; if it speaks again, it is met anew."""
         self._others.pop(incarnation, None)
-        self._forgotten[incarnation] = now
+        self._forgotten[incarnation] = (now, now)
         self._digest = self._compute_digest()
 
+    def knock(self, incarnation: bytes, now: float) -> Ping | None:
+        """Return what to send to a forgotten member whose files were seen, once a lease: if it lives, it answers."""
+        knocked_at, forgotten_at = self._forgotten[incarnation]
+        if now - knocked_at < self._lease:
+            return None
+        self._forgotten[incarnation] = (now, forgotten_at)
+        self._ids += 1
+        return Ping(self.me.incarnation, incarnation, self._ids, self._told_digest, 0, self.me.pid, self.me.seat)
+
     def forgettable(self, now: float) -> list[Acquaintance]:
-        """Return the members that neither this one nor anybody whom it hears has heard for `forget_after`."""
+        """Return the members that neither this one nor anybody whom it hears has heard for `forget_after`.
+
+        A witness that has never heard it is no witness: or each newcomer, who is told of it, would keep it for as long
+        again, and where workers are recycled nobody would ever be current.
+        """
         return [other for other in self if self._is_lost(other, now)]
 
     def _is_lost(self, other: Acquaintance, now: float) -> bool:
-        if now - other.heard_at < self._forget_after:
+        if now - max(other.heard_at, other.awaited_since) < self._forget_after or now - other.since < self._lease:
             return False
         tolerance = 2 * self.interval()  # a pong is as old as the interval
         return all(
@@ -164,7 +178,8 @@ class Members:
         """Ping those whose turn it is; ``hurry`` while this member is not current."""
         if now - self._ticked_at > self._lease:  # stopped itself: it could not hear anybody, so nobody was silent.
             for other in self:  # Or a group that was frozen as a whole would fall apart when it thaws.
-                other.heard_at = now
+                other.awaited_since = now
+                other.heard_at = now if other.heard_at > -math.inf else other.heard_at
         self._ticked_at = now
         for other in self:
             if other.next_ping <= now:
@@ -202,7 +217,8 @@ class Members:
         other.heard_at = now
         other.met = other.met or ping.digest == self._digest
         silent = [(o.member.incarnation, now - o.heard_at) for o in self if now - o.heard_at > self._lease]
-        flat: tuple[Any, ...] = tuple(value for pair in silent for value in pair)
+        silent += [(lost, now - at + self._forget_after) for lost, (_, at) in self._forgotten.items()]
+        flat: tuple[Any, ...] = tuple(value for pair in silent[:MAX_STREAMS] for value in pair)
         self._send(Pong(self.me.incarnation, ping.sender, ping.id, self._told_digest, last, flat))
         if ping.digest != self._digest:
             self.send_roster(ping.sender, now)
@@ -215,6 +231,7 @@ class Members:
             return False
         other.heard_at, other.unresponsive = now, False
         other.silent = dict(zip(pong.silent[::2], pong.silent[1::2], strict=True))
+        self._wait_with(other.silent, now)
         other.stream.known = max(other.stream.known, pong.last)
         if pong.digest != self._digest:
             return False
@@ -223,6 +240,13 @@ class Members:
             other.pong = (sent_at, pong.last)
         self.extend(other)
         return True
+
+    def _wait_with(self, silent: dict[bytes, float], now: float) -> None:
+        """Whom this member has never heard, it has waited for as long as those who have, or have forgotten it."""
+        for incarnation, seconds in silent.items():
+            lost = self._others.get(incarnation)
+            if lost is not None and lost.heard_at == -math.inf and seconds < math.inf:
+                lost.awaited_since = min(lost.awaited_since, now - seconds)
 
     def extend(self, other: Acquaintance) -> None:
         """Hear a member for longer if its stream is applied up to what its newest answer said."""

@@ -55,7 +55,7 @@ from .reads import Found as FoundEntry
 from .reads import Loaded, Outcome, Reads, Ticket
 from .requests import Requests, Seen, Written
 from .ring import Ring, slot_of
-from .seam import Action, Connect, Disconnect, Gate, Publish, Send, Settings
+from .seam import Action, Connect, Disconnect, Gate, Knock, Publish, Send, Settings
 from .store import Store
 from .stream import Announcer, Journal, Log, Remembered, TagMoments
 from .timers import Timers
@@ -184,9 +184,17 @@ class Peer:
             self._met(other)
 
     def meet_again(self, member: Member, now: float) -> None:
-        """A member's files were seen: meet it, unless it was forgotten; that one must speak first."""
+        """A member's files were seen: meet it, unless it was forgotten. That one must speak first, for it may hang.
+
+        But it is knocked at, without being counted: two members that have forgotten each other, and can hear each
+        other again, would both wait for the other one to speak.
+        """
         if not self._members.has_forgotten(member.incarnation):
             self.meet(member, now)
+            return
+        ping = self._members.knock(member.incarnation, now)
+        if ping is not None:
+            self._actions.append(Knock(member, encode(ping)))
 
     @property
     def introduced(self) -> bool:

@@ -55,10 +55,17 @@ class Connect(NamedTuple):
     member: Member
 
 
+class Knock(NamedTuple):
+    """Send a frame, if that is possible at once, to somebody who is no member, nor becomes one by it."""
+
+    member: Member
+    frame: bytes
+
+
 class Disconnect(NamedTuple):
     """A member is gone."""
 
     member: Member
 
 
-Action = Publish | Send | Connect | Disconnect
+Action = Publish | Send | Connect | Knock | Disconnect

@@ -158,6 +158,9 @@ class Table(Network):
 
     # --- Life and death
 
+    def look_around(self, member: Simulated) -> None:
+        """Nobody sees anybody of his own accord."""
+
     def notice(self, other: Simulated, dead: Simulated, stranger: bool = False) -> None:
         """The kernel says nothing of its own accord."""
 

@@ -21,7 +21,9 @@ class Group(Members):
         self.mail: list[Any] = []
         super().__init__(me, LEASE, forget_after, self.mail.append)
         for other in others:
-            self.learn(other, 0.0)
+            known = self.learn(other, 0.0)
+            assert known is not None
+            known.heard_at = 0.0
 
     def sent(self, kind: type[Any]) -> list[Any]:
         """Return what was sent of a kind."""

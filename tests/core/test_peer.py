@@ -448,6 +448,48 @@ def test_forgotten_member_is_not_met_by_its_files_alone() -> None:
     assert agree(table), "it wakes, and speaks"
 
 
+def test_members_that_have_forgotten_each_other_meet_when_they_see_each_other() -> None:
+    """1. A and B cannot hear each other, and forget each other. 2. They could again; but each, who sees the other's
+    files, would wait for the other to speak, as if it hung: A's receipts would be complete, and B serve old values."""
+    table = Table(2)
+    a, b = table.living
+    cut = table.cut(a, b)
+    table.pass_time(FORGET + 1.0)
+    assert a.peer.members() == b.peer.members() == []
+    for held in cut:
+        held.stop()
+    for _ in range(3):
+        a.peer.meet_again(b.member, a.now())
+        a.pump()
+        table.settle()
+    assert a.peer.members() == [], "it is knocked at once a lease"
+    table.pass_time(LEASE)
+    a.peer.meet_again(b.member, a.now())
+    a.pump()
+    table.pass_time(0.3)
+    assert agree(table)
+
+
+def test_newcomers_that_have_never_heard_a_silent_member_keep_nobody_waiting_for_it() -> None:
+    """1. X hangs. 2. N joins, is told of X, and has not heard it for a moment only. 3. If that counted, X would have
+    been heard so lately; with a newcomer now and then, nobody would ever forget it, or be current."""
+    table = Table(3)
+    a, b, x = table.living
+    table.hold(sender=x)
+    table.pass_time(FORGET - 10.0)
+    new = table.join()
+    table.pass_time(1.0)
+    assert table.knows(new, x).heard_at == -math.inf
+    table.pass_time(12.0)
+    assert all(m.peer.acquaintance(x.member.incarnation) is None for m in (a, b, new))
+    assert all(table.is_current(m) for m in (a, b, new))
+    last = table.join()
+    table.pass_time(0.5)
+    assert table.knows(last, x).heard_at == -math.inf, "its files are there, and it may live"
+    table.pass_time(LEASE)
+    assert all(table.is_current(m) for m in (a, b, new, last)), "but those who know say that it hangs"
+
+
 def test_group_that_is_frozen_as_a_whole_comes_together_when_it_thaws() -> None:
     table = Table(3)
     a, b, c = table.living
