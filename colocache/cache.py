@@ -320,7 +320,7 @@ class Space:
                     asked[each] = bus.ask(_writing(each, payload, seconds, names, settle), NOT_WRITTEN)
             return asked[wire]
 
-        all_kept, limit = True, (4 * root.config.lease if settle else root.config.fetch_timeout) + GRACE
+        all_kept, limit = True, 4 * root.config.lease + root.config.fetch_timeout + GRACE  # given up, it is waited out
         for wire in payloads:
             outcome = yield Wait(partial(ask, bus, wire), limit, NOT_WRITTEN, bus.abandon)
             kept, receipt = outcome if isinstance(outcome, Written) else (False, outcome)

@@ -358,7 +358,7 @@ class Network:
         for other in others:
             if member.peer.acquaintance(other.member.incarnation) is None:
                 member.command(partial(self._see, member, other))
-        if not others and not member.peer.introduced:
+        if not member.peer.introduced:  # who is there was met by now
             member.command(lambda: member.peer.start(member.now()))
         self.after(self.settings.lease, partial(self.look_around, member))
 

@@ -119,8 +119,7 @@ class Hearing:
 
     def reset_to(self, other: Acquaintance, last: int, now: float) -> None:
         """Drop everything, and count a stream as applied up to ``last``."""
-        self._host.drop_all()
-        self._host.depend_on(other.member.incarnation, last)
+        self._drop_all(other.member.incarnation, last)
         for ready in other.stream.reset(last):
             self._host.apply(ready)
         self._progress(other, now)
@@ -202,9 +201,18 @@ class Hearing:
     def _finish(self, member: Member, last: int, now: float, *, reset: bool) -> None:
         self._members.end(member, last, now)
         if reset:
-            self._host.drop_all()
-            self._host.depend_on(member.incarnation, last)
+            self._drop_all(member.incarnation, last)
         self._host.gone(member)
+
+    def _drop_all(self, stream: bytes, last: int) -> None:
+        """Remember the reset first, for the tokens that are voided by the drop are granted anew at once:
+
+        1. the owner of a page resets, and grants its token to the next who waits, R; 2. R, which has not heard the
+        event either, must be told to apply it first, or it loads the page of its near copy of an old part; 3. the
+        token stands.
+        """
+        self._host.depend_on(stream, last)
+        self._host.drop_all()
 
 
 def _parts(frames: list[bytes]) -> list[tuple[bytes, ...]]:

@@ -139,7 +139,7 @@ class Requests:
         for request in [request for request, peeking in self._peeks.items() if peeking.owner == owner]:
             self._close(request)
         for request in [request for request, setting in self._sets.items() if setting.owner == owner]:
-            self._give_up_set(request)
+            self._give_up_set(request, sent=True)
         for request in [request for request, setting in self._unsettled.items() if setting.owner == owner]:
             self._unsettling(request)
 
@@ -174,7 +174,7 @@ class Requests:
         request = self._ids
         self._sets[request] = _Setting(ticket, wire, owner or host.incarnation, settle)
         if owner is None:
-            self._give_up_set(request)
+            self._give_up_set(request, sent=False)
             return
         self._timers.at(now + self._fetch_timeout, self._unstored, request)
         host.send(Set(host.incarnation, owner, request, wire, payload, left, settle, host.last, tags))
@@ -212,13 +212,25 @@ class Requests:
     def _unstored(self, request: int) -> None:
         if request in self._sets:
             self._host.pass_over(self._sets[request].owner)
-            self._give_up_set(request)
+            self._give_up_set(request, sent=True)
 
-    def _give_up_set(self, request: int) -> None:
-        """A set whose owner cannot be had becomes an invalidation: the old value must go all the same."""
+    def _give_up_set(self, request: int, *, sent: bool) -> None:
+        """A set whose owner cannot be had becomes an invalidation: the old value must go all the same.
+
+        And the call waits as one does, if the set was sent:
+
+        1. A's set is long under way; A gives it up, announces that the key has changed, and returns; 2. B sets the key,
+        and its call returns; 3. A's set arrives, before A's event; the owner keeps it, and B reads what A had given up.
+
+        When the event is acknowledged the owner refuses the set, and while it is waited out it keeps none.
+        """
         setting = self._sets.pop(request)
         number = self._host.announce((key_target(setting.wire),))
-        if setting.settle:
-            self._host.receipt_for(number, lambda receipt: self._host.settle(setting.ticket, Written(False, receipt)))
-        else:
+        if not setting.settle and not sent:
             self._host.settle(setting.ticket, Written(False, None))
+            return
+
+        def settle(receipt: Receipt) -> None:
+            self._host.settle(setting.ticket, Written(False, receipt if setting.settle else None))
+
+        self._host.receipt_for(number, settle)

@@ -29,6 +29,7 @@ from colocache.core.messages import (
     Replayed,
     Reset,
     Roster,
+    Set,
     Value,
     decode,
     encode,
@@ -881,6 +882,45 @@ def test_page_that_an_owner_is_given_is_no_younger_there_than_the_part() -> None
     table.pass_time(0.2 * LEASE)
     assert receipt_of(call).complete
     assert o.peer.servable(o.wire(page)) is None
+
+
+def test_token_granted_by_a_reset_names_the_reset() -> None:
+    """1. R waits at O for somebody's load of a page. 2. O finds that it has missed events which the log holds no more:
+    it drops everything, and R is next to load. 3. R, which has missed them, too, must not load before it has them: its
+    loader would read its near copies of old parts."""
+    table = Table(4, Settings(log_events=1))
+    w, r, o, a = table.living
+    page = table.key(o)
+    table.read(a, page)
+    table.read(r, page)
+    for member in (o, r):
+        table.hold(Event, to=member)
+    loads = table.hold(Load, sender=o, to=r)
+    for _ in range(3):
+        table.invalidate(w, page, patience=0.0)
+    table.read(w, page)
+    assert table.resets(o) == 1
+    (load,) = loads.messages
+    assert unpack_positions(load.dependencies)[w.member.incarnation] == 3
+
+
+def test_set_that_was_given_up_is_not_kept_once_its_call_has_returned() -> None:
+    """1. W's set is long under way. W gives it up, and announces that the key has changed; O has not heard that yet.
+    2. If W's call returned now, somebody else could set the key, 3. and then W's set would arrive, and be kept."""
+    table = Table(2)
+    w, o = table.living
+    k = table.key(o)
+    late, events = table.hold(Set, sender=w), table.hold(Event, sender=w, to=o)
+    call = table.set(w, k, 1)
+    table.pass_time(0.3)
+    assert len(w.journal.frames) == 1, "it was given up"
+    assert not call.returned
+    events.stop()
+    events.deliver()
+    assert call.returned
+    assert not call.outcome.kept
+    late.deliver()
+    assert o.store.find(o.wire(k), o.now()) is None
 
 
 def test_reader_waits_no_longer_than_its_patience_for_a_loader_of_its_own_process_that_hangs() -> None:

@@ -223,6 +223,10 @@ def test_set_whose_owner_cannot_be_had_becomes_an_invalidation(desk: Desk, how: 
     elif how == "left":
         desk.owner_left(OWNER)
     assert desk.host.announced == [(key_target(KEY),)]
+    if request is not None:
+        assert desk.host.outcomes() == [], "the owner may keep it yet"
+        ((_, settle),) = desk.host.receipts
+        settle(Receipt(("host/1",), (), True, 0.1))
     assert desk.host.outcomes() == [(1, Written(False, None))]
     if request is not None:
         desk.stored(Stored(OWNER, ME, request.id, 1, True), desk.now)

@@ -17,7 +17,6 @@ import os
 import socket
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -307,7 +306,6 @@ def _all(functions: list[Callable[[], None]]) -> None:
 def serve(worker: Worker, commands: BinaryIO, answers: BinaryIO) -> None:
     """Carry out commands until there are no more, or one says ``quit``."""
     one_at_a_time = threading.Lock()
-    begun: deque[threading.Thread] = deque()
 
     def carry_out(command: dict[str, Any]) -> None:
         answer = {"id": command.pop("id")}
@@ -323,9 +321,7 @@ def serve(worker: Worker, commands: BinaryIO, answers: BinaryIO) -> None:
         command = json.loads(line)
         if command["do"] == "quit":
             break
-        thread = threading.Thread(target=carry_out, args=(command,), daemon=True)
-        thread.start()
-        begun.append(thread)
+        threading.Thread(target=carry_out, args=(command,), daemon=True).start()
 
 
 def main(directory: str, settings: str) -> None:
