@@ -83,7 +83,7 @@ class Listener:
         self.behind_since: dict[bytes, float] = {}
         self.acknowledged: dict[bytes, int] = {}  # by others: stream to the highest number that they said they applied
         self.past: list[Past] = []
-        self.dropped = 0  # the moment at which everything was dropped last
+        self.remembers_reset = False  # and has not dropped everything for it yet
 
     # --- What the parts ask of their peer
 
@@ -116,13 +116,14 @@ class Listener:
                     self.tags.hit(target[1:].decode(), self.moment)
 
     def drop_all(self) -> None:
+        assert self.remembers_reset, "or the tokens that are granted anew would not name it"
+        self.remembers_reset = False
         self.moment += 1
-        self.dropped = self.moment
         self.store.drop_namespace("")
         self.world.note("resets")
 
     def depend_on(self, stream: bytes, last: int) -> None:
-        assert self.dropped == self.moment, "events are skipped only by dropping everything"
+        self.remembers_reset = True
         self.covered[stream] = max(self.covered.get(stream, 0), last)
         self.past.append(Past(self.world.now, EVERYTHING, stream, last, self.moment))
         self.remembered.bulk(stream, last, self.moment)
