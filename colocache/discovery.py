@@ -384,7 +384,8 @@ def _tend(path: str, descriptor: int) -> bool:
 
 
 def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
+    """Deletes a file; leaves a directory in its place, which is none of ours, alone (EPERM on macOS)."""
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
         os.unlink(path)
 
 

@@ -682,6 +682,22 @@ def test_junk_in_the_directory_is_passed_over(
     assert mine.tend()
 
 
+def test_a_directory_in_the_place_of_a_file_keeps_nobody_from_cleaning(
+    opened: Callable[..., Directory], agent: Callable[..., Agent], base: str
+) -> None:
+    directory, dead = opened(), fresh()
+    other = agent()
+    other.join(base, dead)
+    other.kill()
+    place = Path(directory.path)
+    for number in range(20):  # before and behind the dead member's, in whatever order the names are listed
+        (place / f"{number}.seat").touch(0o600)
+        (place / f"{number}-{fresh().hex()}.tmp").mkdir()
+    for _ in range(2):
+        directory.clean()
+    assert directory.remains() == []
+
+
 def test_a_directory_that_vanished_is_an_empty_one(opened: Callable[..., Directory]) -> None:
     directory = opened()
     seat = joined(directory)

@@ -51,15 +51,16 @@ class Campaign:
         before, began = set(self.corpus.iterdir()), time.monotonic()
         broken = self._libfuzzer(
             f"-max_total_time={seconds:.0f}", f"-max_len={LONGEST.get(self.target, 2000)}", "-len_control=0",
-            "-timeout=25", "-rss_limit_mb=1024", "-print_final_stats=1", f"-artifact_prefix={self.corpus}/failure-",
+            "-timeout=60", "-report_slow_units=60", "-rss_limit_mb=1024", "-print_final_stats=1",
+            f"-artifact_prefix={self.corpus}/failure-",
             self.found, self.corpus,
         )  # fmt: skip
         self.seconds = time.monotonic() - began
         self.failures = sorted(set(self.corpus.iterdir()) - before) or [self.corpus] * broken
 
     def keep(self) -> None:
-        """Take up into the corpus what reaches more than the corpus does."""
-        self._libfuzzer("-merge=1", self.corpus, self.found)
+        """Take up into the corpus what reaches code that the corpus does not; it stays small, for the tests run it."""
+        self._libfuzzer("-merge=1", "-use_counters=0", self.corpus, self.found)
 
     def _libfuzzer(self, *options: object) -> bool:
         command = [sys.executable, str(HERE / "guided.py"), self.target, *map(str, options)]

@@ -62,7 +62,7 @@ def parts(data: bytes) -> None:
 
 def _split(data: bytes) -> None:
     dice, targets = Dice(data), []
-    while dice:
+    while dice and len(targets) < 3000:
         target = dice.pick((b"k\0", b"k\2ab", b"t", b"n", b"*", b"")) + dice.blob(400)
         targets += [target] * dice.pick((1, 1, 2, 200, 2000)) if messages._target(target) else []
     events = [Event(ME, NO_NUMBER, part) for part in split_targets(targets)]
