@@ -26,6 +26,7 @@ from targets import TARGETS
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
 LONGEST = {"peer": 1500, "seats": 400, "journal": 600, "frames": 6000, "values": 6000}  # bytes of an input, else 2000
+SHARES = {"peer": 4}  # of the time, else 1
 PROGRESS = re.compile(r"#(\d+)\s+\S+\s+cov: (\d+) ft: (\d+) corp: (\d+)")
 TOTAL = re.compile(r"stat::number_of_executed_units: (\d+)")
 SHOW_EVERY = 10  # s
@@ -99,11 +100,12 @@ class Campaign:
 def fuzz(targets: list[str], seconds: float, jobs: int, keep: bool) -> int:
     """Fuzz for so long in all, show how it goes, and return how many targets failed."""
     with tempfile.TemporaryDirectory(prefix="cc", dir="/tmp") as scratch:
-        campaigns = [Campaign(target, Path(scratch)) for target in targets]
-        share = seconds * jobs / len(campaigns)
-        print(f"{len(campaigns)} targets, {share:.0f} s each, {jobs} at a time", flush=True)
+        longest_first = sorted(targets, key=lambda target: -SHARES.get(target, 1))
+        campaigns = [Campaign(target, Path(scratch)) for target in longest_first]
+        share = seconds * jobs / sum(SHARES.get(target, 1) for target in targets)
+        print(f"{len(campaigns)} targets, {share:.0f} s each, {jobs} at a time; {SHARES} shares", flush=True)
         with ThreadPoolExecutor(jobs) as pool:
-            open_ = {pool.submit(campaign.run, share): campaign for campaign in campaigns}
+            open_ = {pool.submit(each.run, share * SHARES.get(each.target, 1)): each for each in campaigns}
             while open_:
                 for run in wait(open_, SHOW_EVERY).done:
                     run.result()
