@@ -34,7 +34,7 @@ from exploring.scenarios import SCENARIOS
 from exploring.story import story
 from exploring.world import Violation, World
 
-STATES = 150_000  # worlds, after which a scenario is cut
+STATES = 250_000  # worlds, after which a scenario is cut
 BEYOND = 200  # of the worlds at which it was cut, so many are settled all the same
 
 #: Where each rule of the protocol that may be taken out is missed first.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .scenarios import Start
+from .scenarios import Put, Start
 from .world import BUS, Choice, World
 
 if TYPE_CHECKING:
@@ -40,10 +40,20 @@ def _may_begin(group: Group, world: World, number: int) -> bool:
     at = world.threads[number].next
     if at == len(operations):
         return False
+    if isinstance(operations[at], Put) and _is_anybody_setting(group, world):
+        return False
     if not isinstance(operations[at], Start):
         return world.states[place] is not None
     seat = group.members[place].seat
     return not any(group.members[other].seat == seat for other, _ in group.living(world))
+
+
+def _is_anybody_setting(group: Group, world: World) -> bool:
+    """Whether a set is under way: it vouches for its value, so those of one key are made one after another."""
+    return any(
+        thread.phase and isinstance(operations[thread.next], Put)
+        for thread, (_, operations) in zip(world.threads, group.threads, strict=True)
+    )
 
 
 def _introductions(group: Group, world: World) -> list[Choice]:

@@ -118,6 +118,11 @@ SCENARIOS: dict[str, Scenario] = {
         "WOR", "O", (("W", (Put(), Put(settle=True))), ("R", (READ, READ))),
         losses=1,
     ),
+    "sets_of_two_writers_in_turn": Scenario(
+        "V sets, and W sets when that has returned, and reads; V's set may be late, and given up by then.",
+        "VOW", "O", (("V", (Put(),)), ("W", (Put(), READ))),
+        lengths=(FETCH_TIMEOUT,),
+    ),
     "the_reader_hears_before_the_owner": Scenario(
         "W invalidates twice; R may have heard it, or O, the owner, and the other not yet.",
         "ROW", "O", (("R", (READ, READ)), ("W", (WRITE, WRITE))), prepared=(("R", READ),),
