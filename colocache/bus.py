@@ -15,6 +15,7 @@ import errno
 import logging
 import math
 import os
+import re
 import resource
 import socket as sockets
 import threading
@@ -30,7 +31,7 @@ import zmq
 
 from .config import Config
 from .core.members import Member
-from .core.messages import MAX_BUS, MAX_LINK
+from .core.messages import MAX_BUS, MAX_LINK, MAX_SEAT
 from .core.peer import Peer
 from .core.seam import Action, Connect, Disconnect, Gate, Knock, Publish, Send, Settings
 from .core.store import Store
@@ -114,7 +115,7 @@ class Bus:
             raise OSError(errno.EMFILE, "hardly a file descriptor is left in this process")
         self._config = config
         self._pid = os.getpid()
-        self._host = sockets.gethostname()
+        self._host = re.sub(r"[^!-~]", "?", sockets.gethostname())[: MAX_SEAT - 8] or "localhost"
         self._commands: deque[_Command] = deque()
         self._calls: dict[int, tuple[Asked, Any]] = {}
         self._ticket = 0

@@ -9,7 +9,9 @@ promise it, and only for those that have **met** it. A joiner's call waits until
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from .members import Acquaintance
@@ -31,62 +33,109 @@ class Receipt(NamedTuple):
 
 
 class _Pending:
-    __slots__ = ("acknowledged", "awaited", "began", "ends", "gives_up", "number", "settle")
+    __slots__ = ("acknowledged", "awaited", "began", "due", "ends", "gives_up", "number", "settle", "settled")
 
-    def __init__(self, number: int, began: float, ends: float, settle: Callable[[Receipt], None]) -> None:
+    def __init__(self, number: int, began: float, gives_up: float, settle: Callable[[Receipt], None]) -> None:
         self.number = number
         self.began = began
-        self.gives_up = ends
+        self.gives_up = gives_up
+        self.due = math.inf  # when it is settled in any case
         self.ends = math.inf  # when the silent ones are waited out; set once this member may promise
-        self.awaited: dict[bytes, Acquaintance] | None = None  # None: this member was never current yet
+        self.awaited: dict[Acquaintance, None] | None = None  # None: this member was never current yet
         self.acknowledged: list[str] = []
         self.settle = settle
+        self.settled = False
 
 
 class Announcements:
-    """The events of this member that somebody waits for, oldest first. Not thread-safe."""
+    """The events of this member that somebody waits for. Not thread-safe.
+
+    Acknowledgements are of all events up to a number, so there is a line of events per member whose acknowledgement is
+    awaited, and one heap of instants: what an acknowledgement costs does not depend on how many events wait.
+    """
 
     def __init__(self, lease: float) -> None:
         self._lease = lease
-        self._pending: list[_Pending] = []
+        self._size = 0
+        self._unpromised: list[_Pending] = []  # announced before this member was current once
+        self._lines: dict[Acquaintance, deque[_Pending]] = {}  # one that was forgotten and met anew has two
+        self._instants: list[tuple[float, int, _Pending]] = []
+        self._order = 0  # breaks ties among the instants
 
     def __len__(self) -> int:
-        return len(self._pending)
+        return self._size
 
     def wait(self, number: int, now: float, patience: float, settle: Callable[[Receipt], None]) -> None:
-        """Have ``settle`` called when event ``number`` is acknowledged by all, waited out, or ``patience`` is over."""
-        self._pending.append(_Pending(number, now, now + min(patience, 2 * self._lease * DRIFT), settle))
+        """Have ``settle`` called when event ``number`` is acknowledged by all, waited out, or ``patience`` is over.
+
+        To be called in the order of the numbers. Nothing is settled before the next `advance`.
+        """
+        pending = _Pending(number, now, now + min(patience, 2 * self._lease * DRIFT), settle)
+        self._size += 1
+        self._unpromised.append(pending)
+        self._settle_at(min(pending.gives_up, now + self._lease), pending)
 
     def deadline(self) -> float:
         """Return the next instant at which `advance` has something to do by the clock alone."""
-        return min(min(p.ends, p.gives_up) for p in self._pending) if self._pending else math.inf
+        while self._instants:
+            instant, _, pending = self._instants[0]
+            if instant == pending.due and not pending.settled:
+                return instant
+            heappop(self._instants)
+        return math.inf
 
     def advance(self, members: Iterable[Acquaintance], established: bool, now: float) -> None:
         """Settle what is acknowledged, waited out, or out of patience."""
-        if not self._pending:
+        if not self._size:
             return
-        others = {other.member.incarnation: other for other in members}
-        for pending in list(self._pending):
-            if pending.awaited is None and established:
-                pending.awaited = dict(others)
-                pending.ends = now + self._lease * DRIFT
-            if pending.awaited is not None:
-                self._collect(pending, pending.awaited)
-            given_up = pending.awaited is None and now >= pending.began + self._lease
-            if pending.awaited == {} or now >= min(pending.ends, pending.gives_up) or given_up:
-                self._pending.remove(pending)
-                pending.settle(self._receipt(pending, now))
+        if established and self._unpromised:
+            self._promise(list(members), now)
+        for other in list(self._lines):
+            self._collect(other, now)
+        while self.deadline() <= now:
+            self._settle(heappop(self._instants)[2], now)
 
-    def _collect(self, pending: _Pending, awaited: dict[bytes, Acquaintance]) -> None:
-        for incarnation, other in list(awaited.items()):
-            if other.acked >= pending.number:
-                del awaited[incarnation]
+    def _promise(self, members: list[Acquaintance], now: float) -> None:
+        """From now on whoever has not acknowledged is waited out."""
+        unpromised, self._unpromised = self._unpromised, []
+        for pending in unpromised:
+            if pending.settled:
+                continue
+            pending.awaited = dict.fromkeys(members)
+            pending.ends = now + self._lease * DRIFT
+            self._settle_at(min(pending.ends, pending.gives_up), pending)
+            for other in members:
+                self._lines.setdefault(other, deque()).append(pending)
+            if not members:
+                self._settle(pending, now)
+
+    def _collect(self, other: Acquaintance, now: float) -> None:
+        line = self._lines[other]
+        while line and (line[0].settled or other.ended or line[0].number <= other.acked):
+            pending = line.popleft()
+            if pending.settled or pending.awaited is None:
+                continue
+            del pending.awaited[other]
+            if pending.number <= other.acked:
                 pending.acknowledged.append(other.member.seat)
-            elif other.ended:  # it serves nothing any more; one that was forgotten may, and is waited out
-                del awaited[incarnation]
+            # else it has ended, and serves nothing any more; one that was forgotten may, and is waited out
+            if not pending.awaited:
+                self._settle(pending, now)
+        if not line:
+            del self._lines[other]
+
+    def _settle_at(self, instant: float, pending: _Pending) -> None:
+        pending.due = instant
+        self._order += 1
+        heappush(self._instants, (instant, self._order, pending))
+
+    def _settle(self, pending: _Pending, now: float) -> None:
+        pending.settled = True
+        self._size -= 1
+        pending.settle(self._receipt(pending, now))
 
     def _receipt(self, pending: _Pending, now: float) -> Receipt:
-        silent = list((pending.awaited or {}).values())
+        silent = list(pending.awaited or ())
         waited = now >= pending.ends and all(other.met for other in silent)
         return Receipt(
             acknowledged=tuple(sorted(pending.acknowledged)),

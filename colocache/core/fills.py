@@ -11,7 +11,7 @@ confused with them either.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from .keys import namespace_of, within
@@ -21,6 +21,10 @@ from .timers import Timers
 #: Loads of one key that may fail in a row before everybody who waits is sent to load alone: with one more after each
 #: failure, the last of n waiters would learn of a broken source after n loads.
 MAX_FAILURES = 2
+
+# What askers may make an owner remember. Whoever comes beyond loads for itself.
+MAX_KEYS = 10_000  # keys with a load under way
+MAX_WAITERS = 1_000  # requests that wait for one load; each process asks once at a time for a key
 
 
 class Asker:
@@ -33,21 +37,23 @@ class Asker:
         self.id = request
         self.until = until
 
-    def is_of(self, get: Get) -> bool:
-        """Whether ``get`` is this request, asked again."""
-        return self.member == get.sender and self.id == get.id
+    @property
+    def request(self) -> tuple[bytes, int]:
+        """What tells it from all others; asked again, it is the same one."""
+        return self.member, self.id
 
 
 class Grant:
-    """A token that stands: to whom, when, and after how many applied events it was given."""
+    """A token that stands: to whom, when, after how many applied events it was given, and what was said with it."""
 
-    __slots__ = ("at", "holder", "moment", "token")
+    __slots__ = ("at", "dependencies", "holder", "moment", "token")
 
-    def __init__(self, token: int, holder: Asker, at: float, moment: int) -> None:
+    def __init__(self, token: int, holder: Asker, at: float, moment: int, dependencies: bytes) -> None:
         self.token = token
         self.holder = holder
         self.at = at
         self.moment = moment
+        self.dependencies = dependencies
 
 
 class _Queue:
@@ -55,7 +61,7 @@ class _Queue:
 
     def __init__(self) -> None:
         self.grant: Grant | None = None
-        self.waiters: deque[Asker] = deque()
+        self.waiters: dict[tuple[bytes, int], Asker] = {}  # in line
         self.failures = 0
 
 
@@ -67,7 +73,7 @@ class Desk:
         me: bytes,
         load_timeout: float,
         send: Callable[[Message], None],
-        dependencies: Callable[[Iterable[bytes]], bytes],
+        dependencies: Callable[[Iterable[bytes]], bytes | None],
         timers: Timers,
     ) -> None:
         """``dependencies`` gives the packed positions that a reader must have applied before it loads some keys."""
@@ -77,6 +83,9 @@ class Desk:
         self._send = send
         self._timers = timers
         self._queues: dict[bytes, _Queue] = {}
+        self._wires: dict[tuple[bytes, int], bytes] = {}  # request to the key that it is about
+        self._standing: OrderedDict[int, tuple[float, bytes]] = OrderedDict()  # token, oldest first, to its end and key
+        self._timer_set = False
         self._tokens = 0
 
     def __len__(self) -> int:
@@ -84,16 +93,19 @@ class Desk:
 
     def ask(self, get: Get, now: float, moment: int) -> None:
         """Give the asker the token, or let it wait for the load under way. Asked again, the answer is the same."""
-        queue = self._queues.setdefault(get.key, _Queue())
         asker = Asker(get.sender, get.id, now + get.patience)
+        queue = self._queues.get(get.key)
+        if self._wires.get(asker.request, get.key) != get.key or (queue is None and len(self._queues) >= MAX_KEYS):
+            self._dismiss((asker,))
+            return
+        if queue is None:
+            queue = self._queues[get.key] = _Queue()
         if queue.grant is None:
             self._grant(get.key, queue, asker, now, moment)
-        elif queue.grant.holder.is_of(get):
-            self._send_load(get.key, queue.grant)
+        elif queue.grant.holder.request == asker.request:
+            self._send_load(queue.grant)
         else:
-            queue.waiters = deque(w for w in queue.waiters if not w.is_of(get))
-            queue.waiters.append(asker)
-            self._send(Wait(self._me, get.sender, get.id))
+            self._line_up(get.key, queue, asker)
 
     def redeem(self, fill: Fill) -> Grant | None:
         """Return the grant of a fill, which is spent with it; None if its token does not stand."""
@@ -103,13 +115,18 @@ class Desk:
         grant = queue.grant
         if grant.token != fill.token or grant.holder.member != fill.sender:
             return None
-        queue.grant = None
+        self._void(queue)
         return grant
 
     def release(self, wire: bytes, now: float) -> list[Asker]:
         """Return those who wait for a key that is filled now; they are taken off the list."""
         queue = self._queues.pop(wire, None)
-        return [asker for asker in queue.waiters if asker.until > now] if queue else []
+        if queue is None:
+            return []
+        self._void(queue)
+        for request in queue.waiters:
+            self._wires.pop(request, None)
+        return [asker for asker in queue.waiters.values() if asker.until > now]
 
     def fail(self, wire: bytes, token: int, holder: bytes, now: float, moment: int) -> None:
         """A load gave nothing: pass the key on to the next in line, or, once that has failed too, to all at once."""
@@ -118,8 +135,7 @@ class Desk:
             return
         queue.failures += 1
         if queue.failures >= MAX_FAILURES:
-            for asker in self.release(wire, now):
-                self._send(Alone(self._me, asker.member, asker.id))
+            self._dismiss(self.release(wire, now))
         else:
             self.pass_on(wire, now, moment)
 
@@ -128,12 +144,13 @@ class Desk:
         queue = self._queues.get(wire)
         if queue is None:
             return
-        queue.grant = None
-        while queue.waiters:
-            asker = queue.waiters.popleft()
+        self._void(queue)
+        for request, asker in list(queue.waiters.items()):
+            del queue.waiters[request]
             if asker.until > now:
                 self._grant(wire, queue, asker, now, moment)
                 return
+            self._wires.pop(request, None)
         del self._queues[wire]
 
     def pass_on_all(self, namespace: str, now: float, moment: int) -> None:
@@ -141,29 +158,79 @@ class Desk:
         for wire in [wire for wire in self._queues if within(namespace_of(wire), namespace)]:
             self.pass_on(wire, now, moment)
 
-    def cancel(self, member: bytes, request: int | None, now: float, moment: int) -> None:
-        """Forget one request of a member, or all (None): it waits no more, and its tokens lapse."""
-        for wire, queue in list(self._queues.items()):
-            queue.waiters = deque(
-                w for w in queue.waiters if w.member != member or (request is not None and w.id != request)
-            )
-            holder = queue.grant.holder if queue.grant else None
-            if holder and holder.member == member and (request is None or holder.id == request):
-                self.pass_on(wire, now, moment)
+    def cancel(self, member: bytes, request: int, now: float, moment: int) -> None:
+        """Forget one request of a member: it waits no more, and its token is passed on."""
+        wire = self._wires.get((member, request))
+        queue = self._queues.get(wire) if wire is not None else None
+        if wire is None or queue is None:
+            return
+        if queue.waiters.pop((member, request), None) is not None:
+            del self._wires[member, request]
+        elif queue.grant is not None and queue.grant.holder.request == (member, request):
+            self.pass_on(wire, now, moment)
+
+    def cancel_all(self, member: bytes, now: float, moment: int) -> None:
+        """Forget all requests of a member: those that wait first, lest they are given what the others give back."""
+        requests = [(each, wire) for each, wire in self._wires.items() if each[0] == member]
+        for each, wire in requests:
+            if self._queues[wire].waiters.pop(each, None) is not None:
+                del self._wires[each]
+        for (_, request), _ in requests:
+            self.cancel(member, request, now, moment)
+
+    # --- Steps
+
+    def _line_up(self, wire: bytes, queue: _Queue, asker: Asker) -> None:
+        if queue.waiters.pop(asker.request, None) is None and len(queue.waiters) >= MAX_WAITERS:
+            self._dismiss((asker,))
+            return
+        queue.waiters[asker.request] = asker
+        self._wires[asker.request] = wire
+        self._send(Wait(self._me, asker.member, asker.id))
 
     def _grant(self, wire: bytes, queue: _Queue, asker: Asker, now: float, moment: int) -> None:
+        self._wires.pop(asker.request, None)
+        dependencies = self._dependencies((wire,))
+        if dependencies is None:  # more than can be named: nobody can be told what to apply before it loads
+            self._dismiss((asker, *self.release(wire, now)))
+            return
         self._tokens += 1
-        queue.grant = Grant(self._tokens, asker, now, moment)
-        self._timers.at(now + self._load_timeout, self._lapse, wire, self._tokens, now + self._load_timeout, moment)
-        self._send_load(wire, queue.grant)
+        queue.grant = Grant(self._tokens, asker, now, moment, dependencies)
+        self._wires[asker.request] = wire
+        self._standing[self._tokens] = (now + self._load_timeout, wire)
+        self._set_timer()
+        self._send_load(queue.grant)
 
-    def _send_load(self, wire: bytes, grant: Grant) -> None:
-        holder = grant.holder
-        self._send(Load(self._me, holder.member, holder.id, grant.token, self._dependencies((wire,))))
+    def _void(self, queue: _Queue) -> None:
+        if queue.grant is not None:
+            self._standing.pop(queue.grant.token, None)
+            self._wires.pop(queue.grant.holder.request, None)
+            queue.grant = None
 
-    def _lapse(self, wire: bytes, token: int, now: float, moment: int) -> None:
-        queue = self._queues.get(wire)
-        if queue is not None and queue.grant is not None and queue.grant.token == token:
-            # ``moment`` is that of the old grant: the new one is held to every event since then, and refuses more
+    def _send_load(self, grant: Grant) -> None:
+        self._send(Load(self._me, grant.holder.member, grant.holder.id, grant.token, grant.dependencies))
+
+    def _dismiss(self, askers: Iterable[Asker]) -> None:
+        for asker in askers:
+            self._send(Alone(self._me, asker.member, asker.id))
+
+    def _set_timer(self) -> None:
+        """One timer serves all tokens, which lapse in the order in which they were given."""
+        if self._standing and not self._timer_set:
+            self._timer_set = True
+            ends, _ = next(iter(self._standing.values()))
+            self._timers.at(ends, self._lapse)
+
+    def _lapse(self) -> None:
+        self._timer_set = False
+        now = self._timers.now
+        while self._standing:
+            ends, wire = next(iter(self._standing.values()))
+            if ends > now:
+                break
+            grant = self._queues[wire].grant
+            assert grant is not None
+            # The moment is that of the old grant: the new one is held to every event since then, and refuses more
             # fills than it must, never fewer.
-            self.pass_on(wire, now, moment)
+            self.pass_on(wire, now, grant.moment)
+        self._set_timer()

@@ -191,12 +191,12 @@ class Hearing:
             self._finish(member, last, now, reset=True)
         elif other.last_ending is None:
             other.last_ending = last
-            self._timers.at(now + self._patience, self._unread, member, now + self._patience)
+            self._timers.at(now + self._patience, self._unread, member)
 
-    def _unread(self, member: Member, now: float) -> None:
+    def _unread(self, member: Member) -> None:
         other = self._members.get(member.incarnation)
         if other is not None and other.last_ending is not None:
-            self._finish(member, other.last_ending, now, reset=True)
+            self._finish(member, other.last_ending, self._timers.now, reset=True)
 
     def _finish(self, member: Member, last: int, now: float, *, reset: bool) -> None:
         self._members.end(member, last, now)

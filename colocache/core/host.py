@@ -50,8 +50,11 @@ class AskingHost(Host, Protocol):
     def pass_over(self, owner: bytes) -> None:
         """Do not ask an owner again until it is heard."""
 
-    def dependencies(self, wires: Iterable[bytes]) -> bytes:
-        """Return the packed positions that an owner must have applied before it answers for the keys."""
+    def dependencies(self, wires: Iterable[bytes]) -> bytes | None:
+        """Return the packed positions that an owner must have applied before it answers for the keys.
+
+        None if there are more than can be named: then nobody can be asked.
+        """
 
     def keep(self, entry: Entry) -> None:
         """Keep an entry as a near copy; it is dead afterwards if it is too large."""

@@ -26,6 +26,7 @@ from .stream import Reception
 
 TOMBSTONE = 600.0  # s; for as long an ended stream is remembered, so that nothing delayed brings it back to life
 TELL_ENDED = 60.0  # s; for as long, in all, an end is told to those who do not know of it; well below TOMBSTONE
+MAX_MEMBERS = 2048  # beside this one; whoever comes beyond is not counted, and so never becomes current
 MAX_PINGS = 64  # unanswered ones remembered per member: as many as a hurried member sends in one lease
 
 
@@ -105,10 +106,10 @@ class Members:
         return incarnation in self._forgotten
 
     def learn(self, member: Member, now: float) -> Acquaintance | None:
-        """Take a member in; None if it is known, ended, or this member itself."""
+        """Take a member in; None if it is known, ended, this member itself, or one too many."""
         if member.incarnation in self._others or member.incarnation == self.me.incarnation:
             return None
-        if member.incarnation in self._ended:
+        if member.incarnation in self._ended or len(self._others) >= MAX_MEMBERS:
             return None
         self._forgotten.pop(member.incarnation, None)
         other = self._others[member.incarnation] = Acquaintance(member, now)
@@ -269,7 +270,7 @@ class Members:
             for incarnation, (last, _, seat, pid, ended_at) in self._ended.items()
             if now - ended_at < TELL_ENDED or incarnation in also
         ]
-        self._send(Roster(self.me.incarnation, to, tuple(value for row in rows for value in row)))
+        self._send(Roster(self.me.incarnation, to, tuple(value for row in rows[:MAX_STREAMS] for value in row)))
 
     def read_roster(self, roster: Roster) -> tuple[list[Member], list[tuple[Member, int]], set[bytes]]:
         """Return who is new here, who has ended with which number, and whom the sender takes for alive who is not.

@@ -28,7 +28,7 @@ MAX_LINK = MAX_VALUE + MAX_TAGS * (MAX_TAG + 3) + 4096  # a frame between two me
 MAX_BUS = 64 << 10  # a frame on the bus; a longer one would cut a subscriber off (see the bus)
 MAX_TARGETS = 1024  # per event
 MAX_STREAMS = 4096  # named in one dependency or roster
-MAX_TEXT = 1200  # bytes of UTF-8 of any text: a seat's 300 letters
+MAX_SEAT = 200  # letters of a seat's name, which go into logs: printable ASCII
 NO_NUMBER = (1 << 63) - 1  # a stream that ended without saying its last number
 
 _POSITION = struct.Struct(">16sQ")
@@ -333,7 +333,7 @@ def _flag(value: Any) -> bool:
 
 
 def _name(value: Any) -> bool:
-    return type(value) is str and 0 < len(value) <= 300
+    return type(value) is str and 0 < len(value) <= MAX_SEAT and value.isascii() and value.isprintable()
 
 
 def _key(value: Any) -> bool:
@@ -481,7 +481,7 @@ def _values(packed: memoryview, count: int) -> Iterator[Any]:
     size = len(packed)
     unpacker = msgpack.Unpacker(
         max_buffer_size=size or 1, read_size=size or 1,
-        max_str_len=MAX_TEXT, max_array_len=0, max_map_len=0, max_ext_len=0,
+        max_str_len=MAX_TAG, max_array_len=0, max_map_len=0, max_ext_len=0,
     )  # fmt: skip
     found = 0
     try:

@@ -32,7 +32,11 @@ from .messages import (
     unpack_positions,
 )
 
-MAX_PARKED = 10_000  # requests that wait for events; beyond, the asker's time-out decides
+# What askers may make an owner remember. Whoever comes beyond is told at once that it is on its own.
+MAX_PARKED = 2_000  # requests that wait for events
+MAX_PARKED_POSITIONS = 100_000  # that they depend on, in all
+MAX_PARKED_SECONDS = 60.0
+MAX_SETTLING = 10_000  # sets whose acknowledgements are waited for
 
 
 class Host(AnnouncingHost, Protocol):
@@ -66,6 +70,7 @@ class Owner:
         self._desk = desk
         self._parked: list[_Parked] = []
         self._last_sets: dict[bytes, int] = {}  # writer to the number of its newest set
+        self._settling = 0
 
     def asked(self, request: Get | Peek, now: float) -> None:
         """Answer a get or a peek, once all that it depends on is applied here."""
@@ -75,8 +80,10 @@ class Owner:
             self._answer(request, now)
         elif applied is None:
             self._refuse(request)
-        elif len(self._parked) < MAX_PARKED:
-            self._parked.append(_Parked(request, positions, now + request.patience))
+        elif self._may_park(positions):
+            self._parked.append(_Parked(request, positions, now + min(request.patience, MAX_PARKED_SECONDS)))
+        else:
+            self._refuse(request)
 
     def retry(self, now: float) -> None:
         """Answer the parked requests whose dependencies are applied by now; forget those that nobody waits for."""
@@ -125,8 +132,11 @@ class Owner:
             kept = host.store_entry(entry)
             host.count("sets")
         host.send(Stored(host.incarnation, request.sender, request.id, number, kept))
-        if request.settle:
+        if request.settle and self._settling < MAX_SETTLING:
+            self._settling += 1
             host.receipt_for(number, lambda receipt: self._settled(request, receipt))
+        elif request.settle:
+            self._send_settled(request, Receipt((), (), False, 0.0))
 
     def cancel(self, member: bytes, get: int, now: float) -> None:
         """A member waits no more for the answer to a get."""
@@ -136,10 +146,14 @@ class Owner:
     def left(self, member: bytes, now: float) -> None:
         """A member is gone: it waits for nothing, and its tokens lapse."""
         self._parked = [p for p in self._parked if p.request.sender != member]
-        self._desk.cancel(member, None, now, self._host.moment)
+        self._desk.cancel_all(member, now, self._host.moment)
         self._last_sets.pop(member, None)
 
     # --- Steps
+
+    def _may_park(self, positions: dict[bytes, int]) -> bool:
+        parked = sum(len(waiting.positions) for waiting in self._parked)
+        return len(self._parked) < MAX_PARKED and parked + len(positions) <= MAX_PARKED_POSITIONS
 
     def _answer(self, request: Get | Peek, now: float) -> None:
         if isinstance(request, Peek):
@@ -192,6 +206,10 @@ class Owner:
             host.send(Alone(me, asker.member, asker.id))
 
     def _settled(self, request: Set, receipt: Receipt) -> None:
+        self._settling -= 1
+        self._send_settled(request, receipt)
+
+    def _send_settled(self, request: Set, receipt: Receipt) -> None:
         seats = (*receipt.acknowledged, *receipt.waited_out)
         me, acknowledged = self._host.incarnation, len(receipt.acknowledged)
         self._host.send(

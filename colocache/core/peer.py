@@ -404,9 +404,13 @@ class Peer:
         if other is not None:
             other.unresponsive = True
 
-    def dependencies(self, wires: Iterable[bytes]) -> bytes:
-        """Return the packed positions that an owner must have applied before it answers for the keys."""
-        return pack_positions(self._remembered.dependencies(wires))
+    def dependencies(self, wires: Iterable[bytes]) -> bytes | None:
+        """Return the packed positions that an owner must have applied before it answers for the keys.
+
+        None if there are more than can be named.
+        """
+        positions = self._remembered.dependencies(wires)
+        return None if positions is None else pack_positions(positions)
 
     def has_applied(self, positions: dict[bytes, int]) -> bool | None:
         """Whether the positions are applied here; None if one of them never can be. Asks for what is missing."""
@@ -447,7 +451,8 @@ class Peer:
         other = self._members.get(stream)
         if other is not None and other.faded > number:
             return True
-        return self._remembered.dependencies((wire,)).get(stream, -1) > number
+        positions = self._remembered.dependencies((wire,))
+        return positions is None or positions.get(stream, -1) > number
 
     def touch(self, wire: bytes) -> None:
         """Drop this member's own copy of a key, and mark its fetches."""

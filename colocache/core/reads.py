@@ -156,7 +156,7 @@ class Reads:
         """Join a fetch of the key that may be joined, or start one."""
         host = self._host
         if ticket.fetch is None:
-            self._timers.at(ticket.until, self._overdue, ticket, ticket.until)
+            self._timers.at(ticket.until, self._overdue, ticket)
         ticket.moment, ticket.behind = host.moment, not host.is_current()
         fetches = self._of_key.get(ticket.wire)
         if fetches and self._may_join(fetches[-1]) and not fetches[-1].is_stuck(now):
@@ -240,7 +240,7 @@ class Reads:
             self._lead(fetch, None, now)
         elif fetch.phase == "asking":
             fetch.phase = "waiting"
-            self._timers.at(now + REASK, self._reask, fetch.id, now + REASK)
+            self._timers.at(now + REASK, self._reask, fetch.id)
 
     def retry(self, now: float) -> None:
         """A stream is applied further: begin the loads that waited for that."""
@@ -262,18 +262,16 @@ class Reads:
             return
         fetch.phase = "catching up"
         if applied is None:
-            self._decline(fetch.id, load.token, now)
+            self._alone(fetch, now)
         else:
             self._catching_up[fetch.id] = positions
-            ends = now + self._fetch_timeout
-            self._timers.at(ends, self._decline, fetch.id, load.token, ends)
+            self._timers.at(now + self._fetch_timeout, self._decline, fetch.id, load.token)
 
-    def _decline(self, request: int, token: int, now: float) -> None:
+    def _decline(self, request: int, token: int) -> None:
         """What the owner has applied cannot be had: give the token back, and load for this process alone."""
         fetch = self._fetches.get(request)
         if fetch is not None and fetch.phase == "catching up" and fetch.token == token:
-            self._host.send(Cancel(self._host.incarnation, fetch.owner, fetch.id))
-            self._lead(fetch, None, now)
+            self._alone(fetch, self._timers.now)
 
     def _unwanted(self, fetch: Fetch | None, message: Value | Load | Wait | Alone) -> None:
         """A token that came too late goes back, so that the next in line need not wait for it to lapse."""
@@ -320,20 +318,22 @@ class Reads:
 
     def _ask(self, fetch: Fetch, now: float) -> None:
         host = self._host
+        dependencies = host.dependencies((fetch.wire,))
+        if dependencies is None:
+            self._alone(fetch, now)
+            return
         fetch.phase, fetch.asked_at = "asking", now
-        self._timers.at(now + self._fetch_timeout, self._unanswered, fetch.id, now, now + self._fetch_timeout)
+        self._timers.at(now + self._fetch_timeout, self._unanswered, fetch.id, now)
         patience = max(0.0, max(t.until for t in fetch.tickets) - now)
-        host.send(
-            Get(host.incarnation, fetch.owner, fetch.id, fetch.wire, patience, host.dependencies((fetch.wire,)))
-        )
+        host.send(Get(host.incarnation, fetch.owner, fetch.id, fetch.wire, patience, dependencies))
 
-    def _unanswered(self, request: int, asked_at: float, now: float) -> None:
+    def _unanswered(self, request: int, asked_at: float) -> None:
         fetch = self._fetches.get(request)
         if fetch is not None and fetch.phase == "asking" and fetch.asked_at == asked_at:
-            self._pass_over(fetch, now)
+            self._pass_over(fetch, self._timers.now)
 
-    def _reask(self, request: int, now: float) -> None:
-        fetch = self._fetches.get(request)
+    def _reask(self, request: int) -> None:
+        fetch, now = self._fetches.get(request), self._timers.now
         if fetch is None or fetch.phase != "waiting":
             return
         self._drop_late(fetch, now)
@@ -345,9 +345,11 @@ class Reads:
             self._ask(fetch, now)
 
     def _pass_over(self, fetch: Fetch, now: float) -> None:
-        host = self._host
-        host.pass_over(fetch.owner)
-        host.send(Cancel(host.incarnation, fetch.owner, fetch.id))
+        self._host.pass_over(fetch.owner)
+        self._alone(fetch, now)
+
+    def _alone(self, fetch: Fetch, now: float) -> None:
+        self._host.send(Cancel(self._host.incarnation, fetch.owner, fetch.id))
         self._lead(fetch, None, now)
 
     def _lead(self, fetch: Fetch, token: int | None, now: float) -> None:
@@ -365,9 +367,9 @@ class Reads:
         fetch.leader = fetch.tickets.pop(0)
         self._host.settle(fetch.leader.id, Lead(fetch.id))
 
-    def _overdue(self, ticket: Ticket, now: float) -> None:
+    def _overdue(self, ticket: Ticket) -> None:
         """A reader's patience is over, though it be a loader of this process that hangs: it loads for itself."""
-        fetch = ticket.fetch
+        fetch, now = ticket.fetch, self._timers.now
         if fetch is None or fetch.id not in self._fetches or ticket not in fetch.tickets:
             return
         self._drop_late(fetch, now)

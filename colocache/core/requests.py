@@ -147,8 +147,11 @@ class Requests:
         host = self._host
         self._ids += 1
         self._peeks[self._ids] = _Peeking(look, owner, wires, now, host.moment, host.established)
-        self._timers.at(now + self._fetch_timeout, self._unanswered, self._ids)
         dependencies = host.dependencies(wires)
+        if dependencies is None:
+            self._close(self._ids)
+            return
+        self._timers.at(now + self._fetch_timeout, self._unanswered, self._ids)
         host.send(Peek(host.incarnation, owner, self._ids, self._fetch_timeout, dependencies, wires))
 
     def _unanswered(self, request: int) -> None:

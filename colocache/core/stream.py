@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
 
-from .messages import Event, encode
+from .messages import MAX_STREAMS, Event, encode
 
 MAX_AHEAD = 1024  # events kept that came before their turn, per stream; more are lost, and replayed
+MAX_BULK = 1024  # streams with bulk events, per generation of `Remembered`
 
 
 class Journal(Protocol):
@@ -127,7 +128,8 @@ class Remembered:
     """The events of late, by key, and the bulk ones: what a request must name as its dependencies.
 
     Kept for at least ``keep`` seconds and at most twice that, in two generations, so that forgetting costs nothing per
-    event. A generation that is full turns its keys into bulk events: dependencies of every key, safe and bounded.
+    event. A generation that is full turns its keys into bulk events: dependencies of every key, safe and bounded. If
+    even these are too many to be named in a request, nobody is asked for anything until they are forgotten.
     """
 
     def __init__(self, keep: float, limit: int = 100_000) -> None:
@@ -139,6 +141,7 @@ class Remembered:
         self._young_bulk: dict[bytes, int] = {}
         self._old_bulk: dict[bytes, int] = {}
         self._bulk_moment = 0
+        self._young_full = self._old_full = False  # there were more bulk events than are remembered
 
     def turn(self, now: float) -> None:
         """Begin a new generation when the present one has been kept for long enough."""
@@ -146,6 +149,7 @@ class Remembered:
             self._turned_at = now
             self._old, self._young = self._young, {}
             self._old_bulk, self._young_bulk = self._young_bulk, {}
+            self._old_full, self._young_full = self._young_full, False
 
     def key(self, wire: bytes, stream: bytes, number: int, moment: int) -> None:
         """Remember an event that hit one key; ``moment`` counts what this member has applied."""
@@ -157,11 +161,16 @@ class Remembered:
 
     def bulk(self, stream: bytes, number: int, moment: int) -> None:
         """Remember an event, or a reset, or a stream's end, that may have hit any key."""
-        _raise(self._young_bulk, stream, number)
         self._bulk_moment = moment
+        self._add_bulk(stream, number)
 
-    def dependencies(self, wires: Iterable[bytes]) -> dict[bytes, int]:
-        """Return stream to highest number among the remembered events that may have hit one of the keys."""
+    def dependencies(self, wires: Iterable[bytes]) -> dict[bytes, int] | None:
+        """Return stream to highest number among the remembered events that may have hit one of the keys.
+
+        None if they are of more streams than can be named.
+        """
+        if self._young_full or self._old_full:
+            return None
         positions = {**self._old_bulk}
         for stream, number in self._young_bulk.items():
             _raise(positions, stream, number)
@@ -170,7 +179,7 @@ class Remembered:
                 if wire in generation:
                     for stream, number in generation[wire][1].items():
                         _raise(positions, stream, number)
-        return positions
+        return positions if len(positions) <= MAX_STREAMS else None
 
     def hit_since(self, wire: bytes, moment: int) -> bool:
         """Whether an event that may have hit the key was applied after ``moment``."""
@@ -186,8 +195,14 @@ class Remembered:
         for moment, positions in self._young.values():
             self._bulk_moment = max(self._bulk_moment, moment)
             for stream, number in positions.items():
-                _raise(self._young_bulk, stream, number)
+                self._add_bulk(stream, number)
         self._young = {}
+
+    def _add_bulk(self, stream: bytes, number: int) -> None:
+        if len(self._young_bulk) < MAX_BULK or stream in self._young_bulk:
+            _raise(self._young_bulk, stream, number)
+        else:
+            self._young_full = True
 
 
 class TagMoments:

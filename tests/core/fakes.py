@@ -43,7 +43,7 @@ class FakeHost:
         self.touched: list[bytes] = []
         self.remembered: dict[bytes, tuple[bytes, int, int]] = {}
         self.tag_moments: dict[str, int] = {}
-        self.positions = b""
+        self.positions: bytes | None = b""
         self.hits: set[tuple[bytes, int]] = set()  # streams with the numbers of their events that hit every key
         self.receipts: list[tuple[int, Callable[[Receipt], None]]] = []
 
@@ -78,7 +78,7 @@ class FakeHost:
     def pass_over(self, owner: bytes) -> None:
         self.passed_over.append(owner)
 
-    def dependencies(self, wires: Iterable[bytes]) -> bytes:
+    def dependencies(self, wires: Iterable[bytes]) -> bytes | None:
         return self.positions
 
     def has_applied(self, positions: dict[bytes, int]) -> bool | None:

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fakes import KEY, KEY2, ME, OTHER, OWNER, THIRD
 
+from colocache.core import fills
 from colocache.core.fills import Desk
 from colocache.core.messages import Alone, Fill, Get, Load, Wait
 from colocache.core.timers import Timers
@@ -170,15 +171,15 @@ def test_member_that_left_waits_for_nothing_anywhere(line: Counter) -> None:
     line.asked(A, 2, KEY2)
     line.asked(B, 3, KEY2)
     line.answers()
-    line.cancel(A, None, 0.0, 0)
+    line.cancel_all(A, 0.0, 0)
     assert line.answers() == [load(B, 3), load(B, 4, request=3)]
-    line.cancel(B, None, 0.0, 0)
+    line.cancel_all(B, 0.0, 0)
     assert line.answers() == [load(C, 5)]
     assert len(line) == 1
 
 
 def test_member_that_left_waits_for_nothing_more(line: Counter) -> None:
-    line.cancel(B, None, 0.0, 0)
+    line.cancel_all(B, 0.0, 0)
     line.pass_on(KEY, 0.0, 1)
     assert line.answers() == [load(C, 2)]
 
@@ -190,3 +191,47 @@ def test_no_key_is_kept_that_nobody_loads(line: Counter) -> None:
     line.pass_on(KEY, 9.0, 9)
     line.fail(KEY, 3, C, 9.0, 9)
     assert line.release(KEY, 9.0) == []
+
+
+def test_who_has_left_is_not_given_what_its_other_requests_give_back(line: Counter) -> None:
+    line.asked(A, 2)
+    line.answers()
+    line.cancel_all(A, 0.0, 0)
+    assert line.answers() == [load(B, 2)]
+
+
+def test_askers_beyond_the_limits_load_for_themselves(desk: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fills, "MAX_KEYS", 1)
+    monkeypatch.setattr(fills, "MAX_WAITERS", 1)
+    for request in (1, 2, 3):
+        desk.asked(A, request)
+    desk.asked(A, 2)
+    desk.asked(A, 4, KEY2)
+    assert desk.answers() == [load(A, 1), wait(A, 2), Alone(ME, A, 3), wait(A, 2), Alone(ME, A, 4)]
+    desk.cancel_all(A, 0.0, 0)
+    desk.asked(A, 5, KEY2)
+    assert desk.answers() == [load(A, 2, 5)]
+
+
+def test_a_request_is_about_one_key(desk: Counter) -> None:
+    desk.asked(A, 1)
+    desk.asked(A, 1, KEY2)
+    assert desk.answers() == [load(A, 1), Alone(ME, A, 1)]
+
+
+def test_one_timer_serves_all_tokens_and_what_is_spent_is_not_kept(desk: Counter) -> None:
+    for request in range(100):
+        desk.asked(A, request, now=float(request) / 10)
+        desk.redeem(fill(A, request + 1))
+        desk.release(KEY, 0.0)
+    assert len(desk.timers._heap) == 1
+    assert not desk._standing
+    assert not desk._wires
+
+
+def test_where_dependencies_are_too_many_to_be_named_everybody_loads_alone(line: Counter) -> None:
+    line._dependencies = lambda wires: None
+    line.pass_on(KEY, 1.0, 1)
+    assert line.answers() == [Alone(ME, B, 1), Alone(ME, C, 1)]
+    assert len(line) == 0
+    assert not line._wires

@@ -68,7 +68,6 @@ class DeskMachine(Machine):
         self.standing: dict[bytes, Token] = {}  # by key
         self.tokens: list[Token] = []
         self.failures: dict[bytes, int] = {}  # in a row, since somebody asked for a key that nobody loaded
-        self.lapsed_at: dict[bytes, float] = {}  # by key: when the token lapsed that the next one replaces
 
     # --- What the desk sends
 
@@ -94,10 +93,9 @@ class DeskMachine(Machine):
             assert (standing.call, standing.number) == (call, load.token), "one token, also if asked for again"
             return
         assert load.token > max((token.number for token in self.tokens), default=0), "no token is given twice"
-        at = self.lapsed_at.pop(call.key, self.now)
-        self.leave_line(call, at)
+        self.leave_line(call, self.now)
         call.state = "loading"
-        self.tokens.append(Token(load.token, call, at, self.moment))
+        self.tokens.append(Token(load.token, call, self.now, self.moment))
         self.standing[call.key] = self.tokens[-1]
         self.note("tokens")
         if call.member == ME and call.reaction != "load":
@@ -175,7 +173,7 @@ class DeskMachine(Machine):
         for call in self.calls.values():
             if call.member == member:
                 self.forget(call)
-        self.desk.cancel(member, None, self.now, self.moment)
+        self.desk.cancel_all(member, self.now, self.moment)
 
     def forget(self, call: Call) -> None:
         if call in self.waiting.get(call.key, ()):
@@ -281,14 +279,12 @@ class DeskMachine(Machine):
             self.now = max(self.now, self.timers.deadline())
             self.lapse()
             self.timers.run(self.now)
-            self.lapsed_at.clear()
         self.now = ends
 
     def lapse(self) -> None:
-        """The timers will be run: they do what is due as of when it was due, be that long ago."""
+        """The timers will be run: who waits no more by now is passed over, however late that is."""
         for key, token in list(self.standing.items()):
             if token.lapses_at <= self.now:
-                self.lapsed_at[key] = token.lapses_at
                 del self.standing[key]
                 self.note("tokens lapsed")
 
@@ -304,8 +300,8 @@ class DeskMachine(Machine):
         for key, line in self.waiting.items():
             if key not in self.standing:
                 assert not [call for call in line if call.until > self.now], "somebody waits whom nobody will answer"
-        recent = [token for token in self.tokens if token.lapses_at > self.now]
-        assert len(self.timers._heap) <= len(recent), "a timer for each token of late, and no more"
+        assert len(self.timers._heap) <= 1, "one timer serves all tokens"
+        assert set(self.desk._standing) == {token.number for token in self.standing.values()}
 
     def teardown(self) -> None:
         """When each load ends, in whatever way, all who wait are answered, and nothing is left."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from colocache.core.members import MAX_PINGS, TELL_ENDED, TOMBSTONE, Acquaintance, Member, Members
-from colocache.core.messages import MAX_STREAMS, Ping, Pong, Roster, decode, encode
+from colocache.core.members import MAX_MEMBERS, MAX_PINGS, TELL_ENDED, TOMBSTONE, Acquaintance, Member, Members
+from colocache.core.messages import MAX_SEAT, MAX_STREAMS, NO_NUMBER, Ping, Pong, Roster, decode, encode
 
 LEASE, FORGET = 3.0, 30.0
 ME, A, B, C, X = (Member(bytes([n]) * 16, f"host/{n}", n) for n in range(5))
@@ -340,6 +340,17 @@ def test_tombstones_are_bounded() -> None:
     assert sum(group.has_ended(name) for name in names) == MAX_STREAMS
     assert sum(group.has_forgotten(b"!" + name[1:]) for name in names) == MAX_STREAMS
     assert group.has_ended(names[-1]), "the newest are kept"
+
+
+def test_members_are_bounded_and_a_roster_of_the_most_of_them_fits_a_link() -> None:
+    name = "h" * MAX_SEAT
+    group = Group(*(Member(b"?" + n.to_bytes(15, "big"), name, 1 << 22) for n in range(MAX_MEMBERS)))
+    assert group.learn(X, 0.0) is None
+    for n in range(MAX_STREAMS):
+        group.end(Member(b"!" + bytes(11) + n.to_bytes(4, "big"), name, 1), NO_NUMBER, 0.0)
+    group.send_roster(A.incarnation, 1.0)
+    (roster,) = group.sent(Roster)
+    assert decode(encode(roster)) == roster
 
 
 def test_forgotten_member_that_speaks_is_met_anew() -> None:

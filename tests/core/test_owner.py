@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fakes import KEY, KEY2, ME, OTHER, THIRD, FakeHost
 
+from colocache.core import owner
 from colocache.core.announcements import Receipt
 from colocache.core.entry import Entry
 from colocache.core.fills import Desk
@@ -172,11 +173,21 @@ def test_request_that_waits_for_events_longer_than_its_asker_is_dropped(shop: Sh
 def test_requests_that_wait_for_events_are_bounded(shop: Shop) -> None:
     shop.keep()
     shop.host.applied = False
-    for n in range(MAX_PARKED + 10):
-        shop.get(request=n)
+    for n in range(MAX_PARKED):
+        assert shop.get(request=n, patience=math.inf) == []
+    assert shop.get(request=MAX_PARKED) == [Alone(ME, A, MAX_PARKED)]
     shop.host.applied = True
     shop.retry(shop.now)
     assert len(shop.host.take()) == MAX_PARKED
+
+
+def test_what_requests_depend_on_is_bounded_and_so_is_their_wait(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, "MAX_PARKED_POSITIONS", 2)
+    shop.host.applied = False
+    assert [shop.get(request=n, patience=math.inf) for n in range(3)] == [[], [], [Alone(ME, A, 2)]]
+    shop.host.now += 60.0
+    shop.retry(shop.now)
+    assert shop.get(request=3) == []
 
 
 # --- Fills
@@ -307,6 +318,15 @@ def test_set_is_settled_when_its_event_is(shop: Shop) -> None:
     settle(Receipt(("host/1", "host/2"), ("host/3",), True, 0.5))
     settled = Settled(ME, A, 1, True, 0.5, 2, ("host/1", "host/2", "host/3"))
     assert shop.host.take() == [settled]
+
+
+def test_sets_beyond_the_limit_are_stored_and_promise_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, "MAX_SETTLING", 1)
+    assert shop.write(1, settle=True) == [Stored(ME, A, 1, 1, True)]
+    assert shop.write(2, settle=True) == [Stored(ME, A, 2, 2, True), Settled(ME, A, 2, False, 0.0, 0, ())]
+    shop.host.receipts[0][1](Receipt((), (), True, 0.0))
+    shop.host.take()
+    assert shop.write(3, settle=True) == [Stored(ME, A, 3, 3, True)]
 
 
 # --- Peeks

@@ -622,3 +622,23 @@ def test_nothing_is_left_when_every_reader_has_its_outcome(desk: Desk) -> None:
     assert len(desk.reads) == 0
     desk.pass_time(PATIENCE)
     assert desk.timers.deadline() == float("inf")
+
+
+def test_where_dependencies_are_too_many_to_be_named_a_reader_loads_for_its_process(desk: Desk) -> None:
+    desk.host.positions = None
+    desk.read()
+    assert desk.host.take() == [Cancel(ME, OWNER, 1)]
+    ((_, outcome),) = desk.host.outcomes()
+    assert isinstance(outcome, Lead)
+    assert desk.host.passed_over == []
+
+
+def test_who_waits_for_another_ones_load_asks_again_with_as_much_time_however_late(desk: Desk) -> None:
+    desk.read()
+    get = desk.asked()
+    desk.answer(Wait(OWNER, ME, get.id))
+    desk.host.now += REASK + 5.0  # this process was stopped
+    desk.timers.run(desk.now)
+    assert desk.asked() == get._replace(patience=get.patience - REASK - 5.0)
+    desk.pass_time(FETCH_TIMEOUT - 0.01)
+    assert desk.host.passed_over == []

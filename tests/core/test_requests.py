@@ -286,3 +286,10 @@ def test_odd_answers_to_a_set_harm_nothing(desk: Desk) -> None:
     desk.settled(Settled(OWNER, ME, request.id, False, math.inf, NO_NUMBER, ("host/1",)))
     receipt = Receipt(("host/1",), (), False, math.inf)
     assert desk.host.outcomes() == [(1, Written(True, receipt))]
+
+
+def test_where_dependencies_are_too_many_to_be_named_a_peek_finds_nothing(desk: Desk) -> None:
+    desk.host.positions = None
+    assert desk.look(KEY) == []
+    assert desk.seen() == {}
+    assert len(desk) == 0

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from colocache.core.messages import EVERYTHING, Event, decode
-from colocache.core.stream import MAX_AHEAD, Announcer, Log, Reception, Remembered, TagMoments
+from colocache.core.stream import MAX_AHEAD, MAX_BULK, Announcer, Log, Reception, Remembered, TagMoments
 
 A, B = b"a" * 16, b"b" * 16
 
@@ -227,3 +227,19 @@ def test_hits_of_tags_are_forgotten_in_time() -> None:
     assert not moments.hit_since(("red",), 0)
     assert not moments._young
     assert not moments._old
+
+
+def test_where_more_streams_are_to_be_named_than_can_be_nobody_is_asked_until_they_are_forgotten() -> None:
+    remembered = Remembered(6.0)
+    for n in range(MAX_BULK):
+        remembered.bulk(n.to_bytes(16, "big"), 1, n)
+    assert remembered.dependencies((b"k",)) is not None
+    remembered.turn(0.0)
+    for n in range(MAX_BULK, 3 * MAX_BULK):
+        remembered.bulk(n.to_bytes(16, "big"), 1, n)
+    assert remembered.dependencies((b"k",)) is None
+    assert remembered.hit_since(b"k", 3 * MAX_BULK - 2)
+    remembered.turn(6.0)
+    assert remembered.dependencies((b"k",)) is None
+    remembered.turn(12.0)
+    assert remembered.dependencies((b"k",)) == {}

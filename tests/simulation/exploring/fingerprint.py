@@ -13,6 +13,7 @@ from functools import cache, partial
 from types import BuiltinMethodType, FunctionType, MethodType
 from typing import Any
 
+from colocache.core.announcements import Announcements
 from colocache.core.entry import MISSING
 from colocache.core.ring import Ring
 from colocache.core.timers import Timers
@@ -23,6 +24,7 @@ from colocache.testing import Network, Simulated
 SKIPPED = (Counters, Network, Simulated, Ring)
 #: The handlers are the same in every member; the others are figures.
 SKIPPED_ATTRIBUTES = {"_handlers", "_past_hits", "_past_hits_of"}
+HEAPS = {Timers: "_heap", Announcements: "_instants"}
 ATOMS = frozenset((int, float, str, bytes, bool, type(None)))
 
 
@@ -65,9 +67,9 @@ def _parts(thing: Any, kind: type[Any]) -> Iterator[Any]:
         yield from (cell.cell_contents for cell in thing.__closure__ or ())
     elif kind is partial:
         yield from (thing.func, thing.args, thing.keywords)
-    elif kind is Timers:  # the order in which they were set is told by their order here
-        yield from ((at, function, arguments) for at, _, function, arguments in sorted(thing._heap))
-        yield from (value for name, value in vars(thing).items() if name not in ("_heap", "_order"))
+    elif kind in HEAPS:  # the order in which they were set is told by their order here
+        yield from ((at, *rest) for at, _, *rest in sorted(getattr(thing, HEAPS[kind])))
+        yield from (value for name, value in vars(thing).items() if name not in (HEAPS[kind], "_order"))
     else:
         for name in _attributes(kind):
             yield getattr(thing, name)
