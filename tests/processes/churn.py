@@ -9,13 +9,14 @@ import colocache
 
 
 class Churn(threading.Thread):
-    """Reads new keys without end; every tenth it invalidates, every hundredth by its tag, the others expire."""
+    """Reads new keys, which expire; if it ``writes``, it invalidates every tenth, and each hundred by its tag."""
 
-    def __init__(self, cache: colocache.Cache, name: str, pause: float) -> None:
+    def __init__(self, cache: colocache.Cache, name: str, *, pause: float, writes: bool) -> None:
         super().__init__()
         self._space = cache.namespace("churn", ttl=5)
         self._name = name
         self._pause = pause
+        self._writes = writes
         self._enough = threading.Event()
         self.start()
 
@@ -25,6 +26,8 @@ class Churn(threading.Thread):
                 return
             key, tag = f"{self._name}.{number}", f"{self._name}.{number // 100}"
             self._space.get_or_load(key, lambda: bytes(500), tags=(tag,))
+            if not self._writes:
+                continue
             if number % 100 == 99:
                 self._space.invalidate_tag(tag, wait=False)
             elif number % 10 == 9:

@@ -49,10 +49,13 @@ class Hand(NamedTuple):
 class Work:
     """Threads and tasks that read and write through one cache until they are told to finish.
 
-    ``hard``: under a strain that is drawn by the seed; if not, under none, and at a pace for days.
+    ``hard``: under a strain that is drawn by the seed; if not, under none, and at a pace for days. Who does not write
+    announces nothing.
     """
 
-    def __init__(self, cache: colocache.Cache, directory: Path, slot: int, slots: int, seed: int, hard: bool) -> None:
+    def __init__(
+        self, cache: colocache.Cache, directory: Path, slot: int, slots: int, seed: int, *, hard: bool, writes: bool
+    ) -> None:
         self._cache = cache
         self._slot = slot
         self._board = Board(directory, slots)
@@ -70,7 +73,9 @@ class Work:
         self._board.note("begins", slot=slot, **strain._asdict())
         self._spaces = {path: cache.namespace(path) if path else cache for path in SPACES}
         self._threads = strain.impose(cache, Random(f"{seed} loss"), self._enough)
-        for number, body in enumerate((self._write, self._write, self._run_tasks, self._read, self._read)):
+        self._writes = writes
+        write = self._write if writes else self._read
+        for number, body in enumerate((write, write, self._run_tasks, self._read, self._read)):
             hand = Hand(slot * ROWS + number, slot * WRITERS + number, Random(f"{seed} {number}"))
             self._threads.append(threading.Thread(target=self._run, args=(body, hand)))
         for thread in self._threads:
@@ -99,7 +104,8 @@ class Work:
 
     def _run_tasks(self, hand: Hand) -> None:
         async def run() -> None:
-            await asyncio.gather(self._awrite(hand), *[self._aread(hand) for _ in range(TASKS)])
+            write = self._awrite if self._writes else self._aread
+            await asyncio.gather(write(hand), *[self._aread(hand) for _ in range(TASKS)])
 
         asyncio.run(run(), debug=False)
 

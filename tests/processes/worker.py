@@ -185,11 +185,11 @@ class Worker(Troubles):
     # --- Working, for `chaos.py` and `soak.py`
 
     def begin_work(self, slot: int, slots: int, seed: float) -> None:
-        self._work = Work(self.cache, self._directory, slot, slots, seed, hard=True)
+        self._work = Work(self.cache, self._directory, slot, slots, seed, hard=True, writes=True)
 
-    def begin_soaking(self, slot: int, slots: int, seed: float) -> None:
-        self._work = Work(self.cache, self._directory, slot, slots, seed, hard=False)
-        self._churn = Churn(self.cache, str(seed), pause=0.02)
+    def begin_soaking(self, slot: int, slots: int, seed: float, writes: bool) -> None:
+        self._work = Work(self.cache, self._directory, slot, slots, seed, hard=False, writes=writes)
+        self._churn = Churn(self.cache, str(seed), pause=0.02, writes=writes)
 
     def end_work(self) -> None:
         for work in (self._work, self._churn):
