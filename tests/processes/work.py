@@ -62,7 +62,7 @@ class Work:
         self._register = Register(directory)
         self._keys = (*keys_of(slots), *PAGES)
         self._own = dict.fromkeys(keys_of(slots), 0)  # what this process has announced, it never reads back old
-        self._pause = 1.0 if hard else 10.0
+        self._pause = 1.0 if hard else 40.0
         self._incomplete = threading.local()
         self._enough = threading.Event()
         strain = Strain.draw(Random(seed), cache.config.lease) if hard else Strain()
