@@ -13,6 +13,7 @@ from uuid import UUID
 from .core.announcements import Receipt
 from .core.entry import MISSING
 from .core.keys import Key
+from .specialised import has_one_part, may_be_specialised, specialise
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -97,8 +98,8 @@ class AsyncCached(Protocol[P, R]):
 class Space(Protocol):
     """What a decorated function needs of a namespace; see `colocache.cache.Space`."""
 
-    def namespace(self, name: str, *, ttl: Any = ...) -> Any:
-        """Return a part of the space."""
+    def _of_function(self, name: str, ttl: float | None, one_part: bool) -> Any:
+        """Return a part of the space; ``one_part``: all of its keys are tuples of one part."""
 
 
 class Decorator:
@@ -127,7 +128,8 @@ class Decorator:
     def __call__(self, function: Callable[P, Any]) -> Any:
         """Return the decorated function. Raises TypeError for what is not a function, ValueError for a lambda."""
         name = _name(function)
-        calls = _Calls(self._space.namespace(name, ttl=self._ttl), function, self._key, self._tags)
+        one_part = self._key is None and has_one_part(inspect.signature(function))
+        calls = _Calls(self._space._of_function(name, self._ttl, one_part), function, self._key, self._tags)
         wrapper: Any = _async(calls) if inspect.iscoroutinefunction(function) else _sync(calls)
         functools.update_wrapper(wrapper, function)
         wrapper.cache_key = calls.key
@@ -152,7 +154,6 @@ class _Calls:
         # Any number of arguments by position, and some by name: without a place of their own, which is always there,
         # those by name would look like one more of the others.
         self._is_open = inspect.Parameter.VAR_POSITIONAL in kinds and bool(_NAMED & kinds)
-        self.is_its_key = key is None and not self._is_open  # where all is given by position, that is the key
         self.misses = 0
 
     def key(self, *args: Any, **kwargs: Any) -> Key:
@@ -161,8 +162,12 @@ class _Calls:
             return self._custom(*args, **kwargs)
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        parts = tuple(map(self._part, bound.args))
-        named = tuple((name, self._part(bound.kwargs[name])) for name in sorted(bound.kwargs))
+        return self._key_of(bound.args, bound.kwargs)
+
+    def _key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Key:
+        """Return the key of a call whose arguments are in their places, with all defaults."""
+        parts = tuple(map(self._part, args))
+        named = tuple((name, self._part(kwargs[name])) for name in sorted(kwargs))
         return (*parts, named) if named or self._is_open else parts
 
     def _part(self, argument: Any) -> Any:
@@ -181,12 +186,32 @@ class _Calls:
             )
         return own(argument)
 
-    def hit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Key]:
-        """Return what is served at once, or MISSING; and the call's key."""
-        key = self.key(*args, **kwargs)
+    def look(self, key: Key) -> Any:
+        """Return what is served at once, or MISSING."""
         value = self.space._hit(key)
         self.misses += value is MISSING
-        return value, key
+        return value
+
+    def wrap(self, miss: Callable[..., Any], *, waits: bool) -> Callable[..., Any]:
+        """Return the wrapper, which calls ``miss(key, args, kwargs)`` for what it cannot serve by itself."""
+        if self._custom is None and may_be_specialised(self._signature):
+
+            def find_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+                return miss(self._key_of(args, kwargs), args, kwargs)
+
+            async def afind_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+                return await miss(self._key_of(args, kwargs), args, kwargs)
+
+            find = afind_key if waits else find_key
+            return specialise(self.function, self._signature, self.space, find, waits=waits)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return miss(self.key(*args, **kwargs), args, kwargs)
+
+        async def acall(*args: Any, **kwargs: Any) -> Any:
+            return await miss(self.key(*args, **kwargs), args, kwargs)
+
+        return acall if waits else call
 
     def info(self) -> CacheInfo:
         """Return this process's figures."""
@@ -196,14 +221,9 @@ class _Calls:
 
 def _sync(calls: _Calls) -> Callable[..., Any]:
     space, function, tags_of = calls.space, calls.function, calls.tags_of
-    at_once, is_its_key = space._hit, calls.is_its_key
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if is_its_key and not kwargs:
-            value = at_once(args)
-            if value is not MISSING:
-                return value
-        value, key = calls.hit(args, kwargs)
+    def miss(key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = calls.look(key)
         if value is not MISSING:
             return value
         return space.get_or_load(key, lambda: function(*args, **kwargs), tags=tags_of(*args, **kwargs))
@@ -216,21 +236,16 @@ def _sync(calls: _Calls) -> Callable[..., Any]:
     def invalidate(*args: Any, **kwargs: Any) -> Receipt:
         return cast(Receipt, space.invalidate(calls.key(*args, **kwargs)))
 
-    wrapper: Any = call
+    wrapper: Any = calls.wrap(miss, waits=False)
     wrapper.refresh, wrapper.invalidate, wrapper.cache_clear = refresh, invalidate, space.clear
-    return call
+    return cast("Callable[..., Any]", wrapper)
 
 
 def _async(calls: _Calls) -> Callable[..., Awaitable[Any]]:
     space, function, tags_of = calls.space, calls.function, calls.tags_of
-    at_once, is_its_key = space._hit, calls.is_its_key
 
-    async def call(*args: Any, **kwargs: Any) -> Any:
-        if is_its_key and not kwargs:
-            value = at_once(args)
-            if value is not MISSING:
-                return value
-        value, key = calls.hit(args, kwargs)
+    async def miss(key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = calls.look(key)
         if value is not MISSING:
             return value
         return await space.aget_or_load(key, lambda: function(*args, **kwargs), tags=tags_of(*args, **kwargs))
@@ -243,9 +258,9 @@ def _async(calls: _Calls) -> Callable[..., Awaitable[Any]]:
     async def invalidate(*args: Any, **kwargs: Any) -> Receipt:
         return cast(Receipt, await space.ainvalidate(calls.key(*args, **kwargs)))
 
-    wrapper: Any = call
+    wrapper: Any = calls.wrap(miss, waits=True)
     wrapper.refresh, wrapper.invalidate, wrapper.cache_clear = refresh, invalidate, space.aclear
-    return call
+    return cast("Callable[..., Awaitable[Any]]", wrapper)
 
 
 def _qualified(what: Any) -> str:

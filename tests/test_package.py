@@ -28,6 +28,7 @@ LEVELS = {
     "journal": 3,
     "cache": 4,
     "decorators": 3,
+    "specialised": 2,
     "locks": 5,
     "__init__": 6,
     "integrations": 7,

@@ -22,6 +22,7 @@ class Store:
         self._shard: Policy = POLICIES[policy](budget - near_budget, self._evicted)
         self._near: Policy = POLICIES[policy](near_budget, self._evicted)
         self._hits: dict[str, dict[Key, Entry]] = {}
+        self._one_part_hits: dict[str, dict[Key, Entry]] = {}
         self._wires: dict[str, dict[bytes, None]] = {}  # namespace to wire keys
         self._tagged: dict[str, dict[bytes, None]] = {}  # tag to wire keys
         self._expiries: list[tuple[float, bytes]] = []
@@ -30,9 +31,12 @@ class Store:
         self.evictions = 0
         self.refused = 0  # larger than their part of the budget
 
-    def hits(self, namespace: str) -> dict[Key, Entry]:
-        """Return the dictionary in which readers of a namespace find entries by the keys as they write them."""
-        return self._hits.setdefault(namespace, {})
+    def hits(self, namespace: str, *, one_part: bool = False) -> dict[Key, Entry]:
+        """Return the dictionary in which readers of a namespace find entries by the keys as they write them.
+
+        ``one_part``: the one for keys that are tuples of one part, by that part. An entry is in one of the two.
+        """
+        return (self._one_part_hits if one_part else self._hits).setdefault(namespace, {})
 
     def find(self, wire: bytes, now: float) -> Entry | None:
         """Return the entry of a key if there is one that has not expired."""
@@ -106,7 +110,8 @@ class Store:
 
     def hits_of(self, namespace: str) -> int:
         """Return how often readers found an entry of one namespace by themselves. Any thread."""
-        return self._past_hits_of.get(namespace, 0) + sum(entry.hits for entry in list(self.hits(namespace).values()))
+        entries = [*self.hits(namespace).values(), *self.hits(namespace, one_part=True).values()]
+        return self._past_hits_of.get(namespace, 0) + sum(entry.hits for entry in entries)
 
     def sizes(self) -> tuple[int, int, int, int]:
         """Return entries and bytes of the shard, entries and bytes of the near copies."""

@@ -1,0 +1,136 @@
+"""Wrappers made for a signature: they bind as the function does, and find by the key that is stored under."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from colocache.core.entry import DEAD, MISSING, Entry
+from colocache.core.seam import Gate
+from colocache.decorators import _Calls
+from colocache.specialised import has_one_part, may_be_specialised, specialise
+
+default = (1, 2)
+
+
+def none(): ...
+def one(x): ...
+def one_by_position(x, /): ...
+def two(x, y=default): ...
+def kinds(a, b=2, /, c=3, *, e=5, d): ...
+def rest(a, *others): ...
+def all_the_rest(*others): ...
+def by_name_only(*, b, a=1): ...
+
+
+FUNCTIONS = [none, one, one_by_position, two, kinds, rest, all_the_rest, by_name_only]
+
+
+class Looked(dict[Any, Entry]):
+    """The hits of a space; notes what was looked for."""
+
+    def __init__(self) -> None:
+        self.keys_found: list[Any] = []
+
+    def __getitem__(self, key: Any) -> Entry:
+        self.keys_found.append(key)
+        return super().__getitem__(key)
+
+
+class Shelf:
+    """A space whose member is current."""
+
+    def __init__(self) -> None:
+        self._hits = Looked()
+        self._gate = Gate()
+        self._gate.current_until = math.inf
+
+
+class Wrapped:
+    """A function's wrapper, with the calls that it could not serve."""
+
+    def __init__(self, function: Callable[..., Any], *, waits: bool = False) -> None:
+        self.space = Shelf()
+        self.missed: list[tuple[Any, Any]] = []
+        self.signature = inspect.signature(function)
+        self.calls = _Calls(self.space, function, None, ())
+
+        def miss(args: Any, kwargs: Any) -> str:
+            self.missed.append((args, kwargs))
+            return "missed"
+
+        async def amiss(args: Any, kwargs: Any) -> str:
+            return miss(args, kwargs)
+
+        self.call = specialise(function, self.signature, self.space, amiss if waits else miss, waits=waits)
+
+    def hold(self, key: Any, value: Any) -> Entry:
+        """Have a value found under a key."""
+        entry = self.space._hits[key] = Entry(b"", None, 0.0, math.inf, ())
+        entry.value = value
+        return entry
+
+
+arguments = st.lists(st.integers(0, 3), max_size=4)
+by_name = st.dictionaries(st.sampled_from("abcdexyz"), st.integers(0, 3), max_size=4)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(args=arguments, kwargs=by_name)
+def test_a_call_looks_for_the_key_that_it_is_stored_under(function: Any, args: Any, kwargs: Any) -> None:
+    wrapped = Wrapped(function)
+    try:
+        bound = wrapped.signature.bind(*args, **kwargs)
+    except TypeError:
+        with pytest.raises(TypeError):
+            wrapped.call(*args, **kwargs)
+        return
+    bound.apply_defaults()
+    key = wrapped.calls._key_of(bound.args, bound.kwargs)
+    assert wrapped.call(*args, **kwargs) == "missed"
+    assert wrapped.missed == [(bound.args, bound.kwargs)]
+    assert wrapped.space._hits.keys_found == [key[0] if has_one_part(wrapped.signature) else key]  # type: ignore[index]
+
+
+def test_what_is_held_is_served_and_counted_and_what_is_dead_or_undecoded_is_not() -> None:
+    wrapped = Wrapped(one)
+    entry = wrapped.hold(5, "held")
+    assert [wrapped.call(5), wrapped.call(x=5)] == ["held", "held"]
+    assert entry.hits == 2
+    entry.value = MISSING
+    assert wrapped.call(5) == "missed"
+    entry.value, entry.expires = "held", DEAD
+    assert wrapped.call(5) == "missed"
+    entry.expires, wrapped.space._gate.current_until = math.inf, -math.inf
+    assert wrapped.call(5) == "missed"
+
+
+def test_what_cannot_be_hashed_is_missed() -> None:
+    wrapped = Wrapped(two)
+    assert wrapped.call([1]) == "missed"
+    assert wrapped.missed[0][0][1] is default, "the very object"
+
+
+def test_a_coroutine_function_becomes_one() -> None:
+    wrapped = Wrapped(two, waits=True)
+    assert inspect.iscoroutinefunction(wrapped.call)
+    wrapped.hold((1, 2), "held")
+    with pytest.raises(StopIteration) as end:
+        wrapped.call(1, 2).send(None)
+    assert end.value.value == "held"
+
+
+def test_signatures_without_a_place_for_each_argument_are_left_alone() -> None:
+    def named(**options): ...
+    def open_(*args, flag=False): ...
+    def shadow(_cc_entry): ...
+
+    assert not any(may_be_specialised(inspect.signature(function)) for function in (named, open_, shadow))
+    assert all(may_be_specialised(inspect.signature(function)) for function in FUNCTIONS)
