@@ -11,11 +11,11 @@ ARGS   ?=
 FRAME := pyproject.toml setup.cfg scripts/prepare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types wheel simulate mutants explore chaos soak fuzz clean
+.PHONY: help demo test lint types wheel simulate mutants explore chaos soak fuzz bench bench-quick clean
 
 help:  ## show this list
 	@echo "colocache: what make can do here"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.installed-demo  ## four gunicorn workers, with and without the cache, checked for stale answers (about a minute)
 	@$(VENV)/bin/python examples/demo/drive.py $(ARGS)
@@ -49,6 +49,12 @@ soak: $(VENV)/.installed-test  ## half an hour of work and restarts: what the pr
 
 fuzz: $(VENV)/.installed-fuzz  ## everything that a peer can send, guided by coverage, for ten minutes
 	@$(VENV)/bin/python tests/fuzz/fuzz.py $(ARGS)
+
+bench: $(VENV)/.installed-bench  ## every benchmark, compared in one run with everything else; writes benchmarks/results (15 minutes)
+	@$(VENV)/bin/python benchmarks/bench.py $(ARGS)
+
+bench-quick: $(VENV)/.installed-bench  ## the ratios measured again, and compared with the committed ones (a minute)
+	@$(VENV)/bin/python benchmarks/bench.py --quick $(ARGS)
 
 clean:  ## remove everything that the targets above made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/demo/.data
