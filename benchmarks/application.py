@@ -1,0 +1,318 @@
+"""What does a cache do for a whole application, and how stale does it make it?
+
+    python benchmarks/application.py [--quick] [--write]
+
+The small application of `shop.py` under gunicorn, with 1, 2, 4 and 8 sync workers, and with no cache, a TTLCache in
+each process, Redis, Memcached, and colocache. 8 visitors, threads of this process, ask for pages and change some: 0, 1,
+5 and 20 % of their requests are writes. Pages are chosen among 1,000 by Zipf's law. All five run at the same time, each
+with a database of its own, and are visited in turn, half a second each, in an order shuffled for each round: what
+is not visited, rests. Before the first round each is visited for a second that does not count, then from the fewest
+writes to the most, with whatever it holds by then.
+
+A write has the cache drop the page; in Redis and Memcached and colocache pages else live for 60 s. A TTLCache cannot
+drop what other processes hold, so there they live for 1 s.
+
+An answer is **stale** if it shows an older version than a write that had been answered when the page was asked for. How
+stale: from the earliest answer of a write that it does not show, to the question. A page asked for while a write is
+under way may be old or new. Redis and Memcached can be stale, too: whoever reads the database, is overtaken by a write
+and its DELETE, and then stores what was read, leaves the old page there for its ttl.
+
+The visitors share the machine with the workers, so the figures say how the caches compare, not what gunicorn can do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from argparse import Namespace
+from bisect import bisect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from statistics import median
+from time import monotonic
+from typing import Any
+
+import shop
+from measure import Contender, Report, Series, interleave, options, percentile, ratio, samples
+from servers import Servers
+
+HERE = Path(__file__).resolve().parent
+WORKERS = (1, 2, 4, 8)
+WRITES = (0.0, 0.01, 0.05, 0.2)
+VISITORS = 8
+WARMING, VISIT = 1.0, 0.5  # s
+PAGES = 1000
+PATIENCE = 30.0  # s
+BASELINE = "Redis"
+PACKAGES = ("gunicorn", "cachetools", "redis", "pylibmc")
+HEAVY = list(accumulate(1 / rank for rank in range(1, PAGES + 1)))  # Zipf's law, added up
+
+
+class Site:
+    """gunicorn with the shop and one cache, on a Unix socket."""
+
+    def __init__(self, cache: str, workers: int, directory: Path, database: Path, servers: Servers) -> None:
+        directory.mkdir()
+        self.cache, self.workers = cache, workers
+        self.socket = str(directory / "http")
+        self._log = directory / "log"
+        shutil.copy(database, directory / "database")
+        environment = os.environ | {
+            "SHOP_CACHE": cache, "SHOP_DATABASE": str(directory / "database"), "COLOCACHE_DIR": str(directory / "c"),
+            "SHOP_REDIS": servers.redis_socket, "SHOP_MEMCACHED": servers.memcached_socket,
+        }  # fmt: skip
+        command = [sys.executable, "-m", "gunicorn", "--bind", f"unix:{self.socket}", "--workers", str(workers),
+                   "--no-control-socket", "--backlog", "256", "shop:application()"]  # fmt: skip
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, cwd=HERE, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def __enter__(self) -> Site:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def settle(self) -> None:
+        """Return when every worker answers, and knows the others where that means something."""
+        ends, seen = monotonic() + PATIENCE, dict[int, int]()
+        while len(seen) < self.workers or min(seen.values()) != (self.workers if self.cache == "colocache" else 0):
+            if monotonic() > ends or self._process.poll() is not None:
+                words = self._log.read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"{self.cache}, {self.workers} workers: not ready, {seen}\n{words}")
+            try:
+                answer = ask(self.socket, "GET", "/ready").content
+                seen[answer["pid"]] = answer["members"]
+            except OSError:
+                time.sleep(0.02)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, and how many pages its worker has read so far."""
+
+    content: dict[str, Any]
+    pid: int
+    reads: int
+
+
+def ask(path: str, method: str, page: str) -> Answer:
+    """Send a request on a connection of its own, which is all that gunicorn's sync workers offer. Raises OSError."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(PATIENCE)
+        connection.connect(path)
+        connection.sendall(f"{method} {page} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n".encode())
+        said = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = said.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200 "):
+        raise RuntimeError(f"{method} {page} was answered with {said[:300]!r}")
+    pid, reads = head.partition(b"X-Reads: ")[2].partition(b"\r\n")[0].split()
+    return Answer(json.loads(body), int(pid), int(reads))
+
+
+class Judge:
+    """What has been acknowledged of each page, and how stale each answer was. Thread-safe: each step is one of a list.
+
+    The writes of a page may be acknowledged in another order than they were committed in.
+    """
+
+    def __init__(self) -> None:
+        self._acknowledged: dict[str, list[tuple[int, float]]] = {}
+
+    def acknowledge(self, page: str, version: int) -> None:
+        """A write was answered."""
+        self._acknowledged.setdefault(page, []).append((version, monotonic()))
+
+    def staleness(self, page: str, shown: int, asked_at: float) -> float:
+        """Return for how long, when the question was asked, it was known that the page is newer; 0 if it was not."""
+        missed = [at for version, at in self._acknowledged.get(page, ()) if version > shown and at < asked_at]
+        return asked_at - min(missed) if missed else 0.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of some visits."""
+
+    seconds: list[float] = field(default_factory=list)  # of each request
+    stale: list[float] = field(default_factory=list)  # seconds, of each stale answer
+    pages: int = 0  # answers that could have been stale
+    reads: int = 0  # pages read from the database
+    lasted: float = 0.0  # s
+
+    def add(self, other: Tally) -> None:
+        """Take another one's figures in."""
+        self.seconds += other.seconds
+        self.stale += other.stale
+        self.pages += other.pages
+        self.reads += other.reads
+        self.lasted += other.lasted
+
+
+class Visits:
+    """The visitors of one site, again and again."""
+
+    def __init__(self, site: Site) -> None:
+        self._site, self._judge = site, Judge()
+        self._reads: dict[int, int] = {}
+        self._visits = 0
+
+    def visit(self, writes: float, seconds: float) -> Tally:
+        """Have all visitors come for so long."""
+        before, began, self._visits = sum(self._reads.values()), monotonic(), self._visits + 1
+        tallies = [Tally() for _ in range(VISITORS)]
+        threads = [
+            threading.Thread(target=self._walk, args=(random.Random(f"{self._visits} {number}"), writes,
+                                                      began + seconds, tally))
+            for number, tally in enumerate(tallies)
+        ]  # fmt: skip
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        total = Tally(lasted=monotonic() - began, reads=sum(self._reads.values()) - before)
+        for tally in tallies:
+            total.add(tally)
+        return total
+
+    def _walk(self, dice: random.Random, writes: float, ends: float, tally: Tally) -> None:
+        while (asked_at := monotonic()) < ends:
+            page = f"/product/{bisect(HEAVY, dice.random() * HEAVY[-1], hi=PAGES - 1) * 7}"
+            if dice.random() < writes:
+                answer = ask(self._site.socket, "POST", page)
+                self._judge.acknowledge(page, answer.content["version"])
+            else:
+                answer = ask(self._site.socket, "GET", page)
+                tally.pages += 1
+                if (age := self._judge.staleness(page, answer.content["version"], asked_at)) > 0:
+                    tally.stale.append(age)
+            tally.seconds.append(monotonic() - asked_at)
+            self._reads[answer.pid] = max(answer.reads, self._reads.get(answer.pid, 0))
+
+
+# --- The benchmark
+
+Cell = tuple[str, int, float]  # cache, workers, writes
+
+
+class Course:
+    """The servers and the database that all sites begin with."""
+
+    def __init__(self, servers: Servers, directory: Path, options: Namespace) -> None:
+        self._servers, self._directory, self._options = servers, directory, options
+        self._database = directory / "database"
+        shop.build(self._database)
+        self.tallies: dict[Cell, Tally] = {}
+        self.series: dict[Cell, Series] = {}
+
+    def measure(self, workers: int) -> None:
+        """Run all sites with so many workers, through all shares of writes."""
+        rounds = self._options.rounds or 2
+        with ExitStack() as open_sites:
+            visits = {site.cache: Visits(site) for site in self._sites(workers, open_sites)}
+            for visit in visits.values():
+                visit.visit(0.0, WARMING)
+            for writes in (0.05,) if self._options.quick else WRITES:
+                cells = {cache: (cache, workers, writes) for cache in visits}
+                contenders = [Contender(cache, self._sampler(cells[cache], visits[cache])) for cache in visits]
+                found = interleave(contenders, rounds, title=f"{workers} workers, {writes:.0%} writes:")
+                self.series |= {cells[cache]: series for cache, series in found.items()}
+
+    def _sites(self, workers: int, open_sites: ExitStack) -> Iterator[Site]:
+        sites = [
+            open_sites.enter_context(
+                Site(cache, workers, self._directory / f"{workers} {number}", self._database, self._servers)
+            )
+            for number, cache in enumerate(shop.SHELVES)
+        ]
+        for site in sites:
+            site.settle()
+            yield site
+
+    def _sampler(self, cell: Cell, visits: Visits) -> Callable[[], list[float]]:
+        """Return what visits a site, and gives the seconds per request; the first visit does not count."""
+
+        def sample() -> list[float]:
+            tally = visits.visit(cell[2], VISIT)
+            if cell in self.tallies:
+                self.tallies[cell].add(tally)
+            else:
+                self.tallies[cell] = Tally()
+            return [tally.lasted / len(tally.seconds)]
+
+        return sample
+
+
+def row(cell: Cell, tally: Tally) -> tuple[Any, ...]:
+    """Return a cell's row of the table."""
+    answered = len(tally.seconds)
+    percents = [percentile(tally.seconds, percent) * 1e3 for percent in (50, 99)]
+    stale, longest = 100 * len(tally.stale) / max(1, tally.pages), max(tally.stale, default=0.0)
+    return (f"{cell[2]:.0%} writes, {cell[0]}", answered / tally.lasted, *percents, 1000 * tally.reads / answered,
+            stale, longest * 1e3)  # fmt: skip
+
+
+def tell(report: Report, course: Course, workers: int) -> None:
+    """Tell what came of so many workers."""
+    columns = ("", "requests/s", "median ms", "p99", "database reads per 1000", "stale %", "longest ms")
+    cells = [(cache, workers, part) for part in WRITES for cache in shop.SHELVES]
+    cells = [cell for cell in cells if cell in course.tallies]
+    report.table(f"{workers} workers", columns, [row(cell, course.tallies[cell]) for cell in cells])
+    for cache, _, writes in cells:
+        one, other = course.series[cache, workers, writes], course.series[BASELINE, workers, writes]
+        if cache != BASELINE:
+            report.ratio(f"time per request, {workers} workers, {writes:.0%} writes: {cache} / {BASELINE}",
+                         ratio(one, other))  # fmt: skip
+
+
+def draw(report: Report, course: Course) -> None:
+    """Have requests a second drawn by writes and by workers, and the staleness."""
+    def curve(cache: str, workers: int) -> list[tuple[float, float]]:
+        return [(100 * part, 1 / median(samples(course.series[cache, workers, part]))) for part in WRITES]
+
+    for workers in WORKERS:
+        curves = {cache: curve(cache, workers) for cache in shop.SHELVES}
+        report.lines(f"application_{workers}", ("% writes", "requests per second"), curves,
+                     title=f"The application with {workers} gunicorn workers")  # fmt: skip
+    stale = {cache: max(tally.stale, default=0.0) for (cache, workers, writes), tally in course.tallies.items()
+             if workers == 4 and writes == 0.05}  # fmt: skip
+    report.bars("application_stale", "longest staleness, seconds", stale, title="4 workers, 5 % writes")
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the benchmark; return what it found."""
+    chosen = options(__doc__ or "", argv=argv)
+    with Servers() as servers, tempfile.TemporaryDirectory(prefix="bench") as directory:
+        report = Report("application", "What does a cache do for a whole application?", chosen, PACKAGES,
+                        servers.versions())  # fmt: skip
+        course = Course(servers, Path(directory), chosen)
+        for workers in (4,) if chosen.quick else WORKERS:
+            course.measure(workers)
+            tell(report, course, workers)
+    stale = [len(tally.stale) for (cache, _, _), tally in course.tallies.items() if cache == "colocache"]
+    pages = [tally.pages for (cache, _, _), tally in course.tallies.items() if cache == "colocache"]
+    report.say()
+    report.say(f"colocache: {sum(stale)} of {sum(pages):,} answers were stale")
+    if not chosen.quick:
+        draw(report, course)
+    return report.finish()
+
+
+if __name__ == "__main__":
+    main()

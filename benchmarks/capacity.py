@@ -1,0 +1,328 @@
+"""What does one cache of N processes hold that N caches do not, and which entries should leave when it is full?
+
+    python benchmarks/capacity.py [--quick] [--write]                    a synthetic Zipf
+    python benchmarks/capacity.py --trace OLTP.lis.zst [--write]         a trace in the ARC format
+
+Two questions, on one list of requests:
+
+Shared or separate. Each request goes to one of eight processes, drawn at random. Separately, each process keeps what it
+loaded itself; shared, colocache's own `Store` and `Ring` decide: the owner keeps a key in its shard, whoever else reads
+it keeps a near copy, and a request is **local** (found in the process itself), **fetched** (from the owner) or
+**loaded** from the source. All in one process, without a network. Every process has the same M MiB either way, every
+value takes 1 KiB, and what an entry costs beside it is charged as the store does.
+
+Which leaves. One cache that holds a share of all keys, counted in entries: the policies that colocache ships, the very
+classes, beside exact LRU and LFU (of cachetools), S3-FIFO, W-TinyLFU (of theine) and Belady's optimum, which knows the
+future, and which nobody can beat.
+
+The ARC format has a line ``start count ignored id`` for each request, of ``count`` consecutive blocks. Its traces are
+those of Megiddo and Modha, "ARC: A Self-Tuning, Low Overhead Replacement Cache", FAST 2003. A Zipf of independent
+draws, which has no bursts and no scans, flatters policies that count.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import random
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from heapq import heappop, heappush
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, TextIO
+
+import cachetools
+from measure import Ratio, Report, options, progress
+
+from colocache.core.entry import Entry
+from colocache.core.keys import prefix, wire
+from colocache.core.policy import POLICIES
+from colocache.core.ring import Ring, slot_of
+from colocache.core.store import Store
+
+PROCESSES = 8
+MIB = 1 << 20
+BUDGETS = (4, 16, 64)  # MiB of each process
+SHARES = (0.01, 0.03, 0.1, 0.3)  # of the keys, that one cache holds
+PAYLOAD = bytes(1024)
+KEYS, EXPONENT = 100_000, 0.9  # of the Zipf
+REQUESTS = 400_000
+QUICK = 40_000  # requests
+
+Simulate = Callable[[Sequence[int], int], int]  # requests and entries to hits
+
+
+# --- Requests
+
+
+def zipf(count: int, seed: int) -> list[int]:
+    """Return keys drawn independently, the n-th most wanted in proportion to n ** -EXPONENT."""
+    weights = list(accumulate(n**-EXPONENT for n in range(1, KEYS + 1)))
+    return random.Random(seed).choices(range(KEYS), cum_weights=weights, k=count)
+
+
+def traced(path: Path) -> list[int]:
+    """Return the blocks that a trace in the ARC format asks for; ``.zst`` needs the package zstandard."""
+    with opened(path) as lines:
+        return [block for line in lines for block in blocks(line)]
+
+
+def blocks(line: str) -> range:
+    """Return the blocks of one line."""
+    start, count, *_ = map(int, line.split())
+    return range(start, start + count)
+
+
+def opened(path: Path) -> TextIO:
+    """Open a text that may be compressed."""
+    if path.suffix != ".zst":
+        return path.open()
+    try:
+        import zstandard
+    except ImportError:
+        raise SystemExit(f"{path.name}: to read it, install zstandard (colocache[bench]), or decompress it") from None
+    return io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(path.open("rb")))
+
+
+# --- Shared or separate
+
+
+class Processes:
+    """The stores of all processes, and who owns what."""
+
+    def __init__(self, budget: int, shared: bool) -> None:
+        self.stores = [Store(budget, budget // 4 if shared else 0, "sieve") for _ in range(PROCESSES)]
+        self._ring = Ring(f"host/{number}" for number in range(PROCESSES)) if shared else None
+        self._owners: dict[int, tuple[int, bytes]] = {}
+        self._prefix = prefix("")
+        self._now = 0.0
+
+    def read(self, process: int, key: int) -> str:
+        """Read a key in one process; return where the value was."""
+        owner, wired = self._owners.get(key) or self._placed(key)
+        store = self.stores[process]
+        entry = store.find(wired, self._now)
+        if entry is not None:
+            self._used(store, entry)
+            return "local"
+        if self._ring is None:
+            store.put(self._entry(wired), near=False)
+            return "loaded"
+        return self._from_owner(store, self.stores[owner], wired)
+
+    def _from_owner(self, store: Store, owner: Store, wired: bytes) -> str:
+        entry = owner.find(wired, self._now) if store is not owner else None
+        if entry is not None:
+            entry.hits += 1
+        else:
+            owner.put(self._entry(wired), near=False)
+        if store is not owner:
+            store.put(self._entry(wired), near=True)
+        return "loaded" if entry is None else "fetched"
+
+    def _used(self, store: Store, entry: Entry) -> None:
+        entry.hits += 1
+        if self._ring is not None:  # the owner keeps bytes for the others, and an object for itself
+            store.charge_object(entry)
+
+    def _entry(self, wired: bytes) -> Entry:
+        return Entry(wired, PAYLOAD, self._now, math.inf, ())
+
+    def _placed(self, key: int) -> tuple[int, bytes]:
+        wired = wire(self._prefix, str(key))
+        owner = int(self._ring.owner(slot_of(wired)).partition("/")[2]) if self._ring is not None else 0
+        placed = self._owners[key] = (owner, wired)
+        return placed
+
+
+def told_apart(requests: Sequence[int], budget: int, shared: bool, seed: int) -> Counter[str]:
+    """Return how many requests were found where."""
+    processes, dice = Processes(budget, shared), random.Random(seed)
+    return Counter(processes.read(dice.randrange(PROCESSES), key) for key in requests)
+
+
+def sharing(requests: Sequence[int], report: Report) -> None:
+    """Tell what sharing gains, for several sizes of the processes."""
+    rows, curves = [], dict[str, list[tuple[float, float]]]()
+    for budget in BUDGETS:
+        progress(f"{budget} MiB")
+        alone = told_apart(requests, budget * MIB, False, report.options.seed)
+        group = told_apart(requests, budget * MIB, True, report.options.seed)
+        percent = [100 * count / len(requests) for count in (group["local"], group["fetched"], alone["local"])]
+        rows.append((budget, *percent[:2], sum(percent[:2]), percent[2], alone["loaded"] / group["loaded"]))
+        curves.setdefault("colocache: one shared cache", []).append((budget, sum(percent[:2])))
+        curves.setdefault(f"{PROCESSES} separate caches", []).append((budget, percent[2]))
+    columns = ("M", "shared: local", "shared: fetched", "shared: both", "separate", "loads, separate / shared")
+    report.table(f"{PROCESSES} processes of M MiB each: % of the requests that need no load", columns, rows)
+    report.lines(f"{report.name}-sharing", ("MiB of each process", "% of the requests that need no load"), curves,
+                 log=(True, False), title=f"{PROCESSES} processes: one shared cache, or separate ones")  # fmt: skip
+
+
+# --- Which leaves
+
+
+def shipped(name: str) -> Simulate:
+    """Return a simulation of one of colocache's policies, which counts entries instead of bytes."""
+
+    def simulate(requests: Sequence[int], entries: int) -> int:
+        cache, hits = POLICIES[name](entries, lambda entry: None), 0
+        for key in requests:
+            entry = cache.get(key)  # type: ignore[call-overload]  # any key will do
+            if entry is not None:
+                entry.hits += 1
+                hits += 1
+            else:
+                entry = Entry(key, None, 0.0, math.inf, ())  # type: ignore[arg-type]
+                entry.size = 1
+                cache[key] = entry  # type: ignore[index]
+        return hits
+
+    return simulate
+
+
+def mapped(make: Callable[[int], Any]) -> Simulate:
+    """Return a simulation of a cache that is a mapping."""
+
+    def simulate(requests: Sequence[int], entries: int) -> int:
+        cache, hits = make(entries), 0
+        for key in requests:
+            if key in cache:
+                cache[key]
+                hits += 1
+            else:
+                cache[key] = True
+        return hits
+
+    return simulate
+
+
+def w_tinylfu(requests: Sequence[int], entries: int) -> int:
+    """Simulate theine's policy. Source: Einziger, Friedman and Manes, "TinyLFU", ACM ToS 2017."""
+    import theine
+
+    cache, hits = theine.Cache(entries), 0
+    for key in requests:
+        if cache.get(key)[1]:
+            hits += 1
+        else:
+            cache.set(key, True)
+    cache.close()
+    return hits
+
+
+def s3_fifo(requests: Sequence[int], entries: int) -> int:
+    """Simulate S3-FIFO. Source: Yang, Zhang, Qiu, Yue and Rashmi, "FIFO queues are all you need", SOSP 2023."""
+    small, main, ghosts = deque[int](), deque[int](), OrderedDict[int, None]()
+    uses: dict[int, int] = {}
+    room, hits = max(1, entries // 10), 0
+
+    def leave_small() -> None:
+        key = small.popleft()
+        if uses[key] > 1:
+            uses[key] = 0
+            main.append(key)
+        else:
+            del uses[key]
+            ghosts[key] = None
+            while len(ghosts) > entries - room:
+                ghosts.popitem(last=False)
+
+    def leave_main() -> None:
+        key = main.popleft()
+        if uses[key]:
+            uses[key] -= 1
+            main.append(key)
+        else:
+            del uses[key]
+
+    for key in requests:
+        if key in uses:
+            uses[key] = min(3, uses[key] + 1)
+            hits += 1
+            continue
+        while len(uses) >= entries:
+            leave_small() if len(small) >= room or not main else leave_main()
+        (main if ghosts.pop(key, key) is None else small).append(key)
+        uses[key] = 0
+    return hits
+
+
+def belady(requests: Sequence[int], entries: int) -> int:
+    """Simulate the optimum: what is asked for latest leaves, or is not taken in. Source: Belady, 1966."""
+    held, hits = set[int](), 0
+    latest: list[tuple[int, int]] = []  # uses to come; those that have come lie at its bottom, and are never reached
+    for key, following in zip(requests, next_uses(requests), strict=True):
+        hits += key in held
+        held.add(key)
+        heappush(latest, (-following, key))
+        if len(held) > entries:
+            held.remove(heappop(latest)[1])
+    return hits
+
+
+def next_uses(requests: Sequence[int]) -> list[int]:
+    """Return for each request when its key is asked for next; beyond the end if never."""
+    following, seen = [0] * len(requests), dict[Hashable, int]()
+    for place in range(len(requests) - 1, -1, -1):
+        key = requests[place]
+        following[place] = seen.get(key, len(requests) + place)
+        seen[key] = place
+    return following
+
+
+SIMULATIONS: dict[str, Simulate] = {
+    **{f"colocache {name}": shipped(name) for name in POLICIES},
+    "LRU, exact": mapped(cachetools.LRUCache),
+    "LFU, exact": mapped(cachetools.LFUCache),
+    "S3-FIFO": s3_fifo,
+    "W-TinyLFU (theine)": w_tinylfu,
+    "optimum (Belady)": belady,
+}
+
+
+def policies(requests: Sequence[int], report: Report) -> None:
+    """Tell the hit ratio of each policy, for several sizes."""
+    distinct = len(set(requests))
+    sizes = [max(10, int(distinct * share)) for share in SHARES]
+    found = dict(hit_ratios(requests, sizes, report))
+    columns = ("policy", *(f"{share:.0%} ({size})" for share, size in zip(SHARES, sizes, strict=True)))
+    report.table("hit ratio in % of one cache, by the share of all keys that it has room for", columns,
+                 [(name, *ratios) for name, ratios in found.items()])  # fmt: skip
+    curves = {name: list(zip(sizes, ratios, strict=True)) for name, ratios in found.items()}
+    report.lines(f"{report.name}-policies", ("entries", "hit ratio, %"), curves, log=(True, False),
+                 title="Eviction policies, and the optimum that knows the future")  # fmt: skip
+    for name in POLICIES:  # the number says which requests: others would have another ratio
+        value = found[f"colocache {name}"][2] / found["LRU, exact"][2]
+        report.ratio(f"hits of {name} / LRU, {SHARES[2]:.0%} of keys, {len(requests)} requests", Ratio(*[value] * 3))
+
+
+def hit_ratios(requests: Sequence[int], sizes: Iterable[int], report: Report) -> Iterator[tuple[str, list[float]]]:
+    """Run all simulations that can be run."""
+    for name, simulate in SIMULATIONS.items():
+        progress(name)
+        try:
+            yield name, [100 * simulate(requests, size) / len(requests) for size in sizes]
+        except ImportError as error:
+            report.missing(name, f"{error} (the extra `bench` has the packages)")
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the benchmark; return what it found."""
+    trace = ("--trace", {"type": Path, "metavar": "FILE", "help": "requests in the ARC format, .zst or not"})
+    count = ("--requests", {"type": int, "help": "no more than so many"})
+    chosen = options(__doc__ or "", trace, count, argv=argv)
+    name = f"capacity-{chosen.trace.name.partition('.')[0]}" if chosen.trace else "capacity"
+    question = "How much does one shared cache hold, and what should leave it?"
+    report = Report(name, question, chosen, ("cachetools", "theine"))
+    limit = chosen.requests or (QUICK if chosen.quick else REQUESTS if not chosen.trace else None)
+    requests = traced(chosen.trace)[:limit] if chosen.trace else zipf(limit or REQUESTS, chosen.seed)
+    what = chosen.trace.name if chosen.trace else f"a Zipf of {KEYS} keys with the exponent {EXPONENT}"
+    report.say(f"{what}: {len(requests)} requests, {len(set(requests))} different keys")
+    sharing(requests, report)
+    policies(requests, report)
+    return report.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""The processes of a group, for benchmarks that need several: started, told what to do, and kept busy.
+
+What a process can do is a class derived from `Member`, whose public methods are called by name from the benchmark:
+
+    class Asker(Member):
+        def fetch(self, keys: list[str]) -> list[float]: ...
+
+    with Group() as group:
+        [asker] = group.start(Asker)
+        asker.call("fetch", keys)
+
+Commands of one process are carried out one after another, in its main thread. All processes see one CLOCK_MONOTONIC, so
+instants of `time.monotonic` may be compared between them (Linux and macOS).
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import shutil
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import colocache
+from colocache.core import keys
+from colocache.core.ring import Ring, slot_of
+
+PATIENCE = 60.0  # s; far beyond what anything here takes
+BURST = 0.005  # s of work without pause
+SHARE = {"idle": 0.0, "bursts": 0.7, "spinning": 1.0}  # of a core that a process's own work takes, by kind
+
+
+class Busy(threading.Thread):
+    """A process's own work: a loop of pure Python, in bursts of 5 ms that take a share of the time, or without end."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(daemon=True, name=f"busy: {kind}")
+        self._share = SHARE[kind]
+        self._over = False
+        self.start()
+
+    def run(self) -> None:
+        """Work until `finish`."""
+        while self._share and not self._over:
+            ends = time.monotonic() + BURST
+            while time.monotonic() < ends:
+                pass
+            if self._share < 1:
+                time.sleep(BURST * (1 - self._share) / self._share)
+
+    def finish(self) -> None:
+        """Stop working."""
+        self._over = True
+        self.join()
+
+
+class Member:
+    """One process of the group, with its cache; its public methods are the commands."""
+
+    def __init__(self, directory: str, **settings: Any) -> None:
+        self.cache = colocache.Cache("bench", directory=directory, **settings)
+        self._busy: Busy | None = None
+
+    def start(self) -> None:
+        """Join the group."""
+        self.cache.start()
+
+    def stats(self) -> dict[str, Any]:
+        """Return the cache's figures."""
+        return asdict(self.cache.stats())
+
+    def work(self, kind: str) -> None:
+        """Be "idle", or busy in "bursts", or "spinning", until told otherwise."""
+        if self._busy is not None:
+            self._busy.finish()
+        self._busy = Busy(kind)
+
+    def owned_elsewhere(self, count: int, prefix: str) -> list[str]:
+        """Return so many keys that other members own."""
+        return list(self._elsewhere(count, prefix))
+
+    def close(self) -> None:
+        """Leave the group."""
+        self.cache.close()
+
+    def _elsewhere(self, count: int, prefix: str) -> Iterator[str]:
+        members = self.cache.members()
+        mine = next(member.seat for member in members if member.me)
+        ring, space, number = Ring([member.seat for member in members]), keys.prefix(""), 0
+        while count:
+            key, number = f"{prefix}:{number}", number + 1
+            if ring.owner(slot_of(keys.wire(space, key))) != mine:
+                count -= 1
+                yield key
+
+
+class Failed(Exception):
+    """A command raised in the other process; the text is its traceback."""
+
+
+class Worker:
+    """A process, as the benchmark holds it."""
+
+    def __init__(self, member: Callable[..., Member], directory: str, settings: dict[str, Any]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._channel, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, member, directory, settings), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def send(self, do: str, *arguments: Any) -> None:
+        """Begin a command; `answer` gives its outcome."""
+        self._channel.send((do, arguments))
+
+    def answer(self, patience: float = PATIENCE) -> Any:
+        """Return the outcome of the command begun first. Raises Failed, TimeoutError, or EOFError if it has died."""
+        if not self._channel.poll(patience):
+            raise TimeoutError(f"process {self.process.pid} has not answered in {patience} s")
+        good, outcome = self._channel.recv()
+        if not good:
+            raise Failed(outcome)
+        return outcome
+
+    def call(self, do: str, *arguments: Any) -> Any:
+        """Carry out a command, and return its outcome."""
+        self.send(do, *arguments)
+        return self.answer()
+
+    def end(self) -> None:
+        """Have the process end."""
+        try:
+            self._channel.send(None)
+            self.process.join(PATIENCE / 10)
+        except OSError:
+            pass  # it has ended
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self._channel.close()
+
+
+class Group:
+    """Processes that share a cache, and the directory where they meet; ends them with its context."""
+
+    def __init__(self, **settings: Any) -> None:
+        """``settings`` are those of every cache."""
+        self._settings = settings
+        self.workers: list[Worker] = []
+
+    def __enter__(self) -> Group:
+        self.directory = Path(tempfile.mkdtemp(prefix="bench"))  # short, for sockets
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for worker in self.workers:
+            worker.end()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def start(self, member: Callable[..., Member], count: int = 1, **settings: Any) -> list[Worker]:
+        """Start processes, and wait until they and all others are one group, in which everybody hears everybody."""
+        settings = {**self._settings, **settings}
+        started = [Worker(member, str(self.directory / "c"), settings) for _ in range(count)]
+        self.workers += started
+        together(started, "start")
+        ends = time.monotonic() + PATIENCE
+        while not self._agree():
+            if time.monotonic() > ends:
+                raise TimeoutError(f"{len(self.workers)} processes have not become a group in {PATIENCE} s")
+            time.sleep(0.02)
+        return started
+
+    def _agree(self) -> bool:
+        views = together(self.workers, "stats")
+        return all(view["current"] and view["established"] and view["members"] == len(views) for view in views)
+
+
+def together(workers: Iterable[Worker], do: str, *arguments: Any) -> list[Any]:
+    """Have all carry out one command at once; return the outcomes in order."""
+    asked = list(workers)
+    for worker in asked:
+        worker.send(do, *arguments)
+    return [worker.answer() for worker in asked]
+
+
+def sleep_until(instant: float) -> None:
+    """Return at an instant of the monotonic clock, or at once if it is past."""
+    time.sleep(max(0.0, instant - time.monotonic()))
+
+
+def _serve(channel: Connection, member: Callable[..., Member], directory: str, settings: dict[str, Any]) -> None:
+    served = member(directory, **settings)
+    gc.freeze()  # what is there for good; the collector itself stays on, as in an application
+    while (command := _next(channel)) is not None:
+        do, arguments = command
+        try:
+            answer = True, getattr(served, do)(*arguments)
+        except Exception:
+            answer = False, traceback.format_exc()
+        channel.send(answer)
+    served.close()
+
+
+def _next(channel: Connection) -> Any:
+    try:
+        return channel.recv()
+    except (EOFError, KeyboardInterrupt):
+        return None

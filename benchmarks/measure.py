@@ -1,0 +1,395 @@
+"""What all benchmarks share: measuring contenders side by side, and telling what came out.
+
+How a benchmark measures
+    A `Contender` is a name and a sampler: a function without arguments that takes the samples of one round, in seconds
+    per operation. `looped` makes a sampler of something too short to be timed alone (one sample a round, over as many
+    operations as fill some milliseconds), `singly` one that times each operation by itself; whatever else gives a list
+    of seconds (answers of another process, say) is a sampler, too.
+
+        series = interleave([Contender("dict", looped(...)), Contender("colocache", looped(...))], rounds=30)
+
+    All contenders are measured once per round, in an order that is shuffled anew for each round: whatever slows the
+    machine down for a while slows all of them. The garbage collector is off meanwhile.
+
+    `ratio` compares two contenders: the quotient of their medians is taken in each round, and of the quotients the
+    median, with the 10th and the 90th percentile as its spread: this is the noise of the very run. Quotients of one
+    round hardly move with the machine's other work, absolute times do.
+
+How it tells
+        report = Report("hit", "How long does a hit take?", options("hit ..."))
+        report.timings("cache.get", series, baseline="dict", unit="ns")
+        report.target("cache.get / dict", ratio(series["colocache"], series["dict"]), at_most=3.0)
+        report.table("what else", ("members", "messages"), [(2, 4), (4, 12)])
+        report.ratio("a name for the guard", ratio)      # `timings` and `target` note theirs by themselves
+        report.missing("theine", "not installed: pip install theine")
+        report.bars("hit", "ns per hit", {"dict": 30, "colocache": 90}, log=True)
+        report.finish()
+
+        Everything is printed at once; `finish` writes results/<name>.txt and .json where ``--write`` was given, and the
+    plots, PNG, if matplotlib is there. ``--quick`` is for the benchmark to do the same work less often: a ratio of one
+    name must mean the same in both, since `bench.py --quick` compares it with the committed one.
+
+What every benchmark file is
+    A docstring that begins with its question, and ``main(argv=None)``, which returns what `Report.finish` does; so
+    ``python benchmarks/hit.py --quick`` runs one alone, and `bench.py` all, each in a process of its own. All together
+    take less than 15 minutes, and their quick forms about one; `bench.py` says what each may take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import draw
+from draw import shown
+
+RESULTS = Path(__file__).resolve().parent / "results"
+UNITS = {"ns": 1e9, "us": 1e6, "ms": 1e3, "s": 1.0}
+
+Sampler = Callable[[], Sequence[float]]
+Work = Callable[[int], object]
+Clock = Callable[[], float]
+Series = list[list[float]]  # per round, the samples in seconds per operation
+
+
+# --- Measuring
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to do the work; ``sample`` takes the samples of one round, in seconds per operation."""
+
+    name: str
+    sample: Sampler
+
+
+def looped(work: Work, operations: int = 1, seconds: float = 0.01, clock: Clock = perf_counter) -> Sampler:
+    """Return a sampler of one sample a round: ``work(n)`` does n times so many operations.
+
+    n is chosen at the first round, such that the work takes about ``seconds``, and is the same from then on. Of work
+    that waits for nobody, `time.thread_time` as the clock leaves out what other processes take of the processor.
+    """
+    chosen: list[int] = []
+
+    def sample() -> list[float]:
+        if not chosen:
+            chosen.append(_enough(work, seconds, clock))
+        return [_timed(work, chosen[0], clock) / (chosen[0] * operations)]
+
+    return sample
+
+
+def singly(operation: Callable[[], object], count: int) -> Sampler:
+    """Return a sampler that times ``count`` operations a round, each by itself."""
+
+    def sample() -> list[float]:
+        samples = []
+        for _ in range(count):
+            began = perf_counter()
+            operation()
+            samples.append(perf_counter() - began)
+        return samples
+
+    return sample
+
+
+def threaded(work: Work, threads: int) -> Work:
+    """Return the work of as many threads at once: each does ``work(n)``, so that it is n times so many operations.
+
+    Divide by the number of threads to get the time that the process takes per operation: ``operations=threads``.
+    """
+
+    def together(count: int) -> None:
+        workers = [threading.Thread(target=work, args=(count,)) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+    return together
+
+
+def interleave(contenders: Sequence[Contender], rounds: int, seed: int = 1, title: str = "") -> dict[str, Series]:
+    """Measure all contenders once per round, in shuffled order, after a round that does not count.
+
+    Progress is shown on standard error, where that is a terminal.
+    """
+    dice = random.Random(seed)
+    series: dict[str, Series] = {contender.name: [] for contender in contenders}
+    if len(series) < len(contenders):
+        raise ValueError(f"two contenders have one name: {[contender.name for contender in contenders]}")
+    with quiet():
+        for number in range(rounds + 1):
+            for contender in dice.sample(contenders, len(contenders)):
+                progress(f"{title} {number}/{rounds} {contender.name}")
+                samples = list(contender.sample())
+                if number:
+                    series[contender.name].append(samples)
+    progress("")
+    return series
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the garbage collector out of the timing; what is there already is not looked at afterwards, either."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+def progress(text: str) -> None:
+    """Show what is being done, in place of what was shown before."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text[:110]}", end="", file=sys.stderr, flush=True)
+
+
+def _timed(work: Work, count: int, clock: Clock) -> float:
+    began = clock()
+    work(count)
+    return clock() - began
+
+
+def _enough(work: Work, seconds: float, clock: Clock) -> int:
+    count = 1
+    while (took := _timed(work, count, clock)) < seconds / 4:
+        count *= 2 if took > seconds / 64 else 8
+    return max(1, round(count * seconds / took))
+
+
+# --- Summing up
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How a contender compares with another one: the median over the rounds, and the spread of the rounds."""
+
+    median: float
+    low: float  # 10th percentile
+    high: float  # 90th percentile
+
+    def __str__(self) -> str:
+        return f"{shown(self.median)} ({shown(self.low)} to {shown(self.high)})"
+
+
+def ratio(one: Series, other: Series) -> Ratio:
+    """Return how many times as long ``one`` takes as ``other``, compared round by round."""
+    return spread(median(mine) / median(others) for mine, others in zip(one, other, strict=True))
+
+
+def spread(values: Iterator[float] | Sequence[float]) -> Ratio:
+    """Return the median of some figures, one a round, with their spread."""
+    known = list(values)
+    return Ratio(percentile(known, 50), percentile(known, 10), percentile(known, 90))
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return a percentile, between the nearest two samples where it falls between them."""
+    ranked = sorted(values)
+    place = (len(ranked) - 1) * percent / 100
+    below = int(place)
+    above = min(below + 1, len(ranked) - 1)
+    return ranked[below] + (ranked[above] - ranked[below]) * (place - below)
+
+
+def less(series: Series, overhead: Series) -> Series:
+    """Return the samples without what the loop around the operation takes, the median of all rounds.
+
+    Not that of the same round: one round in which the loop alone was held up would leave nothing of the others.
+    """
+    loop = median(samples(overhead))
+    return [[max(sample - loop, 1e-10) for sample in mine] for mine in series]
+
+
+def samples(series: Series) -> list[float]:
+    """Return the samples of all rounds."""
+    return [sample for one in series for sample in one]
+
+
+# --- Telling
+
+
+def options(description: str, *more: tuple[str, dict[str, Any]],
+            argv: Sequence[str] | None = None) -> argparse.Namespace:  # fmt: skip
+    """Return the options of a benchmark's command; ``more`` are its own, as `add_argument` takes them."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the same work less often")
+    parser.add_argument("--write", action="store_true", help="write results/, text and JSON, and plots")
+    parser.add_argument("--json", metavar="FILE", help="write what was found to this file, too")
+    parser.add_argument("--rounds", type=int, metavar="N", help="instead of the benchmark's own number")
+    parser.add_argument("--seed", type=int, default=1, help="of the order in which contenders are measured")
+    for name, keywords in more:
+        parser.add_argument(name, **keywords)
+    return parser.parse_args(argv)
+
+
+def machine(packages: Sequence[str] = (), servers: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return what a reader must know to judge the figures; ``servers`` says versions that no package has."""
+    versions = {name: version for name in ("colocache", "pyzmq", "msgpack", *packages) if (version := installed(name))}
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "load": [round(load, 2) for load in os.getloadavg()],
+        "system": f"{platform.system()} {platform.release().partition('-')[0]} {platform.machine()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "versions": versions | dict(servers or {}),
+    }
+
+
+def installed(package: str) -> str | None:
+    """Return the version of an installed package; None if it is not there."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@dataclass
+class Report:
+    """What one benchmark found: printed as it comes, and written at the end if that was asked for."""
+
+    name: str
+    question: str
+    options: argparse.Namespace
+    packages: Sequence[str] = ()
+    servers: Mapping[str, str] | None = None
+    _lines: list[str] = field(default_factory=list)
+    _facts: dict[str, Any] = field(default_factory=dict)
+    _plots: list[Callable[[], Path]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._facts = {"benchmark": self.name, "quick": self.options.quick,
+                       "machine": machine(self.packages, self.servers), "tables": [], "targets": [], "ratios": {},
+                       "missing": {}}  # fmt: skip
+        about = self._facts["machine"]
+        self.say(self.question)
+        self.say(f"{about['date']}, {about['python']}, {about['system']}")
+        self.say(f"{about['cpu']}, {about['cores']} cores, load {' '.join(map(str, about['load']))}")
+        self.say(", ".join(f"{name} {version}" for name, version in about["versions"].items()))
+
+    def say(self, text: str = "") -> None:
+        """Print a line, and keep it for the text."""
+        progress("")
+        print(text, flush=True)
+        self._lines.append(text)
+
+    def timings(self, title: str, series: Mapping[str, Series], baseline: str, unit: str = "us",
+                guard: str | None = "") -> None:  # fmt: skip
+        """Tell median, p90, p99, max of each contender, and its ratio to the baseline, fastest first.
+
+        Noted for the guard is what has ``colocache`` in its name, against ``guard``: the baseline by default, nothing
+        if it is None. Best is who does the same kind of work: compiled code and the interpreter are not slowed down
+        alike when the machine has other work, and quotients of the two move with it.
+        """
+        columns = ("", f"median {unit}", "p90", "p99", "max", f"x {baseline}", "10 % to 90 %")
+        rows = [self._timing(name, series, baseline, unit) for name in _by_median(series)]
+        self.table(title, columns, rows)
+        if guard is not None:
+            self._guarded(title, series, guard or baseline)
+
+    def _guarded(self, title: str, series: Mapping[str, Series], yardstick: str) -> None:
+        for name in series:
+            if "colocache" in name and name != yardstick:
+                self.ratio(f"{title}: {name} / {yardstick}", ratio(series[name], series[yardstick]))
+
+    def _timing(self, name: str, series: Mapping[str, Series], baseline: str, unit: str) -> tuple[Any, ...]:
+        all_samples, compared = samples(series[name]), ratio(series[name], series[baseline])
+        figures = [percentile(all_samples, percent) * UNITS[unit] for percent in (50, 90, 99, 100)]
+        return (name, *figures, compared.median, f"{shown(compared.low)} to {shown(compared.high)}")
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Tell a table; numbers are shown with as many digits as mean something."""
+        self.say()
+        for line in _laid_out(title, columns, rows):
+            self.say(line)
+        self._facts["tables"].append({"title": title, "columns": list(columns), "rows": [list(row) for row in rows]})
+
+    def ratio(self, name: str, value: Ratio) -> None:
+        """Note a ratio for the guard; `bench.py` compares what has one name."""
+        self._facts["ratios"][name] = asdict(value)
+
+    def target(self, name: str, value: Ratio, at_most: float) -> None:
+        """Tell whether a ratio, or another figure with its spread, is as small as it is meant to be."""
+        met = value.median <= at_most
+        self.say(f"{'met    ' if met else 'NOT met'}  {name}: {value}, at most {shown(at_most)}")
+        self._facts["targets"].append({"name": name, "value": asdict(value), "at_most": at_most, "met": met})
+        self.ratio(name, value)
+
+    def missing(self, name: str, reason: str) -> None:
+        """Tell, once, that a contender does not take part, and why."""
+        if name in self._facts["missing"]:
+            return
+        self.say(f"missing: {name}: {reason}")
+        self._facts["missing"][name] = reason
+
+    def bars(self, plot: str, label: str, values: Mapping[str, float], *, log: bool = False, title: str = "") -> None:
+        """Have results/<plot>.png drawn: one bar for each name; names with ``colocache`` in them stand out."""
+        self._plots.append(lambda: draw.bars(RESULTS / f"{plot}.png", label, values, log, title or self.question))
+
+    def lines(self, plot: str, labels: tuple[str, str], curves: Mapping[str, Sequence[tuple[float, float]]], *,
+              log: tuple[bool, bool] = (False, False), title: str = "") -> None:  # fmt: skip
+        """Have results/<plot>.png drawn: one line for each name; ``labels`` and ``log`` are of x and y."""
+        self._plots.append(lambda: draw.lines(RESULTS / f"{plot}.png", labels, curves, log, title or self.question))
+
+    def finish(self) -> dict[str, Any]:
+        """Write what is to be written; return all that is in the JSON."""
+        found = json.dumps(self._facts, indent=1) + "\n"
+        if self.options.json:
+            Path(self.options.json).write_text(found)
+        if self.options.write:
+            RESULTS.mkdir(exist_ok=True)
+            (RESULTS / f"{self.name}.txt").write_text("\n".join(self._lines) + "\n")
+            (RESULTS / f"{self.name}.json").write_text(found)
+            self._draw()
+        return self._facts
+
+    def _draw(self) -> None:
+        if installed("matplotlib") is None:
+            print("no plots: matplotlib is not installed (the extra `bench` has it)")
+            return
+        for plot in self._plots:
+            print(f"drawn: results/{plot().name}")
+
+
+def _by_median(series: Mapping[str, Series]) -> list[str]:
+    return sorted(series, key=lambda name: median(samples(series[name])))
+
+
+def _laid_out(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
+    cells = [list(columns), *([_cell(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    yield f"# {title}"
+    for row in cells:
+        first, rest = row[0].ljust(widths[0]), zip(islice(row, 1, None), widths[1:], strict=True)
+        yield "  ".join((first, *(cell.rjust(width) for cell, width in rest))).rstrip()
+
+
+def _cell(value: Any) -> str:
+    return shown(value) if isinstance(value, float) else str(value)
+
+
+def _cpu() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
