@@ -55,6 +55,15 @@ def group_of_three(settings: Settings = Settings()) -> tuple[Table, Simulated, S
     return table, w, r, o, k
 
 
+def group_of_two() -> tuple[Table, Simulated, Simulated, str]:
+    """Two members, and a key that the first one owns and the second one has a near copy of."""
+    table = Table(2)
+    one, other = table.living
+    k = table.key(one)
+    table.fill(other, k, 1)
+    return table, one, other, k
+
+
 # --- Leases -----------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +253,38 @@ def test_joiners_invalidate_waits_until_established() -> None:
     assert receipt_of(late).complete
     assert table.time >= established + WAITED - HOP
     assert r.cached(k) is MISSING
+
+
+def test_pong_of_a_member_that_knows_more_members_extends_nothing() -> None:
+    """J is new, O knows it, and R does not, for all that would tell R is lost. R hears all that O says, and nothing of
+    what J announces: so it must not take itself for current."""
+    table, o, r, k = group_of_two()
+    table.hold(Roster, sender=o, to=r)
+    to_r = table.hold(to=r)
+    j = table.join()
+    table.cut(j, r)
+    to_r.stop()
+    table.pass_time(1.0)
+    assert o.peer.acquaintance(j.member.incarnation) is not None
+    table.invalidate(j, k, patience=0.0)
+    table.pass_time(2 * LEASE)
+    assert o.cached(k) is MISSING
+    assert r.cached(k) is MISSING
+
+
+def test_member_that_has_never_said_that_it_hears_the_writer_cannot_be_waited_out() -> None:
+    """W knows R by O alone. However long W waits: R's lease says nothing of W's events while R does not count W."""
+    table, w, _, k = group_of_two()
+    to_w = table.hold(to=w)
+    r = table.join()
+    table.cut(w, r)
+    to_w.stop()
+    while w.peer.acquaintance(r.member.incarnation) is None:
+        table.pass_time(HOP)
+    call = table.invalidate(w, k)
+    table.pass_time(WAITED)
+    assert receipt_of(call).waited_out == ()
+    assert not receipt_of(call).complete
 
 
 # --- Fetches and loads ------------------------------------------------------------------------------------------

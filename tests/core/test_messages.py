@@ -95,7 +95,8 @@ FIELDS: dict[Callable[[Any], bool], st.SearchStrategy[Any]] = {
 STRANGE: list[Any] = [
     None, True, False, 0, -1, -2, 1, 1 << 63, (1 << 64) - 1, 1.5, -1.5, float("nan"), float("-inf"), "", "a", "a\nb",
     "a" * 301, "é" * 126, b"", b"a", b"x" * 15, b"x" * 17, b"x" * 23, b"\xff" * 24, b"\1\xffsa", b"k\1\xffsa",
-    b"t\xff", b"n\xff", b"*a", b"k", b"k\0", b"t", b"x" * (MAX_WIRE + 1), b"t" + b"x" * (MAX_TAG + 1), b"n" + b"x" * 257,
+    b"t\xff", b"n\xff", b"*a", b"k", b"k\0", b"t", b"x" * (MAX_WIRE + 1), b"t" + b"x" * (MAX_TAG + 1),
+    b"n" + b"x" * 257,
     [], [1], {}, {"a": 1},
     msgpack.ExtType(5, b""), msgpack.ExtType(5, b"a"), msgpack.Timestamp(1), msgpack.Timestamp(1, 1),
 ]  # fmt: skip

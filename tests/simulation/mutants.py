@@ -108,7 +108,7 @@ def fill_is_accepted_without_its_token() -> Any:
     def redeem(self: Any, fill: Any) -> Any:
         queue = self._queues.get(fill.key)
         grant = queue.grant if queue else None
-        return grant or fills.Grant(0, fills.Asker(fill.sender, 0, math.inf), self.now_for_mutant(), 0)
+        return grant or fills.Grant(0, fills.Asker(fill.sender, 0, math.inf), self.now_for_mutant(), 0, b"")
 
     stack = contextlib.ExitStack()
     stack.enter_context(replaced(fills.Desk, "redeem", redeem))
