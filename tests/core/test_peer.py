@@ -222,46 +222,6 @@ def test_joiner_that_meets_one_member_learns_of_all() -> None:
     assert j.peer.stats(j.now()).members == 4
 
 
-def test_joiner_whose_only_acquaintance_leaves_before_it_is_introduced_is_not_alone() -> None:
-    """1. J knows of the group by A alone. 2. A leaves before it has told J of W, or W of J. 3. W invalidates."""
-    table = Table(2)
-    a, w = table.living
-    j = Simulated(table, 2, 1.0)
-    table.members[j.member.incarnation] = j
-    j.peer.meet(a.member, j.now())
-    j.peer.start(j.now(), met_all=False)
-    table.inject(j, Left(a.member.incarnation, a.member.incarnation, 0))
-    table.kill(a)
-    table.bury(a, w)
-    table.pass_time(LEASE)
-    assert j.peer.stats(j.now()).members == 1
-    assert not table.is_current(j), "whoever is alone is current; this one is not alone"
-    j.peer.meet(w.member, j.now())
-    j.pump()
-    table.pass_time(0.3)
-    assert agree(table)
-
-
-def test_nobody_is_introduced_by_who_is_not() -> None:
-    """J2 meets J, who has met nobody: the two agree about who is there, and know nothing of W."""
-    table = Table(1)
-    (w,) = table.living
-    j, j2 = (Simulated(table, seat, 1.0) for seat in (1, 2))
-    for joiner in (j, j2):
-        table.members[joiner.member.incarnation] = joiner
-    j2.peer.meet(j.member, j2.now())
-    for joiner in (j, j2):
-        joiner.peer.start(joiner.now(), met_all=False)
-        joiner.pump()
-    table.pass_time(LEASE)
-    assert not table.is_current(j)
-    assert not table.is_current(j2)
-    j.peer.meet(w.member, j.now())
-    j.pump()
-    table.pass_time(0.3)
-    assert agree(table)
-
-
 def test_joiners_reads_wait_for_it_to_be_established_and_are_kept_then() -> None:
     table = Table(2)
     a, b = table.living
