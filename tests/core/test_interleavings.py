@@ -504,6 +504,21 @@ def test_owner_that_is_behind_answers_with_nothing_older_than_L() -> None:
     assert table.peek(o, k).outcome == 2
 
 
+def test_value_of_an_owner_that_is_behind_is_kept_by_nobody() -> None:
+    """The group prefers values that are up to a minute old to loads. O is cut off from W, and has not heard an event
+    that R has long forgotten; R is current, and must not serve as current what O serves by age."""
+    table, w, r, o, k = group_of_three(Settings(max_stale=60.0))
+    table.cut(w, o)
+    table.pass_time(LEASE)
+    assert not table.is_current(o)
+    assert receipt_of(table.invalidate(w, k, patience=0.0)) is not None
+    table.pass_time(5 * LEASE)
+    read = table.read(r, k)
+    table.settle()
+    assert read.value == 1, "by age"
+    assert r.cached(k) is MISSING
+
+
 def test_fill_carries_only_the_value_loaded_under_its_own_token() -> None:
     """I10: R loads twice; its second token must not carry the value that its first load gave."""
     table, w, r, o, k = group_of_three()
