@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 from .errors import ConfigError
 
 Duration: TypeAlias = float | timedelta | str
-PolicyName: TypeAlias = Literal["sieve", "lru", "lfu"]
+PolicyName: TypeAlias = Literal["s3fifo", "sieve", "lru", "lfu"]
 _Parsed = TypeVar("_Parsed")
 
 
@@ -273,8 +273,8 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "policy": Setting(
         variable="COLOCACHE_POLICY",
         parse=_policy,
-        default="sieve",
-        form='"sieve", "lru" or "lfu"',
+        default="s3fifo",
+        form='"s3fifo", "sieve", "lru" or "lfu"',
         meaning="Which value leaves when the memory is full.",
     ),
     "lease": Setting(

@@ -88,7 +88,7 @@ class Simulated:
         self.stops = 0  # how often it was paused
         self.backlog: list[Callable[[], None]] = []
         self.journal = Memory()
-        self.store = Store(network.memory, network.memory // 4, "sieve")
+        self.store = Store(network.memory, network.memory // 4, "s3fifo")
         incarnation = network.random.randbytes(16)
         self.member = Member(incarnation, f"host{network.host_of(seat) or ''}/{seat}", 1000 + seat)
         self.peer = Peer(self.member, network.settings, self.store, self.journal, self.now())

@@ -57,7 +57,11 @@ class Entry:
         self.near = False
         self.size = 0
         self.hits = 0  # raised by readers; two threads may lose one of a thousand, which only the statistics see
-        self.seen = 0  # of ``hits``, by the eviction policy
+        self.seen = 0  # of ``hits``, by the eviction policy; less what others fetched
+
+    def count_fetch(self) -> None:
+        """Count a use by another process: for the eviction policy alone, while ``hits`` is what readers found here."""
+        self.seen -= 1
 
     def cost(self) -> int:
         """Return the bytes that the entry takes, without the object."""

@@ -164,6 +164,7 @@ class Owner:
         if entry is None or entry.payload is None:
             self._desk.ask(request, now, host.moment)
             return
+        entry.count_fetch()
         age, left = max(0.0, now - entry.loaded_at), max(0.0, entry.expires - now)
         host.send(
             Value(
@@ -180,6 +181,7 @@ class Owner:
             entry = host.servable(wire)
             if entry is None or entry.payload is None:
                 continue
+            entry.count_fetch()
             age, left = max(0.0, now - entry.loaded_at), max(0.0, entry.expires - now)
             record = pack_record(Record(index, entry.payload, age, left, entry.tags))
             if size + len(record) > MAX_LINK - 2048:

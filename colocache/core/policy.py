@@ -6,6 +6,7 @@ it saw when it last looked. ``seen`` belongs to the policy.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 import cachetools
@@ -22,7 +23,8 @@ class Policy(cachetools.Cache["bytes", "Entry"]):
     def __init__(self, budget: int, evicted: Callable[[Entry], None]) -> None:
         super().__init__(budget, getsizeof=lambda entry: entry.size)
         self._evicted = evicted
-        self._queue: dict[bytes, None] = {}  # a dict keeps the order of insertion, and moves in constant time
+        # Not a dict: to find its first key, it passes by all that were deleted before it since it last grew.
+        self._queue: OrderedDict[bytes, None] = OrderedDict()
 
     def __setitem__(self, wire: bytes, entry: Entry) -> None:
         super().__setitem__(wire, entry)
@@ -60,10 +62,6 @@ class Policy(cachetools.Cache["bytes", "Entry"]):
             return wire, self[wire]
         raise KeyError("the shard is empty")
 
-    def _to_the_end(self, wire: bytes) -> None:
-        del self._queue[wire]
-        self._queue[wire] = None
-
 
 class Lru(Policy):
     """Least recently used, by second chance: an entry hit since it was last looked at goes to the end of the queue.
@@ -77,7 +75,7 @@ class Lru(Policy):
             if entry.hits == entry.seen:
                 return wire
             entry.seen = entry.hits
-            self._to_the_end(wire)
+            self._queue.move_to_end(wire)
 
 
 class Lfu(Policy):
@@ -95,7 +93,7 @@ class Lfu(Policy):
             if credit <= 0:
                 return wire
             entry.seen = entry.hits - credit + 1
-            self._to_the_end(wire)
+            self._queue.move_to_end(wire)
 
 
 class Sieve(Policy):
@@ -108,7 +106,7 @@ class Sieve(Policy):
     def __init__(self, budget: int, evicted: Callable[[Entry], None]) -> None:
         super().__init__(budget, evicted)
         # The queue in two parts: what the hand has passed in this round, and what it has still to look at.
-        self._passed: dict[bytes, None] = {}
+        self._passed: OrderedDict[bytes, None] = OrderedDict()
 
     def __delitem__(self, wire: bytes) -> None:
         if wire in self._passed:
@@ -127,7 +125,7 @@ class Sieve(Policy):
 
     def _start_again(self) -> None:
         if not self._queue:
-            self._queue, self._passed = self._passed, {}
+            self._queue, self._passed = self._passed, OrderedDict()
 
     def _victim(self) -> bytes:
         while True:
@@ -140,4 +138,66 @@ class Sieve(Policy):
             self._passed[wire] = None
 
 
-POLICIES: dict[str, type[Policy]] = {"sieve": Sieve, "lru": Lru, "lfu": Lfu}
+class S3Fifo(Policy):
+    """S3-FIFO: newcomers are on probation in a small queue; what is hit there twice moves to the main one.
+
+    What leaves from probation is remembered for a while, by its key alone; if it comes back, it need not prove itself
+    again. In the main queue each hit, up to `MOST` at a time, is worth one more round. Source: Yang, Zhang, Qiu, Yue and
+    Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023. There the small queue has a tenth of the
+    bytes; here it has a tenth of the entries, for entries grow while they are in it.
+    """
+
+    MOST = 3
+    SHARE = 10  # of so many entries one is on probation
+    PROVEN = 2  # hits
+
+    def __init__(self, budget: int, evicted: Callable[[Entry], None]) -> None:
+        super().__init__(budget, evicted)
+        self._small: OrderedDict[bytes, None] = OrderedDict()
+        self._ghosts: OrderedDict[bytes, None] = OrderedDict()
+
+    def __setitem__(self, wire: bytes, entry: Entry) -> None:
+        cachetools.Cache.__setitem__(self, wire, entry)
+        if wire not in self._queue and wire not in self._small:
+            entry.seen = entry.hits
+            queue = self._queue if self._ghosts.pop(wire, self) is None else self._small
+            queue[wire] = None
+
+    def __delitem__(self, wire: bytes) -> None:
+        if wire in self._small:
+            del self._small[wire]
+            self._queue[wire] = None
+        super().__delitem__(wire)
+
+    def popitem(self) -> tuple[bytes, Entry]:
+        """Take the entry out that the policy can best do without. Raises KeyError if there is none."""
+        wire = self._victim()
+        if wire in self._small:
+            self._ghosts[wire] = None
+            while len(self._ghosts) > len(self):
+                self._ghosts.popitem(last=False)
+        entry = self[wire]
+        del self[wire]
+        self._evicted(entry)
+        return wire, entry
+
+    def _victim(self) -> bytes:
+        while True:
+            if self._small and (not self._queue or len(self._small) * self.SHARE > len(self)):
+                wire = next(iter(self._small))
+                entry = self[wire]
+                if entry.hits - entry.seen < self.PROVEN:
+                    return wire
+                del self._small[wire]
+                entry.seen = entry.hits
+                self._queue[wire] = None
+            else:
+                wire, entry = self._oldest()
+                credit = min(entry.hits - entry.seen, self.MOST)
+                if credit <= 0:
+                    return wire
+                entry.seen = entry.hits - credit + 1
+                self._queue.move_to_end(wire)
+
+
+POLICIES: dict[str, type[Policy]] = {"s3fifo": S3Fifo, "sieve": Sieve, "lru": Lru, "lfu": Lfu}

@@ -38,6 +38,10 @@ class Model:
         self.order.remove(name)
         del self.marks[name]
 
+    def leave(self, name: str) -> None:
+        """It is evicted."""
+        self.remove(name)
+
     def victim(self) -> str:
         raise NotImplementedError
 
@@ -87,7 +91,50 @@ class Sieve(Model):
         super().remove(name)
 
 
-MODELS: dict[str, Callable[[], Model]] = {"sieve": Sieve, "lru": SecondChance, "lfu": GeneralisedClock}
+class SmallAndMain(Model):
+    """Yang et al. 2023: a small queue in front of the main one, and the names of those that left from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.small: list[str] = []  # oldest first, as `order`, which is the main queue
+        self.ghosts: list[str] = []
+
+    def insert(self, name: str) -> None:
+        self.marks[name] = 0
+        if name in self.ghosts:
+            self.ghosts.remove(name)
+            self.order.append(name)
+        else:
+            self.small.append(name)
+
+    def victim(self) -> str:
+        while True:
+            if self.small and (not self.order or len(self.small) * 10 > len(self.marks)):
+                name = self.small[0]
+                if self.marks[name] < 2:
+                    return name
+                self.marks[name] = 0
+                self.order.append(self.small.pop(0))
+            else:
+                name = self.order[0]
+                credit = min(self.marks[name], 3)
+                if not credit:
+                    return name
+                self.marks[name] = credit - 1
+                self.order.append(self.order.pop(0))
+
+    def leave(self, name: str) -> None:
+        if name in self.small:
+            self.ghosts.append(name)
+            del self.ghosts[: -len(self.marks)]
+        self.remove(name)
+
+    def remove(self, name: str) -> None:
+        (self.small if name in self.small else self.order).remove(name)
+        del self.marks[name]
+
+
+MODELS: dict[str, Callable[[], Model]] = {"s3fifo": SmallAndMain, "sieve": Sieve, "lru": SecondChance, "lfu": GeneralisedClock}
 
 
 class Pair:
@@ -139,7 +186,7 @@ class Pair:
         sizes = []
         for name in self.evicted:
             assert self.model.victim() == name
-            self.model.remove(name)
+            self.model.leave(name)
             sizes.append(self.sizes.pop(name))
         self.evicted.clear()
         return sizes
@@ -241,10 +288,10 @@ def test_without_hits_the_oldest_leaves(policy: str) -> None:
 
 
 @every_policy
-def test_a_hit_since_the_last_eviction_saves_an_entry(policy: str) -> None:
+def test_hits_since_the_last_eviction_save_an_entry(policy: str) -> None:
     cache = filled(policy, "abc")
     for name in "defgh":
-        cache[b"a"].hits += 1
+        cache[b"a"].hits += 2
         cache[name.encode()] = an_entry(name, 1)
         assert b"a" in cache
 
@@ -275,18 +322,19 @@ def test_how_long_old_fame_lasts() -> None:
     # Each round through the queue takes two newcomers here, the first one only one.
     assert lives_of_a_favourite("lru") == 1 + 2
     assert lives_of_a_favourite("lfu") == 1 + 2 * Lfu.MOST
+    assert lives_of_a_favourite("s3fifo") == 100, "a scan never leaves probation"
     assert lives_of_a_favourite("sieve") == 100, "a scan never makes the hand go round"
 
 
-def test_newcomers_leave_before_what_was_spared_under_sieve_alone() -> None:
+def test_newcomers_leave_before_what_was_spared_but_under_lru_and_lfu() -> None:
     left = {}
     for policy in POLICIES:
         cache = filled(policy, "abcd")
-        cache[b"a"].hits += 1
+        cache[b"a"].hits += 2
         for name in "efghijkl":
             cache[name.encode()] = an_entry(name, 1)
         left[policy] = keys(cache)
-    assert left == {"sieve": "ajkl", "lru": "ijkl", "lfu": "ijkl"}
+    assert left == {"s3fifo": "ajkl", "sieve": "ajkl", "lru": "ijkl", "lfu": "ijkl"}
 
 
 def test_what_was_in_use_gives_way_when_the_use_changes() -> None:

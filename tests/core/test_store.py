@@ -14,7 +14,7 @@ from colocache.core.entry import DEAD, MISSING, OVERHEAD, TAG_OVERHEAD, Entry
 from colocache.core.keys import Key, namespace_of, prefix, wire
 from colocache.core.store import Store
 
-POLICIES = ("sieve", "lru", "lfu")
+POLICIES = ("s3fifo", "sieve", "lru", "lfu")
 every_policy = pytest.mark.parametrize("policy", POLICIES)
 
 
