@@ -142,8 +142,8 @@ class S3Fifo(Policy):
     """S3-FIFO: newcomers are on probation in a small queue; what is hit there twice moves to the main one.
 
     What leaves from probation is remembered for a while, by its key alone; if it comes back, it need not prove itself
-    again. In the main queue each hit, up to `MOST` at a time, is worth one more round. Source: Yang, Zhang, Qiu, Yue and
-    Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023. There the small queue has a tenth of the
+    again. In the main queue each hit, up to `MOST` at a time, is worth one more round. Source: Yang, Zhang, Qiu, Yue
+    and Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023. There the small queue has a tenth of the
     bytes; here it has a tenth of the entries, for entries grow while they are in it.
     """
 

@@ -326,6 +326,25 @@ def test_nobody_is_introduced_by_who_is_not() -> None:
     assert table.is_current(j)
 
 
+def test_joiner_keeps_nothing_of_what_it_fetches_before_it_is_established() -> None:
+    """J has heard nobody yet, and fetches k. It may have missed any number of events; so it goes on from where the
+    streams are, and holds nothing that could be older."""
+    table = Table(2)
+    _, o = table.living
+    j = table.join()
+    pongs = table.hold(Pong, to=j)
+    table.pass_time(10 * HOP)
+    k = table.key(o)
+    table.fill(o, k, 1)
+    read = table.read(j, k)
+    table.pass_time(0.5)
+    assert (read.value, j.peer.established) == (1, False)
+    pongs.stop()
+    table.pass_time(LEASE)
+    assert table.is_current(j)
+    assert j.cached(k) is MISSING
+
+
 # --- Fetches and loads ------------------------------------------------------------------------------------------
 
 

@@ -134,7 +134,9 @@ class SmallAndMain(Model):
         del self.marks[name]
 
 
-MODELS: dict[str, Callable[[], Model]] = {"s3fifo": SmallAndMain, "sieve": Sieve, "lru": SecondChance, "lfu": GeneralisedClock}
+MODELS: dict[str, Callable[[], Model]] = {
+    "s3fifo": SmallAndMain, "sieve": Sieve, "lru": SecondChance, "lfu": GeneralisedClock,
+}  # fmt: skip
 
 
 class Pair:
