@@ -37,6 +37,8 @@ assert_type(cache.get_or_load(("k", 1, None), lambda: "text", ttl=timedelta(1), 
 assert_type(cache.get_many(["a", ("b", 1)])["a"], Any)
 assert_type(cache.set("k", object()), bool)
 assert_type(cache.set_many({"a": 1, ("b", 2): "c"}), bool)
+names: dict[str, str] = {}
+assert_type(cache.set_many(names), bool)
 assert_type(cache.invalidate("k", "l", wait=0.5, strict=True), Receipt)
 assert_type(users.delete("k").acknowledged, tuple[str, ...])
 assert_type(users.clear().complete, bool)
