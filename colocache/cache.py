@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from .bus import Asked, Bus
 
 T = TypeVar("T")
-K = TypeVar("K", bound="Key")  # Mapping is invariant in its keys
 
 GRACE = 5.0  # s beyond a call's own limit, after which the bus thread is taken to be in trouble
 WRITES_AT_ONCE = 256  # of one `set_many`
@@ -213,11 +212,12 @@ class Space:
         """The twin of `set`."""
         return await arun(self._set([(key, value)], ttl, tags, wait))
 
-    def set_many(self, values: Mapping[K, object], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
+    def set_many(self, values: Mapping[Any, object], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """Do what `set` does for every item, at once; return whether all are stored."""
+        # Any, for Mapping is invariant in its keys: a dict[str, str] would be no Mapping[Key, object].
         return run(self._set(values.items(), ttl, tags, "stored"))
 
-    async def aset_many(self, values: Mapping[K, object], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
+    async def aset_many(self, values: Mapping[Any, object], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """The twin of `set_many`."""
         return await arun(self._set(values.items(), ttl, tags, "stored"))
 
