@@ -167,6 +167,9 @@ class Chaos:
         """One is missing: soon somebody else comes."""
         del self._working[worker]
         self._stopped.discard(worker)
+        self._call_another()
+
+    def _call_another(self) -> None:
         self._at(self._dice.uniform(0, LEASE), lambda: self._begin(only_if_missing=True))
 
     def _begin(self, only_if_missing: bool = False) -> None:
@@ -179,6 +182,7 @@ class Chaos:
         free = [slot for slot in range(self._slots) if self._is_free(slot)]
         if not free:  # so many are about to end
             worker.signal(SIGKILL)
+            self._call_another()
             return
         slot = self._dice.choice(free)
         self._count += 1
