@@ -352,11 +352,15 @@ class Bus:
             commands.popleft().carry_out(monotonic())
 
     def _receive(self, socket: zmq.Socket[bytes]) -> None:
-        take = {self._ears: self._take_by_bus, self._router: self._take_request}.get(socket, self._take)
+        take = self._take
+        if socket is self._ears:
+            take = self._take_by_bus
+        elif socket is self._router:
+            take = self._take_request
         with contextlib.suppress(zmq.Again):
             take(socket)
             for _ in range(BATCH - 1):
-                if not cast(int, socket.get(EVENTS)) & POLLIN:  # a tenth of what it costs to be told by zmq.Again
+                if not cast(int, socket.get(EVENTS)) & POLLIN:  # cheaper than to be told by zmq.Again
                     break
                 take(socket)
         if socket is not self._ears and socket is not self._router:

@@ -98,9 +98,6 @@ class Space:
     cancelled. ClosedError is raised after `Cache.close`.
     """
 
-    # Slots, though `Cache` has a dictionary as well: a hit reads two of them, and these are the fastest to read.
-    __slots__ = ("__weakref__", "_copies", "_gate", "_hits", "_one_part", "_path", "_prefix", "_root", "_ttl")
-
     def __init__(self, root: Cache, path: str, ttl: float | None, copies: bool, one_part: bool = False) -> None:
         self._root = root
         self._path = path

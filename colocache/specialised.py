@@ -17,7 +17,7 @@ from .core.entry import MISSING
 
 # The names that the wrapper uses itself begin with `_cc_`. The gate comes before the entry: see `Cache._rebind`.
 _SOURCE = """\
-{start} {name}({parameters}):
+{start} call({parameters}):
     _cc_gate = _cc_space._gate
     try:
         _cc_entry = _cc_space._hits[{key}]
@@ -26,7 +26,7 @@ _SOURCE = """\
             if _cc_value is not _cc_MISSING:
                 _cc_entry.hits += 1
                 return _cc_value
-    except (KeyError, TypeError):  # not held; or unhashable, which whoever makes the wire key complains of
+    except _cc_MISSES:  # not held; or unhashable, which whoever makes the wire key complains of
         pass
     return {wait}_cc_miss(({positional}), {{{named}}})
 """
@@ -55,16 +55,18 @@ def specialise(
     ``waits``: it is a coroutine function, and so becomes the wrapper.
     """
     parameters = signature.parameters
-    name = function.__name__ if function.__name__.isidentifier() else "call"
     source = _SOURCE.format(
-        start="async def" if waits else "def", wait="await " if waits else "", name=name,
+        start="async def" if waits else "def", wait="await " if waits else "",
         parameters=_parameters(parameters), key=_key(signature), positional=_positional(parameters),
         named=", ".join(f"{each!r}: {each}" for each in _keyword_only(parameters)),
     )  # fmt: skip
     defaults = {f"_cc_default_{name}": parameter.default for name, parameter in parameters.items()}
-    names = {"_cc_space": space, "_cc_miss": miss, "_cc_monotonic": monotonic, "_cc_MISSING": MISSING, **defaults}
+    names = {
+        "_cc_space": space, "_cc_miss": miss, "_cc_monotonic": monotonic, "_cc_MISSING": MISSING,
+        "_cc_MISSES": (KeyError, TypeError), **defaults,
+    }  # fmt: skip
     exec(compile(source, f"<colocache: {function.__qualname__}>", "exec"), names)
-    wrapper: Callable[..., Any] = names[name]
+    wrapper: Callable[..., Any] = names["call"]
     return wrapper
 
 

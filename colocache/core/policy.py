@@ -169,24 +169,13 @@ class S3Fifo(Policy):
             self._queue[wire] = None
         super().__delitem__(wire)
 
-    def popitem(self) -> tuple[bytes, Entry]:
-        """Take the entry out that the policy can best do without. Raises KeyError if there is none."""
-        wire = self._victim()
-        if wire in self._small:
-            self._ghosts[wire] = None
-            while len(self._ghosts) > len(self):
-                self._ghosts.popitem(last=False)
-        entry = self[wire]
-        del self[wire]
-        self._evicted(entry)
-        return wire, entry
-
     def _victim(self) -> bytes:
         while True:
             if self._small and (not self._queue or len(self._small) * self.SHARE > len(self)):
                 wire = next(iter(self._small))
                 entry = self[wire]
                 if entry.hits - entry.seen < self.PROVEN:
+                    self._remember(wire)
                     return wire
                 del self._small[wire]
                 entry.seen = entry.hits
@@ -198,6 +187,11 @@ class S3Fifo(Policy):
                     return wire
                 entry.seen = entry.hits - credit + 1
                 self._queue.move_to_end(wire)
+
+    def _remember(self, wire: bytes) -> None:
+        self._ghosts[wire] = None
+        while len(self._ghosts) > len(self):
+            self._ghosts.popitem(last=False)
 
 
 POLICIES: dict[str, type[Policy]] = {"s3fifo": S3Fifo, "sieve": Sieve, "lru": Lru, "lfu": Lfu}
