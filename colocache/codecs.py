@@ -529,7 +529,7 @@ def _remedy(kind: type) -> str:
 
 def _class_form(cls: type, name: str) -> _Form:
     if issubclass(cls, enum.Flag):
-        return _Form(_REGISTERED, lambda flag: [name, flag.value], lambda parts: cls(parts[0]), is_box=True)
+        return _Form(_REGISTERED, lambda flag: [name, flag.value], partial(_flag, cls), is_box=True)
     if issubclass(cls, enum.Enum):
         return _Form(_REGISTERED, lambda member: [name, member.name], partial(_member, cls), is_box=True)
     fields = _field_names(cls)
@@ -545,6 +545,15 @@ def _member(cls: type[enum.Enum], parts: tuple[str]) -> enum.Enum:
     if name not in cls.__members__:
         raise ValueError(f"{cls!r} has no member {name!r} here: the two applications have different versions of it")
     return cls.__members__[name]
+
+
+def _flag(cls: type[enum.Flag], parts: tuple[int]) -> enum.Flag:
+    """Some flags refuse bits that they do not know; others, and in Python 3.11.2 most, would drop them silently."""
+    (value,) = parts
+    flag = cls(value)
+    if not isinstance(flag, cls) or flag.value != value:
+        raise ValueError(f"{cls!r} has no bits for {value!r} here: the two applications have different versions of it")
+    return flag
 
 
 def _fields_apart(name: str, fields: tuple[str, ...], record: Any) -> list[Any]:

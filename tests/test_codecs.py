@@ -127,7 +127,8 @@ def same(a: Any, b: Any) -> bool:
         return a.as_tuple() == b.as_tuple()
     if kind in (datetime, time):
         return a.replace(tzinfo=None) == b.replace(tzinfo=None) and a.fold == b.fold and same_zone(a.tzinfo, b.tzinfo)
-    return a is b if isinstance(a, enum.Enum) else a == b
+    # Bits without a name are a new object each time, in Python 3.11.2 at least.
+    return a is b if isinstance(a, enum.Enum) and not isinstance(a, enum.Flag) else a == b
 
 
 def same_zone(a: tzinfo | None, b: tzinfo | None) -> bool:
@@ -439,8 +440,6 @@ def versions() -> tuple[MsgpackCodec, MsgpackCodec]:
     theirs.register(namedtuple("Pair", ["left"]), name="pair")
     ours.register(Colour, name="colour")
     theirs.register(enum.Enum("Colour", ["RED"]), name="colour")
-    ours.register(Right, name="right")
-    theirs.register(enum.Flag("Right", ["READ"]), name="right")
     return ours, theirs
 
 
@@ -450,9 +449,15 @@ def test_two_versions_of_a_class_are_told_apart(value: object):
     assert "the two applications have different versions of it" in complaint(ours.encode([value]), theirs)
 
 
-def test_a_flag_of_another_version_is_refused():
-    ours, theirs = versions()
-    assert "invalid value" in complaint(ours.encode(Right.WRITE), theirs)
+@pytest.mark.parametrize("boundary", enum.FlagBoundary)
+def test_a_flag_of_another_version_is_refused_and_loses_no_bits(boundary: enum.FlagBoundary):
+    ours, theirs = MsgpackCodec(), MsgpackCodec()
+    ours.register(Right, name="right")
+    theirs.register(enum.Flag("Right", ["READ"], boundary=boundary), name="right")
+    if boundary is enum.KEEP:
+        assert theirs.decode(ours.encode(Right.WRITE)).value == Right.WRITE.value
+    else:
+        assert complaint(ours.encode(Right.WRITE), theirs)
 
 
 # --- what cannot be carried ---
