@@ -93,9 +93,11 @@ TAGS: dict[str, Callable[[int], tuple[str, ...]]] = {
 
 def filled(kind: str, tagging: str, count: int) -> Store:
     """Return a store with so many entries of a kind."""
-    store = Store(2 * BUDGET, BUDGET, "sieve")
+    store = Store(2 * BUDGET, BUDGET, "s3fifo")
     for number in range(count):
         KINDS[kind](store, number, TAGS[tagging](number))
+    for number in range(count):  # the policy remembers as many that have left
+        store._shard._remember(wire(NAMESPACE, f"gone:{number}"))  # type: ignore[attr-defined]
     return store
 
 
@@ -169,7 +171,7 @@ def in_cachebox(count: int, size: int) -> object:
 
 def in_colocache(count: int, size: int, near: bool) -> object:
     """Hold the texts in a store, used here."""
-    store = Store(2 * BUDGET, BUDGET, "sieve")
+    store = Store(2 * BUDGET, BUDGET, "s3fifo")
     for number in range(count):
         use(store, number, put(store, number, (), near, size))
     return store

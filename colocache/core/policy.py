@@ -141,10 +141,10 @@ class Sieve(Policy):
 class S3Fifo(Policy):
     """S3-FIFO: newcomers are on probation in a small queue; what is hit there twice moves to the main one.
 
-    What leaves from probation is remembered for a while, by its key alone; if it comes back, it need not prove itself
-    again. In the main queue each hit, up to `MOST` at a time, is worth one more round. Source: Yang, Zhang, Qiu, Yue
-    and Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023. There the small queue has a tenth of the
-    bytes; here it has a tenth of the entries, for entries grow while they are in it.
+    What leaves from probation is remembered for a while, by a hash of its key; if it comes back, it need not prove
+    itself again. In the main queue each hit, up to `MOST` at a time, is worth one more round. Source: Yang, Zhang, Qiu,
+    Yue and Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023. There the small queue has a tenth of
+    the bytes; here it has a tenth of the entries, for entries grow while they are in it.
     """
 
     MOST = 3
@@ -154,13 +154,14 @@ class S3Fifo(Policy):
     def __init__(self, budget: int, evicted: Callable[[Entry], None]) -> None:
         super().__init__(budget, evicted)
         self._small: OrderedDict[bytes, None] = OrderedDict()
-        self._ghosts: OrderedDict[bytes, None] = OrderedDict()
+        # Hashes of what left, in two generations, and in all about as many as there are entries.
+        self._ghosts: tuple[set[int], set[int]] = (set(), set())
 
     def __setitem__(self, wire: bytes, entry: Entry) -> None:
         cachetools.Cache.__setitem__(self, wire, entry)
         if wire not in self._queue and wire not in self._small:
             entry.seen = entry.hits
-            queue = self._queue if self._ghosts.pop(wire, self) is None else self._small
+            queue = self._queue if self._has_been_here(wire) else self._small
             queue[wire] = None
 
     def __delitem__(self, wire: bytes) -> None:
@@ -189,9 +190,12 @@ class S3Fifo(Policy):
                 self._queue.move_to_end(wire)
 
     def _remember(self, wire: bytes) -> None:
-        self._ghosts[wire] = None
-        while len(self._ghosts) > len(self):
-            self._ghosts.popitem(last=False)
+        if 2 * len(self._ghosts[0]) >= len(self):
+            self._ghosts = (set(), self._ghosts[0])
+        self._ghosts[0].add(hash(wire))
+
+    def _has_been_here(self, wire: bytes) -> bool:
+        return any(hash(wire) in generation for generation in self._ghosts)
 
 
 POLICIES: dict[str, type[Policy]] = {"s3fifo": S3Fifo, "sieve": Sieve, "lru": Lru, "lfu": Lfu}

@@ -97,12 +97,11 @@ class SmallAndMain(Model):
     def __init__(self) -> None:
         super().__init__()
         self.small: list[str] = []  # oldest first, as `order`, which is the main queue
-        self.ghosts: list[str] = []
+        self.ghosts: list[list[str]] = [[], []]  # the newer half first
 
     def insert(self, name: str) -> None:
         self.marks[name] = 0
-        if name in self.ghosts:
-            self.ghosts.remove(name)
+        if any(name in half for half in self.ghosts):
             self.order.append(name)
         else:
             self.small.append(name)
@@ -125,8 +124,9 @@ class SmallAndMain(Model):
 
     def leave(self, name: str) -> None:
         if name in self.small:
-            self.ghosts.append(name)
-            del self.ghosts[: -len(self.marks)]
+            if 2 * len(set(self.ghosts[0])) >= len(self.marks):
+                self.ghosts = [[], self.ghosts[0]]
+            self.ghosts[0].append(name)
         self.remove(name)
 
     def remove(self, name: str) -> None:

@@ -81,7 +81,8 @@ class StoreMachine(Machine):
 
     @initialize(shard=st.integers(2, 8), near=st.integers(1, 4))
     def begin(self, shard: int, near: int) -> None:
-        self.limits = {False: shard * 1000, True: near * 1000}
+        room = OVERHEAD + 168  # for one entry with a little in it
+        self.limits = {False: shard * room, True: near * room}
         self.store = Store(sum(self.limits.values()), self.limits[True], self.policy)
         self.readers = {namespace: Readers() for namespace in NAMESPACES}
         self.store._hits.update(self.readers)
