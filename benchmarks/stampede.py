@@ -56,11 +56,16 @@ class Place(NamedTuple):
 # --- The contenders: each is told where Redis is, and gives a function to get a key or load it
 
 
-def unprotected(place: Place) -> Read:
-    """Look, load, store: nobody waits for anybody."""
+def redis_at(place: Place) -> Any:
+    """Return a client. Raises ImportError."""
     import redis
 
-    client, codec = redis.Redis(unix_socket_path=place.path), MsgpackCodec()
+    return redis.Redis(unix_socket_path=place.path)
+
+
+def unprotected(place: Place) -> Read:
+    """Look, load, store: nobody waits for anybody."""
+    client, codec = redis_at(place), MsgpackCodec()
 
     def read(key: str, load: Load) -> Any:
         found = client.get(key)
@@ -75,9 +80,7 @@ def unprotected(place: Place) -> Read:
 
 def hand_written(place: Place) -> Read:
     """Who gets the lock loads; the others look again every 10 ms."""
-    import redis
-
-    client, codec = redis.Redis(unix_socket_path=place.path), MsgpackCodec()
+    client, codec = redis_at(place), MsgpackCodec()
 
     def read(key: str, load: Load) -> Any:
         while (found := client.get(key)) is None:
@@ -94,9 +97,7 @@ def hand_written(place: Place) -> Read:
 
 def redis_lock(place: Place) -> Read:
     """The same with redis-py's own lock, behind which everybody looks once more."""
-    import redis
-
-    client, codec = redis.Redis(unix_socket_path=place.path), MsgpackCodec()
+    client, codec = redis_at(place), MsgpackCodec()
 
     def read(key: str, load: Load) -> Any:
         if (found := client.get(key)) is not None:
