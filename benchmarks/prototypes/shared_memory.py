@@ -135,15 +135,25 @@ class Asker(Member):
         self._shard, self._codec = Published(Path(path)), MsgpackCodec()
         self._redis = redis_client("_RESP2Parser", path=redis_socket)
         self._names: dict[str, list[str]] = {}
-        told = {}
+        told, taken = {}, set[int]()
         for size, length in sizes.items():
-            names = self._names[size] = self.owned_elsewhere(COUNT, size.replace(" ", ""))
+            names = self._names[size] = self._without_collisions(size.replace(" ", ""), taken)
             values = ["x" * length for _ in names]
             self.cache.set_many(dict(zip(names, values, strict=True)))
             for name, value in zip(names, values, strict=True):
                 self._redis.put(name, value)
             told[size] = (names, values)
         return told
+
+    def _without_collisions(self, prefix: str, taken: set[int]) -> list[str]:
+        """Return keys that others own, each with a slot of its own: a miss would not be measured, but end the run."""
+        chosen = []
+        for name in self.owned_elsewhere(2 * COUNT, prefix):
+            slot = fingerprint(name.encode()) % SLOTS
+            if slot not in taken:
+                taken.add(slot)
+                chosen.append(name)
+        return chosen[:COUNT]
 
     def read(self, how: str, size: str) -> list[float]:
         """Read each key once; return how long each took, in seconds."""
