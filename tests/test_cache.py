@@ -440,7 +440,7 @@ def test_a_wait_that_is_too_short_gives_an_incomplete_receipt_which_is_logged_an
     call: Call, pair: list[Cache], held: Any, caplog: pytest.LogCaptureFixture, until: Until
 ) -> None:
     one, other = pair
-    one.set("k", "old")
+    assert one.set("k", "old")
     assert other.get("k") == "old"
     with held(other):
         receipt = call(one, "invalidate", "k", wait=0.01)

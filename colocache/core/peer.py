@@ -177,11 +177,12 @@ class Peer:
     # --- What the driver learns of the host
 
     def meet(self, member: Member, now: float) -> None:
-        """A member was seen."""
+        """A member was seen. From here on it must be heard: until it answers, this member is not current."""
         self._now = now
         other = self._members.learn(member, now)
         if other is not None:
             self._met(other)
+            self._refresh()
 
     def meet_again(self, member: Member, now: float) -> None:
         """A member's files were seen: meet it, unless it was forgotten. That one must speak first, for it may hang.

@@ -394,6 +394,16 @@ def test_forgotten_member_returns_in_the_same_incarnation() -> None:
     assert c.cached(mine) is MISSING
 
 
+def test_who_meets_a_member_is_not_current_until_it_answers() -> None:
+    table = Table(1)
+    (a,) = table.living
+    table.settle()
+    assert table.is_current(a)
+    a.peer.meet(STRANGER, a.now())
+    assert a.peer.stats(a.now()).members == 2
+    assert not table.is_current(a), "a member is said to be current, and refuses the next set"
+
+
 def test_forgotten_member_is_not_met_by_its_files_alone() -> None:
     """Its process may hang for hours, and everybody would be behind for as long."""
     table = Table(2)
