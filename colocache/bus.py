@@ -1,7 +1,8 @@
 """One thread per process that owns the sockets and drives the `Peer`; the only module that imports zmq.
 
-Web threads hand commands over through a queue and a pipe, and wait, if they wait, on a future of their own. The thread
-polls its sockets, the pipe, and, where the kernel offers them, descriptors that say when a host-mate's process ends.
+Web threads hand commands over through a queue and a pipe, and wait, if they wait, for an answer of their own. The
+thread polls its sockets, the pipe, and, where the kernel offers them, descriptors that say when a host-mate's process
+ends.
 
 Four kinds of socket: a PUB for this member's stream and a SUB for everybody's, a ROUTER that the others' requests come
 to, and a DEALER per member for requests to it. Answers go back through the ROUTER, on the connection that the member's
@@ -12,17 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import math
 import os
 import re
 import resource
 import socket as sockets
-import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
-from concurrent.futures import TimeoutError as FutureTimeout
 from secrets import token_bytes
 from time import monotonic
 from typing import Any, NamedTuple, cast
@@ -36,7 +34,10 @@ from .core.peer import Peer
 from .core.seam import Action, Connect, Disconnect, Gate, Knock, Publish, Send, Settings
 from .core.store import Store
 from .discovery import SEATS, Directory, Neighbour, Seat
+from .logs import Log
+from .servers import call_after_fork, check_threads
 from .stats import Stats
+from .waiting import Answer, is_patched, start_thread, thread_id
 
 # As numbers: libzmq's own names are enums, and each use of one in a flag costs as much as a small message.
 NOBLOCK, SNDMORE, RCVMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.RCVMORE)
@@ -49,7 +50,7 @@ EARLY = 64  # frames kept for a link that is not connected yet; connecting takes
 CLEAN_EVERY = 120  # scans
 SPARE = 64  # descriptors; where libzmq can have none for an epoll, or to accept by ipc, it aborts the whole process
 
-_log = logging.getLogger("colocache")
+_log = Log()
 
 
 class Self(NamedTuple):
@@ -59,10 +60,14 @@ class Self(NamedTuple):
     others: list[tuple[Member, float, bool]]
 
 
-class Asked(Future[Any]):
+class Asked(Answer):
     """The answer to one call, for one waiter."""
 
-    ticket = 0  # given by the bus thread when it takes the call up
+    __slots__ = ("ticket",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ticket = 0  # given by the bus thread when it takes the call up
 
 
 class _Command(NamedTuple):
@@ -116,6 +121,7 @@ class Bus:
 
     def __init__(self, config: Config) -> None:
         """Join the group: take a seat, bind, and start the thread. Raises ConfigError and OSError."""
+        check_threads()
         if _is_short_of_descriptors():
             raise OSError(errno.EMFILE, "hardly a file descriptor is left in this process")
         self._config = config
@@ -132,7 +138,9 @@ class Bus:
         self._ticked_at = -math.inf
         self._woken = False
         self._stopping: float | None = None  # the instant at which a goodbye waits no more
-        self._ended = threading.Event()
+        self._ended = Answer()
+        self._alive = True
+        self._thread = 0  # its id
         self._was_current = False
         self._complained: dict[str, float] = {}  # when, by text
         self._unheard = True  # until a goodbye says that everybody has heard everything
@@ -144,10 +152,11 @@ class Bus:
         self._context.max_sockets = SEATS + 8  # by default there is no room for 1020 members
         self._peer = self._make_peer()
         self.gate: Gate = self._peer.gate
-        self._thread = threading.Thread(target=self._run, name=f"colocache {config.group}", daemon=True)
         try:
             self._bind()
-            self._thread.start()
+            _buses.add(self)
+            call_after_fork(_shut_inherited_gates)
+            start_thread(self._run, f"colocache {config.group}")
         except BaseException as error:
             self._release(unheard=False)
             if isinstance(error, zmq.ZMQError):
@@ -170,7 +179,7 @@ class Bus:
     @property
     def alive(self) -> bool:
         """Whether the bus thread works."""
-        return not self._ended.is_set()
+        return self._alive
 
     def tell(self, command: Callable[[Peer, float], None]) -> None:
         """Have the bus thread do something with the peer; nothing comes back."""
@@ -186,10 +195,10 @@ class Bus:
             self._calls[self._ticket] = (asked, otherwise)
             command(self._peer, self._ticket, now)
 
-        self._order(start, lambda: _resolve(asked, otherwise))
+        self._order(start, lambda: asked.give(otherwise))
         return asked
 
-    def abandon(self, asked: Future[Any]) -> None:
+    def abandon(self, asked: Answer) -> None:
         """A call waits no more, or did not take its answer: if that was the duty to load, somebody else gets it."""
         if not isinstance(asked, Asked):
             return
@@ -210,20 +219,26 @@ class Bus:
 
     def close(self, patience: float) -> None:
         """Leave the group: wait for what is not acknowledged yet, ``patience`` seconds at most, and say goodbye."""
+        self.leave(patience)
+        if thread_id() != self._thread:
+            with contextlib.suppress(TimeoutError):
+                self._ended.result(patience + 5.0)
+
+    def leave(self, patience: float) -> None:
+        """Begin to do what `close` does, and return at once. Takes no lock: a finalizer may call it anywhere."""
 
         def stop(now: float) -> None:
             self._stopping = now + patience
 
         self._order(stop, lambda: None)
-        if threading.current_thread() is not self._thread:
-            self._ended.wait(patience + 5.0)
 
     def forget_after_fork(self) -> None:
         """In a forked child: let go of what is the parent's. The sockets cannot be closed here, and are left alone."""
-        self._ended = threading.Event()  # whoever held the lock of the old one is not there to give it back
-        self._ended.set()
+        self._alive = False
         self._woken = True  # the pipe is the parent's: never write to it
-        self._commands = deque()  # and so are those who wait
+        if is_patched():  # unlike threads, greenlets that wait are copied, too
+            self._let_go_of_all()
+        self._commands = deque()
         self._shut_gate()
         for link in self._links.values():
             link.neighbour.close()
@@ -232,23 +247,34 @@ class Bus:
         _inherited.append((self._context, self._bus, self._ears, self._router, [*self._links.values()]))
 
     def _look(self, view: Callable[[float], Any]) -> Any:
-        future: Future[Any] = Future()
-        self._order(lambda now: _answer(future, view, now), lambda: _answer(future, view, monotonic()))
+        seen = Answer()
+        self._order(lambda now: seen.give(_look(view, now)), lambda: seen.give(_look(view, monotonic())))
         for _ in range(50):  # slices, lest a process that was stopped for long take its own thread for dead on waking
-            with contextlib.suppress(FutureTimeout):
-                return future.result(0.1)
-        raise TimeoutError(f"colocache: the thread {self._thread.name!r} does not answer")
+            with contextlib.suppress(TimeoutError):
+                outcome, error = seen.result(0.1)
+                break
+        else:
+            raise TimeoutError(f"colocache: the bus thread of the group {self._config.group!r} does not answer")
+        if error is not None:
+            raise error
+        return outcome
 
     def _order(self, carry_out: Callable[[float], None], refuse: Callable[[], None]) -> None:
         self._commands.append(_Command(carry_out, refuse))
         self._wake()
-        if self._ended.is_set():  # the thread may have ended before it saw the command
+        if not self._alive:  # the thread may have ended before it saw the command
             self._refuse_all()
 
     def _refuse_all(self) -> None:
         with contextlib.suppress(IndexError):
             while True:
                 self._commands.popleft().refuse()
+
+    def _let_go_of_all(self) -> None:
+        self._refuse_all()
+        for asked, otherwise in list(self._calls.values()):
+            asked.give(otherwise)
+        self._calls.clear()
 
     def _wake(self) -> None:
         """Interrupt the poll. The flag spares a system call per command while the thread is busy:
@@ -300,6 +326,7 @@ class Bus:
     # --- The thread
 
     def _run(self) -> None:
+        self._thread = thread_id()
         try:
             self._begin()
             while not self._peer.expelled and (self._stopping is None or not self._may_stop()):
@@ -619,7 +646,7 @@ class Bus:
         for ticket, outcome in self._peer.outcomes():
             call = self._calls.pop(ticket, None)
             if call is not None:
-                _resolve(call[0], outcome)
+                call[0].give(outcome)
 
     def _may_stop(self) -> bool:
         return not self._peer.busy or monotonic() >= (self._stopping or 0.0)
@@ -643,11 +670,9 @@ class Bus:
         except OSError:
             _log.exception("colocache: the files of %s could not be put in order", self._peer.me.seat)
         finally:
-            self._ended.set()
-            self._refuse_all()
-            for future, otherwise in list(self._calls.values()):
-                _resolve(future, otherwise)
-            self._calls.clear()
+            self._alive = False
+            self._let_go_of_all()
+            self._ended.give(None)
 
     def _release(self, *, unheard: bool) -> None:
         self._context.destroy()  # and with it its sockets: it would wait for ever for one that was forgotten
@@ -662,6 +687,16 @@ class Bus:
 _inherited: list[Any] = []
 
 
+_buses: weakref.WeakSet[Bus] = weakref.WeakSet()
+
+
+def _shut_inherited_gates() -> None:
+    """After a fork past Python's hooks: nothing that was inherited may be served until its heirs have noticed."""
+    for bus in list(_buses):
+        if bus._pid != os.getpid():
+            bus._shut_gate()
+
+
 def _is_short_of_descriptors() -> bool:
     """Whether fewer than `SPARE` more files can be opened: a new one is given the lowest number that is free."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -672,13 +707,8 @@ def _is_short_of_descriptors() -> bool:
         return True
 
 
-def _resolve(future: Future[Any], outcome: Any) -> None:
-    with contextlib.suppress(InvalidStateError):  # its waiter was cancelled
-        future.set_result(outcome)
-
-
-def _answer(future: Future[Any], view: Callable[[float], Any], now: float) -> None:
+def _look(view: Callable[[float], Any], now: float) -> tuple[Any, Exception | None]:
     try:
-        _resolve(future, view(now))
+        return view(now), None
     except Exception as error:  # for who asked; the bus thread has nothing to do with it
-        future.set_exception(error)
+        return None, error

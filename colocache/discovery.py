@@ -27,13 +27,13 @@ import contextlib
 import os
 import re
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from hashlib import blake2b
 
 from .errors import ConfigError
 from .journal import Journal, Log, holder, lock, make_private, open_new, open_ours, open_theirs
+from .waiting import Lock
 
 SEATS = 4096  # a few hundred members on one host are a lot
 
@@ -321,7 +321,7 @@ class _Holdings:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.lock = threading.Lock()  # from the look whether a seat's file is ours until it is locked, or closed again
+        self.lock = Lock()  # from the look whether a seat's file is ours until it is locked, or closed again
         self.seats: set[tuple[int, int]] = set()  # files by device and inode: a path may have two spellings
         self.members: dict[bytes, Seat] = {}  # by incarnation, which is in the names of a member's files
 

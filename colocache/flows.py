@@ -1,9 +1,9 @@
 """What a call does, step by step, written once and driven two ways.
 
 A flow is a generator. It yields `Wait` for what the bus thread is to answer, and `Call` for the user's function; `run`
-carries these out in a thread, `arun` in a task. Whoever waits has a future of its own, so that a cancelled waiter harms
-nobody else. When a step raises, the step's own function is told, the flow is closed, and the exception goes on to the
-caller as it is: thrown into the flow, a generator, StopIteration would come out of it as RuntimeError.
+carries these out in a thread or greenlet, `arun` in a task. Whoever waits has an answer of its own, so that a cancelled
+waiter harms nobody else. When a step raises, the step's own function is told, the flow is closed, and the exception
+goes on to the caller as it is: thrown into the flow, a generator, StopIteration would come out of it as RuntimeError.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
@@ -22,6 +20,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 from .core.entry import Entry
 from .core.reads import Found, Lead, Solo
 from .errors import EventLoopError, RecursiveLoadError
+from .waiting import Answer, on_hub
 
 T = TypeVar("T")
 
@@ -29,10 +28,10 @@ T = TypeVar("T")
 class Wait(NamedTuple):
     """Ask the bus, and wait for what it answers."""
 
-    ask: Callable[[], Future[Any]]  # called only where waiting is allowed: a call that is refused has done nothing
+    ask: Callable[[], Answer]  # called only where waiting is allowed: a call that is refused has done nothing
     timeout: float  # s; the bus answers well before, unless its thread is in trouble
     otherwise: Any  # what a wait that took too long gives
-    abandon: Callable[[Future[Any]], None]  # told if the wait took too long, or was interrupted or cancelled
+    abandon: Callable[[Answer], None]  # told if the wait took too long, or was interrupted or cancelled
     local: bool = False  # answered by this process alone, at once: allowed on an event loop's thread
 
 
@@ -77,38 +76,30 @@ async def arun(flow: Flow[T]) -> T:
 
 
 def _wait(step: Wait) -> Any:
-    # Not even if the answer is there already: whether it comes in time is chance, and chance must not decide.
-    if not step.local and _on_event_loop():
-        raise EventLoopError(
-            "this call would have to wait, and would stop the event loop that runs on this thread; "
-            "await its twin instead: aget, aget_or_load, ainvalidate, …"
-        )
+    if not step.local:
+        _refuse_to_stop_a_loop()
     try:
-        with _asked(step) as future:
-            return future.result(step.timeout)
-    except FutureTimeout:
+        with _asked(step) as answer:
+            return answer.result(step.timeout)
+    except TimeoutError:
         return step.otherwise
 
 
 async def _await(step: Wait) -> Any:
-    import asyncio  # here, so that sync programs do not pay for its import
-
     try:
-        with _asked(step) as future:
-            # Not wait_for: until Python 3.12 it swallows a cancellation that comes together with the answer.
-            async with asyncio.timeout(step.timeout):
-                return await asyncio.wrap_future(future)
+        with _asked(step) as answer:
+            return await answer.awaited(step.timeout)
     except TimeoutError:
         return step.otherwise
 
 
 @contextlib.contextmanager
-def _asked(step: Wait) -> Iterator[Future[Any]]:
-    future = step.ask()
+def _asked(step: Wait) -> Iterator[Answer]:
+    answer = step.ask()
     try:
-        yield future
+        yield answer
     except BaseException:
-        step.abandon(future)
+        step.abandon(answer)
         raise
 
 
@@ -134,9 +125,22 @@ async def _acall(step: Call) -> Any:
         raise
 
 
-def _on_event_loop() -> bool:
+def _refuse_to_stop_a_loop() -> None:
+    """Raise EventLoopError on the thread of an event loop, or in a callback of gevent's hub.
+
+    Even if the answer is there already: whether it comes in time is chance, and chance must not decide.
+    """
     asyncio = sys.modules.get("asyncio")  # no loop runs where nobody has imported it
-    return asyncio is not None and asyncio._get_running_loop() is not None
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        raise EventLoopError(
+            "this call would have to wait, and would stop the event loop that runs on this thread; "
+            "await its twin instead: aget, aget_or_load, ainvalidate, …"
+        )
+    if on_hub():
+        raise EventLoopError(
+            "this call would have to wait, and would stop gevent's hub, of which this is a callback; "
+            "call it in a greenlet instead: gevent.spawn(…)"
+        )
 
 
 # --- Loading ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import contextvars
 import gc
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import pytest
@@ -16,6 +15,7 @@ from colocache import EventLoopError, RecursiveLoadError
 from colocache.core.entry import Entry
 from colocache.core.reads import Found, Lead, Solo
 from colocache.flows import Call, Flow, Wait, arun, get_or_load, run, served_while_behind, shown
+from colocache.waiting import Answer
 
 
 class Asking:
@@ -24,18 +24,18 @@ class Asking:
     PENDING = object()
 
     def __init__(self, answer: Any) -> None:
-        self.future: Future[Any] = Future()
+        self.answer = Answer()
         self.asked = 0
-        self.abandoned: list[Future[Any]] = []
+        self.abandoned: list[Answer] = []
         if answer is not self.PENDING:
-            self.future.set_result(answer)
+            self.answer.give(answer)
 
     def wait(self, timeout: float = 30.0, *, local: bool = False) -> Wait:
         return Wait(self._ask, timeout, "otherwise", self.abandoned.append, local)
 
-    def _ask(self) -> Future[Any]:
+    def _ask(self) -> Answer:
         self.asked += 1
-        return self.future
+        return self.answer
 
 
 def steps(*given: Wait | Call) -> Flow[list[Any]]:
@@ -73,7 +73,7 @@ def test_a_flow_gets_the_answers_of_its_steps(drive: Callable[[Flow[Any]], Any])
 def test_a_wait_that_takes_too_long_gives_the_other_answer_and_is_abandoned(drive: Callable[[Flow[Any]], Any]) -> None:
     asking = Asking(Asking.PENDING)
     assert drive(steps(asking.wait(timeout=0.001))) == ["otherwise"]
-    assert asking.abandoned == [asking.future]
+    assert asking.abandoned == [asking.answer]
 
 
 def test_what_is_answered_is_not_abandoned(drive: Callable[[Flow[Any]], Any]) -> None:
@@ -182,7 +182,7 @@ def test_a_cancelled_wait_is_abandoned_and_the_cancellation_goes_on() -> None:
             await task
 
     asyncio.run(main())
-    assert asking.abandoned == [asking.future]
+    assert asking.abandoned == [asking.answer]
 
 
 @pytest.mark.parametrize("delay", range(6), ids=lambda delay: f"{delay} rounds later")
@@ -196,7 +196,7 @@ def test_a_cancellation_that_comes_together_with_the_answer_is_not_swallowed(del
         while not asking.asked:
             await asyncio.sleep(0)
         await asyncio.sleep(0)
-        asking.future.set_result("answer")
+        asking.answer.give("answer")
         for _ in range(delay):
             await asyncio.sleep(0)
         cancelled = not task.done()

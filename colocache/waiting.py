@@ -1,0 +1,193 @@
+"""How the bus thread is started, and how threads, tasks and greenlets wait for what it answers.
+
+Where gevent has patched `threading`, its threads are greenlets, and its locks greenlets' locks. There the bus thread is
+started past the patch: as a greenlet it would wait in the kernel, and every other one with it. And a greenlet that
+waits for it waits on its own hub, which the bus thread wakes by the one call of an event loop that is made for other
+threads, so that the hub goes on with its other greenlets.
+
+Nothing here takes a lock that another thread, or greenlet, could be holding while it waits: an answer is a list to
+which the outcome is appended, and a deque of those to be woken.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+
+PAUSE = 0.001  # s between two looks at a lock that somebody has
+
+
+def _genuine(name: str) -> Any:
+    """Return something of Python's own `_thread`, also where gevent has put a double in its place."""
+    monkey = sys.modules.get("gevent.monkey")
+    return getattr(_thread, name) if monkey is None else monkey.get_original("_thread", name)
+
+
+# Taken here, they stay genuine when gevent patches later.
+_allocate_lock, _start_new_thread, _here = _genuine("allocate_lock"), _genuine("start_new_thread"), _genuine("_local")()
+
+thread_id: Callable[[], int] = _genuine("get_ident")
+
+
+class Answer:
+    """What the bus thread will say, once; any number of threads, tasks and greenlets may wait for it."""
+
+    __slots__ = ("_given", "_wakers")
+
+    def __init__(self) -> None:
+        self._given: list[Any] = []  # the first one counts
+        self._wakers: deque[Callable[[], None]] = deque()
+
+    def give(self, outcome: Any) -> None:
+        """Answer, and wake those who wait. From any thread, signal handler or finalizer; a second one is ignored."""
+        self._given.append(outcome)
+        self._wake()
+
+    def result(self, timeout: float) -> Any:
+        """Wait in this thread, or greenlet, and return the outcome; TimeoutError after so many seconds."""
+        if not self._given:
+            hub = _hub()
+            if hub is None:
+                self._wait_in_thread(timeout)
+            else:
+                self._wait_on(hub, timeout)
+            if not self._given:
+                raise TimeoutError
+        return self._given[0]
+
+    async def awaited(self, timeout: float) -> Any:
+        """Wait in this task, and return the outcome; TimeoutError after so many seconds."""
+        if not self._given:
+            import asyncio  # here, so that sync programs do not pay for its import
+
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[None] = loop.create_future()
+            self._call(partial(_end, loop, future))
+            # Not wait_for: until Python 3.12 it swallows a cancellation that comes together with the answer.
+            async with asyncio.timeout(timeout):
+                await future
+        return self._given[0]
+
+    def _call(self, waker: Callable[[], None]) -> None:
+        """Have it called when the answer is there. Both sides do their own first, then look at the other's."""
+        self._wakers.append(waker)
+        if self._given:
+            self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._wakers.popleft()()
+
+    def _wait_in_thread(self, timeout: float) -> None:
+        lock = _allocate_lock()
+        lock.acquire()
+        self._call(lock.release)
+        lock.acquire(True, min(timeout, _thread.TIMEOUT_MAX))
+
+    def _wait_on(self, hub: Any, timeout: float) -> None:
+        gevent = sys.modules["gevent"]
+        waiter = sys.modules["gevent.hub"].Waiter(hub)
+
+        def wake() -> None:
+            with contextlib.suppress(Exception):  # that loop is no more, and so is who waited
+                hub.loop.run_callback_threadsafe(waiter.switch, None)
+
+        self._call(wake)
+        with gevent.Timeout(timeout, False):
+            waiter.get()
+
+
+class Lock:
+    """For what takes a moment, as joining does. A greenlet that finds it taken lets the others run meanwhile:
+
+    1. a greenlet has the lock, and has to let others run, for the sake of a log handler; 2. another one wants it, and
+    waits in the kernel; 3. the first one never runs again.
+    """
+
+    def __init__(self) -> None:
+        self._lock = _allocate_lock()
+
+    def __enter__(self) -> None:
+        if self._lock.acquire(False):
+            return
+        if _hub() is None:
+            self._lock.acquire()
+            return
+        while not self._lock.acquire(False):
+            sys.modules["gevent"].sleep(PAUSE)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def start_thread(work: Callable[[], None], name: str) -> None:
+    """Start a thread of the system's. Raises RuntimeError if the system has none left."""
+    hub = sys.modules["gevent"].get_hub() if is_patched() else None
+
+    def run() -> None:
+        _here.starter = hub
+        work()
+
+    if hub is None:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    else:
+        _start_new_thread(run, ())
+
+
+def hand_over(work: Callable[[], object]) -> bool:
+    """Have a greenlet of the hub that started this thread do something; False where there is none, or no more."""
+    hub = getattr(_here, "starter", None)
+    if hub is None:
+        return False
+    try:
+        hub.loop.run_callback_threadsafe(sys.modules["gevent"].spawn, work)
+    except Exception:  # it is gone, with the thread that it was in
+        return False
+    return True
+
+
+def is_patched() -> bool:
+    """Whether gevent has made the threads of this process greenlets."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and monkey.is_module_patched("threading")
+
+
+def on_hub() -> bool:
+    """Whether this is a callback of gevent's hub, which must not wait, for it is the one that wakes who waits."""
+    return is_patched() and not _is_ours() and _is_current(sys.modules["gevent"].get_hub())
+
+
+def _hub() -> Any:
+    """Return the hub of gevent on which the caller is to wait; None if it is to wait in the kernel."""
+    if not is_patched() or _is_ours():
+        return None
+    hub = sys.modules["gevent"].get_hub()
+    return None if _is_current(hub) else hub
+
+
+def _is_ours() -> bool:
+    return hasattr(_here, "starter")
+
+
+def _is_current(hub: Any) -> bool:
+    return sys.modules["gevent"].getcurrent() is hub
+
+
+def _end(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+        loop.call_soon_threadsafe(_wake, future)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():  # cancelled, or out of time
+        future.set_result(None)
