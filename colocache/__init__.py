@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 
-from .cache import Cache, MemberInfo, Space
+from .cache import Cache, MemberInfo
 from .codecs import Codec, MsgpackCodec, PickleCodec
 from .config import Config
 from .core.announcements import Receipt
@@ -28,6 +28,7 @@ from .errors import (
     RecursiveLoadError,
     WireError,
 )
+from .space import Space
 from .stats import Stats
 
 __version__ = "0.1.0"

@@ -96,7 +96,7 @@ class AsyncCached(Protocol[P, R]):
 
 
 class Space(Protocol):
-    """What a decorated function needs of a namespace; see `colocache.cache.Space`."""
+    """What a decorated function needs of a namespace; see `colocache.space.Space`."""
 
     def _of_function(self, name: str, ttl: float | None, one_part: bool) -> Any:
         """Return a part of the space; ``one_part``: all of its keys are tuples of one part."""

@@ -23,6 +23,8 @@ class Stats:
     fills: int = 0  # values that this member stored as owner, under a token
     fills_refused: int = 0  # fills whose token did not stand any more, or whose tags were hit meanwhile
     sets: int = 0  # values that this member stored as owner, because somebody set them
+    sets_refused: int = 0  # sets under a fence that did not stand any more, as owner
+    unavailable: int = 0  # fences, counts and touches that their owner did not answer
     oversize: int = 0  # values too large to travel or for the budget: used, not kept
 
     # Events

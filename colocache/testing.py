@@ -22,9 +22,11 @@ from typing import Any
 
 from .core import keys
 from .core.announcements import Receipt
+from .core.attempts import Altering, Fence
 from .core.entry import DEAD, MISSING, Entry
 from .core.members import Member
 from .core.messages import decode, key_target
+from .core.numbers import pack_integer
 from .core.peer import Peer
 from .core.reads import Found, Lead, Loaded, Solo
 from .core.seam import Connect, Disconnect, Knock, Publish, Send, Settings
@@ -171,6 +173,29 @@ class Simulated:
         """Do what ``set`` does."""
         wire, payload = self.wire(key), repr(value).encode()
         self.call(done, lambda ticket: self.peer.set(ticket, wire, payload, 300.0, (), settle, self.now()))
+
+    def get_fenced(self, key: str, done: Callable[[object, Fence], None]) -> None:
+        """Do what ``get`` does in a fenced namespace, where the process holds nothing itself."""
+
+        def outcome(fence: Fence) -> None:
+            done(self._use(key, fence.entry) if fence.entry is not None else MISSING, fence)
+
+        self.call(outcome, lambda ticket: self.peer.get_fenced(ticket, self.wire(key), self.now()))
+
+    def set_fenced(self, key: str, value: object, fence: Fence, done: Callable[[Altering], None],
+                   tags: tuple[str, ...] = ()) -> None:  # fmt: skip
+        """Do what ``set`` does in a fenced namespace after a miss, and ``cas``."""
+        wire, payload = self.wire(key), repr(value).encode()
+        self.call(
+            done, lambda ticket: self.peer.set_fenced(ticket, wire, payload, 300.0, tags, fence, self.now())
+        )  # fmt: skip
+
+    def alter(self, key: str, delta: int | None, done: Callable[[Altering], None], *, initial: int | None = None,
+              ttl: float = 300.0) -> None:  # fmt: skip
+        """Do what ``incr`` does, or, without ``delta``, ``touch``."""
+        start = b"" if initial is None else pack_integer(initial + (delta or 0)) or b""
+        wire = self.wire(key)
+        self.call(done, lambda ticket: self.peer.alter(ticket, wire, delta, start, ttl, (), self.now()))
 
     @staticmethod
     def wire(key: str) -> bytes:

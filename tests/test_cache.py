@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import colocache.cache
+import colocache.space
 from colocache import (
     MISSING,
     Cache,
@@ -147,14 +147,14 @@ class Clock:
     def __call__(self) -> float:
         return self._real() + self.ahead
 
-    _real = staticmethod(colocache.cache.monotonic)
+    _real = staticmethod(colocache.space.monotonic)
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch, cache: Cache) -> Clock:
     cache.start()
     clock = Clock()
-    monkeypatch.setattr(colocache.cache, "monotonic", clock)
+    monkeypatch.setattr(colocache.space, "monotonic", clock)
     cache._gate = Gate()
     cache._gate.current_until = float("inf")  # the bus thread's would be closed to a clock that is ahead
     return clock
@@ -164,7 +164,7 @@ def left(space: Any, key: Any) -> float:
     """In how many seconds the entry of a key ends, by what its readers look at."""
     space.get(key)  # so that the entry can be found by its key
     entry: Entry = space._hits[key]
-    return entry.expires - colocache.cache.monotonic()
+    return entry.expires - colocache.space.monotonic()
 
 
 FORMS = [(60, 60.0), (60.5, 60.5), (timedelta(minutes=2), 120.0), ("90s", 90.0), ("1h30m", 5400.0), ("65000ms", 65.0)]
@@ -278,8 +278,8 @@ def test_what_a_loader_is_served_while_behind_counts_for_the_age_of_what_it_make
     until(lambda: "part" in cache._hits)
     entry = cache._hits["part"]
     reports: list[Any] = []
-    original = colocache.cache.Loaded
-    monkeypatch.setattr(colocache.cache, "Loaded", lambda *fields: reports.append(original(*fields)) or reports[-1])
+    original = colocache.space.Loaded
+    monkeypatch.setattr(colocache.space, "Loaded", lambda *fields: reports.append(original(*fields)) or reports[-1])
     call(cache, "get_or_load", "page", lambda: cache.get("part"))
     behind = Gate()
     behind.max_stale = 60.0
@@ -376,7 +376,7 @@ def test_as_many_tags_as_allowed_travel_with_the_largest_value(
     one, other = pair
     tags = tuple(f"{n:->250}" for n in range(64))
     key = key_of(other)
-    value = b"x" * (colocache.cache.MAX_VALUE - 16)
+    value = b"x" * (colocache.core.messages.MAX_VALUE - 16)
     assert one.get_or_load(key, lambda: value, tags=tags) == value
     assert other.get_or_load(key, never) == value
     assert one.set(key, value, tags=tags)
@@ -677,7 +677,7 @@ def test_one_load_in_the_whole_group(call: Call, pair: list[Cache], crew: Crew, 
 
 def keys_wire(key: str) -> bytes:
     """A key of the root namespace as it travels."""
-    return colocache.cache.keys.wire(colocache.cache.keys.prefix(""), key)
+    return colocache.space.keys.wire(colocache.space.keys.prefix(""), key)
 
 
 # --- What it shows

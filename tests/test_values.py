@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-import colocache.cache
+import colocache.space
 from colocache import MISSING, Cache, MsgpackCodec, PickleCodec
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def test_what_is_too_large_is_used_and_not_kept(call: Call, owned: tuple[Cache, 
 
 def test_the_largest_value_that_is_kept(pair: list[Cache], key_of: Any) -> None:
     one, other = pair
-    limit = colocache.cache.MAX_VALUE - 4 - 5  # the codec's name, and what msgpack says of the length
+    limit = colocache.core.messages.MAX_VALUE - 4 - 5  # the codec's name, and what msgpack says of the length
     for owner in pair:
         key = key_of(owner)
         assert one.set(key, b"x" * limit)

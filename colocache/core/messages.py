@@ -18,16 +18,18 @@ import msgpack
 
 from ..errors import WireError
 from .keys import MAX_WIRE
+from .numbers import MAX_BYTES
 
 PROTOCOL = 1  # the first byte of every frame; members of another version are not understood, and counted
 
 MAX_VALUE = 1 << 20  # bytes of one encoded value that may travel
 MAX_TAG = 250  # bytes of UTF-8
 MAX_TAGS = 64  # per value
-MAX_LINK = MAX_VALUE + MAX_TAGS * (MAX_TAG + 3) + 4096  # a frame between two members: a value with all of its tags
 MAX_BUS = 64 << 10  # a frame on the bus; a longer one would cut a subscriber off (see the bus)
 MAX_TARGETS = 1024  # per event
 MAX_STREAMS = 4096  # named in one dependency or roster
+# A frame between two members: a value with all of its tags, and all that it depends on.
+MAX_LINK = MAX_VALUE + MAX_TAGS * (MAX_TAG + 3) + MAX_STREAMS * 24 + 4096
 MAX_SEAT = 200  # letters of a seat's name, which go into logs: printable ASCII
 NO_NUMBER = (1 << 63) - 1  # a stream that ended without saying its last number
 
@@ -297,9 +299,79 @@ class Settled(NamedTuple):
     seats: tuple[str, ...]  # first the acknowledged ones, then those waited out
 
 
+class GetFenced(NamedTuple):
+    """Asks an owner for what it has under a key, and for a fence: see `colocache.core.fences`."""
+
+    sender: bytes
+    to: bytes
+    id: int
+    key: bytes
+    patience: float
+    dependencies: bytes
+
+
+class Fenced(NamedTuple):
+    """Answers it: the fence, or -1; what there is; and what must be applied before a value is made under the fence."""
+
+    sender: bytes
+    to: bytes
+    id: int
+    fence: int
+    current: bool
+    found: bool
+    payload: bytes
+    age: float
+    left: float
+    dependencies: bytes
+    tags: tuple[str, ...]
+
+
+class SetFenced(NamedTuple):
+    """Asks an owner to store a value if its key had no event since it gave the fence, and to announce it."""
+
+    sender: bytes
+    to: bytes
+    id: int
+    key: bytes
+    payload: bytes
+    left: float
+    fence: int
+    tags: tuple[str, ...]
+
+
+class Alter(NamedTuple):
+    """Asks an owner to add to a number, or to let a value expire in ``left`` seconds: a touch.
+
+    Where there is nothing, ``start`` is stored, unless it is empty.
+    """
+
+    sender: bytes
+    to: bytes
+    id: int
+    key: bytes
+    touch: bool
+    delta: int
+    start: bytes
+    left: float
+    patience: float
+    dependencies: bytes
+    tags: tuple[str, ...]
+
+
+class Altered(NamedTuple):
+    """Answers both: what became of it, the event that announces it, or 0, and the value as it is now."""
+
+    sender: bytes
+    to: bytes
+    id: int
+    number: int
+    outcome: int
+    payload: bytes
+
+
 Message = (
     Event | Left | Ping | Pong | Roster | Ack | Replay | Replayed | Reset | Get | Value | Load | Wait | Alone
-    | Cancel | Fill | Fail | Peek | Found | Set | Stored | Settled
+    | Cancel | Fill | Fail | Peek | Found | Set | Stored | Settled | GetFenced | Fenced | SetFenced | Alter | Altered
 )  # fmt: skip
 
 
@@ -318,6 +390,10 @@ def _digest(value: Any) -> bool:
 
 def _count(value: Any) -> bool:
     return type(value) is int and 0 <= value <= NO_NUMBER
+
+
+def _delta(value: Any) -> bool:
+    return type(value) is int and -NO_NUMBER <= value <= NO_NUMBER
 
 
 def _number(value: Any) -> bool:
@@ -349,6 +425,10 @@ def _tag(value: Any) -> bool:
 
 def _payload(value: Any) -> bool:
     return type(value) is bytes and len(value) <= MAX_VALUE
+
+
+def _start(value: Any) -> bool:
+    return type(value) is bytes and len(value) <= 4 + MAX_BYTES
 
 
 def _blob(value: Any) -> bool:
@@ -418,6 +498,11 @@ _TABLE: tuple[tuple[int, type[Any], tuple[Check, ...], _Rest | None], ...] = (
     (20, Set, (*_ID, _count, _key, _payload, _seconds, _flag, _count), _TAGS),
     (21, Stored, (*_ID, _count, _count, _flag), None),
     (22, Settled, (*_ID, _count, _flag, _seconds, _count), _Rest((_name,), 2 * MAX_STREAMS)),
+    (23, GetFenced, (*_ID, _count, _key, _seconds, _positions), None),
+    (24, Fenced, (*_ID, _count, _number, _flag, _flag, _payload, _seconds, _seconds, _positions), _TAGS),
+    (25, SetFenced, (*_ID, _count, _key, _payload, _seconds, _count), _TAGS),
+    (26, Alter, (*_ID, _count, _key, _flag, _delta, _start, _seconds, _seconds, _positions), _TAGS),
+    (27, Altered, (*_ID, _count, _count, _count, _payload), None),
 )
 _BY_CODE = {code: (record, checks, rest) for code, record, checks, rest in _TABLE}
 _BY_RECORD = {record: (code, rest is not None) for code, record, _, rest in _TABLE}

@@ -12,18 +12,22 @@ import math
 from typing import NamedTuple, Protocol
 
 from .announcements import Receipt
+from .atomic import Atomic
 from .entry import Entry
 from .fills import Asker, Desk, Grant
 from .host import AnnouncingHost
 from .messages import (
     MAX_LINK,
     Alone,
+    Alter,
     Fill,
     Found,
     Get,
+    GetFenced,
     Peek,
     Record,
     Set,
+    SetFenced,
     Settled,
     Stored,
     Value,
@@ -52,8 +56,11 @@ class Host(AnnouncingHost, Protocol):
         """Whether the key was hit, as far as remembered, by an event of the stream beyond ``number``."""
 
 
+Request = Get | Peek | GetFenced | Alter  # what an owner answers once it has applied what the asker has
+
+
 class _Parked(NamedTuple):
-    request: Get | Peek
+    request: Request
     positions: dict[bytes, int]
     until: float
 
@@ -65,15 +72,18 @@ class _Parked(NamedTuple):
 class Owner:
     """Answers gets, peeks, fills and sets. Not thread-safe."""
 
-    def __init__(self, host: Host, desk: Desk) -> None:
+    def __init__(self, host: Host, desk: Desk, atomic: Atomic) -> None:
         self._host = host
         self._desk = desk
+        self._atomic = atomic
         self._parked: list[_Parked] = []
         self._last_sets: dict[bytes, int] = {}  # writer to the number of its newest set
         self._settling = 0
 
-    def asked(self, request: Get | Peek, now: float) -> None:
-        """Answer a get or a peek, once all that it depends on is applied here."""
+    def asked(self, request: Request, now: float) -> None:
+        """Answer a request, once all that it depends on is applied here."""
+        if isinstance(request, Alter) and not self._atomic.is_news(request):
+            return
         positions = unpack_positions(request.dependencies)
         applied = self._host.has_applied(positions)
         if applied:
@@ -138,6 +148,11 @@ class Owner:
         elif request.settle:
             self._send_settled(request, Receipt((), (), False, 0.0))
 
+    def set_fenced(self, request: SetFenced, now: float) -> None:
+        """Store a value if its fence stands."""
+        if self._atomic.is_news(request):
+            self._atomic.set(request, now)
+
     def cancel(self, member: bytes, get: int, now: float) -> None:
         """A member waits no more for the answer to a get."""
         self._parked = [p for p in self._parked if not (isinstance(p.request, Get) and p.is_of(member, get))]
@@ -148,6 +163,7 @@ class Owner:
         self._parked = [p for p in self._parked if p.request.sender != member]
         self._desk.cancel_all(member, now, self._host.moment)
         self._last_sets.pop(member, None)
+        self._atomic.left(member)
 
     # --- Steps
 
@@ -155,7 +171,13 @@ class Owner:
         parked = sum(len(waiting.positions) for waiting in self._parked)
         return len(self._parked) < MAX_PARKED and parked + len(positions) <= MAX_PARKED_POSITIONS
 
-    def _answer(self, request: Get | Peek, now: float) -> None:
+    def _answer(self, request: Request, now: float) -> None:
+        if isinstance(request, GetFenced):
+            self._atomic.give(request, now)
+            return
+        if isinstance(request, Alter):
+            self._atomic.alter(request, now)
+            return
         if isinstance(request, Peek):
             self._found(request, now)
             return
@@ -191,10 +213,12 @@ class Owner:
             size += len(record) + 8
         host.send(Found(host.incarnation, request.sender, request.id, current, False, tuple(records)))
 
-    def _refuse(self, request: Get | Peek) -> None:
+    def _refuse(self, request: Request) -> None:
         host = self._host
         if isinstance(request, Get):
             host.send(Alone(host.incarnation, request.sender, request.id))
+        elif isinstance(request, GetFenced | Alter):
+            self._atomic.refuse(request)
         else:
             host.send(Found(host.incarnation, request.sender, request.id, False, False, ()))
 

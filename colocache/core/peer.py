@@ -15,6 +15,9 @@ from typing import Any
 from ..errors import WireError
 from ..stats import Counters, Stats
 from .announcements import Announcements, Receipt
+from .atomic import Atomic
+from .attempts import Altering, Attempts, Fence
+from .catching_up import CatchingUp, CaughtUp
 from .entry import Entry
 from .fills import Desk
 from .hearing import Hearing
@@ -24,12 +27,16 @@ from .messages import (
     NO_NUMBER,
     Ack,
     Alone,
+    Alter,
+    Altered,
     Cancel,
     Event,
     Fail,
+    Fenced,
     Fill,
     Found,
     Get,
+    GetFenced,
     Left,
     Load,
     Message,
@@ -41,6 +48,7 @@ from .messages import (
     Reset,
     Roster,
     Set,
+    SetFenced,
     Settled,
     Stored,
     Value,
@@ -63,9 +71,9 @@ from .timers import Timers
 GAP_PATIENCE = 0.02  # s; so long an event may be under way when a pong is ahead of it, before a replay is asked for
 
 
-AnyOutcome = Outcome | Seen | Written | Receipt
+AnyOutcome = Outcome | Seen | Written | Receipt | Fence | Altering | CaughtUp
 
-_REPLIES = (Pong, Roster, Value, Load, Wait, Alone, Found, Stored, Settled, Replayed, Reset)
+_REPLIES = (Pong, Roster, Value, Load, Wait, Alone, Found, Stored, Settled, Fenced, Altered, Replayed, Reset)
 
 
 class Peer:
@@ -92,9 +100,12 @@ class Peer:
         self._tags = TagMoments(settings.load_timeout)
         self._announcements = Announcements(settings.lease)
         self._desk = Desk(me.incarnation, settings.load_timeout, self.send, self.dependencies, self._timers)
-        self._owner = Owner(self, self._desk)
+        self._atomic = Atomic(self, settings.load_timeout)
+        self._owner = Owner(self, self._desk, self._atomic)
         self._reads = Reads(self, settings.lease, settings.fetch_timeout, self._timers)
         self._requests = Requests(self, settings.fetch_timeout, 3 * settings.lease, self._timers)
+        self._attempts = Attempts(self, settings.fetch_timeout, self._timers)
+        self._catching_up = CatchingUp(self, self._timers)
         self._hearing = Hearing(self, self._members, self._announcer, store, settings.fetch_timeout, self._timers)
         self._parked: list[Ticket] = []  # reads that came before this member was established
         self._parking_ends = math.inf
@@ -112,6 +123,9 @@ class Peer:
             Wait: lambda m: self._reads.answered(m, self._now), Alone: lambda m: self._reads.answered(m, self._now),
             Found: lambda m: self._requests.found(m, self._now),
             Stored: lambda m: self._requests.stored(m, self._now), Settled: lambda m: self._requests.settled(m),
+            GetFenced: lambda m: self._owner.asked(m, self._now), Alter: lambda m: self._owner.asked(m, self._now),
+            SetFenced: lambda m: self._owner.set_fenced(m, self._now),
+            Fenced: lambda m: self._attempts.fenced(m, self._now), Altered: lambda m: self._attempts.altered(m),
         }  # fmt: skip
 
     # --- The seam
@@ -155,6 +169,7 @@ class Peer:
         self._members.turn(now)
         self._tags.turn(now)
         self._store.expire(now)
+        self._atomic.fences.expire(now)
         self._owner.retry(now)
         self._refresh()
 
@@ -283,6 +298,39 @@ class Peer:
         self._now = now
         self._parked = [waiting for waiting in self._parked if waiting.id != ticket]
         self._reads.abandon(ticket, now)
+        self._catching_up.abandon(ticket)
+
+    def get_fenced(self, ticket: int, wire: bytes, now: float) -> None:
+        """Get what the owner has under a key, with a fence for a set that is to follow."""
+        self._now = now
+        self._attempts.get(ticket, wire, now)
+        self._refresh()
+
+    def set_fenced(self, ticket: int, wire: bytes, payload: bytes, left: float, tags: tuple[str, ...], fence: Fence,
+                   now: float) -> None:  # fmt: skip
+        """Have a value stored by its owner, if the key had no event since the fence was given."""
+        self._now = now
+        self._attempts.set(ticket, wire, payload, left, tags, fence, now)
+        self._refresh()
+
+    def alter(self, ticket: int, wire: bytes, delta: int | None, start: bytes, left: float, tags: tuple[str, ...],
+              now: float) -> None:  # fmt: skip
+        """Have the owner count, or (None) give a value another expiry; ``start`` is stored where nothing is."""
+        self._now = now
+        self._attempts.alter(ticket, wire, delta, start, left, tags, now)
+        self._refresh()
+
+    def catch_up(self, ticket: int, positions: dict[bytes, int], patience: float, now: float) -> None:
+        """Wait until the positions are applied here, for ``patience`` seconds at most."""
+        self._now = now
+        self._catching_up.wait(ticket, positions, patience, now)
+        self._refresh()
+
+    def await_receipt(self, ticket: int, patience: float, now: float) -> None:
+        """Get the receipt of the newest event of this member, and so of all before it."""
+        self._now = now
+        self._announcements.wait(self.last, now, patience, lambda receipt: self._receipt(ticket, receipt))
+        self._refresh()
 
     def set(self, ticket: int, wire: bytes, payload: bytes, left: float, tags: tuple[str, ...], settle: bool,
             now: float) -> None:  # fmt: skip
@@ -391,6 +439,8 @@ class Peer:
         """A stream is applied further: answer, and load, what depends on it."""
         self._owner.retry(self._now)
         self._reads.retry(self._now)
+        self._attempts.retry(self._now)
+        self._catching_up.retry()
 
     def owner_of(self, wire: bytes) -> bytes | None:
         """Return the owner of a key; None if it is passed over."""
@@ -425,6 +475,11 @@ class Peer:
     def store_entry(self, entry: Entry) -> bool:
         """Keep an entry in the shard; False if it is too large."""
         return self._store.put(entry, near=False)
+
+    def own(self, wire: bytes) -> Entry | None:
+        """Return what this member itself has under a key, to be used by a reader of this process."""
+        entry = self.servable(wire)
+        return self._hit(entry) if entry is not None else None
 
     def shard_entry(self, wire: bytes) -> Entry | None:
         """Return what the shard has under a key, to be used by a reader of this process."""
@@ -489,6 +544,7 @@ class Peer:
                 self._store.drop(name)
                 self._reads.mark(name)
                 self._remembered.key(name, stream, number, self._moment)
+                self._atomic.fences.fall(name)
                 self._desk.pass_on(name, self._now, self._moment)
                 continue
             self._remembered.bulk(stream, number, self._moment)
@@ -503,6 +559,7 @@ class Peer:
     def _hit_namespace(self, namespace: str) -> None:
         self._store.drop_namespace(namespace)
         self._reads.mark_all(namespace)
+        self._atomic.fences.fall_all(namespace)
         self._desk.pass_on_all(namespace, self._now, self._moment)
 
     def drop_all(self) -> None:
@@ -597,6 +654,7 @@ class Peer:
         self._owner.left(member.incarnation, self._now)
         self._reads.owner_left(member.incarnation, self._now)
         self._requests.owner_left(member.incarnation)
+        self._attempts.owner_left(member.incarnation)
         self.progressed()
 
     def _publish_left(self, stream: bytes, last: int) -> None:

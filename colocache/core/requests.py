@@ -20,10 +20,11 @@ class Seen(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What became of a set: whether the owner keeps the value; and the receipt, where one was asked for."""
+    """What became of a set: whether the owner keeps the value; the receipt, where one was asked for; and the event."""
 
     kept: bool
     receipt: Receipt | None
+    position: tuple[bytes, int] | None = None  # that announces it; None if the set was given up
 
 
 class Host(AskingHost, AnnouncingHost, Protocol):
@@ -71,6 +72,7 @@ class _Setting(NamedTuple):
     wire: bytes
     owner: bytes
     settle: bool  # whether it is to be acknowledged by all; once it is stored, whether it was kept
+    position: tuple[bytes, int] | None = None
 
 
 class Requests:
@@ -191,11 +193,12 @@ class Requests:
         if message.sender != self._host.incarnation:
             self._host.touch(setting.wire)  # first: what was asked for before now must not count as younger
             self._host.remember(setting.wire, message.sender, message.number)
+        position = message.sender, message.number
         if setting.settle:
-            self._unsettled[message.id] = setting._replace(settle=message.kept)
+            self._unsettled[message.id] = setting._replace(settle=message.kept, position=position)
             self._timers.at(now + self._settle_timeout, self._unsettling, message.id)
         else:
-            self._host.settle(setting.ticket, Written(message.kept, None))
+            self._host.settle(setting.ticket, Written(message.kept, None, position))
 
     def settled(self, message: Settled) -> None:
         """Everybody has acknowledged a set, or was waited out."""
@@ -205,12 +208,12 @@ class Requests:
         del self._unsettled[message.id]
         acknowledged, waited = message.seats[: message.acknowledged], message.seats[message.acknowledged :]
         receipt = Receipt(acknowledged, waited, message.complete, message.seconds)
-        self._host.settle(setting.ticket, Written(setting.settle, receipt))
+        self._host.settle(setting.ticket, Written(setting.settle, receipt, setting.position))
 
     def _unsettling(self, request: int) -> None:
         setting = self._unsettled.pop(request, None)
         if setting is not None:
-            self._host.settle(setting.ticket, Written(setting.settle, None))
+            self._host.settle(setting.ticket, Written(setting.settle, None, setting.position))
 
     def _unstored(self, request: int) -> None:
         if request in self._sets:

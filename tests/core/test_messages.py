@@ -79,12 +79,14 @@ FIELDS: dict[Callable[[Any], bool], st.SearchStrategy[Any]] = {
     messages._digest: st.binary(min_size=8, max_size=8),
     messages._count: counts,
     messages._number: st.integers(-1, NO_NUMBER),
+    messages._delta: st.integers(-NO_NUMBER, NO_NUMBER),
     messages._seconds: seconds,
     messages._flag: st.booleans(),
     messages._name: names,
     messages._key: keys,
     messages._tag: tags,
     messages._payload: st.binary(max_size=100),
+    messages._start: st.binary(max_size=68),
     messages._blob: st.binary(max_size=100),
     messages._event_frame: st.binary(min_size=25, max_size=100),
     messages._positions: st.dictionaries(identities, counts, max_size=3).map(pack_positions),
@@ -107,12 +109,14 @@ TAKEN: dict[Callable[[Any], bool], list[Any]] = {
     messages._digest: [],
     messages._count: [0, 1],
     messages._number: [0, -1, 1],
+    messages._delta: [0, -1, -2, 1],
     messages._seconds: [1.5],
     messages._flag: [True, False],
     messages._name: ["a"],
     messages._key: [b"t" + b"x" * (MAX_TAG + 1), b"n" + b"x" * 257],  # both say how long their namespaces are
     messages._tag: ["a", "a\nb"],
     messages._payload: [value for value in STRANGE if type(value) is bytes],
+    messages._start: [value for value in STRANGE if type(value) is bytes and len(value) <= 68],
     messages._blob: [value for value in STRANGE if type(value) is bytes],
     messages._event_frame: [value for value in STRANGE if type(value) is bytes and len(value) >= 25],
     messages._positions: [b"", b"\xff" * 24],
@@ -148,6 +152,7 @@ def example(record: type[Any]) -> list[Any]:
         messages._seconds: 7.5, messages._flag: True, messages._name: "web1/0", messages._key: b"\0sa",
         messages._tag: "user:42", messages._payload: b"p", messages._blob: b"blob", messages._target: b"k\0sa",
         messages._positions: pack_positions({ME: 7}), messages._event_frame: b"e" * 25,
+        messages._delta: -7, messages._start: b"s",
     }  # fmt: skip
     code, checks, rest = KINDS[record]
     return [code, *(values[check] for check in checks), *([values[check] for check in rest.row] * 2 if rest else [])]
@@ -214,7 +219,7 @@ def test_codes_are_those_of_every_other_release(record: type[Any]) -> None:
     # A code that is given to another message would make members of two releases misread one another.
     order = (
         "Event Left Ping Pong Roster Ack Replay Replayed Reset Get Value Load Wait Alone Cancel Fill Fail Peek Found "
-        "Set Stored Settled"
+        "Set Stored Settled GetFenced Fenced SetFenced Alter Altered"
     )
     assert KINDS[record][0] == order.split().index(record.__name__) + 1
 
@@ -234,6 +239,9 @@ MOST_POSITIONS = pack_positions({number.to_bytes(16, "big"): NO_NUMBER for numbe
     [
         Value(ME, YOU, NO_NUMBER, bytes(MAX_VALUE), 1.5, 1.5, True, MOST_TAGS),
         Set(ME, YOU, NO_NUMBER, LONGEST_KEY, bytes(MAX_VALUE), 1.5, True, NO_NUMBER, MOST_TAGS),
+        messages.Fenced(ME, YOU, 1, 5, True, True, bytes(MAX_VALUE), 1.5, 1.5, MOST_POSITIONS, MOST_TAGS),
+        messages.SetFenced(ME, YOU, NO_NUMBER, LONGEST_KEY, bytes(MAX_VALUE), 1.5, NO_NUMBER, MOST_TAGS),
+        messages.Alter(ME, YOU, 1, LONGEST_KEY, False, -NO_NUMBER, bytes(68), 1.5, 1.5, MOST_POSITIONS, MOST_TAGS),
         messages.Fill(ME, YOU, LONGEST_KEY, NO_NUMBER, bytes(MAX_VALUE), 1.5, 0.5, MOST_TAGS),
         Found(ME, YOU, 1, True, False, (pack_record(Record(1023, bytes(MAX_VALUE), 1.5, 1.5, MOST_TAGS)),)),
         Get(ME, YOU, 1, LONGEST_KEY, 1.5, MOST_POSITIONS),
@@ -379,7 +387,7 @@ def test_rows_are_limited_in_number(record: type[Any]) -> None:
     refused(framed(fixed + row * (rest.limit + 1)))
 
 
-@pytest.mark.parametrize("code", [0, 23, 127, -1, 200, 1.0, True, "Event", None, b"\1"])
+@pytest.mark.parametrize("code", [0, 28, 127, -1, 200, 1.0, True, "Event", None, b"\1"])
 def test_an_unknown_kind_is_refused(code: object) -> None:
     assert refused(framed([code, ME, 1])) == "a frame of no known kind"
 

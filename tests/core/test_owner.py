@@ -15,6 +15,7 @@ from fakes import KEY, KEY2, ME, OTHER, THIRD, FakeHost
 
 from colocache.core import owner
 from colocache.core.announcements import Receipt
+from colocache.core.atomic import Atomic
 from colocache.core.entry import Entry
 from colocache.core.fills import Desk
 from colocache.core.messages import (
@@ -52,7 +53,7 @@ class Shop(Owner):
     def __init__(self) -> None:
         self.host = FakeHost()
         self.desk = Desk(ME, 30.0, self.host.send, lambda wires: b"", Timers())
-        super().__init__(self.host, self.desk)
+        super().__init__(self.host, self.desk, Atomic(self.host, 30.0))
 
     @property
     def now(self) -> float:

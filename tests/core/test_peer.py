@@ -22,9 +22,13 @@ from colocache.core.messages import (
     NO_NUMBER,
     Ack,
     Alone,
+    Alter,
+    Altered,
     Event,
+    Fenced,
     Found,
     Get,
+    GetFenced,
     Left,
     Load,
     Message,
@@ -35,6 +39,7 @@ from colocache.core.messages import (
     Reset,
     Roster,
     Set,
+    SetFenced,
     Settled,
     Stored,
     Value,
@@ -47,6 +52,7 @@ from colocache.core.messages import (
     tag_target,
 )
 from colocache.core.messages import Record as FoundRecord
+from colocache.core.numbers import pack_integer
 from colocache.core.requests import Written
 from colocache.core.seam import Settings
 from colocache.testing import Simulated
@@ -101,7 +107,9 @@ def messages_from(sender: bytes, to: bytes) -> list[Message]:
         Roster(*me, (b"x" * 16, "host/7", 1, -1, 0.0)), Ack(*me, 9), Replay(*me, to, 1), Replayed(*me, sender, ()),
         Reset(*me, sender, 9), Get(*me, 1, key, 9.0, b""), Value(*me, 1, b"9", 0.0, 9.0, True, ()), Load(*me, 1, 1),
         Wait(*me, 1), Alone(*me, 1), Set(*me, 1, key, b"9", 9.0, False, 0, ()), Stored(*me, 1, 1, True),
-        Settled(*me, 1, True, 0.0, 0, ()), Found(*me, 1, True, False, ()),
+        Settled(*me, 1, True, 0.0, 0, ()), Found(*me, 1, True, False, ()), GetFenced(*me, 1, key, 9.0, b""),
+        Fenced(*me, 1, 0, True, True, b"9", 0.0, 9.0, b"", ()), SetFenced(*me, 2, key, b"9", 9.0, 0, ()),
+        Alter(*me, 3, key, False, 1, pack_integer(1), 9.0, 9.0, b"", ()), Altered(*me, 1, 1, 0, b""),
     ]  # fmt: skip
 
 
@@ -909,7 +917,7 @@ def test_writer_reads_what_it_has_set_though_the_event_has_not_come_back() -> No
     table.fill(w, k, 1)
     table.hold(Event, Replayed, sender=o)
     call = table.set(w, k, 2)
-    assert call.outcome == Written(True, None)
+    assert call.outcome == Written(True, None, (o.member.incarnation, 1))
     assert w.cached(k) is MISSING
     asked = table.hold(Get, sender=w)
     table.read(w, k)
@@ -942,7 +950,7 @@ def test_set_that_was_given_up_is_refused_however_late_it_arrives() -> None:
     late.stop()
     late.deliver()
     assert table.peek(o, k).outcome is MISSING
-    assert table.set(w, k, 2).outcome == Written(True, None)
+    assert table.set(w, k, 2).outcome.kept
     assert table.peek(o, k).outcome == 2
 
 

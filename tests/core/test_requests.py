@@ -184,7 +184,7 @@ def test_set_returns_when_the_owner_has_stored_it(desk: Desk) -> None:
     assert request == Set(ME, OWNER, 1, KEY, b"1", 300.0, False, 5, ("t",))
     assert desk.host.touched == [KEY], "the writer's own copy goes first"
     desk.stored(Stored(OWNER, ME, 1, 8, True), desk.now)
-    assert desk.host.outcomes() == [(1, Written(True, None))]
+    assert desk.host.outcomes() == [(1, Written(True, None, (OWNER, 8)))]
     assert desk.host.remembered[KEY][:2] == (OWNER, 8), "the writer's next read depends on it"
     desk.pass_time(SETTLE_TIMEOUT)
     assert desk.host.announced == []
@@ -209,7 +209,7 @@ def test_own_set_is_remembered_as_the_event_that_it_is(desk: Desk) -> None:
     request = desk.write()
     assert request is not None
     desk.stored(Stored(ME, ME, request.id, 1, True), desk.now)
-    assert desk.host.outcomes() == [(1, Written(True, None))]
+    assert desk.host.outcomes() == [(1, Written(True, None, (ME, 1)))]
     assert desk.host.remembered == {}
 
 
@@ -256,7 +256,7 @@ def test_set_that_is_to_be_settled_returns_with_the_receipt(desk: Desk, kept: bo
     assert desk.host.settled == []
     desk.settled(Settled(OWNER, ME, request.id, True, 0.5, 1, ("host/1", "host/2")))
     receipt = Receipt(("host/1",), ("host/2",), True, 0.5)
-    assert desk.host.outcomes() == [(1, Written(kept, receipt))]
+    assert desk.host.outcomes() == [(1, Written(kept, receipt, (OWNER, 8)))]
     assert len(desk) == 0
 
 
@@ -269,7 +269,7 @@ def test_set_whose_receipt_does_not_come_returns_without(desk: Desk, how: str) -
         desk.owner_left(OWNER)
     else:
         desk.pass_time(SETTLE_TIMEOUT)
-    assert desk.host.outcomes() == [(1, Written(True, None))]
+    assert desk.host.outcomes() == [(1, Written(True, None, (OWNER, 8)))]
     desk.pass_time(SETTLE_TIMEOUT)
     assert desk.host.settled == []
 
@@ -285,7 +285,7 @@ def test_odd_answers_to_a_set_harm_nothing(desk: Desk) -> None:
     desk.stored(Stored(OWNER, ME, request.id, 8, True), desk.now)
     desk.settled(Settled(OWNER, ME, request.id, False, math.inf, NO_NUMBER, ("host/1",)))
     receipt = Receipt(("host/1",), (), False, math.inf)
-    assert desk.host.outcomes() == [(1, Written(True, receipt))]
+    assert desk.host.outcomes() == [(1, Written(True, receipt, (OWNER, 8)))]
 
 
 def test_where_dependencies_are_too_many_to_be_named_a_peek_finds_nothing(desk: Desk) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -14,8 +15,11 @@ from plan import BEGIN, Plan, Step
 
 from colocache.core import messages, peer
 from colocache.core.announcements import DRIFT, Receipt
+from colocache.core.atomic import DONE
+from colocache.core.attempts import Altering, Fence
 from colocache.core.entry import MISSING
 from colocache.core.messages import EVERYTHING, namespace_target, tag_target
+from colocache.core.numbers import unpack_integer
 from colocache.testing import Loading, Network, Simulated
 
 # Members come and go here more often than anywhere else, and rings take long to make.
@@ -68,6 +72,7 @@ class History:
         self._calls: set[Call] = set()
         self._loading: dict[str, float] = {}  # key to when the newest load of it began
         self._setting = False
+        self._counted: list[int] = []
         self._faults_end = 0.0
         self._vanished = False
 
@@ -171,6 +176,48 @@ class History:
                 check(value)
 
         member.peek(key, done)
+
+    def _habit(self, member: Simulated, dice: Random) -> None:
+        """Get under a fence; where there is nothing, read the source, take some time, and set."""
+        key = dice.choice((*HOT, PAGE))
+        check, call = self._checked(member, key), self._begin(member, f"habit {key}")
+        duration = dice.uniform(0.001, 0.05) if dice.random() < 0.9 else dice.uniform(0, 0.6)
+        read_after = dice.uniform(0, duration)
+
+        def found(value: object, fence: Fence) -> None:
+            if value is not MISSING:
+                self._calls.discard(call)
+                check(value)
+            else:
+                self.network.after(read_after, lambda: read(fence))
+
+        def read(fence: Fence) -> None:
+            if key == PAGE:
+                self._fetch(member, "a", lambda value: compute(value, fence), dice, None)
+            else:
+                compute(self.oracle.version[key], fence)
+
+        def compute(value: object, fence: Fence) -> None:
+            if isinstance(value, Exception):
+                self._calls.discard(call)
+            else:
+                self.network.after(duration - read_after + 1e-6, lambda: store(value, fence))
+
+        def store(value: object, fence: Fence) -> None:
+            member.set_fenced(key, value, fence, lambda _: self._calls.discard(call), TAGS.get(key, ()))
+
+        member.get_fenced(key, found)
+
+    def _count(self, member: Simulated, _: Random) -> None:
+        call = self._begin(member, "count")
+
+        def counted(done: Altering) -> None:
+            self._calls.discard(call)
+            value = unpack_integer(done.payload) if done.outcome == DONE else None
+            if value is not None:
+                self._counted.append(value)
+
+        member.alter("counter", 1, counted, initial=0)
 
     def _begin(self, member: Simulated, what: str) -> Call:
         call = Call(member, f"{what} in {member.seat}, begun at {self.network.time:.4f}")
@@ -375,7 +422,7 @@ class History:
         network.run(end + 2 * settings.lease * DRIFT + 0.1)
 
     def _lingers(self) -> bool:
-        return any(m.paused for m in self.network.living) or self.plan.faults in ("crash", "churn", "all")
+        return any(m.paused for m in self.network.living) or self.plan.faults in ("crash", "churn", "all", "fence all")
 
     def _check_end(self) -> None:
         living = self.network.living
@@ -390,6 +437,11 @@ class History:
                 value = member.cached(key)
                 if value is not MISSING and value != self.oracle.version[key]:
                     self._break(f"values: {member.seat} holds {key}={value} at the end, not {self.oracle.version[key]}")
+        if self.plan.faults == "fence":  # each value once for each time that the counter began anew
+            counted = Counter(self._counted)
+            for value in counted:
+                if value > 1 and counted[value] > counted[value - 1]:
+                    self._break(f"counted twice: {value}")
         self._settle()
         for call in self._open():
             self._break(f"never ended: {call.what}")
@@ -412,7 +464,8 @@ def leftovers(member: Simulated) -> dict[str, int]:
     peer = member.peer
     sizes = {
         "fetches": len(peer._reads), "tokens": len(peer._desk), "parked requests": len(peer._owner._parked),
-        "parked reads": len(peer._parked), "invalidations": len(peer._announcements), "calls": len(member.calls),
+        "parked reads": len(peer._parked), "attempts": len(peer._attempts), "waiting": len(peer._catching_up),
+        "invalidations": len(peer._announcements), "calls": len(member.calls),
         "events too many in its log": max(0, len(peer._announcer.log) - member.network.settings.log_events),
     }  # fmt: skip
     return {name: size for name, size in sizes.items() if size}

@@ -1,7 +1,8 @@
 """The gate that tests the tests: the protocol with one rule taken out, each of which the campaign must catch.
 
 `python tests/simulation/mutants.py` prints, for each mutant, the first history that catches it, and what broke first.
-Where random histories do not, a hand-written interleaving must (`tests/core/test_interleavings.py`): "hand".
+Where random histories do not, a hand-written interleaving must (`tests/core/test_interleavings.py`, `test_atomic.py`):
+"hand".
 """
 
 from __future__ import annotations
@@ -23,11 +24,24 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "core"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from history import History
-from plan import Plan, draw
+from plan import FENCED, Plan, draw
 from shrink import story
 
 from colocache import testing
-from colocache.core import announcements, fills, hearing, members, owner, peer, reads, store, stream
+from colocache.core import (
+    announcements,
+    atomic,
+    attempts,
+    fences,
+    fills,
+    hearing,
+    members,
+    owner,
+    peer,
+    reads,
+    store,
+    stream,
+)  # fmt: skip
 
 SEEDS = 500
 CLASSES = (
@@ -376,10 +390,90 @@ def tag_drops_nothing() -> Any:
     return replaced(store.Store, "drop_tag", nothing)
 
 
+@mutant
+def fence_stands_after_an_event() -> Any:
+    return replaced(fences.Fences, "fall", nothing)
+
+
+@mutant
+def fence_stands_after_a_bulk_event() -> Any:
+    return replaced(fences.Fences, "fall_all", nothing)
+
+
+@mutant
+def fence_older_than_its_note_stands() -> Any:
+    original = fences.Fences.stands
+    return replaced(
+        fences.Fences, "stands", lambda self, wire, fence, now: original(self, wire, sys.maxsize, now)
+    )  # fmt: skip
+
+
+@mutant
+def fence_is_given_by_an_owner_that_is_behind() -> Any:
+    def is_current(function: Any) -> Any:
+        def as_if(self: Any, *arguments: Any) -> None:
+            with replaced(peer.Peer, "is_current", lambda self: True):
+                function(self, *arguments)
+
+        return as_if
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(replaced(atomic.Atomic, "give", is_current(atomic.Atomic.give)))
+    stack.enter_context(replaced(atomic.Atomic, "set", is_current(atomic.Atomic.set)))
+    return stack
+
+
+@mutant
+def fence_is_used_before_what_the_owner_has_applied() -> Any:
+    original = attempts.Attempts.fenced
+    return replaced(
+        attempts.Attempts, "fenced", lambda self, message, now: original(self, message._replace(dependencies=b""), now)
+    )
+
+
+@mutant
+def fence_does_not_look_at_tags() -> Any:
+    original = atomic.Atomic.set
+
+    def set_(self: Any, *arguments: Any) -> None:
+        with replaced(peer.Peer, "tags_hit_since", lambda self, tags, moment: False):
+            original(self, *arguments)
+
+    return replaced(atomic.Atomic, "set", set_)
+
+
+@mutant
+def fence_set_is_not_announced() -> Any:
+    original = atomic.Atomic.set
+
+    def set_(self: Any, *arguments: Any) -> None:
+        with replaced(peer.Peer, "announce", lambda self, targets: 0):
+            original(self, *arguments)
+
+    return replaced(atomic.Atomic, "set", set_)
+
+
+@mutant
+def count_takes_a_duplicate() -> Any:
+    return replaced(atomic.Atomic, "is_news", lambda self, request: True)
+
+
+@mutant
+def count_comes_before_what_the_asker_has_applied() -> Any:
+    original = attempts.Attempts.alter
+
+    def alter(self: Any, *arguments: Any) -> None:
+        with replaced(peer.Peer, "dependencies", lambda self, wires: b""):
+            original(self, *arguments)
+
+    return replaced(attempts.Attempts, "alter", alter)
+
+
 def first_catch(name: str, seeds: int = SEEDS) -> tuple[Plan, str] | None:
     """Return the first history that catches a mutant, and what was wrong; None if none of so many does."""
+    classes = FENCED if name.startswith(("fence_", "count_")) else CLASSES
     for seed in range(seeds):
-        plan = draw(seed, CLASSES[seed % len(CLASSES)])
+        plan = draw(seed, classes[seed % len(classes)])
         with MUTANTS[name]():
             try:
                 violations = History(plan, to_the_end=False).go().violations
@@ -392,7 +486,8 @@ def first_catch(name: str, seeds: int = SEEDS) -> tuple[Plan, str] | None:
 
 def caught_by_hand(name: str) -> str | None:
     """Return the first of the hand-written interleavings that catches a mutant; None if none does."""
-    for title, test in vars(importlib.import_module("test_interleavings")).items():
+    tests = {**vars(importlib.import_module("test_interleavings")), **vars(importlib.import_module("test_atomic"))}
+    for title, test in tests.items():
         if title.startswith("test_") and not inspect.signature(test).parameters:
             with MUTANTS[name]():
                 try:

@@ -30,7 +30,14 @@ FAULTS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 CLASSES = tuple(FAULTS)
 
+# Histories with users who get, compute, and set under a fence; and who count.
+FAULTS["fence"] = ()
+FAULTS["fence all"] = FAULTS["all"]
+FENCED = ("fence", "fence all")
+EVERY = tuple(FAULTS)
+
 OPERATIONS = {"read": 84, "read cold": 6, "peek": 4, "invalidate": 5, "set": 1}  # in percent
+FENCED_OPERATIONS = {"read": 54, "peek": 4, "invalidate": 10, "set": 1, "habit": 25, "count": 6}
 PER_SECOND = 230.0
 FAULTS_PER_SECOND = 1.6
 BEGIN = 1.0  # s; by then everybody is current
@@ -65,10 +72,12 @@ def draw(seed: int, faults: str, seconds: float = 3.0) -> Plan:
     """Draw a history of a fault class."""
     dice = Random(f"{seed} {faults}")
     size = dice.choices((2, 3, 4, 5, 8), (15, 30, 38, 14, 3))[0]
-    tight = faults == "overflow" or (faults == "all" and dice.random() < 0.5)
-    small = faults == "memory" or (faults == "all" and dice.random() < 0.3)
+    mixed = faults.endswith("all")
+    tight = faults == "overflow" or (mixed and dice.random() < 0.5)
+    small = faults == "memory" or (mixed and dice.random() < 0.3)
     settings = SCALED._replace(log_events=8) if tight else SCALED
-    steps = _times(dice, PER_SECOND, tuple(OPERATIONS), tuple(OPERATIONS.values()), seconds)
+    operations = FENCED_OPERATIONS if faults in FENCED else OPERATIONS
+    steps = _times(dice, PER_SECOND, tuple(operations), tuple(operations.values()), seconds)
     kinds = FAULTS[faults]
     steps += _times(dice, FAULTS_PER_SECOND if kinds else 0.0, kinds, (1,) * len(kinds), seconds)
     return Plan(

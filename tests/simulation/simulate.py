@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from history import History, Result
-from plan import CLASSES, draw
+from plan import EVERY, draw
 from shrink import story
 
 CHUNK = 5  # histories per task
@@ -69,9 +69,9 @@ def histories(chunk: list[tuple[int, str, float]]) -> list[Result]:
 
 def simulate(first: int, seeds: int, seconds: float, jobs: int, quiet: bool = False) -> dict[str, Tally]:
     """Run ``seeds`` histories, spread over all fault classes; show progress, and each failing run."""
-    work = [(seed, CLASSES[seed % len(CLASSES)], seconds) for seed in range(first, first + seeds)]
+    work = [(seed, EVERY[seed % len(EVERY)], seconds) for seed in range(first, first + seeds)]
     chunks = [work[start : start + CHUNK] for start in range(0, len(work), CHUNK)]
-    tallies = {faults: Tally() for faults in CLASSES}
+    tallies = {faults: Tally() for faults in EVERY}
     began = shown = time.monotonic()
     with ProcessPoolExecutor(jobs) as pool:
         for done, results in enumerate(pool.map(histories, chunks), 1):

@@ -1,0 +1,78 @@
+"""The fences of the keys that were missed of late in this thread or task: what the next `set` of such a key goes by.
+
+A context's and not the process's:
+
+1. thread A misses, and reads the source; 2. the key is invalidated; 3. thread B misses, too: the process's last miss is
+younger than the event; 4. A sets what it has read, and would be believed.
+
+And a request's, where there are scopes: a worker's thread answers one after another, and what one of them has missed
+says nothing of what a later one sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import NamedTuple
+
+from .core.attempts import Fence
+from .core.fences import NO_FENCE
+
+MAX_MISSED = 1024  # keys of one context; the oldest is forgotten, and its next set is one without a fence
+
+
+class _Miss(NamedTuple):
+    fence: Fence
+    at: float
+
+
+_Key = tuple[int, bytes]  # of a cache, and a wire key
+Missed = dict[_Key, _Miss]
+
+# The mappings are never changed, only replaced: a task inherits what its parent has missed, and shares nothing.
+missed: ContextVar[Missed | None] = ContextVar("colocache_missed", default=None)
+
+
+def note(cache: int, wire: bytes, fence: Fence, now: float) -> None:
+    """A key was missed: remember its fence."""
+    known = Missed(missed.get() or ())
+    known.pop((cache, wire), None)
+    known[cache, wire] = _Miss(fence._replace(entry=None), now)
+    if len(known) > MAX_MISSED:
+        del known[next(iter(known))]
+    missed.set(known)
+
+
+def take(cache: int, wire: bytes, since: float) -> Fence | None:
+    """Return the fence of a key that was missed after ``since``, once; None if it was not."""
+    known = missed.get()
+    if not known or (cache, wire) not in known:
+        return None
+    rest = dict(known)
+    fence, at = rest.pop((cache, wire))
+    missed.set(rest)
+    return fence if at > since else None
+
+
+def forget(cache: int, wires: Iterable[bytes]) -> None:
+    """Keys were invalidated by this context itself: what it sets now is what it has written."""
+    known = missed.get()
+    if known:
+        gone = {(cache, wire) for wire in wires}
+        missed.set({key: miss for key, miss in known.items() if key not in gone})
+
+
+def pack(fence: Fence) -> bytes:
+    """Return a fence as users carry it; empty for one that could not be had."""
+    return fence.owner + fence.number.to_bytes(8, "big") if fence.number != NO_FENCE else b""
+
+
+def unpack(token: bytes) -> Fence:
+    """Return the fence of a token. Raises TypeError or ValueError for what is none."""
+    if not isinstance(token, bytes):
+        raise TypeError(f"a token is what gets returned, bytes, not {type(token).__name__}: {token!r:.60}")
+    if not token:
+        return Fence(None, b"", NO_FENCE)
+    if len(token) != 24:
+        raise ValueError(f"a token is what gets returned; this is none: {token!r:.60}")
+    return Fence(None, token[:16], int.from_bytes(token[16:], "big"))
