@@ -29,6 +29,8 @@ LEVELS = {
     "bus": 3,
     "discovery": 3,
     "journal": 3,
+    "fenced": 2,
+    "scope": 3,
     "space": 4,
     "cache": 5,
     "decorators": 3,
