@@ -42,6 +42,10 @@ LEVELS = {
     "cli": 7,
     "dashboard": 7,
     "testing": 7,
+    "asgi": 8,
+    "fastapi": 8,
+    "flask": 8,
+    "wsgi": 8,
 }
 
 # What makes code depend on more than its arguments: the world, the clock, chance, other threads.
@@ -185,7 +189,15 @@ assert "zmq" not in sys.modules, "zmq is imported before anything needs it"
 """
 
 
-@pytest.mark.parametrize("more", ["", "colocache.Cache('imported')\n"], ids=["import", "construct"])
+WITH_MORE = {
+    "import": "",
+    "construct": "colocache.Cache('imported')\n",
+    "wrap": "import colocache.asgi, colocache.wsgi; "
+    "[each.CacheMiddleware(print, colocache.Cache('x')) for each in (colocache.asgi, colocache.wsgi)]\n",
+}
+
+
+@pytest.mark.parametrize("more", WITH_MORE.values(), ids=WITH_MORE.keys())
 def test_importing_and_constructing_start_nothing(more: str, tmp_path: Path) -> None:
     checks = AT_IMPORT.replace("import colocache\n", "import colocache\n" + more)
     environment = {"COLOCACHE_DIR": str(tmp_path / "run"), "PYTHONPATH": str(PACKAGE.parent)}
@@ -194,6 +206,20 @@ def test_importing_and_constructing_start_nothing(more: str, tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == [], "a file was made before anything needed it"
+
+
+FRAMEWORKS = {"django", "dogpile", "fastapi", "flask", "flask_caching", "sqlalchemy", "starlette", "werkzeug"}
+
+
+def test_frameworks_are_imported_only_by_what_is_for_them() -> None:
+    others = ("integrations.", "django", "sqlalchemy")
+    found = {each.module for each in imports() if each.target in FRAMEWORKS}
+    assert found
+    assert [module for module in found if not module.startswith(others)] == []
+    program = "import sys, colocache, colocache.wsgi, colocache.asgi; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=PACKAGE.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not FRAMEWORKS & set(done.stdout.split())
 
 
 def test_every_public_name_is_there() -> None:

@@ -1,0 +1,219 @@
+"""What the WSGI and the ASGI middleware have in common: starting the member, the barrier, what a request waits for."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import weakref
+from time import monotonic
+from typing import Any, Final, Literal
+
+from ..cache import Cache
+from ..errors import ColocacheError
+from ..scope import MAX_POSITIONS, Positions, Scope, read_positions, write_positions
+
+KEY: Final = "colocache"
+"""Where the cache stands in a WSGI environ, and in the state of an ASGI scope."""
+
+TELL_EVERY: Final = 60.0  # s between two log lines about the same trouble
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,60}")  # names of cookies and headers, by RFC 9110
+
+_log = logging.getLogger("colocache")
+
+
+class Middleware:
+    """The part of a middleware that does not depend on how it is called. Safe to use from any thread."""
+
+    def __init__(
+        self,
+        app: Any,
+        cache: Cache,
+        *,
+        debug_header: bool = False,
+        barrier: bool | Literal["cookie", "header"] = False,
+        barrier_name: str | None = None,
+        barrier_timeout: float | None = None,
+    ) -> None:
+        """Wrap an application; starts nothing.
+
+        ``debug_header`` adds a ``Server-Timing`` header to every response. ``barrier`` has clients carry the position
+        of what they announced, in a cookie (``True`` is ``"cookie"``) or a header, called ``barrier_name``, and has
+        their later requests wait until this process has applied it: ``barrier_timeout`` seconds at most, by default
+        the cache's fetch timeout. Raises TypeError and ValueError for what cannot be used.
+        """
+        if not callable(app):
+            raise TypeError(f"app is the application to wrap, a callable, not {type(app).__name__}: {app!r:.60}")
+        if not isinstance(cache, Cache):
+            raise TypeError(f"cache is a colocache.Cache, not {type(cache).__name__}: {cache!r:.60}")
+        self.app = app
+        self.cache = cache
+        self.debug_header = debug_header
+        self.barrier = None if barrier is False else Barrier(cache, barrier, barrier_name, barrier_timeout)
+        self.barriers_missed = 0  # requests that went on without having seen all that their client had announced
+        self._started_in = 0  # the process in which `start` was called
+        self._told: dict[str, float] = {}
+
+    @property
+    def is_started(self) -> bool:
+        """Whether `start` was called in this process."""
+        return self._started_in == os.getpid()
+
+    def start(self) -> None:
+        """Have the cache join its group. What keeps it from that is logged, and never raised."""
+        try:
+            self.cache.start()
+        except ColocacheError as error:  # closed; or a setting that cannot be used
+            if self._may_tell("start"):
+                _log.error("colocache: %r cannot start, and requests go on without it: %s", self.cache, error)
+        except Exception:  # the operating system's: the cache has logged it, and tries again at every use
+            pass
+        else:
+            self._tell_if_another_serves()
+        self._started_in = os.getpid()  # last: who comes meanwhile waits for the same start
+
+    def leave(self) -> None:
+        """Have the cache leave its group; what still uses it, or a second life of the application, joins anew."""
+        self._started_in = 0
+        self.cache.leave()
+
+    def missed(self) -> None:
+        """A request's client is ahead of this process, which could not catch up in time."""
+        self.barriers_missed += 1
+        if self._may_tell("barrier"):
+            _log.warning(
+                "colocache: a request went on before this process had heard all that its client had announced; "
+                "%d so far", self.barriers_missed,
+            )  # fmt: skip
+
+    def refused(self, error: ColocacheError) -> None:
+        """The cache would not wait for what a request announced or brought."""
+        if self._may_tell("wait"):
+            _log.error("colocache: a request went on without waiting for its invalidations: %s", error)
+
+    def _may_tell(self, trouble: str) -> bool:
+        now = monotonic()
+        if now < self._told.get(trouble, -math.inf) + TELL_EVERY:
+            return False
+        self._told[trouble] = now
+        return True
+
+    def _tell_if_another_serves(self) -> None:
+        config = self.cache.config
+        other = _serving.setdefault((config.group, config.directory), self.cache)
+        if other is not self.cache and other.members():
+            _log.warning(
+                "colocache: this process has two caches of the group %s, each with a memory and a thread of its own: "
+                "make one, in a module of its own, and import it where it is used", config.group,
+            )  # fmt: skip
+        if not other.members():
+            _serving[config.group, config.directory] = self.cache
+
+
+_serving: weakref.WeakValueDictionary[tuple[str, str | None], Cache] = weakref.WeakValueDictionary()
+
+
+class Barrier:
+    """Read your writes, without waiting at the write: clients carry positions, and their next requests wait for them.
+
+    What clients send is not trusted: it is bounded, nothing in it is ever raised, and waiting for it is, too.
+    """
+
+    def __init__(
+        self, cache: Cache, carrier: bool | Literal["cookie", "header"], name: str | None, timeout: float | None
+    ) -> None:
+        if carrier not in (True, "cookie", "header"):
+            raise ValueError(f"barrier is False, True, 'cookie' or 'header', not {carrier!r:.60}")
+        if timeout is not None and not 0 <= timeout < math.inf:
+            raise ValueError(f"barrier_timeout={timeout!r}: give a number of seconds, 0 or more")
+        self.in_cookie = carrier != "header"
+        self.name = name if name is not None else "colocache" if self.in_cookie else "Colocache-Position"
+        if not _TOKEN.fullmatch(self.name):
+            raise ValueError(f"barrier_name={name!r:.80} cannot be the name of a cookie or header: use letters and '-'")
+        self.timeout = cache.config.fetch_timeout if timeout is None else timeout
+        # By then whoever still serves what is older has been behind for as long as it may; a second for slow networks.
+        self.max_age = math.ceil(max(cache.config.lease * 1.01, cache.config.max_stale)) + 1
+
+    def brought(self, text: str) -> Positions:
+        """Return the positions in the header that a request brought, or in its cookies; none if it is nonsense."""
+        if self.in_cookie:
+            pairs = (pair.strip().partition("=") for pair in text.split(";"))
+            text = next((value for name, _, value in pairs if name == self.name), "")
+        return (text and read_positions(text)) or {}
+
+    def header(self, positions: Positions, secure: bool) -> tuple[str, str]:
+        """Return the header that has the client carry positions, the newest of them if they are too many."""
+        text = write_positions(dict([*positions.items()][-MAX_POSITIONS:]))
+        if not self.in_cookie:
+            return self.name, text
+        attributes = f"Max-Age={self.max_age}; Path=/; HttpOnly; SameSite=Lax{'; Secure' if secure else ''}"
+        return "Set-Cookie", f"{self.name}={text}; {attributes}"
+
+
+class Request:
+    """One request: what it announces, what its client had announced before, and how long it waited for both."""
+
+    def __init__(self, middleware: Middleware, brought: str = "", secure: bool = False) -> None:
+        """Begin one; ``brought`` is the text of the barrier's header."""
+        self.scope = Scope(middleware.cache)
+        self._middleware = middleware
+        self._barrier = middleware.barrier
+        self._brought = self._barrier.brought(brought) if self._barrier is not None else {}
+        self._secure = secure
+        self._waited = 0.0  # s
+
+    def catch_up(self) -> None:
+        """Wait until this process has applied what the client had announced; no longer than the barrier lets."""
+        if self._barrier is not None and self._brought:
+            began = monotonic()
+            try:
+                position, cache = write_positions(self._brought), self._middleware.cache
+                if not cache.catch_up(position, self._barrier.timeout):
+                    self._middleware.missed()
+            except ColocacheError as error:
+                self._middleware.refused(error)
+            self._waited += monotonic() - began
+
+    async def acatch_up(self) -> None:
+        """The twin of `catch_up`."""
+        if self._barrier is not None and self._brought:
+            began = monotonic()
+            try:
+                position, cache = write_positions(self._brought), self._middleware.cache
+                if not await cache.acatch_up(position, self._barrier.timeout):
+                    self._middleware.missed()
+            except ColocacheError as error:
+                self._middleware.refused(error)
+            self._waited += monotonic() - began
+
+    def settle(self) -> None:
+        """Wait for what was announced by ``wait="response"`` since the last time."""
+        began = monotonic()
+        try:
+            self.scope.settle()
+        except ColocacheError as error:
+            self._middleware.refused(error)
+        self._waited += monotonic() - began
+
+    async def asettle(self) -> None:
+        """The twin of `settle`."""
+        began = monotonic()
+        try:
+            await self.scope.asettle()
+        except ColocacheError as error:
+            self._middleware.refused(error)
+        self._waited += monotonic() - began
+
+    def headers(self) -> list[tuple[str, str]]:
+        """Return the headers that the response gets beside its own: none, unless the middleware was told so."""
+        headers = []
+        if self._barrier is not None and (position := self.scope.position()) is not None:
+            announced = read_positions(position) or {}
+            older = {stream: number for stream, number in self._brought.items() if stream not in announced}
+            headers.append(self._barrier.header({**older, **announced}, self._secure))
+        if self._middleware.debug_header:
+            counts = " ".join(f"{name}={count}" for name, count in self.scope.counts().items())
+            headers.append(("Server-Timing", f'colocache;desc="{counts}";dur={self._waited * 1000:.1f}'))
+        return headers

@@ -1,0 +1,102 @@
+"""Real servers with the examples in them, each with a database and a runtime directory of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PATIENCE = 30.0  # s; only a test that fails waits so long
+
+
+class Server:
+    """A server in a process of its own, asked over HTTP, each time by a new connection: any worker may answer."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self._log = log
+        self.port = 0
+
+    @property
+    def log(self) -> str:
+        """What it has printed so far."""
+        return self._log.read_text("utf-8", "replace")
+
+    def listens(self) -> bool:
+        """Whether it has said where it listens, and does."""
+        assert self.process.poll() is None, self.log
+        if said := re.search(r"http://127\.0\.0\.1:([1-9]\d*)", self.log):
+            self.port = int(said[1])
+            with contextlib.suppress(ConnectionRefusedError):  # uvicorn says so before its workers listen
+                socket.create_connection(("127.0.0.1", self.port)).close()
+                return True
+        return False
+
+    def ask(self, method: str, path: str, **form: str) -> tuple[int, Any]:
+        """The status and the JSON of an answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            headers = {"Content-Type": "application/x-www-form-urlencoded"} if method == "POST" else {}
+            connection.request(method, path, urlencode(form) if method == "POST" else None, headers)
+            response = connection.getresponse()
+            body = response.read()
+        finally:
+            connection.close()
+        return response.status, json.loads(body) if "json" in response.headers["Content-Type"] else body
+
+    def get(self, path: str) -> Any:
+        """The JSON of a page that is there."""
+        status, page = self.ask("GET", path)
+        assert status == 200, (status, page, self.log)
+        return page
+
+    def stop(self) -> int:
+        """End it as an operator does; its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+
+@pytest.fixture
+def serve(run_dir: str, tmp_path: Path, until: Any) -> Iterator[Any]:
+    """Starts a server in the directory of the examples: ``serve("gunicorn", "--workers", "2", "with_wsgi:app")``.
+
+    The arguments are those of ``python -m``; the address, a free port, is added.
+    """
+    started: list[Server] = []
+
+    def start(module: str, *arguments: str) -> Server:
+        address = ("--bind", "127.0.0.1:0") if module == "gunicorn" else ("--host", "127.0.0.1", "--port", "0")
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            "USERS_DATABASE": str(tmp_path / "users.sqlite"),
+            "COLOCACHE_DIR": run_dir,
+        }
+        log = tmp_path / f"server-{len(started)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, *address, *arguments],
+                stdout=output, stderr=output, cwd=ROOT / "examples", env=environment, start_new_session=True,
+            )  # fmt: skip
+        started.append(Server(process, log))
+        until(started[-1].listens, failing=f"{module} does not listen: {log}")
+        return started[-1]
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.stop()

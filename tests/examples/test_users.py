@@ -1,0 +1,62 @@
+"""The same small application on every framework, in two worker processes of a real server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+EXAMPLES = {
+    "wsgi": ("gunicorn", "--workers", "2", "with_wsgi:application"),
+    "asgi": ("uvicorn", "--workers", "2", "with_asgi:application"),
+    "flask": ("gunicorn", "--workers", "2", "with_flask:app"),
+    "fastapi": ("uvicorn", "--workers", "2", "with_fastapi:app"),
+}
+
+
+@pytest.fixture(params=EXAMPLES.values(), ids=EXAMPLES.keys())
+def server(request: pytest.FixtureRequest, serve: Any) -> Any:
+    """The example in two workers."""
+    return serve(*request.param)
+
+
+def answers_of_all(server: Any, path: str, until: Any) -> list[Any]:
+    """Ask until both workers have answered; all that they said."""
+    answers: list[Any] = []
+
+    def all_have_answered() -> bool:
+        answers.append(server.get(path))
+        return len({answer["answered_by"] for answer in answers}) == 2
+
+    until(all_have_answered, failing=f"only one worker answers: {answers[:3]}")
+    return answers
+
+
+def test_what_one_worker_reads_all_show_and_what_one_writes_all_see(server: Any, until: Any) -> None:
+    assert {answer["name"] for answer in answers_of_all(server, "/users/1", until)} == {"Ada"}
+
+    for name in ("Augusta", "Ada King", "Ada Lovelace"):
+        status, written = server.ask("POST", "/users/1", name=name)
+        assert (status, written["id"], written["name"]) == (200, 1, name)
+        answers = answers_of_all(server, "/users/1", until)
+        assert {answer["name"] for answer in answers} == {name}, "a worker shows what another one has overwritten"
+
+    def is_shared() -> bool:
+        page = server.get("/users/1")
+        return bool(page["read_by"] != page["answered_by"])
+
+    until(is_shared, failing="each worker reads for itself")
+    assert server.ask("GET", "/users/99")[0] == 404
+    assert server.ask("POST", "/users/99", name="Nobody")[0] == 404
+    assert server.ask("POST", "/users/1")[0] in (400, 422)
+    assert server.stop() == 0, server.log
+    assert "Traceback" not in server.log
+
+
+def test_what_flask_caching_remembers_is_forgotten_by_all_workers(serve: Any, until: Any) -> None:
+    server = serve(*EXAMPLES["flask"])
+    answers_of_all(server, "/users/2/greeting", until)
+    for name in ("Grace", "Grace Hopper", "Rear Admiral Hopper"):
+        assert server.ask("POST", "/users/2", name=name)[0] == 200
+        greetings = {answer["greeting"] for answer in answers_of_all(server, "/users/2/greeting", until)}
+        assert greetings == {f"Hello, {name}!"}
