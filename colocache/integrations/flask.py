@@ -39,6 +39,8 @@ class FlaskCache:
         barrier_timeout: float | None = None,
     ) -> None:
         """Make the extension, and `init_app` the application if one is given. The rest is `CacheMiddleware`'s."""
+        if app is not None and not isinstance(app, Flask):
+            raise TypeError(f"app is a Flask application, not {type(app).__name__}: {app!r:.60}; name the others")
         if cache is not None and not isinstance(cache, Cache):
             raise TypeError(f"cache is a colocache.Cache, not {type(cache).__name__}: {cache!r:.60}")
         self._cache = cache
@@ -76,7 +78,7 @@ def _current() -> Cache:
         return cast(Cache, current_app.extensions[NAME])
     except KeyError:
         raise RuntimeError(
-            f"the application {current_app.name!r} has no cache: call FlaskCache(cache).init_app(app) when it is made"
+            f"the application {current_app.name!r} has no cache: call FlaskCache(app, cache) when it is made"
         ) from None
 
 

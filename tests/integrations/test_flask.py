@@ -93,7 +93,7 @@ def test_init_app_twice_wraps_the_application_once(cache: Cache, new_cache: Any)
 
 
 def test_an_application_without_a_cache_is_told_what_to_do() -> None:
-    with Flask("shop").app_context(), pytest.raises(RuntimeError, match=r"'shop' has no cache: call FlaskCache\("):
+    with Flask("shop").app_context(), pytest.raises(RuntimeError, match=r"'shop' has no cache: call FlaskCache\(app, cache\)"):
         current_cache.get("key")
     with pytest.raises(RuntimeError, match="outside of application context"):
         current_cache.get("key")
@@ -116,6 +116,8 @@ def test_a_setting_that_cannot_be_used_is_named(run_dir: str, cache: Cache) -> N
         FlaskCache(other, cache)
     with pytest.raises(TypeError, match="not str: 'shop'"):
         FlaskCache(None, "shop")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="app is a Flask application, not Cache"):
+        FlaskCache(cache)  # type: ignore[arg-type]
 
 
 def test_a_streamed_response_is_not_buffered_and_waits_for_what_it_invalidates(cache: Cache, until: Any) -> None:
