@@ -29,6 +29,7 @@ from .errors import ClosedError, ConfigError
 from .flows import Flow, Wait, arun, run, shown
 from .space import GRACE, UNKNOWN, Copy, Space, copies_of
 from .stats import Counters, Stats
+from .waiting import Lock
 
 if TYPE_CHECKING:
     from .bus import Bus
@@ -267,7 +268,7 @@ class Cache(Space):
     def _forget(self) -> None:
         """Be as if nothing had been started: at first, and in a forked child."""
         inherited, self._bus = self._bus, None
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._counting = threading.Lock()
         self._retry_at = -math.inf
         self._joined_at = 0.0
@@ -383,10 +384,10 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _leave_behind(bus: weakref.ref[Bus], pid: int, patience: float) -> None:
-    """A cache was dropped without `Cache.close`: its member leaves. Not in this thread, which may hold any lock."""
+    """A cache was dropped without `Cache.close`: its member leaves. Nobody waits: this thread may hold any lock."""
     member = bus()
     if member is not None and member.alive and pid == os.getpid():
-        threading.Thread(target=member.close, args=(patience,), name="colocache leaves", daemon=True).start()
+        member.leave(patience)
 
 
 def _close_at_exit(cache: weakref.ref[Cache], bus: weakref.ref[Bus], pid: int, patience: float) -> None:
