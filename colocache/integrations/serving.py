@@ -7,6 +7,7 @@ import math
 import os
 import re
 import weakref
+from collections.abc import Iterator
 from time import monotonic
 from typing import Any, Final, Literal
 
@@ -166,27 +167,23 @@ class Request:
 
     def catch_up(self) -> None:
         """Wait until this process has applied what the client had announced; no longer than the barrier lets."""
-        if self._barrier is not None and self._brought:
-            began = monotonic()
-            try:
-                position, cache = write_positions(self._brought), self._middleware.cache
-                if not cache.catch_up(position, self._barrier.timeout):
-                    self._middleware.missed()
-            except ColocacheError as error:
-                self._middleware.refused(error)
-            self._waited += monotonic() - began
+        cache = self._middleware.cache
+        try:
+            reached = [cache.catch_up(position, left) for position, left in self._ahead()]
+        except ColocacheError as error:
+            self._middleware.refused(error)
+        else:
+            self._judge(reached)
 
     async def acatch_up(self) -> None:
         """The twin of `catch_up`."""
-        if self._barrier is not None and self._brought:
-            began = monotonic()
-            try:
-                position, cache = write_positions(self._brought), self._middleware.cache
-                if not await cache.acatch_up(position, self._barrier.timeout):
-                    self._middleware.missed()
-            except ColocacheError as error:
-                self._middleware.refused(error)
-            self._waited += monotonic() - began
+        cache = self._middleware.cache
+        try:
+            reached = [await cache.acatch_up(position, left) for position, left in self._ahead()]
+        except ColocacheError as error:
+            self._middleware.refused(error)
+        else:
+            self._judge(reached)
 
     def settle(self) -> None:
         """Wait for what was announced by ``wait="response"`` since the last time."""
@@ -217,3 +214,18 @@ class Request:
             counts = " ".join(f"{name}={count}" for name, count in self.scope.counts().items())
             headers.append(("Server-Timing", f'colocache;desc="{counts}";dur={self._waited * 1000:.1f}'))
         return headers
+
+    def _ahead(self) -> Iterator[tuple[str, float]]:
+        """Yield what the client brought, and for how many seconds it may be waited for, all in all.
+
+        One by one: of a worker that has left meanwhile nothing can be had, and the others are to be waited for.
+        """
+        began = monotonic()
+        for stream, number in self._brought.items():
+            assert self._barrier is not None
+            yield write_positions({stream: number}), max(0.0, began + self._barrier.timeout - monotonic())
+        self._waited += monotonic() - began
+
+    def _judge(self, reached: list[bool]) -> None:
+        if not all(reached):
+            self._middleware.missed()

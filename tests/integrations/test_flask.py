@@ -93,7 +93,7 @@ def test_init_app_twice_wraps_the_application_once(cache: Cache, new_cache: Any)
 
 
 def test_an_application_without_a_cache_is_told_what_to_do() -> None:
-    with Flask("shop").app_context(), pytest.raises(RuntimeError, match=r"'shop' has no cache: call FlaskCache\(app, cache\)"):
+    with Flask("shop").app_context(), pytest.raises(RuntimeError, match=r"call FlaskCache\(app, cache\)"):
         current_cache.get("key")
     with pytest.raises(RuntimeError, match="outside of application context"):
         current_cache.get("key")

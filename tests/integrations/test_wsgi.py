@@ -518,6 +518,24 @@ def test_a_client_sees_what_it_wrote_by_another_worker_though_nobody_waited(
     assert other.barriers_missed == 0
 
 
+def test_a_worker_that_has_left_does_not_keep_a_client_from_seeing_what_it_wrote_by_another(
+    pair: list[Cache], events: list[str]
+) -> None:
+    def read(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [repr(environ["colocache"].get("key")).encode()]
+
+    one = CacheMiddleware(announcing(wait=False), pair[0], barrier="header")
+    other = CacheMiddleware(read, pair[1], barrier="header", barrier_timeout=10)
+    for number in range(30):
+        pair[0].set("key", number, wait="all")
+        assert pair[1].get("key") == number
+        position = Exchange(events)(one, REQUEST_METHOD="POST").header("colocache-position")
+        brought = f"{'ab' * 16}.5-{position}"
+        assert Exchange(events)(other, HTTP_COLOCACHE_POSITION=brought).chunks == [b"None"]
+    assert other.barriers_missed == 30
+
+
 def test_positions_of_several_workers_are_carried_together(pair: list[Cache], events: list[str]) -> None:
     one, other = (CacheMiddleware(announcing(wait=False), each, barrier="header") for each in pair)
     first = Exchange(events)(one, REQUEST_METHOD="POST").header("colocache-position")
