@@ -6,8 +6,10 @@ import atexit
 import logging
 import math
 import os
+import sys
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import blake2b
@@ -227,7 +229,7 @@ class Cache(Space):
             self._rebind(self._bus.gate)
             bus, patience = weakref.ref(self._bus), min(1.0, self.config.lease)  # its thread keeps the bus alive
             weakref.finalize(self, _leave_behind, bus, os.getpid(), patience).atexit = False
-            atexit.register(_close_at_exit, weakref.ref(self), bus, os.getpid(), patience)
+            _at_exit(_close_at_exit, weakref.ref(self), bus, os.getpid(), patience)
             return self._bus
 
     def _fail_to_join(self, error: Exception) -> None:
@@ -388,6 +390,18 @@ def _leave_behind(bus: weakref.ref[Bus], pid: int, patience: float) -> None:
     member = bus()
     if member is not None and member.alive and pid == os.getpid():
         member.leave(patience)
+
+
+def _at_exit(leave: Callable[..., None], *arguments: Any) -> None:
+    """Have something called at an orderly end of this process.
+
+    Children of multiprocessing end by ``os._exit``: before Python 3.13 what is registered with atexit is not called
+    there. But what is registered with multiprocessing itself is.
+    """
+    atexit.register(leave, *arguments)
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None and sys.version_info < (3, 13):
+        util.Finalize(None, leave, arguments, exitpriority=0)
 
 
 def _close_at_exit(cache: weakref.ref[Cache], bus: weakref.ref[Bus], pid: int, patience: float) -> None:

@@ -16,7 +16,7 @@ from colocache.core.messages import MAX_STREAMS, MAX_TAG, MAX_TAGS, NO_NUMBER, R
 
 HEAD = bytes((messages.PROTOCOL,))
 KINDS = [(code, record._fields, checks, rest) for code, record, checks, rest in messages._TABLE]
-KINDS += KINDS[:1] * 6  # events, which everything turns on, come in swarms
+KINDS = [*KINDS[:22], *KINDS[:1] * 3, *KINDS[22:], *KINDS[:1] * 3]  # events, which all turns on, come in swarms
 ROWS = ((1, 0, 2, 3, 5, 8), (64, 65, 200))
 ODD = 12  # one value in so many is none of the good ones
 
@@ -33,6 +33,7 @@ TEXTS = (
 )  # fmt: skip
 NAMESPACES = (("users", "", "users/old", "none"), ("n" * MAX_NAMESPACE, "n" * 256, "n" * 257))
 PAYLOADS = ((b"v", b"", b"w" * 999), (bytes(70_000),))
+STARTS = ((b"\0int\5", b"", b"\0int\xff"), (b"\0int", b"\0int" + bytes(64), bytes(69)))
 WIRES = (
     tuple(key for of_member in KEYS.values() for key in of_member),
     (wire(prefix("n" * MAX_NAMESPACE), "k" * (MAX_BODY - 1)), b"\0s", b"", b"\5user", b"\2\xff\xfesk", b"\0" * 402),
@@ -51,7 +52,8 @@ class Forge:
         self._dice = dice
         self._fields: dict[Callable[[Any], bool], Callable[[], Any]] = {
             messages._identity: self.incarnation, messages._digest: lambda: self._one_of(((digest(),), (b"short",))),
-            messages._count: self.number, messages._number: self.number,
+            messages._count: self.number, messages._number: self.number, messages._delta: self.number,
+            messages._start: lambda: self._one_of(STARTS),
             messages._seconds: lambda: self._one_of(SECONDS), messages._flag: lambda: self._one_of(FLAGS),
             messages._name: lambda: self._one_of(TEXTS), messages._tag: lambda: self._one_of(TEXTS),
             messages._key: lambda: self._one_of(WIRES), messages._payload: lambda: self._one_of(PAYLOADS),

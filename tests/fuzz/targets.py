@@ -17,7 +17,7 @@ from dice import Dice
 from files import Files, journal_file
 from forge import Forge
 from values import CODEC, PICKLE
-from world import KEYS, ME, STRANGER, World, low_limits
+from world import DEAD, KEYS, ME, STRANGER, A, B, World, low_limits
 
 from colocache.core import messages
 from colocache.core.keys import namespace_of, prefix, wire
@@ -127,6 +127,14 @@ def _step(world: World, forge: Forge, dice: Dice) -> None:
         _calls(world, forge, dice)[kind - 24]()
 
 
+def _rare_call(world: World, dice: Dice) -> None:
+    key = dice.pick(KEYS[dice.pick((A, B, ME))])
+    dice.pick((
+        world.abandon, lambda: world.get_fenced(key), lambda: world.count(key, 1), lambda: world.count(key, None),
+        lambda: world.catch_up({dice.pick((A, B, ME, DEAD)): dice.below(20)}),
+    ))()  # fmt: skip
+
+
 def _calls(world: World, forge: Forge, dice: Dice) -> tuple[Callable[[], None], ...]:
     wires = [key for of_member in KEYS.values() for key in of_member]
     return (
@@ -134,7 +142,7 @@ def _calls(world: World, forge: Forge, dice: Dice) -> tuple[Callable[[], None], 
         lambda: world.read(dice.pick(wires)),
         world.load,
         world.fail,
-        world.abandon,
+        lambda: _rare_call(world, dice),
         lambda: world.set(dice.pick(wires), dice.below(2) == 1),
         lambda: world.invalidate((b"k" + dice.pick(wires),)),
         lambda: world.bury(forge.incarnation(), dice.pick((None, 0, 5, NO_NUMBER)), [(1, forge.event())]),

@@ -13,6 +13,8 @@ from unittest import mock
 
 from colocache.core import owner, stream
 from colocache.core.announcements import Receipt
+from colocache.core.attempts import Altering, Fence
+from colocache.core.catching_up import CaughtUp
 from colocache.core.keys import prefix, wire
 from colocache.core.members import MAX_PINGS, Member
 from colocache.core.messages import (
@@ -20,6 +22,7 @@ from colocache.core.messages import (
     MAX_LINK,
     Event,
     Get,
+    GetFenced,
     Left,
     Load,
     Message,
@@ -50,7 +53,8 @@ REST = 20  # ticks: longer than anything is waited for
 BUDGET = 64 << 10  # bytes of the store: so few that entries are pushed out
 REMEMBERED = 16  # keys, and tags, that are remembered one by one: so few that a story reaches the limit
 LIMITS = {"colocache.core.stream.MAX_AHEAD": 4, "colocache.core.owner.MAX_PARKED": 4}  # the same
-OUTCOMES: dict[str, Any] = {"read": Found | Lead | Solo, "peek": Seen, "set": Written, "invalidate": Receipt}
+OUTCOMES: dict[str, Any] = {"read": Found | Lead | Solo, "peek": Seen, "set": Written, "invalidate": Receipt,
+                            "get fenced": Fence, "alter": Altering, "catch up": CaughtUp}  # fmt: skip
 
 
 def _keys_of(seat: str) -> list[bytes]:
@@ -110,6 +114,10 @@ class World:
         self.peek((KEYS[ME][0], KEYS[A][1], KEYS[B][1]))
         self.set(KEYS[A][2], settle=True)
         self.invalidate((key_target(KEYS[A][3]),))
+        self.say(GetFenced(A, ME, 4, KEYS[ME][3], 20.0, b""))
+        self.get_fenced(KEYS[A][0])
+        self.count(KEYS[B][0], 1)
+        self.catch_up({A: 9})
 
     def _newest_fetch(self) -> int:
         return max(self.peer._reads._fetches)
@@ -176,6 +184,9 @@ class World:
                 self.left = [*self.left[-20:], action]
         for ticket, outcome in self.peer.outcomes():
             assert isinstance(outcome, OUTCOMES[self.open.pop(ticket)])
+            if isinstance(outcome, Fence):
+                ticket = self._call("alter")
+                self.peer.set_fenced(ticket, KEYS[A][0], b"fenced", 300.0, ("t",), outcome, self.now)
             if isinstance(outcome, Lead):
                 self.loads.append(outcome.fetch)
 
@@ -212,6 +223,21 @@ class World:
     def peek(self, keys: tuple[bytes, ...]) -> None:
         """Call ``get_many``."""
         self.peer.peek(self._call("peek"), keys, self.now)
+        self.work()
+
+    def get_fenced(self, key: bytes) -> None:
+        """Miss a key, and set it under the fence, if there is one."""
+        self.peer.get_fenced(self._call("get fenced"), key, self.now)
+        self.work()
+
+    def count(self, key: bytes, delta: int | None) -> None:
+        """Call ``incr``, or ``touch``."""
+        self.peer.alter(self._call("alter"), key, delta, b"\0int\1", 300.0, ("t",), self.now)
+        self.work()
+
+    def catch_up(self, positions: dict[bytes, int]) -> None:
+        """Call ``catch_up``."""
+        self.peer.catch_up(self._call("catch up"), positions, 0.2, self.now)
         self.work()
 
     def set(self, key: bytes, settle: bool) -> None:
@@ -300,6 +326,7 @@ def open_work(peer: Peer) -> dict[str, int]:
         "members": len(peer.members()), "fetches": len(peer._reads), "catching up": len(peer._reads._catching_up),
         "tokens": len(peer._desk), "parked": len(peer._owner._parked), "requests": len(peer._requests),
         "announcements": len(peer._announcements), "parked reads": len(peer._parked),
+        "attempts": len(peer._attempts), "late fences": len(peer._attempts._late), "waiting": len(peer._catching_up),
     }  # fmt: skip
 
 
