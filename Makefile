@@ -11,7 +11,7 @@ ARGS   ?=
 FRAME := pyproject.toml setup.cfg scripts/prepare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types wheel simulate mutants explore chaos soak fuzz bench bench-quick clean
+.PHONY: help demo test lint types wheel simulate mutants explore chaos soak servers rolling fuzz bench bench-quick clean
 
 help:  ## show this list
 	@echo "colocache: what make can do here"
@@ -46,6 +46,12 @@ chaos: $(VENV)/.installed-test  ## real processes, killed, stopped and restarted
 
 soak: $(VENV)/.installed-test  ## half an hour of work and restarts: what the processes hold must not grow
 	@$(VENV)/bin/python tests/processes/soak.py $(ARGS)
+
+servers: $(VENV)/.installed-servers  ## every server and mode, and what must hold in each; writes docs/howto/servers.md (2 minutes)
+	@$(VENV)/bin/python tests/servers/matrix.py $(ARGS)
+
+rolling: $(VENV)/.installed-servers  ## eight gunicorn workers under load, replaced all the time: nothing fails, nothing is stale
+	@$(VENV)/bin/python tests/servers/rolling.py $(ARGS)
 
 fuzz: $(VENV)/.installed-fuzz  ## everything that a peer can send, guided by coverage, for ten minutes
 	@$(VENV)/bin/python tests/fuzz/fuzz.py $(ARGS)

@@ -1,0 +1,97 @@
+"""The servers of the matrix, and the modes that they are run in."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+Recycling = Literal["signal", "requests", "reload", "upgrade", "none"]
+
+BIN = Path(sys.executable).parent
+WORKERS = 3
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A server as it is started, and what it does by itself.
+
+    In the command, ``{port}`` and ``{workers}`` are filled in.
+    """
+
+    server: str
+    mode: str
+    command: tuple[str, ...]
+    needs: tuple[str, ...]  # modules that the server consists of
+    workers: int = WORKERS
+    recycling: Recycling = "signal"  # how a worker comes to be replaced; a signal is SIGTERM to the worker
+    replaces_killed: bool = True  # else the whole server ends with a worker that is killed
+    interrupted: bool = False  # stopped as by Ctrl-C, SIGINT to all of its processes, instead of SIGTERM to the first
+    tidy: bool = True  # else it kills workers that are about to leave, when it is stopped
+    by_celery: bool = False  # asked by tasks instead of HTTP
+    short: bool = False  # part of the short form
+
+    def __str__(self) -> str:
+        return f"{self.server} {self.mode}".strip()
+
+    @property
+    def missing(self) -> list[str]:
+        """The modules that it needs and that are not installed."""
+        return [name for name in self.needs if find_spec(name) is None]
+
+
+def module(name: str, *arguments: str) -> tuple[str, ...]:
+    """The command of a server that is started as a module."""
+    return (sys.executable, "-m", name, *arguments)
+
+
+def gunicorn(mode: str, *arguments: str, app: str = "served:application", needs: tuple[str, ...] = ()) -> Mode:
+    """A mode of gunicorn."""
+    common = ("--bind", "127.0.0.1:{port}", "--workers", "{workers}")
+    return Mode("gunicorn", mode, module("gunicorn", *common, *arguments, app), ("gunicorn", *needs))
+
+
+def uwsgi(mode: str, *arguments: str, master: bool = True) -> Mode:
+    """A mode of uWSGI."""
+    common = ("--http-socket", "127.0.0.1:{port}", "--processes", "{workers}", "--module", "served:application",
+              "--die-on-term")
+    having = ("--master",) if master else ()
+    return Mode("uWSGI", mode, (str(BIN / "uwsgi"), *common, *having, *arguments), ("pyuwsgi",))
+
+
+ASGI = "served:async_application"
+UVICORN = module("uvicorn", "--host", "127.0.0.1", "--port", "{port}", "--workers", "{workers}", ASGI)
+GRANIAN = module("granian", "--host", "127.0.0.1", "--port", "{port}", "--workers", "{workers}", "--no-ws")
+HYPERCORN = module("hypercorn", "--bind", "127.0.0.1:{port}", "--workers", "{workers}", "--max-requests", "40", ASGI)
+CELERY = module("celery", "--app", "served_by_celery", "worker", "--pool", "prefork", "--concurrency", "{workers}",
+                "--without-gossip", "--without-mingle", "--without-heartbeat", "-O", "fair",
+                "--max-tasks-per-child", "40")  # fmt: skip
+FLASK = module("flask", "--app", "served_by_flask", "run", "--port", "{port}", "--debug")
+DJANGO = module("django", "runserver", "127.0.0.1:{port}", "--settings", "served_by_django", "--skip-checks")
+
+MODES = (
+    replace(gunicorn("sync"), short=True),
+    gunicorn("gthread", "--worker-class", "gthread", "--threads", "2"),
+    replace(gunicorn("gthread --preload", "--worker-class", "gthread", "--threads", "2", "--preload"), short=True),
+    gunicorn("gevent", "--worker-class", "gevent", needs=("gevent",)),
+    replace(gunicorn("sync --max-requests", "--max-requests", "40"), recycling="requests"),
+    replace(gunicorn("sync --reload", "--reload", "--reload-engine", "poll"), recycling="reload"),
+    replace(gunicorn("sync, USR2 upgrade", "--pid", "{pidfile}"), recycling="upgrade"),
+    gunicorn("asgi", "--worker-class", "asgi", app=ASGI),
+    gunicorn("uvicorn-worker", "--worker-class", "uvicorn_worker.UvicornWorker", app=ASGI, needs=("uvicorn_worker",)),
+    Mode("uvicorn", "--workers", UVICORN, ("uvicorn",), short=True),
+    Mode("granian", "WSGI", (*GRANIAN, "--respawn-failed-workers", "--interface", "wsgi", "served:application"),
+         ("granian",)),
+    Mode("granian", "ASGI", (*GRANIAN, "--respawn-failed-workers", "--interface", "asgi", ASGI), ("granian",)),
+    Mode("hypercorn", "--workers", HYPERCORN, ("hypercorn",), recycling="requests", replaces_killed=False, tidy=False),
+    uwsgi("--master"),
+    uwsgi("--master --lazy-apps", "--lazy-apps"),
+    replace(uwsgi("without a master", master=False), recycling="none", replaces_killed=False, interrupted=True),
+    Mode("Django", "runserver", DJANGO, ("django",), workers=1, recycling="reload", replaces_killed=False,
+         interrupted=True),
+    Mode("Flask", "run --debug", FLASK, ("flask",), workers=1, recycling="reload", replaces_killed=False,
+         interrupted=True),
+    Mode("celery", "prefork", CELERY, ("celery",), recycling="requests", by_celery=True),
+)  # fmt: skip
