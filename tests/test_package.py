@@ -43,6 +43,7 @@ LEVELS = {
     "dashboard": 7,
     "testing": 7,
     "asgi": 8,
+    "django": 8,
     "fastapi": 8,
     "flask": 8,
     "wsgi": 8,

@@ -1,0 +1,59 @@
+"""System checks: what is likely a mistake in CACHES, told by ``manage.py check`` and before ``runserver``."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from django.conf import settings
+from django.core import checks
+
+from .groups import BACKEND, CACHE_OPTIONS, MEANINGLESS
+
+
+def check_caches(app_configs: object = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Return what is wrong, or likely so, with the aliases that are colocache's."""
+    ours = {alias: config for alias, config in settings.CACHES.items() if config.get("BACKEND") == BACKEND}
+    return [*_without_location(ours), *_meaningless(ours), *_in_two_parts(ours)]
+
+
+def _without_location(ours: dict[str, Any]) -> Iterable[checks.CheckMessage]:
+    for alias, config in ours.items():
+        location = config.get("LOCATION")
+        if not isinstance(location, str) or not location.strip():
+            yield checks.Error(
+                f"CACHES[{alias!r}] has no LOCATION.",
+                hint='Name the group of processes that share the cache, as by "LOCATION": "shop".',
+                id="colocache.E001",
+            )
+
+
+def _meaningless(ours: dict[str, Any]) -> Iterable[checks.CheckMessage]:
+    for alias, config in ours.items():
+        for name in MEANINGLESS:
+            if name in (config.get("OPTIONS") or {}) or name in config:
+                yield checks.Warning(
+                    f'CACHES[{alias!r}]: "{name}" means nothing to colocache and is ignored.',
+                    hint='What is kept is bounded by memory: give OPTIONS {"memory": "64MiB"}, or COLOCACHE_MEMORY.',
+                    id="colocache.W002",
+                )
+
+
+def _in_two_parts(ours: dict[str, Any]) -> Iterable[checks.CheckMessage]:
+    aliases = defaultdict(list)
+    for alias, config in ours.items():
+        aliases[repr(config.get("LOCATION"))].append(alias)
+    for location, names in aliases.items():
+        options = {repr(_shared(ours[alias].get("OPTIONS") or {})) for alias in names}
+        if len(options) > 1:
+            yield checks.Warning(
+                f"The caches {', '.join(map(repr, names))} have one LOCATION, {location}, and different OPTIONS.",
+                hint="Each process joins the group once for each of them, with a thread and a memory of its own. Give "
+                "them the same OPTIONS, or names of their own; KEY_PREFIX is enough to keep their keys apart.",
+                id="colocache.W003",
+            )
+
+
+def _shared(options: dict[str, Any]) -> list[tuple[str, Any]]:
+    return sorted((name, value) for name, value in options.items() if name in {*CACHE_OPTIONS, "codec"})

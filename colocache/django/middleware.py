@@ -1,0 +1,128 @@
+"""The middleware: what `colocache.wsgi.CacheMiddleware` and `colocache.asgi.CacheMiddleware` do, for Django."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured, MiddlewareNotUsed
+from django.http import HttpRequest, HttpResponseBase
+
+from colocache import Cache
+from colocache.integrations.serving import Middleware, Request
+from colocache.scope import current
+
+from .backend import ColocacheCache
+
+SETTING = "COLOCACHE_MIDDLEWARE"
+
+
+class CacheMiddleware:
+    """Put it first in MIDDLEWARE.
+
+    With the first request of each worker process the caches of CACHES join their groups. What a request invalidates by
+    ``wait="response"``, as `colocache.django.invalidate_on_commit` does, is waited for once, before the response.
+    The setting COLOCACHE_MIDDLEWARE, a dict, may hold the arguments ``debug_header``, ``barrier``, ``barrier_name`` and
+    ``barrier_timeout`` of `colocache.wsgi.CacheMiddleware`.
+
+    Does nothing for a cache that such a middleware around the whole application looks after already, nor for one that
+    is disabled. Trouble with the cache never fails a request. Runs under WSGI and ASGI without a thread between.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        """Starts nothing. Raises MiddlewareNotUsed if there is no cache for it in CACHES."""
+        self._answer = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+        enabled = [cache for cache in _own_caches() if not cache.config.disabled]
+        self._parts = [_part(get_response, cache, number) for number, cache in enumerate(enabled)]
+        if not self._parts:
+            raise MiddlewareNotUsed("no cache of CACHES is one of colocache's, or they are disabled")
+
+    def __call__(self, request: HttpRequest) -> Any:
+        """Answer a request."""
+        if self._is_async:
+            return self._acall(request)
+        brought = [each for each in self._parts if current(each.cache) is None]
+        for part in brought:
+            if not part.is_started:
+                part.start()
+        requests = [_request(part, request) for part in brought]
+        for each in requests:
+            each.catch_up()
+        with _within(requests):
+            try:
+                response = self._answer(request)
+            finally:
+                for each in requests:
+                    each.settle()
+        _add_headers(response, requests)
+        return response
+
+    async def _acall(self, request: HttpRequest) -> HttpResponseBase:
+        brought = [each for each in self._parts if current(each.cache) is None]
+        for part in brought:
+            if not part.is_started:
+                await asyncio.to_thread(part.start)  # it opens files and sockets
+        requests = [_request(part, request) for part in brought]
+        for each in requests:
+            await each.acatch_up()
+        with _within(requests):
+            try:
+                response: HttpResponseBase = await self._answer(request)
+            finally:
+                for each in requests:
+                    await each.asettle()
+        _add_headers(response, requests)
+        return response
+
+
+def _own_caches() -> list[Cache]:
+    """Return the caches behind CACHES, each once."""
+    backends = [caches[alias] for alias in settings.CACHES]
+    return list(dict.fromkeys(each.group.cache for each in backends if isinstance(each, ColocacheCache)))
+
+
+def _part(get_response: Callable[..., Any], cache: Cache, number: int) -> Middleware:
+    given = getattr(settings, SETTING, None) or {}
+    try:
+        part = Middleware(get_response, cache, **given)
+    except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f"{SETTING} = {given!r}: {error}") from error
+    if part.barrier is not None and number:
+        part.barrier.name = f"{part.barrier.name}-{number + 1}"  # else the second cache would overwrite the first's
+    return part
+
+
+def _request(part: Middleware, request: HttpRequest) -> Request:
+    brought = ""
+    if part.barrier is not None:
+        brought = request.headers.get("Cookie" if part.barrier.in_cookie else part.barrier.name, "")
+    return Request(part, brought, request.is_secure())
+
+
+def _within(requests: Iterable[Request]) -> ExitStack:
+    stack = ExitStack()
+    for each in requests:
+        stack.enter_context(each.scope)
+    return stack
+
+
+def _add_headers(response: HttpResponseBase, requests: Iterable[Request]) -> None:
+    for each in requests:
+        for name, value in each.headers():
+            if name == "Set-Cookie":
+                response.cookies.load(value)
+            elif name in response.headers:
+                response.headers[name] = f"{response.headers[name]}, {value}"
+            else:
+                response.headers[name] = value

@@ -1,0 +1,37 @@
+"""What the tests of the integrations share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `django_site`, by that name
+
+
+@pytest.fixture
+def site(run_dir: str, until: Callable[..., None]) -> Iterator[Callable[..., Any]]:
+    """Configures CACHES, and returns the backend of the default alias.
+
+    Aliases whose OPTIONS differ are members of their own, as if they were in other processes; these know each other.
+    """
+    from django.core.cache import caches
+    from django_site import configured
+
+    with ExitStack() as sites:
+
+        def configure(**aliases: dict[str, Any]) -> Any:
+            aliases = {"default": {}, **aliases}
+            sites.enter_context(configured(run_dir, aliases))
+            members = {caches[alias].group.cache for alias in aliases}
+            if len(members) > 1:
+                for each in members:
+                    each.start()
+                until(lambda: all(each.stats().current and each.stats().members == len(members) for each in members))
+            return caches["default"]
+
+        yield configure
