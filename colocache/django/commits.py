@@ -93,9 +93,8 @@ def invalidates(
 class _Invalidation:
     """What is to be invalidated by one callback of a transaction."""
 
-    __qualname__ = "colocache.django.invalidate_on_commit"  # for Django's log
-
     def __init__(self, space: Space | BaseCache, keys: list[Any], tags: tuple[str, ...]) -> None:
+        self.__qualname__ = "colocache.django.invalidate_on_commit"  # for Django's log
         self.space = space
         self._keys = dict.fromkeys(keys)
         self._tags = dict.fromkeys(tags)
@@ -116,20 +115,28 @@ class _Invalidation:
 
 
 def _on_commit(invalidation: _Invalidation, using: str | None) -> None:
-    """Have it called after COMMIT; by the callback before, if the two stand and fall together.
+    """Have it called after COMMIT."""
+    if not _joined(transaction.get_connection(using), invalidation):
+        # Robust: the transaction is committed, and nothing that goes wrong now must look as if it were not.
+        transaction.on_commit(invalidation, using=using, robust=True)
+
+
+def _joined(connection: Any, invalidation: _Invalidation) -> bool:
+    """Leave the work to the callback that is to be called last so far, if the two stand and fall together.
 
     So that a thousand saves in one transaction wait once, and not a thousand times.
     """
-    connection = transaction.get_connection(using)
     waiting = getattr(connection, "run_on_commit", None)
-    if connection.in_atomic_block and waiting:
-        savepoints, callback, *_ = waiting[-1]
-        same = savepoints == set(connection.savepoint_ids)
-        if same and isinstance(callback, _Invalidation) and callback.space is invalidation.space:
-            callback.join(invalidation)
-            return
-    # Robust: the transaction is committed, and nothing that goes wrong now must look as if it were not.
-    transaction.on_commit(invalidation, using=using, robust=True)
+    if not connection.in_atomic_block or not waiting:
+        return False
+    savepoints, callback, *_ = waiting[-1]
+    if not isinstance(callback, _Invalidation) or callback.space is not invalidation.space:
+        return False
+    # None is of a block without a savepoint, which is rolled back with the one around it.
+    if savepoints - {None} != set(connection.savepoint_ids) - {None}:  # a rollback may take the one and leave the other
+        return False
+    callback.join(invalidation)
+    return True
 
 
 def _resolve(cache: Any, keys: Iterable[Any], version: int | None) -> tuple[Space | BaseCache, list[Any]]:

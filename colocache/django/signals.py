@@ -94,12 +94,13 @@ class _Watch:
         pk_set: set[Any] | None, using: str, **_: Any,
     ) -> None:  # fmt: skip
         """A relation changes: that of one of our objects, or, from its other side, that of several of them."""
-        if not reverse and isinstance(instance, owner) and action in ("post_add", "post_remove", "post_clear"):
+        changed = action == "post_clear" or (action in ("post_add", "post_remove") and pk_set)
+        if changed and not reverse and isinstance(instance, owner):
             self._invalidate([instance], using)
         if not issubclass(owner, model):
             return
         objects = owner._base_manager.using(using)
-        if action in ("post_add", "post_remove") and pk_set:
+        if changed and pk_set:
             self._invalidate(objects.filter(pk__in=pk_set), using)
         elif action == "pre_clear":  # afterwards nobody knows any more which they were
             self._invalidate(objects.filter(**{field: instance}), using)
