@@ -26,7 +26,7 @@ _SOURCE = """\
             if _cc_value is not _cc_MISSING:
                 _cc_entry.hits += 1
                 return _cc_value
-    except _cc_MISSES:  # not held; or unhashable, which whoever makes the wire key complains of
+    except _cc_MISSES:  # not held; or no part of a key, which whoever makes the wire key complains of
         pass
     return {wait}_cc_miss(({positional}), {{{named}}})
 """
@@ -63,7 +63,7 @@ def specialise(
     defaults = {f"_cc_default_{name}": parameter.default for name, parameter in parameters.items()}
     names = {
         "_cc_space": space, "_cc_miss": miss, "_cc_monotonic": monotonic, "_cc_MISSING": MISSING,
-        "_cc_MISSES": (KeyError, TypeError), **defaults,
+        "_cc_MISSES": (KeyError, TypeError, AttributeError), "_cc_type": type, **defaults,
     }  # fmt: skip
     exec(compile(source, f"<colocache: {function.__qualname__}>", "exec"), names)
     wrapper: Callable[..., Any] = names["call"]
@@ -87,13 +87,17 @@ def _parameters(parameters: Mapping[str, Parameter]) -> str:
 def _key(signature: inspect.Signature) -> str:
     """Return the expression of the key by which readers find an entry; the same as `decorators._Calls.key_of` makes."""
     parameters = signature.parameters
+    parts = _positional(parameters)
+    first = next(iter(parameters.values()), None)
+    if first is not None and first.name == "self" and first.kind in _FIRST:  # a method's object: a part by this
+        parts = parts.replace("self", "_cc_type(self).__cache_key__(self)", 1)
     if has_one_part(signature):
-        return next(iter(parameters))
+        return parts.removesuffix(", ")
     named = _keyword_only(parameters)
     if not named:
-        return f"({_positional(parameters)})"
+        return f"({parts})"
     pairs = "".join(f"({each!r}, {each}), " for each in sorted(named))
-    return f"({_positional(parameters)}({pairs}),)"
+    return f"({parts}({pairs}),)"
 
 
 def _positional(parameters: Mapping[str, Parameter]) -> str:
@@ -101,6 +105,9 @@ def _positional(parameters: Mapping[str, Parameter]) -> str:
     return "".join(
         f"{stars[parameter.kind]}{name}, " for name, parameter in parameters.items() if parameter.kind in stars
     )
+
+
+_FIRST = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _keyword_only(parameters: Mapping[str, Parameter]) -> list[str]:

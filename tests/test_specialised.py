@@ -118,6 +118,40 @@ def test_what_cannot_be_hashed_is_missed() -> None:
     assert wrapped.missed[0][0][1] is default, "the very object"
 
 
+class Thing:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __cache_key__(self) -> int:
+        return self.number
+
+
+@pytest.mark.parametrize("parameters", ["self", "self, x", "self, /, x", "self, *, x", "self, *x", "self=None, x=2"])
+def test_a_method_finds_what_is_held_for_its_object(parameters: str) -> None:
+    names: dict[str, Any] = {}
+    exec(f"def method({parameters}): ...", names)
+    wrapped = Wrapped(names["method"])
+    arguments: tuple[Any, ...] = (Thing(7),)
+    named = {"x": 1} if "*, x" in parameters else {}
+    if "x" in parameters and not named:
+        arguments = (Thing(7), 1)
+    bound = wrapped.signature.bind(*arguments, **named)
+    bound.apply_defaults()
+    key = wrapped.calls._key_of(bound.args, bound.kwargs)
+    wrapped.hold(key[0] if has_one_part(wrapped.signature) else key, "held")  # type: ignore[index]
+    assert wrapped.call(*arguments, **named) == "held"
+    assert wrapped.call(Thing(8), *arguments[1:], **named) == "missed"
+
+
+@pytest.mark.parametrize("odd", ["text", 5, Thing, object(), None])
+def test_what_is_called_self_and_is_no_object_of_its_own_kind_is_missed(odd: Any) -> None:
+    def method(self: Any, x: int) -> None: ...
+    def many(*self: Any) -> None: ...
+
+    assert Wrapped(method).call(odd, 1) == "missed"
+    assert Wrapped(many).call(odd, 1) == "missed"
+
+
 def test_a_coroutine_function_becomes_one() -> None:
     wrapped = Wrapped(two, waits=True)
     assert inspect.iscoroutinefunction(wrapped.call)
