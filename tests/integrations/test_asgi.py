@@ -285,6 +285,22 @@ def test_the_cache_lives_as_long_as_the_lifespan_whatever_the_application_makes_
     asyncio.run(main())  # as in a test suite, which starts an application again and again
 
 
+def test_a_request_after_the_lifespan_has_ended_joins_anew(cache: Cache, exchange: Exchange) -> None:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await (takes_part if scope["type"] == "lifespan" else hello)(scope, receive, send)
+
+    application = CacheMiddleware(answer, cache)
+
+    async def live() -> None:
+        async with Server(application):
+            pass
+
+    asyncio.run(live())
+    assert cache.members() == []
+    asyncio.run(exchange(application))
+    assert len(cache.members()) == 1
+
+
 def test_a_startup_that_fails_is_the_servers_to_handle_and_the_cache_is_closed(cache: Cache) -> None:
     async def fails(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -486,6 +502,26 @@ def test_a_request_that_is_given_up_ends_at_once(ready: Cache, exchange: Exchang
 
     asyncio.run(main())
     assert exchange.events == []
+
+
+def test_a_task_that_outlives_its_request_waits_for_itself(pair: list[Cache], exchange: Exchange) -> None:
+    async def main() -> None:
+        answered, tasks = asyncio.Event(), list[asyncio.Task[Any]]()
+
+        async def work() -> Any:
+            await answered.wait()
+            return await pair[0].ainvalidate("key", wait="response")
+
+        async def begin_work(scope: Any, receive: Any, send: Any) -> None:
+            tasks.append(asyncio.create_task(work()))
+            await hello(scope, receive, send)
+
+        await exchange(CacheMiddleware(begin_work, pair[0]))
+        answered.set()
+        assert len((await tasks[0]).acknowledged) == 1
+
+    asyncio.run(main())
+    assert exchange.events == ["headers", "sent hello"]
 
 
 # --- Twice

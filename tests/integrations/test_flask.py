@@ -14,7 +14,7 @@ from werkzeug.exceptions import NotFound
 
 import colocache
 import colocache.flask
-from colocache import Cache
+from colocache import Cache, Space
 from colocache.flask import Backend, FlaskCache, current_cache
 
 
@@ -268,6 +268,21 @@ def test_delete_memoized_is_seen_by_all_workers(workers: list[flask_caching.Cach
         assert len(calls) == times, "a worker computed what another one had, or showed what another one had deleted"
         with workers[0].app.app_context():
             workers[0].delete_memoized(functions[0], *(() if wait == "memver" else (7,)))
+
+
+def test_delete_memoized_waits_until_all_workers_have_heard(
+    workers: list[flask_caching.Cache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function, waits, put = workers[0].memoize()(lambda: 1), list[str](), Space.set
+
+    def noted(self: Space, key: Any, value: Any, **options: Any) -> bool:
+        waits.append(options["wait"])
+        return put(self, key, value, **options)
+
+    monkeypatch.setattr(Space, "set", noted)
+    workers[0].set("key", 1)
+    workers[0].delete_memoized(function)
+    assert waits == ["stored", "all"]
 
 
 def test_cached_views_may_give_whatever_flask_takes(workers: list[flask_caching.Cache]) -> None:
