@@ -158,40 +158,44 @@ class Trial:
             return "nobody replaces workers"
         before = self.members()
         victim = min(before)
-        replace: dict[str, Callable[[int], str]] = {
+        replace: dict[str, Callable[[int], None]] = {
             "signal": self._by_signal, "requests": self._by_requests, "reload": self._by_reload,
-            "upgrade": self._by_upgrade,
+            "hangup": self._by_hangup, "upgrade": self._by_upgrade,
         }  # fmt: skip
-        how = replace[self.mode.recycling](victim)
+        replace[self.mode.recycling](victim)
         after = self.await_workers()
         assert set(after) != set(before), "nobody was replaced"
-        if self.mode.recycling != "upgrade":
-            assert sorted(after.values()) == sorted(before.values()), f"the seats were {before}, and are {after}"
+        self._seats_are_those(before, after)
         self.server.reach("/read/seen", set(after))
-        return how
+        return "others: both generations at once" if self.mode.overlaps else "the same"
 
-    def _by_signal(self, victim: int) -> str:
+    def _seats_are_those(self, before: dict[int, str], after: dict[int, str]) -> None:
+        if not self.mode.overlaps:  # else the seats of the first generation are free, and lower
+            assert sorted(after.values()) == sorted(before.values()), f"the seats were {before}, and are {after}"
+
+    def _by_signal(self, victim: int) -> None:
         os.kill(victim, signal.SIGTERM)
         until(lambda: victim not in self.members(), "a worker that was sent SIGTERM leaves")
-        return "the same"
 
-    def _by_requests(self, victim: int) -> str:
+    def _by_requests(self, victim: int) -> None:
         def gone() -> bool:
             self.server.burst("/read/seen")
             return victim not in self.members()
 
         until(gone, "a worker leaves after so many requests")
-        return "the same"
 
-    def _by_reload(self, victim: int) -> str:
+    def _by_reload(self, victim: int) -> None:
         def gone() -> bool:  # a watcher compares with what it saw when it looked last, if it has looked yet
             (self.directory / "reloaded.py").write_text(f"AT = {time.time()}\n")
             return victim not in self.members()
 
         until(gone, "a worker leaves, as the code has changed")
-        return "the same"
 
-    def _by_upgrade(self, victim: int) -> str:
+    def _by_hangup(self, victim: int) -> None:
+        os.kill(self.server.process.pid, signal.SIGHUP)
+        until(lambda: victim not in self.members(), "all workers leave, and others come")
+
+    def _by_upgrade(self, victim: int) -> None:
         old = set(self.members())
         master = self.server.parent(victim)
         os.kill(master, signal.SIGUSR2)
@@ -208,7 +212,6 @@ class Trial:
         os.kill(master, signal.SIGQUIT)
         until(lambda: not old & set(self.members()), "the old workers leave")
         until(lambda: self.server.process.poll() is not None, "and their master")
-        return "others: both generations at once"
 
     def notices_a_kill(self) -> str:
         """A worker is killed. The witness sees it at once, and an invalidation does not wait for it."""
@@ -225,10 +228,7 @@ class Trial:
         seat = before[victim].rpartition("/")[2]
         self._killed |= {name for name in files if name.startswith(f"{seat}-")}
         if self.mode.replaces_killed:
-            after = self.await_workers()
-            if self.mode.recycling == "upgrade":
-                return "at once"  # the first generation's seats are free, and lower
-            assert sorted(after.values()) == sorted(before.values()), f"the seats were {before}, and are {after}"
+            self._seats_are_those(before, self.await_workers())
         return "at once"
 
     def _busy(self) -> int:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-Recycling = Literal["signal", "requests", "reload", "upgrade", "none"]
+Recycling = Literal["signal", "requests", "reload", "hangup", "upgrade", "none"]
 
 BIN = Path(sys.executable).parent
 WORKERS = 3
@@ -27,6 +27,7 @@ class Mode:
     needs: tuple[str, ...]  # modules that the server consists of
     workers: int = WORKERS
     recycling: Recycling = "signal"  # how a worker comes to be replaced; a signal is SIGTERM to the worker
+    overlaps: bool = False  # the new workers come before the old ones leave, and so take other seats
     replaces_killed: bool = True  # else the whole server ends with a worker that is killed
     interrupted: bool = False  # stopped as by Ctrl-C, SIGINT to all of its processes, instead of SIGTERM to the first
     tidy: bool = True  # else it kills workers that are about to leave, when it is stopped
@@ -64,12 +65,12 @@ def uwsgi(mode: str, *arguments: str, master: bool = True) -> Mode:
 ASGI = "served:async_application"
 UVICORN = module("uvicorn", "--host", "127.0.0.1", "--port", "{port}", "--workers", "{workers}", ASGI)
 GRANIAN = module("granian", "--host", "127.0.0.1", "--port", "{port}", "--workers", "{workers}", "--no-ws")
-HYPERCORN = module("hypercorn", "--bind", "127.0.0.1:{port}", "--workers", "{workers}", "--max-requests", "40", ASGI)
+HYPERCORN = module("hypercorn", "--bind", "127.0.0.1:{port}", "--workers", "{workers}", ASGI)
 CELERY = module("celery", "--app", "served_by_celery", "worker", "--pool", "prefork", "--concurrency", "{workers}",
                 "--without-gossip", "--without-mingle", "--without-heartbeat", "-O", "fair",
                 "--max-tasks-per-child", "40")  # fmt: skip
 FLASK = module("flask", "--app", "served_by_flask", "run", "--port", "{port}", "--debug")
-DJANGO = module("django", "runserver", "127.0.0.1:{port}", "--settings", "served_by_django", "--skip-checks")
+DJANGO = module("django", "runserver", "127.0.0.1:{port}", "--settings", "served_by_django")
 
 MODES = (
     replace(gunicorn("sync"), short=True),
@@ -78,14 +79,15 @@ MODES = (
     gunicorn("gevent", "--worker-class", "gevent", needs=("gevent",)),
     replace(gunicorn("sync --max-requests", "--max-requests", "40"), recycling="requests"),
     replace(gunicorn("sync --reload", "--reload", "--reload-engine", "poll"), recycling="reload"),
-    replace(gunicorn("sync, USR2 upgrade", "--pid", "{pidfile}"), recycling="upgrade"),
+    replace(gunicorn("sync, HUP"), recycling="hangup", overlaps=True),
+    replace(gunicorn("sync, USR2 upgrade", "--pid", "{pidfile}"), recycling="upgrade", overlaps=True),
     gunicorn("asgi", "--worker-class", "asgi", app=ASGI),
     gunicorn("uvicorn-worker", "--worker-class", "uvicorn_worker.UvicornWorker", app=ASGI, needs=("uvicorn_worker",)),
     Mode("uvicorn", "--workers", UVICORN, ("uvicorn",), short=True),
     Mode("granian", "WSGI", (*GRANIAN, "--respawn-failed-workers", "--interface", "wsgi", "served:application"),
          ("granian",)),
     Mode("granian", "ASGI", (*GRANIAN, "--respawn-failed-workers", "--interface", "asgi", ASGI), ("granian",)),
-    Mode("hypercorn", "--workers", HYPERCORN, ("hypercorn",), recycling="requests", replaces_killed=False, tidy=False),
+    Mode("hypercorn", "--workers", HYPERCORN, ("hypercorn",), recycling="hangup", replaces_killed=False, tidy=False),
     uwsgi("--master"),
     uwsgi("--master --lazy-apps", "--lazy-apps"),
     replace(uwsgi("without a master", master=False), recycling="none", replaces_killed=False, interrupted=True),

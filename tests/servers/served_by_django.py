@@ -1,4 +1,7 @@
-"""The application of the matrix as a Django project in one module: settings, addresses, and the one view."""
+"""The application of the matrix as a Django project in one module: settings, addresses, and the one view.
+
+Its cache is the one behind Django's own.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,19 @@ DEBUG = True
 ALLOWED_HOSTS = ["127.0.0.1"]
 ROOT_URLCONF = __name__
 USE_TZ = True
+INSTALLED_APPS = ["colocache.django"]
+MIDDLEWARE = ["colocache.django.CacheMiddleware"]
+CACHES = {"default": {"BACKEND": "colocache.django.ColocacheCache", "LOCATION": "servers"}}
 
 
 def anything(request: HttpRequest, address: str) -> JsonResponse:
     """Every route."""
-    from served import answer  # here: a settings module should import nothing of the project
+    import served  # here: a settings module can import nothing that needs the settings
 
-    return JsonResponse(answer(address))
+    from colocache.django import cache_of
+
+    served.cache = cache_of("default")
+    return JsonResponse(served.answer(address))
 
 
 urlpatterns = [path("<path:address>", anything)]
