@@ -21,6 +21,7 @@ LEVELS = {
     "stats": 0,
     "servers": 1,
     "waiting": 1,
+    "pace": 1,
     "logs": 2,
     "core": 1,
     "config": 2,
@@ -46,6 +47,7 @@ LEVELS = {
     "django": 8,
     "fastapi": 8,
     "flask": 8,
+    "sqlalchemy": 8,
     "wsgi": 8,
 }
 
