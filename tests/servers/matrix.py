@@ -86,7 +86,7 @@ class Trial:
             except Broken:  # it is not up yet, or one of it is just being replaced
                 return False
 
-        until(ready, f"{self.mode.workers} workers in the group; there are {self.members()}{self.server.last_words()}")
+        until(ready, lambda: f"the workers are the members, {self.members()}:{self.server.last_words()}")
         return self.members()
 
     def write(self) -> int:
@@ -116,7 +116,7 @@ class Trial:
             return len(set(self.lines("asked", key))) == self.mode.workers
 
         try:
-            until(all_wait, f"all workers wait for {key}; do: {set(self.lines('asked', key))}")
+            until(all_wait, lambda: f"all workers wait for {key}; do: {set(self.lines('asked', key))}")
         finally:
             gate.unlink()
         marks = {future.result(PATIENCE)["mark"] for future in asked}
@@ -145,7 +145,7 @@ class Trial:
             workers.update(each["pid"] for each in self.server.burst("/who"))
             return len(workers) == self.mode.workers
 
-        until(all_have_answered, f"{self.mode.workers} workers answer; did: {workers}")
+        until(all_have_answered, lambda: f"{self.mode.workers} workers answer; did: {workers}")
         others = [pid for pid in self.server.processes() if pid not in workers]
         started = [pid for pid in others if self.server.holds_a_member(pid)]
         assert not started, f"something was started in {started}; the workers are {workers}"
@@ -242,7 +242,7 @@ class Trial:
     def leaves_nothing(self) -> str:
         """The server is stopped: no member, no file and no process of it is left."""
         self.server.stop()
-        until(lambda: not self.members(), f"nobody is left; there are {self.members()}")
+        until(lambda: not self.members(), lambda: f"nobody is left; there are {self.members()}")
         mine = {name for name in self.files() if name.startswith(f"{self.seat()}-")}
         left = self.files() - mine - self._killed
         assert not left or not self.mode.tidy, f"files are left: {sorted(left)}"

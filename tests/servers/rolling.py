@@ -110,7 +110,7 @@ def warm(server: Running, workers: int) -> None:
         pids = {each["pid"] for each in answers if each["members"] == workers and each["current"]}
         return len(pids) == workers
 
-    until(ready, f"{workers} workers are up{server.last_words()}")
+    until(ready, lambda: f"{workers} workers are up{server.last_words()}")
     for future in [each for key in QUIET for each in server.ask_at_once(f"/read/{key}", 1)]:
         future.result()
 

@@ -32,12 +32,13 @@ class Broken(AssertionError):
     """A request was not answered, or not well."""
 
 
-def until(condition: Callable[[], T], what: str) -> T:
-    """Return what the condition gives, as soon as that is true. AssertionError if it never is."""
+def until(condition: Callable[[], T], what: str | Callable[[], str]) -> T:
+    """Return what the condition gives, as soon as that is true. AssertionError, which says what it was, if not."""
     ends = time.monotonic() + PATIENCE
     while not (found := condition()):
         if time.monotonic() > ends:
-            raise AssertionError(f"it did not come to pass in {PATIENCE:.0f} s: {what}")
+            text = what if isinstance(what, str) else what()
+            raise AssertionError(f"it did not come to pass in {PATIENCE:.0f} s: {text}")
         time.sleep(0.002)
     return found
 
@@ -136,7 +137,7 @@ class Running:
             os.killpg(self.process.pid, signal.SIGINT)
         else:
             os.kill(self.first(), signal.SIGTERM)
-        until(self.has_ended, f"{self.mode} ends: {self.last_words()}")
+        until(self.has_ended, lambda: f"{self.mode} ends: {self.last_words()}")
 
     def first(self) -> int:
         """The process that started the workers: not always the one that the test started."""
@@ -197,5 +198,5 @@ class Running:
             answers.extend(self.burst(path))
             return pids <= {answer["pid"] for answer in answers}
 
-        until(all_have, f"{pids} answer {path}; did: {sorted({answer['pid'] for answer in answers})}")
+        until(all_have, lambda: f"{pids} answer {path}; did: {sorted({answer['pid'] for answer in answers})}")
         return answers

@@ -36,7 +36,7 @@ def workers(one: Trial) -> set[int]:
             return False
 
     until(up, "the server answers")
-    return until(all_there, f"all workers are members; they are {one.members()}")
+    return until(all_there, lambda: f"all workers are members; they are {one.members()}")
 
 
 def all_know_each_other(one: Trial, pids: set[int], members: int) -> None:
