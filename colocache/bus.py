@@ -35,6 +35,7 @@ from .core.seam import Action, Connect, Disconnect, Gate, Knock, Publish, Send, 
 from .core.store import Store
 from .discovery import SEATS, Directory, Neighbour, Seat
 from .logs import Log
+from .pace import HURRY, Pace
 from .servers import call_after_fork, check_threads
 from .stats import Stats
 from .waiting import Answer, is_patched, start_thread, thread_id
@@ -136,6 +137,8 @@ class Bus:
         self._sweep = 0
         self._scan_at = 0.0
         self._ticked_at = -math.inf
+        self._asking_at = -math.inf  # when this process asked last
+        self._pace = Pace(config.switch_interval)
         self._woken = False
         self._stopping: float | None = None  # the instant at which a goodbye waits no more
         self._ended = Answer()
@@ -238,6 +241,7 @@ class Bus:
         self._woken = True  # the pipe is the parent's: never write to it
         if is_patched():  # unlike threads, greenlets that wait are copied, too
             self._let_go_of_all()
+        self._pace.relax()
         self._commands = deque()
         self._shut_gate()
         for link in self._links.values():
@@ -369,6 +373,10 @@ class Bus:
             self._peer.tick(now)
         self._act(self._peer.actions())
         self._settle()
+        if max(self._peer.asked_at, self._asking_at) > now - HURRY:
+            self._pace.hurry()
+        else:
+            self._pace.relax()
 
     def _obey(self, ready: dict[Any, int]) -> None:
         if self._waker.source in ready:
@@ -376,7 +384,8 @@ class Bus:
         self._woken = False
         commands = self._commands
         for _ in range(len(commands)):
-            commands.popleft().carry_out(monotonic())
+            self._asking_at = monotonic()
+            commands.popleft().carry_out(self._asking_at)
 
     def _receive(self, socket: zmq.Socket[bytes]) -> None:
         take = self._take
@@ -661,6 +670,7 @@ class Bus:
 
     def _finish(self) -> None:
         self._shut_gate()
+        self._pace.relax()
         try:
             for link in self._links.values():
                 link.neighbour.close()

@@ -51,6 +51,7 @@ class Arguments(TypedDict, total=False):
     lease: Duration
     max_stale: Duration
     fetch_timeout: Duration
+    switch_interval: Duration
     load_timeout: Duration
     forget_after: Duration
     directory: str

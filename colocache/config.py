@@ -299,6 +299,14 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         form=_duration_form("1ms"),
         meaning="How long a reader waits for a key's owner before it loads for itself.",
     ),
+    "switch_interval": Setting(
+        variable="COLOCACHE_SWITCH_INTERVAL",
+        parse=_duration,
+        default="0.5ms",
+        form=_DURATION_FORM,
+        meaning="While somebody waits for this process, how long a thread that computes keeps the interpreter lock from "
+        "the one that answers; 0 leaves Python's own setting.",
+    ),
     "load_timeout": Setting(
         variable="COLOCACHE_LOAD_TIMEOUT",
         parse=_at_least(0.001, _duration),
@@ -358,6 +366,7 @@ class Config:
     lease: float
     max_stale: float
     fetch_timeout: float
+    switch_interval: float
     load_timeout: float
     forget_after: float  # math.inf: never
     directory: str | None  # None: per user, under the system's runtime or temp directory

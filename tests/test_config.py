@@ -31,6 +31,7 @@ FORMS = {
     "lease": f"a duration from 100ms to 36500d: {DURATION}",
     "max_stale": FROM_0,
     "fetch_timeout": f"a duration from 1ms to 36500d: {DURATION}",
+    "switch_interval": FROM_0,
     "load_timeout": f"a duration from 1ms to 36500d: {DURATION}",
     "forget_after": f'{FROM_0}; "never" forgets nobody',
     "directory": "an absolute path",
@@ -65,6 +66,7 @@ def test_defaults():
         lease=3.0,
         max_stale=3.0,
         fetch_timeout=0.25,
+        switch_interval=0.0005,
         load_timeout=30.0,
         forget_after=30.0,
         directory=None,
@@ -84,6 +86,7 @@ CHOICES = [
     ("lease", "COLOCACHE_LEASE", "100ms", 0.1, 1, 1.0),
     ("max_stale", "COLOCACHE_MAX_STALE", "1h", 3600.0, 0, 0.0),
     ("fetch_timeout", "COLOCACHE_FETCH_TIMEOUT", "1ms", 0.001, 0.5, 0.5),
+    ("switch_interval", "COLOCACHE_SWITCH_INTERVAL", "0.2ms", 0.0002, 0, 0.0),
     ("load_timeout", "COLOCACHE_LOAD_TIMEOUT", "1m", 60.0, 2, 2.0),
     ("forget_after", "COLOCACHE_FORGET_AFTER", "never", math.inf, "1m", 60.0),
     ("forget_after", "COLOCACHE_FORGET_AFTER", "10s", 10.0, math.inf, math.inf),
@@ -182,6 +185,7 @@ REFUSED_TEXTS = [
     ("max_stale", "never"),
     ("max_stale", "-1s"),
     ("fetch_timeout", "0"),
+    ("switch_interval", "-1ms"),
     ("load_timeout", "0"),
     ("load_timeout", "never"),
     ("forget_after", "forever"),
@@ -366,6 +370,7 @@ def test_each_row_of_the_description_can_be_documented():
         "3s",
         "the lease",
         "250ms",
+        "0.5ms",
         "30s",
         "30s",
         "per user, under the system's runtime or temp directory",
@@ -375,7 +380,7 @@ def test_each_row_of_the_description_can_be_documented():
 
 def test_the_described_default_can_be_written_into_the_variable():
     written = {v: default for _, v, default, _ in Config.describe() if " " not in default}
-    assert len(written) == 8
+    assert len(written) == 9
     assert resolve(written) == resolve()
 
 

@@ -73,6 +73,8 @@ GAP_PATIENCE = 0.02  # s; so long an event may be under way when a pong is ahead
 
 AnyOutcome = Outcome | Seen | Written | Receipt | Fence | Altering | CaughtUp
 
+#: Whoever sends one of these waits, for an answer or for an acknowledgement.
+_URGENT = (Event, Get, Peek, Fill, Set, GetFenced, SetFenced, Alter)
 _REPLIES = (Pong, Roster, Value, Load, Wait, Alone, Found, Stored, Settled, Fenced, Altered, Replayed, Reset)
 
 
@@ -82,6 +84,7 @@ class Peer:
     def __init__(self, me: Member, settings: Settings, store: Store, journal: Journal, now: float) -> None:
         self.me = me
         self.gate = Gate()
+        self.asked_at = -math.inf  # when somebody asked last who waits for this member
         self.expelled = False  # the others have given this member up for dead; only a new incarnation can come back
         self.counters = Counters()
         self._settings = settings
@@ -152,6 +155,8 @@ class Peer:
             return None
         else:
             other.heard_at = now
+            if isinstance(message, _URGENT):
+                self.asked_at = now
             if isinstance(message, Event):
                 other.replays_running = 0
             self._handle(message)

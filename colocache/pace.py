@@ -1,0 +1,36 @@
+"""How soon the bus thread gets the interpreter lock from threads that compute.
+
+A thread that never pauses gives Python's lock up when another one has asked for it for `sys.getswitchinterval`, 5 ms by
+default: a fetch from its process takes that long, and two such waits are 10. So while somebody waits, the interval is
+shorter. Threads that compute lose a little by that, as they change places more often; so it ends as soon as nobody
+asks any more.
+"""
+
+from __future__ import annotations
+
+import sys
+
+HURRY = 0.1  # s for which the interval stays short after a request
+
+
+class Pace:
+    """Python's switch interval, shortened while somebody waits. One thread calls; 0 leaves it as it is."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._own: float | None = None  # what it is when nobody waits; None if it is so now
+
+    def hurry(self) -> None:
+        """Shorten the interval, unless it is as short already."""
+        if self._own is None and self._interval:
+            own = sys.getswitchinterval()
+            if own > self._interval:
+                sys.setswitchinterval(self._interval)
+                self._own = own
+
+    def relax(self) -> None:
+        """Set it as it was, unless somebody else has set it since."""
+        if self._own is not None:
+            own, self._own = self._own, None
+            if abs(sys.getswitchinterval() - self._interval) < 1e-6:
+                sys.setswitchinterval(own)
