@@ -37,15 +37,14 @@ class ColocacheCache(BaseCache):  # type: ignore[misc]  # Django has no types
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """Return the value of a key, else ``default``."""
         wire = self._wire(key, version)
-        fenced = self.group.fenced
-        value = do(pages.get(fenced, wire)) if pages.is_filled(key) else here(self._space.get, wire, MISSING)
+        value = do(pages.get(self.group, wire)) if pages.is_filled(key) else here(self._space.get, wire, MISSING)
         return default if value is MISSING else value
 
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """The twin of `get`."""
         wire = self._wire(key, version)
         if pages.is_filled(key):
-            value = await ado(pages.get(self.group.fenced, wire))
+            value = await ado(pages.get(self.group, wire))
         else:
             value = await self._space.aget(wire, MISSING)
         return default if value is MISSING else value
@@ -206,8 +205,7 @@ class ColocacheCache(BaseCache):  # type: ignore[misc]  # Django has no types
             return kept
         headers = pages.headers_key(key)
         headers_wire = None if headers is None else self._wire(headers, version)
-        longest = group.cache.config.load_timeout
-        return (yield from pages.set(group.fenced, key, wire, headers_wire, value, options, longest))
+        return (yield from pages.set(group, key, wire, headers_wire, value, options))
 
     def _set_many(
         self, data: Mapping[Any, Any], timeout: Any, version: int | None, tags: Iterable[str]

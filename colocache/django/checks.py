@@ -1,21 +1,26 @@
-"""System checks: what is likely a mistake in CACHES, told by ``manage.py check`` and before ``runserver``."""
+"""System checks: what is likely a mistake in CACHES or MIDDLEWARE; `manage.py check` tells, and so does `runserver`."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.core import checks
 
 from .groups import BACKEND, CACHE_OPTIONS, MEANINGLESS
 
+MIDDLEWARE: Final = "colocache.django.CacheMiddleware"
+
+#: What sets pages on the way out.
+_FILLING: Final = ("django.middleware.cache.UpdateCacheMiddleware", "django.middleware.cache.CacheMiddleware")
+
 
 def check_caches(app_configs: object = None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """Return what is wrong, or likely so, with the aliases that are colocache's."""
+    """Return what is wrong, or likely so, with the aliases that are colocache's, and its middleware."""
     ours = {alias: config for alias, config in settings.CACHES.items() if config.get("BACKEND") == BACKEND}
-    return [*_without_location(ours), *_meaningless(ours), *_in_two_parts(ours)]
+    return [*_without_location(ours), *_meaningless(ours), *_in_two_parts(ours), *_out_of_order()]
 
 
 def _without_location(ours: dict[str, Any]) -> Iterable[checks.CheckMessage]:
@@ -52,6 +57,19 @@ def _in_two_parts(ours: dict[str, Any]) -> Iterable[checks.CheckMessage]:
                 hint="Each process joins the group once for each of them, with a thread and a memory of its own. Give "
                 "them the same OPTIONS, or names of their own; KEY_PREFIX is enough to keep their keys apart.",
                 id="colocache.W003",
+            )
+
+
+def _out_of_order() -> Iterable[checks.CheckMessage]:
+    middleware = list(settings.MIDDLEWARE)
+    before = middleware[: middleware.index(MIDDLEWARE)] if MIDDLEWARE in middleware else []
+    for name in before:
+        if name in _FILLING:
+            yield checks.Warning(
+                f"{name!r} stands before {MIDDLEWARE!r} in MIDDLEWARE.",
+                hint=f"It would cache pages outside of the request that {MIDDLEWARE!r} opens, and so it caches none: "
+                "put the latter first.",
+                id="colocache.W004",
             )
 
 

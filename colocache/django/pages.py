@@ -13,7 +13,8 @@ So headers that were missed are not set until the page is. Then the page gets a 
 has hit them since they were missed, and then the page, if nothing has hit it either. And who deletes a page deletes the
 headers of its URL with it, so that whatever hits a page hits its headers, too.
 
-A fence is relied on for the load timeout. What takes longer to make is not kept.
+A fence is relied on for the load timeout, and within one request. What takes longer to make, or is set by a middleware
+around the one that has opened the request's scope, is not kept.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from colocache import MISSING, Space
+from colocache.scope import Scope, current
 
+from .groups import Group
 from .steps import Plan, step
 
 HEADERS: Final = "views.decorators.cache.cache_header."
@@ -52,6 +55,7 @@ class _Miss(NamedTuple):
     """A key that was missed, and is to be set."""
 
     at: float
+    scope: Scope | None  # the request in which it was missed; its fence ends with that
     headers: _Headers | None = None  # where the key is that of headers, and they are known by now
 
 
@@ -79,39 +83,44 @@ def with_headers(keys: Iterable[object]) -> Iterator[object]:
             yield headers
 
 
-def get(fenced: Space, wire: str) -> Plan[Any]:
+def get(group: Group, wire: str) -> Plan[Any]:
     """Get a filled key, or MISSING; then it may be set for a while."""
+    fenced = group.fenced
     miss = _take(fenced, wire)
     if miss is not None and miss.headers is not None:
         # Learnt, and no page has come of it: who has done that may want to find them.
         yield step(fenced, "set", wire, miss.headers.value, **miss.headers.options)
     value = yield step(fenced, "get", wire, MISSING)
     if value is MISSING:
-        _note(fenced, wire, _Miss(monotonic()))
+        _note(fenced, wire, _Miss(monotonic(), current(group.cache)))
     return value
 
 
 def set(
-    fenced: Space, key: str, wire: str, headers_wire: str | None, value: object, options: dict[str, Any],
-    longest: float,
-) -> Plan[bool]:  # fmt: skip
+    group: Group, key: str, wire: str, headers_wire: str | None, value: object, options: dict[str, Any]
+) -> Plan[bool]:
     """Set a filled key, or not, if what it is set to may be old.
 
-    ``headers_wire``, where the key is that of a page: that of its headers; ``longest``: for how many seconds after a
-    miss a fence is relied on.
+    ``headers_wire``, where the key is that of a page, is that of its headers.
     """
+    fenced = group.fenced
     miss = _take(fenced, wire)
-    since = monotonic() - longest
-    if miss is not None and miss.at < since:
+    if miss is not None and not _holds(group, miss):
         return False
     if miss is not None and key.startswith(HEADERS):
         _note(fenced, wire, miss._replace(headers=_Headers(value, options)))
         return True
     miss = _take(fenced, headers_wire) if headers_wire is not None else None
     if miss is not None and miss.headers is not None:
-        return miss.at >= since and (yield from _set_both(fenced, wire, headers_wire, miss.headers, value, options))
+        held = miss.headers
+        return _holds(group, miss) and (yield from _set_both(fenced, wire, headers_wire, held, value, options))
     kept: bool = yield step(fenced, "set", wire, value, **options)
     return kept
+
+
+def _holds(group: Group, miss: _Miss) -> bool:
+    """Whether the fence of a miss is still relied on."""
+    return miss.at > monotonic() - group.cache.config.load_timeout and miss.scope is current(group.cache)
 
 
 def _set_both(

@@ -22,16 +22,23 @@ def site(run_dir: str, until: Callable[..., None]) -> Iterator[Callable[..., Any
     from django.core.cache import caches
     from django_site import configured
 
+    def meet(members: set[Any]) -> None:
+        for each in members:
+            each.start()
+        until(lambda: all(each.stats().current and each.stats().members == len(members) for each in members))
+
     with ExitStack() as sites:
 
         def configure(**aliases: dict[str, Any]) -> Any:
             aliases = {"default": {}, **aliases}
             sites.enter_context(configured(run_dir, aliases))
-            members = {caches[alias].group.cache for alias in aliases}
-            if len(members) > 1:
-                for each in members:
-                    each.start()
-                until(lambda: all(each.stats().current and each.stats().members == len(members) for each in members))
+            ours = [each.group.cache for each in (caches[alias] for alias in aliases) if hasattr(each, "group")]
+            groups: dict[str, set[Any]] = {}
+            for each in ours:
+                groups.setdefault(each.config.group, set()).add(each)
+            for members in groups.values():
+                if len(members) > 1:
+                    meet(members)
             return caches["default"]
 
         yield configure

@@ -179,7 +179,9 @@ def configured(directory: str, aliases: dict[str, dict[str, Any]]) -> Iterator[N
     from colocache.django import groups
 
     made = {
-        alias: {
+        alias: config
+        if "BACKEND" in config
+        else {
             "BACKEND": BACKEND, "LOCATION": "test", **config,
             "OPTIONS": {"directory": directory, **PATIENT, **config.get("OPTIONS", {})},
         }

@@ -22,8 +22,11 @@ from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.utils.cache import get_cache_key, learn_cache_key
 
 from colocache.django import pages
+from colocache.django.checks import check_caches
 
 Site = Callable[..., Any]
+OURS = "colocache.django.CacheMiddleware"
+UPDATE, FETCH = (f"django.middleware.cache.{name}Middleware" for name in ("UpdateCache", "FetchFromCache"))
 OTHER = {"OPTIONS": {"memory": "32MiB"}}  # another member of the group, as in another process
 
 
@@ -123,14 +126,25 @@ def test_a_page_that_varies_is_kept_for_each_value(site: Site, source: Any) -> N
 
 def test_the_site_wide_middlewares_work_under_wsgi_and_asgi(site: Site, source: Any) -> None:
     site()
-    middleware = [
-        "django.middleware.cache.UpdateCacheMiddleware", "colocache.django.CacheMiddleware",
-        "django.middleware.cache.FetchFromCacheMiddleware",
-    ]  # fmt: skip
-    with override_settings(MIDDLEWARE=middleware, CACHE_MIDDLEWARE_SECONDS=60):
+    with override_settings(MIDDLEWARE=[OURS, UPDATE, FETCH], CACHE_MIDDLEWARE_SECONDS=60):
         assert get("/fragment").content == aget("/fragment").content
         assert get("/fragment")["Age"] == "0"
     assert source.reads == 1
+
+
+def test_where_the_fence_would_be_gone_no_page_is_kept_and_a_check_tells_why(site: Site, source: Any) -> None:
+    site(other=OTHER)
+    with override_settings(MIDDLEWARE=[UPDATE, OURS, FETCH], CACHE_MIDDLEWARE_SECONDS=60):
+        assert [each.id for each in check_caches() if "UpdateCache" in each.msg] == ["colocache.W004"]
+
+        def invalidate() -> None:
+            source.version = 2
+            elsewhere("other", "clear")
+
+        source.after_reading.append(invalidate)
+        assert b"version 1" in get("/fragment").content
+        assert b"version 2" in get("/fragment").content
+        assert "Age" not in get("/fragment")
 
 
 @pytest.mark.parametrize("backend", ["cache", "cached_db"])
