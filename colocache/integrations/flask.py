@@ -11,8 +11,8 @@ from typing import Any, Final, Literal, cast
 from flask import Flask, current_app
 from werkzeug.local import LocalProxy
 
-from ..cache import Cache
-from ..config import Config
+from .. import Cache, Config
+from ..config import Duration
 from .wsgi import CacheMiddleware
 
 NAME: Final = "colocache"
@@ -36,7 +36,7 @@ class FlaskCache:
         debug_header: bool = False,
         barrier: bool | Literal["cookie", "header"] = False,
         barrier_name: str | None = None,
-        barrier_timeout: float | None = None,
+        barrier_timeout: Duration | None = None,
     ) -> None:
         """Make the extension, and `init_app` the application if one is given. The rest is `CacheMiddleware`'s."""
         if app is not None and not isinstance(app, Flask):

@@ -10,9 +10,7 @@ from flask import Flask, Response, current_app
 from flask_caching.backends.base import BaseCache
 from werkzeug.exceptions import HTTPException, default_exceptions
 
-from ..cache import Cache
-from ..codecs import MsgpackCodec
-from ..core.entry import MISSING
+from .. import MISSING, Cache, MsgpackCodec
 from .flask import NAME, cache_of
 
 LONGEST_KEY: Final = 200  # letters; what is longer, as the address of a page can be, is hashed
@@ -49,8 +47,8 @@ class Backend(BaseCache):
     def __init__(
         self, cache: Cache, prefix: str = "", default_timeout: int = 300, ignore_delete_many_errors: bool = False
     ) -> None:
-        """Use a part of a cache."""
-        super().__init__(default_timeout, ignore_delete_many_errors)
+        """Use a part of a cache. Nothing can go wrong with deleting many."""
+        super().__init__(default_timeout)
         if isinstance(cache.codec, MsgpackCodec):
             for stored in (StoredResponse, StoredError):
                 cache.codec.register(stored, name=f"colocache.flask:{stored.__name__}")

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import Any, Final, Literal
 
-from ..cache import Cache
-from ..errors import ColocacheError
+from .. import Cache, ColocacheError
+from ..config import Duration, parse_duration
 from ..scope import MAX_POSITIONS, Positions, Scope, read_positions, write_positions
 
 KEY: Final = "colocache"
@@ -36,14 +36,14 @@ class Middleware:
         debug_header: bool = False,
         barrier: bool | Literal["cookie", "header"] = False,
         barrier_name: str | None = None,
-        barrier_timeout: float | None = None,
+        barrier_timeout: Duration | None = None,
     ) -> None:
         """Wrap an application; starts nothing.
 
         ``debug_header`` adds a ``Server-Timing`` header to every response. ``barrier`` has clients carry the position
         of what they announced, in a cookie (``True`` is ``"cookie"``) or a header, called ``barrier_name``, and has
-        their later requests wait until this process has applied it: ``barrier_timeout`` seconds at most, by default
-        the cache's fetch timeout. Raises TypeError and ValueError for what cannot be used.
+        their later requests wait until this process has applied it: no longer than ``barrier_timeout``, a duration,
+        by default the cache's fetch timeout. Raises TypeError and ValueError for what cannot be used.
         """
         if not callable(app):
             raise TypeError(f"app is the application to wrap, a callable, not {type(app).__name__}: {app!r:.60}")
@@ -66,13 +66,12 @@ class Middleware:
         """Have the cache join its group. What keeps it from that is logged, and never raised."""
         try:
             self.cache.start()
+            self._tell_if_another_serves()
         except ColocacheError as error:  # closed; or a setting that cannot be used
             if self._may_tell("start"):
                 _log.error("colocache: %r cannot start, and requests go on without it: %s", self.cache, error)
         except Exception:  # the operating system's: the cache has logged it, and tries again at every use
             pass
-        else:
-            self._tell_if_another_serves()
         self._started_in = os.getpid()  # last: who comes meanwhile waits for the same start
 
     def leave(self) -> None:
@@ -123,17 +122,15 @@ class Barrier:
     """
 
     def __init__(
-        self, cache: Cache, carrier: bool | Literal["cookie", "header"], name: str | None, timeout: float | None
+        self, cache: Cache, carrier: bool | Literal["cookie", "header"], name: str | None, timeout: Duration | None
     ) -> None:
         if carrier not in (True, "cookie", "header"):
             raise ValueError(f"barrier is False, True, 'cookie' or 'header', not {carrier!r:.60}")
-        if timeout is not None and not 0 <= timeout < math.inf:
-            raise ValueError(f"barrier_timeout={timeout!r}: give a number of seconds, 0 or more")
         self.in_cookie = carrier != "header"
         self.name = name if name is not None else "colocache" if self.in_cookie else "Colocache-Position"
         if not _TOKEN.fullmatch(self.name):
             raise ValueError(f"barrier_name={name!r:.80} cannot be the name of a cookie or header: use letters and '-'")
-        self.timeout = cache.config.fetch_timeout if timeout is None else timeout
+        self.timeout = cache.config.fetch_timeout if timeout is None else parse_duration(timeout, "barrier_timeout")
         # By then whoever still serves what is older has been behind for as long as it may; a second for slow networks.
         self.max_age = math.ceil(max(cache.config.lease * 1.01, cache.config.max_stale)) + 1
 

@@ -610,7 +610,7 @@ def test_what_cannot_be_reached_in_time_is_counted_and_told_and_the_request_goes
     pair: list[Cache], events: list[str], held: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = CacheMiddleware(announcing(wait=False), pair[0], barrier="header")
-    other = CacheMiddleware(hello, pair[1], barrier="header", barrier_timeout=0.05)
+    other = CacheMiddleware(hello, pair[1], barrier="header", barrier_timeout="50ms")
     Exchange(events)(other)
     position = Exchange(events)(one, REQUEST_METHOD="POST").header("colocache-position")
     assert position is not None
@@ -683,6 +683,7 @@ def test_what_cannot_be_waited_for_on_an_event_loops_thread_is_told_and_fails_no
         ((hello, None), {"barrier": True, "barrier_name": "a b"}, "barrier_name='a b'"),
         ((hello, None), {"barrier": True, "barrier_timeout": -1}, "barrier_timeout=-1"),
         ((hello, None), {"barrier": True, "barrier_timeout": float("nan")}, "barrier_timeout=nan"),
+        ((hello, None), {"barrier": True, "barrier_timeout": "soon"}, "barrier_timeout='soon' cannot be used"),
     ],
 )
 def test_what_cannot_be_used_is_named(cache: Cache, arguments: Any, options: Any, text: str) -> None:
