@@ -45,6 +45,7 @@ LEVELS = {
     "testing": 7,
     "asgi": 8,
     "django": 8,
+    "dogpile": 8,
     "fastapi": 8,
     "flask": 8,
     "sqlalchemy": 8,
