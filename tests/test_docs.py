@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import inspect
 import os
 import re
@@ -173,6 +174,13 @@ def test_the_api_page_has_every_public_name() -> None:
     assert set(colocache.__all__) <= words
     assert public_methods(colocache.Cache) <= words
     assert set(colocache.Receipt._fields) | {f.name for f in dataclasses.fields(colocache.MemberInfo)} <= words
+
+
+@pytest.mark.parametrize("name", ["asgi", "fastapi", "flask", "wsgi"])
+def test_the_api_page_has_every_public_name_for_a_framework(name: str) -> None:
+    module = importlib.import_module(f"colocache.{name}")
+    assert module.__all__
+    assert not [public for public in module.__all__ if f"`colocache.{name}.{public}" not in API.read_text("utf-8")]
 
 
 def test_the_wire_page_has_every_message_with_its_fields() -> None:

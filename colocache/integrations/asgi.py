@@ -95,7 +95,7 @@ class _Lifespan:
                 if self._shutdown:
                     await self._leave()
                 raise
-            _log.info("colocache: the application takes no part in the lifespan, and the cache does without: %s", error)
+            _log.info("colocache: the application takes no part in the lifespan, and the cache does without: %r", error)
         if not self._ended:
             await self._go_on_alone()
 
