@@ -75,6 +75,12 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
+def pair(new_group: Any) -> list[Cache]:
+    """Two members that know and hear each other, and wait for each other even on a machine that is busy."""
+    return new_group(2, fetch_timeout=10)  # type: ignore[no-any-return]
+
+
+@pytest.fixture
 def exchange(events: list[str]) -> Exchange:
     """An exchange."""
     return Exchange(events)

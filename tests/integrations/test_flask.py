@@ -148,6 +148,12 @@ def test_a_streamed_response_is_not_buffered_and_waits_for_what_it_invalidates(c
 
 
 @pytest.fixture
+def pair(new_group: Any) -> list[Cache]:
+    """Two members that know and hear each other, and wait for each other even on a machine that is busy."""
+    return new_group(2, fetch_timeout=10)  # type: ignore[no-any-return]
+
+
+@pytest.fixture
 def workers(pair: list[Cache]) -> list[flask_caching.Cache]:
     """Two workers of one application, each with Flask-Caching over its own member of the group."""
     made = []
