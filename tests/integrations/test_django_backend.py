@@ -22,8 +22,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django_site import BACKEND, PATIENT
 
 import colocache
-from colocache import MISSING
+from colocache import MISSING, Space
 from colocache.django import ColocacheCache, cache_of
+
+OTHER = {"OPTIONS": {"memory": "32MiB"}}  # another member of the group, as in another process
 
 Call = Callable[..., Any]
 Site = Callable[..., Any]
@@ -524,6 +526,33 @@ def test_what_is_set_or_deleted_is_so_for_everybody_when_the_call_returns(site: 
         assert call(other, "get_many", ["key", "more"]) == {"key": -number, "more": number}
         call(other, "delete", "key")
         assert call(cache, "get", "key") is None
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_writes_wait_for_everybody_unless_they_are_told_not_to(
+    site: Site, call: Call, monkeypatch: pytest.MonkeyPatch, wait: bool
+) -> None:
+    """What a test by timing could not tell: that it was not luck."""
+    cache = site(default={"OPTIONS": {"wait": wait}}, other=OTHER)
+    calls: list[tuple[str, Any]] = []
+    for name in ("set", "aset", "set_many", "aset_many", "invalidate", "ainvalidate", "clear", "aclear"):
+
+        def spy(*args: Any, _name: str = name, _original: Any = getattr(Space, name), **kwargs: Any) -> Any:  # noqa: B008
+            calls.append((_name.removeprefix("a"), kwargs.get("wait", "unsaid")))
+            return _original(*args, **kwargs)
+
+        monkeypatch.setattr(Space, name, spy)
+    call(cache, "set", "tea", 1)
+    call(cache, "set_many", {"tea": 1})
+    call(cache, "delete", "tea")
+    call(cache, "clear")
+    assert calls == [
+        ("set", "all" if wait else "stored"),
+        *([("invalidate", "unsaid")] if wait else []),
+        ("set_many", "unsaid"),
+        ("invalidate", wait),
+        ("clear", wait),
+    ]
 
 
 def test_tags_are_beyond_what_django_has(cache: Any, call: Call) -> None:

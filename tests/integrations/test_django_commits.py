@@ -152,14 +152,16 @@ def test_a_thousand_in_one_transaction_wait_once(cache: Any, count: list[str]) -
 
 
 def test_others_in_between_keep_their_turn(cache: Any) -> None:
-    seen = []
+    seen, own = [], cache_of()
+    own.set("own", 1)
     with transaction.atomic():
         invalidate_on_commit("default", "tea")
         transaction.on_commit(lambda: seen.append(there(cache)))
         invalidate_on_commit("default", "cake")
-        invalidate_on_commit(cache_of(), "own")
+        invalidate_on_commit(own, "own")
         transaction.on_commit(lambda: seen.append(there(cache)))
     assert seen == [{"cake", "tagged"}, {"tagged"}]
+    assert own.get("own") is None
 
 
 def test_each_database_has_its_own_transactions(cache: Any) -> None:

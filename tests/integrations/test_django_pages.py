@@ -52,6 +52,22 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Any:
     return made
 
 
+@pytest.fixture
+def keep(source: Any, until: Any) -> Callable[..., Any]:
+    """Asks for a page until it is kept, and returns its key; an owner that is behind for a moment lets nobody fill."""
+
+    def ask(cache: Any, path: str, **headers: str) -> Any:
+        def is_kept() -> bool:
+            reads = source.reads
+            get(path, **headers)
+            return bool(source.reads == reads)
+
+        until(is_kept, failing="the page is never kept")
+        return get_cache_key(RequestFactory().get(path, headers=headers), key_prefix="", cache=cache)
+
+    return ask
+
+
 def get(path: str, **headers: str) -> HttpResponse:
     """Ask in a context of its own, as for a server's request."""
     return contextvars.Context().run(Client().get, path, headers=headers)  # type: ignore[no-any-return]
@@ -97,24 +113,17 @@ def test_a_page_is_made_once(site: Site, source: Any, path: str, ask: Callable[[
     assert b"version 2" in ask(path).content
 
 
-def test_a_page_is_shared_by_the_group_with_all_that_is_in_it(site: Site, source: Any) -> None:
-    site(other=OTHER)
+def test_a_page_is_shared_by_the_group_with_all_that_is_in_it(site: Site, source: Any, keep: Any) -> None:
+    cache = site(other=OTHER)
     with override_settings(MIDDLEWARE=["django.middleware.clickjacking.XFrameOptionsMiddleware"]):
         first = get("/varied", x_colour="red")
-        found = make_pages_of(caches["other"], "/varied", x_colour="red")
+        found = caches["other"].get(keep(cache, "/varied", x_colour="red"))
     assert (found.content, found["Content-Type"]) == (b"version 1 in red", "text/plain")
     assert found.cookies.output() == first.cookies.output() != ""
     assert "X-Frame-Options" not in first  # what the view's decorator has left in the response is there on a hit, too
     assert found.xframe_options_exempt is True
     with override_settings(MIDDLEWARE=["django.middleware.clickjacking.XFrameOptionsMiddleware"]):
         assert "X-Frame-Options" not in get("/varied", x_colour="red")
-
-
-def make_pages_of(cache: Any, path: str, **headers: str) -> Any:
-    """Return the page of a path as a cache has it."""
-    request = RequestFactory().get(path, headers=headers)
-    key = get_cache_key(request, key_prefix="", cache=cache)
-    return None if key is None else cache.get(key)
 
 
 def test_a_page_that_varies_is_kept_for_each_value(site: Site, source: Any) -> None:
@@ -128,7 +137,7 @@ def test_the_site_wide_middlewares_work_under_wsgi_and_asgi(site: Site, source: 
     site()
     with override_settings(MIDDLEWARE=[OURS, UPDATE, FETCH], CACHE_MIDDLEWARE_SECONDS=60):
         assert get("/fragment").content == aget("/fragment").content
-        assert get("/fragment")["Age"] == "0"
+        assert "Age" in get("/fragment")
     assert source.reads == 1
 
 
@@ -191,7 +200,7 @@ def test_sessions_carry_what_django_and_its_users_put_there(site: Site) -> None:
 # --- The race: get, miss, an invalidation, set
 
 
-def test_a_page_read_before_an_invalidation_is_not_kept(site: Site, source: Any) -> None:
+def test_a_page_read_before_an_invalidation_is_not_kept(site: Site, source: Any, keep: Any) -> None:
     """1. A misses, and reads; 2. all is invalidated; 3. A sets its page; 4. B asks."""
     site(other=OTHER)
 
@@ -204,7 +213,7 @@ def test_a_page_read_before_an_invalidation_is_not_kept(site: Site, source: Any)
     with answered_by("other"):
         assert get("/page").content == b"version 2"
     assert get("/page").content == b"version 2"
-    assert source.reads == 2
+    keep(caches["default"], "/page")
 
 
 def test_nor_one_whose_headers_somebody_learns_again(site: Site, source: Any) -> None:
@@ -222,10 +231,8 @@ def test_nor_one_whose_headers_somebody_learns_again(site: Site, source: Any) ->
     assert get("/page").content == b"version 2"
 
 
-def test_nor_one_that_is_deleted_by_its_key(site: Site, source: Any) -> None:
-    site(other=OTHER)
-    get("/page")
-    key = get_cache_key(RequestFactory().get("/page"), key_prefix="", cache=caches["default"])
+def test_nor_one_that_is_deleted_by_its_key(site: Site, source: Any, keep: Any) -> None:
+    key = keep(site(other=OTHER), "/page")
 
     def invalidate() -> None:
         source.version = 3
@@ -238,11 +245,10 @@ def test_nor_one_that_is_deleted_by_its_key(site: Site, source: Any) -> None:
     assert get("/page").content == b"version 3"
 
 
-def test_nor_one_whose_headers_were_there_while_it_was_not(site: Site, source: Any) -> None:
+def test_nor_one_whose_headers_were_there_while_it_was_not(site: Site, source: Any, keep: Any) -> None:
     """1. A finds the headers, misses the page, and reads; 2. the page is deleted; 3. A sets it."""
     cache = site(other=OTHER)
-    get("/page")
-    key = get_cache_key(RequestFactory().get("/page"), key_prefix="", cache=cache)
+    key = keep(cache, "/page")
     cache.group.values.invalidate(*cache.wires([key])[:1])  # the page alone, as by expiry
 
     def invalidate() -> None:
@@ -254,14 +260,14 @@ def test_nor_one_whose_headers_were_there_while_it_was_not(site: Site, source: A
     assert get("/page").content == b"version 2"
 
 
-def test_a_page_that_stayed_when_its_headers_went_is_replaced_unless_it_is_invalidated(site: Site, source: Any) -> None:
+def test_a_page_that_outlived_its_headers_is_replaced_or_invalidated(site: Site, source: Any, keep: Any) -> None:
     cache = site(other=OTHER)
-    get("/page")
-    key = get_cache_key(RequestFactory().get("/page"), key_prefix="", cache=cache)
+    key = keep(cache, "/page")
     headers = pages.headers_key(key)
     cache.delete(headers)  # as by expiry, or because there was no room
     source.version = 2
     assert get("/page").content == b"version 2"
+    keep(cache, "/page")
     assert caches["other"].get(key).content == b"version 2"
     cache.delete(headers)
     source.after_reading.append(lambda: elsewhere("other", "delete", key))
@@ -269,7 +275,7 @@ def test_a_page_that_stayed_when_its_headers_went_is_replaced_unless_it_is_inval
     assert caches["other"].get(key) is None
 
 
-def test_nor_a_page_that_took_longer_than_fences_hold(site: Site, source: Any, until: Any) -> None:
+def test_nor_a_page_that_took_longer_than_fences_hold(site: Site, source: Any, keep: Any) -> None:
     site(default={"OPTIONS": {"load_timeout": 0.3, "fetch_timeout": 0.25}})
     began = threading.Event()
     source.after_reading.append(lambda: began.wait(0.35))  # the one way to let time pass
@@ -277,14 +283,10 @@ def test_nor_a_page_that_took_longer_than_fences_hold(site: Site, source: Any, u
     source.version = 2
     assert get("/page").content == b"version 2"
 
-    def is_kept() -> bool:
-        reads = source.reads
-        return get("/page").content == b"version 2" and source.reads == reads
-
-    until(is_kept, failing="what is made in time is kept")
+    keep(caches["default"], "/page")  # what is made in time is
 
 
-def test_a_template_fragment_read_before_an_invalidation_is_not_kept(site: Site, source: Any) -> None:
+def test_a_template_fragment_read_before_an_invalidation_is_not_kept(site: Site, source: Any, keep: Any) -> None:
     site(other=OTHER)
 
     def invalidate() -> None:
@@ -294,8 +296,7 @@ def test_a_template_fragment_read_before_an_invalidation_is_not_kept(site: Site,
     source.after_reading.append(invalidate)
     assert b"version 1" in get("/fragment").content
     assert b"version 2" in get("/fragment").content
-    assert b"version 2" in get("/fragment").content
-    assert source.reads == 2
+    keep(caches["default"], "/fragment")
 
 
 def test_so_it_is_under_asgi(site: Site, source: Any) -> None:
@@ -364,6 +365,37 @@ def test_many_requests_and_invalidations_at_once_never_leave_an_old_page(site: S
     over.set()
     assert all(asked > 0 for asked in crew.join())
     assert stale == []
+
+
+def test_an_event_between_any_two_steps_of_setting_a_page_keeps_it_out(site: Site, source: Any, keep: Any) -> None:
+    """The headers were missed, and the page is there, or not: whatever comes between two steps, no old page stays."""
+    cache = site(other=OTHER)
+    for is_there in (False, True):
+        for pause in range(1, 6):
+            key = keep(cache, "/page")
+            cache.delete(pages.headers_key(key))
+            if not is_there:
+                cache.delete(key)
+
+            def story(pause: int = pause, key: str = key) -> int:
+                assert cache.get(pages.headers_key(key)) is None
+                cache.set(pages.headers_key(key), [], 60)
+                plan = cache._set(key, HttpResponse("old"), 60, None, ())
+                answer, steps = None, 0
+                try:
+                    while True:
+                        now = plan.send(answer)
+                        steps += 1
+                        if steps == pause:
+                            elsewhere("other", "delete", key)
+                        answer = getattr(now.space, now.method)(*now.args, **now.kwargs)
+                except StopIteration:
+                    return steps
+
+            steps = contextvars.Context().run(story)
+            assert steps >= 2
+            found = caches["other"].get(key)
+            assert found is None or pause > steps, (is_there, pause, steps)
 
 
 # --- The habits of those who use Django's functions themselves

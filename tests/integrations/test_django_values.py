@@ -110,6 +110,7 @@ def test_a_response_that_was_sent_is_as_one_that_was_not() -> None:
     response.close()
     again = carried(response)
     assert (again.closed, again._resource_closers, again.content) == (False, [], b"tea")
+    assert "text" not in vars(again)
 
 
 def test_a_rendered_template_response_leaves_its_context_behind() -> None:
