@@ -11,6 +11,7 @@ EXAMPLES = {
     "asgi": ("uvicorn", "--workers", "2", "with_asgi:application"),
     "flask": ("gunicorn", "--workers", "2", "with_flask:app"),
     "fastapi": ("uvicorn", "--workers", "2", "with_fastapi:app"),
+    "sqlalchemy": ("gunicorn", "--workers", "2", "with_sqlalchemy:app"),
 }
 
 
@@ -60,3 +61,14 @@ def test_what_flask_caching_remembers_is_forgotten_by_all_workers(serve: Any, un
         assert server.ask("POST", "/users/2", name=name)[0] == 200
         greetings = {answer["greeting"] for answer in answers_of_all(server, "/users/2/greeting", until)}
         assert greetings == {f"Hello, {name}!"}
+
+
+def test_a_commit_of_sqlalchemy_is_seen_in_what_is_made_of_the_whole_table(serve: Any, until: Any) -> None:
+    server = serve(*EXAMPLES["sqlalchemy"])
+    answers_of_all(server, "/users", until)
+    for name in ("Zoe", "Augusta"):
+        assert server.ask("POST", "/users/1", name=name)[0] == 200
+        answers = answers_of_all(server, "/users", until)
+        assert {tuple(answer["names"]) for answer in answers} == {tuple(sorted((name, "Grace", "Edsger")))}
+    assert server.stop() == 0, server.log
+    assert "Traceback" not in server.log
