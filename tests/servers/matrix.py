@@ -174,8 +174,8 @@ class Trial:
             assert sorted(after.values()) == sorted(before.values()), f"the seats were {before}, and are {after}"
 
     def _by_signal(self, victim: int) -> None:
-        os.kill(victim, signal.SIGTERM)
-        until(lambda: victim not in self.members(), "a worker that was sent SIGTERM leaves")
+        os.kill(victim, self.mode.signal)
+        until(lambda: victim not in self.members(), f"a worker that was sent {self.mode.signal.name} leaves")
 
     def _by_requests(self, victim: int) -> None:
         def gone() -> bool:

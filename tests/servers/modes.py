@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from signal import Signals
 from typing import Literal
 
 Recycling = Literal["signal", "requests", "reload", "hangup", "upgrade", "none"]
@@ -26,7 +27,8 @@ class Mode:
     command: tuple[str, ...]
     needs: tuple[str, ...]  # modules that the server consists of
     workers: int = WORKERS
-    recycling: Recycling = "signal"  # how a worker comes to be replaced; a signal is SIGTERM to the worker
+    recycling: Recycling = "signal"  # how a worker comes to be replaced
+    signal: Signals = Signals.SIGTERM  # to the worker, if by a signal
     overlaps: bool = False  # the new workers come before the old ones leave, and so take other seats
     replaces_killed: bool = True  # else the whole server ends with a worker that is killed
     interrupted: bool = False  # stopped as by Ctrl-C, SIGINT to all of its processes, instead of SIGTERM to the first
@@ -54,13 +56,13 @@ def gunicorn(mode: str, *arguments: str, app: str = "served:application", needs:
     return Mode("gunicorn", mode, module("gunicorn", *common, *arguments, app), ("gunicorn", *needs))
 
 
-def uwsgi(mode: str, *arguments: str, master: bool = True) -> Mode:
+def uwsgi(mode: str, *arguments: str) -> Mode:
     """A mode of uWSGI."""
-    common = ("--http-socket", "127.0.0.1:{port}", "--processes", "{workers}", "--module", "served:application",
-              "--die-on-term")
-    having = ("--master",) if master else ()
-    return Mode("uWSGI", mode, (str(BIN / "uwsgi"), *common, *having, *arguments), ("pyuwsgi",))
+    common = ("--http-socket", "127.0.0.1:{port}", "--processes", "{workers}", "--module", "served:application")
+    return Mode("uWSGI", mode, (str(BIN / "uwsgi"), *common, *arguments), ("pyuwsgi",), signal=Signals.SIGHUP)
 
+
+MASTER = ("--master", "--hook-master-start", "unix_signal:15 gracefully_kill_them_all")  # or SIGTERM cuts requests off
 
 ASGI = "served:async_application"
 UVICORN = module("uvicorn", "--host", "127.0.0.1", "--port", "{port}", "--workers", "{workers}", ASGI)
@@ -88,9 +90,9 @@ MODES = (
          ("granian",)),
     Mode("granian", "ASGI", (*GRANIAN, "--respawn-failed-workers", "--interface", "asgi", ASGI), ("granian",)),
     Mode("hypercorn", "--workers", HYPERCORN, ("hypercorn",), recycling="hangup", replaces_killed=False, tidy=False),
-    uwsgi("--master"),
-    uwsgi("--master --lazy-apps", "--lazy-apps"),
-    replace(uwsgi("without a master", master=False), recycling="none", replaces_killed=False, interrupted=True),
+    replace(uwsgi("--master", *MASTER), short=True),
+    uwsgi("--master --lazy-apps", *MASTER, "--lazy-apps"),
+    replace(uwsgi("without a master"), recycling="none", replaces_killed=False, interrupted=True, tidy=False),
     Mode("Django", "runserver", DJANGO, ("django",), workers=1, recycling="reload", replaces_killed=False,
          interrupted=True),
     Mode("Flask", "run --debug", FLASK, ("flask",), workers=1, recycling="reload", replaces_killed=False,
