@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,13 +155,13 @@ def test_what_is_invalidated_on_commit_is_seen_by_all_when_the_response_is_there
     waits, receipts = [], Cache._receipts
     monkeypatch.setattr(Cache, "_receipts", lambda self: waits.append(1) or receipts(self))
 
-    def write() -> str:
+    def write(*keys: str, tags: Any = ()) -> str:
         with transaction.atomic():
             invalidate_on_commit("default", *keys, tags=tags)
             return "written"
 
-    doing["sync"] = write
-    for keys, tags, gone in [(["tea"], [], "tea"), ([], ["shelf"], "tagged")] * 10:
+    for gone, work in [("tea", partial(write, "tea")), ("tagged", partial(write, tags=["shelf"]))] * 10:
+        doing["sync"] = work
         cache.set("tea", 1)
         cache.set("tagged", 1, tags=("shelf",))
         assert caches["other"].get_many(["tea", "tagged"]) == {"tea": 1, "tagged": 1}
