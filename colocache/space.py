@@ -527,13 +527,11 @@ class Space:
         return done
 
     def _announce(self, targets: list[bytes], wait: Waiting, strict: bool) -> Flow[Receipt]:
-        root, current = self._root, scope.current(self._root)
+        root, current, left_to_response = self._root, scope.current(self._root), wait == "response"
         if wait == "response":
             if strict:
                 raise ValueError("strict is for a call that waits, and wait='response' leaves that to the middleware")
             wait = current is None  # nobody would wait later
-            if current is not None:
-                current.collect()
         patience = _patience(wait)
         bus = root._member()
         if root.config.disabled or not targets:
@@ -547,6 +545,8 @@ class Space:
         if bus is not None:
             limit, local = min(patience, 3 * root.config.lease), patience == 0
             receipt = yield _asking(bus, announce, limit, UNKNOWN, local)
+            if left_to_response and current is not None:
+                current.collect()
         self._tell_scope("invalidations", position=announced[0] if announced else None)
         if not receipt.complete and (patience > 0 or receipt is UNKNOWN):
             root._tell_incomplete(receipt)

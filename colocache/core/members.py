@@ -162,8 +162,9 @@ class Members:
 
     def interval(self) -> float:
         """Seconds between two pings of the same member: a sixth of the lease, more in large groups."""
-        # 8 ms per member: at about 40 us for a ping and its answer on both sides, under 1 % of a core.
-        return min(self._lease / 3, max(self._lease / 6, 0.008 * len(self._others)))
+        # 50 ms per member: a ping and an answer each way take 0.5 ms of processor time, most of it to wake threads
+        # (benchmarks/footprint.py), so this is 1 % of a core. A third of the lease is the most: one ping may get lost.
+        return min(self._lease / 3, max(self._lease / 6, 0.05 * len(self._others)))
 
     def current_until(self) -> float:
         """The instant until which every member is known to have been heard in full.
