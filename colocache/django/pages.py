@@ -86,7 +86,7 @@ def with_headers(keys: Iterable[object]) -> Iterator[object]:
 def get(group: Group, wire: str) -> Plan[Any]:
     """Get a filled key, or MISSING; then it may be set for a while."""
     fenced = group.fenced
-    miss = _take(fenced, wire)
+    miss = _take(group, wire)
     if miss is not None and miss.headers is not None:
         # Learnt, and no page has come of it: who has done that may want to find them.
         yield step(fenced, "set", wire, miss.headers.value, **miss.headers.options)
@@ -104,13 +104,13 @@ def set(
     ``headers_wire``, where the key is that of a page, is that of its headers.
     """
     fenced = group.fenced
-    miss = _take(fenced, wire)
+    miss = _take(group, wire)
     if miss is not None and not _holds(group, miss):
         return False
     if miss is not None and key.startswith(HEADERS):
         _note(fenced, wire, miss._replace(headers=_Headers(value, options)))
         return True
-    miss = _take(fenced, headers_wire) if headers_wire is not None else None
+    miss = _take(group, headers_wire) if headers_wire is not None else None
     if miss is not None and miss.headers is not None:
         held = miss.headers
         return _holds(group, miss) and (yield from _set_both(fenced, wire, headers_wire, held, value, options))
@@ -149,11 +149,13 @@ def _note(fenced: Space, wire: str, miss: _Miss) -> None:
     _missed.set(kept)
 
 
-def _take(fenced: Space, wire: str) -> _Miss | None:
-    kept = _missed.get()
-    if not kept or (id(fenced), wire) not in kept:
+def _take(group: Group, wire: str) -> _Miss | None:
+    """Return the miss of a key, once; None if there was none, or in an earlier request of this thread."""
+    kept, known = _missed.get(), (id(group.fenced), wire)
+    if not kept or known not in kept:
         return None
     rest: _Missed = dict(kept)
-    miss = rest.pop((id(fenced), wire))
+    miss = rest.pop(known)
     _missed.set(rest)
-    return miss
+    scope = current(group.cache)
+    return None if scope is not None and miss.scope not in (None, scope) else miss

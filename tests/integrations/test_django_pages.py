@@ -23,6 +23,7 @@ from django.utils.cache import get_cache_key, learn_cache_key
 
 from colocache.django import pages
 from colocache.django.checks import check_caches
+from colocache.scope import Scope
 
 Site = Callable[..., Any]
 OURS = "colocache.django.CacheMiddleware"
@@ -419,6 +420,18 @@ def test_who_warms_a_page_up_stores_it(site: Site) -> None:
     assert caches["other"].get_many([key])[key].content == b"x"
     cache.set_many({key: HttpResponse("y")})
     assert caches["other"].get(key).content == b"y"
+
+
+def test_what_an_earlier_request_has_missed_is_no_matter(site: Site) -> None:
+    """A worker's thread answers one request after another; one of them misses, fails, and never sets."""
+    cache = site(other=OTHER)
+    key = make_template_fragment_key("warm")
+    with Scope(cache.group.cache):
+        assert cache.get(key) is None
+    caches["other"].delete(key)
+    with Scope(cache.group.cache):
+        cache.set(key, "warmed")
+    assert caches["other"].get(key) == "warmed"
 
 
 def test_a_pages_key_names_its_headers_key(site: Site) -> None:
