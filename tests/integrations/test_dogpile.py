@@ -288,7 +288,7 @@ def test_a_lock_lapses_with_the_process_that_has_it(pair: list[Cache]) -> None:
     assert here.acquire()
     assert there.acquire()
     here.release()  # it is not its own any more
-    assert there.locked()
+    assert here.locked()
     there.release()
     assert not here.locked()
 
