@@ -25,7 +25,9 @@ def site(run_dir: str, until: Callable[..., None]) -> Iterator[Callable[..., Any
     def meet(members: set[Any]) -> None:
         for each in members:
             each.start()
-        until(lambda: all(each.stats().current and each.stats().members == len(members) for each in members))
+        # Members first: who has just met another one is behind, and `current` looked at before would say otherwise.
+        until(lambda: all(each.stats().members == len(members) for each in members))
+        until(lambda: all(each.stats().current for each in members))
 
     with ExitStack() as sites:
 
