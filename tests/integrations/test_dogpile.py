@@ -50,6 +50,12 @@ def region(cache: Cache, *, expires: float | None = None, invalidator: Any = Non
 
 
 @pytest.fixture
+def pair(new_group: Callable[..., list[Cache]]) -> list[Cache]:
+    """Two members, for which a slow machine is not a failure."""
+    return new_group(2, fetch_timeout=20)
+
+
+@pytest.fixture
 def regions(pair: list[Cache]) -> list[CacheRegion]:
     """One region, as two processes have it."""
     return [region(cache) for cache in pair]
@@ -304,11 +310,11 @@ def test_a_lock_that_is_taken_is_told_at_once_if_asked_for(regions: list[CacheRe
 
 
 def test_where_the_group_cannot_be_asked_the_process_locks_for_itself(
-    regions: list[CacheRegion], pair: list[Cache], held: Any, key_of: Any
+    new_group: Callable[..., list[Cache]], held: Any, key_of: Any
 ) -> None:
-    there = pair[1]
+    here, there = new_group(2)
     key = key_of(there, "dogpile locks/dogpile/default")
-    mutex = regions[0].actual_backend.get_mutex(key)
+    mutex = region(here).actual_backend.get_mutex(key)
     with held(there):
         assert mutex.acquire()
         assert not mutex.acquire(False)

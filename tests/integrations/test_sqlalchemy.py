@@ -126,8 +126,10 @@ USER_1 = {"users", "users:1"}
 # --- The promise
 
 
-def test_a_commit_returns_when_no_process_shows_the_old_row(maker: sessionmaker[Session], pair: list[Cache]) -> None:
-    here, there = pair
+def test_a_commit_returns_when_no_process_shows_the_old_row(
+    maker: sessionmaker[Session], new_group: Callable[..., list[Cache]]
+) -> None:
+    here, there = new_group(2)
     invalidate_on_commit(maker, here)
 
     def name(cache: Cache) -> str:
@@ -167,6 +169,12 @@ def test_one_commit_is_one_invalidation(sessions: sessionmaker[Session], spy: Sp
         session.flush()
         session.delete(session.get_one(Line, (7, 1)))
     assert spy.told == [USER_1 | {"lines", "lines:7:1", "lines:7:2"}]
+
+
+def test_a_commit_of_very_many_rows_is_announced(sessions: sessionmaker[Session], spy: Spy) -> None:
+    with sessions.begin() as session:
+        session.add_all(Order(id=number) for number in range(10, 3010))
+    assert spy.told == [{"orders", *(f"orders:{number}" for number in range(10, 3010))}]
 
 
 def test_a_commit_without_writes_announces_nothing(sessions: sessionmaker[Session], spy: Spy) -> None:
