@@ -8,6 +8,7 @@ attributes, and nothing of it is run when it is read.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from http.cookies import Morsel, SimpleCookie
 from typing import Any, Final, NamedTuple, TypeVar
@@ -59,7 +60,8 @@ class _Kind(NamedTuple):
     without: frozenset[str]
 
 
-_kinds: Mapping[type, _Kind] = {}  # replaced as a whole, never changed
+_registering = threading.Lock()
+_kinds: Mapping[type, _Kind] = {}  # replaced as a whole, never changed, so readers need no lock
 _named: Mapping[str, _Kind] = {}
 
 
@@ -77,8 +79,9 @@ def register_response(cls: _Class, *, without: Iterable[str] = ()) -> _Class:
     if isinstance(without, str):
         raise TypeError(f"without is a tuple of names, not a text: write without=({without!r},)")
     kind = _Kind(f"{cls.__module__}:{cls.__qualname__}", cls, _OWN | frozenset(without))
-    _named = {**_named, kind.name: kind}
-    _kinds = {**_kinds, cls: kind}
+    with _registering:
+        _named = {**_named, kind.name: kind}
+        _kinds = {**_kinds, cls: kind}
     return cls
 
 

@@ -198,6 +198,15 @@ def test_sessions_carry_what_django_and_its_users_put_there(site: Site) -> None:
         assert SessionStore(store.session_key).load() == {}
 
 
+def test_switched_off_every_page_is_made_anew(site: Site, source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLOCACHE_DISABLED", "true")
+    site()
+    for path in ("/page", "/templated", "/fragment", "/asynchronous"):
+        for _ in range(2):
+            assert (get(path).status_code, aget(path).status_code) == (200, 200)
+    assert source.reads == 16
+
+
 # --- The race: get, miss, an invalidation, set
 
 
