@@ -21,7 +21,7 @@ import os
 import pathlib
 import colocache
 
-cache = colocache.Cache("shop")
+cache = colocache.Cache("shop", fetch_timeout=20)
 
 
 @cache.cached()

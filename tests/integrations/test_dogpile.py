@@ -356,7 +356,7 @@ OTHER = """\
 import sys
 from dogpile.cache import make_region, register_backend
 register_backend("colocache", "colocache.dogpile", "Backend")
-region = make_region().configure("colocache", arguments={"group": "processes"})
+region = make_region().configure("colocache", arguments={"group": "processes", "fetch_timeout": "20s"})
 
 @region.cache_on_arguments()
 def square(number):
