@@ -17,11 +17,12 @@ import os
 import platform
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,18 @@ class Trial:
         """All workers are members, and answer as the processes that they are."""
         members = self.await_workers()
         return f"{len(members)} of {self.mode.workers}"
+
+    def is_refused(self) -> str:
+        """The cache does not start, and says in the log what to do."""
+
+        def told() -> bool:
+            with suppress(Broken):
+                self.server.ask("/who")
+            return self.mode.refusal in self.server.log.read_text(errors="replace")
+
+        until(told, lambda: f"the cache says {self.mode.refusal!r}:{self.server.last_words()}")
+        assert not self.members()
+        return f"refused: {self.mode.refusal}"
 
     def shares_a_load(self) -> str:
         """All workers are asked for one missing key at once, and one of them loads it."""
@@ -260,14 +273,16 @@ class Trial:
         return me.seat.rpartition("/")[2]
 
 
-#: Column to check. A kill ends some servers, and is shown on a second one, started for it.
+KILL = "SIGKILL noticed"
+
+#: Column to check, in the order in which they are done.
 CHECKS: dict[str, Callable[[Trial], str]] = {
     "workers join": Trial.joins,
     "one missing key, all asked": Trial.shares_a_load,
     "see an invalidation": Trial.hears_invalidations,
     "in master or reloader": Trial.starts_nothing_elsewhere,
     "seats after a replacement": Trial.gives_seats_back,
-    "SIGKILL noticed": Trial.notices_a_kill,
+    KILL: Trial.notices_a_kill,
     "after the stop": Trial.leaves_nothing,
 }
 
@@ -284,31 +299,36 @@ def trial(mode: Mode, **settings: str) -> Iterator[Trial]:
             yield Trial(mode, directory, server, witness)
 
 
-def failure(error: AssertionError) -> str:
-    """What a cell says of a check that failed."""
-    return "FAILED: " + " ".join(str(error).split())
+def install(mode: Mode) -> bool:
+    """Install what a mode needs aside of all others; whether that can be had."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--no-deps", "--only-binary", ":all:"]
+    return subprocess.run([*pip, "--target", str(mode.place), mode.aside], stderr=subprocess.DEVNULL).returncode == 0
 
 
 def run(mode: Mode) -> dict[str, str]:
     """The cells of a mode, as far as it got."""
+    if mode.aside and not mode.place.exists() and not install(mode):
+        return {"workers join": f"not tried: no wheel of {mode.aside} for this Python"}
+    if mode.refusal:
+        return attempt(mode, {"workers join": Trial.is_refused})
+    if mode.replaces_killed:
+        return attempt(mode, CHECKS)
+    # The server ends with the worker: so the kill has a server of its own.
+    killing = {"workers join": Trial.joins, KILL: Trial.notices_a_kill}
+    others = {column: check for column, check in CHECKS.items() if column != KILL}
+    return attempt(mode, killing) | attempt(mode, others)
+
+
+def attempt(mode: Mode, checks: dict[str, Callable[[Trial], str]]) -> dict[str, str]:
+    """Check one thing after the other, on one server; the cells, the last of which says so if it failed."""
     cells: dict[str, str] = {}
     with trial(mode) as one:
-        for column, check in CHECKS.items():
-            if check is Trial.notices_a_kill and not mode.replaces_killed:
-                cells[column] = ""
-                continue
+        for column, check in checks.items():
             try:
                 cells[column] = check(one)
             except AssertionError as error:
-                cells[column] = failure(error)
-                return cells
-    if not mode.replaces_killed:  # the server ends with the worker: so this comes after the tidy end, on another one
-        with trial(mode) as one:
-            one.await_workers()
-            try:
-                cells["SIGKILL noticed"] = one.notices_a_kill()
-            except AssertionError as error:
-                cells["SIGKILL noticed"] = failure(error)
+                cells[column] = "FAILED: " + " ".join(str(error).split())
+                break
     return cells
 
 
@@ -319,7 +339,7 @@ def table(rows: Sequence[tuple[Mode, dict[str, str]]]) -> str:
     """The rows in Markdown."""
     lines = ["| server | mode | " + " | ".join(CHECKS) + " |", "|---|---|" + "---|" * len(CHECKS)]
     for mode, cells in rows:
-        texts = [cells.get(column, "-").replace("|", "/") for column in CHECKS]
+        texts = [cells.get(column, "").replace("|", "/") for column in CHECKS]
         lines.append(f"| {mode.server} | {mode.mode} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
 
@@ -350,7 +370,7 @@ def main(arguments: list[str]) -> int:
             continue
         started = time.monotonic()
         missing = ", ".join(mode.missing)
-        cells = {next(iter(CHECKS)): f"FAILED: not installed here: {missing}"} if missing else run(mode)
+        cells = {"workers join": f"FAILED: not installed here: {missing}"} if missing else run(mode)
         rows.append((mode, cells))
         print(f"{mode!s:28} {time.monotonic() - started:5.1f} s  " + "; ".join(cells.values()), flush=True)
     text = f"{table(rows)}\n\n{where()}\n"

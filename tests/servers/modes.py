@@ -34,10 +34,17 @@ class Mode:
     interrupted: bool = False  # stopped as by Ctrl-C, SIGINT to all of its processes, instead of SIGTERM to the first
     tidy: bool = True  # else it kills workers that are about to leave, when it is stopped
     by_celery: bool = False  # asked by tasks instead of HTTP
+    refusal: str = ""  # what the cache says there; nothing else is to be seen
+    aside: str = ""  # a package that is not installed with the others, as it is another version of one of them
     short: bool = False  # part of the short form
 
     def __str__(self) -> str:
         return f"{self.server} {self.mode}".strip()
+
+    @property
+    def place(self) -> Path:
+        """Where the package is that is not installed with the others."""
+        return Path(sys.prefix) / "aside" / self.aside
 
     @property
     def missing(self) -> list[str]:
@@ -56,10 +63,10 @@ def gunicorn(mode: str, *arguments: str, app: str = "served:application", needs:
     return Mode("gunicorn", mode, module("gunicorn", *common, *arguments, app), ("gunicorn", *needs))
 
 
-def uwsgi(mode: str, *arguments: str) -> Mode:
+def uwsgi(mode: str, *arguments: str, program: str = str(BIN / "uwsgi")) -> Mode:
     """A mode of uWSGI."""
     common = ("--http-socket", "127.0.0.1:{port}", "--processes", "{workers}", "--module", "served:application")
-    return Mode("uWSGI", mode, (str(BIN / "uwsgi"), *common, *arguments), ("pyuwsgi",), signal=Signals.SIGHUP)
+    return Mode("uWSGI", mode, (program, *common, *arguments), ("pyuwsgi",), signal=Signals.SIGHUP)
 
 
 MASTER = ("--master", "--hook-master-start", "unix_signal:15 gracefully_kill_them_all")  # or SIGTERM cuts requests off
@@ -93,6 +100,8 @@ MODES = (
     replace(uwsgi("--master", *MASTER), short=True),
     uwsgi("--master --lazy-apps", *MASTER, "--lazy-apps"),
     replace(uwsgi("without a master"), recycling="none", replaces_killed=False, interrupted=True, tidy=False),
+    replace(uwsgi("2.0.26 without threads", *MASTER, program="{aside}/bin/uwsgi"), aside="pyuwsgi==2.0.26",
+            refusal="start it with --enable-threads"),
     Mode("Django", "runserver", DJANGO, ("django",), workers=1, recycling="reload", replaces_killed=False,
          interrupted=True),
     Mode("Flask", "run --debug", FLASK, ("flask",), workers=1, recycling="reload", replaces_killed=False,

@@ -74,12 +74,13 @@ class Running:
         self.log = directory / "log"
         self.port = free_port()
         self._crowd = ThreadPoolExecutor(64)
-        fill = {"port": self.port, "workers": mode.workers, "pidfile": directory / "pid"}
+        fill = {"port": self.port, "workers": mode.workers, "pidfile": directory / "pid", "aside": mode.place}
         self._command = [part.format(**fill) for part in mode.command]
+        here = [mode.place] if mode.aside else []
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("COLOCACHE_")} | {
             "COLOCACHE_DIR": str(directory / "c"),
             "SERVERS_DIR": str(directory),
-            "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1]), str(directory)]),
+            "PYTHONPATH": os.pathsep.join(map(str, [*here, HERE, HERE.parents[1], directory])),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
             **settings,
