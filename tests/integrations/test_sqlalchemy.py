@@ -380,6 +380,19 @@ def test_a_bulk_statement_is_announced_for_all_rows(sessions: sessionmaker[Sessi
     assert {"users", "users:*"} & set(row_tags(User, 1))
 
 
+def test_what_bulk_statements_give_back_is_what_they_gave_without_us(
+    sessions: sessionmaker[Session], spy: Spy
+) -> None:
+    rows = [{"id": 8, "user_id": 1}, {"id": 9, "user_id": 2}]
+    with sessions.begin() as session:
+        orders = session.scalars(insert(Order).returning(Order), rows).all()
+        assert [order.id for order in orders] == [8, 9]
+        assert session.query(Order).filter(Order.user_id == 1).update({"user_id": 2}) == 2
+        assert session.execute(delete(Order).where(Order.id == 8)).rowcount == 1
+        session.execute(update(User), [{"id": 1, "name": "Augusta"}])  # by primary key
+    assert spy.told == [{"orders", "orders:*", "users", "users:*"}]
+
+
 def test_a_bulk_statement_on_a_subclass_is_announced_for_its_tables(sessions: sessionmaker[Session], spy: Spy) -> None:
     with sessions.begin() as session:
         session.execute(update(Manager).values(rank=1))
