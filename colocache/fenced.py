@@ -21,13 +21,15 @@ from .core.fences import NO_FENCE
 MAX_MISSED = 1024  # keys of one context; the oldest is forgotten, and its next set is one without a fence
 
 
-class _Miss(NamedTuple):
+class Miss(NamedTuple):
+    """A key that was missed, the fence that its owner gave, and when that was."""
+
     fence: Fence
     at: float
 
 
 _Key = tuple[int, bytes]  # of a cache, and a wire key
-Missed = dict[_Key, _Miss]
+Missed = dict[_Key, Miss]
 
 # The mappings are never changed, only replaced: a task inherits what its parent has missed, and shares nothing.
 missed: ContextVar[Missed | None] = ContextVar("colocache_missed", default=None)
@@ -37,25 +39,19 @@ def note(cache: int, wire: bytes, fence: Fence, now: float) -> None:
     """A key was missed: remember its fence."""
     known = Missed(missed.get() or ())
     known.pop((cache, wire), None)
-    known[cache, wire] = _Miss(fence._replace(entry=None), now)
+    known[cache, wire] = Miss(fence._replace(entry=None), now)
     if len(known) > MAX_MISSED:
         del known[next(iter(known))]
     missed.set(known)
 
 
-def take(cache: int, wire: bytes, since: float) -> Fence | None:
-    """Return the fence of a key that was missed after ``since``, once; None if it was not."""
-    known = missed.get()
-    if not known or (cache, wire) not in known:
-        return None
-    rest = dict(known)
-    fence, at = rest.pop((cache, wire))
-    missed.set(rest)
-    return fence if at > since else None
+def find(cache: int, wire: bytes) -> Miss | None:
+    """Return the miss of a key; None if it was not missed."""
+    return (missed.get() or {}).get((cache, wire))
 
 
 def forget(cache: int, wires: Iterable[bytes]) -> None:
-    """Keys were invalidated by this context itself: what it sets now is what it has written."""
+    """Keys were set; or invalidated by this context itself: what it sets now is what it has written."""
     known = missed.get()
     if known:
         gone = {(cache, wire) for wire in wires}

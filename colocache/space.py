@@ -88,11 +88,11 @@ class Space:
         namespace is in use without. What is not given is as in this space; copying, as the namespace is used already.
 
         ``fence`` is for code that gets, computes where nothing was found, and sets. A `get` that finds nothing takes a
-        fence, which is remembered for this thread or task, and within a request's `Scope`, until the key is set, or
-        for the load timeout; the `set` is refused, and returns False, if the key had an event meanwhile: what was
-        computed may be old. So after a miss `set` is no write any more: use `invalidate` when the source has changed.
-        Keys that were not missed, or were invalidated by the same thread or task since, are set as ever. A namespace
-        may be used with and without fences side by side.
+        fence, which is remembered for this thread or task, and within a request's `Scope`, until the key is set; the
+        `set` is refused, and returns False, if the key had an event meanwhile: what was computed may be old. One that
+        comes later than the load timeout is refused, too, and invalidates the key. So after a miss `set` is no write
+        any more: use `invalidate` when the source has changed. Keys that were not missed, or were invalidated by the
+        same thread or task since, are set as ever. A namespace may be used with and without fences side by side.
         """
         if type(name) is not str or not name or name.startswith("/") or name.endswith("/"):
             raise ValueError(f"a namespace is a non-empty text that neither begins nor ends with '/': {name!r}")
@@ -440,11 +440,18 @@ class Space:
         """Set those of the keys that were missed, under their fences; they are taken out. Whether all are stored."""
         root, all_kept = self._root, True
         for wire in list(payloads):
-            fence = fenced.take(id(root), wire, monotonic() - root.config.load_timeout)
-            if fence is not None:
-                payload = payloads.pop(wire)
-                kept = payload is not None and (yield from self._set_fenced(bus, wire, payload, ttl, tags, fence))
-                all_kept = all_kept and kept
+            miss = fenced.find(id(root), wire)
+            if miss is None:
+                continue
+            payload, kept = payloads.pop(wire), False
+            if monotonic() > miss.at + root.config.load_timeout:
+                # No owner remembers so long what has hit the key. And this thread may have missed it for something else
+                # long ago, and write it now; so not even the old value can stay.
+                yield from self._announce([key_target(wire)], False, False)
+            elif payload is not None:
+                kept = yield from self._set_fenced(bus, wire, payload, ttl, tags, miss.fence)
+            all_kept = all_kept and kept
+            fenced.forget(id(root), (wire,))  # afterwards: a call that is refused, on an event loop, has done nothing
         return all_kept
 
     def _set_fenced(

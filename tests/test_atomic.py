@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from colocache import Cache, PickleCodec
+import colocache.space
+from colocache import Cache, EventLoopError, PickleCodec
 from colocache.scope import Scope
 
 if TYPE_CHECKING:
@@ -260,3 +262,31 @@ def test_a_key_that_was_found_or_never_asked_for_is_set_as_ever(group: list[Cach
     other.namespace("pages").invalidate("k")
     assert pages.set("k", 2)
     assert Cache.namespace(one, "pages").get("k") == 2
+
+
+def test_a_set_long_after_the_miss_is_refused_and_invalidates(
+    group: list[Cache], monkeypatch: pytest.MonkeyPatch, until: Any
+) -> None:
+    one, other, _ = group
+    pages = one.namespace("pages", fence=True)
+    assert pages.get("k") is None
+    assert other.namespace("pages").set("k", "old")
+    later = time.monotonic() + one.config.load_timeout
+    with monkeypatch.context() as patch:
+        patch.setattr(colocache.space, "monotonic", lambda: later)
+        assert pages.set("k", "new") is False
+    until(lambda: all(cache.namespace("pages").get("k") is None for cache in group))
+
+
+def test_a_set_that_is_refused_on_an_event_loop_keeps_the_fence(group: list[Cache]) -> None:
+    one, other, _ = group
+    pages = one.namespace("pages", fence=True)
+
+    async def habit() -> bool:
+        assert await pages.aget("k") is None
+        await other.namespace("pages").ainvalidate("k")
+        with pytest.raises(EventLoopError):
+            pages.set("k", "old")
+        return await pages.aset("k", "old")
+
+    assert asyncio.run(habit()) is False
