@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -53,6 +53,7 @@ class Trial:
         self.directory = directory
         self.server = server
         self.witness = witness
+        self._seats: set[str] = set()  # of the workers, once all had joined
         self._killed: set[str] = set()  # files of members that could not tidy up
 
     # --- What can be seen
@@ -60,6 +61,10 @@ class Trial:
     def members(self) -> dict[int, str]:
         """The others in the group: pid to seat."""
         return {member.pid: member.seat for member in self.witness.members() if not member.me}
+
+    def pids(self) -> set[int]:
+        """The processes of the others."""
+        return set(self.members())
 
     def files(self) -> set[str]:
         """The files in the group's directory, but for the seats' own, which stay."""
@@ -103,6 +108,7 @@ class Trial:
     def joins(self) -> str:
         """All workers are members, and answer as the processes that they are."""
         members = self.await_workers()
+        self._seats = set(members.values())
         return f"{len(members)} of {self.mode.workers}"
 
     def is_refused(self) -> str:
@@ -139,16 +145,20 @@ class Trial:
 
     def hears_invalidations(self) -> str:
         """All workers have a value; one is asked to invalidate it; the next answer of each is new."""
-        pids = set(self.members())
-        assert {each["version"] for each in self.server.reach("/read/seen", pids)} == {1}
+        assert {each["version"] for each in self.server.reach("/read/seen", self.pids)} == {1}
+        receipt = self._change()
+        if self.mode.recycling != "requests":  # else a worker may be leaving just now
+            assert receipt["acknowledged"] == self.mode.workers, "all but the one that invalidates, and the witness"
+            assert len(self.lines("loads", "seen")) == 2, "one load, and one more"
+        return "all"
+
+    def _change(self) -> dict[str, Any]:
         number = self.write()
         receipt = self.server.ask("/invalidate/seen")
-        answers = self.server.reach("/read/seen", pids)
-        assert {each["version"] for each in answers} == {number}, "an old value after the invalidation"
         assert receipt["complete"]
-        assert receipt["acknowledged"] == self.mode.workers, "all but the one that invalidates, and the witness"
-        assert len(self.lines("loads", "seen")) == 2, "one load, and one more"
-        return "all"
+        answers = self.server.reach("/read/seen", self.pids)
+        assert {each["version"] for each in answers} == {number}, "an old value after the invalidation"
+        return receipt
 
     def starts_nothing_elsewhere(self) -> str:
         """No process of the server but the workers has anything of the cache: not the master, not the reloader."""
@@ -178,13 +188,14 @@ class Trial:
         replace[self.mode.recycling](victim)
         after = self.await_workers()
         assert set(after) != set(before), "nobody was replaced"
-        self._seats_are_those(before, after)
-        self.server.reach("/read/seen", set(after))
+        self._seats_are_as_ever(after)
+        self.server.reach("/read/seen", self.pids)
         return "others: both generations at once" if self.mode.overlaps else "the same"
 
-    def _seats_are_those(self, before: dict[int, str], after: dict[int, str]) -> None:
+    def _seats_are_as_ever(self, members: dict[int, str]) -> None:
         if not self.mode.overlaps:  # else the seats of the first generation are free, and lower
-            assert sorted(after.values()) == sorted(before.values()), f"the seats were {before}, and are {after}"
+            seats = set(members.values())
+            assert seats == self._seats, f"the seats were {sorted(self._seats)}, and are {sorted(seats)}"
 
     def _by_signal(self, victim: int) -> None:
         os.kill(victim, self.mode.signal)
@@ -218,18 +229,16 @@ class Trial:
             return len(self.members()) == 2 * self.mode.workers
 
         until(both, "two generations of workers in one group")
-        number = self.write()
-        assert self.server.ask("/invalidate/seen")["complete"]
-        answers = self.server.reach("/read/seen", set(self.members()))
-        assert {each["version"] for each in answers} == {number}, "an old value after the invalidation"
+        self._change()
         os.kill(master, signal.SIGQUIT)
         until(lambda: not old & set(self.members()), "the old workers leave")
         until(lambda: self.server.process.poll() is not None, "and their master")
 
     def notices_a_kill(self) -> str:
         """A worker is killed. The witness sees it at once, and an invalidation does not wait for it."""
-        before, files = self.members(), self.files()
-        victim = self._busy() if self.mode.by_celery else min(before)
+        victim = self._busy() if self.mode.by_celery else max(self.members())  # the youngest is not about to leave
+        until(lambda: victim in self.members(), "the victim is known")
+        seat, files = self.members()[victim].rpartition("/")[2], self.files()
         started = time.monotonic()
         os.kill(victim, signal.SIGKILL)
         until(lambda: victim not in self.members(), "a killed worker is noticed")
@@ -238,10 +247,9 @@ class Trial:
         assert noticed < AT_ONCE, f"noticed after {noticed:.1f} s"
         assert receipt.complete, receipt
         assert not receipt.waited_out, receipt
-        seat = before[victim].rpartition("/")[2]
         self._killed |= {name for name in files if name.startswith(f"{seat}-")}
         if self.mode.replaces_killed:
-            self._seats_are_those(before, self.await_workers())
+            self._seats_are_as_ever(self.await_workers())
         return "at once"
 
     def _busy(self) -> int:
@@ -319,7 +327,7 @@ def run(mode: Mode) -> dict[str, str]:
     return attempt(mode, killing) | attempt(mode, others)
 
 
-def attempt(mode: Mode, checks: dict[str, Callable[[Trial], str]]) -> dict[str, str]:
+def attempt(mode: Mode, checks: Mapping[str, Callable[[Trial], str]]) -> dict[str, str]:
     """Check one thing after the other, on one server; the cells, the last of which says so if it failed."""
     cells: dict[str, str] = {}
     with trial(mode) as one:

@@ -191,13 +191,13 @@ class Running:
         """The answers to a few requests for each worker, sent at once."""
         return [future.result(PATIENCE) for future in self.ask_at_once(path, 2 * self.mode.workers)]
 
-    def reach(self, path: str, pids: set[int]) -> list[dict[str, Any]]:
-        """The answers to as many requests as it takes until all of the processes have answered one."""
+    def reach(self, path: str, pids: Callable[[], set[int]]) -> list[dict[str, Any]]:
+        """The answers to as many requests as it takes until all of the processes, as they are then, have answered."""
         answers: list[dict[str, Any]] = []
 
         def all_have() -> bool:
             answers.extend(self.burst(path))
-            return pids <= {answer["pid"] for answer in answers}
+            return pids() <= {answer["pid"] for answer in answers}
 
-        until(all_have, lambda: f"{pids} answer {path}; did: {sorted({answer['pid'] for answer in answers})}")
+        until(all_have, lambda: f"{pids()} answer {path}; did: {sorted({answer['pid'] for answer in answers})}")
         return answers

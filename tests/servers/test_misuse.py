@@ -43,7 +43,7 @@ def all_know_each_other(one: Trial, pids: set[int], members: int) -> None:
     """Wait until all of the processes know so many members, and hear them."""
 
     def do() -> bool:
-        answers = one.server.reach("/who", pids)
+        answers = one.server.reach("/who", lambda: pids)
         return {each["pid"] for each in answers if each["current"] and each["members"] == members} == pids
 
     until(do, f"{pids} know {members} members")
@@ -51,9 +51,9 @@ def all_know_each_other(one: Trial, pids: set[int], members: int) -> None:
 
 def invalidate(one: Trial, key: str) -> None:
     """Have a worker invalidate a key; all that answer are to show the new version from then on."""
-    number = one.write()
+    number, pids = one.write(), workers(one)
     assert one.server.ask(f"/invalidate/{key}")["complete"]
-    assert {each["version"] for each in one.server.reach(f"/read/{key}", workers(one))} == {number}
+    assert {each["version"] for each in one.server.reach(f"/read/{key}", lambda: pids)} == {number}
 
 
 def test_a_master_that_uses_the_cache_before_it_forks_is_a_member_and_its_workers_are_others() -> None:
@@ -62,7 +62,7 @@ def test_a_master_that_uses_the_cache_before_it_forks_is_a_member_and_its_worker
         all_know_each_other(one, pids, one.mode.workers + 2)
         assert set(one.members()) == {master, *pids}
         assert len(set(one.members().values())) == len(pids) + 1, "nobody shares a seat"
-        assert len({each["mark"] for each in one.server.reach("/read/early", pids)}) == 1, "all have one value"
+        assert len({each["mark"] for each in one.server.reach("/read/early", lambda: pids)}) == 1, "all have one value"
         invalidate(one, "early")
         with pytest.raises(AssertionError, match=f"something was started in .{master}"):
             one.starts_nothing_elsewhere()
@@ -78,7 +78,7 @@ def test_a_cache_made_in_the_parent_after_the_fork_is_a_member_and_no_worker_has
         pids = workers(one)
         all_know_each_other(one, pids, one.mode.workers + 2)
         assert set(one.members()) == {master, *pids}
-        one.server.reach("/read/seen", pids)
+        one.server.reach("/read/seen", lambda: pids)
         invalidate(one, "seen")
         one.leaves_nothing()
 
@@ -86,12 +86,12 @@ def test_a_cache_made_in_the_parent_after_the_fork_is_a_member_and_no_worker_has
 def test_two_caches_of_one_group_in_a_process_are_two_members_that_agree() -> None:
     with trial(misused(), SERVERS_MISUSE="two caches") as one:
         pids = workers(one)
-        one.server.reach("/twice/seen", pids)
+        one.server.reach("/twice/seen", lambda: pids)
         until(lambda: len(one.witness.members()) == 2 * one.mode.workers + 1, "two members for each worker")
         all_know_each_other(one, pids, 2 * one.mode.workers + 1)
         number = one.write()
         assert one.server.ask("/invalidate/seen")["complete"]
-        answers = one.server.reach("/twice/seen", pids)
+        answers = one.server.reach("/twice/seen", lambda: pids)
         assert {each[which]["version"] for each in answers for which in ("first", "second")} == {number}
         assert len({each[which]["mark"] for each in answers for which in ("first", "second")}) == 1, "one load for all"
         one.leaves_nothing()
@@ -105,7 +105,7 @@ def test_an_application_that_raises_is_answered_for_by_its_server_and_the_worker
         for _ in range(4 * mode.workers):
             with pytest.raises(Broken, match="answered with 500"):
                 one.server.ask("/raise")
-        one.server.reach("/read/seen", pids)
+        one.server.reach("/read/seen", lambda: pids)
         invalidate(one, "seen")
         assert set(one.members()) == pids
         one.server.stop()
