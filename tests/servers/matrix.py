@@ -236,7 +236,7 @@ class Trial:
 
     def notices_a_kill(self) -> str:
         """A worker is killed. The witness sees it at once, and an invalidation does not wait for it."""
-        victim = self._busy() if self.mode.by_celery else max(self.members())  # the youngest is not about to leave
+        victim = self._busy() if self.mode.by_celery else self._one_that_stays()
         until(lambda: victim in self.members(), "the victim is known")
         seat, files = self.members()[victim].rpartition("/")[2], self.files()
         started = time.monotonic()
@@ -251,6 +251,10 @@ class Trial:
         if self.mode.replaces_killed:
             self._seats_are_as_ever(self.await_workers())
         return "at once"
+
+    def _one_that_stays(self) -> int:
+        """A worker that is not about to leave by itself; nor one that has just come, for then granian gives up."""
+        return (max if self.mode.recycling == "requests" else min)(self.members())
 
     def _busy(self) -> int:
         """A worker in the middle of a task: one that waits for work has the lock that all of celery's wait for."""
