@@ -2,8 +2,8 @@
 
 Where gevent has patched `threading`, its threads are greenlets, and its locks greenlets' locks. There the bus thread is
 started past the patch: as a greenlet it would wait in the kernel, and every other one with it. And a greenlet that
-waits for it waits on its own hub, which the bus thread wakes by the one call of an event loop that is made for other
-threads, so that the hub goes on with its other greenlets.
+waits for it waits on its own hub, which the bus thread wakes by the one kind of watcher that is made for other threads,
+so that the hub goes on with its other greenlets.
 
 Nothing here takes a lock that another thread, or greenlet, could be holding while it waits: an answer is a list to
 which the outcome is appended, and a deque of those to be woken.
@@ -45,7 +45,7 @@ class Answer:
 
     def __init__(self) -> None:
         self._given: list[Any] = []  # the first one counts
-        self._wakers: deque[Callable[[], None]] = deque()
+        self._wakers: deque[Callable[[], object]] = deque()
 
     def give(self, outcome: Any) -> None:
         """Answer, and wake those who wait. From any thread, signal handler or finalizer; a second one is ignored."""
@@ -77,7 +77,7 @@ class Answer:
                 await future
         return self._given[0]
 
-    def _call(self, waker: Callable[[], None]) -> None:
+    def _call(self, waker: Callable[[], object]) -> None:
         """Have it called when the answer is there. Both sides do their own first, then look at the other's."""
         self._wakers.append(waker)
         if self._given:
@@ -95,16 +95,39 @@ class Answer:
         lock.acquire(True, min(timeout, _thread.TIMEOUT_MAX))
 
     def _wait_on(self, hub: Any, timeout: float) -> None:
-        gevent = sys.modules["gevent"]
         waiter = sys.modules["gevent.hub"].Waiter(hub)
-
-        def wake() -> None:
-            with contextlib.suppress(Exception):  # that loop is no more, and so is who waited
-                hub.loop.run_callback_threadsafe(waiter.switch, None)
-
-        self._call(wake)
-        with gevent.Timeout(timeout, False):
+        bell = _bell(hub)
+        self._call(lambda: bell.ring(lambda: waiter.switch(None)))
+        with sys.modules["gevent"].Timeout(timeout, False):
             waiter.get()
+
+
+class _Bell:
+    """Has a hub do something, from any thread. One for each hub; made, and heard, in the thread of that.
+
+    Not `run_callback_threadsafe`: it counts up how many reasons the loop has to go on, while the loop, which does not
+    hold the interpreter lock meanwhile, counts down. A step gets lost, and some time later the loop ends though
+    greenlets wait: LoopExit (gevent 26.9, after some 30,000 calls).
+    """
+
+    def __init__(self, loop: Any) -> None:
+        self.loop = loop
+        self._calls: deque[Callable[[], object]] = deque()
+        self._watcher = loop.async_(ref=False)
+        self._watcher.start(self._hear)
+
+    def ring(self, call: Callable[[], object]) -> bool:
+        """Have it called in the hub; False if that is gone, with all its greenlets."""
+        self._calls.append(call)
+        try:
+            self._watcher.send()
+        except Exception:
+            return False
+        return True
+
+    def _hear(self) -> None:
+        while self._calls:
+            self._calls.popleft()()
 
 
 class Lock:
@@ -132,13 +155,13 @@ class Lock:
 
 def start_thread(work: Callable[[], None], name: str) -> None:
     """Start a thread of the system's. Raises RuntimeError if the system has none left."""
-    hub = sys.modules["gevent"].get_hub() if is_patched() else None
+    bell = _bell(sys.modules["gevent"].get_hub()) if is_patched() else None
 
     def run() -> None:
-        _here.starter = hub
+        _here.starter = bell
         work()
 
-    if hub is None:
+    if bell is None:
         threading.Thread(target=run, name=name, daemon=True).start()
     else:
         _start_new_thread(run, ())
@@ -146,14 +169,8 @@ def start_thread(work: Callable[[], None], name: str) -> None:
 
 def hand_over(work: Callable[[], object]) -> bool:
     """Have a greenlet of the hub that started this thread do something; False where there is none, or no more."""
-    hub = getattr(_here, "starter", None)
-    if hub is None:
-        return False
-    try:
-        hub.loop.run_callback_threadsafe(sys.modules["gevent"].spawn, work)
-    except Exception:  # it is gone, with the thread that it was in
-        return False
-    return True
+    bell = getattr(_here, "starter", None)
+    return bell is not None and bell.ring(lambda: sys.modules["gevent"].spawn(work))
 
 
 def is_patched() -> bool:
@@ -173,6 +190,14 @@ def _hub() -> Any:
         return None
     hub = sys.modules["gevent"].get_hub()
     return None if _is_current(hub) else hub
+
+
+def _bell(hub: Any) -> _Bell:
+    """Return the bell of this thread's hub."""
+    bell: _Bell | None = getattr(_here, "bell", None)
+    if bell is None or bell.loop is not hub.loop:
+        bell = _here.bell = _Bell(hub.loop)
+    return bell
 
 
 def _is_ours() -> bool:
