@@ -1,6 +1,7 @@
 """A rolling restart under load: 8 gunicorn workers, each replaced after so many requests; ``make rolling``.
 
-    python tests/servers/rolling.py [--seconds 60] [--workers 8] [--max-requests 400] [--visitors 16] [--seed 1]
+    python tests/servers/rolling.py [--seconds 60 | --replaced N] [--workers 8] [--max-requests 400] [--visitors 16]
+                                    [--seed 1]
 
 Visitors ask for the pages of 1,000 **quiet** keys, which nobody ever changes, and of 100 **busy** ones, which the
 visitors change as they go: each write changes the source, asks any worker to invalidate the key, and from the moment
@@ -142,6 +143,7 @@ def main(arguments: list[str]) -> int:
     """Run it; its exit status."""
     parser = argparse.ArgumentParser(prog="rolling.py", description="A rolling restart of gunicorn under load.")
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--replaced", type=int, default=0, help="workers, after which it ends; else after the seconds")
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--max-requests", type=int, default=400, help="of a worker; up to half more")
     parser.add_argument("--visitors", type=int, default=16, help="threads that send requests")
@@ -159,7 +161,10 @@ def main(arguments: list[str]) -> int:
         started = time.monotonic()
         for visitor in visitors:
             visitor.start()
-        time.sleep(options.seconds)
+        if options.replaced:
+            until(lambda: len(ledger.pids) >= options.workers + options.replaced, "so many workers are replaced")
+        else:
+            time.sleep(options.seconds)
         for visitor in visitors:
             visitor.stopped.set()
         for visitor in visitors:

@@ -1,0 +1,18 @@
+"""A short rolling restart: workers are replaced under load, and no client sees it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import rolling
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: it looks into /proc")
+
+
+def test_no_request_fails_and_none_is_stale_while_workers_are_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    status = rolling.main(["--replaced", "4", "--workers", "3", "--max-requests", "60", "--visitors", "6"])
+    report = capsys.readouterr().out
+    assert status == 0, report
+    assert "failed requests                0" in report
+    assert "stale reads                    0" in report
