@@ -1,7 +1,7 @@
 """A rolling restart under load: 8 gunicorn workers, each replaced after so many requests; ``make rolling``.
 
     python tests/servers/rolling.py [--seconds 60 | --replaced N] [--workers 8] [--max-requests 400] [--visitors 16]
-                                    [--seed 1]
+                                    [--keys 1000] [--seed 1]
 
 Visitors ask for the pages of 1,000 **quiet** keys, which nobody ever changes, and of 100 **busy** ones, which the
 visitors change as they go: each write changes the source, asks any worker to invalidate the key, and from the moment
@@ -24,8 +24,6 @@ from pathlib import Path
 from modes import gunicorn
 from running import Broken, Running, place, until
 
-QUIET = [f"quiet-{number}" for number in range(1000)]
-BUSY = [f"busy-{number}" for number in range(100)]
 WRITES = 0.02  # of all requests
 
 
@@ -34,6 +32,8 @@ class Ledger:
     """What is acknowledged, and what came of the requests. Thread-safe."""
 
     directory: Path
+    quiet: list[str]  # keys
+    busy: list[str]
     floors: Counter[str] = field(default_factory=Counter)  # key to the version that must be shown at least
     seconds: list[float] = field(default_factory=list)  # one for each answer
     receipts: list[float] = field(default_factory=list)  # s, of each write that was acknowledged by everybody
@@ -67,9 +67,10 @@ class Visitor(threading.Thread):
             started = time.monotonic()
             try:
                 if self._rng.random() < WRITES:
-                    self._write(self._rng.choice(BUSY))
+                    self._write(self._rng.choice(self._ledger.busy))
                 else:
-                    self._read(self._rng.choice(BUSY if self._rng.random() < 0.2 else QUIET))
+                    keys = self._ledger.busy if self._rng.random() < 0.2 else self._ledger.quiet
+                    self._read(self._rng.choice(keys))
             except Broken as error:
                 self._ledger.failed.append(str(error).splitlines()[0])
             else:
@@ -99,7 +100,7 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else 0.0
 
 
-def warm(server: Running, workers: int) -> None:
+def warm(server: Running, workers: int, keys: list[str]) -> None:
     """Have all workers up and acquainted, and every quiet key loaded."""
 
     def ready() -> bool:
@@ -112,15 +113,16 @@ def warm(server: Running, workers: int) -> None:
         return len(pids) == workers
 
     until(ready, lambda: f"{workers} workers are up{server.last_words()}")
-    for future in [each for key in QUIET for each in server.ask_at_once(f"/read/{key}", 1)]:
+    for future in [each for key in keys for each in server.ask_at_once(f"/read/{key}", 1)]:
         future.result()
 
 
 def report(ledger: Ledger, loads: Counter[str], seconds: float, workers: int) -> str:
     """The figures."""
-    again = sum(loads[key] for key in QUIET)
+    quiet = len(ledger.quiet)
+    again = sum(loads[key] for key in ledger.quiet)
     replaced = len(ledger.pids) - workers
-    share = again / len(QUIET) / max(1, replaced)
+    share = again / quiet / max(1, replaced)
     return "\n".join(
         [
             f"requests                       {len(ledger.seconds):,} in {seconds:.0f} s, from {workers} workers",
@@ -128,7 +130,7 @@ def report(ledger: Ledger, loads: Counter[str], seconds: float, workers: int) ->
             f"failed requests                {len(ledger.failed)}",
             f"stale reads                    {len(ledger.stale)}",
             f"writes acknowledged by all     {len(ledger.receipts):,}, and {ledger.incomplete} not",
-            f"quiet keys loaded again        {again:,} of {len(QUIET):,}, {100 * share:.1f} % for each worker replaced",
+            f"quiet keys loaded again        {again:,} of {quiet:,}, {100 * share:.1f} % for each worker replaced",
             f"an answer, median and p99      {1000 * percentile(ledger.seconds, 0.5):.1f} ms, "
             f"{1000 * percentile(ledger.seconds, 0.99):.1f} ms",
             f"a write, median, p99, longest  {1000 * percentile(ledger.receipts, 0.5):.1f} ms, "
@@ -147,6 +149,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--max-requests", type=int, default=400, help="of a worker; up to half more")
     parser.add_argument("--visitors", type=int, default=16, help="threads that send requests")
+    parser.add_argument("--keys", type=int, default=1000, help="quiet ones; a tenth as many are busy")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     limit = options.max_requests
@@ -154,9 +157,11 @@ def main(arguments: list[str]) -> int:
         gunicorn("", "--max-requests", str(limit), "--max-requests-jitter", str(limit // 2)), workers=options.workers
     )
     with place() as directory, Running(mode, directory) as server:
-        warm(server, options.workers)
+        quiet = [f"quiet-{number}" for number in range(options.keys)]
+        busy = [f"busy-{number}" for number in range(options.keys // 10)]
+        warm(server, options.workers, quiet)
         (directory / "loads").write_text("")  # appended to: the workers go on at its beginning
-        ledger = Ledger(directory)
+        ledger = Ledger(directory, quiet, busy)
         visitors = [Visitor(server, ledger, random.Random(f"{options.seed} {n}")) for n in range(options.visitors)]
         started = time.monotonic()
         for visitor in visitors:

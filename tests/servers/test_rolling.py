@@ -11,7 +11,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: it
 
 
 def test_no_request_fails_and_none_is_stale_while_workers_are_replaced(capsys: pytest.CaptureFixture[str]) -> None:
-    status = rolling.main(["--replaced", "4", "--workers", "3", "--max-requests", "60", "--visitors", "6"])
+    few = ["--workers", "3", "--max-requests", "60", "--visitors", "6", "--keys", "40"]
+    status = rolling.main(["--replaced", "6", *few])
     report = capsys.readouterr().out
     assert status == 0, report
     assert "failed requests                0" in report
