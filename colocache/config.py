@@ -304,8 +304,8 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         parse=_duration,
         default="0.5ms",
         form=_DURATION_FORM,
-        meaning="While somebody waits for this process, how long a thread that computes keeps the interpreter lock from "
-        "the one that answers; 0 leaves Python's own setting.",
+        meaning="While somebody waits for this process, how long a thread that computes keeps the interpreter lock "
+        "from the one that answers; 0 leaves Python's own setting.",
     ),
     "load_timeout": Setting(
         variable="COLOCACHE_LOAD_TIMEOUT",
