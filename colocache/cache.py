@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import logging
 import math
 import os
@@ -91,6 +92,7 @@ class Cache(Space):
         ``copy`` and ``fence`` are what `Space.namespace` takes, for keys that are in none.
         """
         self.config = Config.resolve({"group": group, **settings}, os.environ)
+        self._serial = next(_serials)  # what `id` is no good for: that of a cache that is gone is given again
         self.codec = codec if codec is not None else MsgpackCodec()
         self._format = blake2b(self.codec.name.encode(), digest_size=4).digest()
         self._spaces: weakref.WeakSet[Space] = weakref.WeakSet()
@@ -374,6 +376,7 @@ class Cache(Space):
             with self._counting:  # any thread may count here
                 self._counters.count(counter, by)
 
+_serials = itertools.count(1)
 _caches: weakref.WeakSet[Cache] = weakref.WeakSet()
 _inheriting = threading.Lock()
 

@@ -28,7 +28,7 @@ class Miss(NamedTuple):
     at: float
 
 
-_Key = tuple[int, bytes]  # of a cache, and a wire key
+_Key = tuple[int, bytes]  # a cache's serial number, and a wire key
 Missed = dict[_Key, Miss]
 
 # The mappings are never changed, only replaced: a task inherits what its parent has missed, and shares nothing.

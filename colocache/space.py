@@ -384,7 +384,7 @@ class Space:
         return seen.entries
 
     def _peek_fenced(self, bus: Bus, wires: tuple[bytes, ...]) -> Flow[Mapping[bytes, Entry]]:
-        cache, seen, patience = id(self._root), dict[bytes, Entry](), self._root.config.fetch_timeout + GRACE
+        cache, seen, patience = self._root._serial, dict[bytes, Entry](), self._root.config.fetch_timeout + GRACE
         asked, left = dict[bytes, "Asked"](), iter(wires)
 
         def ask(wire: bytes) -> Asked:
@@ -440,7 +440,7 @@ class Space:
         """Set those of the keys that were missed, under their fences; they are taken out. Whether all are stored."""
         root, all_kept = self._root, True
         for wire in list(payloads):
-            miss = fenced.find(id(root), wire)
+            miss = fenced.find(root._serial, wire)
             if miss is None:
                 continue
             payload, kept = payloads.pop(wire), False
@@ -451,7 +451,7 @@ class Space:
             elif payload is not None:
                 kept = yield from self._set_fenced(bus, wire, payload, ttl, tags, miss.fence)
             all_kept = all_kept and kept
-            fenced.forget(id(root), (wire,))  # afterwards: a call that is refused, on an event loop, has done nothing
+            fenced.forget(root._serial, (wire,))  # not before: a call that is refused on an event loop has done nothing
         return all_kept
 
     def _set_fenced(
@@ -592,7 +592,7 @@ class Space:
     def _key_targets(self, keys: Iterable[Key]) -> list[bytes]:
         wires = [self._wire(key) for key in keys]
         if self._fence:
-            fenced.forget(id(self._root), wires)
+            fenced.forget(self._root._serial, wires)
         return [key_target(wire) for wire in wires]
 
     def _use(self, bus: Bus, key: Key, entry: Entry) -> Any:
@@ -644,7 +644,7 @@ class _Loading:
 
     @property
     def cache(self) -> int:
-        return id(self._root)
+        return self._root._serial
 
     def ask(self) -> Flow[Found | Lead | Solo]:
         bus, patience = self._bus, self._root.config.load_timeout

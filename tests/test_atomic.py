@@ -290,3 +290,15 @@ def test_a_set_that_is_refused_on_an_event_loop_keeps_the_fence(group: list[Cach
         return await pages.aset("k", "old")
 
     assert asyncio.run(habit()) is False
+
+
+def test_what_was_missed_in_a_cache_that_is_gone_is_nothing_to_another_one(new_cache: Any) -> None:
+    """A new object may be at the address, and so have the `id`, of one that is gone."""
+    for _ in range(2):
+        cache = new_cache(fence=True)
+        assert cache.set("k", 1)
+        assert cache.get("missed") is None
+        assert cache.set("other", 1)
+        cache.close()
+    third = new_cache(fence=True)
+    assert third.set("missed", 1), "it has missed nothing"
