@@ -60,7 +60,7 @@ class _Miss(NamedTuple):
 
 
 # By the space and the key as it is in there. Never changed, only replaced: a task inherits it, and shares nothing.
-_Missed = dict[tuple[int, str], _Miss]
+_Missed = dict[tuple[Space, str], _Miss]
 _missed: ContextVar[_Missed | None] = ContextVar("colocache_django_pages", default=None)
 
 
@@ -142,8 +142,8 @@ def _set_both(
 
 def _note(fenced: Space, wire: str, miss: _Miss) -> None:
     kept: _Missed = dict(_missed.get() or {})
-    kept.pop((id(fenced), wire), None)
-    kept[id(fenced), wire] = miss
+    kept.pop((fenced, wire), None)
+    kept[fenced, wire] = miss
     if len(kept) > MAX_MISSED:
         del kept[next(iter(kept))]
     _missed.set(kept)
@@ -151,7 +151,7 @@ def _note(fenced: Space, wire: str, miss: _Miss) -> None:
 
 def _take(group: Group, wire: str) -> _Miss | None:
     """Return the miss of a key, once; None if there was none, or in an earlier request of this thread."""
-    kept, known = _missed.get(), (id(group.fenced), wire)
+    kept, known = _missed.get(), (group.fenced, wire)
     if not kept or known not in kept:
         return None
     rest: _Missed = dict(kept)
