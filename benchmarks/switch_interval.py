@@ -1,0 +1,119 @@
+"""What does a shorter switch interval gain a fetch, and what does it cost the threads that compute?
+
+    python benchmarks/switch_interval.py
+
+A thread of the owner never pauses, while another process fetches keys from it: with Python's own interval, and with
+shorter ones while it is asked (`COLOCACHE_SWITCH_INTERVAL`). Then, without a cache, what 1 to 8 threads get done that
+compete for the interpreter under a fixed interval: the most that it can cost. Takes about a minute.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import sys
+import threading
+import time
+from datetime import date
+from typing import Any
+
+from group import Group, Member
+
+INTERVALS = (0.0, 0.001, 0.0005, 0.0002)  # s; 0 leaves Python's own, 5 ms
+ROUNDS, FETCHES, PAUSE = 3, 200, 0.002
+THREADS, SECONDS = (1, 2, 4, 8), 0.5
+
+
+class Side(Member):
+    """One of the two processes."""
+
+    def compute(self) -> None:
+        """Have a thread compute from now on."""
+        self._done, self._over = 0, threading.Event()
+
+        def work() -> None:
+            while not self._over.is_set():
+                sum(range(1000))
+                self._done += 1
+
+        self._since = time.monotonic()
+        threading.Thread(target=work, daemon=True).start()
+
+    def computed(self) -> float:
+        """End it; return its rounds a second."""
+        self._over.set()
+        return self._done / (time.monotonic() - self._since)
+
+    def fetch(self, keys: list[str]) -> list[float]:
+        """Return the microseconds of each fetch."""
+        times = []
+        for key in keys:
+            began = time.perf_counter()
+            found = self.cache.get(key)
+            times.append(1e6 * (time.perf_counter() - began))
+            assert found is not None, key
+            time.sleep(PAUSE)
+        return times
+
+    def store(self, keys: list[str]) -> None:
+        """Have the group hold keys."""
+        self.cache.set_many(dict.fromkeys(keys, "x" * 1000))
+
+
+def fetches(interval: float) -> tuple[list[float], float]:
+    """Return the times of fetches, and what the owner's thread got done meanwhile, in rounds a second."""
+    with Group(fetch_timeout=5, switch_interval=interval) as group:
+        asker, owner = group.start(Side, 2)
+        keys = asker.call("owned_elsewhere", FETCHES, "k")
+        owner.call("store", keys)
+        owner.call("compute")
+        times: list[float] = asker.call("fetch", keys)
+        return times, owner.call("computed")
+
+
+def throughput(threads: int, interval: float) -> int:
+    """Return what so many competing threads get done in this process."""
+    before, done, over = sys.getswitchinterval(), [0] * threads, threading.Event()
+
+    def work(place: int) -> None:
+        while not over.is_set():
+            sum(number for number in range(300))
+            done[place] += 1
+
+    sys.setswitchinterval(interval or before)
+    workers = [threading.Thread(target=work, args=(place,)) for place in range(threads)]
+    for worker in workers:
+        worker.start()
+    time.sleep(SECONDS)
+    over.set()
+    for worker in workers:
+        worker.join()
+    sys.setswitchinterval(before)
+    return sum(done)
+
+
+def main() -> None:
+    """Print both tables."""
+    print(f"{date.today()}, CPython {platform.python_version()}, {platform.platform()}")
+    print(f"{'interval':>10} {'fetch p50':>10} {'p90':>8}   the owner's thread, rounds/s   (medians of {ROUNDS} runs)")
+    found: dict[float, list[Any]] = {interval: [] for interval in INTERVALS}
+    for _ in range(ROUNDS):
+        for interval in INTERVALS:
+            times, rounds = fetches(interval)
+            found[interval].append((statistics.median(times), statistics.quantiles(times, n=10)[-1], rounds))
+    for interval, runs in found.items():
+        p50, p90, rounds = (statistics.median(column) for column in zip(*runs, strict=True))
+        print(f"{name(interval):>10} {p50:7.0f} us {p90:5.0f} us   {rounds:8.0f}")
+    print(f"\n{'threads':>10} " + " ".join(f"{name(interval):>9}" for interval in INTERVALS) + "   rounds")
+    for threads in THREADS:
+        runs = [[throughput(threads, interval) for interval in INTERVALS] for _ in range(ROUNDS)]
+        print(f"{threads:>10} " + " ".join(f"{statistics.median(each):9.0f}" for each in zip(*runs, strict=True)))
+
+
+def name(interval: float) -> str:
+    """Return an interval as the tables name it."""
+    return f"{1000 * interval:g} ms" if interval else "Python's"
+
+
+if __name__ == "__main__":
+    main()
