@@ -9,8 +9,13 @@ asks any more.
 from __future__ import annotations
 
 import sys
+from collections import deque
 
 HURRY = 0.1  # s for which the interval stays short after a request
+
+# The interval is the process's, and two caches in it may want different ones: whoever has the token has shortened it.
+# Or the second would take what the first has set for the process's own, and set that in the end.
+_token = deque([None])  # taken and given back in one step each, without a lock that a fork could leave taken
 
 
 class Pace:
@@ -21,12 +26,15 @@ class Pace:
         self._own: float | None = None  # what it is when nobody waits; None if it is so now
 
     def hurry(self) -> None:
-        """Shorten the interval, unless it is as short already."""
-        if self._own is None and self._interval:
-            own = sys.getswitchinterval()
-            if own > self._interval:
-                sys.setswitchinterval(self._interval)
-                self._own = own
+        """Shorten the interval, unless it is as short already, or another cache has shortened it."""
+        if self._own is not None or sys.getswitchinterval() <= self._interval or not self._interval:
+            return
+        try:
+            _token.pop()
+        except IndexError:
+            return
+        self._own = sys.getswitchinterval()
+        sys.setswitchinterval(min(self._own, self._interval))
 
     def relax(self) -> None:
         """Set it as it was, unless somebody else has set it since."""
@@ -34,3 +42,4 @@ class Pace:
             own, self._own = self._own, None
             if abs(sys.getswitchinterval() - self._interval) < 1e-6:
                 sys.setswitchinterval(own)
+            _token.append(None)

@@ -47,6 +47,16 @@ def test_what_somebody_else_has_set_meanwhile_stays() -> None:
     assert sys.getswitchinterval() == 0.0005
 
 
+def test_two_that_want_different_ones_leave_the_process_its_own(own: float) -> None:
+    for first, second in ((Pace(0.001), Pace(0.0005)), (Pace(0.0005), Pace(0.001))):
+        first.hurry()
+        second.hurry()
+        first.relax()
+        second.hurry()
+        second.relax()
+        assert sys.getswitchinterval() == own
+
+
 def test_nought_leaves_it_alone(own: float) -> None:
     pace = Pace(0.0)
     pace.hurry()
