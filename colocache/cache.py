@@ -341,10 +341,10 @@ class Cache(Space):
         return payload
 
     def _decode(self, payload: bytes) -> Any:
-        number = unpack_integer(payload)
-        if number is not None:
-            return number
         if payload[:4] != self._format:
+            number = unpack_integer(payload)
+            if number is not None:
+                return number
             raise ValueError(f"it was written with another codec than {self.codec.name!r}")
         try:
             return self.codec.decode(payload[4:])

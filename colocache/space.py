@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, overload
 
 from . import decorators, fenced, scope
-from .config import UNSET, Duration, Unset, parse_ttl
+from .config import UNSET, Config, Duration, Unset, parse_ttl
 from .core import keys
 from .core.announcements import Receipt
 from .core.atomic import DONE, NO_INTEGER
@@ -35,7 +35,6 @@ from .flows import Flow, Wait, arun, get_or_load, run, served_while_behind, show
 
 if TYPE_CHECKING:
     from .bus import Asked, Bus
-    from .cache import Cache
 
 T = TypeVar("T")
 
@@ -48,6 +47,39 @@ NOT_FENCED = Fence(None, b"", NO_FENCE)
 Ttl = Duration | None | Unset
 Copy = Literal["never", "always"]
 Waiting = bool | float | Literal["response"]
+
+
+class Root(Protocol):
+    """What a space needs of the cache that it is a part of; see `colocache.cache.Cache`."""
+
+    config: Config
+    _bus: Bus | None
+    _modes: dict[str, bool]  # namespace to whether it copies
+    _serial: int
+
+    def _adopt(self, space: Space) -> None:
+        """Bind a new space to this process's member, if there is one. ValueError if its copying does not fit."""
+
+    def _member(self) -> Bus | None:
+        """Return this process's member, joining if need be."""
+
+    def _encode(self, value: object, key: Key) -> bytes | None:
+        """Return a value as it travels; None if it is too large."""
+
+    def _decode(self, payload: bytes) -> Any:
+        """Return the value of a payload. Raises ValueError."""
+
+    def _receipts(self) -> Flow[Receipt]:
+        """Wait for all that this process has announced."""
+
+    def _tell_undecodable(self, error: ValueError) -> None:
+        """Log that a value cannot be decoded here."""
+
+    def _tell_incomplete(self, receipt: Receipt) -> None:
+        """Log that an invalidation is not acknowledged by everybody."""
+
+    def _count(self, counter: str, by: float = 1) -> None:
+        """Count something."""
 
 
 class Space:
@@ -65,7 +97,7 @@ class Space:
     """
 
     def __init__(
-        self, root: Cache, path: str, ttl: float | None, copies: bool, *, fence: bool = False, one_part: bool = False
+        self, root: Root, path: str, ttl: float | None, copies: bool, *, fence: bool = False, one_part: bool = False
     ) -> None:
         self._root = root
         self._path = path
@@ -752,6 +784,7 @@ def _patience(wait: bool | float) -> float:
 
 
 def copies_of(copy: Copy) -> bool:
+    """Whether readers get copies. Raises ValueError for what is no setting of it."""
     if copy not in ("never", "always"):
         raise ValueError(f"copy is 'never' or 'always', not {copy!r}")
     return copy == "always"
