@@ -51,8 +51,6 @@ EARLY = 64  # frames kept for a link that is not connected yet; connecting takes
 CLEAN_EVERY = 120  # scans
 SPARE = 64  # descriptors; where libzmq can have none for an epoll, or to accept by ipc, it aborts the whole process
 
-_log = Log()
-
 
 class Self(NamedTuple):
     """This process in the group, for `Cache.members`."""
@@ -120,12 +118,13 @@ class _Link:
 class Bus:
     """One member of a group, alive in this process. Commands may come from any thread."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, log: Log | None = None) -> None:
         """Join the group: take a seat, bind, and start the thread. Raises ConfigError and OSError."""
         check_threads()
         if _is_short_of_descriptors():
             raise OSError(errno.EMFILE, "hardly a file descriptor is left in this process")
         self._config = config
+        self._log = log if log is not None else Log(config.group)
         self._pid = os.getpid()
         self._host = re.sub(r"[^!-~]", "?", sockets.gethostname())[: MAX_SEAT - 8] or "localhost"
         self._commands: deque[_Command] = deque()
@@ -144,11 +143,11 @@ class Bus:
         self._ended = Answer()
         self._alive = True
         self._thread = 0  # its id
-        self._was_current = False
-        self._complained: dict[str, float] = {}  # when, by text
+        self._behind_since: float | None = None
+        self._told_behind = False
         self._unheard = True  # until a goodbye says that everybody has heard everything
         self._waker = _Waker()
-        self._directory = Directory(config.group, config.directory)
+        self._directory = Directory(config.group, config.directory, log=self._log)
         self._directory.open()
         self._seat: Seat = self._directory.take(token_bytes(16))
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # never Context.instance(): that one is shared
@@ -336,12 +335,12 @@ class Bus:
             while not self._peer.expelled and (self._stopping is None or not self._may_stop()):
                 self._step()
             if self._peer.expelled:  # its lock was lost, as when somebody deleted its files; the next call starts anew
-                _log.warning("colocache: the group took the member on %s for dead; it leaves", self._peer.me.seat)
+                self._log.warning("leaves the group, because the others took this member for dead")
             else:
                 self._goodbye()
         except Exception:
             # A bug, or libzmq in trouble: this member cannot go on, and must not serve. The next call starts anew.
-            _log.exception("colocache: the member on %s has failed, and leaves the group", self._peer.me.seat)
+            self._log.exception("this member has failed, and leaves the group")
         finally:
             self._finish()
 
@@ -352,7 +351,7 @@ class Bus:
         self._act(self._peer.actions())
         self._peer.start(monotonic())
         self._settle()
-        _log.info("joined the group %s on seat %s", self._config.group, self._peer.me.seat)
+        self._log.info("joined on seat %s", self._peer.me.seat)
 
     def _step(self) -> None:
         tick_at = max(self._peer.deadline(), self._ticked_at + TICK_EVERY)
@@ -475,7 +474,7 @@ class Bus:
             neighbour = self._directory.watch(member.incarnation)
             link = self._link_to(member, neighbour) if neighbour is not None else None
         except (OSError, zmq.ZMQError) as error:
-            self._complain("colocache: %s cannot be connected to: %s", member.seat, error)
+            self._log.warning("cannot connect to %s: %s", member.seat, error)
             return
         if link is None:  # it has left again, or was cleaned up: what it announced cannot be known any more
             self._peer.end(member, None, [], monotonic())
@@ -484,7 +483,7 @@ class Bus:
         self._links[member.incarnation] = link
         self._poller.register(link.socket, zmq.POLLIN | zmq.POLLOUT)
         self._await_death(link)
-        _log.info("%s has joined the group %s", member.seat, self._config.group)
+        self._log.debug("%s has joined", member.seat)
 
     def _knock(self, knock: Knock) -> None:
         with contextlib.suppress(OSError, zmq.ZMQError):  # there will be a next time
@@ -526,7 +525,7 @@ class Bus:
             self._ears.disconnect(link.bus_endpoint)
         self._ignore_death(link)
         link.neighbour.close()
-        _log.info("%s has left the group %s", action.member.seat, self._config.group)
+        self._log.debug("%s has left", action.member.seat)
 
     def _ignore_death(self, link: _Link) -> None:
         if link.death is not None:
@@ -548,10 +547,10 @@ class Bus:
             self._look_around(now)
             self._mend(now)
         except OSError as error:  # out of descriptors, perhaps; the pongs alone decide whether this member is current
-            self._complain("colocache: cannot look for members in %s: %s", self._directory.path, error)
+            self._log.warning("cannot look for members in %s: %s", self._directory.path, error)
         for incarnation in self._routes.keys() - self._links.keys():
             del self._routes[incarnation]  # of somebody who wrote to us after its end
-        self._note_state()
+        self._note_state(now)
 
     def _look_around(self, now: float) -> None:
         for sighting in self._directory.scan():
@@ -564,10 +563,10 @@ class Bus:
             self._bury(Member(sighting.incarnation, self._seat_name(sighting.number), 0))
         if not self._seat.tend():
             # Newcomers cannot find this member, and would not be waited for. The next call joins anew.
-            _log.warning("%s leaves: its files in %s were deleted", self._peer.me.seat, self._directory.path)
+            self._log.warning("leaves the group, because its files in %s were deleted", self._directory.path)
             self._stopping = now
         if _is_short_of_descriptors():
-            _log.warning("%s leaves: hardly a file descriptor is left in this process", self._peer.me.seat)
+            self._log.warning("leaves the group, because hardly a file descriptor is left in this process")
             self._stopping = now
         if self._sweep % CLEAN_EVERY == 0 and now < self.gate.current_until and self._knows_all_who_live():
             self._directory.clean()
@@ -629,22 +628,18 @@ class Bus:
         with contextlib.suppress(zmq.ZMQError):  # the next time, then
             socket.connect(endpoint)
 
-    def _complain(self, trouble: str, *details: object) -> None:
-        """Warn of what goes on until somebody mends it, once a minute."""
-        now = monotonic()
-        if now - self._complained.get(trouble, -math.inf) >= 60:
-            self._complained[trouble] = now
-            _log.warning(trouble, *details)
-
-    def _note_state(self) -> None:
-        current = monotonic() < self.gate.current_until
-        if current != self._was_current:
-            self._was_current = current
-            if current:
-                _log.info("%s is current: it hears everybody", self._peer.me.seat)
-            else:
-                silent = ", ".join(self._silent()) or "itself"
-                _log.info("%s is behind: it does not hear %s", self._peer.me.seat, silent)
+    def _note_state(self, now: float) -> None:
+        """Tell of a state that lasts: for a moment a member is behind whenever another one comes."""
+        if monotonic() < self.gate.current_until:
+            self._behind_since = None
+            if self._told_behind:
+                self._log.info("is current again: it hears everybody")
+            self._told_behind = False
+        elif self._behind_since is None:
+            self._behind_since = now
+        elif now >= self._behind_since + self._config.lease / 2 and not self._told_behind:
+            self._told_behind = True
+            self._log.info("is behind: it does not hear %s", ", ".join(self._silent()) or "itself")
 
     def _silent(self) -> list[str]:
         return [member.seat for member, _, heard in self._peer.members() if not heard]
@@ -666,7 +661,7 @@ class Bus:
         for socket in (self._bus, *(link.socket for link in self._links.values())):
             socket.setsockopt(zmq.LINGER, GOODBYE)
         self._act(self._peer.actions())
-        _log.info("left the group %s, seat %s", self._config.group, self._peer.me.seat)
+        self._log.info("left seat %s", self._peer.me.seat)
 
     def _finish(self) -> None:
         self._shut_gate()
@@ -678,7 +673,7 @@ class Bus:
                     os.close(link.death)
             self._release(unheard=self._unheard)
         except OSError:
-            _log.exception("colocache: the files of %s could not be put in order", self._peer.me.seat)
+            self._log.exception("the files of this member could not be put in order")
         finally:
             self._alive = False
             self._let_go_of_all()

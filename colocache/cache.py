@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import itertools
-import logging
 import math
 import os
 import sys
@@ -30,6 +29,7 @@ from .core.peer import Peer
 from .core.seam import Gate
 from .errors import ClosedError, ConfigError
 from .flows import Flow, Wait, arun, run, shown
+from .logs import Log
 from .space import GRACE, UNKNOWN, Copy, Space, copies_of
 from .stats import Counters, Stats
 from .waiting import Lock
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from .bus import Bus
 
 RETRY = 1.0  # s between two attempts to join the group, while the host will not let us
-
-_log = logging.getLogger("colocache")
 
 
 class Arguments(TypedDict, total=False):
@@ -92,6 +90,7 @@ class Cache(Space):
         ``copy`` and ``fence`` are what `Space.namespace` takes, for keys that are in none.
         """
         self.config = Config.resolve({"group": group, **settings}, os.environ)
+        self._log = Log(self.config.group)
         self._serial = next(_serials)  # what `id` is no good for: that of a cache that is gone is given again
         self.codec = codec if codec is not None else MsgpackCodec()
         self._format = blake2b(self.codec.name.encode(), digest_size=4).digest()
@@ -221,7 +220,7 @@ class Cache(Space):
             from .bus import Bus  # here, so that importing colocache imports no zmq
 
             try:
-                self._bus = Bus(self.config)
+                self._bus = Bus(self.config, self._log)
             except ConfigError:
                 raise
             except Exception as error:  # the file system's, libzmq's, or that of a system without another thread
@@ -237,11 +236,9 @@ class Cache(Space):
 
     def _fail_to_join(self, error: Exception) -> None:
         self._retry_at = monotonic() + RETRY
-        if self._trouble is None:
-            _log.error(
-                "colocache: cannot join the group %s, caches nothing, and tries again every second: %s: %s",
-                self.config.group, type(error).__name__, error,
-            )  # fmt: skip
+        self._log.error(
+            "cannot join, caches nothing, and tries again every second: %s: %s", type(error).__name__, error
+        )
         self._trouble = error
 
     def _adopt(self, space: Space) -> None:
@@ -278,7 +275,6 @@ class Cache(Space):
         self._retry_at = -math.inf
         self._joined_at = 0.0
         self._counters = Counters()
-        self._told_at = -math.inf
         self._rebind(Gate())
         if inherited is not None:
             inherited.forget_after_fork()
@@ -354,22 +350,16 @@ class Cache(Space):
             raise ValueError(f"the codec {self.codec.name!r} raised {type(error).__name__}: {error}") from error
 
     def _tell_undecodable(self, error: ValueError) -> None:
-        """Log, once a minute, that a value of the group cannot be decoded here."""
-        with self._counting:
-            now = monotonic()
-            if now < self._told_at + 60:
-                return
-            self._told_at = now
-        _log.warning(
-            "colocache: a value in the group %s cannot be read here, and is loaded instead: %s. All processes of "
-            "a group need the same codec and the same registered types",
-            self.config.group, error,
+        """Log that a value of the group cannot be decoded here."""
+        self._log.warning(
+            "a value cannot be read here, and is loaded instead: %s. All processes of a group need the same codec and "
+            "the same registered types", error,
         )  # fmt: skip
 
     def _tell_incomplete(self, receipt: Receipt) -> None:
         if receipt is UNKNOWN:  # the member that would have counted it is not there
             self._count("incomplete")
-        _log.warning("colocache: an invalidation is not acknowledged by everybody: %s", receipt)
+        self._log.warning("an invalidation is not acknowledged by everybody: %s", receipt)
 
     def _count(self, counter: str, by: float = 1) -> None:
         if by:

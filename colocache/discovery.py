@@ -31,6 +31,7 @@ import time
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from . import logs
 from .errors import ConfigError
 from .journal import Journal, Log, holder, lock, make_private, open_new, open_ours, open_theirs
 from .waiting import Lock
@@ -57,7 +58,9 @@ class Sighting:
 class Directory:
     """The meeting place of one group on one host. For one thread at a time."""
 
-    def __init__(self, group: str, base: str | None, *, log_bytes: int = 1 << 20) -> None:
+    def __init__(
+        self, group: str, base: str | None, *, log_bytes: int = 1 << 20, log: logs.Log | None = None
+    ) -> None:
         """Touches nothing yet. ``base`` is an absolute path; None is a directory per user in the temp directory.
 
         All members of the group on one host must come to the same one, or they never hear of each other. That is why
@@ -68,6 +71,7 @@ class Directory:
         self._group = group
         self._base = base
         self._log_bytes = log_bytes
+        self._log = log if log is not None else logs.Log(group)
         self._sockets = ""
         self._dead: set[Sighting] = set()
 
@@ -88,7 +92,7 @@ class Directory:
         """
         seat = self._lowest_free(incarnation)
         try:
-            seat._begin(self._log_bytes)
+            seat._begin(self._log_bytes, self._log)
         except BaseException:
             seat.release()
             raise
@@ -217,9 +221,9 @@ class Seat:
         self._descriptors = [descriptor]  # of the seat's file, of the stream's
         self._journal: Journal | None = None
 
-    def _begin(self, log_bytes: int) -> None:
+    def _begin(self, log_bytes: int, log: logs.Log) -> None:
         self._descriptors.append(open_new(self._path))
-        self._journal = Journal.create(self._descriptors[-1], self._path, self.incarnation, log_bytes)
+        self._journal = Journal.create(self._descriptors[-1], self._path, self.incarnation, log_bytes, log)
 
     @property
     def journal(self) -> Journal:

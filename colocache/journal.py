@@ -31,7 +31,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import logging
 import mmap
 import os
 import stat
@@ -40,6 +39,7 @@ import sys
 import zlib
 from collections.abc import Callable
 
+from . import logs
 from .errors import ConfigError
 
 _MAGIC = b"colocach"
@@ -53,8 +53,6 @@ _MOST = (1 << 63) - 1  # events of one stream: a greater number could not be tol
 _MEASURES = struct.Struct("=QI")
 _CHECKSUM = struct.Struct("=I")
 _OVERHEAD = _MEASURES.size + _CHECKSUM.size
-
-_log = logging.getLogger("colocache")
 
 
 class Journal:
@@ -71,11 +69,11 @@ class Journal:
         self._last = self._end = 0
 
     @classmethod
-    def create(cls, descriptor: int, path: str, incarnation: bytes, log_bytes: int) -> Journal:
+    def create(cls, descriptor: int, path: str, incarnation: bytes, log_bytes: int, log: logs.Log) -> Journal:
         """Locks the new file open at ``descriptor`` and begins a stream in it, with ``log_bytes`` for its events.
 
         Where there is no room for it the journal lives in this process's memory only and the file stays empty, which
-        a reader takes for an unreadable log; logged as a warning that names ``path``.
+        a reader takes for an unreadable log; ``log`` gets a warning that names ``path``.
         """
         size = _RING + log_bytes
         try:
@@ -83,8 +81,8 @@ class Journal:
             mapping = mmap.mmap(descriptor, size)
         except OSError as error:
             os.ftruncate(descriptor, 0)
-            _log.warning(
-                "no room for the %d bytes of %s (%s): colocache works without it, but if this process is killed, every"
+            log.warning(
+                "no room for the %d bytes of %s (%s): the cache works without it, but if this process is killed, every"
                 " other one drops what it has cached; free some space there, or set COLOCACHE_DIR to another place",
                 size, path, error,
             )  # fmt: skip

@@ -1,37 +1,115 @@
-"""The package's log, as the bus thread writes it."""
+"""The package's log. Every line names the process and the group, and a trouble that goes on does not flood the log.
+
+::
+
+    log = Log("shop")
+    log.warning("the file %s cannot be read: %s", path, error)
+
+writes to the logger ``colocache``::
+
+    colocache[4242] shop: the file /run/x cannot be read: Permission denied
+
+A warning or an error is written once a minute, however often it occurs: `Log` compares the texts **before** their
+details are filled in. The next line with the same text says how many were left out. ``about`` tells apart what one text
+says of several things, such as functions::
+
+    log.warning("the result of %s cannot be kept: %s", name, error, about=name)
+"""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
+import os
 import sys
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from .waiting import hand_over
+
+PERIOD = 60.0  # s
+MOST = {logging.INFO: 10, logging.WARNING: 1, logging.ERROR: 1}  # lines of one text in a period; the others: any number
+MOST_TEXTS = 1000  # that a log remembers; more can only come from ``about``
 
 _logger = logging.getLogger("colocache")
 
 
 class Log:
-    """Writes to the logger ``colocache``, from any thread.
+    """Writes the lines of one group to the logger ``colocache``, from any thread, signal handler or finalizer.
+
+    Takes no lock of its own. Whoever writes lines keeps one for as long as it lives, because a new one has seen nothing
+    yet. A forked child starts to count anew.
 
     Where gevent has patched the locks of the log handlers, the bus thread must not wait for them: while greenlets take
     a lock by turns, a thread that wants it may never get it, and the leases run out. There a greenlet writes instead.
     """
 
+    def __init__(self, group: str) -> None:
+        self._group = group
+        self._seen: dict[tuple[int, str, object], _Seen] = {}  # by process, text, and what it is about
+
+    def debug(self, text: str, *details: object) -> None:
+        """Tell what only somebody who looks for a fault wants to know. Never left out."""
+        self._write(logging.DEBUG, text, details, None)
+
     def info(self, text: str, *details: object) -> None:
         """Tell what is as it should be."""
-        _write(logging.INFO, text, *details)
+        self._write(logging.INFO, text, details, None)
 
-    def warning(self, text: str, *details: object) -> None:
-        """Tell of a trouble that the cache can live with."""
-        _write(logging.WARNING, text, *details)
+    def warning(self, text: str, *details: object, about: object = None) -> None:
+        """Tell of a trouble that the cache can live with. ``about`` is hashable."""
+        self._write(logging.WARNING, text, details, about)
 
-    def exception(self, text: str, *details: object) -> None:
-        """Tell of the exception that is being handled."""
-        _write(logging.ERROR, text, *details, exc_info=sys.exception())
+    def error(self, text: str, *details: object, about: object = None) -> None:
+        """Tell of a trouble in which the cache does not do its work."""
+        self._write(logging.ERROR, text, details, about)
+
+    def exception(self, text: str, *details: object, about: object = None) -> None:
+        """Tell of the exception that is being handled, with its traceback."""
+        self._write(logging.ERROR, text, details, about, exc_info=sys.exception())
+
+    def _write(self, level: int, text: str, details: tuple[object, ...], about: object, **more: Any) -> None:
+        if not _logger.isEnabledFor(level):
+            return
+        left_out = self._left_out(level, text, about)
+        if left_out is None:
+            return
+        line, filled_in = f"colocache[%d] %s: {text}", (os.getpid(), self._group, *details)
+        if left_out:
+            line, filled_in = f"{line} (and %d more like this, which were left out)", (*filled_in, left_out)
+        if not hand_over(partial(_logger.log, level, line, *filled_in, **more)):
+            _logger.log(level, line, *filled_in, stacklevel=3, **more)
+
+    def _left_out(self, level: int, text: str, about: object) -> int | None:
+        """Return how many lines like this were left out since the last one; None if this one is to be left out, too."""
+        most = MOST.get(level)
+        if most is None:
+            return 0
+        key, now, left_out = (os.getpid(), text, about), monotonic(), 0
+        seen = self._seen.setdefault(key, _Seen(now))
+        if now >= seen.began + PERIOD:
+            left_out = max(0, seen.count() - most)
+            seen = self._seen[key] = _Seen(now)
+        self._forget_the_oldest()
+        return left_out if seen.count() < most else None
+
+    def _forget_the_oldest(self) -> None:
+        if len(self._seen) > MOST_TEXTS:
+            with contextlib.suppress(KeyError, StopIteration, RuntimeError):  # another thread was faster
+                del self._seen[next(iter(self._seen))]
 
 
-def _write(level: int, text: str, *details: object, **more: Any) -> None:
-    if not hand_over(partial(_logger.log, level, text, *details, **more)):
-        _logger.log(level, text, *details, stacklevel=3, **more)
+class _Seen:
+    """The lines of one text in one period."""
+
+    __slots__ = ("_numbers", "began")
+
+    def __init__(self, now: float) -> None:
+        self.began = now
+        self._numbers = itertools.count()
+
+    def count(self) -> int:
+        """Count one line, and return how many there were before it. One step, which no other thread can divide."""
+        return next(self._numbers)

@@ -32,6 +32,7 @@ from .core.requests import Seen, Written
 from .core.seam import Gate
 from .errors import InvalidationIncomplete
 from .flows import Flow, Wait, arun, get_or_load, run, served_while_behind, shown
+from .logs import Log
 
 if TYPE_CHECKING:
     from .bus import Asked, Bus
@@ -54,6 +55,7 @@ class Root(Protocol):
 
     config: Config
     _bus: Bus | None
+    _log: Log
     _modes: dict[str, bool]  # namespace to whether it copies
     _serial: int
 
@@ -109,6 +111,11 @@ class Space:
         self._hits: dict[Key, Entry] = {}
         self._gate = Gate()
         root._adopt(self)
+
+    @property
+    def group(self) -> str:
+        """The name of the group that the space belongs to."""
+        return self._root.config.group
 
     def namespace(
         self, name: str, *, ttl: Ttl = UNSET, copy: Copy | None = None, fence: bool | None = None

@@ -426,7 +426,7 @@ def test_a_start_does_not_wait_for_the_next_try(cache: Cache, full: pytest.Monke
 def test_whatever_keeps_it_from_joining_does_not_break_the_application(
     cache: Cache, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def fail_to_join(_config: object) -> None:
+    def fail_to_join(_config: object, _log: object) -> None:
         raise error
 
     monkeypatch.setattr(colocache.bus, "Bus", fail_to_join)
@@ -567,10 +567,10 @@ def test_a_child_forked_while_the_parent_joins_is_free(run_dir: str) -> None:
     script = """
 import os, sys, threading, colocache, colocache.bus
 joining, go_on, Bus = threading.Event(), threading.Event(), colocache.bus.Bus
-def slow(config):
+def slow(*given):
     joining.set()
     go_on.wait()
-    return Bus(config)
+    return Bus(*given)
 colocache.bus.Bus = slow
 cache = colocache.Cache("test")
 thread = threading.Thread(target=cache.start)

@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 
 from colocache import journal as journal_module
+from colocache import logs
 from colocache.errors import ConfigError
 from colocache.journal import Journal, Log
 
 ME = bytes(range(16))
+LOG = logs.Log("test")
 OVERHEAD = 16  # bytes of a record beside its frame
 LAST, RING = 64, 128  # offsets of layout 1
 
@@ -54,7 +56,7 @@ def new_file(tmp_path: Path) -> Iterator[tuple[int, str]]:
 
 
 def test_what_is_appended_can_be_read_from_the_file(new_file: tuple[int, str]) -> None:
-    journal = Journal.create(*new_file, ME, 1000)
+    journal = Journal.create(*new_file, ME, 1000, LOG)
     log = Log.of(new_file[0], ME)
     assert (log.last(), log.events(1)) == (0, [])
     for number in (1, 2, 3):
@@ -196,7 +198,7 @@ def test_a_head_of_another_kind_makes_the_log_unreadable(offset: int, what: str)
 
 @pytest.mark.parametrize("size", [0, 1, RING, RING + 1, RING + 999, RING + 1001])
 def test_a_file_of_another_size_is_unreadable(new_file: tuple[int, str], size: int) -> None:
-    Journal.create(*new_file, ME, 1000).append(1, b"one")
+    Journal.create(*new_file, ME, 1000, LOG).append(1, b"one")
     assert Log.of(new_file[0], ME).last() == 1
     os.ftruncate(new_file[0], size)
     log = Log.of(new_file[0], ME)
@@ -206,10 +208,11 @@ def test_a_file_of_another_size_is_unreadable(new_file: tuple[int, str], size: i
 
 CUT = f"""
 import os, sys
+from colocache import logs
 from colocache.journal import Journal, Log, open_new
 path = sys.argv[1]
 descriptor = open_new(path)
-Journal.create(descriptor, path, {ME!r}, 1 << 16).append(1, b"one")
+Journal.create(descriptor, path, {ME!r}, 1 << 16, logs.Log('test')).append(1, b"one")
 log = Log.of(descriptor, {ME!r})
 print(log.last(), log.events(1), flush=True)
 os.ftruncate(descriptor, int(sys.argv[2]))
@@ -234,7 +237,7 @@ def test_a_number_that_no_message_could_carry_is_none(number: int, known: int | 
 
 
 def test_a_file_larger_than_any_journal_is_not_even_mapped(new_file: tuple[int, str]) -> None:
-    Journal.create(*new_file, ME, (1 << 24) - RING)
+    Journal.create(*new_file, ME, (1 << 24) - RING, LOG)
     assert Log.of(new_file[0], ME).last() == 0
     os.ftruncate(new_file[0], 1 << 40)  # a hole, which takes no room
     os.pwrite(new_file[0], journal_module._head((1 << 40) - RING, ME), 0)
@@ -266,9 +269,10 @@ def test_a_writer_that_overtakes_the_reader_spoils_only_the_answer() -> None:
 
 APPEND_FOR_EVER = f"""
 import sys
+from colocache import logs
 from colocache.journal import Journal, open_new
 path = sys.argv[1]
-journal = Journal.create(open_new(path), path, {ME!r}, 1 << 14)
+journal = Journal.create(open_new(path), path, {ME!r}, 1 << 14, logs.Log('test'))
 frames = [f"event {{n}} ".encode() for n in range(1000)]
 journal.append(1, frames[1])
 print("ready", flush=True)
@@ -332,7 +336,7 @@ def test_the_log_of_a_killed_writer_is_whole(writer: tuple[subprocess.Popen[str]
 
 
 def test_all_blocks_are_there_before_the_first_event(new_file: tuple[int, str]) -> None:
-    Journal.create(*new_file, ME, 1 << 18)
+    Journal.create(*new_file, ME, 1 << 18, LOG)
     assert os.fstat(new_file[0]).st_blocks * 512 >= RING + (1 << 18)
 
 
@@ -347,7 +351,7 @@ def test_without_posix_fallocate_zeros_are_written(
         monkeypatch.delattr(os, "posix_fallocate", raising=False)
     else:
         monkeypatch.setattr(os, "posix_fallocate", unsupported, raising=False)
-    Journal.create(*new_file, ME, 1 << 18).append(1, b"one")
+    Journal.create(*new_file, ME, 1 << 18, LOG).append(1, b"one")
     assert os.fstat(new_file[0]).st_blocks * 512 >= RING + (1 << 18)
     assert Log.of(new_file[0], ME).events(1) == [(1, b"one")]
 
@@ -360,7 +364,7 @@ def test_a_full_disk_leaves_a_journal_that_others_cannot_read(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(journal_module, "_allocate", full)
-    journal = Journal.create(*new_file, ME, 1000)
+    journal = Journal.create(*new_file, ME, 1000, logs.Log("test"))
     [record] = caplog.records
     assert (record.name, record.levelname) == ("colocache", "WARNING")
     for part in (new_file[1], "No space left on device", "COLOCACHE_DIR"):
@@ -373,7 +377,7 @@ def test_a_full_disk_leaves_a_journal_that_others_cannot_read(
 
 
 def test_the_readers_of_the_own_process_outlive_the_journal(new_file: tuple[int, str]) -> None:
-    journal = Journal.create(*new_file, ME, 1000)
+    journal = Journal.create(*new_file, ME, 1000, LOG)
     journal.append(1, b"one")
     log = journal.log(ME)
     other = journal.log(ME)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -12,8 +11,6 @@ from .serving import KEY, Middleware, Request
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-
-_log = logging.getLogger("colocache")
 
 
 class CacheMiddleware(Middleware):
@@ -95,7 +92,9 @@ class _Lifespan:
                 if self._shutdown:
                     await self._leave()
                 raise
-            _log.info("colocache: the application takes no part in the lifespan, and the cache does without: %r", error)
+            self._middleware.log.info(
+                "the application takes no part in the lifespan, and the cache does without: %r", error
+            )
         if not self._ended:
             await self._go_on_alone()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import re
@@ -13,16 +12,13 @@ from typing import Any, Final, Literal
 
 from .. import Cache, ColocacheError
 from ..config import Duration, parse_duration
+from ..logs import Log
 from ..scope import MAX_POSITIONS, Positions, Scope, read_positions, write_positions
 
 KEY: Final = "colocache"
 """Where the cache stands in a WSGI environ, and in the state of an ASGI scope."""
 
-TELL_EVERY: Final = 60.0  # s between two log lines about the same trouble
-
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,60}")  # names of cookies and headers, by RFC 9110
-
-_log = logging.getLogger("colocache")
 
 
 class Middleware:
@@ -55,7 +51,7 @@ class Middleware:
         self.barrier = None if barrier is False else Barrier(cache, barrier, barrier_name, barrier_timeout)
         self.barriers_missed = 0  # requests that went on without having seen all that their client had announced
         self._started_in = 0  # the process in which `start` was called
-        self._told: dict[str, float] = {}
+        self.log = Log(cache.config.group)
 
     @property
     def is_started(self) -> bool:
@@ -68,8 +64,7 @@ class Middleware:
             self.cache.start()
             self._tell_if_another_serves()
         except ColocacheError as error:  # closed; or a setting that cannot be used
-            if self._may_tell("start"):
-                _log.error("colocache: %r cannot start, and requests go on without it: %s", self.cache, error)
+            self.log.error("the cache cannot start, and requests go on without it: %s", error)
         except Exception:  # the operating system's: the cache has logged it, and tries again at every use
             pass
         self._started_in = os.getpid()  # last: who comes meanwhile waits for the same start
@@ -82,32 +77,23 @@ class Middleware:
     def missed(self) -> None:
         """A request's client is ahead of this process, which could not catch up in time."""
         self.barriers_missed += 1
-        if self._may_tell("barrier"):
-            _log.warning(
-                "colocache: a request went on before this process had heard all that its client had announced; "
-                "%d so far", self.barriers_missed,
-            )  # fmt: skip
+        self.log.warning(
+            "a request went on before this process had heard all that its client had announced; %d so far",
+            self.barriers_missed,
+        )
 
     def refused(self, error: ColocacheError) -> None:
         """The cache would not wait for what a request announced or brought."""
-        if self._may_tell("wait"):
-            _log.error("colocache: a request went on without waiting for its invalidations: %s", error)
-
-    def _may_tell(self, trouble: str) -> bool:
-        now = monotonic()
-        if now < self._told.get(trouble, -math.inf) + TELL_EVERY:
-            return False
-        self._told[trouble] = now
-        return True
+        self.log.error("a request went on without waiting for its invalidations: %s", error)
 
     def _tell_if_another_serves(self) -> None:
         config = self.cache.config
         other = _serving.setdefault((config.group, config.directory), self.cache)
         if other is not self.cache and other.members():
-            _log.warning(
-                "colocache: this process has two caches of the group %s, each with a memory and a thread of its own: "
-                "make one, in a module of its own, and import it where it is used", config.group,
-            )  # fmt: skip
+            self.log.warning(
+                "this process has two caches of this group, each with a memory and a thread of its own: make one, in a "
+                "module of its own, and import it where it is used"
+            )
         if not other.members():
             _serving[config.group, config.directory] = self.cache
 

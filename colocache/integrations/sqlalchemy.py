@@ -8,7 +8,6 @@ outermost transaction has when it is committed is announced, before `Session.com
 from __future__ import annotations
 
 import itertools
-import logging
 import string
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,13 +21,12 @@ from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction
 from sqlalchemy.util import concurrency
 
 from colocache import EventLoopError, Space
+from colocache.logs import Log
 
 Tags = Iterable[str] | Callable[[Any], Iterable[str]]
 Wait = bool | float | Literal["response"]
 
 LONGEST = 200  # bytes of a tag that is written out; a longer one ends in a hash
-
-_log = logging.getLogger("colocache")
 
 #: By the sessions that are listened to: the caches that hear of their commits.
 _installed: WeakKeyDictionary[Any, list[Space]] = WeakKeyDictionary()
@@ -95,6 +93,7 @@ class _Listener:
 
     def __init__(self, cache: Space, more: dict[type, Tags], wait: Wait) -> None:
         self._cache = cache
+        self._log = Log(cache.group)
         self._more = more
         self._wait = wait
         # Where a transaction ends otherwise than by COMMIT nothing has to be done: it is never asked for again.
@@ -148,7 +147,7 @@ class _Listener:
                 except (MissingGreenlet, ImportError):  # a sync session, on the thread of an event loop
                     self._cache.invalidate_tag(*tags, wait=False)
         except Exception:  # it is committed: to raise would say that it is not
-            _log.exception("colocache: what was committed may be served in its old form until it expires: %s", tags)
+            self._log.exception("what was committed may be served in its old form until it expires: %s", tags)
 
     def _note(self, session: Session, tags: Iterable[str]) -> None:
         self._pending.setdefault(_transaction(session), {}).update(dict.fromkeys(tags))

@@ -263,7 +263,7 @@ def greenlets_and_the_bus_thread_may_log_at_once() -> None:
             with colocache.Cache("greenlets", lease=20, fetch_timeout=20) as another:
                 assert another.get_or_load("key", lambda: "value") == "value"
                 assert another.invalidate("key").complete
-        until(lambda: sum(line.startswith("joined the group") for line in logged) == 4)
+        until(lambda: sum("joined on seat" in line for line in logged) == 4)
     done.append(True)
     gevent.joinall(talking, timeout=PATIENCE, raise_error=True)
 

@@ -498,7 +498,7 @@ def test_two_caches_of_one_group_in_a_process_are_told_of(
     Exchange(events)(CacheMiddleware(hello, first))
     assert "two caches" not in caplog.text
     Exchange(events)(CacheMiddleware(hello, second))
-    assert "this process has two caches of the group twice" in caplog.text
+    assert " twice: this process has two caches of this group" in caplog.text
 
 
 def test_a_cache_in_the_place_of_a_closed_one_is_not_a_second_one(

@@ -1,0 +1,160 @@
+"""The log: every line names the process and the group, and what goes on does not fill it."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import threading
+
+import pytest
+
+from colocache import logs
+from colocache.logs import Log
+
+
+class Clock:
+    """A time that tests move."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(logs, "monotonic", clock)
+    return clock
+
+
+@pytest.fixture(autouse=True)
+def _all_levels(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "colocache")
+
+
+def test_a_line_says_which_process_of_which_group_writes_it(caplog: pytest.LogCaptureFixture) -> None:
+    Log("shop").info("joined on seat %s", "web1/0")
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("colocache", "INFO")
+    assert record.getMessage() == f"colocache[{os.getpid()}] shop: joined on seat web1/0"
+
+
+def test_a_group_name_with_a_percent_sign_is_no_format(caplog: pytest.LogCaptureFixture) -> None:
+    Log("50%s").warning("all is lost")
+    assert caplog.records[0].getMessage().endswith("50%s: all is lost")
+
+
+def test_a_thousand_warnings_of_one_kind_make_one_line_a_minute_which_counts_the_others(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = Log("shop")
+    for number in range(1000):
+        log.warning("cannot read %s", number)
+    assert [record.args[-1] for record in caplog.records if record.args] == [0]
+    clock.now += logs.PERIOD - 1
+    log.warning("cannot read %s", "a")
+    assert len(caplog.records) == 1
+    clock.now += 1
+    log.warning("cannot read %s", "b")
+    log.warning("cannot read %s", "c")
+    assert caplog.messages[1:] == [
+        f"colocache[{os.getpid()}] shop: cannot read b (and 1000 more like this, which were left out)"
+    ]
+    clock.now += 10 * logs.PERIOD
+    log.warning("cannot read %s", "d")
+    assert caplog.messages[-1].endswith("cannot read d (and 1 more like this, which were left out)")
+    clock.now += logs.PERIOD
+    log.warning("cannot read %s", "e")
+    assert caplog.messages[-1].endswith("cannot read e")
+
+
+def test_one_trouble_does_not_hide_another(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    shop, blog = Log("shop"), Log("blog")
+    for _ in range(3):
+        shop.warning("cannot read %s", 1)
+        shop.error("cannot join")
+        blog.warning("cannot read %s", 1)
+        shop.warning("refused: %s", "x", about="f")
+        shop.warning("refused: %s", "y", about="g")
+    assert len(caplog.records) == 5
+
+
+def test_what_lines_are_about_does_not_make_the_log_grow(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    log = Log("shop")
+    for number in range(3 * logs.MOST_TEXTS):
+        log.warning("refused", about=number)
+    assert len(log._seen) <= logs.MOST_TEXTS
+    log.warning("refused", about=number)
+    assert len(caplog.records) == 3 * logs.MOST_TEXTS, "the newest is remembered"
+
+
+def test_states_are_told_more_often_than_troubles_but_not_without_end(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = Log("shop")
+    for _ in range(50):
+        log.info("is current again")
+        log.debug("somebody came")
+    levels = [record.levelname for record in caplog.records]
+    assert (levels.count("INFO"), levels.count("DEBUG")) == (logs.MOST[logging.INFO], 50)
+
+
+def test_an_exception_comes_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    log = Log("shop")
+    try:
+        raise OSError("no such thing")
+    except OSError:
+        log.exception("it has failed")
+    assert "no such thing" in caplog.text
+    assert caplog.records[0].levelname == "ERROR"
+
+
+def test_lines_that_nobody_wants_are_not_counted(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    log = Log("shop")
+    caplog.set_level(logging.CRITICAL, "colocache")
+    log.warning("cannot read")
+    caplog.set_level(logging.WARNING, "colocache")
+    log.warning("cannot read")
+    assert len(caplog.records) == 1
+
+
+def test_a_line_names_the_place_that_wrote_it(caplog: pytest.LogCaptureFixture) -> None:
+    Log("shop").warning("cannot read")
+    assert caplog.records[0].funcName == "test_a_line_names_the_place_that_wrote_it"
+
+
+def _warn(log: Log) -> None:
+    logging.getLogger("colocache").addHandler(counting := _Counting())
+    log.warning("cannot read")
+    os._exit(counting.lines)
+
+
+class _Counting(logging.Handler):
+    lines = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines += record.process == os.getpid()
+
+
+def test_a_forked_child_has_a_minute_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    log = Log("shop")
+    log.warning("cannot read")
+    child = multiprocessing.get_context("fork").Process(target=_warn, args=(log,))
+    child.start()
+    child.join()
+    assert child.exitcode == 1
+
+
+def test_threads_that_warn_at_once_share_one_line(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    log = Log("shop")
+    threads = [
+        threading.Thread(target=lambda: [log.warning("cannot read") for _ in range(200)]) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(caplog.records) == 1
