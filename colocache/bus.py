@@ -34,6 +34,7 @@ from .core.peer import Peer
 from .core.seam import Action, Connect, Disconnect, Gate, Knock, Publish, Send, Settings
 from .core.store import Store
 from .discovery import SEATS, Directory, Neighbour, Seat
+from .journal import Descriptor
 from .logs import Log
 from .pace import HURRY, Pace
 from .servers import call_after_fork, check_threads
@@ -84,9 +85,10 @@ class _Waker:
     """
 
     def __init__(self) -> None:
-        self._descriptors: tuple[int, ...] = ()  # should there be none
-        self._descriptors = self.source, self._sink = os.pipe()
-        for descriptor in self._descriptors:
+        self._descriptors: tuple[Descriptor, ...] = ()  # should there be none
+        self.source, self._sink = os.pipe()
+        self._descriptors = Descriptor(self.source), Descriptor(self._sink)
+        for descriptor in (self.source, self._sink):
             os.set_blocking(descriptor, False)
 
     def wake(self) -> None:
@@ -99,7 +101,7 @@ class _Waker:
 
     def __del__(self) -> None:
         for descriptor in self._descriptors:
-            os.close(descriptor)
+            descriptor.close()
 
 
 class _Link:
@@ -111,8 +113,14 @@ class _Link:
         self.neighbour = neighbour
         self.bus_endpoint = endpoint
         self.early: deque[bytes] | None = deque()  # None once the link was connected
-        self.death: int | None = None  # a descriptor that can be read when the process has ended
+        self.death: Descriptor | None = None  # it can be read when the process has ended
         self.mended_at = monotonic()
+
+    def let_go(self) -> None:
+        """Close what the host has given, but for the socket. May be called twice, and in a forked child."""
+        self.neighbour.close()
+        if self.death is not None:
+            self.death.close()
 
 
 class Bus:
@@ -126,6 +134,7 @@ class Bus:
         self._config = config
         self._log = log if log is not None else Log(config.group)
         self._pid = os.getpid()
+        self.patience = min(1.0, config.lease)  # s that an end that nobody has asked for may wait
         self._host = re.sub(r"[^!-~]", "?", sockets.gethostname())[: MAX_SEAT - 8] or "localhost"
         self._commands: deque[_Command] = deque()
         self._calls: dict[int, tuple[Asked, Any]] = {}
@@ -242,11 +251,9 @@ class Bus:
             self._let_go_of_all()
         self._pace.relax()
         self._commands = deque()
-        self._shut_gate()
+        self.shut_gate()
         for link in self._links.values():
-            link.neighbour.close()
-        for descriptor in self._deaths:
-            os.close(descriptor)
+            link.let_go()
         _inherited.append((self._context, self._bus, self._ears, self._router, [*self._links.values()]))
 
     def _look(self, view: Callable[[float], Any]) -> Any:
@@ -510,9 +517,9 @@ class Bus:
         """Have the kernel wake us when the member's process ends; where it cannot, a scan finds out."""
         if link.neighbour.pid and hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):
-                link.death = os.pidfd_open(link.neighbour.pid)
-                self._deaths[link.death] = link
-                self._poller.register(link.death, zmq.POLLIN)
+                link.death = Descriptor(os.pidfd_open(link.neighbour.pid))
+                self._deaths[link.death.number] = link
+                self._poller.register(link.death.number, zmq.POLLIN)
 
     def _disconnect(self, action: Disconnect) -> None:
         self._routes.pop(action.member.incarnation, None)
@@ -529,9 +536,9 @@ class Bus:
 
     def _ignore_death(self, link: _Link) -> None:
         if link.death is not None:
-            self._poller.unregister(link.death)
-            del self._deaths[link.death]
-            os.close(link.death)
+            self._poller.unregister(link.death.number)
+            del self._deaths[link.death.number]
+            link.death.close()
             link.death = None
 
     # --- The host
@@ -664,13 +671,11 @@ class Bus:
         self._log.info("left seat %s", self._peer.me.seat)
 
     def _finish(self) -> None:
-        self._shut_gate()
+        self.shut_gate()
         self._pace.relax()
         try:
             for link in self._links.values():
-                link.neighbour.close()
-                if link.death is not None:
-                    os.close(link.death)
+                link.let_go()
             self._release(unheard=self._unheard)
         except OSError:
             self._log.exception("the files of this member could not be put in order")
@@ -680,10 +685,13 @@ class Bus:
             self._ended.give(None)
 
     def _release(self, *, unheard: bool) -> None:
-        self._context.destroy()  # and with it its sockets: it would wait for ever for one that was forgotten
-        self._seat.release(unheard=unheard)
+        try:
+            self._context.destroy()  # and with it its sockets: it would wait for ever for one that was forgotten
+        finally:
+            self._seat.release(unheard=unheard)
 
-    def _shut_gate(self) -> None:
+    def shut_gate(self) -> None:
+        """Let no reader be served what this member holds. From any thread."""
         self.gate.current_until = self.gate.max_stale = -math.inf
 
 
@@ -695,11 +703,18 @@ _inherited: list[Any] = []
 _buses: weakref.WeakSet[Bus] = weakref.WeakSet()
 
 
+def members_here() -> list[Bus]:
+    """Return the members of this process that live."""
+    while True:
+        with contextlib.suppress(RuntimeError):  # another thread joins at this moment
+            return [bus for bus in _buses if bus.alive and bus._pid == os.getpid()]
+
+
 def _shut_inherited_gates() -> None:
     """After a fork past Python's hooks: nothing that was inherited may be served until its heirs have noticed."""
     for bus in list(_buses):
         if bus._pid != os.getpid():
-            bus._shut_gate()
+            bus.shut_gate()
 
 
 def _is_short_of_descriptors() -> bool:

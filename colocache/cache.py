@@ -9,7 +9,6 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import blake2b
@@ -98,6 +97,7 @@ class Cache(Space):
         self._modes: dict[str, bool] = {}  # namespace to whether it copies
         self._bus: Bus | None = None
         self._closed = False
+        self._finalizer: weakref.finalize[[weakref.ref[Bus], int], Cache] | None = None
         self._trouble: Exception | None = None  # why the last attempt to join failed
         self._forget()
         _caches.add(self)
@@ -229,10 +229,16 @@ class Cache(Space):
             self._trouble = None
             self._joined_at = monotonic()
             self._rebind(self._bus.gate)
-            bus, patience = weakref.ref(self._bus), min(1.0, self.config.lease)  # its thread keeps the bus alive
-            weakref.finalize(self, _leave_behind, bus, os.getpid(), patience).atexit = False
-            _at_exit(_close_at_exit, weakref.ref(self), bus, os.getpid(), patience)
+            self._leave_when_dropped(self._bus)
+            _close_all_at_exit()
             return self._bus
+
+    def _leave_when_dropped(self, bus: Bus) -> None:
+        if self._finalizer is not None:  # of the member before
+            self._finalizer.detach()
+        # Its thread keeps the bus alive.
+        self._finalizer = weakref.finalize(self, _leave_behind, weakref.ref(bus), os.getpid())
+        self._finalizer.atexit = False
 
     def _fail_to_join(self, error: Exception) -> None:
         self._retry_at = monotonic() + RETRY
@@ -372,37 +378,60 @@ _inheriting = threading.Lock()
 
 
 def _after_fork() -> None:
-    for cache in list(_caches):
-        cache._forget()
+    """In a forked child: shut all gates first, and then forget.
+
+    Should anything be raised in between, as by a signal handler, no cache serves what it has inherited; and each that
+    has not forgotten by then does so when it is used, because it finds the pid of the parent.
+    """
+    inherited = list(_caches)
+    for cache in inherited:
+        if cache._bus is not None:
+            cache._bus.shut_gate()
+    for cache in inherited:
+        try:
+            cache._forget()
+        except Exception:  # the others are to forget, too
+            cache._log.exception("cannot forget yet what was inherited from the parent process")
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _leave_behind(bus: weakref.ref[Bus], pid: int, patience: float) -> None:
+def _leave_behind(bus: weakref.ref[Bus], pid: int) -> None:
     """A cache was dropped without `Cache.close`: its member leaves. Nobody waits: this thread may hold any lock."""
     member = bus()
     if member is not None and member.alive and pid == os.getpid():
-        member.leave(patience)
+        member.leave(member.patience)
 
 
-def _at_exit(leave: Callable[..., None], *arguments: Any) -> None:
-    """Have something called at an orderly end of this process.
+def _close_all_at_exit() -> None:
+    """Have the members of this process leave at its orderly end.
 
     Children of multiprocessing end by ``os._exit``: before Python 3.13 what is registered with atexit is not called
     there. But what is registered with multiprocessing itself is.
     """
-    atexit.register(leave, *arguments)
+    global _closes_at_exit
+    if _closes_at_exit == os.getpid():
+        return
+    _closes_at_exit = os.getpid()
+    atexit.unregister(_close_all)  # what was inherited by a fork
+    atexit.register(_close_all)
     util = sys.modules.get("multiprocessing.util")
     if util is not None and sys.version_info < (3, 13):
-        util.Finalize(None, leave, arguments, exitpriority=0)
+        util.Finalize(None, _close_all, exitpriority=0)
 
 
-def _close_at_exit(cache: weakref.ref[Cache], bus: weakref.ref[Bus], pid: int, patience: float) -> None:
-    owner, member = cache(), bus()
-    if pid != os.getpid():
-        return
-    if owner is not None:
-        owner._retry_at = math.inf  # what still asks, at this late hour, loads for itself
-    if member is not None and member.alive:
-        member.close(patience)  # what is not acknowledged by then, host-mates read in the journal
+_closes_at_exit = 0  # the process that is prepared
+
+
+def _close_all() -> None:
+    from .bus import members_here
+
+    for cache in list(_caches):
+        if cache._own_bus() is not None:
+            cache._retry_at = math.inf  # what still asks, at this late hour, loads for itself
+    members = members_here()
+    for member in members:  # all at once, and then wait for each
+        member.leave(member.patience)
+    for member in members:
+        member.close(member.patience)  # what is not acknowledged by then, host-mates read in the journal

@@ -33,7 +33,7 @@ from hashlib import blake2b
 
 from . import logs
 from .errors import ConfigError
-from .journal import Journal, Log, holder, lock, make_private, open_new, open_ours, open_theirs
+from .journal import Descriptor, Journal, Log, holder, lock, make_private, open_new, open_ours, open_theirs
 from .waiting import Lock
 
 SEATS = 4096  # a few hundred members on one host are a lot
@@ -107,8 +107,8 @@ class Directory:
             for number in range(SEATS):
                 descriptor = _lock_seat(self._seat_path(number), mine.seats)
                 if descriptor is not None:
-                    mine.seats.add(_identity(os.fstat(descriptor)))
-                    mine.members[incarnation] = seat = Seat(self, number, incarnation, descriptor)
+                    mine.members[incarnation] = seat = Seat(self, number, incarnation, Descriptor(descriptor))
+                    mine.seats.add(seat._identity)
                     return seat
         raise ConfigError(f"all {SEATS} seats of the group {self._group!r} in {self.path} are taken")
 
@@ -152,8 +152,8 @@ class Directory:
         seat = _mine().members.get(incarnation)
         if seat is not None:
             return Neighbour(number, incarnation, endpoints, seat.journal.log(incarnation), None)
-        descriptor = open_theirs(self._member_path(number, incarnation))
-        return Neighbour(number, incarnation, endpoints, Log.of(descriptor, incarnation), descriptor)
+        descriptor = Descriptor(open_theirs(self._member_path(number, incarnation)))
+        return Neighbour(number, incarnation, endpoints, Log.of(descriptor.number, incarnation), descriptor)
 
     def clean(self) -> None:
         """Deletes the files of members that were dead at the previous call already; to be called about every minute.
@@ -211,7 +211,7 @@ class Directory:
 class Seat:
     """A member's place on its host, for life; made by `Directory.take`. For one thread at a time."""
 
-    def __init__(self, directory: Directory, number: int, incarnation: bytes, descriptor: int) -> None:
+    def __init__(self, directory: Directory, number: int, incarnation: bytes, descriptor: Descriptor) -> None:
         self.directory = directory
         self.number = number
         self.incarnation = incarnation
@@ -219,11 +219,13 @@ class Seat:
         self._pid = os.getpid()
         self._path = directory._member_path(number, incarnation, "tmp")
         self._descriptors = [descriptor]  # of the seat's file, of the stream's
+        self._identity = _identity(os.fstat(descriptor.number))
         self._journal: Journal | None = None
+        self._released = False
 
     def _begin(self, log_bytes: int, log: logs.Log) -> None:
-        self._descriptors.append(open_new(self._path))
-        self._journal = Journal.create(self._descriptors[-1], self._path, self.incarnation, log_bytes, log)
+        self._descriptors.append(Descriptor(open_new(self._path)))
+        self._journal = Journal.create(self._descriptors[-1].number, self._path, self.incarnation, log_bytes, log)
 
     @property
     def journal(self) -> Journal:
@@ -244,7 +246,7 @@ class Seat:
         keeps the files young, so that who cleans the temp directory leaves them alone.
         """
         paths = (self.directory._seat_path(self.number), self._path)
-        return all(_tend(path, descriptor) for path, descriptor in zip(paths, self._descriptors, strict=True))
+        return all(_tend(path, each.number) for path, each in zip(paths, self._descriptors, strict=True))
 
     def release(self, *, unheard: bool = False) -> None:
         """Leaves: deletes the member's sockets and stream, and frees the seat. May be called twice.
@@ -255,7 +257,7 @@ class Seat:
         In a forked child it only forgets.
         """
         try:
-            if os.getpid() == self._pid and self._descriptors:
+            if os.getpid() == self._pid and not self._released:
                 self._delete_files(unheard)
         finally:  # or a member that is gone would count as alive
             self._let_go()
@@ -268,25 +270,25 @@ class Seat:
 
     def forget_after_fork(self) -> None:
         """In a forked child: closes what it inherited, and leaves the parent's member alone. May be called twice."""
-        self._let_go()
+        self._released = True
+        for descriptor in self._descriptors:
+            descriptor.close()
+        if self._journal is not None:
+            self._journal.close()
 
     def _let_go(self) -> None:
         mine = _mine()
         with mine.lock:
-            descriptors, self._descriptors = self._descriptors, []
             if mine.members.pop(self.incarnation, None):
-                mine.seats.discard(_identity(os.fstat(descriptors[0])))
-            for descriptor in descriptors:
-                os.close(descriptor)
-        if self._journal is not None:
-            self._journal.close()
+                mine.seats.discard(self._identity)
+            self.forget_after_fork()
 
 
 class Neighbour:
     """A member of this host as another one sees it; made by `Directory.watch`. For one thread at a time."""
 
     def __init__(
-        self, number: int, incarnation: bytes, endpoints: tuple[str, str], log: Log, descriptor: int | None
+        self, number: int, incarnation: bytes, endpoints: tuple[str, str], log: Log, descriptor: Descriptor | None
     ) -> None:
         self.number = number
         self.incarnation = incarnation
@@ -302,7 +304,7 @@ class Neighbour:
     def _holder(self) -> int | None:
         if self._descriptor is None:
             return os.getpid() if self.incarnation in _mine().members else None
-        return holder(self._descriptor)
+        return holder(self._descriptor.number)
 
     def last(self) -> int | None:
         """The number of its last event, 0 before the first; None if its log cannot be read. Final once it is dead."""
@@ -316,8 +318,7 @@ class Neighbour:
         """Lets go of the stream. May be called twice, and in a forked child. Ask nothing afterwards."""
         self._log.close()
         if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+            self._descriptor.close()
 
 
 class _Holdings:
@@ -338,9 +339,10 @@ def _mine() -> _Holdings:
     global _holdings
     inherited = _holdings
     if inherited.pid != os.getpid():
+        with contextlib.suppress(KeyError):  # one by one: should anything be raised in between, the next call goes on
+            while True:
+                inherited.members.popitem()[1].forget_after_fork()
         _holdings = _Holdings()
-        for seat in inherited.members.values():
-            seat.forget_after_fork()
     return _holdings
 
 

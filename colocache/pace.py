@@ -15,7 +15,8 @@ HURRY = 0.1  # s for which the interval stays short after a request
 
 # The interval is the process's, and two caches in it may want different ones: whoever has the token has shortened it.
 # Or the second would take what the first has set for the process's own, and set that in the end.
-_token = deque([None])  # taken and given back in one step each, without a lock that a fork could leave taken
+# Taken and given back in one step each, without a lock that a fork could leave taken; there is never a second one.
+_token = deque([None], maxlen=1)
 
 
 class Pace:

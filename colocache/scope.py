@@ -7,6 +7,7 @@ context, as those of `asyncio.to_thread`. The middlewares open one for each requ
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from contextvars import ContextVar, Token
 from types import TracebackType
@@ -114,6 +115,14 @@ class Scope:
 
 
 _scopes: ContextVar[tuple[Scope, ...]] = ContextVar("colocache_scopes", default=())
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: the request is the parent's to answer, and nobody here would wait at its end."""
+    _scopes.set(())
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def current(cache: Announcing) -> Scope | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import random
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
@@ -590,6 +592,68 @@ assert cache.get_or_load("k", lambda: 2) == 2
     done = python(script, run_dir)
     assert done.returncode == 0, done.stderr
     assert left_in(run_dir) == []
+
+
+def test_a_member_that_ended_by_itself_does_not_close_what_the_application_has_opened_since(run_dir: str) -> None:
+    """1. A member has closed its descriptors; 2. files get their numbers; 3. a child lets go of what it inherited."""
+    script = """
+import os, shutil, colocache
+ended, other = colocache.Cache("ended"), colocache.Cache("other")
+neighbour = colocache.Cache("ended")
+assert other.get_or_load("k", lambda: "parent's") == "parent's"
+for cache in (ended, neighbour): cache.start()
+while len(ended._bus._deaths) < 1: pass
+shutil.rmtree(os.environ["COLOCACHE_DIR"] + "/ended")
+while ended._bus.alive or neighbour._bus.alive: pass
+files = [open(os.devnull) for _ in range(64)]
+if not (child := os.fork()):
+    for file in files: os.fstat(file.fileno())
+    assert other._pid == os.getpid() and other._hits == {} and other.members() == []
+    assert ended.get_or_load("k", lambda: "child's") == "child's"
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    done = python(script, run_dir)
+    assert (done.returncode, done.stderr.count("Error")) == (0, 0), done.stderr
+
+
+def test_a_cache_that_cannot_forget_at_the_fork_hinders_no_other_and_serves_nothing_of_its_parents(
+    run_dir: str,
+) -> None:
+    script = """
+import logging, os, colocache, colocache.bus
+logging.basicConfig()
+caches = [colocache.Cache(name) for name in "abc"]
+for cache in caches: assert cache.get_or_load("k", lambda: "parent's") == "parent's"
+forget, failing = colocache.bus.Bus.forget_after_fork, ["once", "once", "once"]
+def fail_once(bus):
+    if failing: raise RuntimeError(failing.pop())
+    forget(bus)
+colocache.bus.Bus.forget_after_fork = fail_once
+failing = failing[:ONCE]
+gates = [cache._gate for cache in caches]
+if not (child := os.fork()):
+    assert all(gate.current_until == float("-inf") for gate in gates)
+    for cache in caches:
+        cache.invalidate("k")
+        assert cache.get_or_load("k", lambda: "child's") == "child's"
+        assert cache._pid == os.getpid() and [each.pid for each in cache.members() if each.me] == [os.getpid()]
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    for failures in "13":
+        done = python(script.replace("ONCE", failures), run_dir)
+        assert done.returncode == 0, done.stderr
+        assert "cannot forget yet" in done.stderr
+
+
+def test_joining_again_and_again_leaves_nothing_to_be_done_at_exit(cache: Cache) -> None:
+    cache.start()
+    before = atexit._ncallbacks(), len(weakref.finalize._registry)  # type: ignore[attr-defined]
+    for _ in range(5):
+        cache.leave()
+        cache.start()
+    assert (atexit._ncallbacks(), len(weakref.finalize._registry)) == before  # type: ignore[attr-defined]
 
 
 class Inherited:

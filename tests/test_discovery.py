@@ -546,7 +546,7 @@ def test_a_child_keeps_no_descriptor_of_its_parents_files(agent: Callable[..., A
     family = agent()
     family.join(base, fresh())
     # By number a descriptor may soon be another file's; and the mapping has one of its own.
-    family("names.__setitem__('held', {os.fstat(each).st_ino for each in seat._descriptors})")
+    family("names.__setitem__('held', {os.fstat(each.number).st_ino for each in seat._descriptors})")
     ours = "[each for each in range(3, 64) if open_file(each) in held]"
     assert len(family(ours)) == 3
     family(FORKS["of Python"])
@@ -843,3 +843,13 @@ def test_a_struct_flock_is_as_long_as_the_systems(monkeypatch: pytest.MonkeyPatc
 
     assert len(journal._QUESTION) >= ctypes.sizeof(flock)
     assert flock.from_buffer_copy(journal._QUESTION).type == journal.fcntl.F_WRLCK
+
+
+def test_a_descriptor_is_closed_once_whoever_closes_it() -> None:
+    descriptor = discovery.Descriptor(os.open(os.devnull, os.O_RDONLY))
+    number = descriptor.number
+    descriptor.close()
+    assert os.open(os.devnull, os.O_RDONLY) == number, "the next file gets its number"
+    descriptor.close()
+    os.close(number)
+    discovery.Descriptor(number).close()  # of one that is gone; there is nothing to be mended

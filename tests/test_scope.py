@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from colocache import Cache
 from colocache.core.announcements import Receipt
-from colocache.scope import MAX_POSITIONS, Scope, read_positions, write_positions
+from colocache.scope import MAX_POSITIONS, Scope, current, read_positions, write_positions
 
 if TYPE_CHECKING:
     from conftest import Call, Until
@@ -194,3 +195,13 @@ def test_who_leaves_joins_again_at_the_next_use(pair: list[Cache], until: Until)
     until(lambda: len(other.members()) == 1)
     one.set("k", 1)
     until(lambda: len(other.members()) == 2)
+
+
+def test_a_child_that_is_forked_in_a_request_waits_for_its_own_invalidations(cache: Cache) -> None:
+    """The parent answers the request; what the child left to the response, nobody would wait for."""
+    with Scope(cache) as scope:
+        child = os.fork()
+        if not child:
+            os._exit(17 if current(cache) is None else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
+        assert current(cache) is scope
