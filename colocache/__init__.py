@@ -11,8 +11,6 @@ returns. See `Cache`.
 
 from __future__ import annotations
 
-import logging
-
 from .cache import Cache, MemberInfo
 from .codecs import Codec, MsgpackCodec, PickleCodec
 from .config import Config
@@ -54,5 +52,3 @@ __all__ = [
     "Stats",
     "WireError",
 ]
-
-logging.getLogger("colocache").addHandler(logging.NullHandler())

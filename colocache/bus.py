@@ -37,7 +37,7 @@ from .discovery import SEATS, Directory, Neighbour, Seat
 from .journal import Descriptor
 from .logs import Log
 from .pace import HURRY, Pace
-from .servers import call_after_fork, check_threads
+from .servers import call_after_fork
 from .stats import Stats
 from .waiting import Answer, is_patched, start_thread, thread_id
 
@@ -128,7 +128,6 @@ class Bus:
 
     def __init__(self, config: Config, log: Log | None = None) -> None:
         """Join the group: take a seat, bind, and start the thread. Raises ConfigError and OSError."""
-        check_threads()
         if _is_short_of_descriptors():
             raise OSError(errno.EMFILE, "hardly a file descriptor is left in this process")
         self._config = config

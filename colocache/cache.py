@@ -26,9 +26,10 @@ from .core.messages import MAX_VALUE
 from .core.numbers import pack_integer, unpack_integer
 from .core.peer import Peer
 from .core.seam import Gate
-from .errors import ClosedError, ConfigError
+from .errors import ClosedError
 from .flows import Flow, Wait, arun, run, shown
 from .logs import Log
+from .servers import check_threads
 from .space import GRACE, UNKNOWN, Copy, Space, copies_of
 from .stats import Counters, Stats
 from .waiting import Lock
@@ -158,7 +159,11 @@ class Cache(Space):
     # --- Its life
 
     def start(self) -> None:
-        """Join the group now rather than at the first use. Raises what keeps it from joining: OSError, for example."""
+        """Join the group now rather than at the first use, and raise what keeps it from joining.
+
+        That is a ConfigError for a runtime directory that cannot be used, or an OSError of the system, for example. A
+        read, by contrast, loads for itself as long as the cache cannot join.
+        """
         self._retry_at = -math.inf
         if self._member() is None and self._trouble is not None:
             raise self._trouble
@@ -217,12 +222,11 @@ class Cache(Space):
                 return self._bus
             if monotonic() < self._retry_at:
                 return None
-            from .bus import Bus  # here, so that importing colocache imports no zmq
-
+            check_threads()
             try:
+                from .bus import Bus  # here, so that importing colocache imports no zmq
+
                 self._bus = Bus(self.config, self._log)
-            except ConfigError:
-                raise
             except Exception as error:  # the file system's, libzmq's, or that of a system without another thread
                 self._fail_to_join(error)
                 return None

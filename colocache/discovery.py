@@ -33,7 +33,18 @@ from hashlib import blake2b
 
 from . import logs
 from .errors import ConfigError
-from .journal import Descriptor, Journal, Log, holder, lock, make_private, open_new, open_ours, open_theirs
+from .journal import (
+    Descriptor,
+    Journal,
+    Log,
+    holder,
+    lock,
+    make_private,
+    open_new,
+    open_ours,
+    open_theirs,
+    why_not_private,
+)
 from .waiting import Lock
 
 SEATS = 4096  # a few hundred members on one host are a lot
@@ -77,7 +88,7 @@ class Directory:
 
     def open(self) -> None:
         """Creates what is missing and checks that nobody else can get in; ConfigError if that fails."""
-        base = self._base or os.path.join(tempfile.gettempdir(), f"colocache-{os.geteuid()}")
+        base = _base_directory(self._base)
         make_private(base)
         self.path = os.path.join(os.path.realpath(base), _directory_name(self._group))
         make_private(self.path)
@@ -206,6 +217,21 @@ class Directory:
 
     def _member_path(self, number: int, incarnation: bytes, kind: str = "stream") -> str:
         return f"{self.path}/{number}-{incarnation.hex()}.{kind}"
+
+
+def _base_directory(chosen: str | None) -> str:
+    return chosen or os.path.join(tempfile.gettempdir(), f"colocache-{os.geteuid()}")
+
+
+def why_unusable(directory: str | None) -> str:
+    """Why members of this user could not meet in a runtime directory; empty if they could. Creates nothing.
+
+    ``directory`` is the setting: an absolute path, or None for the default.
+    """
+    try:
+        return why_not_private(_base_directory(directory))
+    except OSError as error:  # there is no temp directory
+        return str(error)
 
 
 class Seat:

@@ -321,10 +321,27 @@ def make_private(path: str) -> None:
             raise
         wrong = f"cannot be used: {error.strerror}"
     if wrong:
-        raise ConfigError(
-            f"the runtime directory {path} {wrong}. Mend that, or set COLOCACHE_DIR to another path: a directory of"
-            " this user's with mode 0700, or one that is to be created where this user may write"
-        )
+        raise ConfigError(_advice(path, wrong))
+
+
+def why_not_private(path: str) -> str:
+    """Why `make_private` would refuse the directory; empty if it would not. Creates nothing."""
+    try:
+        wrong = _what_is_wrong(os.lstat(path), stat.S_ISDIR, "directory")
+    except FileNotFoundError:
+        parent = os.path.dirname(path)
+        may_create = os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK)
+        wrong = "" if may_create else f"is not there, and cannot be created in {parent}"
+    except OSError as error:
+        wrong = f"cannot be used: {error.strerror}"
+    return _advice(path, wrong) if wrong else ""
+
+
+def _advice(path: str, wrong: str) -> str:
+    return (
+        f"the runtime directory {path} {wrong}. Mend that, or set COLOCACHE_DIR to another path: a directory of"
+        " this user's with mode 0700, or one that is to be created where this user may write"
+    )
 
 
 def open_new(path: str) -> int:

@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ import colocache.discovery
 from colocache import MISSING, Cache, ClosedError, ConfigError, InvalidationIncomplete, Stats
 from colocache.core.entry import Entry
 from colocache.core.messages import MAX_BUS, Event, Get, Pong, Replayed, encode
+from colocache.scope import Scope
 
 if TYPE_CHECKING:
     from conftest import Call, Crew, NewCache, Until
@@ -320,26 +322,57 @@ PLACES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a directory in a file": (lambda place: place.parent.rmdir() or place.parent.write_text(""), "cannot be used"),
     "a directory in a directory that is not there": (lambda place: place.parent.rmdir(), "cannot be used"),
 }
+ODD_PLACES = ["/dev/null/x", "/proc/self/x", "/tmp/" + "x" * 300, "/tmp/" + "x/" * 3000, "/dev/full", "/tmp/\udcff/x"]
 
 
 @pytest.mark.parametrize(("prepare", "text"), PLACES.values(), ids=PLACES.keys())
-def test_a_runtime_directory_that_cannot_be_used_is_an_error_at_the_first_use(
-    call: Call, new_cache: NewCache, run_dir: str, prepare: Callable[[Path], object], text: str
-) -> None:
+def test_a_runtime_directory_that_cannot_be_used_breaks_no_read_is_logged_once_and_raised_by_start(
+    call: Call, new_cache: NewCache, run_dir: str, prepare: Callable[[Path], object], text: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     place = Path(run_dir, "sub", "place")
     place.parent.mkdir(mode=0o700)
     prepare(place)
     cache = new_cache(directory=str(place))
-    uses: list[tuple[str, Any]] = [
-        ("get", ("k",)), ("get_or_load", ("k", never)), ("set", ("k", 1)), ("invalidate", ("k",)), ("clear", ()),
-    ]  # fmt: skip
-    for method, arguments in uses:
-        with pytest.raises(ConfigError, match=f"the runtime directory .* {text}.*set COLOCACHE_DIR to another path"):
-            call(cache, method, *arguments)
-    with pytest.raises(ConfigError):
-        cache.start()
+    wrong = f"the runtime directory .* {text}.*set COLOCACHE_DIR to another path"
+    for number in range(3):
+        assert call(cache, "get_or_load", "k", lambda number=number: number) == number
+        assert call(cache, "get", "k", GONE) is GONE
+        assert call(cache, "set", "k", 1) is False
+        assert call(cache, "add", "k", 1) is False
+        assert call(cache, "incr", "k", initial=0) is None
+        assert not call(cache, "invalidate", "k").complete
+        assert not call(cache, "clear").complete
+        with pytest.raises(ConfigError, match=wrong):
+            cache.start()
+    told = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(told) == 1
+    assert re.search(f"cannot join, caches nothing, and tries again every second: ConfigError: {wrong}", caplog.text)
+    assert cache.stats().fallbacks == cache.stats().loads == 3
     assert cache.members() == []
     cache.close()
+
+
+@pytest.mark.parametrize("place", ODD_PLACES, ids=range(len(ODD_PLACES)))
+def test_wherever_the_runtime_directory_is_no_read_fails(cache: Cache, new_cache: NewCache, place: str) -> None:
+    cache = new_cache(directory=place)
+    assert cache.get_or_load("k", lambda: 1) == 1
+    with pytest.raises((ConfigError, OSError)):
+        cache.start()
+    assert colocache.discovery.why_unusable(place)
+
+
+@pytest.mark.parametrize(("prepare", "text"), PLACES.values(), ids=PLACES.keys())
+def test_it_can_be_told_beforehand_why_a_runtime_directory_cannot_be_used(
+    run_dir: str, prepare: Callable[[Path], object], text: str
+) -> None:
+    place = Path(run_dir, "sub", "place")
+    assert "cannot be created" in colocache.discovery.why_unusable(str(place))
+    place.parent.mkdir(mode=0o700)
+    assert colocache.discovery.why_unusable(str(place)) == ""
+    assert os.listdir(place.parent) == [], "it creates nothing"
+    prepare(place)
+    assert text.replace("cannot be used", "cannot be") in colocache.discovery.why_unusable(str(place))
 
 
 def test_a_runtime_directory_where_one_may_not_write_is_an_error(
@@ -349,8 +382,38 @@ def test_a_runtime_directory_where_one_may_not_write_is_an_error(
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "mkdir", refuse)
+    assert call(cache, "get", "k", GONE) is GONE
     with pytest.raises(ConfigError, match=r"cannot be used: Permission denied.*set COLOCACHE_DIR"):
-        call(cache, "get", "k")
+        cache.start()
+
+
+def test_when_the_runtime_directory_is_mended_it_joins(
+    new_cache: NewCache, run_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Path(run_dir, "place")
+    place.write_text("in the way")
+    cache = new_cache(directory=str(place))
+    assert cache.get_or_load("k", lambda: 1) == 1
+    place.unlink()
+    monkeypatch.setattr(colocache.cache, "monotonic", lambda: time.monotonic() + colocache.cache.RETRY)
+    assert cache.get_or_load("k", lambda: 2) == cache.get_or_load("k", never) == 2
+
+
+def test_what_keeps_it_from_joining_does_not_break_a_decorated_function_or_a_scope(
+    new_cache: NewCache, run_dir: str
+) -> None:
+    cache = new_cache(directory="/dev/null/place")
+
+    @cache.cached(tags=("t",))
+    def double(number: int) -> int:
+        return 2 * number
+
+    with Scope(cache) as scope:
+        assert (double(1), double(1), double.refresh(2)) == (2, 2, 4)
+        assert not cache.invalidate_tag("t", wait="response").complete
+        scope.settle()
+    assert cache.position() == ""
+    assert cache.catch_up(f"{'0' * 32}.1") is False
 
 
 def test_a_runtime_directory_is_given_by_an_absolute_path(new_cache: NewCache) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -158,3 +160,9 @@ def test_threads_that_warn_at_once_share_one_line(clock: Clock, caplog: pytest.L
     for thread in threads:
         thread.join()
     assert len(caplog.records) == 1
+
+
+def test_a_program_that_configures_no_logging_is_told_of_troubles_on_its_standard_error(run_dir: str) -> None:
+    script = "import colocache; colocache.Cache('shop', directory='/dev/null/x').get_or_load('k', lambda: 1)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert "shop: cannot join, caches nothing" in done.stderr

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Final
 
 from django.conf import settings
 from django.core import checks
+
+from colocache import Config, ConfigError
+from colocache.discovery import why_unusable
 
 from .groups import BACKEND, CACHE_OPTIONS, MEANINGLESS
 
@@ -20,7 +24,9 @@ _FILLING: Final = ("django.middleware.cache.UpdateCacheMiddleware", "django.midd
 def check_caches(app_configs: object = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """Return what is wrong, or likely so, with the aliases that are colocache's, and its middleware."""
     ours = {alias: config for alias, config in settings.CACHES.items() if config.get("BACKEND") == BACKEND}
-    return [*_without_location(ours), *_meaningless(ours), *_in_two_parts(ours), *_out_of_order()]
+    return [
+        *_without_location(ours), *_meaningless(ours), *_in_two_parts(ours), *_out_of_order(), *_without_place(ours),
+    ]  # fmt: skip
 
 
 def _without_location(ours: dict[str, Any]) -> Iterable[checks.CheckMessage]:
@@ -71,6 +77,26 @@ def _out_of_order() -> Iterable[checks.CheckMessage]:
                 "put the latter first.",
                 id="colocache.W004",
             )
+
+
+def _without_place(ours: dict[str, Any]) -> Iterable[checks.CheckMessage]:
+    reasons = defaultdict(list)
+    for alias, config in ours.items():
+        options = config.get("OPTIONS") or {}
+        given = {name: options[name] for name in CACHE_OPTIONS if name in options}
+        try:
+            settled = Config.resolve({"group": config.get("LOCATION"), **given}, os.environ)
+        except (ConfigError, TypeError):
+            continue  # whoever makes the cache is told
+        if not settled.disabled and (reason := why_unusable(settled.directory)):
+            reasons[reason].append(alias)
+    for reason, names in reasons.items():
+        yield checks.Warning(
+            f"The caches {', '.join(map(repr, names))} cannot join their groups: {reason}.",
+            hint="A process of this user caches nothing, and what it invalidates reaches nobody. Its requests do not "
+            "fail for that.",
+            id="colocache.W005",
+        )
 
 
 def _shared(options: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -63,7 +63,7 @@ class Middleware:
         try:
             self.cache.start()
             self._tell_if_another_serves()
-        except ColocacheError as error:  # closed; or a setting that cannot be used
+        except ColocacheError as error:  # it is closed, or its place or this server cannot be used
             self.log.error("the cache cannot start, and requests go on without it: %s", error)
         except Exception:  # the operating system's: the cache has logged it, and tries again at every use
             pass

@@ -354,6 +354,17 @@ def test_one_group_with_different_options_is_told(run_dir: str) -> None:
     assert "'a', 'b'" in found.msg
 
 
+def test_a_place_that_cannot_be_used_is_told_once_for_all_who_have_it(run_dir: str, tmp_path: Any) -> None:
+    (tmp_path / "file").write_text("in the way")
+    bad = {"OPTIONS": {"directory": str(tmp_path / "file")}}
+    aliases = {"a": {"LOCATION": "x", **bad}, "b": {"LOCATION": "y", **bad}, "c": {"LOCATION": "z"}}
+    with override_settings(CACHES={alias: {"BACKEND": django_site.BACKEND, **each} for alias, each in aliases.items()}):
+        (found,) = check_caches()
+    assert found.id == "colocache.W005"
+    assert "'a', 'b'" in found.msg
+    assert "is something else, not a directory" in found.msg
+
+
 def test_manage_check_tells(site: Site) -> None:
     site(other={"LOCATION": "test", **OTHER})
     with pytest.raises(SystemCheckError, match=r"colocache\.W003"):
