@@ -23,6 +23,7 @@ from .errors import (
     ConfigError,
     EventLoopError,
     InvalidationIncomplete,
+    OversizeError,
     RecursiveLoadError,
     WireError,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "InvalidationIncomplete",
     "MemberInfo",
     "MsgpackCodec",
+    "OversizeError",
     "PickleCodec",
     "Receipt",
     "RecursiveLoadError",

@@ -7,6 +7,8 @@
 3. No payload, however hostile, makes `decode` raise anything but `ValueError`, import a module, run code of a class
    that is not registered, or take more memory than 160 bytes for each byte of payload, and 12 MB.
 
+What is too deep or has a number that is too long raises `OversizeError`: the cache uses it, and does not keep it.
+
 On the wire a value is msgpack. None, bool, float, bytes, list, dict (with any key that a dict may have), Timestamp, and
 such int and str as msgpack can hold, are its own types; all others are its extensions, with these codes and bodies:
 
@@ -18,7 +20,12 @@ such int and str as msgpack can hold, are its own types; all others are its exte
  9 time: u8 hour, u8 minute, u8 second, u32 microsecond * 2 + fold, and a zone
  7 datetime: a date and a time
 15 a registered class: an array of its name and, of a record, field, value, field, value, ...; of an enum, the member's
-   name; of a flag, its value
+   name; of a flag, its value; of a pydantic model, the names of the fields that were set, a map of what is extra, a map
+   of what is private (each nil if there is none), and field, value, field, value, ...
+16 a class of Python or of a library that need not be registered: an array of its name and, of an OrderedDict or a
+   Counter, key, value, key, value, ...; of a defaultdict, the same after the name of its factory, or nil; of a deque,
+   its maxlen and the members; of a range, start, stop and step; of a secret of pydantic, what it hides; of a path, an
+   IP address, interface or network, a URL of pydantic, Markup or SafeString, its text
 
 Numbers are big-endian. A zone is nothing (naive), or "o" and i64 microseconds east of UTC, or "n", the same and a name,
 or "z" and the key of a ZoneInfo.
@@ -26,27 +33,28 @@ or "z" and the key of a ZoneInfo.
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import hmac
 import pickle
 import reprlib
 import struct
 import threading
-from collections import Counter
+from abc import ABCMeta
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
 from functools import partial
-from itertools import chain
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar, is_typeddict
 from uuid import UUID
+from weakref import WeakKeyDictionary
 from zoneinfo import ZoneInfo
 
 import msgpack
 
-from .errors import ConfigError
+from .annotations import named_by, result_of, surely_in
+from .classes import KNOWN, REGISTERED, Form, class_form, default_name, hashable, is_of_a_kind, type_name
+from .errors import ConfigError, OversizeError
+from .known import known_form, reason, together_known
 
 MAX_BYTES: Final = 2**20 + 4096
 """The default limit of a payload: a value of 1 MiB, and room for what it is wrapped in."""
@@ -54,17 +62,12 @@ MAX_BYTES: Final = 2**20 + 4096
 MAX_DEPTH: Final = 64
 """How many containers may be nested: few enough for code that recurses (repr, ==, deepcopy)."""
 
-MAX_ITEMS: Final = 100_000
-"""How many members one container may have."""
-
 _MAX_NUMBER: Final = 4096  # bytes of one number: arithmetic with longer ones takes quadratic time
-_MAX_EQUAL_HASHES: Final = 64  # of the powers of two, up to 35 floats share a hash: honest sets have no more
 _MAX_ERROR: Final = 400  # letters
 _FAST_NESTING: Final = 8  # each nested extension adds C frames to the stack: up to 1024, if it is a list in a list ...
 _SIGNATURE: Final = 32  # bytes of an HMAC-SHA256, and what RFC 2104 wants of its key
 
 _Class = TypeVar("_Class", bound=type)
-_Step = tuple[str, Any]  # from a container to a part of it: a template, and the key or index to be put there
 
 
 class Codec(Protocol):
@@ -76,7 +79,11 @@ class Codec(Protocol):
     name: str
 
     def encode(self, value: object) -> bytes:
-        """Return the payload of `value`; raise `TypeError`, with what, where and a remedy, if it cannot be carried."""
+        """Return the payload of `value`.
+
+        Raises `TypeError`, with what, where and a remedy, if it can never be carried, and `OversizeError` if only its
+        size, depth or length is in the way: then the cache uses the value and does not keep it.
+        """
 
     def decode(self, payload: bytes) -> object:
         """Return a new value, equal to the encoded one; raise `ValueError` if `payload` does not parse."""
@@ -91,7 +98,7 @@ def _zone_body(zone: tzinfo | None) -> bytes:
     if type(zone) is ZoneInfo and zone.key is not None:
         return b"z" + zone.key.encode()
     if type(zone) is not timezone:
-        raise TypeError(f"its time zone is of type {_type_name(type(zone))}; use a ZoneInfo or a datetime.timezone")
+        raise TypeError(f"its time zone is of type {type_name(type(zone))}; use a ZoneInfo or a datetime.timezone")
     offset, name = zone.utcoffset(None), zone.tzname(None)
     body = struct.pack(">q", offset // timedelta(microseconds=1))
     return b"o" + body if name == timezone(offset).tzname(None) else b"n" + body + _text_body(name)
@@ -149,7 +156,7 @@ def _bounded(body: bytes, error: type[Exception] = ValueError) -> bytes:
 
 
 def _int_body(value: int) -> bytes:
-    return _bounded(value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True), TypeError)
+    return _bounded(value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True), OversizeError)
 
 
 # Its own context, for a malformed text must raise even in an application that does not trap InvalidOperation.
@@ -163,68 +170,41 @@ def _fraction(parts: list[Any]) -> Fraction:
     return Fraction(numerator, denominator)
 
 
-def _hashable(members: list[Any]) -> list[Any]:
-    """Return `members`; raise `ValueError` if so many have one hash that a set of them would take quadratic time.
-
-    The hashes of numbers, and of tuples of them, are no secret: in 1 MiB a peer can send 80,000 that all collide.
-    """
-    if len(members) > _MAX_EQUAL_HASHES and max(Counter(map(hash, members)).values()) > _MAX_EQUAL_HASHES:
-        raise ValueError(f"more than {_MAX_EQUAL_HASHES} members or keys have the same hash")
-    return members
-
-
 def _mapping(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    _hashable([key for key, _ in pairs])
+    hashable([key for key, _ in pairs])
     return dict(pairs)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Form:
-    """How the values of one type travel: as the body of extension `code`.
-
-    `apart` makes the body of a value, and `together` the value of a body. A box holds other values: what its functions
-    make and take is the list of its parts, and the body is that list packed.
-    """
-
-    code: int
-    apart: Callable[[Any], Any]
-    together: Callable[[Any], Any]
-    is_box: bool = False
-
-
-_REGISTERED: Final = 15
-
-_FORMS: Final[Mapping[type, _Form]] = {
-    tuple: _Form(1, list, tuple, is_box=True),
-    set: _Form(2, list, lambda parts: set(_hashable(parts)), is_box=True),
-    frozenset: _Form(3, list, lambda parts: frozenset(_hashable(parts)), is_box=True),
-    bytearray: _Form(4, bytes, bytearray),
-    int: _Form(5, _int_body, lambda body: int.from_bytes(_bounded(body), "big", signed=True)),
-    complex: _Form(
+_FORMS: Final[Mapping[type, Form]] = {
+    tuple: Form(1, list, tuple, is_box=True),
+    set: Form(2, list, lambda parts: set(hashable(parts)), is_box=True),
+    frozenset: Form(3, list, lambda parts: frozenset(hashable(parts)), is_box=True),
+    bytearray: Form(4, bytes, bytearray),
+    int: Form(5, _int_body, lambda body: int.from_bytes(_bounded(body), "big", signed=True)),
+    complex: Form(
         6,
         lambda value: _COMPLEX.pack(value.real, value.imag),
         lambda body: complex(*_COMPLEX.unpack(body)),
     ),
-    datetime: _Form(7, lambda value: _date_body(value) + _time_body(value), _datetime),
-    date: _Form(8, _date_body, lambda body: date(*_DATE.unpack(body))),
-    time: _Form(9, _time_body, _time),
-    timedelta: _Form(
+    datetime: Form(7, lambda value: _date_body(value) + _time_body(value), _datetime),
+    date: Form(8, _date_body, lambda body: date(*_DATE.unpack(body))),
+    time: Form(9, _time_body, _time),
+    timedelta: Form(
         10,
         lambda value: _TIMEDELTA.pack(value.days, value.seconds, value.microseconds),
         lambda body: timedelta(*_TIMEDELTA.unpack(body)),
     ),
-    Decimal: _Form(
+    Decimal: Form(
         11,
-        lambda value: _bounded(str(value).encode("ascii"), TypeError),
+        lambda value: _bounded(str(value).encode("ascii"), OversizeError),
         lambda body: Decimal(_bounded(body).decode("ascii"), _STRICT),
     ),
-    UUID: _Form(12, lambda value: value.bytes, lambda body: UUID(bytes=body)),
-    Fraction: _Form(13, lambda value: [value.numerator, value.denominator], _fraction, is_box=True),
-    str: _Form(14, _text_body, _text),
+    UUID: Form(12, lambda value: value.bytes, lambda body: UUID(bytes=body)),
+    Fraction: Form(13, lambda value: [value.numerator, value.denominator], _fraction, is_box=True),
+    str: Form(14, _text_body, _text),
 }
 _CODES: Final = {form.code: form for form in _FORMS.values()}
 _NATIVE: Final = frozenset({type(None), bool, float, bytes, list, dict, msgpack.Timestamp})
-_SIZED: Final = frozenset({list, dict, tuple, set, frozenset})
 _LEAVES: Final = _NATIVE.union(kind for kind, form in _FORMS.items() if not form.is_box) - {list, dict, bytearray}
 
 # The containers, each with the function that gives what is inside.
@@ -256,14 +236,14 @@ def _heads(payload: bytes) -> bytes:
 def _is_plain(payload: bytes) -> bool:
     """Tell whether `payload` surely holds no more than None, bool, int, float, str, list and dict, within limits."""
     heads = _heads(payload)
-    return len(payload) <= MAX_ITEMS and len(heads) <= MAX_DEPTH and not heads.strip(_BOX_HEADS)
+    return len(heads) <= MAX_DEPTH and not heads.strip(_BOX_HEADS)
 
 
 def _refuse_lies(payload: bytes) -> None:
     """Raise if an array or map of `payload` claims more members than follow.
 
-    For each head msgpack reserves 8 bytes for every member that it claims, before it reads them: 1000 nested heads that
-    claim 100,000 members each, 5 KB in all, would reserve 800 MB. Short heads claim 15 at most; and in a short payload
+    For each head msgpack reserves 8 bytes for every member that it claims, before it reads them: in 100 KB, 1000 nested
+    heads that claim 100,000 members each would reserve 800 MB. Short heads claim 15 at most; and in a short payload
     all heads together cannot reserve more than 12 MB, since none may claim more members than the payload has bytes.
     """
     if len(payload) > _SHORT and any(head in payload for head in _LONG_HEADS):
@@ -297,9 +277,11 @@ class MsgpackCodec:
 
     It carries None, bool, int, float, complex, Decimal, Fraction, str, bytes, bytearray, list, tuple, set, frozenset,
     dict, date, time, datetime (naive, or with a ``datetime.timezone`` or ``zoneinfo.ZoneInfo``), timedelta and UUID;
-    and the enums, dataclasses and NamedTuples that the application registers. Subclasses are other types: refused.
+    the classes of Python and of libraries that `colocache.known` lists; and the enums, dataclasses, NamedTuples, attrs
+    classes and pydantic models that the application registers, or names in the return annotation of a decorated
+    function. Subclasses are other types: refused.
 
-    Any thread may call `encode` and `decode` at any time, also while another registers a class.
+    Any thread may call its methods at any time, also while another registers a class.
     """
 
     name = "msgpack-1"
@@ -312,6 +294,9 @@ class MsgpackCodec:
         self._names: Mapping[str, type] = {}
         self._forms = _FORMS
         self._boxes = _BOXES
+        # These are used under the lock.
+        self._learned = set[str]()  # the names that only annotations gave
+        self._unlearned = WeakKeyDictionary[Callable[..., Any], None]()  # functions whose annotations may tell more
 
     def register(self, cls: _Class, *, name: str | None = None) -> _Class:
         """Let instances of `cls` travel, and return `cls`, so that this can be its decorator.
@@ -319,23 +304,43 @@ class MsgpackCodec:
         Every process must register it under the same `name`, by default ``module:qualname``. A class that is
         registered again under another name is written under the new one and read under both.
 
-        Instances are restored field by field, without ``__init__`` or ``__post_init__``: attributes that are not fields
-        do not travel, and the types of the fields are not checked.
+        Instances are restored field by field, without ``__init__``, ``__post_init__`` or validators: attributes that
+        are not fields do not travel, and the types of the fields are not checked. Of a pydantic model, its private and
+        extra attributes travel, too.
 
-        Raises `TypeError` if `cls` is not an enum, a dataclass or a NamedTuple, and `ValueError` if `name` is taken.
+        Raises `TypeError` if `cls` is not an enum, a dataclass, a NamedTuple, an attrs class or a pydantic model, or
+        is mapped to a table, and `ValueError` if `name` is taken.
         """
-        name = name or _default_name(cls)
-        form = _class_form(cls, name)
+        name = name or default_name(cls)
+        form = class_form(cls, name)
         with self._registering:
-            if self._names.get(name, cls) is not cls:
+            if self._names.get(name, cls) is not cls and name not in self._learned:
                 raise ValueError(f"{name!r} is already registered for {self._names[name]!r}: give {cls!r} another name")
-            self._forms = {**self._forms, cls: form}
-            self._boxes = {**self._boxes, cls: form.apart}
-            self._names = {**self._names, name: cls}  # last: who finds the class here looks for its form next
+            self._name(cls, form, name)
+            self._learned.discard(name)
         return cls
 
+    def learn(self, function: Callable[..., Any]) -> None:
+        """Let the classes travel that a function's return annotation names, and those that these are made of.
+
+        Each is registered under its default name, when it is first needed; annotations may name what is not defined
+        yet. What cannot be resolved is left out. Where two classes have one name, the later one travels.
+        """
+        with self._registering:
+            self._unlearned[function] = None
+
+    def check(self, function: Callable[..., Any]) -> None:
+        """Raise `TypeError` if the return annotation of a function names a class that can surely not be carried."""
+        for cls in surely_in(result_of(function)):
+            if self._form_of(cls) is None and cls not in _NATIVE and (why := _never(cls)):
+                raise TypeError(f"{function.__qualname__}() returns {type_name(cls)}, which cannot be carried: {why}")
+
     def encode(self, value: object) -> bytes:
-        """Return the payload of `value`; raise `TypeError`, with what, where and a remedy, if it cannot be carried."""
+        """Return the payload of `value`; raise `TypeError`, with what, where and a remedy, if it cannot be carried.
+
+        Raises `OversizeError` for a value of types that can be carried if it is too deep, or has a number that is too
+        long.
+        """
         try:
             payload = self._pack(value, _FAST_NESTING)
             is_faithful = _is_plain(payload) or self._is_regular(value, self._boxes)
@@ -347,7 +352,7 @@ class MsgpackCodec:
         try:
             self._check(value)
             return self._pack(_lowered(value), MAX_DEPTH, _lowered)
-        except TypeError:
+        except (TypeError, OversizeError):
             raise
         except Exception as error:  # such as that of a dict that another thread is changing
             raise TypeError(f"value cannot be carried: {error!r}") from error
@@ -393,27 +398,88 @@ class MsgpackCodec:
     def _unpack(self, payload: bytes, room: int, options: dict[str, Any]) -> Any:
         _refuse_lies(payload)
         hook = partial(self._unpack_extension, room, options)
-        most = min(len(payload), MAX_ITEMS)
+        most = len(payload)
         return msgpack.unpackb(payload, ext_hook=hook, max_array_len=most, max_map_len=most, **options)
 
     def _unpack_extension(self, room: int, options: dict[str, Any], code: int, body: bytes) -> Any:
         form = _CODES.get(code)
-        if form is None and code != _REGISTERED:
-            raise ValueError(f"no extension has the code {code}")
         if form and not form.is_box:
             return form.together(body)
+        together = form.together if form else {REGISTERED: self._restore, KNOWN: self._restore_known}.get(code)
+        if together is None:
+            raise ValueError(f"no extension has the code {code}")
         if not room:
             raise ValueError("nested too deep")
         parts = self._unpack(body, room - 1, options)
         if type(parts) is not list:
             raise ValueError(f"the body of extension {code} is not an array")
-        return form.together(parts) if form else self._restore(*parts)
+        return together(parts)
 
-    def _restore(self, name: str, *parts: Any) -> Any:
+    def _restore(self, parts: list[Any]) -> Any:
+        name, *rest = parts
+        if name not in self._names:
+            self._learn()
         cls = self._names.get(name)
-        if cls is None:
-            raise ValueError(f"no class is registered as {name!r} in this process: register it in all of them")
-        return self._forms[cls].together(parts)
+        form = None if cls is None else self._forms.get(cls)
+        if form is None:
+            raise ValueError(
+                f"no class is registered as {name!r} in this process: register it in all of them, or import the "
+                "decorated function that returns it"
+            )
+        return form.together(tuple(rest))
+
+    def _restore_known(self, parts: list[Any]) -> Any:
+        value = together_known(parts)
+        self._form_of(type(value))
+        return value
+
+    # --- The classes
+
+    def _name(self, cls: type, form: Form, name: str) -> None:
+        earlier = self._names.get(name, cls)
+        self._add(cls, form)
+        self._names = {**self._names, name: cls}  # last: who finds the class here looks for its form next
+        if earlier not in self._names.values():  # its instances must not come back as those of the later class
+            self._forms = {each: form for each, form in self._forms.items() if each is not earlier}
+            self._boxes = {each: apart for each, apart in self._boxes.items() if each is not earlier}
+
+    def _add(self, cls: type, form: Form) -> None:
+        self._forms = {**self._forms, cls: form}
+        self._boxes = {**self._boxes, cls: form.apart}
+
+    def _form_of(self, cls: type) -> Form | None:
+        """Return how instances of a class travel, however the codec may come to know; None if they do not."""
+        if cls not in self._forms:
+            self._learn()
+        if cls not in self._forms and (form := known_form(cls)) is not None:
+            with self._registering:
+                self._add(cls, form)
+        return self._forms.get(cls)
+
+    def _learn(self) -> None:
+        """Register the classes that annotations name, as far as they can be resolved by now."""
+        with self._registering:
+            functions = [*self._unlearned]
+        for function in functions:
+            named = named_by(function)
+            for cls in named.classes:
+                self._register_quietly(cls)
+            if named.complete:
+                with self._registering:
+                    self._unlearned.pop(function, None)
+
+    def _register_quietly(self, cls: type) -> None:
+        if cls in self._forms or not is_of_a_kind(cls):
+            return
+        name = default_name(cls)
+        try:
+            form = class_form(cls, name)
+        except TypeError:  # an abstract one, say
+            return
+        with self._registering:
+            if name not in self._names or name in self._learned:
+                self._learned.add(name)
+                self._name(cls, form, name)
 
     def _is_regular(self, value: Any, boxes: Mapping[type, Callable[[Any], Iterable[Any]]]) -> bool:
         """Tell whether `value` keeps the limits, and holds no containers but `boxes` and nothing unknown.
@@ -435,61 +501,111 @@ class MsgpackCodec:
                     inside += boxes[kind](box)
                 else:
                     return False
-            if len(inside) > MAX_ITEMS and any(type(box) in _SIZED and len(box) > MAX_ITEMS for box in level):
-                return False
             if not level:
                 return True
         return False
 
     def _check(self, value: Any) -> None:
-        """Raise the `TypeError` that tells which part of `value` cannot be carried, if there is one."""
-        todo: list[tuple[tuple[_Step, ...], Any]] = [((), value)]
-        while todo:
-            path, item = todo.pop()
-            if trouble := self._trouble(item, len(path)):
-                steps = [template.format(_label(key)) for template, key in path]
-                if len(steps) > 12:
-                    steps[6:-6] = [" ... "]
-                raise TypeError(f"value{''.join(steps)} of type {_type_name(type(item))} cannot be carried: {trouble}")
-            todo += reversed([((*path, step), part) for step, part in self._parts(item)])
+        """Raise what tells which part of `value` cannot be carried, if there is one.
 
-    def _trouble(self, item: Any, depth: int) -> str:
+        A type that cannot be carried is a `TypeError`, however large or deep the value is; what is only too deep or
+        too long is an `OversizeError`.
+        """
+        todo, seen = [_Part(None, ("", None), value)], dict[int, Any]()  # kept alive, so that no id is used twice
+        excess: tuple[_Part, str] | None = None
+        while todo:
+            part = todo.pop()
+            if type(part.item) in self._boxes and seen.setdefault(id(part.item), part) is not part:
+                continue
+            try:
+                trouble = self._trouble(part.item)
+            except OversizeError as error:
+                trouble, excess = "", excess or (part, str(error))
+            if trouble:
+                raise TypeError(part.refused(trouble))
+            todo += reversed([*self._parts(part)])
+        if excess is None and (deepest := self._too_deep(value)) is not None:
+            excess = deepest, f"it is nested more than {MAX_DEPTH} deep, or contains itself; flatten it"
+        if excess is not None:
+            raise OversizeError(excess[0].refused(excess[1]))
+
+    def _trouble(self, item: Any) -> str:
         kind = type(item)
-        if kind in self._boxes and depth >= MAX_DEPTH:
-            return f"it is nested more than {MAX_DEPTH} deep, or contains itself; flatten it"
-        if kind in _SIZED and len(item) > MAX_ITEMS:
-            return f"it has {len(item)} members, more than {MAX_ITEMS}; split it"
         if kind in _NATIVE:
             return ""
-        if kind not in self._forms:
+        form = self._form_of(kind)
+        if form is None:
             return _remedy(kind)
         try:
-            self._forms[kind].apart(item)
+            form.apart(item)
+        except OversizeError:
+            raise
         except Exception as error:  # besides our own, that of a field that was never set, or is a property
             return str(error) or repr(error)
         return ""
 
-    def _parts(self, item: Any) -> Iterator[tuple[_Step, Any]]:
-        """Yield what is inside `item`, each with the step that leads to it."""
-        kind = type(item)
+    def _too_deep(self, value: Any) -> _Part | None:
+        """Return the first container that is nested too deep."""
+        todo = [(_Part(None, ("", None), value), 0)]
+        while todo:
+            part, depth = todo.pop()
+            if type(part.item) in self._boxes and depth >= MAX_DEPTH:
+                return part
+            todo += reversed([(inner, depth + 1) for inner in self._parts(part)])
+        return None
+
+    def _parts(self, part: _Part) -> Iterator[_Part]:
+        """Yield what is inside of a part, each with the step that leads to it."""
+        item, kind = part.item, type(part.item)
         if kind is dict:
             for key, value in item.items():
-                yield (" key {}", key), key
-                yield ("[{}]", key), value
+                yield _Part(part, (" key {}", key), key)
+                yield _Part(part, ("[{}]", key), value)
         elif kind in _BOXES:
-            for index, part in enumerate(_BOXES[kind](item)):
-                yield ("[{}]", index), part
+            for index, inner in enumerate(_BOXES[kind](item)):
+                yield _Part(part, ("[{}]", index), inner)
         elif kind in self._boxes:
-            _, *parts = self._boxes[kind](item)
-            for field, part in zip(parts[::2], parts[1::2], strict=False):
-                yield (f".{field}", None), part
+            yield from self._parts_of_instance(part)
+
+    def _parts_of_instance(self, part: _Part) -> Iterator[_Part]:
+        form = self._forms[type(part.item)]
+        parts = form.apart(part.item)
+        for head, inner in zip(form.heads or (), parts, strict=False):
+            yield _Part(part, (head, None), inner)
+        rest = parts[len(form.heads or ()) :]
+        if form.code == KNOWN:
+            for index, inner in enumerate(rest):
+                yield _Part(part, ("[{}]", index), inner)
+        else:
+            for field, inner in zip(rest[::2], rest[1::2], strict=True):
+                yield _Part(part, (f".{field}", None), inner)
+
+
+class _Part(NamedTuple):
+    """A part of a value, and the way to it: a step is a template, and the key or index to be put there."""
+
+    whole: _Part | None
+    step: tuple[str, Any]
+    item: Any
+
+    def refused(self, why: str) -> str:
+        """Return the text of the error that refuses it."""
+        steps, part = list[str](), self
+        while part.whole is not None:
+            template, key = part.step
+            steps.append(template.format(_label(key)))
+            part = part.whole
+        steps.reverse()
+        if len(steps) > 12:
+            steps[6:-6] = [" ... "]
+        return f"value{''.join(steps)} of type {type_name(type(self.item))} cannot be carried: {why}"
 
 
 def _label(key: Any) -> str:
     try:
         return reprlib.repr(key)
     except Exception:  # such as that of an int of more than 4300 digits
-        return f"<{_type_name(type(key))}>"
+        return f"<{type_name(type(key))}>"
 
 
 def _shortened(error: Exception) -> str:
@@ -498,79 +614,27 @@ def _shortened(error: Exception) -> str:
     return text if len(text) <= _MAX_ERROR else f"{text[: _MAX_ERROR // 2]} ... {text[-_MAX_ERROR // 2 :]}"
 
 
-# Registered classes
-
-
-def _type_name(cls: type) -> str:
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _default_name(cls: Any) -> str:
-    if not isinstance(cls, type):
-        raise TypeError(f"{cls!r} is not a class")
-    # The main module of a spawned worker is __mp_main__, and is its parent's __main__.
-    module = "__main__" if cls.__module__ == "__mp_main__" else cls.__module__
-    return f"{module}:{cls.__qualname__}"
-
-
-def _field_names(cls: type) -> tuple[str, ...] | None:
-    if dataclasses.is_dataclass(cls):
-        return tuple(field.name for field in dataclasses.fields(cls))
-    is_named_tuple = issubclass(cls, tuple) and cls is not msgpack.ExtType  # which msgpack would pack as what it is
-    return getattr(cls, "_fields", None) if is_named_tuple else None
+# What to do about a class that cannot be carried
 
 
 def _remedy(kind: type) -> str:
-    if issubclass(kind, enum.Enum) or _field_names(kind) is not None:
-        return f"register its class in every process by codec.register({kind.__name__}), or convert it"
+    if is_of_a_kind(kind):
+        return (
+            f"name its class in the return annotation of the decorated function, or register it in every process by "
+            f"cache.register({kind.__name__})"
+        )
     base = next((base.__name__ for base in kind.__mro__ if base in _NATIVE or base in _FORMS), "")
-    return f"convert it{base and f', as by {base}(...),'} or use another codec"
+    return reason(kind) or f"convert it{base and f', as by {base}(...),'} or use another codec"
 
 
-def _class_form(cls: type, name: str) -> _Form:
-    if issubclass(cls, enum.Flag):
-        return _Form(_REGISTERED, lambda flag: [name, flag.value], partial(_flag, cls), is_box=True)
-    if issubclass(cls, enum.Enum):
-        return _Form(_REGISTERED, lambda member: [name, member.name], partial(_member, cls), is_box=True)
-    fields = _field_names(cls)
-    if fields is None:
-        raise TypeError(f"{cls!r} is not an enum, a dataclass or a NamedTuple: convert its instances to one")
-    if not issubclass(cls, tuple):
-        object.__new__(cls)  # raises TypeError if it is abstract, or has the hidden state of a built-in type
-    return _Form(_REGISTERED, partial(_fields_apart, name, fields), partial(_record, cls, fields), is_box=True)
-
-
-def _member(cls: type[enum.Enum], parts: tuple[str]) -> enum.Enum:
-    (name,) = parts
-    if name not in cls.__members__:
-        raise ValueError(f"{cls!r} has no member {name!r} here: the two applications have different versions of it")
-    return cls.__members__[name]
-
-
-def _flag(cls: type[enum.Flag], parts: tuple[int]) -> enum.Flag:
-    """Some flags refuse bits that they do not know; others, and in Python 3.11.2 most, would drop them silently."""
-    (value,) = parts
-    flag = cls(value)
-    if not isinstance(flag, cls) or flag.value != value:
-        raise ValueError(f"{cls!r} has no bits for {value!r} here: the two applications have different versions of it")
-    return flag
-
-
-def _fields_apart(name: str, fields: tuple[str, ...], record: Any) -> list[Any]:
-    values = record if isinstance(record, tuple) else [getattr(record, field) for field in fields]
-    return [name, *chain.from_iterable(zip(fields, values, strict=True))]
-
-
-def _record(cls: type, fields: tuple[str, ...], parts: tuple[Any, ...]) -> Any:
-    values = dict(zip(parts[::2], parts[1::2], strict=True))
-    if values.keys() != set(fields):
-        raise ValueError(f"{cls!r} has not the fields {[*values]}: the two applications have different versions of it")
-    if issubclass(cls, tuple):
-        return tuple.__new__(cls, map(values.__getitem__, fields))
-    record = object.__new__(cls)
-    for field in fields:
-        object.__setattr__(record, field, values[field])
-    return record
+def _never(cls: type) -> str:
+    """Return what to do if neither an instance of a class can be carried nor, surely, one of a subclass; else ""."""
+    if why := reason(cls):
+        return why
+    is_open = issubclass(type(cls), ABCMeta) or bool(getattr(cls, "_is_protocol", False) or cls.__subclasses__())
+    if is_open or is_of_a_kind(cls) or is_typeddict(cls) or cls.__module__ in ("builtins", "typing"):
+        return ""
+    return _remedy(cls)
 
 
 class PickleCodec:
@@ -593,11 +657,17 @@ class PickleCodec:
         self._max_bytes = max_bytes
 
     def encode(self, value: object) -> bytes:
-        """Return the signed pickle of `value`; raise `TypeError` if pickle refuses it."""
+        """Return the signed pickle of `value`; raise what pickle, or a method of the value's, raises.
+
+        Raises `OversizeError` if pickle finds the value too deep.
+        """
         try:
             body = pickle.dumps(value, protocol=5)
+        except RecursionError as error:
+            raise OversizeError(f"value of type {type_name(type(value))} is nested too deep for pickle") from error
         except Exception as error:
-            raise TypeError(f"value of type {_type_name(type(value))} cannot be pickled: {error}") from error
+            error.add_note(f"colocache: a value of type {type_name(type(value))} cannot be pickled")
+            raise
         return self._signature(body) + body
 
     def decode(self, payload: bytes) -> object:

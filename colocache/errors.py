@@ -21,6 +21,13 @@ class WireError(ColocacheError, ValueError):
     """A frame that does not parse under this protocol version and its limits."""
 
 
+class OversizeError(ColocacheError):
+    """A value is too large, too deep or too long to be carried: it is used, and not kept.
+
+    `Codec.encode` raises it. The cache counts it as ``oversize``, and no caller of the cache sees it.
+    """
+
+
 class RecursiveLoadError(ColocacheError, RuntimeError):
     """A loader asked for the very key that it is loading, which would wait for itself."""
 

@@ -1,0 +1,142 @@
+"""The classes that a function's return annotation names: those that its results may be made of.
+
+Annotations are resolved as late as possible, since they may name what is defined further down, and each by itself, so
+that one that cannot be resolved (because it names what only a type checker imports) does not hide the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from .classes import is_model, is_of_a_kind
+
+_UNRESOLVED: Final = object()
+
+
+class Named(NamedTuple):
+    """The classes that a function's annotation names, and whether all of it could be resolved."""
+
+    classes: list[type]
+    complete: bool
+
+
+def named_by(function: Callable[..., Any]) -> Named:
+    """Return the classes that the return annotation names, that the annotations of their fields name, and so on."""
+    found, complete, more = dict[type, None](), True, _free_names(function)
+    for hint in _walk(result_of(function), lambda hint: _fields(hint, more) if _is_class(hint) else _parts(hint)):
+        if hint is _UNRESOLVED or isinstance(hint, str | typing.ForwardRef):
+            complete = False
+        elif _is_class(hint):
+            found[hint] = None
+    return Named([*found], complete)
+
+
+def surely_in(hint: Any) -> list[type]:
+    """Return the classes that a result of this annotation is, or is made of, unless it is None or empty."""
+    return [each for each in _walk(hint, _sure_parts) if _is_class(each)]
+
+
+def _walk(hint: Any, inside: Callable[[Any], list[Any]]) -> Iterator[Any]:
+    """Yield an annotation and whatever is inside of it, each once."""
+    todo, seen = [hint], dict[int, Any]()  # kept alive, so that no id is used twice
+    while todo:
+        hint = todo.pop()
+        if id(hint) not in seen:
+            seen[id(hint)] = hint
+            yield hint
+            todo += inside(hint)
+
+
+def result_of(function: Callable[..., Any]) -> Any:
+    """Return what a function's return annotation means; something that is no class if it cannot be resolved."""
+    own = inspect.unwrap(function)
+    return _resolved(_annotations(own).get("return"), getattr(own, "__globals__", {}), _free_names(own))
+
+
+def _free_names(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the variables of surrounding functions that a function uses, as a model that an ``create_app`` defines."""
+    own: Any = inspect.unwrap(function)
+    names = dict[str, Any]()
+    for name, cell in zip(own.__code__.co_freevars, own.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # it is not assigned yet
+            names[name] = cell.cell_contents
+    return names
+
+
+def _annotations(what: Any) -> Mapping[str, Any]:
+    """Return the annotations as they are written, or as far as they are resolved."""
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return annotationlib.get_annotations(what, format=annotationlib.Format.FORWARDREF)
+    own = vars(what).get("__annotations__") if isinstance(what, type) else getattr(what, "__annotations__", None)
+    return own or {}
+
+
+def _resolved(hint: Any, names: dict[str, Any], more: dict[str, Any]) -> Any:
+    shim: Any = types.SimpleNamespace(__annotations__={"it": hint})
+    try:
+        return typing.get_type_hints(shim, names, more, include_extras=True)["it"]
+    except Exception:  # whatever the evaluation of a user's annotation raises
+        return _UNRESOLVED
+
+
+def _is_class(hint: Any) -> bool:
+    return isinstance(hint, type) and typing.get_origin(hint) is None
+
+
+def _parts(hint: Any) -> list[Any]:
+    """Return what an annotation that is not a class is made of."""
+    if typing.get_origin(hint) is typing.Literal:
+        return [type(each) for each in typing.get_args(hint) if isinstance(each, enum.Enum)]
+    if isinstance(hint, typing.TypeVar):
+        return [each for each in (hint.__bound__, *hint.__constraints__) if each is not None]
+    parts = [typing.get_origin(hint)]
+    for each in typing.get_args(hint):
+        parts += each if isinstance(each, list) else [each]  # of a Callable
+    return _meant(hint) or [each for each in parts if each is not None]
+
+
+def _sure_parts(hint: Any) -> list[Any]:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is None or _meant(hint):
+        return _meant(hint)
+    if origin in (typing.Union, types.UnionType):
+        others = [each for each in arguments if each is not type(None)]
+        return others if len(others) == 1 else []
+    if origin in (Awaitable, Coroutine):
+        return [arguments[-1]]
+    if isinstance(origin, type):
+        return [*arguments] if issubclass(origin, Collection) else [origin]
+    return []
+
+
+def _meant(hint: Any) -> list[Any]:
+    """Return what stands behind a name for an annotation; nothing if it is none."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return [hint.__origin__]
+    behind = getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None)  # of NewType, and of ``type X =``
+    return [] if behind is None or _is_class(hint) else [behind]
+
+
+def _fields(cls: type, more: Mapping[str, Any]) -> list[Any]:
+    """Return the annotations of the fields of a class."""
+    fields: list[Any] = []
+    generic = getattr(cls, "__pydantic_generic_metadata__", None) or {}
+    if generic.get("origin"):
+        fields += [generic["origin"], *generic["args"]]
+    if is_model(cls):  # with what a generic model's type variables stand for
+        fields += [field.annotation for field in cls.model_fields.values()]  # type: ignore[attr-defined]
+    if typing.is_typeddict(cls) or (is_of_a_kind(cls) and not issubclass(cls, enum.Enum)):
+        for base in cls.__mro__:
+            names = vars(sys.modules.get(base.__module__, types))
+            own = {**more, **vars(base), base.__name__: base}
+            fields += [_resolved(hint, names, own) for hint in _annotations(base).values()]
+    return fields
