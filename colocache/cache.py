@@ -14,7 +14,7 @@ from functools import partial
 from hashlib import blake2b
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from . import scope
 from .codecs import Codec, MsgpackCodec
@@ -26,7 +26,7 @@ from .core.messages import MAX_VALUE
 from .core.numbers import pack_integer, unpack_integer
 from .core.peer import Peer
 from .core.seam import Gate
-from .errors import ClosedError
+from .errors import ClosedError, OversizeError
 from .flows import Flow, Wait, arun, run, shown
 from .logs import Log
 from .servers import check_threads
@@ -36,6 +36,8 @@ from .waiting import Lock
 
 if TYPE_CHECKING:
     from .bus import Bus
+
+C = TypeVar("C", bound=type)
 
 RETRY = 1.0  # s between two attempts to join the group, while the host will not let us
 
@@ -105,6 +107,17 @@ class Cache(Space):
         super().__init__(self, "", self.config.ttl, copies_of(copy), fence=fence)
 
     # --- What it shows
+
+    def register(self, cls: C, *, name: str | None = None) -> C:
+        """Let instances of a class travel, and return the class, so that this can be its decorator.
+
+        Do so in every process, which is to say in the module that defines the class. A class that the return annotation
+        of a decorated function names is registered already. See `MsgpackCodec.register`, which does it. Raises
+        TypeError if the cache has another codec.
+        """
+        if not isinstance(self.codec, MsgpackCodec):
+            raise TypeError(f"the codec {self.codec.name!r} of {self!r} decides for itself which classes it carries")
+        return self.codec.register(cls, name=name)
 
     def stats(self) -> Stats:
         """Return this process's figures: counters since it joined, and gauges. Never waits for another process."""
@@ -331,8 +344,8 @@ class Cache(Space):
 
     # --- For the spaces
 
-    def _encode(self, value: object, key: Key) -> bytes | None:
-        """Return a value as it travels; None, counted, if it is too large. TypeError, naming the key, if it cannot."""
+    def _encode(self, value: object, key: Key, path: str) -> bytes | None:
+        """Return a value as it travels; None if it is too large. Raises TypeError, naming the key, if it cannot."""
         if type(value) is int:
             number = pack_integer(value)
             if number is not None:
@@ -341,10 +354,31 @@ class Cache(Space):
             payload = self._format + self.codec.encode(value)
         except TypeError as error:
             raise TypeError(f"the value of the key {shown(key)} cannot be carried: {error}") from None
+        except (OversizeError, RecursionError) as error:
+            self._decline(key, path, str(error))
+            return None
         if len(payload) > MAX_VALUE:
-            self._count("oversize")
+            self._decline(key, path, f"it takes {len(payload)} bytes, more than {MAX_VALUE}")
             return None
         return payload
+
+    def _decline(self, key: Key, path: str, why: str) -> None:
+        """Count and log that a value is used, and not kept."""
+        self._count("oversize")
+        self._log.warning(
+            "the value of the key %s of %s is used, and not kept: %s", shown(key), path or "no namespace", why,
+            about=path,
+        )  # fmt: skip
+
+    def _learn(self, function: Callable[..., Any]) -> None:
+        """Let the classes travel that a function's return annotation names."""
+        if isinstance(self.codec, MsgpackCodec):
+            self.codec.learn(function)
+
+    def _check(self, function: Callable[..., Any]) -> None:
+        """Raise TypeError if a function's return annotation names a class that cannot travel."""
+        if isinstance(self.codec, MsgpackCodec):
+            self.codec.check(function)
 
     def _decode(self, payload: bytes) -> Any:
         if payload[:4] != self._format:

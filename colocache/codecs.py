@@ -429,9 +429,19 @@ class MsgpackCodec:
         return form.together(tuple(rest))
 
     def _restore_known(self, parts: list[Any]) -> Any:
-        value = together_known(parts)
+        value = self._together_known(parts)
         self._form_of(type(value))
         return value
+
+    # --- What travels without being registered; a codec for a framework knows more
+
+    def _known_form(self, cls: type) -> Form | None:
+        """Return how instances of a class travel that nobody registers; None if the class is none of those."""
+        return known_form(cls)
+
+    def _together_known(self, parts: list[Any]) -> Any:
+        """Return the instance that these are the parts of. Raises any exception if they are of none."""
+        return together_known(parts)
 
     # --- The classes
 
@@ -451,7 +461,7 @@ class MsgpackCodec:
         """Return how instances of a class travel, however the codec may come to know; None if they do not."""
         if cls not in self._forms:
             self._learn()
-        if cls not in self._forms and (form := known_form(cls)) is not None:
+        if cls not in self._forms and (form := self._known_form(cls)) is not None:
             with self._registering:
                 self._add(cls, form)
         return self._forms.get(cls)

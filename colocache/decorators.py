@@ -98,7 +98,7 @@ class AsyncCached(Protocol[P, R]):
 class Space(Protocol):
     """What a decorated function needs of a namespace; see `colocache.space.Space`."""
 
-    def _of_function(self, name: str, ttl: float | None, one_part: bool) -> Any:
+    def _of_function(self, name: str, ttl: float | None, one_part: bool, function: Callable[..., Any]) -> Any:
         """Return a part of the space; ``one_part``: all of its keys are tuples of one part."""
 
 
@@ -129,7 +129,7 @@ class Decorator:
         """Return the decorated function. Raises TypeError for what is not a function, ValueError for a lambda."""
         name = _name(function)
         one_part = self._key is None and has_one_part(inspect.signature(function))
-        calls = _Calls(self._space._of_function(name, self._ttl, one_part), function, self._key, self._tags)
+        calls = _Calls(self._space._of_function(name, self._ttl, one_part, function), function, self._key, self._tags)
         wrapper: Any = _async(calls) if inspect.iscoroutinefunction(function) else _sync(calls)
         functools.update_wrapper(wrapper, function)
         wrapper.cache_key = calls.key

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, cast, overload
 
 from . import decorators, fenced, scope
 from .config import UNSET, Config, Duration, Unset, parse_ttl
@@ -65,8 +65,17 @@ class Root(Protocol):
     def _member(self) -> Bus | None:
         """Return this process's member, joining if need be."""
 
-    def _encode(self, value: object, key: Key) -> bytes | None:
+    def _encode(self, value: object, key: Key, path: str) -> bytes | None:
         """Return a value as it travels; None if it is too large."""
+
+    def _decline(self, key: Key, path: str, why: str) -> None:
+        """Count and log that a value is used, and not kept."""
+
+    def _learn(self, function: Callable[..., Any]) -> None:
+        """Let the classes travel that a function's return annotation names."""
+
+    def _check(self, function: Callable[..., Any]) -> None:
+        """Raise TypeError if a function's return annotation names a class that cannot travel."""
 
     def _decode(self, payload: bytes) -> Any:
         """Return the value of a payload. Raises ValueError."""
@@ -108,6 +117,7 @@ class Space:
         self._copies = copies
         self._fence = fence
         self._one_part = one_part  # all keys are tuples of one part, and are found by that part
+        self._unchecked: Callable[..., Any] | None = None  # the function whose results this holds, until its first load
         self._hits: dict[Key, Entry] = {}
         self._gate = Gate()
         root._adopt(self)
@@ -262,11 +272,11 @@ class Space:
 
     def invalidate_tag(self, *tags: str, wait: Waiting = True, strict: bool = False) -> Receipt:
         """Do what `invalidate` does for all entries, of every namespace, that carry one of the tags."""
-        return run(self._announce([tag_target(tag) for tag in tags], wait, strict))
+        return run(self._announce(self._tag_targets(tags), wait, strict))
 
     async def ainvalidate_tag(self, *tags: str, wait: Waiting = True, strict: bool = False) -> Receipt:
         """The twin of `invalidate_tag`."""
-        return await arun(self._announce([tag_target(tag) for tag in tags], wait, strict))
+        return await arun(self._announce(self._tag_targets(tags), wait, strict))
 
     def clear(self, *, wait: Waiting = True, strict: bool = False) -> Receipt:
         """Do what `invalidate` does for this space and all namespaces below it."""
@@ -441,25 +451,28 @@ class Space:
         return seen
 
     def _load(self, key: Key, loader: Callable[[], Any], ttl: Ttl, tags: Iterable[str]) -> Flow[Any]:
+        if self._unchecked is not None:
+            self._root._check(self._unchecked)
+            self._unchecked = None
         return (yield from get_or_load(_Loading(self, key, loader, self._seconds(ttl), _tags(tags))))
 
     def _set(self, items: Iterable[tuple[Key, object]], ttl: Ttl, tags: Iterable[str], wait: str) -> Flow[bool]:
         root, seconds, names = self._root, self._seconds(ttl), _tags(tags)
         if wait not in ("stored", "all"):
             raise ValueError(f"wait is 'stored' or 'all', not {wait!r}")
-        payloads = {self._wire(key): root._encode(value, key) for key, value in items}
+        payloads = {self._wire(key): self._payload(key, value, names) for key, value in items}
         bus = root._member()
         if bus is None:
             if not root.config.disabled:
                 root._tell_incomplete(UNKNOWN)
             return False
-        all_fenced = (yield from self._set_missed(bus, payloads, seconds, names)) if self._fence else True
+        all_fenced = (yield from self._set_missed(bus, payloads, seconds, names.kept)) if self._fence else True
         settle, asked, left = wait == "all", dict[bytes, "Asked"](), iter(payloads.items())
 
         def ask(bus: Bus, wire: bytes) -> Asked:
             if wire not in asked:  # many before the first wait, but no more than the links will take
                 for each, payload in islice(left, WRITES_AT_ONCE):
-                    asked[each] = bus.ask(_writing(each, payload, seconds, names, settle), NOT_WRITTEN)
+                    asked[each] = bus.ask(_writing(each, payload, seconds, names.kept, settle), NOT_WRITTEN)
             return asked[wire]
 
         all_kept = all_fenced
@@ -535,10 +548,10 @@ class Space:
 
     def _cas(self, key: Key, value: object, fence: Fence, ttl: Ttl, tags: Iterable[str]) -> Flow[bool]:
         root, seconds, names = self._root, self._seconds(ttl), _tags(tags)
-        wire, payload, bus = self._wire(key), root._encode(value, key), root._member()
+        wire, payload, bus = self._wire(key), self._payload(key, value, names), root._member()
         if bus is None or payload is None:
             return False
-        return (yield from self._set_fenced(bus, wire, payload, seconds, names, fence))
+        return (yield from self._set_fenced(bus, wire, payload, seconds, names.kept, fence))
 
     def _incr(self, key: Key, delta: int, initial: int | None, ttl: Ttl, tags: Iterable[str]) -> Flow[int | None]:
         _check_number("delta", delta)
@@ -561,12 +574,15 @@ class Space:
 
     def _alter(self, key: Key, delta: int | None, start: bytes, ttl: Ttl, tags: Iterable[str]) -> Flow[Altering]:
         seconds, names, wire = self._seconds(ttl), _tags(tags), self._wire(key)
+        if start and names.excess:  # one that is there is counted with all the same
+            self._root._decline(key, self._path, names.excess)
+            start = b""
         bus = self._root._member()
         if bus is None:
             return NO_ANSWER
         left, patience = math.inf if seconds is None else seconds, self._root.config.fetch_timeout
         done: Altering = yield _asking(
-            bus, lambda peer, ticket, now: peer.alter(ticket, wire, delta, start, left, names, now),
+            bus, lambda peer, ticket, now: peer.alter(ticket, wire, delta, start, left, names.kept, now),
             patience, NO_ANSWER,
         )  # fmt: skip
         self._tell_scope("sets", position=done.position)
@@ -610,10 +626,27 @@ class Space:
             if position is not None:
                 current.note(*position)
 
-    def _of_function(self, name: str, ttl: float | None, one_part: bool) -> Space:
+    def _of_function(self, name: str, ttl: float | None, one_part: bool, function: Callable[..., Any]) -> Space:
         """Return the namespace of a decorated function."""
         path = f"{self._path}/{name}" if self._path else name
-        return Space(self._root, path, ttl, self._root._modes.get(path, self._copies), one_part=one_part)
+        space = Space(self._root, path, ttl, self._root._modes.get(path, self._copies), one_part=one_part)
+        space._unchecked = function
+        self._root._learn(function)
+        return space
+
+    def _payload(self, key: Key, value: object, tags: _Tags) -> bytes | None:
+        """Return a value as it travels; None, counted and logged, if it or its tags are too large to be kept."""
+        payload = self._root._encode(value, key, self._path)
+        if payload is not None and tags.excess:
+            self._root._decline(key, self._path, tags.excess)
+            return None
+        return payload
+
+    def _tag_targets(self, tags: Iterable[str]) -> list[bytes]:
+        names, excess = _travelling(tags)
+        if excess:  # whatever was to have it was not kept
+            self._root._log.warning("an invalidation names a tag that no value can have: %s", excess)
+        return [tag_target(tag) for tag in names]
 
     def _as_found(self, key: Key) -> Key:
         """Return what stands for a key in `_hits`."""
@@ -643,7 +676,7 @@ class Space:
             served_while_behind(entry.loaded_at)
         payload, value = entry.payload, entry.value  # in this order: see `Entry.publish`
         if self._copies and payload is None:  # it was too large to be kept
-            return copying.deepcopy(value)
+            return _copied(value)
         if self._copies or value is MISSING:
             assert payload is not None
             value = self._root._decode(payload)
@@ -669,7 +702,7 @@ class _Loading:
     """One get-or-load of a space; see `flows.Loading`."""
 
     def __init__(
-        self, space: Space, key: Key, loader: Callable[[], Any], ttl: float | None, tags: tuple[str, ...]
+        self, space: Space, key: Key, loader: Callable[[], Any], ttl: float | None, tags: _Tags
     ) -> None:
         self.key = key
         self.wire = space._wire(key)
@@ -697,7 +730,7 @@ class _Loading:
         return outcome or Solo()
 
     def _ask(self, bus: Bus, patience: float) -> Asked:
-        wire, tags = self.wire, self._tags
+        wire, tags = self.wire, self._tags.all
         self._asked = bus.ask(lambda peer, ticket, now: peer.read(ticket, wire, tags, patience, now), None)
         return self._asked
 
@@ -723,14 +756,18 @@ class _Loading:
         if bus is None or not isinstance(outcome, Lead):
             return
         try:
-            payload = self._root._encode(value, self.key)
-            if payload is None and space._copies:
-                value = copying.deepcopy(value)  # for those who wait: the loader's own goes to who called it
+            payload = space._payload(self.key, value, self._tags)
         except BaseException as error:
             self.failed(outcome, error)
             raise
+        try:
+            if payload is None and space._copies:
+                value = _copied(value)  # for those who wait: the loader's own goes to who called it
+        except ValueError as error:  # then they load for themselves
+            self.failed(outcome, error)
+            return
         left = math.inf if self._ttl is None else self._ttl
-        report = Loaded(value, payload, left, self._tags, space._publisher(bus, self.key, value), oldest)
+        report = Loaded(value, payload, left, self._tags.all, space._publisher(bus, self.key, value), oldest)
         bus.tell(lambda peer, now: peer.loaded(outcome.fetch, report, now))
 
 Command = Callable[["Peer", int, float], None]
@@ -770,13 +807,44 @@ def _negative(delta: int) -> int:
     return -delta
 
 
-def _tags(tags: Iterable[str]) -> tuple[str, ...]:
+class _Tags(NamedTuple):
+    """What was given as tags."""
+
+    all: tuple[str, ...]  # that may travel
+    excess: str  # why no value can have all that were asked for; "" if it can
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What a value that is kept has."""
+        return () if self.excess else self.all
+
+
+def _tags(tags: Iterable[str]) -> _Tags:
     if isinstance(tags, str):
         raise TypeError(f"tags is a tuple of texts, not a text: write tags=({tags!r},)")
-    names = tuple(dict.fromkeys(check_tag(tag) for tag in tags))
+    names, excess = _travelling(tags)
     if len(names) > MAX_TAGS:
-        raise ValueError(f"a value has at most {MAX_TAGS} tags, not {len(names)}: {names!r:.100}")
-    return names
+        excess = f"it has {len(names)} tags, more than {MAX_TAGS}: {names!r:.100}"
+    return _Tags(names, excess)
+
+
+def _travelling(tags: Iterable[str]) -> tuple[tuple[str, ...], str]:
+    """Return the tags that may travel, each once, and why another one may not. TypeError for what is no text."""
+    names, excess = dict[str, None](), ""
+    for tag in tags:
+        try:
+            names[check_tag(tag)] = None
+        except ValueError as error:
+            excess = str(error)
+    return tuple(names), excess
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy of a value that does not travel. Raises ValueError if there can be none, as of one too deep."""
+    try:
+        return copying.deepcopy(value)
+    except Exception as error:
+        raise ValueError(f"it cannot be copied: {type(error).__name__}: {error}") from error
 
 
 def _patience(wait: bool | float) -> float:

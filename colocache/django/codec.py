@@ -1,4 +1,4 @@
-"""How what Django caches becomes bytes: colocache's msgpack, and responses and safe strings beside it.
+"""How what Django caches becomes bytes: colocache's msgpack, which carries safe strings, and responses beside it.
 
 Django caches three kinds of things by itself: the pages of ``cache_page``, which are whole responses; template
 fragments, which are safe strings; and sessions, which are dicts of what the application puts there. These travel
@@ -9,16 +9,16 @@ attributes, and nothing of it is run when it is read.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from http.cookies import Morsel, SimpleCookie
 from typing import Any, Final, NamedTuple, TypeVar
 
 from django import http
 from django.http.response import ResponseHeaders
 from django.template.response import SimpleTemplateResponse, TemplateResponse
-from django.utils.safestring import SafeString
 
 from colocache import MsgpackCodec
+from colocache.classes import KNOWN, Form
 
 try:
     from django.utils.csp import CSP  # since 6.0: csp_override() leaves its members in responses
@@ -27,29 +27,8 @@ except ImportError:
 
 _Class = TypeVar("_Class", bound=type)
 
-PLAIN: Final = b"\0"  # before a payload of `MsgpackCodec`
-MIXED: Final = b"\1"  # before one that holds stand-ins
-
-_DEEPEST: Final = 70  # beyond what `MsgpackCodec` carries, which then says what is wrong
-
 #: The attributes of a response that are carried in a form of their own, or made anew.
 _OWN: Final = frozenset({"headers", "cookies", "_container", "_resource_closers", "_handler_class", "closed", "text"})
-
-
-class _Safe(NamedTuple):
-    """Stands for a safe string."""
-
-    text: str
-
-
-class _Response(NamedTuple):
-    """Stands for a response."""
-
-    kind: str
-    headers: list[tuple[str, str]]
-    cookies: list[tuple[str, str, str, dict[str, Any]]]
-    body: bytes
-    attributes: dict[str, Any]
 
 
 class _Kind(NamedTuple):
@@ -94,112 +73,67 @@ for _each in (
     register_response(_each)
 
 
-class DjangoCodec:
-    """What `colocache.MsgpackCodec` carries, and besides HttpResponse, its registered subclasses, and SafeString.
+class DjangoCodec(MsgpackCodec):
+    """What `colocache.MsgpackCodec` carries, and besides HttpResponse and its registered subclasses.
 
     Any thread may call its methods at any time.
     """
 
-    name = "django-1"
+    name = "django-2"
 
     def __init__(self) -> None:
-        self._plain = MsgpackCodec()
-        self._plain.register(_Safe, name="django:safe")
-        self._plain.register(_Response, name="django:response")
+        super().__init__()
         if CSP is not None:
-            self._plain.register(CSP)
-
-    def register(self, cls: _Class, *, name: str | None = None) -> _Class:
-        """Let a dataclass, an enum or a NamedTuple travel: see `colocache.MsgpackCodec.register`."""
-        return self._plain.register(cls, name=name)
+            self.register(CSP)
 
     def encode(self, value: object) -> bytes:
         """Return the payload of a value; raise `TypeError`, with what, where and a remedy, if it cannot be carried."""
-        if type(value) is not SafeString and type(value) not in _kinds:
-            try:
-                return PLAIN + self._plain.encode(value)
-            except TypeError:
-                pass  # perhaps there is a safe string in it
         try:
-            return MIXED + self._plain.encode(_lowered(value, _DEEPEST))
+            return super().encode(value)
         except TypeError as error:
-            raise TypeError(f"{error}{_advice(value)}") from None
+            refusal = f"{error}{_advice(value)}"
+        if type(value) in _kinds:
+            value.__getstate__()  # of a template response without its page this raises ContentNotRenderedError
+        raise TypeError(refusal)
 
-    def decode(self, payload: bytes) -> object:
-        """Return a new value, equal to the encoded one; raise `ValueError` if `payload` does not parse."""
-        value = self._plain.decode(payload[1:])
-        if payload.startswith(PLAIN):
-            return value
-        if not payload.startswith(MIXED):
-            raise ValueError(f"the payload does not begin as one of {self.name}: {payload[:8]!r}")
-        try:
-            return _raised(value)
-        except ValueError:
-            raise
-        except Exception as error:
-            raise ValueError(f"the payload does not hold what {self.name} writes: {error!r:.300}") from error
+    def _known_form(self, cls: type) -> Form | None:
+        return _FORM if cls in _kinds else super()._known_form(cls)
+
+    def _together_known(self, parts: list[Any]) -> Any:
+        return _FORM.together(parts) if parts[0] == _MARK else super()._together_known(parts)
 
 
-# To stand-ins, and back
+_MARK: Final = "django:response"
 
 
-def _inside(value: Any, convert: Callable[[Any], Any]) -> Any:
-    """Return a container with its members converted, and anything else as it is."""
-    kind = type(value)
-    if kind is dict:
-        return {convert(key): convert(item) for key, item in value.items()}
-    if kind is list or kind is tuple or kind is set or kind is frozenset:
-        return kind(map(convert, value))
-    return value
-
-
-def _lowered(value: Any, room: int) -> Any:
-    """Return a value with stand-ins for what msgpack does not know."""
-    if type(value) is SafeString:
-        return _Safe(str.__str__(value))
-    if type(value) in _kinds:
-        return _apart(value, _kinds[type(value)], room)
-    return _inside(value, lambda part: _lowered(part, room - 1)) if room else value
-
-
-def _raised(value: Any) -> Any:
-    """Return a value with the stand-ins replaced by what they stand for."""
-    if type(value) is _Safe:
-        return SafeString(value.text)
-    if type(value) is _Response:
-        return _together(value)
-    return _inside(value, _raised)
-
-
-def _apart(response: Any, kind: _Kind, room: int) -> _Response:
+def _apart(response: Any) -> list[Any]:
     # What pickle would carry, so that classes can say what is not to be kept. Of a template response that is not
     # rendered this raises ContentNotRenderedError, as it should: there is no page yet.
-    state = response.__getstate__()
+    kind, state = _kinds[type(response)], response.__getstate__()
     attributes = {name: value for name, value in state.items() if name not in kind.without}
     cookies = [
-        (morsel.key, morsel.value, morsel.coded_value, {name: value for name, value in morsel.items() if value != ""})
+        [morsel.key, morsel.value, morsel.coded_value, {name: value for name, value in morsel.items() if value != ""}]
         for morsel in response.cookies.values()
     ]
-    headers = list(response.headers.items())
-    return _Response(kind.name, headers, cookies, response.content, _lowered(attributes, room - 1))
+    headers = [[*each] for each in response.headers.items()]
+    return [_MARK, kind.name, headers, cookies, response.content, attributes]
 
 
-def _together(parts: _Response) -> Any:
-    kind = _named.get(parts.kind)
+def _together(name: str, headers: Any, cookies: Any, body: Any, attributes: Any) -> Any:
+    kind = _named.get(name)
     if kind is None:
         raise ValueError(
-            f"no class of responses is registered as {parts.kind!r} in this process: call "
+            f"no class of responses is registered as {name!r} in this process: call "
             "colocache.django.register_response in all of them"
         )
-    attributes = _raised(parts.attributes)
     if not all(type(name) is str for name in attributes):
         raise ValueError("an attribute of a response whose name is no text")
     response: Any = kind.cls.__new__(kind.cls)
     response.__dict__.update(attributes)
     response.__dict__.update(
-        headers=ResponseHeaders(dict(parts.headers)),
-        cookies=_cookies(parts.cookies),
-        _container=[bytes(parts.body)],
+        headers=ResponseHeaders(dict(headers)),
+        cookies=_cookies(cookies),
+        _container=[bytes(body)],
         _resource_closers=[],
         _handler_class=None,
         closed=False,
@@ -207,7 +141,10 @@ def _together(parts: _Response) -> Any:
     return response
 
 
-def _cookies(parts: list[tuple[str, str, str, dict[str, Any]]]) -> SimpleCookie:
+_FORM: Final = Form(KNOWN, _apart, lambda parts: _together(*parts[1:]), is_box=True, heads=("", "", ".headers", ".cookies", "", ".attributes"))
+
+
+def _cookies(parts: list[Any]) -> SimpleCookie:
     cookies = SimpleCookie()
     for name, value, coded, attributes in parts:
         morsel: Morsel[str] = Morsel()
@@ -222,6 +159,4 @@ def _advice(value: object) -> str:
     pickle = 'have pickle carry it, by OPTIONS={"codec": "pickle"} of this cache'
     if isinstance(value, http.HttpResponse) and type(value) not in _kinds:
         return f"; register its class by colocache.django.register_response({type(value).__name__}), or {pickle}"
-    if hasattr(value, "_meta") or hasattr(value, "model"):  # of the ORM, without importing the ORM
-        return f"; cache what you need of it, as by values(), or {pickle}"
     return f"; or {pickle}"
