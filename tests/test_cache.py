@@ -342,31 +342,52 @@ def test_a_value_loaded_while_its_key_is_invalidated_is_not_kept(call: Call, pai
     assert call(one, "get", "k") is call(other, "get", "k") is None
 
 
-BAD_TAGS = [
-    ("red", TypeError, r"write tags=\('red',\)"),
-    ((1,), TypeError, "a tag is a str, not int"),
-    (("",), ValueError, "1 to 250 are allowed"),
-    (("ä" * 126,), ValueError, "takes 252 bytes"),
-    (("\ud800",), ValueError, "UTF-8 cannot carry"),
-    (tuple(map(str, range(65))), ValueError, "at most 64 tags, not 65"),
-]
-
-
-@pytest.mark.parametrize(("tags", "error", "text"), BAD_TAGS)
+@pytest.mark.parametrize(
+    ("tags", "text"), [("red", r"write tags=\('red',\)"), ((1,), "a tag is a str, not int")], ids=repr
+)
 @pytest.mark.parametrize("method", ["set", "get_or_load"])
-def test_tags_that_cannot_travel_are_refused(
-    cache: Cache, method: str, tags: Any, error: type[Exception], text: str
-) -> None:
-    with pytest.raises(error, match=text):
+def test_what_is_no_tag_is_refused(cache: Cache, method: str, tags: Any, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
         getattr(cache, method)("k", never, tags=tags)
+    if tags != "red":
+        with pytest.raises(TypeError, match=text):
+            cache.invalidate_tag(*tags)
 
 
-@pytest.mark.parametrize(("tags", "error", "text"), BAD_TAGS[1:5])
-def test_a_tag_that_cannot_travel_cannot_be_invalidated(
-    call: Call, cache: Cache, tags: Any, error: type[Exception], text: str
+LONG_TAGS = {
+    "an empty one": (("fine", ""), "1 to 250 are allowed"),
+    "a long one": (("fine", "ä" * 126), "takes 252 bytes"),
+    "no UTF-8": (("fine", "\ud800"), "UTF-8 cannot carry"),
+    "too many": (("fine", *map(str, range(64))), "it has 65 tags, more than 64"),
+}
+
+
+@pytest.mark.parametrize(("tags", "text"), LONG_TAGS.values(), ids=LONG_TAGS)
+def test_a_value_whose_tags_cannot_all_be_kept_is_used_and_not_kept(
+    call: Call, cache: Cache, caplog: pytest.LogCaptureFixture, tags: Any, text: str
 ) -> None:
-    with pytest.raises(error, match=text):
-        call(cache, "invalidate_tag", *tags)
+    assert [call(cache, "get_or_load", "k", lambda n=n: n, tags=tags) for n in (1, 2)] == [1, 2]
+    assert cache.set("k", "old")
+    assert call(cache, "set", "k", "new", tags=tags) is call(cache, "set_many", {"k": "new"}, tags=tags) is False
+    assert call(cache, "get", "k") is None, "the old value is gone all the same"
+    assert call(cache, "add", "k", "new", tags=tags) is False
+    assert call(cache, "incr", "n", initial=1, tags=tags) is None
+    assert cache.stats().oversize == 6
+    assert caplog.text.count("is used, and not kept") == 1
+    assert text in caplog.text
+    assert cache.set("n", 1)
+    assert call(cache, "incr", "n", initial=1, tags=tags) == 2, "what is there is counted with all the same"
+
+
+def test_a_tag_that_nothing_can_have_is_invalidated_beside_the_others(
+    call: Call, cache: Cache, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert cache.set("k", 1, tags=("fine",))
+    assert call(cache, "invalidate_tag", "x" * 251).complete
+    assert "a tag that no value can have: the tag 'xxx" in caplog.text
+    assert cache.get("k") == 1
+    assert call(cache, "invalidate_tag", "x" * 251, "fine", "").complete
+    assert cache.get("k") is None
 
 
 def test_as_many_tags_as_allowed_travel_with_the_largest_value(

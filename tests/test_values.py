@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+import pickle
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
@@ -171,10 +172,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a function": (len, "builtin_function_or_method"),
     "MISSING": (MISSING, "_Missing"),
     "an open file": (open, "builtin_function_or_method"),
-    "a subclass of dict": (OrderedDict(a=1), "OrderedDict"),
-    "a dict with a default": (defaultdict(list), "defaultdict"),
+    "a dict with a default of its own": (defaultdict(lambda: 0), "defaultdict"),
     "a subclass of int": (type("Id", (int,), {})(1), "Id"),
-    "a deque": (deque([1]), "deque"),
     "a generator": ((n for n in range(2)), "generator"),
     "a class that nobody registered": (dataclasses.make_dataclass("Unknown", ["a"])(1), "Unknown"),
 }
@@ -254,7 +253,7 @@ def test_a_pickling_codec_carries_what_pickle_does(pair: list[Cache], new_cache:
         assert one.set(key, value)
         assert shape(other.get(key)) == shape(value)
         assert shape(one.get(key)) == shape(value)
-    with pytest.raises(TypeError, match="the value of the key 'k' cannot be carried: "):
+    with pytest.raises((pickle.PickleError, AttributeError), match="[Cc]an't (pickle|get)"):  # as pickle has it
         one.set("k", lambda: None)
 
 

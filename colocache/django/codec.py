@@ -141,7 +141,8 @@ def _together(name: str, headers: Any, cookies: Any, body: Any, attributes: Any)
     return response
 
 
-_FORM: Final = Form(KNOWN, _apart, lambda parts: _together(*parts[1:]), is_box=True, heads=("", "", ".headers", ".cookies", "", ".attributes"))
+_HEADS: Final = ("", "", ".headers", ".cookies", "", ".attributes")
+_FORM: Final = Form(KNOWN, _apart, lambda parts: _together(*parts[1:]), is_box=True, heads=_HEADS)
 
 
 def _cookies(parts: list[Any]) -> SimpleCookie:
