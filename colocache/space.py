@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import copy as copying
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast, overload
 
 from . import decorators, fenced, scope
 from .config import UNSET, Config, Duration, Unset, parse_ttl
@@ -24,7 +24,16 @@ from .core.attempts import NO_ANSWER, Altering, Fence
 from .core.entry import MISSING, Entry
 from .core.fences import NO_FENCE
 from .core.keys import Key
-from .core.messages import EVERYTHING, MAX_TAGS, NO_NUMBER, check_tag, key_target, namespace_target, tag_target
+from .core.messages import (
+    EVERYTHING,
+    MAX_TAGS,
+    MAX_TARGETS,
+    NO_NUMBER,
+    check_tag,
+    key_target,
+    namespace_target,
+    tag_target,
+)
 from .core.numbers import pack_integer, unpack_integer
 from .core.peer import Peer
 from .core.reads import Found, Lead, Loaded, Solo
@@ -40,7 +49,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 GRACE = 5.0  # s beyond a call's own limit, after which the bus thread is taken to be in trouble
-WRITES_AT_ONCE = 256  # of one `set_many`
+WRITES_AT_ONCE = 256  # of one `set_many`, and questions of one `get_many` under fences
+BYTES_AT_ONCE = 8 << 20  # of their values; one value may be larger
+READS_AT_ONCE = 512  # keys in one question of `get_many`
+QUESTIONS_AT_ONCE = 2  # of one `get_many`
+TARGETS_AT_ONCE = 4 * MAX_TARGETS  # that one step of an invalidation announces: the bus thread has others to serve
 UNKNOWN = Receipt((), (), False, 0.0)  # of an invalidation that this process could not announce, or not see through
 NOT_WRITTEN = Written(False, None)
 NOT_FENCED = Fence(None, b"", NO_FENCE)
@@ -428,22 +441,24 @@ class Space:
         return found
 
     def _ask_all(self, bus: Bus, wires: tuple[bytes, ...]) -> Flow[Mapping[bytes, Entry]]:
-        patience = self._root.config.fetch_timeout
-        seen: Seen = yield _asking(bus, lambda peer, ticket, now: peer.peek(ticket, wires, now), patience, Seen({}))
-        return seen.entries
+        patience, entries = self._root.config.fetch_timeout, dict[bytes, Entry]()
+
+        def ask(start: int) -> Asked:
+            part = wires[start : start + READS_AT_ONCE]
+            return bus.ask(lambda peer, ticket, now: peer.peek(ticket, part, now), Seen({}))
+
+        starts = range(0, len(wires), READS_AT_ONCE)
+        ahead = _Ahead(starts, ask, QUESTIONS_AT_ONCE)
+        for _ in starts:
+            seen: Seen = yield Wait(ahead.next, patience + 2 * GRACE, Seen({}), bus.abandon)
+            entries |= seen.entries
+        return entries
 
     def _peek_fenced(self, bus: Bus, wires: tuple[bytes, ...]) -> Flow[Mapping[bytes, Entry]]:
         cache, seen, patience = self._root._serial, dict[bytes, Entry](), self._root.config.fetch_timeout + GRACE
-        asked, left = dict[bytes, "Asked"](), iter(wires)
-
-        def ask(wire: bytes) -> Asked:
-            if wire not in asked:  # as for `_set`
-                for each in islice(left, WRITES_AT_ONCE):
-                    asked[each] = bus.ask(_getting_fenced(each), NOT_FENCED)
-            return asked[wire]
-
+        ahead = _Ahead(wires, lambda wire: bus.ask(_getting_fenced(wire), NOT_FENCED), WRITES_AT_ONCE)
         for wire in wires:
-            fence: Fence = yield Wait(partial(ask, wire), patience, NOT_FENCED, bus.abandon)
+            fence: Fence = yield Wait(ahead.next, patience, NOT_FENCED, bus.abandon)
             if fence.entry is not None:
                 seen[wire] = fence.entry
             else:
@@ -467,18 +482,17 @@ class Space:
                 root._tell_incomplete(UNKNOWN)
             return False
         all_fenced = (yield from self._set_missed(bus, payloads, seconds, names.kept)) if self._fence else True
-        settle, asked, left = wait == "all", dict[bytes, "Asked"](), iter(payloads.items())
+        settle = wait == "all"
 
-        def ask(bus: Bus, wire: bytes) -> Asked:
-            if wire not in asked:  # many before the first wait, but no more than the links will take
-                for each, payload in islice(left, WRITES_AT_ONCE):
-                    asked[each] = bus.ask(_writing(each, payload, seconds, names.kept, settle), NOT_WRITTEN)
-            return asked[wire]
+        def ask(item: tuple[bytes, bytes | None]) -> Asked:
+            return bus.ask(_writing(*item, seconds, names.kept, settle), NOT_WRITTEN)
 
+        # Many before the first wait, but no more than the links will take.
+        ahead = _Ahead(payloads.items(), ask, WRITES_AT_ONCE, lambda item: len(item[1] or b""))
         all_kept = all_fenced
         limit = 4 * root.config.lease + root.config.fetch_timeout + GRACE  # a set that is given up is waited out
-        for wire in payloads:
-            outcome = yield Wait(partial(ask, bus, wire), limit, NOT_WRITTEN, bus.abandon)
+        for _ in payloads:
+            outcome = yield Wait(ahead.next, limit, NOT_WRITTEN, bus.abandon)
             kept, receipt, position = outcome if isinstance(outcome, Written) else (False, outcome, None)
             all_kept = all_kept and kept
             self._tell_scope("sets", position=position)
@@ -600,16 +614,23 @@ class Space:
             return Receipt((), (), True, 0.0)
         receipt, announced = UNKNOWN, list[tuple[bytes, int]]()
 
-        def announce(peer: Peer, ticket: int, now: float) -> None:
-            peer.invalidate(ticket, targets, patience, now)
+        def announce(part: list[bytes], is_last: bool, peer: Peer, ticket: int, now: float) -> None:
+            peer.invalidate(ticket, part, patience if is_last else 0.0, now, counts=is_last)
             announced.append((peer.incarnation, peer.last))
 
         if bus is not None:
+            # Whoever acknowledges the last event has applied all before it.
+            parts = [targets[start : start + TARGETS_AT_ONCE] for start in range(0, len(targets), TARGETS_AT_ONCE)]
+            missed = False
+            for part in parts[:-1]:
+                told = yield _asking(bus, partial(announce, part, False), 0.0, UNKNOWN, patience == 0)
+                missed = missed or told is UNKNOWN
             limit, local = min(patience, 3 * root.config.lease), patience == 0
-            receipt = yield _asking(bus, announce, limit, UNKNOWN, local)
+            receipt = yield _asking(bus, partial(announce, parts[-1], True), limit, UNKNOWN, local)
+            receipt = UNKNOWN if missed else receipt
             if left_to_response and current is not None:
                 current.collect()
-        self._tell_scope("invalidations", position=announced[0] if announced else None)
+        self._tell_scope("invalidations", position=announced[-1] if announced else None)
         if not receipt.complete and (patience > 0 or receipt is UNKNOWN):
             root._tell_incomplete(receipt)
             if strict:
@@ -771,6 +792,33 @@ class _Loading:
         bus.tell(lambda peer, now: peer.loaded(outcome.fetch, report, now))
 
 Command = Callable[["Peer", int, float], None]
+Item = TypeVar("Item")
+
+
+class _Ahead(Generic[Item]):
+    """The questions of one call. Some are asked before the first answer is waited for, and never too many at once."""
+
+    def __init__(
+        self, items: Iterable[Item], ask: Callable[[Item], Asked], most: int, size: Callable[[Item], int] = lambda _: 0
+    ) -> None:
+        self._left = iter(items)
+        self._ask = ask
+        self._most = most
+        self._size = size
+        self._asked = deque[tuple["Asked", int]]()
+        self._bytes = 0
+
+    def next(self) -> Asked:
+        """Return the next question, in the order of the items, once it is asked."""
+        while len(self._asked) < self._most and self._bytes < BYTES_AT_ONCE:
+            item = next(self._left, None)
+            if item is None:
+                break
+            self._asked.append((self._ask(item), self._size(item)))
+            self._bytes += self._asked[-1][1]
+        asked, size = self._asked.popleft()
+        self._bytes -= size
+        return asked
 
 
 def _lets_behind(gate: Gate, entry: Entry, now: float) -> bool:

@@ -344,13 +344,18 @@ class Peer:
         self._requests.set(ticket, wire, payload, left, tags, settle, now)
         self._refresh()
 
-    def invalidate(self, ticket: int, targets: Iterable[bytes], patience: float, now: float) -> None:
-        """Announce that targets have changed; settled with a `Receipt`, after ``patience`` seconds at the latest."""
+    def invalidate(
+        self, ticket: int, targets: Iterable[bytes], patience: float, now: float, *, counts: bool = True
+    ) -> None:
+        """Announce that targets have changed; settled with a `Receipt`, after ``patience`` seconds at the latest.
+
+        ``counts``: not only a step of a greater one.
+        """
         self._now = now
         number = self._announcer.last
         for part in split_targets(targets):
             number = self.announce(part)
-        self.counters.count("invalidations")
+        self.counters.count("invalidations", counts)
         if patience <= 0:
             self.settle(ticket, Receipt((), (), not len(self._members) and self.established, 0.0))
         else:

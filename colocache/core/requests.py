@@ -63,6 +63,7 @@ class _Peeking(NamedTuple):
     owner: bytes
     wires: tuple[bytes, ...]
     sent_at: float
+    heard_at: float  # when the owner last said something, lest it be given up while it sends much
     moment: int
     established: bool
 
@@ -133,7 +134,9 @@ class Requests:
                 entry.expires = DEAD
             peeking.look.entries[wire] = entry
             self._host.count("fetches")
-        if not message.more:
+        if message.more:
+            self._peeks[message.id] = peeking._replace(heard_at=now)
+        else:
             self._close(message.id)
 
     def owner_left(self, owner: bytes) -> None:
@@ -148,7 +151,7 @@ class Requests:
     def _ask(self, look: _Look, owner: bytes, wires: tuple[bytes, ...], now: float) -> None:
         host = self._host
         self._ids += 1
-        self._peeks[self._ids] = _Peeking(look, owner, wires, now, host.moment, host.established)
+        self._peeks[self._ids] = _Peeking(look, owner, wires, now, now, host.moment, host.established)
         dependencies = host.dependencies(wires)
         if dependencies is None:
             self._close(self._ids)
@@ -157,9 +160,15 @@ class Requests:
         host.send(Peek(host.incarnation, owner, self._ids, self._fetch_timeout, dependencies, wires))
 
     def _unanswered(self, request: int) -> None:
-        if request in self._peeks:
-            self._host.pass_over(self._peeks[request].owner)
-            self._close(request)
+        peeking = self._peeks.get(request)
+        if peeking is None:
+            return
+        due = peeking.heard_at + self._fetch_timeout
+        if due > self._timers.now:
+            self._timers.at(due, self._unanswered, request)
+            return
+        self._host.pass_over(peeking.owner)
+        self._close(request)
 
     def _close(self, request: int) -> None:
         look = self._peeks.pop(request).look
