@@ -253,7 +253,7 @@ def test_a_pickling_codec_carries_what_pickle_does(pair: list[Cache], new_cache:
         assert one.set(key, value)
         assert shape(other.get(key)) == shape(value)
         assert shape(one.get(key)) == shape(value)
-    with pytest.raises((pickle.PickleError, AttributeError), match="[Cc]an't (pickle|get)"):  # as pickle has it
+    with pytest.raises((pickle.PickleError, AttributeError), match=r"[Cc]an't (pickle|get)"):  # as pickle has it
         one.set("k", lambda: None)
 
 

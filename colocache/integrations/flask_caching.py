@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from hashlib import blake2b
 from typing import Any, Final, Literal, NamedTuple
@@ -51,10 +53,11 @@ class Backend(BaseCache):
         super().__init__(default_timeout)
         if isinstance(cache.codec, MsgpackCodec):
             for stored in (StoredResponse, StoredError):
-                cache.codec.register(stored, name=f"colocache.flask:{stored.__name__}")
+                cache.register(stored, name=f"colocache.flask:{stored.__name__}")
         name = "/".join(["flask-caching", *filter(None, prefix.split("/"))])
         self._plain = cache.namespace(name, copy="always")
         self._fenced = cache.namespace(name, copy="always", fence=True)
+        self._cache = cache
 
     @classmethod
     def factory(cls, app: Flask, config: dict[str, Any], args: list[Any], kwargs: dict[str, Any]) -> Backend:
@@ -79,7 +82,8 @@ class Backend(BaseCache):
         """Store a value; False if it is not stored, as when its key was deleted since this request missed it."""
         # `delete_memoized` gives a function a new version: all workers are to see that when it returns.
         wait: Literal["all", "stored"] = "all" if key.endswith("_memver") else "stored"
-        return self._fenced.set(_short(key), _stored(value), ttl=self._ttl(timeout), wait=wait)
+        with self._telling(key, value):
+            return self._fenced.set(_short(key), _stored(value), ttl=self._ttl(timeout), wait=wait)
 
     def set_many(self, mapping: dict[str, Any], timeout: Timeout = None) -> list[str]:
         """Store values; return the keys of those that are stored."""
@@ -87,7 +91,8 @@ class Backend(BaseCache):
 
     def add(self, key: str, value: Any, timeout: Timeout = None) -> bool:
         """Store a value where there is none."""
-        return self._plain.add(_short(key), _stored(value), ttl=self._ttl(timeout))
+        with self._telling(key, value):
+            return self._plain.add(_short(key), _stored(value), ttl=self._ttl(timeout))
 
     def delete(self, key: str) -> bool:
         """Delete a value, in all workers, before it returns; whether there was one."""
@@ -111,6 +116,17 @@ class Backend(BaseCache):
     def dec(self, key: str, delta: int = 1) -> int | None:
         """The opposite of `inc`."""
         return self.inc(key, -delta)
+
+    @contextmanager
+    def _telling(self, key: str, value: Any) -> Iterator[None]:
+        """Log a value that cannot be carried: Flask-Caching catches the error, and for fragments says nothing."""
+        try:
+            yield
+        except TypeError as error:
+            self._cache._log.error(
+                "Flask-Caching cannot cache what it is given for %s: %s", key, error, about=type(value).__name__
+            )
+            raise
 
     def _ttl(self, timeout: Timeout) -> float | None:
         seconds = self._normalize_timeout(timeout)

@@ -351,3 +351,44 @@ def test_without_the_extension_it_makes_the_cache_of_the_configuration(run_dir: 
 def test_there_is_nothing_else_in_the_module() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Backends'"):
         colocache.flask.Backends  # noqa: B018
+
+
+# --- Template fragments
+
+
+@pytest.mark.parametrize("autoescape", [True, False])
+def test_a_fragment_is_rendered_once_in_all_workers(
+    workers: list[flask_caching.Cache], pair: list[Cache], autoescape: bool
+) -> None:
+    rendered: list[int] = []
+    template = "{% cache 60, 'menu', kind %}<b>{{ render() }}</b>{% endcache %}"
+    clients = []
+    for worker in workers:
+        app = worker.app
+        app.jinja_env.autoescape = autoescape
+
+        @app.get("/<kind>")
+        def page(kind: str) -> str:
+            return flask.render_template_string(template, kind=kind, render=lambda: rendered.append(1) or "a & b")
+
+        clients.append(app.test_client())
+    pages = [client.get("/tea").text for client in clients * 3]
+    assert set(pages) == {"<b>a &amp; b</b>" if autoescape else "<b>a & b</b>"}, "and escaped once"
+    assert len(rendered) == 1
+    assert clients[0].get("/cake").text == pages[0]
+    assert len(rendered) == 2
+
+
+def test_what_a_view_or_a_fragment_cannot_cache_is_said_once(
+    workers: list[flask_caching.Cache], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd(str):
+        pass
+
+    cache = workers[0]
+    with cache.app.test_request_context():
+        for number in range(3):
+            with pytest.raises(TypeError, match="cannot be carried: convert it, as by str"):
+                cache.set(f"key {number}", Odd("x"))
+    assert caplog.text.count("Flask-Caching cannot cache what it is given for key 0") == 1
+    assert "for key 1" not in caplog.text
