@@ -565,15 +565,18 @@ class MsgpackCodec:
         return None
 
     def _parts(self, part: _Part) -> Iterator[_Part]:
-        """Yield what is inside of a part, each with the step that leads to it."""
+        """Yield what is inside of a part and may be in the way, each with the step that leads to it."""
         item, kind = part.item, type(part.item)
         if kind is dict:
             for key, value in item.items():
-                yield _Part(part, (" key {}", key), key)
-                yield _Part(part, ("[{}]", key), value)
+                if not _is_trivial(key):
+                    yield _Part(part, (" key {}", key), key)
+                if not _is_trivial(value):
+                    yield _Part(part, ("[{}]", key), value)
         elif kind in _BOXES:
             for index, inner in enumerate(_BOXES[kind](item)):
-                yield _Part(part, ("[{}]", index), inner)
+                if not _is_trivial(inner):
+                    yield _Part(part, ("[{}]", index), inner)
         elif kind in self._boxes:
             yield from self._parts_of_instance(part)
 
@@ -609,6 +612,15 @@ class _Part(NamedTuple):
         if len(steps) > 12:
             steps[6:-6] = [" ... "]
         return f"value{''.join(steps)} of type {type_name(type(self.item))} cannot be carried: {why}"
+
+
+_TRIVIAL: Final = frozenset({type(None), bool, float, str, bytes})
+
+
+def _is_trivial(item: Any) -> bool:
+    """Whether nothing can be in the way of a part: most are so, and a value may have a million."""
+    kind = type(item)
+    return kind in _TRIVIAL or (kind is int and -(2**63) <= item < 2**64)
 
 
 def _label(key: Any) -> str:

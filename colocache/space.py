@@ -224,7 +224,7 @@ class Space:
         return value if value is not MISSING else await arun(self._load(key, loader, ttl, tags))
 
     def get_many(self, keys: Iterable[Key]) -> dict[Key, Any]:
-        """Return the values of those keys that anybody in the group has; one request for each owner."""
+        """Return the values of those keys that anybody in the group has; one request for each owner and 512 keys."""
         return run(self._peek_many(keys))
 
     async def aget_many(self, keys: Iterable[Key]) -> dict[Key, Any]:

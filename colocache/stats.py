@@ -25,7 +25,7 @@ class Stats:
     sets: int = 0  # values that this member stored as owner, because somebody set them
     sets_refused: int = 0  # sets under a fence that did not stand any more, as owner
     unavailable: int = 0  # fences, counts and touches that their owner did not answer
-    oversize: int = 0  # values too large to travel or for the budget: used, not kept
+    oversize: int = 0  # values over a limit, or too large for the budget: used, not kept
 
     # Events
     invalidations: int = 0  # calls that asked for a receipt

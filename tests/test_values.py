@@ -6,8 +6,10 @@ import dataclasses
 import enum
 import math
 import pickle
+import threading
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
@@ -297,3 +299,163 @@ def test_a_class_that_is_not_registered_everywhere_costs_loads_where_it_is_not(
     assert call(ignorant, "get_or_load", "k", lambda: "own") == "own"
     assert knows.get("k") is Colour.RED
     assert "register it in all of them" in caplog.text
+
+
+# --- Limits of all kinds
+
+
+def nested(depth: int) -> Any:
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+GROWN: dict[str, Any] = {
+    "too deep": lambda: nested(100),
+    "far too deep": lambda: nested(50_000),
+    "a long number": lambda: 10**10_000,
+    "too large": lambda: [0] * 2_000_000,
+}
+
+
+@pytest.mark.parametrize("make", GROWN.values(), ids=GROWN)
+@pytest.mark.parametrize("copy", ["never", "always"])
+def test_a_value_that_has_grown_over_a_limit_is_used_and_not_kept(
+    call: Call, new_cache: NewCache, caplog: pytest.LogCaptureFixture, make: Any, copy: Any
+) -> None:
+    cache, value = new_cache(copy=copy), make()
+    for _ in range(2):
+        assert call(cache, "get_or_load", "k", lambda: value) is value
+    assert cache.set("k", "old")
+    assert call(cache, "set", "k", value) is False
+    assert call(cache, "get", "k") is None, "the old value is gone all the same"
+    assert call(cache, "add", "k", value) is False
+    assert cache.stats().oversize == 4
+    assert caplog.text.count("the value of the key 'k' of no namespace is used, and not kept: ") == 1
+
+
+@pytest.mark.parametrize("waiting", [1, 5])
+def test_those_who_wait_for_a_value_that_cannot_be_copied_load_for_themselves(
+    new_cache: NewCache, until: Until, waiting: int
+) -> None:
+    cache, begun, go = new_cache(copy="always"), threading.Event(), threading.Event()
+
+    def load() -> Any:
+        begun.set()
+        go.wait(30)
+        return nested(50_000)
+
+    with ThreadPoolExecutor(waiting + 1) as pool:
+        results = [pool.submit(cache.get_or_load, "k", load)]
+        begun.wait(30)
+        results += [pool.submit(cache.get_or_load, "k", load) for _ in range(waiting)]
+        until(lambda: cache.stats().waits == waiting)
+        go.set()
+        assert all(type(result.result(30)) is list for result in results)
+
+
+def test_rows_by_the_hundred_thousand_are_kept(pair: list[Cache], key_of: Any) -> None:
+    one, other = pair
+    rows = [*range(200_000)]
+    assert one.set(key_of(other), rows)
+    assert one.get(key_of(other)) == other.get(key_of(other)) == rows
+
+
+def test_a_type_is_refused_whatever_else_is_too_large(call: Call, cache: Cache) -> None:
+    for value in ([nested(100), object()], [0] * 2_000_000 + [object()], [10**10_000, {"a": object()}]):
+        with pytest.raises(TypeError, match="of type object cannot be carried"):
+            call(cache, "get_or_load", "k", lambda value=value: value)
+
+
+# --- Annotations
+
+
+class Team(NamedTuple):
+    captain: User
+    colour: Colour
+
+
+class Unmade:
+    pass
+
+
+def test_what_a_decorated_function_returns_is_read_by_another_process(new_group: Any) -> None:
+    one, other = new_group(2)
+    value = Team(User("Ada", Point(0, 0.5)), Colour.RED)
+
+    def decorated(cache: Cache) -> Any:
+        @cache.cached(ttl=60)
+        def team(n: int) -> list[Team]:
+            return [value]
+
+        return team
+
+    for number in range(20):  # some are owned by the one, and some by the other
+        first, second = decorated(one)(number), decorated(other)(number)
+        assert shape(list(first)) == shape(list(second)) == shape([value])
+    assert one.stats().loads + other.stats().loads == 20
+
+
+def test_a_class_that_an_annotation_names_and_that_cannot_travel_raises_before_anything_is_loaded(cache: Cache) -> None:
+    ran: list[int] = []
+
+    @cache.cached(ttl=60)
+    def report(n: int) -> Unmade | None:
+        ran.append(n)
+        return None
+
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"report\(\) returns .*Unmade, which cannot be carried"):
+            report(1)
+    assert ran == []
+
+
+def test_a_codec_of_ones_own_decides_for_itself(new_cache: NewCache) -> None:
+    cache = new_cache(codec=PickleCodec(key=bytes(range(32))))
+
+    @cache.cached(ttl=60)
+    def report(n: int) -> Unmade | None:
+        return None
+
+    assert report(1) is None
+    with pytest.raises(TypeError, match="the codec 'pickle-1' of .* decides for itself"):
+        cache.register(Point)
+
+
+def test_register_is_a_decorator_of_the_cache(cache: Cache) -> None:
+    assert cache.register(Colour, name="colour") is Colour
+    assert cache.set("k", Colour.RED)
+
+
+# --- Many at once
+
+
+def test_many_keys_are_set_read_and_invalidated_in_two_processes(call: Call, pair: list[Cache], until: Until) -> None:
+    """More than one question, one step of an invalidation, and one round of sets can hold."""
+    one, other = pair
+    values = {("k", number): number for number in range(10_000)}
+    assert call(one, "set_many", values)
+    assert call(one, "get_many", values) == call(other, "get_many", iter(values)) == values
+    assert call(one, "get_many", [*values][:10] * 3) == dict([*values.items()][:10])
+    before = one.stats().invalidations
+    receipt = call(one, "invalidate", *values)
+    assert receipt.complete
+    assert one.stats().invalidations == before + 1
+    assert call(one, "get_many", values) == call(other, "get_many", values) == {}
+    assert call(one, "invalidate_tag", *map(str, range(10_000))).complete
+    assert one.stats().frames_dropped == other.stats().frames_dropped == 0
+
+
+@pytest.mark.parametrize(("size", "ahead"), [(0, 4), (3 << 20, 3), (20 << 20, 1)], ids=["small", "large", "huge"])
+def test_only_so_many_questions_and_bytes_are_under_way(size: int, ahead: int) -> None:
+    asked: list[Any] = []
+
+    def ask(item: int) -> Any:
+        asked.append(item)
+        return item
+
+    questions = colocache.space._Ahead(range(10), ask, 4, lambda _: size)
+    for number in range(10):
+        assert questions.next() == number
+        assert asked == [*range(min(10, number + ahead))]

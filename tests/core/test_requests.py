@@ -115,6 +115,19 @@ def test_peek_at_many_keys_is_split(desk: Desk) -> None:
     assert desk.seen() == {keys[-1]: b"9", keys[0]: b"1", keys[1]: b"2"}
 
 
+def test_an_owner_that_sends_much_is_not_given_up_while_it_sends(desk: Desk) -> None:
+    (peek,) = desk.look(KEY, KEY2)
+    for number in range(4):
+        desk.pass_time(FETCH_TIMEOUT * 0.9)
+        assert desk.host.passed_over == []
+        desk.answer(peek, (number % 2, b"x"), more=True)
+    desk.pass_time(FETCH_TIMEOUT * 0.9)
+    assert desk.host.settled == []
+    desk.pass_time(FETCH_TIMEOUT * 0.2)
+    assert desk.host.passed_over == [OWNER], "it has fallen silent"
+    assert desk.seen() == {KEY: b"x", KEY2: b"x"}, "what it had sent is used"
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
