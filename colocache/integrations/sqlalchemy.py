@@ -3,6 +3,10 @@
 A flush notes the tags of the rows that it writes, with the transaction or savepoint that it is in. Where a savepoint is
 released they become those of the transaction around it; where it is rolled back nobody asks for them any more. What the
 outermost transaction has when it is committed is announced, before `Session.commit` returns.
+
+What a flush has written, the flush knows best: its context has every object, those too that are deleted because their
+parent let go of them, and the changes of every relationship. So nothing is guessed from the objects themselves. What a
+bulk statement changes is in its criterion, if that names whole primary keys. Otherwise it may be any row.
 """
 
 from __future__ import annotations
@@ -12,21 +16,30 @@ import string
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any, Final, Literal
+from uuid import UUID
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Result, Table, event, inspect, select
+from sqlalchemy import Alias, Column, Integer, Result, Table, TableClause, Uuid, event, inspect, select
 from sqlalchemy.exc import MissingGreenlet, NoInspectionAvailable
-from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction
+from sqlalchemy.orm import Mapper, ORMExecuteState, RelationshipProperty, Session, SessionTransaction
+from sqlalchemy.orm.exc import UnmappedColumnError
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList, Grouping
 from sqlalchemy.util import concurrency
 
 from colocache import EventLoopError, Space
 from colocache.logs import Log
 
 Tags = Iterable[str] | Callable[[Any], Iterable[str]]
+Key = tuple[Any, ...]
 Wait = bool | float | Literal["response"]
 
 LONGEST = 200  # bytes of a tag that is written out; a longer one ends in a hash
+
+#: Types of columns, and of values that equal a column's exactly if their texts are equal. A text has collations: a
+#: criterion with 'ANN' may change the row of 'ann'. A float, a bool or a Decimal equals an integer of another text.
+EXACT: Final = ((Integer, int), (Uuid, UUID))
 
 #: By the sessions that are listened to: the caches that hear of their commits.
 _installed: WeakKeyDictionary[Any, list[Space]] = WeakKeyDictionary()
@@ -44,18 +57,23 @@ def table_tag(model: Any) -> str:
 
 
 def row_tags(model: Any, *key: Any) -> tuple[str, ...]:
-    """Return the tags of what is made of one row: of a mapped object, or of a mapped class and a primary key.
+    """Return the tags of what is made of one row: of a mapped object, or of a class or `Table` and a primary key.
 
-    For the class ``User`` of the table ``users`` and 42 they are ``("users:42", "users:*")``; the second one is
-    invalidated by a bulk UPDATE or DELETE, which does not say which rows it changes. The parts of a composite key
-    follow each other, as for `Session.get`. Raises TypeError if there is no key, or one of another length.
+    For the class ``User`` of the table ``users`` and 42 they are ``("users:42", "users:*")``. The second one is
+    invalidated by a bulk statement that does not name the primary keys of the rows that it changes. The parts of a
+    composite key follow each other, as for `Session.get`. Raises TypeError if there is no key, or one of another
+    length.
     """
-    mapper = _mapper(model)
-    if not key and inspect(model) is not mapper:
-        key = tuple(mapper.primary_key_from_instance(model))
-    if len(key) != len(mapper.primary_key):
-        raise TypeError(f"the primary key of {mapper.class_.__name__} has {len(mapper.primary_key)} parts, not {key!r}")
     table = _tables(model)[-1]
+    if isinstance(model, Table):
+        name, parts = table.fullname, len([*table.primary_key])
+    else:
+        mapper = _mapper(model)
+        name, parts = mapper.class_.__name__, len(mapper.primary_key)
+        if not key and inspect(model) is not mapper:
+            key = tuple(mapper.primary_key_from_instance(model))
+    if not key or len(key) != parts:
+        raise TypeError(f"the primary key of {name} has {parts} parts, not {key!r}")
     return _row_tag(table, key), _rows_tag(table)
 
 
@@ -66,8 +84,10 @@ def invalidate_on_commit(
 
     ``sessions`` is a `sessionmaker`, `scoped_session`, `Session` or a class of them, or their async twins. Of each row
     that is written the `table_tag` and the first of the `row_tags` are invalidated, in all of its tables if its class
-    inherits from others; by a bulk statement the `table_tag` and the second one. ``tags`` gives more for the objects of
-    a class and of its subclasses: a function of the object, or texts with names of its attributes, as in
+    inherits from others. So are those of a many-to-many table (``secondary``) whose rows a relationship writes, and
+    those of the objects at both ends. A bulk statement invalidates the `table_tag`, and the first of the `row_tags` of
+    those rows whose integer or UUID primary keys its criterion names, otherwise the second one. ``tags`` gives more for
+    the objects of a class and of its subclasses: a function of the object, or texts with names of its attributes, as in
     ``{Order: ["customer:{customer_id}"]}``, of which both the old and the new value count.
 
     ``wait`` is that of `Space.invalidate`: by default `commit` returns when no process serves the old values. A
@@ -105,13 +125,31 @@ class _Listener:
             for written in (*session.dirty, *session.deleted):
                 self._note(session, self._more_tags(written, session))
 
-    def after_flush(self, session: Session, _context: object) -> None:
+    def after_flush(self, session: Session, context: Any) -> None:
         """New keys are there, and what was new, changed or deleted is still told."""
-        for written in (*session.new, *session.deleted, *(each for each in session.dirty if session.is_modified(each))):
-            keys = _keys(written)
-            for table in _tables(written):
-                self._note(session, [_short(table.fullname), *(_row_tag(table, key) for key in keys)])
+        for state, (is_deleted, only_listed) in [*context.states.items()]:
+            if is_deleted or (not only_listed and _is_changed(session, state)):
+                self._note_object(session, state)
+            if is_deleted or not only_listed:
+                self._note_associations(session, context, state)
+
+    def _note_object(self, session: Session, state: Any) -> None:
+        keys = _keys(state)
+        for table in _tables(state):
+            self._note(session, [_short(table.fullname), *(_row_tag(table, key) for key in keys)])
+        if (written := state.obj()) is not None:
             self._note(session, self._more_tags(written))
+
+    def _note_associations(self, session: Session, context: Any, state: Any) -> None:
+        """The rows of many-to-many tables that were written because of an object, and who is at their other ends."""
+        for relation, other in _associated(context, state):
+            self._note(session, _association_tags(relation, state, other))
+            for end in (state, other):
+                is_deleted, only_listed = context.states.get(end, (False, True))
+                if not is_deleted and (only_listed or not _is_changed(session, end)):  # otherwise it is noted anyway
+                    if self._more and (unchanged := end.obj()) is not None:
+                        self._note(session, self._more_tags(unchanged, session))
+                    self._note_object(session, end)
 
     def do_orm_execute(self, execution: ORMExecuteState) -> Result[Any] | None:
         """A bulk statement."""
@@ -120,8 +158,10 @@ class _Listener:
         result = execution.invoke_statement()  # it may be what begins the transaction
         statement: Any = execution.statement
         described = statement.entity_description
+        keys = _rows_named(execution, described["entity"]) if "entity" in described else None
         for table in _tables(described.get("entity", described["table"])):
-            self._note(execution.session, [_short(table.fullname), _rows_tag(table)])
+            rows = [_rows_tag(table)] if keys is None else [_row_tag(table, key) for key in keys]
+            self._note(execution.session, [_short(table.fullname), *rows])
         return result
 
     def after_commit(self, session: Session) -> None:
@@ -235,30 +275,155 @@ def _mapper(model: Any) -> Mapper[Any]:
     return found
 
 
-def _tables(model: Any) -> list[Table]:
+def _tables(model: Any) -> list[TableClause]:
     """Return the tables of a class, an object or themselves: those that it inherits first, its own last."""
-    if isinstance(model, Table):
+    while isinstance(model, Alias):
+        model = model.element
+    if isinstance(model, TableClause):
         return [model]
     mapper = _mapper(model)
     tables = [table for table in mapper.tables if isinstance(table, Table)]
     return sorted(tables, key=lambda table: table is mapper.local_table)
 
 
-def _keys(written: object) -> set[tuple[Any, ...]]:
+def _is_changed(session: Session, state: Any) -> bool:
+    """Whether a flush has inserted or updated an object, or changed a relationship of it."""
+    written = state.obj()
+    return written is None or written in session.new or session.is_modified(written)
+
+
+def _keys(state: Any) -> set[Key]:
     """Return the primary key of an object; if it was given another one, both."""
-    state: Any = inspect(written)
-    keys = {state.identity} if state.identity is not None else set()
-    names = [state.mapper.get_property_by_column(column).key for column in state.mapper.primary_key]
-    if all(name in state.dict for name in names):
-        keys.add(tuple(state.dict[name] for name in names))
-    return keys
+    keys: set[Key] = {state.identity} if state.identity is not None else set()
+    values = [_value(state, column) for column in state.mapper.primary_key]
+    return keys if None in values else {*keys, tuple(values)}
 
 
-def _row_tag(table: Table, key: tuple[Any, ...]) -> str:
+def _value(state: Any, column: Any) -> Any:
+    """Return what an object has in a column, without asking the database; None if that is not known."""
+    return state.dict.get(state.mapper.get_property_by_column(column).key)
+
+
+# --- Many-to-many
+
+
+def _associated(context: Any, state: Any) -> Iterator[tuple[RelationshipProperty[Any], Any]]:
+    """Yield the relationships that have written rows of many-to-many tables for an object, and the object beyond."""
+    is_deleted, _ = context.states[state]
+    for relation in state.mapper.relationships:
+        if isinstance(relation.secondary, Table) and not relation.viewonly:
+            added, unchanged, deleted = context.get_attribute_history(state, relation.key)  # what it wrote
+            kept = unchanged if is_deleted or len(_keys(state)) > 1 else ()
+            for other in (*(added or ()), *(deleted or ()), *(kept or ())):
+                if other is not None:
+                    yield relation, other
+
+
+def _association_tags(relation: RelationshipProperty[Any], state: Any, other: Any) -> Iterator[str]:
+    """Yield the tags of the row that associates two objects."""
+    table = relation.secondary
+    assert isinstance(table, Table)
+    sources = ((state, relation.synchronize_pairs), (other, relation.secondary_synchronize_pairs or ()))
+    row = {target: _value(end, source) for end, pairs in sources for source, target in pairs}
+    key = tuple(row.get(column) for column in table.primary_key)
+    is_known = key and None not in key and len(_keys(state)) == len(_keys(other)) == 1
+    yield _short(table.fullname)
+    yield _row_tag(table, key) if is_known else _rows_tag(table)
+
+
+# --- The rows of a bulk statement
+
+
+def _rows_named(execution: ORMExecuteState, model: Any) -> set[Key] | None:
+    """Return the primary keys of the only rows that a bulk statement may change; None if these may be others, too."""
+    mapper = _mapper(model)
+    statement: Any = execution.statement
+    if execution.is_insert or len(_tables(model)) > 1 or inspect(model) is not mapper:  # where it is an alias
+        return None
+    if execution.is_update and isinstance(execution.parameters, list):
+        return _rows_given(execution, mapper)
+    if execution.parameters or (execution.is_update and not _leaves_keys(statement, mapper)):
+        return None
+    named: dict[str, list[Any]] = {}
+    for condition in _conditions(statement.whereclause):
+        for name, values in _named(condition, mapper):
+            named.setdefault(name, values)
+    names = _key_names(mapper)
+    return {*itertools.product(*(named[name] for name in names))} if named.keys() == {*names} else None
+
+
+def _rows_given(execution: ORMExecuteState, mapper: Mapper[Any]) -> set[Key] | None:
+    """Return the keys in the parameters of an ORM bulk UPDATE by primary key."""
+    options: Mapping[str, Any] = execution.execution_options
+    if options.get("dml_strategy", "auto") not in ("auto", "bulk"):
+        return None
+    given: Any = execution.parameters
+    keys = {tuple(each.get(name) for name in _key_names(mapper)) for each in given}
+    exact = all(_is_exact(column, part) for key in keys for column, part in zip(mapper.primary_key, key, strict=True))
+    return keys if exact else None
+
+
+def _leaves_keys(statement: Any, mapper: Mapper[Any]) -> bool:
+    """Whether an UPDATE sets columns only that are known, and not those of the primary key."""
+    assigned = [*(statement._values or ()), *(each for each, _ in getattr(statement, "_ordered_values", None) or ())]
+    return bool(assigned) and all(_property_name(each, mapper) not in {None, *_key_names(mapper)} for each in assigned)
+
+
+def _property_name(column: Any, mapper: Mapper[Any]) -> str | None:
+    """Return the attribute of a class that a column, or its name, is; None if that is not certain."""
+    if isinstance(column, str):
+        return column if column in mapper.column_attrs else None
+    try:
+        return mapper.get_property_by_column(column).key if isinstance(column, Column) else None
+    except UnmappedColumnError:  # it is of another table, or of an alias of this one
+        return None
+
+
+def _conditions(clause: Any) -> Iterator[Any]:
+    """Yield the conditions that a criterion joins by AND."""
+    if isinstance(clause, Grouping):
+        yield from _conditions(clause.element)
+    elif isinstance(clause, BooleanClauseList) and clause.operator is operators.and_:
+        for each in clause.clauses:
+            yield from _conditions(each)
+    else:
+        yield clause
+
+
+def _named(condition: Any, mapper: Mapper[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield a column of the primary key and the only values that it has, if a condition says so."""
+    if not isinstance(condition, BinaryExpression):
+        return
+    column, bound = condition.left, condition.right
+    if condition.operator is operators.eq and isinstance(column, BindParameter):
+        column, bound = bound, column
+    name = _property_name(column, mapper)
+    if name not in _key_names(mapper) or not isinstance(bound, BindParameter) or bound.callable is not None:
+        return
+    if condition.operator is operators.eq:
+        values = [bound.value]
+    elif condition.operator is operators.in_op and bound.expanding and isinstance(bound.value, list | tuple):
+        values = list(bound.value)
+    else:
+        return
+    if all(_is_exact(column, value) for value in values):
+        yield name, values
+
+
+def _is_exact(column: Any, value: object) -> bool:
+    return any(isinstance(column.type, kind) and type(value) is exact for kind, exact in EXACT)
+
+
+def _key_names(mapper: Mapper[Any]) -> list[str]:
+    """Return the attributes that are the primary key, in its order."""
+    return [mapper.get_property_by_column(column).key for column in mapper.primary_key]
+
+
+def _row_tag(table: TableClause, key: tuple[Any, ...]) -> str:
     return _short(":".join(map(str, (table.fullname, *key))))
 
 
-def _rows_tag(table: Table) -> str:
+def _rows_tag(table: TableClause) -> str:
     return _short(f"{table.fullname}:*")
 
 
