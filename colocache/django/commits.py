@@ -43,7 +43,7 @@ def invalidate_on_commit(
     ``captureOnCommitCallbacks(execute=True)``.
     """
     space, wires = _resolve(cache, keys, version)
-    _on_commit(_Invalidation(space, wires, _names(tags)), using)
+    _on_commit(_Invalidation(space, wires, _names(tags), using), using)
 
 
 async def ainvalidate_on_commit(
@@ -91,52 +91,69 @@ def invalidates(
 
 
 class _Invalidation:
-    """What is to be invalidated by one callback of a transaction."""
+    """What one call invalidates; the callback of a transaction.
 
-    def __init__(self, space: Space | BaseCache, keys: list[Any], tags: tuple[str, ...]) -> None:
+    Those that follow each other in a transaction, of one space, are a batch. After COMMIT the first of them announces
+    the whole batch, and the others find nothing left: a thousand saves in one transaction wait once. A callback that is
+    called while the transaction is under way was captured by a test, which calls those of its own part only, and
+    perhaps again. It announces what is its own.
+    """
+
+    def __init__(self, space: Space | BaseCache, keys: list[Any], tags: tuple[str, ...], using: str | None) -> None:
         self.__qualname__ = "colocache.django.invalidate_on_commit"  # for Django's log
-        self.space = space
-        self._keys = dict.fromkeys(keys)
-        self._tags = dict.fromkeys(tags)
+        self._space = space
+        self._keys = keys
+        self._tags = tags
+        self._using = using
+        self._batch = [self]
 
-    def join(self, other: _Invalidation) -> None:
-        """Do the other's work, too."""
-        self._keys |= other._keys
-        self._tags |= other._tags
+    def follow(self, other: _Invalidation) -> None:
+        """Become a part of the other's batch, if that is of the same space."""
+        if other._space is self._space:
+            self._batch = other._batch
+            self._batch.append(self)
 
     def __call__(self) -> None:
-        if isinstance(self.space, Space):
-            if self._keys:
-                self.space.invalidate(*self._keys, wait="response")
-            if self._tags:
-                self.space.invalidate_tag(*self._tags, wait="response")
-        else:  # another backend, as in tests, where nothing has tags
-            self.space.delete_many(list(self._keys))
+        if transaction.get_connection(self._using).in_atomic_block:
+            self._announce([self])
+        else:
+            pending = list(self._batch)
+            self._batch.clear()
+            self._announce(pending)
+
+    def _announce(self, pending: list[_Invalidation]) -> None:
+        keys = dict.fromkeys(key for each in pending for key in each._keys)
+        tags = dict.fromkeys(tag for each in pending for tag in each._tags)
+        if not isinstance(self._space, Space):  # another backend, as in tests, where nothing has tags
+            self._space.delete_many(list(keys))
+            return
+        if keys:
+            self._space.invalidate(*keys, wait="response")
+        if tags:
+            self._space.invalidate_tag(*tags, wait="response")
 
 
 def _on_commit(invalidation: _Invalidation, using: str | None) -> None:
     """Have it called after COMMIT."""
-    if not _joined(transaction.get_connection(using), invalidation):
-        # Robust: the transaction is committed, and nothing that goes wrong now must look as if it were not.
-        transaction.on_commit(invalidation, using=using, robust=True)
+    previous = _previous(transaction.get_connection(using))
+    if previous is not None:
+        invalidation.follow(previous)
+    # Robust: the transaction is committed, and nothing that goes wrong now must look as if it were not.
+    transaction.on_commit(invalidation, using=using, robust=True)
 
 
-def _joined(connection: Any, invalidation: _Invalidation) -> bool:
-    """Leave the work to the callback that is to be called last so far, if the two stand and fall together.
+def _previous(connection: Any) -> _Invalidation | None:
+    """Return the callback that is to be called last so far, if it is one of ours, and stands and falls with the next.
 
-    So that a thousand saves in one transaction wait once, and not a thousand times.
+    A rollback to a savepoint may otherwise take the one and leave the other.
     """
     waiting = getattr(connection, "run_on_commit", None)
     if not connection.in_atomic_block or not waiting:
-        return False
+        return None
     savepoints, callback, *_ = waiting[-1]
-    if not isinstance(callback, _Invalidation) or callback.space is not invalidation.space:
-        return False
     # None is of a block without a savepoint, which is rolled back with the one around it.
-    if savepoints - {None} != set(connection.savepoint_ids) - {None}:  # a rollback may take the one and leave the other
-        return False
-    callback.join(invalidation)
-    return True
+    stand_together = savepoints - {None} == set(connection.savepoint_ids) - {None}
+    return callback if stand_together and isinstance(callback, _Invalidation) else None
 
 
 def _resolve(cache: Any, keys: Iterable[Any], version: int | None) -> tuple[Space | BaseCache, list[Any]]:

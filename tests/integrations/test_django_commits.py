@@ -191,6 +191,68 @@ def test_in_a_test_case_that_never_commits_the_callbacks_can_be_captured(cache: 
         transaction.set_rollback(True)
 
 
+def test_what_was_invalidated_before_a_capture_does_not_swallow_what_is_invalidated_in_it(cache: Any) -> None:
+    """As in a test that makes its objects first, and captures twice."""
+    with transaction.atomic():
+        invalidate_on_commit("default", "before")
+        for key in ("tea", "cake"):
+            with TestCase.captureOnCommitCallbacks(execute=True) as callbacks:
+                invalidate_on_commit("default", key)
+            assert len(callbacks) == 1
+            assert key not in there(cache)
+        assert there(cache) == {"tagged"}
+        transaction.set_rollback(True)
+
+
+def test_a_capture_calls_what_is_its_own_only_and_one_around_it_calls_that_again(cache: Any) -> None:
+    with transaction.atomic():
+        invalidate_on_commit("default", tags=("shelf",))
+        with TestCase.captureOnCommitCallbacks(execute=True) as outer:
+            invalidate_on_commit("default", "tea")
+            with TestCase.captureOnCommitCallbacks(execute=True) as inner:
+                invalidate_on_commit("default", "cake")
+            assert there(cache) == {"tea", "tagged"}
+            cache.set("cake", 2)
+        assert (len(outer), len(inner)) == (2, 1)
+        assert there(cache) == {"tagged"}
+    assert there(cache) == set(), "and COMMIT calls all of them"
+
+
+def test_a_captured_callback_may_be_called_by_hand_and_later(cache: Any) -> None:
+    with transaction.atomic():
+        with TestCase.captureOnCommitCallbacks() as callbacks:
+            invalidate_on_commit("default", "tea")
+        invalidate_on_commit("default", "cake")
+        assert there(cache) == {"tea", "cake", "tagged"}
+        callbacks[0]()
+        assert there(cache) == {"cake", "tagged"}
+        transaction.set_rollback(True)
+
+
+def test_a_capture_is_of_one_database(cache: Any) -> None:
+    with transaction.atomic(), transaction.atomic(using="second"):
+        invalidate_on_commit("default", "cake", using="second")
+        with TestCase.captureOnCommitCallbacks(using="second", execute=True):
+            invalidate_on_commit("default", "cake")
+            invalidate_on_commit("default", "tea", using="second")
+        assert there(cache) == {"cake", "tagged"}
+        transaction.set_rollback(True, using="second")
+    assert there(cache) == {"tagged"}
+
+
+def test_saves_of_a_watched_model_are_captured_one_after_the_other(cache: Any, watch: Any) -> None:
+    watch(Article, keys=keys)
+    with transaction.atomic():
+        article = Article.objects.create(title="a")
+        for title in ("b", "c"):
+            cache.set(f"article:{article.pk}", article.title)
+            with TestCase.captureOnCommitCallbacks(execute=True):
+                article.title = title
+                article.save()
+            assert f"article:{article.pk}" not in cache
+        transaction.set_rollback(True)
+
+
 # --- What is invalidated
 
 
@@ -477,13 +539,14 @@ def test_a_namespace_of_colocaches_own_is_invalidated_too(cache: Any, watch: Any
     assert title(article.pk) == "b"
 
 
-def test_nothing_is_merged_where_django_has_changed_its_ways(cache: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is looked at of a connection is not public; without it each call has a callback of its own."""
+def test_nothing_is_merged_where_django_has_changed_its_ways(
+    cache: Any, count: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is looked at of a connection is not public; without it each call announces its own."""
     with transaction.atomic():
-        connection = transaction.get_connection()
-        monkeypatch.setattr(commits, "_joined", lambda *args: False)
+        monkeypatch.setattr(commits, "_previous", lambda connection: None)
         invalidate_on_commit("default", "tea")
         invalidate_on_commit("default", "cake")
-        assert len(connection.run_on_commit) == 2
     assert there(cache) == {"tagged"}
+    assert [announced.split()[0] for announced in count] == ["invalidate", "invalidate"]
 
