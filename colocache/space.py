@@ -340,8 +340,8 @@ class Space:
 
         Where nobody has the key it becomes ``initial + delta``, with ``ttl`` and ``tags``; without ``initial`` nothing
         happens. None then, and if the owner cannot be had or does not answer in time: whether it counted is unknown
-        then. A counter is a value like any other, and may be evicted. ValueError if the value is no int of at most 64
-        bytes; TypeError if ``delta`` or ``initial`` is none.
+        then. A counter is a value like any other, and may be evicted. TypeError if the value is no int of at most 64
+        bytes, or if ``delta`` or ``initial`` is none; ValueError if these are too large.
         """
         return run(self._incr(key, delta, initial, ttl, tags))
 
@@ -579,7 +579,7 @@ class Space:
             raise ValueError("initial is a number of more than 64 bytes")
         done = yield from self._alter(key, delta, start, ttl, tags)
         if done.outcome == NO_INTEGER:
-            raise ValueError(f"the value of the key {shown(key)} is no int that can be counted with")
+            raise TypeError(f"the value of the key {shown(key)} is no int that can be counted with")
         return unpack_integer(done.payload) if done.outcome == DONE else None
 
     def _touch(self, key: Key, ttl: Ttl) -> Flow[bool]:

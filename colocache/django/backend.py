@@ -110,7 +110,7 @@ class ColocacheCache(BaseCache):  # type: ignore[misc]  # Django has no types
         return await ado(self._add(key, value, timeout, version, tags))
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        """Add to a counter, and return it. Raises ValueError if there is none, or no int."""
+        """Add to a counter, and return it. Raises ValueError if there is none, TypeError if it is no int."""
         return do(self._incr(key, delta, version))
 
     async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
@@ -118,7 +118,7 @@ class ColocacheCache(BaseCache):  # type: ignore[misc]  # Django has no types
         return await ado(self._incr(key, delta, version))
 
     def decr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        """Subtract from a counter, and return it. Raises ValueError if there is none, or no int."""
+        """Subtract from a counter, and return it. Raises ValueError if there is none, TypeError if it is no int."""
         return do(self._incr(key, -delta, version))
 
     async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from dogpile.cache import CacheRegion
 from dogpile.cache.api import (
@@ -21,10 +22,14 @@ from dogpile.cache.api import (
 )
 from dogpile.cache.region import RegionInvalidationStrategy
 
-from colocache import MISSING, Cache, MsgpackCodec, Space
+from colocache import MISSING, Cache, Config, MsgpackCodec, Space
+from colocache.logs import Log
 
 LONGEST_KEY = 200  # bytes; of a longer one, as calls with many arguments have, a part is hashed
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05  # s between two attempts to lock what another process has locked
+
+#: The arguments that `Cache` takes.
+OF_CACHE: Final = frozenset({*inspect.signature(Cache).parameters, *(name for name, *_ in Config.describe())})
 
 _caches: dict[tuple[Any, ...], Cache] = {}  # by what they were made of: the regions of a process share them
 _making = threading.Lock()
@@ -37,19 +42,24 @@ class Backend(CacheBackend):
     with the same arguments share a cache, and those that also have the same ``namespace`` share their keys. ``ttl`` is
     for ever unless given: a region's ``expiration_time`` decides. ``distributed_lock``, on by default, has one process
     of the group create a value at a time, ``lock_timeout`` seconds long at most (`Cache`'s ``load_timeout``).
+    Arguments that it does not know are ignored, as dogpile's own backends do, and named in the log.
 
     A value that was created because it was missing is not stored if its key was deleted meanwhile.
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
-        """Join nothing yet. Raises ConfigError, ValueError or TypeError for bad arguments."""
+        """Join nothing yet. Raises ConfigError, ValueError or TypeError for arguments that cannot be used."""
         given = dict(arguments)
         name = given.pop("namespace", "default")
         ttl, copy = given.pop("ttl", None), given.pop("copy", None)
         distributed, timeout = given.pop("distributed_lock", True), given.pop("lock_timeout", None)
+        unknown = {name: given.pop(name) for name in [*given] if name != "cache" and name not in OF_CACHE}
         self.cache: Cache = given["cache"] if given.keys() == {"cache"} else _cache(given)
         if not isinstance(self.cache, Cache):
             raise TypeError(f"the argument cache is a colocache.Cache, not {self.cache!r:.60}")
+        if unknown:
+            log = Log(self.cache.group)
+            log.warning("arguments of a dogpile.cache region are not known and ignored: %s", [*unknown])
         if isinstance(self.cache.codec, MsgpackCodec):
             self.cache.codec.register(CachedValue, name="colocache.dogpile:CachedValue")
         path = "/".join(["dogpile", *filter(None, str(name).split("/"))])

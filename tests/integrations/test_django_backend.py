@@ -186,13 +186,16 @@ def test_counters_count(cache: Any, call: Call) -> None:
     assert call(cache, "get", "number") == -10
 
 
-def test_counting_what_is_not_there_or_no_number_raises_value_error(cache: Any, call: Call) -> None:
+def test_counting_what_is_not_there_or_no_number_raises_what_other_backends_raise(cache: Any, call: Call) -> None:
     for method in ("incr", "decr", "incr_version", "decr_version"):
         with pytest.raises(ValueError, match="'missing' not found"):
             call(cache, method, "missing")
-    call(cache, "set", "text", "x")
-    with pytest.raises(ValueError, match="text"):
-        call(cache, "incr", "text")
+    for value in ("x", None, 1.5):
+        call(cache, "set", "text", value)
+        with pytest.raises(TypeError, match="text"):
+            call(cache, "incr", "text")
+        with pytest.raises(TypeError, match="text"):
+            call(cache, "decr", "text")
 
 
 def test_counting_keeps_the_expiry(cache: Any, call: Call, until: Any) -> None:

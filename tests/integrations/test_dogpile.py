@@ -189,7 +189,6 @@ def test_a_region_is_configured_from_texts(run_dir: str, made_here: dict[Any, Ca
     [
         ({}, ConfigError, "group"),
         ({"group": "g", "memory": "much"}, ConfigError, "memory"),
-        ({"group": "g", "colour": "red"}, TypeError, "colour"),
         ({"cache": "shop"}, TypeError, "is a colocache.Cache"),
         ({"group": "g", "ttl": "soon"}, ValueError, "soon"),
     ],
@@ -197,6 +196,19 @@ def test_a_region_is_configured_from_texts(run_dir: str, made_here: dict[Any, Ca
 def test_bad_arguments_are_named(run_dir: str, arguments: dict[str, Any], error: type[Exception], names: str) -> None:
     with pytest.raises(error, match=names):
         make_region().configure("colocache", arguments=arguments)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_arguments_of_other_backends_are_ignored_and_named_in_the_log(
+    cache: Cache, run_dir: str, own: bool, made_here: dict[Any, Cache], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As dogpile's own backends ignore them: one set of arguments may serve several backends."""
+    known = {"cache": cache} if own else {"group": "test", "lease": "2s"}
+    arguments = {**known, "redis_expiration_time": 60, "url": "x", "ttl": 60}
+    made = make_region().configure("colocache", arguments=arguments)
+    made.set("key", 1)
+    assert made.get("key") == 1
+    assert caplog.messages[0].endswith("are not known and ignored: ['redis_expiration_time', 'url']")
 
 
 def test_a_cache_with_settings_beside_it_is_refused(cache: Cache) -> None:
