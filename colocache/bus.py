@@ -39,7 +39,7 @@ from .logs import Log
 from .pace import HURRY, Pace
 from .servers import call_after_fork
 from .stats import Stats
-from .waiting import Answer, is_patched, start_thread, thread_id
+from .waiting import Answer, Asked, is_patched, start_thread, thread_id
 
 # As numbers: libzmq's own names are enums, and each use of one in a flag costs as much as a small message.
 NOBLOCK, SNDMORE, RCVMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.RCVMORE)
@@ -58,16 +58,6 @@ class Self(NamedTuple):
 
     member: Member
     others: list[tuple[Member, float, bool]]
-
-
-class Asked(Answer):
-    """The answer to one call, for one waiter."""
-
-    __slots__ = ("ticket",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ticket = 0  # given by the bus thread when it takes the call up
 
 
 class _Command(NamedTuple):

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import weakref
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from time import monotonic
@@ -35,7 +35,10 @@ from .stats import Counters, Stats
 from .waiting import Lock
 
 if TYPE_CHECKING:
-    from .bus import Bus
+    from . import bus as shared
+    from .private import PrivateBus
+
+    Bus = shared.Bus | PrivateBus
 
 C = TypeVar("C", bound=type)
 
@@ -46,6 +49,7 @@ class Arguments(TypedDict, total=False):
     """What `Cache` takes beside the group; each wins over its ``COLOCACHE_*`` variable. See `Config`."""
 
     disabled: bool
+    private: bool
     memory: int | str
     ttl: Duration | None
     policy: str
@@ -236,10 +240,13 @@ class Cache(Space):
             if monotonic() < self._retry_at:
                 return None
             check_threads()
+            config = self._config_to_join()
+            if config.private:
+                return self._become_private(config)
             try:
                 from .bus import Bus  # here, so that importing colocache imports no zmq
 
-                self._bus = Bus(self.config, self._log)
+                self._bus = Bus(config, self._log)
             except Exception as error:  # the file system's, libzmq's, or that of a system without another thread
                 self._fail_to_join(error)
                 return None
@@ -250,12 +257,25 @@ class Cache(Space):
             _close_all_at_exit()
             return self._bus
 
-    def _leave_when_dropped(self, bus: Bus) -> None:
+    def _leave_when_dropped(self, bus: shared.Bus) -> None:
         if self._finalizer is not None:  # of the member before
             self._finalizer.detach()
         # Its thread keeps the bus alive.
         self._finalizer = weakref.finalize(self, _leave_behind, weakref.ref(bus), os.getpid())
         self._finalizer.atexit = False
+
+    def _config_to_join(self) -> Config:
+        """Return the settings of a new member: this cache's own, but for what a test has put in their place."""
+        return replace(self.config, **_in_tests) if _in_tests else self.config
+
+    def _become_private(self, config: Config) -> Bus:
+        from .private import PrivateBus  # here, so that who is in a group does not pay for it
+
+        self._trouble = None
+        self._joined_at = monotonic()
+        self._bus = PrivateBus(config)
+        self._rebind(self._bus.gate)
+        return self._bus
 
     def _fail_to_join(self, error: Exception) -> None:
         self._retry_at = monotonic() + RETRY
@@ -410,6 +430,9 @@ class Cache(Space):
             with self._counting:  # any thread may count here
                 self._counters.count(counter, by)
 
+#: Settings that are in force in this process whatever a cache says; see `colocache.testing`.
+_in_tests: dict[str, Any] = {}
+
 _serials = itertools.count(1)
 _caches: weakref.WeakSet[Cache] = weakref.WeakSet()
 _inheriting = threading.Lock()
@@ -435,7 +458,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _leave_behind(bus: weakref.ref[Bus], pid: int) -> None:
+def _leave_behind(bus: weakref.ref[shared.Bus], pid: int) -> None:
     """A cache was dropped without `Cache.close`: its member leaves. Nobody waits: this thread may hold any lock."""
     member = bus()
     if member is not None and member.alive and pid == os.getpid():

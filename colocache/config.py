@@ -256,6 +256,13 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         form='"true", "1", "yes" or "on", or "false", "0", "no" or "off"',
         meaning="The off switch: every read loads.",
     ),
+    "private": Setting(
+        variable="COLOCACHE_PRIVATE",
+        parse=_flag,
+        default="false",
+        form='"true", "1", "yes" or "on", or "false", "0", "no" or "off"',
+        meaning="For tests: the cache is this process's alone, and needs no file, socket or thread.",
+    ),
     "memory": Setting(
         variable="COLOCACHE_MEMORY",
         parse=_at_least(2**20, _size),  # less is a forgotten unit: "64" is 64 bytes, and such a cache holds nothing
@@ -360,6 +367,7 @@ class Config:
 
     group: str
     disabled: bool
+    private: bool
     memory: int  # bytes
     ttl: float | None  # None: for ever; 0: nothing is stored
     policy: PolicyName

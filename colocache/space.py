@@ -44,7 +44,11 @@ from .flows import Flow, Wait, arun, get_or_load, run, served_while_behind, show
 from .logs import Log
 
 if TYPE_CHECKING:
-    from .bus import Asked, Bus
+    from . import bus as shared
+    from .private import PrivateBus
+    from .waiting import Asked
+
+    Bus = shared.Bus | PrivateBus
 
 T = TypeVar("T")
 

@@ -37,6 +37,9 @@ _allocate_lock, _start_new_thread, _here = _genuine("allocate_lock"), _genuine("
 
 thread_id: Callable[[], int] = _genuine("get_ident")
 
+#: A lock that its thread may take again. Written in C: with ``with`` no signal handler comes between taking and keeping.
+RLock = _genuine("RLock")
+
 
 class Answer:
     """What the bus thread will say, once; any number of threads, tasks and greenlets may wait for it."""
@@ -100,6 +103,16 @@ class Answer:
         self._call(lambda: bell.ring(lambda: waiter.switch(None)))
         with sys.modules["gevent"].Timeout(timeout, False):
             waiter.get()
+
+
+class Asked(Answer):
+    """The answer to one call, for one waiter."""
+
+    __slots__ = ("ticket",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ticket = 0  # given when the call is taken up
 
 
 class _Bell:

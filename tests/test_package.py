@@ -31,6 +31,7 @@ LEVELS = {
     "known": 2,
     "flows": 2,
     "bus": 3,
+    "private": 3,
     "discovery": 3,
     "journal": 3,
     "fenced": 2,

@@ -73,3 +73,8 @@ class Fences:
             if now < note.at + self._keep:
                 return
             del self._notes[wire]
+
+    def age(self, seconds: float) -> None:
+        """Be as if so many seconds had passed since all fences were given."""
+        for wire, note in self._notes.items():
+            self._notes[wire] = note._replace(at=note.at - seconds)

@@ -362,6 +362,19 @@ class Peer:
             self._announcements.wait(number, now, patience, lambda receipt: self._receipt(ticket, receipt))
         self._refresh()
 
+    def age(self, seconds: float, now: float) -> None:
+        """Be as if so many seconds had passed. For tests, of a member that is alone.
+
+        A load under way is taken to have lasted longer than it may: its caller gets the value, and nobody keeps it.
+        """
+        self._now = now
+        self._moment += 1
+        self._store.age(seconds)
+        self._atomic.fences.age(seconds)
+        self._reads.mark_all("")
+        self._desk.pass_on_all("", now, self._moment)
+        self.tick(now)
+
     @property
     def busy(self) -> bool:
         """Whether events of this member wait for their acknowledgements."""

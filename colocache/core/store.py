@@ -102,6 +102,13 @@ class Store:
             self._expiries = [(e.expires, e.wire) for e in self._entries() if e.expires < math.inf]
             heapify(self._expiries)
 
+    def age(self, seconds: float) -> None:
+        """Be as if so many seconds had passed since everything was stored."""
+        for entry in self._entries():
+            entry.expires -= seconds
+            entry.loaded_at -= seconds
+        self._expiries = [(expires - seconds, wire) for expires, wire in self._expiries]
+
     def hit_counts(self) -> tuple[int, int]:
         """Return how often readers found an entry by themselves: in the shard, among the near copies."""
         shard, near = self._past_hits
