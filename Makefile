@@ -26,8 +26,8 @@ test: $(VENV)/.installed-test  ## run the tests
 lint: $(VENV)/.installed-lint  ## ruff, over everything
 	@$(VENV)/bin/ruff check $(ARGS) .
 
-types: $(VENV)/.installed-lint  ## mypy --strict, over the package
-	@$(VENV)/bin/mypy --strict colocache $(ARGS)
+types: $(VENV)/.installed-lint  ## mypy --strict, over the package and the plugin
+	@$(VENV)/bin/mypy --strict colocache pytest_colocache.py $(ARGS)
 
 wheel: $(VENV)/.installed-test  ## build the wheel, install it alone in a fresh environment, use it there
 	@$(VENV)/bin/python scripts/check_wheel.py $(ARGS)

@@ -2,9 +2,9 @@
 
     python benchmarks/scale.py [--quick] [--write] [--members 256,512]
 
-The shipped protocol is driven in one process by the simulated hosts of `colocache.testing`, eight members to a host,
-with the default settings; a frame takes 0.2 to 2 ms, and 3 % of them up to 20 ms. So messages and bytes are what real
-members say, and times are the protocol's, without the work of the processors. All is derived from the seed.
+The shipped protocol is driven in one process by the simulated hosts of `colocache.testing.simulator`, eight members to
+a host, with the default settings; a frame takes 0.2 to 2 ms, and 3 % of them up to 20 ms. So messages and bytes are
+what real members say, and times are the protocol's, without the work of the processors. All is derived from the seed.
 
 A publication to the others counts as a message to each of them. Pings and pongs are counted apart, as what a group
 says when nothing happens; `members` that are current and know exactly the living are what a group **converges** to.
@@ -29,7 +29,7 @@ from measure import Ratio, Report, options, progress
 from colocache.core.messages import Ping, Pong, decode
 from colocache.core.ring import Ring, slot_of
 from colocache.core.seam import Settings
-from colocache.testing import Loading, Network, Simulated
+from colocache.testing.simulator import Loading, Network, Simulated
 
 FULL, QUICK, LARGEST = (2, 4, 8, 16, 32, 64, 128), (2, 8, 16), 1000
 SEATS = 8  # per host

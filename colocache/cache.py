@@ -104,7 +104,7 @@ class Cache(Space):
         self._modes: dict[str, bool] = {}  # namespace to whether it copies
         self._bus: Bus | None = None
         self._closed = False
-        self._finalizer: weakref.finalize[[weakref.ref[Bus], int], Cache] | None = None
+        self._finalizer: weakref.finalize[[weakref.ref[shared.Bus], int], Cache] | None = None
         self._trouble: Exception | None = None  # why the last attempt to join failed
         self._forget()
         _caches.add(self)
@@ -185,6 +185,25 @@ class Cache(Space):
         if self._member() is None and self._trouble is not None:
             raise self._trouble
 
+    def _set_aside(self) -> tuple[Any, ...]:
+        """Begin anew, as if just made, and return what `_take_up` goes on with. For tests; see `colocache.testing`."""
+        with self._lock:
+            life = tuple(getattr(self, name) for name in _LIFE)
+            self._bus = None
+            self._rebind(Gate())
+            self._serial, self._counters = next(_serials), Counters()
+            self._closed, self._trouble, self._retry_at = False, None, -math.inf
+        return life
+
+    def _take_up(self, life: tuple[Any, ...]) -> None:
+        """Let go of the present member, and go on with what `_set_aside` returned."""
+        self.leave()
+        with self._lock:
+            for name, value in zip(_LIFE, life, strict=True):
+                setattr(self, name, value)
+            bus = self._own_bus()
+            self._rebind(bus.gate if bus is not None else Gate())
+
     def leave(self) -> None:
         """Leave the group: say goodbye, once what was announced is acknowledged, and stop the thread.
 
@@ -239,10 +258,10 @@ class Cache(Space):
                 return self._bus
             if monotonic() < self._retry_at:
                 return None
-            check_threads()
             config = self._config_to_join()
             if config.private:
                 return self._become_private(config)
+            check_threads()
             try:
                 from .bus import Bus  # here, so that importing colocache imports no zmq
 
@@ -429,6 +448,9 @@ class Cache(Space):
         if by:
             with self._counting:  # any thread may count here
                 self._counters.count(counter, by)
+
+#: What belongs to one life of a cache, between joining and leaving.
+_LIFE = ("_bus", "_serial", "_counters", "_retry_at", "_trouble", "_joined_at", "_closed")
 
 #: Settings that are in force in this process whatever a cache says; see `colocache.testing`.
 _in_tests: dict[str, Any] = {}

@@ -101,7 +101,7 @@ class PrivateBus:
         self._peer = Peer(me, settings, self.store, _Journal(), monotonic())
         self._peer.start(monotonic())
         self._due = self._peer.deadline()  # when the clock has to be looked at
-        self.gate = Gate()  # not the peer's, which shuts when nobody has ticked for a lease: there is nobody to be heard
+        self.gate = Gate()  # not the peer's, which shuts when nobody has ticked for a lease: here nobody must be heard
         self.gate.current_until = self.gate.max_stale = math.inf
 
     # --- For any thread

@@ -37,7 +37,8 @@ _allocate_lock, _start_new_thread, _here = _genuine("allocate_lock"), _genuine("
 
 thread_id: Callable[[], int] = _genuine("get_ident")
 
-#: A lock that its thread may take again. Written in C: with ``with`` no signal handler comes between taking and keeping.
+#: A lock that its thread may take again. It is written in C, so ``with`` takes and keeps it in one step: no signal
+#: handler comes in between.
 RLock = _genuine("RLock")
 
 

@@ -43,7 +43,7 @@ def check_contents(wheel: Path) -> None:
     names = [name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")]
     packed = {name for name in names if ".dist-info/" not in name}
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "colocache").rglob("*") if path.suffix != ".pyc"}
-    wanted = {name for name in sources if (ROOT / name).is_file()}
+    wanted = {name for name in sources if (ROOT / name).is_file()} | {"pytest_colocache.py"}
     if packed != wanted:
         sys.exit(f"colocache: the wheel lacks {sorted(wanted - packed)} and holds too many {sorted(packed - wanted)}")
     if not any(name.endswith("/LICENSE") for name in names):

@@ -70,13 +70,30 @@ def run_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     shutil.rmtree(path, ignore_errors=True)
 
 
+#: Modules whose tests of one cache hold for a private one, too; and what a test asks for that needs a group.
+ALSO_PRIVATE = {
+    "test_async", "test_atomic", "test_cache", "test_decorators", "test_scope", "test_specialised", "test_stats",
+    "test_values",
+}  # fmt: skip
+OF_A_GROUP = {"held", "key_of", "new_group", "pair"}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have the tests of one cache run twice: with one that is alone in its group, and with a private one."""
+    asks_for, module = set(metafunc.fixturenames), metafunc.module.__name__.rpartition(".")[2]
+    marked = any(mark.name == "in_a_group" for mark in metafunc.definition.iter_markers())
+    if module in ALSO_PRIVATE and "new_cache" in asks_for and not asks_for & OF_A_GROUP and not marked:
+        metafunc.parametrize("new_cache", ["group", "private"], indirect=True)
+
+
 @pytest.fixture
-def new_cache(run_dir: str) -> Iterator[NewCache]:
-    """Makes caches that have not joined yet."""
+def new_cache(request: pytest.FixtureRequest, run_dir: str) -> Iterator[NewCache]:
+    """Makes caches that have not joined yet; or private ones."""
     made: list[Cache] = []
+    private = getattr(request, "param", "group") == "private"
 
     def make(group: str = "test", **settings: Any) -> Cache:
-        made.append(Cache(group, **settings))
+        made.append(Cache(group, **({"private": True} if private else {}) | settings))
         return made[-1]
 
     yield make

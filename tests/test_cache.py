@@ -796,6 +796,7 @@ def test_starting_a_cache_that_is_off_does_nothing(new_cache: NewCache) -> None:
     assert cache.members() == []
 
 
+@pytest.mark.in_a_group
 def test_many_threads_join_once(cache: Cache, crew: Crew) -> None:
     crew.start(lambda: cache.set("k", 1), times=8)
     assert crew.join() == [True] * 8
@@ -932,6 +933,7 @@ def test_closing_waits_until_what_was_announced_is_heard(pair: list[Cache], unti
     assert other.get("k") is None
 
 
+@pytest.mark.in_a_group
 def test_a_cache_that_is_dropped_without_a_close_leaves_the_group(new_cache: NewCache, until: Until) -> None:
     stays, dropped = new_cache(), Cache("test")
     stays.start()

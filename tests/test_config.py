@@ -25,6 +25,7 @@ SIZE = 'a whole number of bytes, or text such as "64MiB" (64 * 1024 * 1024) or "
 FORMS = {
     "group": "1 to 100 printable characters with no space at either end",
     "disabled": '"true", "1", "yes" or "on", or "false", "0", "no" or "off"',
+    "private": '"true", "1", "yes" or "on", or "false", "0", "no" or "off"',
     "memory": f"at least 1MiB: {SIZE}",
     "ttl": TTL,
     "policy": '"s3fifo", "sieve", "lru" or "lfu"',
@@ -60,6 +61,7 @@ def test_defaults():
     assert resolve() == Config(
         group="shop",
         disabled=False,
+        private=False,
         memory=64 * 1024 * 1024,
         ttl=300.0,
         policy="s3fifo",
@@ -77,6 +79,7 @@ CHOICES = [
     # name, variable, its text, what it means, an argument, what that means
     ("group", "COLOCACHE_GROUP", "Bücher", "Bücher", "other", "other"),
     ("disabled", "COLOCACHE_DISABLED", "Yes", True, False, False),
+    ("private", "COLOCACHE_PRIVATE", "on", True, False, False),
     ("memory", "COLOCACHE_MEMORY", "2 GiB", 2 * 2**30, "3mb", 3_000_000),
     ("ttl", "COLOCACHE_TTL", "90s", 90.0, 0, 0.0),
     ("ttl", "COLOCACHE_TTL", "never", None, timedelta(minutes=1), 60.0),
@@ -159,6 +162,7 @@ REFUSED_TEXTS = [
     ("group", "x" * 101),
     ("disabled", "2"),
     ("disabled", "nope"),
+    ("private", "maybe"),
     ("memory", "1048575"),
     ("memory", "64"),
     ("memory", "1.5GiB"),
@@ -239,6 +243,7 @@ def test_a_bad_argument_is_named(name, value):
         ("group", None, "NoneType"),
         ("group", b"shop", "bytes"),
         ("disabled", 1, "int"),
+        ("private", 1, "int"),
         ("memory", 1e9, "float"),
         ("memory", True, "bool"),
         ("ttl", True, "bool"),
@@ -380,7 +385,7 @@ def test_each_row_of_the_description_can_be_documented():
 
 def test_the_described_default_can_be_written_into_the_variable():
     written = {v: default for _, v, default, _ in Config.describe() if " " not in default}
-    assert len(written) == 9
+    assert len(written) == 10
     assert resolve(written) == resolve()
 
 

@@ -287,6 +287,7 @@ def test_a_codec_with_a_bug_costs_loads_and_not_the_application(
     assert load_other == ["loaded"] * 2
 
 
+@pytest.mark.in_a_group
 def test_a_class_that_is_not_registered_everywhere_costs_loads_where_it_is_not(
     call: Call, new_cache: NewCache, until: Until, codec: MsgpackCodec, caplog: pytest.LogCaptureFixture
 ) -> None:

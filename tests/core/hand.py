@@ -1,8 +1,8 @@
 """A few members whose frames the test delivers, holds back or loses by hand.
 
-Real peers, as in `colocache.testing`, but nothing is random: every frame takes `HOP` seconds and arrives in order, but
-for those that a test has taken out of the network; clocks run alike unless a test says otherwise; and the kernel tells
-of a death when, and whom, the test says.
+Real peers, as in `colocache.testing.simulator`, but nothing is random: every frame takes `HOP` seconds and arrives in
+order, but for those that a test has taken out of the network; clocks run alike unless a test says otherwise; and the
+kernel tells of a death when, and whom, the test says.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from colocache.core.members import Acquaintance
 from colocache.core.messages import Message, decode, encode
 from colocache.core.requests import Written
 from colocache.core.seam import Settings
-from colocache.testing import Loading, Network, Simulated
+from colocache.testing.simulator import Loading, Network, Simulated
 
 HOP = 0.001  # s; what every frame takes that nobody holds back
 LEASE = Settings().lease

@@ -32,7 +32,7 @@ from colocache.core.messages import (
 )
 from colocache.core.numbers import MAX_BYTES, pack_integer, unpack_integer
 from colocache.core.seam import Settings
-from colocache.testing import Simulated
+from colocache.testing.simulator import Simulated
 
 
 def miss(table: Table, member: Simulated, key: str) -> tuple[object, Fence]:

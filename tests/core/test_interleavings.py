@@ -39,7 +39,7 @@ from colocache.core.messages import (
     unpack_positions,
 )
 from colocache.core.seam import Publish, Send, Settings
-from colocache.testing import Simulated
+from colocache.testing.simulator import Simulated
 
 WAITED = LEASE * 1.01  # s; in no case does an invalidation take longer
 FOREVER = 1e9

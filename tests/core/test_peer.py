@@ -55,7 +55,7 @@ from colocache.core.messages import Record as FoundRecord
 from colocache.core.numbers import pack_integer
 from colocache.core.requests import Written
 from colocache.core.seam import Settings
-from colocache.testing import Simulated
+from colocache.testing.simulator import Simulated
 
 STRANGER = Member(b"s" * 16, "host/9", 9)
 FORGET = Settings().forget_after

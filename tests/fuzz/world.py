@@ -43,7 +43,7 @@ from colocache.core.seam import Publish, Send, Settings
 from colocache.core.store import Store
 from colocache.errors import WireError
 from colocache.stats import Counters
-from colocache.testing import Memory
+from colocache.testing.simulator import Memory
 
 ME, A, B, DEAD, FORGOTTEN, STRANGER = (letter * 16 for letter in (b"M", b"A", b"B", b"D", b"F", b"S"))
 SEATS = {ME: "host/0", A: "host/1", B: "host/2"}

@@ -20,7 +20,7 @@ from colocache.core.attempts import Altering, Fence
 from colocache.core.entry import MISSING
 from colocache.core.messages import EVERYTHING, namespace_target, tag_target
 from colocache.core.numbers import unpack_integer
-from colocache.testing import Loading, Network, Simulated
+from colocache.testing.simulator import Loading, Network, Simulated
 
 # Members come and go here more often than anywhere else, and rings take long to make.
 peer._ring_of = lru_cache(maxsize=256)(peer._ring_of.__wrapped__)

@@ -27,7 +27,6 @@ from history import History
 from plan import FENCED, Plan, draw
 from shrink import story
 
-from colocache import testing
 from colocache.core import (
     announcements,
     atomic,
@@ -42,6 +41,7 @@ from colocache.core import (
     store,
     stream,
 )  # fmt: skip
+from colocache.testing import simulator
 
 SEEDS = 500
 CLASSES = (
@@ -287,7 +287,7 @@ def page_counts_from_its_own_load() -> Any:
     """And not from the cached parts that it was made of."""
     stack = contextlib.ExitStack()
     stack.enter_context(replaced(reads.Reads, "_oldest_part", lambda self, fetch: math.inf))
-    stack.enter_context(replaced(testing.Loading, "served_while_behind", nothing))
+    stack.enter_context(replaced(simulator.Loading, "served_while_behind", nothing))
     return stack
 
 

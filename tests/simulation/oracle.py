@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from colocache.core.entry import MISSING
-from colocache.testing import Network, Simulated
+from colocache.testing.simulator import Network, Simulated
 
 HOT = ("a", "b", "n/c")
 PAGE = "page"  # made of "a", by a loader that reads "a" through the cache: its version is that of "a"

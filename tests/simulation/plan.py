@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from colocache.core.seam import Settings
-from colocache.testing import SCALED
+from colocache.testing.simulator import SCALED
 
 #: The kinds of fault in each class. "vanish" is a crash that nobody notices, as when a host loses its power.
 FAULTS: dict[str, tuple[str, ...]] = {

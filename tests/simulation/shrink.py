@@ -9,7 +9,7 @@ from plan import Plan, Step, only
 
 from colocache.core import messages
 from colocache.core.messages import decode
-from colocache.testing import Network, Simulated
+from colocache.testing.simulator import Network, Simulated
 
 #: Messages that every history is full of; a trace leaves them out unless they did not arrive.
 IDLE = (messages.Ping, messages.Pong, messages.Roster, messages.Ack)

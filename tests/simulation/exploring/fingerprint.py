@@ -18,7 +18,7 @@ from colocache.core.entry import MISSING
 from colocache.core.ring import Ring
 from colocache.core.timers import Timers
 from colocache.stats import Counters
-from colocache.testing import Network, Simulated
+from colocache.testing.simulator import Network, Simulated
 
 #: Figures that are only counted; what surrounds a member; and what follows from the seats, which are spelled beside it.
 SKIPPED = (Counters, Network, Simulated, Ring)

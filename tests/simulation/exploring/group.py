@@ -12,7 +12,7 @@ from colocache.core.announcements import Receipt
 from colocache.core.messages import EVERYTHING, Event, Set, tag_target
 from colocache.core.requests import Written
 from colocache.core.ring import Ring, slot_of
-from colocache.testing import Simulated
+from colocache.testing.simulator import Simulated
 
 from . import checks
 from .choices import OPTIONAL, choices

@@ -1,9 +1,9 @@
 """One member as a deterministic machine, whose steps are computed once each.
 
-A member is the shipped `Peer` with its store and journal, as `colocache.testing.Simulated` drives it. Members share
-nothing but frames, so what one does next follows from its own state, its input and its clock alone. A `Cast` numbers
-the states that members come into, and remembers where each input leads from each: two histories of the group that leave
-a member in the same state share all that it does afterwards.
+A member is the shipped `Peer` with its store and journal, as `colocache.testing.simulator.Simulated` drives it. Members
+share nothing but frames, so what one does next follows from its own state, its input and its clock alone. A `Cast`
+numbers the states that members come into, and remembers where each input leads from each: two histories of the group
+that leave a member in the same state share all that it does afterwards.
 
 A state is never copied. It is known by the inputs that led to it, and is made again by giving them to a new member.
 """
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from colocache.core.entry import MISSING, Entry
 from colocache.core.members import Member
 from colocache.core.seam import Gate, Settings
-from colocache.testing import Network, Simulated
+from colocache.testing.simulator import Network, Simulated
 
 from .fingerprint import spell
 

@@ -20,17 +20,17 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from .core import keys
-from .core.announcements import Receipt
-from .core.attempts import Altering, Fence
-from .core.entry import DEAD, MISSING, Entry
-from .core.members import Member
-from .core.messages import decode, key_target
-from .core.numbers import pack_integer
-from .core.peer import Peer
-from .core.reads import Found, Lead, Loaded, Solo
-from .core.seam import Connect, Disconnect, Knock, Publish, Send, Settings
-from .core.store import Store
+from ..core import keys
+from ..core.announcements import Receipt
+from ..core.attempts import Altering, Fence
+from ..core.entry import DEAD, MISSING, Entry
+from ..core.members import Member
+from ..core.messages import decode, key_target
+from ..core.numbers import pack_integer
+from ..core.peer import Peer
+from ..core.reads import Found, Lead, Loaded, Solo
+from ..core.seam import Connect, Disconnect, Knock, Publish, Send, Settings
+from ..core.store import Store
 
 #: The protocol's times, scaled down so that more faults fit into a simulated second.
 SCALED = Settings(
