@@ -33,7 +33,7 @@ from .logs import Log
 from .servers import check_threads
 from .space import GRACE, UNKNOWN, Copy, Space, copies_of
 from .stats import Counters, Stats
-from .waiting import Lock
+from .waiting import RLock, let_others_run_while
 
 if TYPE_CHECKING:
     from . import bus as shared
@@ -102,6 +102,7 @@ class Cache(Space):
         self.codec = codec if codec is not None else MsgpackCodec()
         self._format = blake2b(self.codec.name.encode(), digest_size=4).digest()
         self._spaces: weakref.WeakSet[Space] = weakref.WeakSet()
+        self._joining = False
         self._modes: dict[str, bool] = {}  # namespace to whether it copies
         self._bus: Bus | None = None
         self._closed = False
@@ -193,7 +194,7 @@ class Cache(Space):
             self._bus = None
             self._rebind(Gate())
             self._serial, self._counters = next(_serials), Counters()
-            self._closed, self._trouble, self._retry_at = False, None, -math.inf
+            self._closed, self._trouble, self._retry_at, self._finalizer = False, None, -math.inf, None
         return life
 
     def _take_up(self, life: tuple[Any, ...]) -> None:
@@ -252,16 +253,31 @@ class Cache(Space):
             with _inheriting:
                 if self._pid != os.getpid():  # of several threads, the first one forgets
                     self._forget()
+        let_others_run_while(lambda: self._joining)  # greenlets share this thread, and so its lock
         with self._lock:
             if self._closed:
                 raise ClosedError(f"{self!r} is closed; make a new one")
             if self._bus is not None and self._bus.alive:
                 return self._bus
-            if monotonic() < self._retry_at:
+            if self._joining or monotonic() < self._retry_at:
                 return None
-            config = self._config_to_join()
-            if config.private:
-                return self._become_private(config)
+            self._joining = True
+            try:
+                return self._make_member(self._config_to_join())
+            finally:
+                self._joining = False
+
+    def _make_member(self, config: Config) -> Bus | None:
+        """Make this process's member, of the group or of none.
+
+        The lock is one that its thread can take again: a signal handler or a finalizer that uses the cache while its
+        own thread is here finds no member, and loads for itself.
+        """
+        if config.private:
+            from .private import PrivateBus  # here, so that who is in a group does not pay for it
+
+            self._bus = PrivateBus(config)
+        else:
             check_threads()
             try:
                 from .bus import Bus  # here, so that importing colocache imports no zmq
@@ -270,12 +286,12 @@ class Cache(Space):
             except Exception as error:  # the file system's, libzmq's, or that of a system without another thread
                 self._fail_to_join(error)
                 return None
-            self._trouble = None
-            self._joined_at = monotonic()
-            self._rebind(self._bus.gate)
             self._leave_when_dropped(self._bus)
             _close_all_at_exit()
-            return self._bus
+        self._trouble = None
+        self._joined_at = monotonic()
+        self._rebind(self._bus.gate)
+        return self._bus
 
     def _leave_when_dropped(self, bus: shared.Bus) -> None:
         if self._finalizer is not None:  # of the member before
@@ -287,15 +303,6 @@ class Cache(Space):
     def _config_to_join(self) -> Config:
         """Return the settings of a new member: this cache's own, but for what a test has put in their place."""
         return replace(self.config, **_in_tests) if _in_tests else self.config
-
-    def _become_private(self, config: Config) -> Bus:
-        from .private import PrivateBus  # here, so that who is in a group does not pay for it
-
-        self._trouble = None
-        self._joined_at = monotonic()
-        self._bus = PrivateBus(config)
-        self._rebind(self._bus.gate)
-        return self._bus
 
     def _fail_to_join(self, error: Exception) -> None:
         self._retry_at = monotonic() + RETRY
@@ -333,8 +340,9 @@ class Cache(Space):
     def _forget(self) -> None:
         """Be as if nothing had been started: at first, and in a forked child."""
         inherited, self._bus = self._bus, None
-        self._lock = Lock()
-        self._counting = threading.Lock()
+        self._lock = RLock()
+        self._joining = False
+        self._counting = RLock()
         self._retry_at = -math.inf
         self._joined_at = 0.0
         self._counters = Counters()
@@ -451,7 +459,7 @@ class Cache(Space):
                 self._counters.count(counter, by)
 
 #: What belongs to one life of a cache, between joining and leaving.
-_LIFE = ("_bus", "_serial", "_counters", "_retry_at", "_trouble", "_joined_at", "_closed")
+_LIFE = ("_bus", "_serial", "_counters", "_retry_at", "_trouble", "_joined_at", "_closed", "_finalizer")
 
 #: Settings that are in force in this process whatever a cache says; see `colocache.testing`.
 _in_tests: dict[str, Any] = {}

@@ -165,14 +165,16 @@ class PrivateBus:
 
     def close(self, patience: float) -> None:
         """End, and let go of all who wait; there is nothing to wait for. Takes no lock."""
-        self._shut()
+        self.shut_gate()
+        self._alive = False
         self._let_go_of_all()
 
     leave = close
 
     def forget_after_fork(self) -> None:
         """In a forked child: what was inherited is the parent's."""
-        self._shut()
+        self.shut_gate()
+        self._alive = False
         if is_patched():  # unlike threads, greenlets that wait are copied, too
             self._let_go_of_all()
 
@@ -221,9 +223,9 @@ class PrivateBus:
                     call[0].give(outcome)
             self._due = peer.deadline()
 
-    def _shut(self) -> None:
+    def shut_gate(self) -> None:
+        """Let no reader be served what this member holds. From any thread."""
         self.gate.current_until = self.gate.max_stale = -math.inf
-        self._alive = False
 
     def _let_go_of_all(self) -> None:
         with contextlib.suppress(IndexError):

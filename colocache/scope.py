@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Protocol
@@ -16,6 +15,7 @@ from typing import Protocol
 from . import fenced
 from .core.announcements import Receipt
 from .flows import Flow, arun, run
+from .waiting import RLock
 
 #: Positions that a scope names at most; a client's next request waits for each.
 MAX_POSITIONS = 16
@@ -40,7 +40,7 @@ class Scope:
 
     def __init__(self, cache: Announcing) -> None:
         self.cache = cache
-        self._counting = threading.Lock()
+        self._counting = RLock()
         self._counts: dict[str, int] = {}
         self._positions: Positions = {}
         self._pending = False

@@ -167,6 +167,12 @@ class Lock:
         self._lock.release()
 
 
+def let_others_run_while(condition: Callable[[], bool]) -> None:
+    """In a greenlet, let the others run until something is over that one of them is at; in a thread, do nothing."""
+    while condition() and _hub() is not None:
+        sys.modules["gevent"].sleep(PAUSE)
+
+
 def start_thread(work: Callable[[], None], name: str) -> None:
     """Start a thread of the system's. Raises RuntimeError if the system has none left."""
     bell = _bell(sys.modules["gevent"].get_hub()) if is_patched() else None

@@ -365,9 +365,10 @@ def test_the_table_and_the_fields_are_the_same_settings():
 def test_each_row_of_the_description_can_be_documented():
     rows = list(Config.describe())
     assert [row[0] for row in rows] == list(SETTINGS)
-    assert rows[3] == ("ttl", "COLOCACHE_TTL", "300s", "How long a value lives where the call does not say.")
+    assert rows[4] == ("ttl", "COLOCACHE_TTL", "300s", "How long a value lives where the call does not say.")
     assert [default for _, _, default, _ in rows] == [
         "none: it must be given",
+        "false",
         "false",
         "64MiB",
         "300s",

@@ -58,7 +58,9 @@ def travel(duration: Duration, *caches_: Cache) -> None:
     shared = [cache for cache in caches_ if not cache._config_to_join().private]
     if shared:
         raise ValueError(f"{shared[0]!r} is not private, and the time of a group cannot be moved: use private() around")
-    chosen = caches_ or [cache for cache in list(caches._caches) if cache._config_to_join().private]
+    chosen = caches_ or [
+        cache for cache in list(caches._caches) if cache._config_to_join().private and not cache._closed
+    ]
     if not chosen and not caches._in_tests.get("private"):
         raise RuntimeError("no cache of this process is private, and the time of a group cannot be moved")
     for cache in chosen:
