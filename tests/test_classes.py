@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import ipaddress
 import pathlib
+import random
 import subprocess
 import sys
 import typing
@@ -346,6 +347,22 @@ def test_classes_come_back_wherever_they_are(value: Any) -> None:
     back = CODEC.decode(CODEC.encode(value))
     assert back == value
     assert repr(back) == repr(value)
+
+
+@settings(print_blob=True, deadline=None, database=None, max_examples=150)
+@given(known, st.integers(0, 2**32))
+def test_a_damaged_payload_is_a_value_or_a_value_error(value: Any, seed: int) -> None:
+    rng = random.Random(seed)
+    payload = bytearray(CODEC.encode(value))
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(len(payload))
+        payload[at : at + rng.randint(0, 2)] = rng.choice([b"", b"\x90", b"\xc0", b"\x80", rng.randbytes(1)])
+    try:
+        back = CODEC.decode(bytes(payload))
+    except ValueError:
+        return
+    again = CODEC.decode(CODEC.encode(back))
+    assert type(again) is type(back)
 
 
 @pytest.mark.parametrize(

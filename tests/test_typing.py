@@ -20,7 +20,9 @@ pytest.importorskip("mypy")
 PROGRAM = '''
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_type
 
@@ -47,6 +49,22 @@ assert_type(cache.members(), list[MemberInfo])
 cache.get(1)  # type: ignore[arg-type]
 cache.set("k", 1, wait=True)  # type: ignore[arg-type]
 cache.get_or_load("k", 3)  # type: ignore[arg-type]
+
+
+@cache.register
+class Colour(enum.Enum):
+    RED = 1
+
+
+@cache.register
+@dataclass
+class Product:
+    sku: str
+
+
+assert_type(Product("tea").sku, str)
+assert_type(cache.register(Product, name="shop:Product"), type[Product])
+cache.register(Product("tea"))  # type: ignore[type-var]
 with colocache.Cache("shop") as opened:
     assert_type(opened, colocache.Cache)
 

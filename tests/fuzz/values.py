@@ -8,6 +8,11 @@ from typing import Any, NamedTuple
 
 from colocache.codecs import MsgpackCodec, PickleCodec
 
+try:
+    from pydantic import BaseModel, PrivateAttr
+except ImportError:  # where only the fuzzer is installed
+    BaseModel = None  # type: ignore[assignment,misc]
+
 CODEC = MsgpackCodec()
 PICKLE = PickleCodec(key=b"nobody who sends bytes knows it " * 2)
 
@@ -42,3 +47,13 @@ class Pair(NamedTuple):
 
     left: Any
     right: Any
+
+
+if BaseModel is not None:
+
+    @CODEC.register
+    class Model(BaseModel, extra="allow"):
+        """A model of pydantic."""
+
+        name: Any
+        _private: Any = PrivateAttr(default=None)
