@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import NamedTuple
 
+from .core import keys
 from .core.attempts import Fence
 from .core.fences import NO_FENCE
 
@@ -56,6 +57,12 @@ def forget(cache: int, wires: Iterable[bytes]) -> None:
     if known:
         gone = {(cache, wire) for wire in wires}
         missed.set({key: miss for key, miss in known.items() if key not in gone})
+
+
+def forget_within(cache: int, namespace: str) -> None:
+    """A namespace, and those below it, were cleared by this context itself."""
+    known = missed.get() or ()
+    forget(cache, [wire for _, wire in known if keys.within(keys.namespace_of(wire), namespace)])
 
 
 def pack(fence: Fence) -> bytes:

@@ -297,11 +297,11 @@ class Space:
 
     def clear(self, *, wait: Waiting = True, strict: bool = False) -> Receipt:
         """Do what `invalidate` does for this space and all namespaces below it."""
-        return run(self._announce([self._target()], wait, strict))
+        return run(self._announce([self._own_target()], wait, strict))
 
     async def aclear(self, *, wait: Waiting = True, strict: bool = False) -> Receipt:
         """The twin of `clear`."""
-        return await arun(self._announce([self._target()], wait, strict))
+        return await arun(self._announce([self._own_target()], wait, strict))
 
     # --- In one step
 
@@ -685,6 +685,11 @@ class Space:
 
     def _target(self) -> bytes:
         return namespace_target(self._path) if self._path else EVERYTHING
+
+    def _own_target(self) -> bytes:
+        if self._fence:
+            fenced.forget_within(self._root._serial, self._path)
+        return self._target()
 
     def _key_targets(self, keys: Iterable[Key]) -> list[bytes]:
         wires = [self._wire(key) for key in keys]

@@ -254,6 +254,26 @@ def test_who_invalidates_a_key_writes_it(group: list[Cache]) -> None:
     assert pages.set("k", "mine")
 
 
+@pytest.mark.parametrize(("cleared", "stored"), [("all/pages", True), ("all", True), ("all/pages/b", False)])
+def test_who_clears_a_namespace_writes_what_he_has_missed_in_it(
+    group: list[Cache], cleared: str, stored: bool
+) -> None:
+    one, other, _ = group
+    pages = one.namespace("all/pages", fence=True)
+    pages.get("k")
+    one.namespace(cleared, fence=True).clear()
+    other.namespace("all/pages").invalidate("k")
+    assert pages.set("k", "mine") is stored
+
+
+def test_a_view_without_fences_leaves_those_of_others(group: list[Cache]) -> None:
+    one = group[0]
+    pages = one.namespace("pages", fence=True)
+    pages.get("k")
+    Cache.namespace(one, "pages").clear()
+    assert not pages.set("k", "read before")
+
+
 def test_a_key_that_was_found_or_never_asked_for_is_set_as_ever(group: list[Cache]) -> None:
     one, other, _ = group
     pages = one.namespace("pages", fence=True)

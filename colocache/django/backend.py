@@ -267,10 +267,14 @@ class ColocacheCache(BaseCache):  # type: ignore[misc]  # Django has no types
         return found is not MISSING
 
     def _delete_many(self, keys: Iterable[Any], version: int | None) -> Plan[None]:
-        yield step(self.group.values, "invalidate", *self.wires(keys, version), wait=self.group.wait)
+        # In the fenced view, because who deletes a key that he has missed may set it.
+        wires = self.wires(keys, version)
+        pages.forget(self.group, wires)
+        yield step(self.group.fenced, "invalidate", *wires, wait=self.group.wait)
 
     def _clear(self) -> Plan[None]:
-        yield step(self.group.values, "clear", wait=self.group.wait)
+        pages.forget(self.group)
+        yield step(self.group.fenced, "clear", wait=self.group.wait)
 
     # --- Helpers
 

@@ -118,6 +118,13 @@ def set(
     return kept
 
 
+def forget(group: Group, wires: Iterable[str] | None = None) -> None:
+    """Keys, or all of them, were deleted by this thread or task itself: what it sets now is what it has made since."""
+    if known := _missed.get():
+        gone = {wire for _, wire in known} if wires is None else {*wires}
+        _missed.set({key: miss for key, miss in known.items() if key[0] is not group.fenced or key[1] not in gone})
+
+
 def _holds(group: Group, miss: _Miss) -> bool:
     """Whether the fence of a miss is still relied on."""
     return miss.at > monotonic() - group.cache.config.load_timeout and miss.scope is current(group.cache)

@@ -107,7 +107,7 @@ class Backend(BaseCache):
 
     def clear(self) -> bool:
         """Delete all that is under this application's prefix, in all workers."""
-        return self._plain.clear().complete
+        return self._fenced.clear().complete  # as for `delete`
 
     def inc(self, key: str, delta: int = 1) -> int | None:
         """Add to a number, atomically in the whole group; one that is not there counts as 0."""

@@ -21,7 +21,7 @@ from django.http import HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.utils.cache import get_cache_key, learn_cache_key
 
-from colocache.django import pages
+from colocache.django import invalidate_on_commit, pages
 from colocache.django.checks import check_caches
 from colocache.scope import Scope
 
@@ -441,6 +441,45 @@ def test_what_an_earlier_request_has_missed_is_no_matter(site: Site) -> None:
     with Scope(cache.group.cache):
         cache.set(key, "warmed")
     assert caches["other"].get(key) == "warmed"
+
+
+@pytest.mark.parametrize("alias", ["default", "fenced"])
+@pytest.mark.parametrize("key", ["tea", "template.cache.tea", "django.contrib.sessions.cached_dbtea"])
+@pytest.mark.parametrize(
+    "delete",
+    [lambda cache, key: cache.delete(key), lambda cache, key: cache.delete_many([key]), lambda cache, _: cache.clear()],
+    ids=["delete", "delete_many", "clear"],
+)
+def test_who_deletes_what_he_has_missed_may_set_it(site: Site, alias: str, key: str, delete: Any) -> None:
+    site(fenced={"OPTIONS": {"fence": True}})
+    cache = caches[alias]
+    assert cache.get(key) is None
+    delete(cache, key)
+    cache.set(key, "made since")
+    assert cache.get(key) == "made since"
+
+
+def test_who_clears_pages_may_set_them(site: Site) -> None:
+    """As Django's own middleware does for a page that nobody has asked for since."""
+    cache = site()
+    request, response = RequestFactory().get("/x"), HttpResponse("x")
+    assert get_cache_key(request, cache=cache) is None
+    learn_cache_key(request, response, 60, cache=cache)
+    cache.clear()
+    assert get_cache_key(request, cache=cache) is None, "what was learnt before is gone, too"
+    cache.clear()
+    cache.set(learn_cache_key(request, response, 60, cache=cache), response, 60)
+    assert cache.get(get_cache_key(request, cache=cache)).content == b"x"
+
+
+def test_what_was_read_before_the_own_commit_is_not_kept(site: Site) -> None:
+    """The row is written, and with it goes what this very request has read of it before."""
+    cache = site()
+    key = make_template_fragment_key("tea")
+    assert cache.get(key) is None
+    invalidate_on_commit("default", key)
+    cache.set(key, "read before")
+    assert cache.get(key) is None
 
 
 def test_a_pages_key_names_its_headers_key(site: Site) -> None:

@@ -245,9 +245,12 @@ def test_what_was_computed_before_its_key_was_deleted_is_not_stored(backend: Bac
     assert backend.set("a", "read after the deletion")
 
 
-def test_what_one_worker_deletes_it_may_set(backend: Backend) -> None:
+@pytest.mark.parametrize(
+    "delete", [lambda backend: backend.delete("a"), lambda backend: backend.delete_many("a"), Backend.clear]
+)
+def test_what_one_worker_deletes_it_may_set(backend: Backend, delete: Callable[[Backend], object]) -> None:
     assert backend.get("a") is None
-    backend.delete("a")
+    delete(backend)
     assert backend.set("a", 1)
 
 
