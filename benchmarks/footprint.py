@@ -34,11 +34,12 @@ from pathlib import Path
 from statistics import mean, median
 from sys import getsizeof
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from group import Group, Member, Worker, together
 from measure import Contender, Report, interleave, options, progress
 
-from colocache.core.entry import MISSING, OVERHEAD, TAG_OVERHEAD, Entry
+from colocache.core.entry import MISSING, OVERHEAD, TAG_OVERHEAD, Entry, Home
 from colocache.core.keys import prefix, wire
 from colocache.core.store import Store
 
@@ -72,10 +73,17 @@ def use(store: Store, number: int, entry: Entry, copies: bool = False) -> Entry:
     assert entry.payload is not None
     store.charge_object(entry)
     value = MISSING if copies else entry.payload.decode()
-    entry.publish(store.hits("users"), f"user:{number}", value, keep_payload=copies)
+    entry.publish(_home_in(store), f"user:{number}", value, keep_payload=copies)
     entry.hits += 1000 + number  # beyond the small numbers that Python keeps anyway
     return entry
 
+
+def _home_in(store: Store) -> Home:
+    return HOMES.setdefault(store, Home(None))
+
+
+#: Where readers find what is in a store.
+HOMES: WeakKeyDictionary[Store, Home] = WeakKeyDictionary()
 
 KINDS: dict[str, Fill] = {
     "shard, not used here": lambda store, number, tags: put(store, number, tags, False),

@@ -22,6 +22,7 @@ from .codecs import Codec, MsgpackCodec
 from .config import UNSET, Config, Duration, Unset
 from .core.announcements import Receipt
 from .core.catching_up import CaughtUp
+from .core.entry import Home
 from .core.keys import Key
 from .core.messages import MAX_VALUE
 from .core.numbers import pack_integer, unpack_integer
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=type)
 
+MAX_MODES = 1000  # namespaces that are not in use now, of which is remembered whether their readers get copies
 RETRY = 1.0  # s between two attempts to join the group, while the host will not let us
 
 
@@ -103,7 +105,7 @@ class Cache(Space):
         self._format = blake2b(self.codec.name.encode(), digest_size=4).digest()
         self._spaces: weakref.WeakSet[Space] = weakref.WeakSet()
         self._joining = False
-        self._modes: dict[str, bool] = {}  # namespace to whether it copies
+        self._modes: dict[str, bool] = {}  # namespaces of late, the oldest first, to whether their readers get copies
         self._bus: Bus | None = None
         self._closed = False
         self._finalizer: weakref.finalize[[weakref.ref[shared.Bus], int], Cache] | None = None
@@ -313,16 +315,44 @@ class Cache(Space):
 
     def _adopt(self, space: Space) -> None:
         with self._lock:
-            if self._modes.setdefault(space._path, space._copies) is not space._copies:
+            if self._copies_in(space._path) is (not space._copies):
                 mode, other = ("always", "never") if space._copies else ("never", "always")
                 raise ValueError(
                     f"the namespace {space._path!r} cannot have copy={mode!r}: it is in use with copy={other!r}, and "
                     "all who read it share what they find; use another namespace"
                 )
+            self._remember_mode(space)
             self._spaces.add(space)
+            self._give_home(space)
             if self._bus is not None:
-                space._hits = self._bus.store.hits(space._path, one_part=space._one_part)
                 space._gate = self._bus.gate
+
+    def _copies_in(self, path: str) -> bool | None:
+        for one_part in (False, True):
+            home = self._homes.get((path, one_part))
+            if home is not None:
+                return home.copies
+        return self._modes.get(path)
+
+    def _remember_mode(self, space: Space) -> None:
+        """Remember how a namespace is read also while nobody reads it, unless there were many others since."""
+        self._modes.pop(space._path, None)
+        self._modes[space._path] = space._copies
+        if len(self._modes) > MAX_MODES:
+            del self._modes[next(iter(self._modes))]
+
+    def _give_home(self, space: Space) -> None:
+        """Have a space find the entries of this process's member. All spaces of one namespace get the same home.
+
+        Under the lock: of two threads that make a home at once, one would have readers who find nothing.
+        """
+        name = space._path, space._one_part
+        home = self._homes.get(name)
+        if home is None:
+            store = self._bus.store if self._bus is not None else None
+            home = self._homes[name] = Home(store, space._copies)
+        space._home = home
+        space._hits = home.hits
 
     def _rebind(self, gate: Gate) -> None:
         """Have the spaces read from this process's member; from nothing if there is none.
@@ -332,9 +362,9 @@ class Cache(Space):
         1. a reader finds an entry of the old member; 2. the cache is bound to a new one; 3. the reader looks at the new
         one's gate, which is open, and uses what the new member could not invalidate.
         """
+        self._homes = weakref.WeakValueDictionary[tuple[str, bool], Home]()
         for space in list(self._spaces):
-            bus, one_part = self._bus, space._one_part
-            space._hits = bus.store.hits(space._path, one_part=one_part) if bus is not None else {}
+            self._give_home(space)
             space._gate = gate
 
     def _forget(self) -> None:

@@ -21,7 +21,7 @@ from .core import keys
 from .core.announcements import Receipt
 from .core.atomic import DONE, NO_INTEGER
 from .core.attempts import NO_ANSWER, Altering, Fence
-from .core.entry import MISSING, Entry
+from .core.entry import MISSING, Entry, Home
 from .core.fences import NO_FENCE
 from .core.keys import Key
 from .core.messages import (
@@ -73,8 +73,10 @@ class Root(Protocol):
     config: Config
     _bus: Bus | None
     _log: Log
-    _modes: dict[str, bool]  # namespace to whether it copies
     _serial: int
+
+    def _copies_in(self, path: str) -> bool | None:
+        """Whether readers of a namespace get copies; None if nobody uses it."""
 
     def _adopt(self, space: Space) -> None:
         """Bind a new space to this process's member, if there is one. ValueError if its copying does not fit."""
@@ -135,7 +137,8 @@ class Space:
         self._fence = fence
         self._one_part = one_part  # all keys are tuples of one part, and are found by that part
         self._unchecked: Callable[..., Any] | None = None  # the function whose results this holds, until its first load
-        self._hits: dict[Key, Entry] = {}
+        self._home = Home(None)
+        self._hits = self._home.hits
         self._gate = Gate()
         root._adopt(self)
 
@@ -164,7 +167,7 @@ class Space:
             raise ValueError(f"a namespace is a non-empty text that neither begins nor ends with '/': {name!r}")
         path = f"{self._path}/{name}" if self._path else name
         own = self._ttl if isinstance(ttl, Unset) else parse_ttl(ttl)
-        copies = self._root._modes.get(path, self._copies) if copy is None else copies_of(copy)
+        copies = self._copies_below(path) if copy is None else copies_of(copy)
         return Space(self._root, path, own, copies, fence=self._fence if fence is None else fence)
 
     # --- Reading
@@ -654,7 +657,7 @@ class Space:
     def _of_function(self, name: str, ttl: float | None, one_part: bool, function: Callable[..., Any]) -> Space:
         """Return the namespace of a decorated function."""
         path = f"{self._path}/{name}" if self._path else name
-        space = Space(self._root, path, ttl, self._root._modes.get(path, self._copies), one_part=one_part)
+        space = Space(self._root, path, ttl, self._copies_below(path), one_part=one_part)
         space._unchecked = function
         self._root._learn(function)
         return space
@@ -672,6 +675,11 @@ class Space:
         if excess:  # whatever was to have it was not kept
             self._root._log.warning("an invalidation names a tag that no value can have: %s", excess)
         return [tag_target(tag) for tag in names]
+
+    def _copies_below(self, path: str) -> bool:
+        """Whether readers of a namespace get copies where its user does not say."""
+        used = self._root._copies_in(path)
+        return self._copies if used is None else used
 
     def _as_found(self, key: Key) -> Key:
         """Return what stands for a key in `_hits`."""
@@ -717,12 +725,13 @@ class Space:
 
     def _counts(self) -> tuple[int, int]:
         """Return how often readers of this process found an entry of this space at once, and how many there are."""
-        bus = self._root._bus
-        return (bus.store.hits_of(self._path) if bus is not None else 0), len(self._hits)
+        home = self._home
+        return home.hit_count(), len(home.hits)
 
     def _publisher(self, bus: Bus, key: Key, value: object) -> Callable[[Entry], None]:
-        # Not self._hits, which may be another member's by now: that one could not invalidate the entry.
-        home, key = bus.store.hits(self._path, one_part=self._one_part), self._as_found(key)
+        home, key = self._home, self._as_found(key)
+        if home.owner is not bus.store:  # it is another member's by now, and that one could not invalidate the entry
+            home = Home(bus.store)
         if self._copies:
             return lambda entry: entry.publish(home, key, MISSING, keep_payload=True)
         return lambda entry: entry.publish(home, key, value, keep_payload=False)

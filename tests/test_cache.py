@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import colocache.cache
 import colocache.space
 from colocache import (
     MISSING,
@@ -943,3 +944,100 @@ def test_a_cache_that_is_dropped_without_a_close_leaves_the_group(new_cache: New
     gc.collect()
     until(lambda: stays.stats().members == 1)
     until(lambda: len([t for t in threading.enumerate() if t.name.startswith("colocache")]) == 1)
+
+
+# --- What is kept of names
+
+
+def _names_kept(cache: Cache) -> int:
+    """How many namespaces and tags are in the tables of a cache and its member, whatever is kept of them."""
+    store = cache._bus.store if cache._bus is not None else None
+    tables: list[Any] = [cache._homes, cache._modes, cache._spaces]
+    if store is not None:
+        tables += [store._wires, store._tagged]
+    return sum(map(len, tables))
+
+
+def test_nothing_is_kept_of_namespaces_and_tags_that_nobody_uses_any_more(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(colocache.cache, "MAX_MODES", 20)
+    cache.start()
+    before = _names_kept(cache)
+    for number in range(1000):
+        tenant = cache.namespace(f"tenant {number}")
+        assert tenant.get_or_load("k", lambda: 1, tags=(f"tag {number}",)) == tenant.get("k") == 1
+        if number % 100 == 99:
+            cache.clear()
+    del tenant
+    gc.collect()
+    assert _names_kept(cache) <= before + 20
+
+
+def test_what_is_kept_of_namespaces_is_bounded_before_the_cache_has_joined_too(
+    new_cache: NewCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(colocache.cache, "MAX_MODES", 20)
+    cache = new_cache(disabled=True)
+    for number in range(1000):
+        cache.namespace(f"tenant {number}").get_or_load("k", lambda: 1)
+    gc.collect()
+    assert _names_kept(cache) <= 25
+
+
+def test_a_value_is_found_at_once_by_a_reader_who_comes_when_nobody_holds_the_namespace(cache: Cache) -> None:
+    """As where every request makes its namespace anew."""
+    assert cache.namespace("tenant").get_or_load("k", lambda: "v") == "v"
+    gc.collect()
+    before = cache.stats().shard_hits
+    again = cache.namespace("tenant")
+    assert again._hits["k"].value == again.get("k") == "v"
+    assert cache.stats().shard_hits == before + 1
+
+
+def test_all_who_read_a_namespace_find_what_any_of_them_has_loaded_whenever_they_came(
+    new_cache: NewCache, crew: Crew
+) -> None:
+    """A namespace that is forgotten and used again at the same moment must not get two homes."""
+    cache, stop = new_cache(), threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            cache.namespace("tenant").get("nothing")
+
+    crew.start(come_and_go, 3)
+    for number in range(200):
+        one, other = cache.namespace("tenant"), cache.namespace("tenant")
+        one.get_or_load(("k", number), lambda number=number: number)  # type: ignore[misc]
+        assert one._home is other._home
+        if number % 50 == 49:
+            cache.leave()
+        assert one._home is other._home
+        one.invalidate(("k", number))
+    stop.set()
+    crew.join()
+
+
+def test_what_is_loaded_for_a_member_that_has_left_is_not_shown_to_readers_of_the_next(cache: Cache) -> None:
+    space = cache.namespace("n")
+
+    def load() -> str:
+        cache.leave()
+        cache.start()
+        return "of the old member"
+
+    assert space.get_or_load("k", load) == "of the old member"
+    assert space._hits == {}
+    assert space.get("k") is None
+
+
+def test_the_figures_of_a_function_outlive_its_entries(cache: Cache) -> None:
+    @cache.cached()
+    def double(number: int) -> int:
+        return 2 * number
+
+    for _ in range(3):
+        for _ in range(5):
+            double(1)
+        double.invalidate(1)
+    assert double.cache_info().hits == 12

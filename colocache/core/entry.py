@@ -39,6 +39,26 @@ MISSING: Final = _Missing.MISSING
 DEAD: Final = -math.inf  # the `expires` of an entry that is not to be used any more
 
 
+class Home:
+    """Where the readers of a namespace find entries by themselves, by the keys as they write them.
+
+    Whoever reads the namespace keeps it, and so does every entry in it; it goes with the last of them. So what is kept
+    of a namespace is bounded by what is cached and what is used, however many names there ever were.
+    """
+
+    __slots__ = ("__weakref__", "copies", "hits", "owner", "past_hits")
+
+    def __init__(self, owner: object, copies: bool = False) -> None:
+        self.owner = owner  # the store whose entries may be found here; None if there is none
+        self.copies = copies  # whether readers get copies
+        self.hits: dict[Key, Entry] = {}
+        self.past_hits = 0  # of entries that are gone
+
+    def hit_count(self) -> int:
+        """Return how often readers found an entry here. Any thread."""
+        return self.past_hits + sum(entry.hits for entry in [*self.hits.values()])
+
+
 class Entry:
     """One value: as bytes, as the object that readers share, or as both."""
 
@@ -51,7 +71,7 @@ class Entry:
         self.payload = payload
         self.value: object = MISSING
         self.key: Key | None = None  # as the user wrote it, once a reader of this process has used it
-        self.home: dict[Key, Entry] | None = None  # the `hits` dictionary that it belongs into
+        self.home: Home | None = None  # where it belongs then
         self.loaded_at = loaded_at
         self.expires = expires
         self.tags = tags
@@ -69,7 +89,7 @@ class Entry:
         tags = sum(getsizeof(tag) + TAG_OVERHEAD for tag in self.tags)
         return OVERHEAD + len(self.wire) + len(self.payload or b"") + tags
 
-    def publish(self, home: dict[Key, Entry], key: Key, value: object, keep_payload: bool) -> None:
+    def publish(self, home: Home, key: Key, value: object, keep_payload: bool) -> None:
         """Let readers of this process find the entry as an object. Any thread; see the module on dead ones.
 
         ``value`` is MISSING where each reader decodes the payload, which is to be kept then.
@@ -80,6 +100,6 @@ class Entry:
         self.key, self.home = key, home
         if self.expires == DEAD:  # the key may have another entry by now, which must not be pushed out
             return
-        home[key] = self
-        if self.expires == DEAD and home.get(key) is self:
-            home.pop(key, None)
+        home.hits[key] = self
+        if self.expires == DEAD and home.hits.get(key) is self:
+            home.hits.pop(key, None)

@@ -1,6 +1,6 @@
 """What a member keeps: its shard and its near copies, every byte of them accounted here.
 
-Only the thread that drives the peer changes the store. Other threads read the `Store.hits` dictionaries, without a
+Only the thread that drives the peer changes the store. Other threads read the `Home.hits` dictionaries, without a
 lock: one look-up gives an entry, and its ``expires`` says whether it may still be used; see `colocache.core.entry`.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 
 from .entry import DEAD, MISSING, Entry
-from .keys import Key, namespace_of, within
+from .keys import namespace_of, within
 from .policy import POLICIES, Policy
 
 
@@ -21,22 +21,12 @@ class Store:
     def __init__(self, budget: int, near_budget: int, policy: str) -> None:
         self._shard: Policy = POLICIES[policy](budget - near_budget, self._evicted)
         self._near: Policy = POLICIES[policy](near_budget, self._evicted)
-        self._hits: dict[str, dict[Key, Entry]] = {}
-        self._one_part_hits: dict[str, dict[Key, Entry]] = {}
         self._wires: dict[str, dict[bytes, None]] = {}  # namespace to wire keys
         self._tagged: dict[str, dict[bytes, None]] = {}  # tag to wire keys
         self._expiries: list[tuple[float, bytes]] = []
         self._past_hits = [0, 0]  # of entries that are gone: shard, near
-        self._past_hits_of: dict[str, int] = {}  # the same, by namespace
         self.evictions = 0
         self.refused = 0  # larger than their part of the budget
-
-    def hits(self, namespace: str, *, one_part: bool = False) -> dict[Key, Entry]:
-        """Return the dictionary in which readers of a namespace find entries by the keys as they write them.
-
-        ``one_part``: the one for keys that are tuples of one part, by that part. An entry is in one of the two.
-        """
-        return (self._one_part_hits if one_part else self._hits).setdefault(namespace, {})
 
     def find(self, wire: bytes, now: float) -> Entry | None:
         """Return the entry of a key if there is one that has not expired."""
@@ -114,11 +104,6 @@ class Store:
         shard, near = self._past_hits
         return shard + sum(e.hits for e in self._shard.values()), near + sum(e.hits for e in self._near.values())
 
-    def hits_of(self, namespace: str) -> int:
-        """Return how often readers found an entry of one namespace by themselves. Any thread."""
-        entries = [*self.hits(namespace).values(), *self.hits(namespace, one_part=True).values()]
-        return self._past_hits_of.get(namespace, 0) + sum(entry.hits for entry in entries)
-
     def sizes(self) -> tuple[int, int, int, int]:
         """Return entries and bytes of the shard, entries and bytes of the near copies."""
         return len(self._shard), int(self._shard.currsize), len(self._near), int(self._near.currsize)
@@ -136,14 +121,13 @@ class Store:
 
     def _forget(self, entry: Entry) -> None:
         entry.expires = DEAD
-        namespace = namespace_of(entry.wire)
         self._past_hits[entry.near] += entry.hits
-        if entry.hits:
-            self._past_hits_of[namespace] = self._past_hits_of.get(namespace, 0) + entry.hits
         home, key = entry.home, entry.key
-        if home is not None and key is not None and home.get(key) is entry:
-            del home[key]
-        _discard(self._wires, namespace, entry.wire)
+        if home is not None and key is not None:
+            home.past_hits += entry.hits
+            if home.hits.get(key) is entry:
+                del home.hits[key]
+        _discard(self._wires, namespace_of(entry.wire), entry.wire)
         for tag in entry.tags:
             _discard(self._tagged, tag, entry.wire)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
 from random import Random
@@ -23,7 +24,7 @@ from typing import Any
 from ..core import keys
 from ..core.announcements import Receipt
 from ..core.attempts import Altering, Fence
-from ..core.entry import DEAD, MISSING, Entry
+from ..core.entry import DEAD, MISSING, Entry, Home
 from ..core.members import Member
 from ..core.messages import decode, key_target
 from ..core.numbers import pack_integer
@@ -91,6 +92,7 @@ class Simulated:
         self.backlog: list[Callable[[], None]] = []
         self.journal = Memory()
         self.store = Store(network.memory, network.memory // 4, "s3fifo")
+        self.homes = defaultdict[str, Home](lambda: Home(self.store))  # by namespace
         incarnation = network.random.randbytes(16)
         self.member = Member(incarnation, f"host{network.host_of(seat) or ''}/{seat}", 1000 + seat)
         self.peer = Peer(self.member, network.settings, self.store, self.journal, self.now())
@@ -108,7 +110,7 @@ class Simulated:
     def cached(self, key: str, inside: Loading | None = None) -> object:
         """Return what a reader of this process would be served at once; MISSING if nothing."""
         namespace, name = _split(key)
-        entry = self.store.hits(namespace).get(name)
+        entry = self.homes[namespace].hits.get(name)
         if entry is not None and self.peer.gate.lets(entry, self.now()):
             self._serve(entry, inside)
             return entry.value
@@ -218,7 +220,7 @@ class Simulated:
 
     def _publish(self, key: str, entry: Entry, value: object) -> None:
         namespace, name = _split(key)
-        entry.publish(self.store.hits(namespace), name, value, keep_payload=False)
+        entry.publish(self.homes[namespace], name, value, keep_payload=False)
 
     # --- The driver
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from sys import getsizeof
 from typing import Any
 
 import pytest
 
-from colocache.core.entry import DEAD, MISSING, OVERHEAD, TAG_OVERHEAD, Entry
+from colocache.core.entry import DEAD, MISSING, OVERHEAD, TAG_OVERHEAD, Entry, Home
 from colocache.core.keys import Key, namespace_of, prefix, wire
 from colocache.core.store import Store
 
@@ -27,8 +27,16 @@ def an_entry(key: Key = "a", payload: bytes = b"payload", *, namespace: str = ""
     return Entry(wire_of(key, namespace), payload, 0.0, expires, tags)
 
 
-def a_store(budget: int = 100_000, near_budget: int = 50_000, policy: str = "sieve") -> Store:
-    return Store(budget, near_budget, policy)
+class ReadStore(Store):
+    """A store, and a home for the readers of each namespace."""
+
+    def __init__(self, budget: int, near_budget: int, policy: str) -> None:
+        super().__init__(budget, near_budget, policy)
+        self.homes = defaultdict[str, Home](lambda: Home(self))
+
+
+def a_store(budget: int = 100_000, near_budget: int = 50_000, policy: str = "sieve") -> ReadStore:
+    return ReadStore(budget, near_budget, policy)
 
 
 def stored(store: Store, key: Key = "a", payload: bytes = b"payload", *, near: bool = False, **how: Any) -> Entry:
@@ -37,14 +45,16 @@ def stored(store: Store, key: Key = "a", payload: bytes = b"payload", *, near: b
     return entry
 
 
-def published(store: Store, key: Key = "a", payload: bytes = b"payload", *, near: bool = False, **how: Any) -> Entry:
+def published(
+    store: ReadStore, key: Key = "a", payload: bytes = b"payload", *, near: bool = False, **how: Any
+) -> Entry:
     entry = stored(store, key, payload, near=near, **how)
     store.charge_object(entry)
-    entry.publish(store.hits(how.get("namespace", "")), key, payload.decode(), keep_payload=False)
+    entry.publish(store.homes[how.get("namespace", "")], key, payload.decode(), keep_payload=False)
     return entry
 
 
-def assert_consistent(store: Store) -> None:
+def assert_consistent(store: ReadStore) -> None:
     """Assert that all that the store knows of its entries agrees, down to its private dictionaries."""
     shard, near = list(store._shard.values()), list(store._near.values())
     live = {entry.wire: entry for entry in (*shard, *near)}
@@ -58,10 +68,10 @@ def assert_consistent(store: Store) -> None:
     assert all(entry.payload is not None or entry.value is not MISSING for entry in live.values()), "nothing to serve"
     assert indexed(store._wires) == Counter((namespace_of(w), w) for w in live)
     assert indexed(store._tagged) == Counter((tag, w) for w, entry in live.items() for tag in set(entry.tags))
-    for namespace, hits in store._hits.items():
-        for key, entry in hits.items():
+    for namespace, home in store.homes.items():
+        for key, entry in home.hits.items():
             assert live.get(wire_of(key, namespace)) is entry, "a reader finds an entry that the store has not"
-            assert (entry.key, entry.home) == (key, hits)
+            assert (entry.key, entry.home) == (key, home)
     heap = {(when, w) for when, w in store._expiries}
     assert {(e.expires, w) for w, e in live.items() if e.expires < math.inf} <= heap, "something will never expire"
 
@@ -95,12 +105,12 @@ def test_what_is_dropped_while_a_reader_publishes_it_is_not_found(moment: str, n
     store = a_store()
     entry = stored(store, near=near)
     drops = {moment: lambda: store.drop(entry.wire)}
-    hits = store._hits[""] = Interrupted(drops.get("before it puts"), drops.get("after it has put"))
+    store.homes[""].hits = Interrupted(drops.get("before it puts"), drops.get("after it has put"))
     drops.get("before it publishes", lambda: None)()
-    entry.publish(hits, "a", "value", keep_payload=False)
+    entry.publish(store.homes[""], "a", "value", keep_payload=False)
     drops.get("after it published", lambda: None)()
     assert entry.expires == DEAD
-    assert not hits
+    assert not store.homes[""].hits
     assert_consistent(store)
 
 
@@ -108,8 +118,8 @@ def test_a_late_publication_does_not_push_out_the_entry_that_came_meanwhile() ->
     store = a_store()
     old = stored(store, payload=b"old")
     new = published(store, payload=b"new")
-    old.publish(store.hits(""), "a", "old", keep_payload=False)
-    assert store.hits("")["a"] is new
+    old.publish(store.homes[""], "a", "old", keep_payload=False)
+    assert store.homes[""].hits["a"] is new
     assert old.value == "old", "those who were given it share it all the same"
     assert_consistent(store)
 
@@ -118,8 +128,8 @@ def test_an_entry_that_was_refused_is_never_found() -> None:
     store = a_store(OVERHEAD, 0)
     entry = an_entry()
     assert not store.put(entry, near=False)
-    entry.publish(store.hits(""), "a", "value", keep_payload=False)
-    assert not store.hits("")
+    entry.publish(store.homes[""], "a", "value", keep_payload=False)
+    assert not store.homes[""].hits
 
 
 # --- What a reader finds
@@ -130,32 +140,31 @@ def test_a_near_copy_keeps_its_object_and_a_shard_entry_both() -> None:
     near, own = published(store, "a", near=True), published(store, "b", near=False)
     assert (near.value, near.payload) == ("payload", None)
     assert (own.value, own.payload) == ("payload", b"payload")
-    assert store.hits("") == {"a": near, "b": own}
+    assert store.homes[""].hits == {"a": near, "b": own}
 
 
 def test_where_readers_copy_the_payload_stays_and_no_object_is_shared() -> None:
     store = a_store()
     entry = stored(store, near=True)
     entry.value = "just loaded"
-    entry.publish(store.hits(""), "a", MISSING, keep_payload=True)
+    entry.publish(store.homes[""], "a", MISSING, keep_payload=True)
     assert (entry.value, entry.payload) == (MISSING, b"payload")
 
 
 def test_none_is_a_value() -> None:
     store = a_store()
     entry = stored(store, near=True)
-    entry.publish(store.hits(""), "a", None, keep_payload=False)
-    assert store.hits("")["a"].value is None
+    entry.publish(store.homes[""], "a", None, keep_payload=False)
+    assert store.homes[""].hits["a"].value is None
     assert repr(MISSING) == "MISSING"
 
 
-def test_namespaces_have_dictionaries_of_their_own_and_always_the_same_one() -> None:
+def test_namespaces_have_dictionaries_of_their_own() -> None:
     store = a_store()
     entries = [published(store, "a", namespace=name) for name in ("", "users", "users/pages")]
-    assert [store.hits(name)["a"] for name in ("", "users", "users/pages")] == entries
-    assert store.hits("users") is store.hits("users")
+    assert [store.homes[name].hits["a"] for name in ("", "users", "users/pages")] == entries
     store.drop_namespace("users")
-    assert [dict(store.hits(name)) for name in ("", "users", "users/pages")] == [{"a": entries[0]}, {}, {}]
+    assert [dict(store.homes[name].hits) for name in ("", "users", "users/pages")] == [{"a": entries[0]}, {}, {}]
 
 
 def test_hits_are_counted_beyond_the_life_of_their_entries() -> None:
@@ -166,7 +175,7 @@ def test_hits_are_counted_beyond_the_life_of_their_entries() -> None:
     published(store, "a", near=True, namespace="users").hits += 10
     published(store, "a", namespace="pages").hits += 100
     assert store.hit_counts() == (103, 14)
-    assert (store.hits_of("users"), store.hits_of("pages"), store.hits_of("nobody")) == (17, 100, 0)
+    assert [store.homes[name].hit_count() for name in ("users", "pages", "nobody")] == [17, 100, 0]
 
 
 # --- Its end
@@ -211,7 +220,6 @@ def test_nothing_of_what_is_gone_stays_behind() -> None:
         store.drop(entry.wire)
     assert not store._wires
     assert not store._tagged
-    assert not store._past_hits_of
 
 
 def test_a_tag_named_twice_is_one_tag() -> None:
@@ -283,7 +291,7 @@ def test_an_object_beside_its_bytes_is_charged_once_however_many_ask_for_it(poli
     for _ in range(10):  # readers that got the entry before the first of them has published the object
         store.charge_object(entry)
     assert entry.size == store.sizes()[1] == before + 1000
-    entry.publish(store.hits(""), "a", "object", keep_payload=False)
+    entry.publish(store.homes[""], "a", "object", keep_payload=False)
     store.charge_object(entry)
     assert entry.size == store.sizes()[1] == before + 1000
 
@@ -315,8 +323,8 @@ def test_an_entry_that_was_next_to_leave_leaves_to_make_room_for_its_own_object(
     assert entry.expires == DEAD
     assert store.evictions == 1
     assert store.find(other.wire, 0.0) is other
-    entry.publish(store.hits(""), "a", "object", keep_payload=False)
-    assert "a" not in store.hits("")
+    entry.publish(store.homes[""], "a", "object", keep_payload=False)
+    assert "a" not in store.homes[""].hits
     assert_consistent(store)
 
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from stateful import Machine, explore, machine_test
 
-from colocache.core.entry import DEAD, MISSING, OVERHEAD, TAG_OVERHEAD, Entry
+from colocache.core.entry import DEAD, MISSING, OVERHEAD, TAG_OVERHEAD, Entry, Home
 from colocache.core.keys import Key, prefix, wire
 from colocache.core.policy import POLICIES
 from colocache.core.store import Store
@@ -43,7 +43,7 @@ class Kept:
         self.namespace, self.key, self.payload, self.expires, self.tags = namespace, key, payload, expires, tags
         self.near = near
         self.entry = Entry(wire(prefix(namespace), key), bytes(payload), 0.0, expires, tags)
-        self.charged = self.published = self.gone = False
+        self.charged = self.published = self.counts = self.gone = False
         self.hits = 0
 
     @property
@@ -85,7 +85,9 @@ class StoreMachine(Machine):
         self.limits = {False: shard * room, True: near * room}
         self.store = Store(sum(self.limits.values()), self.limits[True], self.policy)
         self.readers = {namespace: Readers() for namespace in NAMESPACES}
-        self.store._hits.update(self.readers)
+        self.homes = {namespace: Home(self.store) for namespace in NAMESPACES}
+        for namespace, home in self.homes.items():
+            home.hits = self.readers[namespace]
         self.now = 12345.678
         self.kept: dict[bytes, Kept] = {}
         self.all: list[Kept] = []
@@ -212,13 +214,13 @@ class StoreMachine(Machine):
     def publish(self, kept: Kept, dropped: str | None) -> None:
         """A reader publishes what it got at some time before, dead by now or not; it may be dropped in the middle."""
         copies = kept.namespace == COPIED
-        home = self.store.hits(kept.namespace)
-        assert home is self.readers[kept.namespace]
+        home = self.homes[kept.namespace]
         if dropped:
             setattr(self.readers[kept.namespace], dropped, lambda: self.store.drop(kept.entry.wire))
         was_gone = kept.gone
         kept.entry.publish(home, kept.key, MISSING if copies else object(), copies)
         kept.published = True
+        kept.counts = kept.counts or not was_gone
         if dropped and not was_gone:
             self.drop(kept.entry.wire)
             self.note("dropped while being published")
@@ -227,7 +229,7 @@ class StoreMachine(Machine):
     @rule(kept=entries, times=st.integers(1, 9))
     def hit(self, kept: Kept, times: int) -> None:
         """A reader looks the key of an entry up, and may find a later one."""
-        entry = self.store.hits(kept.namespace).get(kept.key)
+        entry = self.homes[kept.namespace].hits.get(kept.key)
         if entry is not None:
             entry.hits += times
             self.kept[entry.wire].hits += times
@@ -277,9 +279,9 @@ class StoreMachine(Machine):
         hits = [sum(kept.hits for kept in self.all if kept.near is near) for near in (False, True)]
         assert self.store.hit_counts() == tuple(hits)
         for namespace in NAMESPACES:
-            # Hits of an entry that its reader has not published yet count as soon as it has.
-            mine = [kept for kept in self.all if kept.namespace == namespace and (kept.published or kept.gone)]
-            assert self.store.hits_of(namespace) == sum(kept.hits for kept in mine)
+            # Hits of an entry that its reader has not published yet count as soon as it has, if that is in time.
+            mine = [kept for kept in self.all if kept.namespace == namespace and kept.counts]
+            assert self.homes[namespace].hit_count() == sum(kept.hits for kept in mine)
 
 
 @machine_test

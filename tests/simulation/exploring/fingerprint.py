@@ -23,7 +23,7 @@ from colocache.testing.simulator import Network, Simulated
 #: Figures that are only counted; what surrounds a member; and what follows from the seats, which are spelled beside it.
 SKIPPED = (Counters, Network, Simulated, Ring)
 #: The handlers are the same in every member; the others are figures.
-SKIPPED_ATTRIBUTES = {"_handlers", "_past_hits", "_past_hits_of"}
+SKIPPED_ATTRIBUTES = {"_handlers", "_past_hits", "past_hits", "__weakref__"}
 HEAPS = {Timers: "_heap", Announcements: "_instants"}
 ATOMS = frozenset((int, float, str, bytes, bool, type(None)))
 
@@ -78,4 +78,5 @@ def _parts(thing: Any, kind: type[Any]) -> Iterator[Any]:
 
 @cache
 def _attributes(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(name for base in kind.__mro__ for name in getattr(base, "__slots__", ()))
+    names = (name for base in kind.__mro__ for name in getattr(base, "__slots__", ()))
+    return tuple(name for name in names if name not in SKIPPED_ATTRIBUTES)
