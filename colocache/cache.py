@@ -30,6 +30,7 @@ from .core.peer import Peer
 from .core.seam import Gate
 from .errors import ClosedError, OversizeError
 from .flows import Flow, Wait, arun, run, shown
+from .identity import Functions
 from .logs import Log
 from .servers import check_threads
 from .space import GRACE, UNKNOWN, Copy, Space, copies_of
@@ -105,6 +106,7 @@ class Cache(Space):
         self._format = blake2b(self.codec.name.encode(), digest_size=4).digest()
         self._spaces: weakref.WeakSet[Space] = weakref.WeakSet()
         self._joining = False
+        self._functions = Functions()
         self._modes: dict[str, bool] = {}  # namespaces of late, the oldest first, to whether their readers get copies
         self._bus: Bus | None = None
         self._closed = False

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from datetime import date
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from types import FunctionType
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
-from uuid import UUID
 
+from .arguments import Arguments
+from .binding import Method, in_class
 from .core.announcements import Receipt
 from .core.entry import MISSING
 from .core.keys import Key
+from .identity import layers
 from .specialised import has_one_part, may_be_specialised, specialise
 
 P = ParamSpec("P")
@@ -30,7 +31,7 @@ class CacheInfo(NamedTuple):
 
 
 class Cached(Protocol[P, R]):
-    """A decorated function. Of a method it is got by the class, and told the object: ``User.name.invalidate(user)``."""
+    """A decorated function. As an attribute of an object or class it is bound, and so are the methods below."""
 
     __wrapped__: Callable[P, R]
 
@@ -50,7 +51,7 @@ class Cached(Protocol[P, R]):
         """Return this process's figures."""
 
     def cache_clear(self) -> Receipt:
-        """Invalidate all results of the function, in the whole group."""
+        """Invalidate all results of the function, of all objects if it is a method, in the whole group."""
 
     def cache_parameters(self) -> dict[str, object]:
         """Return what the function was decorated with."""
@@ -58,7 +59,7 @@ class Cached(Protocol[P, R]):
     @overload
     def __get__(self, instance: None, owner: type, /) -> Cached[P, R]: ...
     @overload
-    def __get__(self: Cached[Concatenate[Any, Q], R], instance: object, owner: Any = ..., /) -> Callable[Q, R]: ...
+    def __get__(self: Cached[Concatenate[Any, Q], R], instance: object, owner: Any = ..., /) -> Cached[Q, R]: ...
 
 
 class AsyncCached(Protocol[P, R]):
@@ -92,14 +93,16 @@ class AsyncCached(Protocol[P, R]):
     @overload
     def __get__(
         self: AsyncCached[Concatenate[Any, Q], R], instance: object, owner: Any = ..., /
-    ) -> Callable[Q, Coroutine[Any, Any, R]]: ...
+    ) -> AsyncCached[Q, R]: ...
 
 
 class Space(Protocol):
     """What a decorated function needs of a namespace; see `colocache.space.Space`."""
 
-    def _of_function(self, name: str, ttl: float | None, one_part: bool, function: Callable[..., Any]) -> Any:
-        """Return a part of the space; ``one_part``: all of its keys are tuples of one part."""
+    def _of_function(
+        self, function: FunctionType, name: str | None, ttl: float | None, one_part: bool
+    ) -> tuple[Any, str]:
+        """Return a part of the space for a function, and its name; ``one_part``: its keys are tuples of one part."""
 
 
 class Decorator:
@@ -109,8 +112,10 @@ class Decorator:
         self,
         space: Space,
         ttl: float | None,
-        key: Callable[..., Key] | None,
-        tags: Iterable[str] | Callable[..., Iterable[str]],
+        key: Callable[..., Key] | None = None,
+        tags: Iterable[str] | Callable[..., Iterable[str]] = (),
+        ignore: Iterable[str] = (),
+        name: str | None = None,
     ) -> None:
         self._space = space
         self._ttl = ttl
@@ -118,73 +123,52 @@ class Decorator:
             raise TypeError(f"key is a function that makes the key of a call from its arguments, not {key!r:.60}")
         self._key = key
         self._tags = tags if callable(tags) else tuple(_checked(tags))
+        self._ignore = ignore if isinstance(ignore, str) else tuple(ignore)
+        if key is not None and self._ignore:
+            raise TypeError("ignore and key cannot both be given: key makes the whole key, and leaves out what it likes")
+        if name is not None and (not isinstance(name, str) or not name or name != name.strip("/")):
+            raise ValueError(f"name is a non-empty text that neither begins nor ends with '/': {name!r}")
+        self._name = name
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # the first that fits is meant
-        self, function: Callable[P, Coroutine[Any, Any, R]]
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
     ) -> AsyncCached[P, R]: ...
     @overload
-    def __call__(self, function: Callable[P, R]) -> Cached[P, R]: ...
-    def __call__(self, function: Callable[P, Any]) -> Any:
-        """Return the decorated function. Raises TypeError for what is not a function, ValueError for a lambda."""
-        name = _name(function)
-        one_part = self._key is None and has_one_part(inspect.signature(function))
-        calls = _Calls(self._space._of_function(name, self._ttl, one_part, function), function, self._key, self._tags)
-        wrapper: Any = _async(calls) if inspect.iscoroutinefunction(function) else _sync(calls)
-        functools.update_wrapper(wrapper, function)
-        wrapper.cache_key = calls.key
-        wrapper.cache_info = calls.info
+    def __call__(self, function: Callable[P, R], /) -> Cached[P, R]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Any:
+        """Return the decorated function.
+
+        Raises TypeError for what is not a function, and ValueError for a function that has no name of its own: a
+        lambda, or one of two functions that would get each other's results.
+        """
+        plain = _function(function, self._name)
+        arguments = Arguments(plain, self._ignore)
+        one_part = self._key is None and has_one_part(arguments.kept)
+        space, name = self._space._of_function(plain, self._name, self._ttl, one_part)
+        calls = _Calls(space, plain, arguments, self._key, self._tags)
+        wrapper: Any = functools.update_wrapper(_async(calls) if _is_async(plain) else _sync(calls), plain)
+        for attribute, value in calls.methods().items():  # last: a function may have attributes of these names
+            setattr(wrapper, attribute, value)
         wrapper.cache_parameters = lambda: {"maxsize": None, "typed": False, "ttl": self._ttl, "namespace": name}
-        return wrapper
+        return in_class(wrapper, plain) if _is_method(plain) else wrapper
 
 
 class _Calls:
-    """One decorated function: how its calls become keys and tags."""
+    """One decorated function: how its calls become keys and tags, and how these are invalidated."""
 
     def __init__(
-        self, space: Any, function: Callable[..., Any], key: Callable[..., Key] | None,
+        self, space: Any, function: FunctionType, arguments: Arguments, key: Callable[..., Key] | None,
         tags: tuple[str, ...] | Callable[..., Iterable[str]],
     ) -> None:  # fmt: skip
         self.space = space
         self.function = function
         self.tags_of: Callable[..., Iterable[str]] = tags if callable(tags) else lambda *args, **kwargs: tags
-        self._signature = inspect.signature(function)
-        self._custom = key
-        kinds = {parameter.kind for parameter in self._signature.parameters.values()}
-        # Any number of arguments by position, and some by name: without a place of their own, which is always there,
-        # those by name would look like one more of the others.
-        self._is_open = inspect.Parameter.VAR_POSITIONAL in kinds and bool(_NAMED & kinds)
+        self.key: Callable[..., Key] = arguments.key if key is None else key
         self.misses = 0
-
-    def key(self, *args: Any, **kwargs: Any) -> Key:
-        """Return the key of a call. ``f(1)`` and ``f(x=1)`` have the same, and so has one that spells out a default."""
-        if self._custom is not None:
-            return self._custom(*args, **kwargs)
-        bound = self._signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        return self._key_of(bound.args, bound.kwargs)
-
-    def _key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Key:
-        """Return the key of a call whose arguments are in their places, with all defaults."""
-        parts = tuple(map(self._part, args))
-        named = tuple((name, self._part(kwargs[name])) for name in sorted(kwargs))
-        return (*parts, named) if named or self._is_open else parts
-
-    def _part(self, argument: Any) -> Any:
-        """Return an argument as a part of a key: a class by its name, an object by what its ``__cache_key__`` gives."""
-        kind = type(argument)
-        if kind in _PLAIN:
-            return argument
-        if isinstance(argument, type):
-            return _qualified(argument)
-        own = getattr(kind, "__cache_key__", None)
-        if own is None:
-            raise TypeError(
-                f"{self.function.__qualname__}() has an argument of the type {kind.__qualname__}, which cannot be part "
-                "of a key: have its class define __cache_key__(self), a text that tells its objects apart in all "
-                "processes, or give cached(key=...) a function that makes the key from the arguments"
-            )
-        return own(argument)
+        self._arguments = arguments
+        self._custom = key is not None
+        self._inner = _inner(function)
 
     def look(self, key: Key) -> Any:
         """Return what is served at once, or MISSING."""
@@ -194,16 +178,17 @@ class _Calls:
 
     def wrap(self, miss: Callable[..., Any], *, waits: bool) -> Callable[..., Any]:
         """Return the wrapper, which calls ``miss(key, args, kwargs)`` for what it cannot serve by itself."""
-        if self._custom is None and may_be_specialised(self._signature):
+        arguments = self._arguments
+        if not self._custom and may_be_specialised(arguments.signature):
 
             def find_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-                return miss(self._key_of(args, kwargs), args, kwargs)
+                return miss(arguments.key_of(args, kwargs), args, kwargs)
 
             async def afind_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-                return await miss(self._key_of(args, kwargs), args, kwargs)
+                return await miss(arguments.key_of(args, kwargs), args, kwargs)
 
             find = afind_key if waits else find_key
-            return specialise(self.function, self._signature, self.space, find, waits=waits)
+            return specialise(self.function, arguments.signature, arguments.kept, self.space, find, waits=waits)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             return miss(self.key(*args, **kwargs), args, kwargs)
@@ -218,80 +203,155 @@ class _Calls:
         hits, size = self.space._counts()
         return CacheInfo(hits, self.misses, None, size)
 
+    def methods(self) -> dict[str, Any]:
+        """Return what the decorated function offers beside the call."""
+        offered = _async_methods(self) if _is_async(self.function) else _sync_methods(self)
+        return {**offered, "cache_key": self.key, "cache_info": self.info, "_cc_calls": self}
+
+    # A function that is decorated twice is cached twice. What is invalidated outside is invalidated inside first: the
+    # other way round the outer cache could be filled with what the inner one still holds.
+
+    def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Receipt:
+        """Invalidate one call, in all caches of the function."""
+        key = self.key(*args, **kwargs)
+        inside = () if self._inner is None else (self._inner.invalidate(args, kwargs),)
+        return _both(*inside, self.space.invalidate(key))
+
+    async def ainvalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Receipt:
+        """The twin of `invalidate`."""
+        key = self.key(*args, **kwargs)
+        inside = () if self._inner is None else (await self._inner.ainvalidate(args, kwargs),)
+        return _both(*inside, await self.space.ainvalidate(key))
+
+    def clear(self) -> Receipt:
+        """Invalidate all calls, in all caches of the function."""
+        inside = () if self._inner is None else (self._inner.clear(),)
+        return _both(*inside, self.space.clear())
+
+    async def aclear(self) -> Receipt:
+        """The twin of `clear`."""
+        inside = () if self._inner is None else (await self._inner.aclear(),)
+        return _both(*inside, await self.space.aclear())
+
+
+def _both(*receipts: Receipt) -> Receipt:
+    """Return one receipt for the caches of a function."""
+    if len(receipts) == 1:
+        return receipts[0]
+    acknowledged, waited_out = (
+        tuple(dict.fromkeys(seat for receipt in receipts for seat in getattr(receipt, field)))
+        for field in ("acknowledged", "waited_out")
+    )
+    complete = all(receipt.complete for receipt in receipts)
+    return Receipt(acknowledged, waited_out, complete, sum(receipt.seconds for receipt in receipts))
+
+
+def _inner(function: FunctionType) -> _Calls | None:
+    """Return the calls of a decorated function that a function wraps, if there is one."""
+    return next((calls for layer in layers(function) if (calls := getattr(layer, "_cc_calls", None)) is not None), None)
+
 
 def _sync(calls: _Calls) -> Callable[..., Any]:
-    space, function, tags_of = calls.space, calls.function, calls.tags_of
-
     def miss(key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value = calls.look(key)
-        if value is not MISSING:
-            return value
-        return space.get_or_load(key, lambda: function(*args, **kwargs), tags=tags_of(*args, **kwargs))
+        return value if value is not MISSING else _load(calls, key, args, kwargs)
 
+    return calls.wrap(miss, waits=False)
+
+
+def _sync_methods(calls: _Calls) -> dict[str, Any]:
     def refresh(*args: Any, **kwargs: Any) -> Any:
-        key = calls.key(*args, **kwargs)
-        space.invalidate(key)
-        return space.get_or_load(key, lambda: function(*args, **kwargs), tags=tags_of(*args, **kwargs))
+        calls.invalidate(args, kwargs)
+        return _load(calls, calls.key(*args, **kwargs), args, kwargs)
 
     def invalidate(*args: Any, **kwargs: Any) -> Receipt:
-        return cast(Receipt, space.invalidate(calls.key(*args, **kwargs)))
+        return calls.invalidate(args, kwargs)
 
-    wrapper: Any = calls.wrap(miss, waits=False)
-    wrapper.refresh, wrapper.invalidate, wrapper.cache_clear = refresh, invalidate, space.clear
-    return cast("Callable[..., Any]", wrapper)
+    return {"refresh": refresh, "invalidate": invalidate, "cache_clear": calls.clear}
+
+
+def _load(calls: _Calls, key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    function = calls.function
+
+    def load() -> Any:
+        value = function(*args, **kwargs)
+        if inspect.isawaitable(value):
+            raise _not_awaited(function, value)
+        return value
+
+    return calls.space.get_or_load(key, load, tags=calls.tags_of(*args, **kwargs))
+
+
+def _not_awaited(function: FunctionType, value: object) -> TypeError:
+    if inspect.iscoroutine(value):
+        value.close()  # it will never run: no warning beside the error
+    return TypeError(
+        f"{function.__qualname__}() returns something that is to be awaited, and is not known as a coroutine function: "
+        "write it as async def, or have its decorators use functools.wraps or inspect.markcoroutinefunction"
+    )
 
 
 def _async(calls: _Calls) -> Callable[..., Awaitable[Any]]:
-    space, function, tags_of = calls.space, calls.function, calls.tags_of
-
     async def miss(key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value = calls.look(key)
-        if value is not MISSING:
-            return value
-        return await space.aget_or_load(key, lambda: function(*args, **kwargs), tags=tags_of(*args, **kwargs))
+        return value if value is not MISSING else await _aload(calls, key, args, kwargs)
 
+    return calls.wrap(miss, waits=True)
+
+
+def _async_methods(calls: _Calls) -> dict[str, Any]:
     async def refresh(*args: Any, **kwargs: Any) -> Any:
-        key = calls.key(*args, **kwargs)
-        await space.ainvalidate(key)
-        return await space.aget_or_load(key, lambda: function(*args, **kwargs), tags=tags_of(*args, **kwargs))
+        await calls.ainvalidate(args, kwargs)
+        return await _aload(calls, calls.key(*args, **kwargs), args, kwargs)
 
     async def invalidate(*args: Any, **kwargs: Any) -> Receipt:
-        return cast(Receipt, await space.ainvalidate(calls.key(*args, **kwargs)))
+        return await calls.ainvalidate(args, kwargs)
 
-    wrapper: Any = calls.wrap(miss, waits=True)
-    wrapper.refresh, wrapper.invalidate, wrapper.cache_clear = refresh, invalidate, space.aclear
-    return cast("Callable[..., Awaitable[Any]]", wrapper)
+    return {"refresh": refresh, "invalidate": invalidate, "cache_clear": calls.aclear}
 
 
-def _qualified(what: Any) -> str:
-    """Return the name by which all processes know a function or class."""
-    # Workers that were spawned run the script as __mp_main__.
-    module = "__main__" if what.__module__ == "__mp_main__" else what.__module__
-    return f"{module}:{what.__qualname__}"
+async def _aload(calls: _Calls, key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    function, tags = calls.function, calls.tags_of(*args, **kwargs)
+    return await calls.space.aget_or_load(key, lambda: function(*args, **kwargs), tags=tags)
 
 
-def _name(function: Callable[..., Any]) -> str:
-    """Return the name of a function. Raises TypeError and ValueError if its results cannot be cached by it."""
+# --- What is decorated
+
+
+def _function(function: Any, name: str | None) -> FunctionType:
+    """Return the function that is to be decorated. Raises TypeError and ValueError if its results cannot be cached."""
+    if isinstance(function, Method):
+        function = function.func
     if not inspect.isfunction(function):
-        raise TypeError(f"cached() decorates functions, not {function!r}; put it below @classmethod and @staticmethod")
-    if "<lambda>" in function.__qualname__:
-        raise ValueError("cached() needs a name that is the same in all processes: write a def instead of a lambda")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"cached() decorates functions, not {function!r}; put it below @classmethod and @staticmethod, and write a "
+            "def that calls what is no function"
+        )
+    if name is None and "<lambda>" in function.__qualname__:
+        raise ValueError(
+            "cached() needs a name that is the same in all processes: write a def instead of a lambda, or give name=..."
+        )
+    if any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in layers(function)):
         raise TypeError(f"{function.__qualname__}() is a generator, whose result can be used once: return a list")
-    name = _qualified(function)
-    known = _known.setdefault(name, function.__code__.co_filename)
-    if known != function.__code__.co_filename:
-        warnings.warn(f"two functions are cached as {name}, and would get each other's results", stacklevel=3)
-    return name
+    return function
 
 
-#: The files in which functions were decorated, by name.
-_known: dict[str, str] = {}
+def _is_async(function: FunctionType) -> bool:
+    """Whether a function is a coroutine function, or wraps one, as a decorator that only passes the call on does."""
+    return any(
+        inspect.iscoroutinefunction(each) or getattr(each, "_is_coroutine", None) is not None  # before Python 3.12
+        for each in layers(function)
+    )
 
-#: The types that keys hold; whether a tuple does, `keys.wire` finds out.
-_PLAIN = frozenset({str, int, bool, type(None), bytes, UUID, date, tuple})
 
-_NAMED = frozenset({inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD})
+def _is_method(function: FunctionType) -> bool:
+    """Whether a function is defined in a class, or looks as if it were to be bound."""
+    outside = function.__qualname__.rpartition(".")[0]
+    return bool(outside and not outside.endswith("<locals>")) or next(_names(function), None) in ("self", "cls")
+
+
+def _names(function: FunctionType) -> Iterator[str]:
+    return iter(function.__code__.co_varnames[: function.__code__.co_argcount])
 
 
 def _checked(tags: Iterable[str]) -> Iterable[str]:

@@ -10,10 +10,11 @@ import contextlib
 import copy as copying
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast, overload
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 
 from . import decorators, fenced, scope
 from .config import UNSET, Config, Duration, Unset, parse_ttl
@@ -41,7 +42,9 @@ from .core.requests import Seen, Written
 from .core.seam import Gate
 from .errors import InvalidationIncomplete
 from .flows import Flow, Wait, arun, get_or_load, run, served_while_behind, shown
+from .identity import Functions
 from .logs import Log
+from .naming import shortened
 
 if TYPE_CHECKING:
     from . import bus as shared
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
 
     Bus = shared.Bus | PrivateBus
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
 GRACE = 5.0  # s beyond a call's own limit, after which the bus thread is taken to be in trouble
@@ -72,6 +77,7 @@ class Root(Protocol):
 
     config: Config
     _bus: Bus | None
+    _functions: Functions  # those that are decorated
     _log: Log
     _serial: int
 
@@ -115,8 +121,8 @@ class Root(Protocol):
 class Space:
     """A part of the cache with keys of its own: the whole, or a namespace. All methods may be called from any thread.
 
-    Keys are `str`, or tuples of str, int, bool, None, bytes, UUID, date and such tuples; TypeError for others. ``ttl``
-    is seconds, a `timedelta`, or text such as ``"90s"`` or ``"1h30m"``; None is for ever, 0 stores nothing; if it is
+    Keys are `str`, or tuples of what has one form in all processes: numbers, texts, dates, enums, lists, dataclasses,
+    and many more; TypeError for others. ``ttl`` is seconds, a `timedelta`, or text such as ``"90s"`` or ``"1h30m"``; None is for ever, 0 stores nothing; if it is
     not given, the space's own holds. ``tags`` are up to 64 texts by which entries can be invalidated together.
 
     What a read returns is shared with every other reader of this process, unless the space copies: do not change it.
@@ -381,31 +387,60 @@ class Space:
         """The twin of `touch`."""
         return await arun(self._touch(key, ttl))
 
+    @overload
+    def cached(  # type: ignore[overload-overlap]  # the first that fits is meant
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> decorators.AsyncCached[P, R]: ...
+    @overload
+    def cached(self, function: Callable[P, R], /) -> decorators.Cached[P, R]: ...
+    @overload
     def cached(
         self,
+        ttl: Ttl = ...,
         *,
-        ttl: Ttl = UNSET,
+        key: Callable[..., Key] | None = ...,
+        tags: Iterable[str] | Callable[..., Iterable[str]] = ...,
+        ignore: Iterable[str] = ...,
+        name: str | None = ...,
+    ) -> decorators.Decorator: ...
+    def cached(
+        self,
+        ttl: Any = UNSET,
+        *,
         key: Callable[..., Key] | None = None,
         tags: Iterable[str] | Callable[..., Iterable[str]] = (),
-    ) -> decorators.Decorator:
+        ignore: Iterable[str] = (),
+        name: str | None = None,
+    ) -> Any:
         """Decorate a function, method or coroutine function: its results are cached by its arguments.
 
-        ``key`` makes the key of a call from its arguments, where they are not keys themselves; ``tags`` are the tags of
-        its entries, or a function of the arguments that gives them. See `colocache.decorators.Cached` for what the
-        decorated function offers.
+        ``@cached``, ``@cached("60s")`` and ``@cached(ttl=60, ...)`` all do. ``ignore`` names the parameters on which the
+        result does not depend; ``key`` makes the whole key of a call from its arguments; ``tags`` are the tags of its
+        entries, or a function of the arguments that gives them. ``name`` is what the results are kept under, within this
+        space, instead of the function's module and name; it must be the same in all processes. See
+        `colocache.decorators.Cached` for what the decorated function offers.
+
+        Raises TypeError for what is not a function and for names that are no parameters, and ValueError for a function
+        that would get the results of another one.
         """
+        if callable(ttl) or isinstance(ttl, classmethod):
+            return decorators.Decorator(self, self._ttl)(ttl)
         own = self._ttl if isinstance(ttl, Unset) else parse_ttl(ttl)
-        return decorators.Decorator(self, own, key, tags)
+        return decorators.Decorator(self, own, key, tags, ignore, name)
 
     # --- Flows
 
     def _hit(self, key: Key) -> Any:
         """Return what a reader is served at once; MISSING if nothing."""
         gate = self._gate  # before the entry: see `Cache._rebind`
+        written = key[0] if self._one_part else key
         try:
-            entry = self._hits.get(self._as_found(key))
-        except TypeError:  # unhashable: whatever makes the wire key says what is wrong with it
-            return MISSING
+            entry = self._hits.get(written)
+        except TypeError:  # unhashable
+            entry = None
+        if entry is None:
+            found = self._as_found(key)
+            entry = self._hits.get(found) if found is not written else None
         if entry is None:
             return MISSING
         now = monotonic()
@@ -422,6 +457,7 @@ class Space:
         return MISSING
 
     def _peek(self, key: Key) -> Flow[Any]:
+        key = keys.found(key)  # which can be hashed
         found = yield from self._peek_many((key,))
         return found.get(key, MISSING)
 
@@ -654,13 +690,19 @@ class Space:
             if position is not None:
                 current.note(*position)
 
-    def _of_function(self, name: str, ttl: float | None, one_part: bool, function: Callable[..., Any]) -> Space:
-        """Return the namespace of a decorated function."""
-        path = f"{self._path}/{name}" if self._path else name
+    def _of_function(
+        self, function: FunctionType, name: str | None, ttl: float | None, one_part: bool
+    ) -> tuple[Space, str]:
+        """Return the namespace of a decorated function, and its name."""
+        known = self._root._functions.name(function, self._path, name)
+        before = f"{self._path}/" if self._path else ""
+        if name is None:
+            known = shortened(known, keys.MAX_NAMESPACE - len(before.encode()))
+        path = before + known
         space = Space(self._root, path, ttl, self._copies_below(path), one_part=one_part)
         space._unchecked = function
         self._root._learn(function)
-        return space
+        return space, known
 
     def _payload(self, key: Key, value: object, tags: _Tags) -> bytes | None:
         """Return a value as it travels; None, counted and logged, if it or its tags are too large to be kept."""
@@ -682,8 +724,9 @@ class Space:
         return self._copies if used is None else used
 
     def _as_found(self, key: Key) -> Key:
-        """Return what stands for a key in `_hits`."""
-        return key[0] if self._one_part else key
+        """Return what stands for a key in `_hits`. Raises TypeError for what is no key."""
+        found = keys.found(key)
+        return cast(Key, found[0] if self._one_part else found)
 
     def _wire(self, key: Key) -> bytes:
         return keys.wire(self._prefix, key)

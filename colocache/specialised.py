@@ -8,12 +8,13 @@ text holds parameter names only, which are identifiers.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter
 from time import monotonic
 from typing import Any
 
 from .core.entry import MISSING
+from .core.parts import OBJECT
 
 # The names that the wrapper uses itself begin with `_cc_`. The gate comes before the entry: see `Cache._rebind`.
 _SOURCE = """\
@@ -26,15 +27,15 @@ _SOURCE = """\
             if _cc_value is not _cc_MISSING:
                 _cc_entry.hits += 1
                 return _cc_value
-    except _cc_MISSES:  # not held; or no part of a key, which whoever makes the wire key complains of
+    except _cc_MISSES:  # not held; or held under another form of the key, or no part of one: `miss` finds out
         pass
     return {wait}_cc_miss(({positional}), {{{named}}})
 """
 
 
-def has_one_part(signature: inspect.Signature) -> bool:
-    """Whether a function has one argument, by position: its keys are tuples of one part, found by that part."""
-    kinds = [parameter.kind for parameter in signature.parameters.values()]
+def has_one_part(kept: Sequence[Parameter]) -> bool:
+    """Whether one argument makes the key, by position: keys are tuples of one part, and are found by that part."""
+    kinds = [parameter.kind for parameter in kept]
     return kinds in ([Parameter.POSITIONAL_ONLY], [Parameter.POSITIONAL_OR_KEYWORD])
 
 
@@ -47,9 +48,10 @@ def may_be_specialised(signature: inspect.Signature) -> bool:
 
 
 def specialise(
-    function: Callable[..., Any], signature: inspect.Signature, space: Any, miss: Callable[..., Any], *, waits: bool
-) -> Callable[..., Any]:
-    """Return a wrapper for a signature that `may_be_specialised`.
+    function: Callable[..., Any], signature: inspect.Signature, kept: Sequence[Parameter], space: Any,
+    miss: Callable[..., Any], *, waits: bool,
+) -> Callable[..., Any]:  # fmt: skip
+    """Return a wrapper for a signature that `may_be_specialised`. Those of the parameters that are ``kept`` make the key.
 
     ``miss`` gets the positional arguments as a tuple and the others as a dict where nothing can be served at once;
     ``waits``: it is a coroutine function, and so becomes the wrapper.
@@ -57,13 +59,13 @@ def specialise(
     parameters = signature.parameters
     source = _SOURCE.format(
         start="async def" if waits else "def", wait="await " if waits else "",
-        parameters=_parameters(parameters), key=_key(signature), positional=_positional(parameters),
-        named=", ".join(f"{each!r}: {each}" for each in _keyword_only(parameters)),
+        parameters=_parameters(parameters), key=_key(kept), positional=_positional(parameters.values()),
+        named=", ".join(f"{each!r}: {each}" for each in _keyword_only(parameters.values())),
     )  # fmt: skip
     defaults = {f"_cc_default_{name}": parameter.default for name, parameter in parameters.items()}
     names = {
         "_cc_space": space, "_cc_miss": miss, "_cc_monotonic": monotonic, "_cc_MISSING": MISSING,
-        "_cc_MISSES": (KeyError, TypeError, AttributeError), "_cc_type": type, **defaults,
+        "_cc_MISSES": (KeyError, TypeError, AttributeError), "_cc_type": type, "_cc_OBJECT": OBJECT, **defaults,
     }  # fmt: skip
     exec(compile(source, f"<colocache: {function.__qualname__}>", "exec"), names)
     wrapper: Callable[..., Any] = names["call"]
@@ -84,31 +86,27 @@ def _parameters(parameters: Mapping[str, Parameter]) -> str:
     return ", ".join(texts)
 
 
-def _key(signature: inspect.Signature) -> str:
-    """Return the expression of the key by which readers find an entry; the same as `decorators._Calls.key_of` makes."""
-    parameters = signature.parameters
-    parts = _positional(parameters)
-    first = next(iter(parameters.values()), None)
-    if first is not None and first.name == "self" and first.kind in _FIRST:  # a method's object: a part by this
-        parts = parts.replace("self", "_cc_type(self).__cache_key__(self)", 1)
-    if has_one_part(signature):
+def _key(kept: Sequence[Parameter]) -> str:
+    """Return the expression of the key by which readers find an entry; the same as `Arguments.key_of` makes."""
+    parts = _positional(kept)
+    if kept and kept[0].name == "self" and kept[0].kind in _FIRST:  # a method's object, as `parts.canonical` has it
+        parts = parts.replace("self", "(_cc_OBJECT, _cc_type(self), _cc_type(self).__cache_key__(self))", 1)
+    if has_one_part(kept):
         return parts.removesuffix(", ")
-    named = _keyword_only(parameters)
+    named = _keyword_only(kept)
     if not named:
         return f"({parts})"
     pairs = "".join(f"({each!r}, {each}), " for each in sorted(named))
     return f"({parts}({pairs}),)"
 
 
-def _positional(parameters: Mapping[str, Parameter]) -> str:
+def _positional(parameters: Iterable[Parameter]) -> str:
     stars = {Parameter.VAR_POSITIONAL: "*", Parameter.POSITIONAL_ONLY: "", Parameter.POSITIONAL_OR_KEYWORD: ""}
-    return "".join(
-        f"{stars[parameter.kind]}{name}, " for name, parameter in parameters.items() if parameter.kind in stars
-    )
+    return "".join(f"{stars[each.kind]}{each.name}, " for each in parameters if each.kind in stars)
 
 
 _FIRST = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def _keyword_only(parameters: Mapping[str, Parameter]) -> list[str]:
-    return [name for name, parameter in parameters.items() if parameter.kind is Parameter.KEYWORD_ONLY]
+def _keyword_only(parameters: Iterable[Parameter]) -> list[str]:
+    return [parameter.name for parameter in parameters if parameter.kind is Parameter.KEYWORD_ONLY]

@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "colocache"
 # ``core.ring``. Whoever adds a module gives it its place here.
 LEVELS = {
     "errors": 0,
+    "naming": 0,
     "stats": 0,
     "servers": 1,
     "waiting": 1,
@@ -38,7 +39,10 @@ LEVELS = {
     "scope": 3,
     "space": 4,
     "cache": 5,
+    "arguments": 2,
+    "binding": 2,
     "decorators": 3,
+    "identity": 2,
     "specialised": 2,
     "locks": 6,
     "__init__": 6,
@@ -64,7 +68,10 @@ IMPURE = {
 }  # fmt: skip
 
 # Values that an impure module defines, and that can be keys of the cache.
-PURE_NAMES = {"datetime.date", "datetime.datetime", "datetime.timedelta", "uuid.UUID"}
+PURE_NAMES = {
+    "datetime.date", "datetime.datetime", "datetime.time", "datetime.timedelta", "datetime.tzinfo", "pathlib.PurePath",
+    "uuid.UUID",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,8 @@ class Entry:
         self.value = value
         if self.near and not keep_payload:
             self.payload = None  # after the value is there: whoever finds no payload finds the value
+        if self.home is not None and self.home.get(self.key) is self and self.key != key:
+            self.home.pop(self.key, None)  # a class that was defined anew is another key, and the same on the wire
         self.key, self.home = key, home
         if self.expires == DEAD:  # the key may have another entry by now, which must not be pushed out
             return

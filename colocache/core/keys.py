@@ -2,25 +2,21 @@
 
 A wire key is ``length of the namespace | namespace | body``. The body is self-delimiting (every part carries its type
 and length), so ``("a:b", "c")`` and ``("a", "b:c")`` differ. A body above `MAX_BODY` bytes travels as its BLAKE2b hash.
-Keys that are equal in Python are one key here too: ``True`` is ``1``, as in a dict.
+`colocache.core.parts` says which keys are the same.
 """
 
 from __future__ import annotations
 
-from datetime import date
-from hashlib import blake2b
 from typing import Any
-from uuid import UUID
 
-MAX_BODY = 200  # bytes; longer ones travel hashed, so a key costs at most this much on the bus
+from .parts import MAX_PART, NoPart, canonical, encode, shortened
+
+MAX_BODY = MAX_PART  # bytes; longer ones travel hashed, so a key costs at most this much on the bus
 MAX_NAMESPACE = 200  # bytes of UTF-8
 MAX_WIRE = 1 + MAX_NAMESPACE + MAX_BODY
-MAX_DEPTH = 8  # nested tuples
 
-#: What a user may give as a key: a text, or a tuple of texts and of the types below, nested up to `MAX_DEPTH`.
+#: What a user may give as a key: a text, or a tuple of what `colocache.core.parts` takes.
 Key = str | tuple[Any, ...]
-
-_PARTS: tuple[object, ...] = (int, bool, type(None), bytes, UUID, date)
 
 
 def prefix(namespace: str) -> bytes:
@@ -32,17 +28,27 @@ def prefix(namespace: str) -> bytes:
 
 
 def wire(namespace_prefix: bytes, key: Key) -> bytes:
-    """Return the wire key of ``key`` under a namespace's `prefix`. Raises TypeError naming a part of a wrong type."""
+    """Return the wire key of ``key`` under a namespace's `prefix`. Raises TypeError as `found` does."""
+    return namespace_prefix + shortened(encode(found(key)), b"colocache-key")
+
+
+def found(key: Key) -> Any:
+    """Return the canonical form of a key, by which readers find its entry: the key itself where that will do.
+
+    Keys that are the same have the same. Raises TypeError naming a part that cannot be in a key.
+    """
     if type(key) is str:
-        body = b"s" + key.encode("utf-8", "surrogatepass")
-    elif type(key) is tuple:
-        body = _tuple(key, key, 0)
-    else:
-        remedy = f"write ({_shown(key, 60)},)" if type(key) in _PARTS else "convert it, for example with str()"
+        return key
+    if not isinstance(key, str | tuple):
+        remedy = f"write ({_shown(key, 60)},)" if _is_part(key) else "convert it, for example with str()"
         raise TypeError(f"a key is a str or a tuple, not {type(key).__name__}: {_shown(key, 100)}; {remedy}")
-    if len(body) > MAX_BODY:
-        body = b"#" + blake2b(body, digest_size=32, person=b"colocache-key").digest()
-    return namespace_prefix + body
+    try:
+        return canonical(key)
+    except NoPart as error:
+        raise TypeError(
+            f"a key cannot hold {_shown(error.found, 60)} of the type {type(error.found).__name__}, which "
+            f"{error.reason}: {_shown(key, 100)}. Convert it, for example with str(), or define __cache_key__(self)"
+        ) from None
 
 
 def namespace_of(wire_key: bytes) -> str:
@@ -58,36 +64,12 @@ def within(namespace: str, ancestor: str) -> bool:
     return not ancestor or namespace == ancestor or namespace.startswith(ancestor + "/")
 
 
-def _tuple(parts: tuple[Any, ...], whole: Key, depth: int) -> bytes:
-    if depth > MAX_DEPTH:
-        raise TypeError(f"a key nests tuples deeper than {MAX_DEPTH}: {_shown(whole, 100)}")
-    return b"(" + b"".join([_sized(_part(part, whole, depth)) for part in parts])
-
-
-def _sized(encoded: bytes) -> bytes:
-    return len(encoded).to_bytes(4, "big") + encoded
-
-
-def _part(part: object, whole: Key, depth: int) -> bytes:
-    kind = type(part)
-    if isinstance(part, str) and kind is str:
-        return b"s" + part.encode("utf-8", "surrogatepass")
-    if isinstance(part, int) and kind in (int, bool):
-        return b"i" + int(part).to_bytes(part.bit_length() // 8 + 1, "big", signed=True)
-    if part is None:
-        return b"-"
-    if isinstance(part, bytes) and kind is bytes:
-        return b"b" + part
-    if isinstance(part, UUID) and kind is UUID:
-        return b"u" + part.bytes
-    if isinstance(part, date) and kind is date:
-        return b"d" + part.toordinal().to_bytes(4, "big")
-    if isinstance(part, tuple) and kind is tuple:
-        return _tuple(part, whole, depth + 1)
-    raise TypeError(
-        f"a key may hold str, int, bool, None, bytes, UUID, date and tuples of them, not {kind.__name__}: "
-        f"{_shown(part, 60)} in {_shown(whole, 100)}; convert it, for example with str()"
-    )
+def _is_part(value: object) -> bool:
+    try:
+        canonical(value)
+    except NoPart:
+        return False
+    return True
 
 
 def _shown(value: object, width: int) -> str:

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colocache.core.keys import MAX_BODY, MAX_DEPTH, MAX_NAMESPACE, MAX_WIRE, Key, namespace_of, prefix, wire, within
+from colocache.core.keys import MAX_BODY, MAX_NAMESPACE, MAX_WIRE, Key, namespace_of, prefix, wire, within
+from colocache.core.parts import MAX_DEPTH
 
 ROOT = prefix("")
 quick = settings(derandomize=True, deadline=None, max_examples=200)

@@ -1,0 +1,120 @@
+"""A decorated function in a class: bound as the function is, and so are its methods such as ``invalidate``.
+
+A plain function would do for calls, but its attributes know nothing of the object that it was got by. So what stands in
+the class is a `Method`, a `functools.partial` of nothing: as an attribute of an object it is a partial of that object.
+Partials are called by C code, so that binding costs no further Python frame.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+
+class Method(partial[Any]):
+    """A decorated function of a class; ``args`` is the object or class that it is bound to, if any."""
+
+    __doc__ = property(lambda self: self.func.__doc__)  # type: ignore[assignment]
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None or self.args else Method(self.func, instance)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        known = self.func.__dict__.get("_cc_owner", owner)
+        self.func._cc_owner = owner if known is owner else object
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.func, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.func, name, value)
+
+    def __repr__(self) -> str:
+        return f"<cached method {self.func.__qualname__}{f' of {self.args[0]!r}' if self.args else ''}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Method) or self.func is not other.func or len(self.args) != len(other.args):
+            return False
+        return not self.args or self.args[0] is other.args[0]
+
+    def __hash__(self) -> int:
+        return hash((self.func, *map(id, self.args)))
+
+    def __reduce__(self) -> Any:
+        return getattr, (self.args[0], self.func.__name__) if self.args else (self.func._cc_owner, self.func.__name__)
+
+    @property
+    def __self__(self) -> Any:
+        if not self.args:
+            raise AttributeError("__self__")
+        return self.args[0]
+
+    @property
+    def __func__(self) -> Any:
+        return self.func
+
+    @property
+    def __wrapped__(self) -> Any:
+        return self.func.__wrapped__.__get__(*self.args) if self.args else self.func.__wrapped__
+
+    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
+        return self.func.invalidate(*self._whole(args, kwargs), **kwargs)
+
+    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+        return self.func.refresh(*self._whole(args, kwargs), **kwargs)
+
+    def cache_key(self, *args: Any, **kwargs: Any) -> Any:
+        return self.func.cache_key(*self._whole(args, kwargs), **kwargs)
+
+    def _whole(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Return the arguments with those that are bound. Raises TypeError for a method of nothing."""
+        owner = getattr(self.func, "_cc_owner", None)
+        if self.args or not args or owner is None or isinstance(args[0], owner):
+            return (*self.args, *args)
+        raise TypeError(
+            f"{self.func.__qualname__} is a method: give it the object first, which is a {owner.__qualname__}, or get "
+            f"it by the object; not {type(args[0]).__qualname__}"
+        )
+
+
+def in_class(wrapper: Any, function: FunctionType) -> Any:
+    """Return what is to stand in a class for the wrapper of a function that is defined there."""
+    method = Method(wrapper)
+    if sys.version_info >= (3, 13):  # from then on a classmethod does not bind what it holds
+        body = _body_of_class(function)
+        if body is not None:
+            body.setdefault(_REBINDING, _Rebinding())
+    return method
+
+
+_REBINDING = "__colocache_rebinding__"
+
+
+class _Rebinding:
+    """Stands in the body of a class, and is told when the class is made: has its classmethods bind what they hold."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        delattr(owner, name)
+        for attribute, value in list(vars(owner).items()):
+            if type(value) is classmethod and isinstance(value.__func__, Method):
+                setattr(owner, attribute, _ClassMethod(value.__func__))
+
+
+class _ClassMethod(classmethod):  # type: ignore[type-arg]
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self.__func__.__get__(type(instance) if owner is None else owner)  # type: ignore[attr-defined]
+
+
+def _body_of_class(function: FunctionType) -> Any:
+    """Return the names of the class whose body is being run, and defines a function; None if there is none."""
+    frame = sys._getframe()
+    while frame is not None:
+        if not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+            names = frame.f_locals
+            if f"{names.get('__qualname__')}.{function.__name__}" == function.__qualname__:
+                return names
+        frame = frame.f_back  # type: ignore[assignment]
+    return None

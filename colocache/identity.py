@@ -1,0 +1,194 @@
+"""Which function a decorated function is: the name that its results are kept under, in all processes.
+
+A function is known by its module and qualified name. That is not enough where one name is given to several functions:
+by a factory, which makes a function for each of its own arguments, or by a second definition. Such functions must not
+get each other's results. See docs/decisions/0020.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import sys
+from collections.abc import Iterator
+from hashlib import blake2b
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType
+from typing import Any
+from warnings import warn
+from weakref import WeakValueDictionary
+
+from .core.parts import canonical, encode
+from .naming import qualified, warn_of_script
+
+
+class Functions:
+    """The decorated functions of one cache, by the names that their results are kept under. It keeps none alive."""
+
+    def __init__(self) -> None:
+        self._known: WeakValueDictionary[str, FunctionType] = WeakValueDictionary()
+
+    def name(self, function: FunctionType, prefix: str, given: str | None) -> str:
+        """Return the name of a function, in a space with the path ``prefix``; ``given`` is what the user calls it.
+
+        Raises ValueError if another function has that name, and would get the results of this one.
+        """
+        if given is None:
+            warn_of_script(_innermost(function).__module__, stacklevel=_frames_of_ours())
+        name = given or qualified(function) + _told_by_closure(_innermost(function))
+        path = f"{prefix}/{name}"
+        problem = self._conflict(path, function, name, given is not None)
+        if problem is not None:
+            gc.collect()  # what is left of an application that is gone, as in a test, is in nobody's way
+            if path in self._known:
+                raise ValueError(problem)
+        self._known[path] = function
+        return name
+
+    def _conflict(self, path: str, function: FunctionType, name: str, given: bool) -> str | None:
+        other = self._known.get(path)
+        return None if other is None or other is function else _conflict(other, function, name, given)
+
+
+def layers(function: Any) -> Iterator[Any]:
+    """Yield a function, what it wraps, what that wraps, and so on, as `functools.wraps` notes it."""
+    seen = set[int]()
+    while function is not None and id(function) not in seen:
+        seen.add(id(function))
+        yield function
+        function = getattr(function, "__wrapped__", None)
+
+
+def _innermost(function: FunctionType) -> FunctionType:
+    return [layer for layer in layers(function) if inspect.isfunction(layer)][-1]
+
+
+def _codes(function: FunctionType) -> list[CodeType]:
+    return [layer.__code__ for layer in layers(function) if inspect.isfunction(layer)]
+
+
+# --- Two functions of one name
+
+
+def _conflict(other: FunctionType, function: FunctionType, name: str, given: bool) -> str | None:
+    """Return why two functions cannot have one name; None if they can. Warn if one takes the other's place."""
+    problem = f"two functions are cached as {name!r}, and would get each other's results: "
+    remedy = ". Give each one cached(name=...) of its own, which is the same in all processes"
+    if any(layer is other for layer in layers(function)) or any(layer is function for layer in layers(other)):
+        return f"{problem}one wraps the other{remedy}"
+    if _codes(other) == _codes(function):
+        differing = _differing(other, function, by_value_only=given)
+        if differing is None:
+            return None
+        return f"{problem}they differ in {differing!r}, which {function.__qualname__}() uses from around it{remedy}"
+    old, new = _innermost(other), _innermost(function)
+    is_same_place = old.__globals__ is new.__globals__ or old.__code__.co_filename == new.__code__.co_filename
+    if not is_same_place or old.__code__ == new.__code__ or _are_of_one_body(old, new):
+        return f"{problem}one of {_place(old)}, one of {_place(new)}{remedy}"
+    if not _are_alike(old.__code__, new.__code__):
+        warn(
+            f"{name!r} is defined anew, with other code: results of the old code stay cached until they expire, or "
+            f"until {function.__name__}.cache_clear()",
+            stacklevel=_frames_of_ours(),
+        )
+    return None
+
+
+def _place(function: FunctionType) -> str:
+    return f"{function.__code__.co_filename}, line {function.__code__.co_firstlineno}"
+
+
+def _are_of_one_body(old: FunctionType, new: FunctionType) -> bool:
+    """Whether the body that defines a function now, of a module, class or function, has defined the other one, too.
+
+    If not, the module was loaded anew, or a cell of a notebook was run again.
+    """
+    frame = sys._getframe()
+    while frame is not None:
+        constants = [id(each) for each in frame.f_code.co_consts]
+        if id(new.__code__) in constants:
+            return id(old.__code__) in constants
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def _are_alike(old: CodeType, new: CodeType) -> bool:
+    """Whether two pieces of code do the same, though they may stand on other lines."""
+    plain = [[each for each in code.co_consts if not isinstance(each, CodeType)] for code in (old, new)]
+    nested = [[each for each in code.co_consts if isinstance(each, CodeType)] for code in (old, new)]
+    return (
+        (old.co_code, old.co_names, old.co_varnames) == (new.co_code, new.co_names, new.co_varnames)
+        and plain[0] == plain[1]
+        and len(nested[0]) == len(nested[1])
+        and all(map(_are_alike, *nested))
+    )
+
+
+# --- What a function uses from around it
+
+
+def _told_by_closure(function: FunctionType) -> str:
+    """Return what tells a function from others of its factory, by the plain values that it uses from around it."""
+    told = []
+    for name, value in _closure(function).items():
+        part = _as_part(value)
+        if part is not None:
+            told.append((name, part))
+    if not told:
+        return ""
+    return "#" + blake2b(encode(tuple(told)), digest_size=6, person=b"colocache-make").hexdigest()
+
+
+def _closure(function: FunctionType) -> dict[str, Any]:
+    """Return what a function uses from around it, by name, without what is not there yet."""
+    found = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:  # empty: the function itself, or something that is defined after it
+            continue
+    return found
+
+
+def _as_part(value: object) -> Any:
+    """Return the canonical form of a value that does not change; None of others, which are this process's own."""
+    if isinstance(value, type | FunctionType | BuiltinFunctionType):
+        name = qualified(value) if value.__module__ else ""
+        return ("named", name) if name and "<" not in name else None
+    try:
+        hash(value)
+        return (canonical(value),)
+    except Exception:  # what is no part, changes, or cannot say its key yet
+        return None
+
+
+def _differing(other: FunctionType, function: FunctionType, by_value_only: bool) -> str | None:
+    """Return the name of something that two functions of the same code use from around them, and that differs."""
+    pairs = zip(layers(other), layers(function), strict=True)
+    return next((name for pair in pairs for name in _differences(*pair, by_value_only, set())), None)
+
+
+def _differences(one: Any, other: Any, by_value_only: bool, seen: set[tuple[int, int]]) -> Iterator[str]:
+    if one is other or (id(one), id(other)) in seen or not (inspect.isfunction(one) and inspect.isfunction(other)):
+        return
+    seen.add((id(one), id(other)))
+    mine, theirs = _closure(one), _closure(other)
+    for name in mine.keys() & theirs.keys():
+        a, b = mine[name], theirs[name]
+        if a is b or (_as_part(a) is not None and _as_part(a) == _as_part(b)):
+            continue
+        if inspect.isfunction(a) and inspect.isfunction(b) and a.__code__ == b.__code__:
+            yield from _differences(a, b, by_value_only, seen)
+        elif not by_value_only or _as_part(a) is not None or _as_part(b) is not None:
+            yield name
+
+
+def _frames_of_ours() -> int:
+    """Return the ``stacklevel`` with which the caller's warning points to the code that uses this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and _is_ours(frame):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == __name__.partition(".")[0]

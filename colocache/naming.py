@@ -1,0 +1,88 @@
+"""The names by which all processes of a group know a module, a class, or a function: ``module:qualname``.
+
+They are keys of the cache, so two processes must give the same thing the same name. The module that runs as the main
+one needs care, because Python calls it ``__main__`` in the process that runs it, and by its own name elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from hashlib import blake2b
+from typing import Any
+
+_MAIN = ("__main__", "__mp_main__")  # workers that multiprocessing has spawned run their parent's script as the second
+
+
+def qualified(what: Any) -> str:
+    """Return the name by which all processes know a function or class. Any thread."""
+    return f"{module_name(what.__module__)}:{what.__qualname__}"
+
+
+def module_name(name: str) -> str:
+    """Return the name by which other processes import a module of this one.
+
+    A main module that runs by ``python -m`` has the name that was given there. A script has the name by which the
+    modules beside it, or its package, import it. What has no file, such as an interactive session, is ``__main__``.
+    """
+    module = sys.modules.get(name) if name in _MAIN else None
+    if module is None:
+        return name if name not in _MAIN else "__main__"
+    spec = getattr(module, "__spec__", None)
+    if spec is not None and spec.name not in _MAIN:
+        return str(spec.name)
+    path = getattr(module, "__file__", None)
+    return _dotted(path) if spec is None and path else "__main__"
+
+
+def warn_of_script(module: str, stacklevel: int) -> None:
+    """Warn, once, if ``module`` is a script that other processes may import by another name than `module_name`."""
+    script = sys.modules.get(module) if module == "__main__" else None
+    path = getattr(script, "__file__", None)
+    if not path or getattr(script, "__spec__", None) is not None or path in _warned:
+        return
+    known = module_name(module)
+    other = next((name for name in _importable(path) if name != known), None)
+    if other is not None:
+        _warned.add(path)
+        warnings.warn(
+            f"{path} runs as a script, and its functions are cached as those of {known!r}. A process that imports it as "
+            f"{other!r} does not share them: run it by `python -m {other}`, or give each function cached(name=...)",
+            stacklevel=stacklevel + 1,
+        )
+
+
+def shortened(name: str, room: int) -> str:
+    """Return a name that takes at most ``room`` bytes of UTF-8: its beginning and its hash, if it is longer."""
+    encoded = name.encode("utf-8", "surrogatepass")
+    if len(encoded) <= room:
+        return name
+    end = "~" + blake2b(encoded, digest_size=12, person=b"colocache-name").hexdigest()
+    return encoded[: max(0, room - len(end))].decode("utf-8", "ignore") + end
+
+
+_warned: set[str] = set()  # the scripts that were warned of: one for each process
+
+
+def _dotted(path: str) -> str:
+    """Return the name of a script as a module of its directory, or of the package that it lies in."""
+    directory, file = os.path.split(os.path.abspath(path))
+    parts = [os.path.splitext(file)[0]]
+    while os.path.isfile(os.path.join(directory, "__init__.py")):
+        directory, package = os.path.split(directory)
+        parts.insert(0, package)
+    return ".".join(parts)
+
+
+def _importable(path: str) -> list[str]:
+    """Return the names by which a script can be imported from the directories where Python looks, and from here."""
+    script, names = os.path.splitext(os.path.abspath(path))[0], list[str]()
+    for root in [*sys.path[1:], os.getcwd()]:
+        base = os.path.abspath(root)
+        if base == os.path.dirname(base) or not script.startswith(base + os.sep):  # the root directory holds everything
+            continue
+        parts = script[len(base) + 1 :].split(os.sep)
+        if all(part.isidentifier() for part in parts):
+            names.append(".".join(parts))
+    return names
