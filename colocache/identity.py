@@ -34,7 +34,7 @@ class Functions:
         """
         if given is None:
             warn_of_script(_innermost(function).__module__, stacklevel=_frames_of_ours())
-        name = given or qualified(function) + _told_by_closure(_innermost(function))
+        name = given or qualified(function) + _told_by_place(_innermost(function)) + _told_by_closure(_innermost(function))
         path = f"{prefix}/{name}"
         problem = self._conflict(path, function, name, given is not None)
         if problem is not None:
@@ -82,7 +82,7 @@ def _conflict(other: FunctionType, function: FunctionType, name: str, given: boo
         return f"{problem}they differ in {differing!r}, which {function.__qualname__}() uses from around it{remedy}"
     old, new = _innermost(other), _innermost(function)
     is_same_place = old.__globals__ is new.__globals__ or old.__code__.co_filename == new.__code__.co_filename
-    if not is_same_place or old.__code__ == new.__code__ or _are_of_one_body(old, new):
+    if not is_same_place or old.__code__ == new.__code__:
         return f"{problem}one of {_place(old)}, one of {_place(new)}{remedy}"
     if not _are_alike(old.__code__, new.__code__):
         warn(
@@ -97,20 +97,6 @@ def _place(function: FunctionType) -> str:
     return f"{function.__code__.co_filename}, line {function.__code__.co_firstlineno}"
 
 
-def _are_of_one_body(old: FunctionType, new: FunctionType) -> bool:
-    """Whether the body that defines a function now, of a module, class or function, has defined the other one, too.
-
-    If not, the module was loaded anew, or a cell of a notebook was run again.
-    """
-    frame = sys._getframe()
-    while frame is not None:
-        constants = [id(each) for each in frame.f_code.co_consts]
-        if id(new.__code__) in constants:
-            return id(old.__code__) in constants
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
-
-
 def _are_alike(old: CodeType, new: CodeType) -> bool:
     """Whether two pieces of code do the same, though they may stand on other lines."""
     plain = [[each for each in code.co_consts if not isinstance(each, CodeType)] for code in (old, new)]
@@ -121,6 +107,37 @@ def _are_alike(old: CodeType, new: CodeType) -> bool:
         and len(nested[0]) == len(nested[1])
         and all(map(_are_alike, *nested))
     )
+
+
+# --- Which one of its name
+
+
+def _told_by_place(function: FunctionType) -> str:
+    """Return what tells a function from those of its name that are defined before it in the same body.
+
+    A body is a module, a class or a function. Stubs, as of `typing.overload`, do not count.
+    """
+    code = function.__code__
+    alike = [each for each in _constants_beside(code) if isinstance(each, CodeType) and each.co_name == code.co_name]
+    earlier = alike[: next((at for at, each in enumerate(alike) if each is code), 0)]
+    number = 1 + sum(each.co_code != _STUB for each in earlier)
+    return f"#{number}" if number > 1 else ""
+
+
+def _constants_beside(code: CodeType) -> tuple[object, ...]:
+    """Return the constants of the body that is being run, and defines a function with this code; nothing if none is."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if any(each is code for each in frame.f_code.co_consts):
+            return frame.f_code.co_consts
+        frame = frame.f_back
+    return ()
+
+
+def _stub() -> None: ...
+
+
+_STUB = _stub.__code__.co_code
 
 
 # --- What a function uses from around it

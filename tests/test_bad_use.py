@@ -14,11 +14,10 @@ import sys
 import threading
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
-from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import zmq
@@ -63,18 +62,6 @@ def elsewhere(work: Callable[[], object]) -> None:
 # --- Keys that are none
 
 
-class Name(NamedTuple):
-    first: str
-
-
-class Kind(StrEnum):
-    A = "a"
-
-
-class Text(str):
-    __slots__ = ()
-
-
 class Hostile(str):
     """Raises whenever it is looked up."""
 
@@ -99,13 +86,9 @@ NOT_KEYS: dict[str, tuple[Any, str]] = {
     "float": (1.5, "a key is a str or a tuple, not float"),
     "bytes": (b"a", "a key is a str or a tuple, not bytes"),
     "object": (object(), "a key is a str or a tuple, not object"),
-    "subclass of str": (Text("a"), "not Text"),
-    "enum of str": (Kind.A, "not Kind"),
-    "NamedTuple": (Name("a"), "not Name"),
-    "with a float": (("a", 1.5), "a key may hold str, .* not float: 1.5 in .*convert it"),
-    "with a list": (("a", ["b"]), "a key may hold str, .* not list"),
-    "with a datetime": (("a", datetime(2024, 1, 1)), "a key may hold str, .* not datetime"),
-    "too deep": (deep, "a key nests tuples deeper than 8"),
+    "with an object": (("a", object()), "a key cannot hold .* of the type object, which has no form .* Convert it"),
+    "with a subclass of dict": (("a", OrderedDict()), r"which is a subclass of dict, .* convert it by dict\(...\)"),
+    "too deep": (deep, "of the type tuple, which nests deeper than 16"),
 }
 
 
@@ -128,8 +111,8 @@ def test_a_key_that_raises_when_it_is_looked_up_hurts_its_user_only(call: Call, 
     for method, arguments in (("get", ()), ("get_or_load", (never,))):
         with pytest.raises(LookupError, match="hostile"):
             call(cache, method, Hostile("a"), *arguments)
-    with pytest.raises(TypeError, match="not Hostile"):
-        call(cache, "set", Hostile("a"), 1)
+    call(cache, "set", Hostile("a"), 2)
+    assert cache.get("a") == 2
     assert [member.incarnation for member in cache.members()] == [member.incarnation for member in me]
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from colocache.arguments import Arguments
 from colocache.core.entry import DEAD, MISSING, Entry
+from colocache.core.parts import OBJECT
 from colocache.core.seam import Gate
-from colocache.decorators import _Calls
 from colocache.specialised import has_one_part, may_be_specialised, specialise
 
 default = (1, 2)
@@ -55,11 +56,11 @@ class Shelf:
 class Wrapped:
     """A function's wrapper, with the calls that it could not serve."""
 
-    def __init__(self, function: Callable[..., Any], *, waits: bool = False) -> None:
+    def __init__(self, function: Callable[..., Any], *, ignore: Sequence[str] = (), waits: bool = False) -> None:
         self.space = Shelf()
         self.missed: list[tuple[Any, Any]] = []
         self.signature = inspect.signature(function)
-        self.calls = _Calls(self.space, function, None, ())
+        self.arguments = Arguments(function, ignore)
 
         def miss(args: Any, kwargs: Any) -> str:
             self.missed.append((args, kwargs))
@@ -68,7 +69,8 @@ class Wrapped:
         async def amiss(args: Any, kwargs: Any) -> str:
             return miss(args, kwargs)
 
-        self.call = specialise(function, self.signature, self.space, amiss if waits else miss, waits=waits)
+        find = amiss if waits else miss
+        self.call = specialise(function, self.signature, self.arguments.kept, self.space, find, waits=waits)
 
     def hold(self, key: Any, value: Any) -> Entry:
         """Have a value found under a key."""
@@ -93,10 +95,10 @@ def test_a_call_looks_for_the_key_that_it_is_stored_under(function: Any, args: A
             wrapped.call(*args, **kwargs)
         return
     bound.apply_defaults()
-    key = wrapped.calls._key_of(bound.args, bound.kwargs)
+    key = wrapped.arguments.key_of(bound.args, bound.kwargs)
     assert wrapped.call(*args, **kwargs) == "missed"
     assert wrapped.missed == [(bound.args, bound.kwargs)]
-    assert wrapped.space._hits.keys_found == [key[0] if has_one_part(wrapped.signature) else key]  # type: ignore[index]
+    assert wrapped.space._hits.keys_found == [key[0] if has_one_part(wrapped.arguments.kept) else key]  # type: ignore[index]
 
 
 def test_what_is_held_is_served_and_counted_and_what_is_dead_or_undecoded_is_not() -> None:
@@ -137,8 +139,8 @@ def test_a_method_finds_what_is_held_for_its_object(parameters: str) -> None:
         arguments = (Thing(7), 1)
     bound = wrapped.signature.bind(*arguments, **named)
     bound.apply_defaults()
-    key = wrapped.calls._key_of(bound.args, bound.kwargs)
-    wrapped.hold(key[0] if has_one_part(wrapped.signature) else key, "held")  # type: ignore[index]
+    key = wrapped.arguments.key_of(bound.args, bound.kwargs)
+    wrapped.hold(key[0] if has_one_part(wrapped.arguments.kept) else key, "held")  # type: ignore[index]
     assert wrapped.call(*arguments, **named) == "held"
     assert wrapped.call(Thing(8), *arguments[1:], **named) == "missed"
 

@@ -153,14 +153,10 @@ def _number(part: Any) -> Any:
         return bool(part)
     if not isinstance(part, numbers.Number):
         return None
-    if part != part:
-        return _part("nan", str(part).encode()) if isinstance(part, Decimal) else _part("nan", b"nan")
     if isinstance(part, Decimal):
-        if part.is_infinite():
-            return float(part)
-        if abs(part.adjusted()) > MAX_DIGITS:
-            raise NoPart(part, f"is a number of more than {MAX_DIGITS} digits")
-        return _rational(Fraction(part))
+        return _decimal(part)
+    if part != part:
+        return _part("nan", b"")
     if isinstance(part, numbers.Rational):
         return _rational(Fraction(int(part.numerator), int(part.denominator)))
     if isinstance(part, numbers.Real):
@@ -174,6 +170,16 @@ def _number(part: Any) -> Any:
             return _number(whole.real)
         return _part("complex", _joined(map(_number, (whole.real, whole.imag))))
     return None
+
+
+def _decimal(part: Decimal) -> Any:
+    if part.is_nan():
+        return _part("Decimal", _text(str(part)))
+    if part.is_infinite():
+        return float(part)
+    if abs(part.adjusted()) > MAX_DIGITS:
+        raise NoPart(part, f"is a number of more than {MAX_DIGITS} digits")
+    return _rational(Fraction(part))
 
 
 def _rational(value: Fraction) -> int | float | Fraction:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Iterable
-from datetime import date, datetime
-from enum import IntEnum
+from datetime import date
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -181,19 +181,14 @@ def test_lone_surrogates_are_carried() -> None:
 # --- What is no key
 
 
-class Colour(IntEnum):
-    RED = 1
+class Opaque:
+    """Has no form that is the same in all processes."""
+
+    def __repr__(self) -> str:
+        return "Opaque()"
 
 
-class Point(NamedTuple):
-    x: int
-
-
-class Text(str):
-    __slots__ = ()
-
-
-@pytest.mark.parametrize("key", [42, None, b"a", True, UUID(int=1), date.min], ids=repr)
+@pytest.mark.parametrize("key", [42, None, b"a", True, UUID(int=1), date.min, 1.5, ["a"], {"a": 1}], ids=repr)
 def test_a_key_that_only_lacks_its_tuple_is_refused_with_that_remedy(key: Any) -> None:
     with pytest.raises(TypeError) as caught:
         wire(ROOT, key)
@@ -201,7 +196,7 @@ def test_a_key_that_only_lacks_its_tuple_is_refused_with_that_remedy(key: Any) -
     wire(ROOT, (key,))
 
 
-@pytest.mark.parametrize("key", [1.5, ["a"], {"a": 1}, Text("a"), Point(1), Colour.RED, datetime.min], ids=repr)
+@pytest.mark.parametrize("key", [object(), len, print, Opaque()], ids=str)
 def test_a_key_of_another_type_is_refused_by_name(key: Any) -> None:
     with pytest.raises(TypeError) as caught:
         wire(ROOT, key)
@@ -209,9 +204,7 @@ def test_a_key_of_another_type_is_refused_by_name(key: Any) -> None:
     assert str(caught.value) == f"a key is a str or a tuple, not {name}: {key!r}; convert it, for example with str()"
 
 
-@pytest.mark.parametrize(
-    "part", [1.5, ["a"], {1}, datetime(2024, 1, 1), Colour.RED, Text("a"), Point(1), bytearray(b"a"), object], ids=repr
-)
+@pytest.mark.parametrize("part", [object(), len, Opaque(), OrderedDict(a=1)], ids=str)
 @pytest.mark.parametrize("depth", [1, 3])
 def test_a_part_of_another_type_is_refused_by_name(part: object, depth: int) -> None:
     key: Any = ("users", part)
@@ -220,15 +213,16 @@ def test_a_part_of_another_type_is_refused_by_name(part: object, depth: int) -> 
     with pytest.raises(TypeError) as caught:
         wire(ROOT, key)
     text = str(caught.value)
-    assert f"not {type(part).__name__}: {part!r} in {key!r}" in text
-    assert "convert it, for example with str()" in text
+    assert f"{part!r}"[:60] in text
+    assert f"of the type {type(part).__name__}, which " in text
+    assert "Convert it, for example with str(), or define __cache_key__(self)" in text
 
 
 def test_errors_about_huge_keys_are_short() -> None:
-    for key in (["x" * 10_000], ("x" * 10_000, 1.5), ("x", ["y" * 10_000])):
+    for key in (["x" * 10_000], ("x" * 10_000, object()), ("x", ["y" * 10_000, object()])):
         with pytest.raises(TypeError) as caught:
             wire(ROOT, key)  # type: ignore[arg-type]
-        assert len(str(caught.value)) < 400
+        assert len(str(caught.value)) < 450
 
 
 def test_tuples_nest_up_to_a_depth() -> None:
@@ -236,7 +230,7 @@ def test_tuples_nest_up_to_a_depth() -> None:
     for _ in range(MAX_DEPTH):
         key = (key,)
     wire(ROOT, key)
-    with pytest.raises(TypeError, match=f"a key nests tuples deeper than {MAX_DEPTH}: "):
+    with pytest.raises(TypeError, match=f"nests deeper than {MAX_DEPTH}: "):
         wire(ROOT, (key,))
     for _ in range(100_000):  # deeper than the interpreter could follow
         key = (key,)
