@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from functools import partial
+from functools import partial, reduce
+from importlib import import_module
 from types import FunctionType
 from typing import Any
 
@@ -44,7 +45,9 @@ class Method(partial[Any]):
         return hash((self.func, *map(id, self.args)))
 
     def __reduce__(self) -> Any:
-        return getattr, (self.args[0], self.func.__name__) if self.args else (self.func._cc_owner, self.func.__name__)
+        if self.args:
+            return getattr, (self.args[0], self.func.__name__)
+        return _found, (self.func.__module__, self.func.__qualname__)
 
     @property
     def __self__(self) -> Any:
@@ -78,6 +81,11 @@ class Method(partial[Any]):
             f"{self.func.__qualname__} is a method: give it the object first, which is a {owner.__qualname__}, or get "
             f"it by the object; not {type(args[0]).__qualname__}"
         )
+
+
+def _found(module: str, qualname: str) -> Any:
+    """Return what has a name in a module, for pickle."""
+    return reduce(getattr, qualname.split("."), import_module(module))
 
 
 def in_class(wrapper: Any, function: FunctionType) -> Any:

@@ -155,12 +155,12 @@ def _number(part: Any) -> Any:
         return None
     if isinstance(part, Decimal):
         return _decimal(part)
-    if part != part:
-        return _part("nan", b"")
     if isinstance(part, numbers.Rational):
         return _rational(Fraction(int(part.numerator), int(part.denominator)))
     if isinstance(part, numbers.Real):
         value = float(part)
+        if math.isnan(value):
+            return _part("nan", b"")
         if value != part:
             raise NoPart(part, "is a number that a float cannot hold")
         return value

@@ -106,7 +106,7 @@ class Meta(type):
         return True
 
     def __hash__(cls) -> int:
-        return 1
+        return 20210719
 
 
 class Odd(metaclass=Meta):
