@@ -97,8 +97,9 @@ class Entry:
         self.value = value
         if self.near and not keep_payload:
             self.payload = None  # after the value is there: whoever finds no payload finds the value
-        if self.home is not None and self.home.get(self.key) is self and self.key != key:
-            self.home.pop(self.key, None)  # a class that was defined anew is another key, and the same on the wire
+        old = self.key
+        if self.home is not None and old is not None and old != key and self.home.hits.get(old) is self:
+            self.home.hits.pop(old, None)  # a class that was defined anew is another key, and the same on the wire
         self.key, self.home = key, home
         if self.expires == DEAD:  # the key may have another entry by now, which must not be pushed out
             return

@@ -32,6 +32,7 @@ class HeroBase(SQLModel):
 
 
 class Hero(HeroBase, table=True):
+    __tablename__ = "hero_of_the_app"  # another test has a table of heroes, too
     id: int | None = Field(default=None, primary_key=True)
 
 
