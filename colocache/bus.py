@@ -633,7 +633,7 @@ class Bus:
             self._told_behind = False
         elif self._behind_since is None:
             self._behind_since = now
-        elif now >= self._behind_since + self._config.lease / 2 and not self._told_behind:
+        elif now >= self._behind_since + self._config.lease and not self._told_behind:
             self._told_behind = True
             self._log.info("is behind: it does not hear %s", ", ".join(self._silent()) or "itself")
 
@@ -710,10 +710,12 @@ def _is_short_of_descriptors() -> bool:
     """Whether fewer than `SPARE` more files can be opened: a new one is given the lowest number that is free."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     try:
-        with open(os.devnull) as nothing:
-            return limit != resource.RLIM_INFINITY and nothing.fileno() > limit - SPARE
+        lowest, next_one = os.pipe()  # no file, for there need not be any: in a container /dev/null may be missing
     except OSError:
         return True
+    os.close(lowest)
+    os.close(next_one)
+    return limit != resource.RLIM_INFINITY and lowest > limit - SPARE
 
 
 def _look(view: Callable[[float], Any], now: float) -> tuple[Any, Exception | None]:

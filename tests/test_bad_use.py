@@ -448,6 +448,19 @@ def test_on_a_full_disk_everything_falls_through_to_the_source_and_is_counted(
     assert "No space left on device" in joins[0].message
 
 
+def test_a_thousand_calls_without_a_cache_write_each_line_once(
+    new_cache: NewCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = new_cache(directory="/dev/null/x")
+    caplog.set_level(logging.DEBUG, "colocache")
+    for number in range(1000):
+        assert cache.get_or_load(("k", number), lambda number=number: number) == number  # type: ignore[misc]
+        cache.invalidate(("k", number))
+        cache.set(("k", number), 1)
+    lines = [record.msg for record in caplog.records]
+    assert len(lines) == len(set(lines)) == 2
+
+
 def test_when_space_returns_it_joins_again(
     cache: Cache, full: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -468,6 +481,13 @@ def test_a_start_does_not_wait_for_the_next_try(cache: Cache, full: pytest.Monke
     full.undo()
     cache.start()
     assert len(cache.members()) == 1
+
+
+def test_whether_descriptors_are_left_is_told_without_opening_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container there need not be a /dev/null."""
+    monkeypatch.setattr(os, "devnull", "/nowhere/null")
+    monkeypatch.setattr("builtins.open", never)
+    assert not colocache.bus._is_short_of_descriptors()
 
 
 @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError(), OSError(24, "Too many")])
