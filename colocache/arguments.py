@@ -22,7 +22,7 @@ _RESOURCE: Part = opaque("resource")
 
 
 class Arguments:
-    """The arguments of one function, as a key: ``f(1)`` and ``f(x=1)`` have the same, and so has a default spelt out."""
+    """The arguments of one function, as a key: ``f(1)`` and ``f(x=1)`` have the same, and so has a default given."""
 
     def __init__(self, function: Callable[..., Any], ignore: Iterable[str] = ()) -> None:
         """Raises TypeError if ``ignore`` is no iterable of names of parameters."""
@@ -77,9 +77,9 @@ class Arguments:
         what = f"{self._function.__qualname__}() has an argument {name!r} of the type {type(value).__qualname__}, "
         inside = "" if error.found is value else f"with a {type(error.found).__qualname__} in it, "
         return (
-            f"{what}{inside}which cannot be part of a key: it {error.reason}. If the result does not depend on it, give "
-            f"cached(ignore=({name!r},)); otherwise have its class define __cache_key__(self), a key that tells its "
-            "objects apart in all processes, or give cached(key=...) a function that makes the key from the arguments"
+            f"{what}{inside}which cannot be part of a key: it {error.reason}. If the result does not depend on it, "
+            f"give cached(ignore=({name!r},)); otherwise have its class define __cache_key__(self), a key that tells "
+            "its objects apart in all processes, or give cached(key=...) a function that makes the key from the arguments"
         )
 
 

@@ -11,14 +11,17 @@ import inspect
 import sys
 from functools import partial, reduce
 from importlib import import_module
-from types import FunctionType
-from typing import Any
+from types import FrameType, FunctionType
+from typing import TYPE_CHECKING, Any
 
 
 class Method(partial[Any]):
     """A decorated function of a class; ``args`` is the object or class that it is bound to, if any."""
 
-    __doc__ = property(lambda self: self.func.__doc__)  # type: ignore[assignment]
+    if TYPE_CHECKING:
+        func: Any  # the wrapper, which has attributes of its own
+
+    __doc__ = property(lambda self: self.func.__doc__)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None or self.args else Method(self.func, instance)
@@ -113,16 +116,16 @@ class _Rebinding:
 
 class _ClassMethod(classmethod):  # type: ignore[type-arg]
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self.__func__.__get__(type(instance) if owner is None else owner)  # type: ignore[attr-defined]
+        return self.__func__.__get__(type(instance) if owner is None else owner)
 
 
 def _body_of_class(function: FunctionType) -> Any:
     """Return the names of the class whose body is being run, and defines a function; None if there is none."""
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         if not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
             names = frame.f_locals
             if f"{names.get('__qualname__')}.{function.__name__}" == function.__qualname__:
                 return names
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None

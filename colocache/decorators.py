@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from types import FunctionType
-from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
 from .arguments import Arguments
 from .binding import Method, in_class
@@ -125,7 +125,7 @@ class Decorator:
         self._tags = tags if callable(tags) else tuple(_checked(tags))
         self._ignore = ignore if isinstance(ignore, str) else tuple(ignore)
         if key is not None and self._ignore:
-            raise TypeError("ignore and key cannot both be given: key makes the whole key, and leaves out what it likes")
+            raise TypeError("ignore and key cannot both be given: key makes the whole key")
         if name is not None and (not isinstance(name, str) or not name or name != name.strip("/")):
             raise ValueError(f"name is a non-empty text that neither begins nor ends with '/': {name!r}")
         self._name = name

@@ -34,7 +34,7 @@ class Functions:
         """
         if given is None:
             warn_of_script(_innermost(function).__module__, stacklevel=_frames_of_ours())
-        name = given or qualified(function) + _told_by_place(_innermost(function)) + _told_by_closure(_innermost(function))
+        name = given or _own_name(function)
         path = f"{prefix}/{name}"
         problem = self._conflict(path, function, name, given is not None)
         if problem is not None:
@@ -47,6 +47,11 @@ class Functions:
     def _conflict(self, path: str, function: FunctionType, name: str, given: bool) -> str | None:
         other = self._known.get(path)
         return None if other is None or other is function else _conflict(other, function, name, given)
+
+
+def _own_name(function: FunctionType) -> str:
+    inner = _innermost(function)
+    return qualified(function) + _told_by_place(inner) + _told_by_closure(inner)
 
 
 def layers(function: Any) -> Iterator[Any]:

@@ -47,8 +47,8 @@ def warn_of_script(module: str, stacklevel: int) -> None:
     if other is not None:
         _warned.add(path)
         warnings.warn(
-            f"{path} runs as a script, and its functions are cached as those of {known!r}. A process that imports it as "
-            f"{other!r} does not share them: run it by `python -m {other}`, or give each function cached(name=...)",
+            f"{path} runs as a script, and its functions are cached as those of {known!r}. A process that imports it "
+            f"as {other!r} does not share them: run it by `python -m {other}`, or give each function cached(name=...)",
             stacklevel=stacklevel + 1,
         )
 

@@ -122,8 +122,9 @@ class Space:
     """A part of the cache with keys of its own: the whole, or a namespace. All methods may be called from any thread.
 
     Keys are `str`, or tuples of what has one form in all processes: numbers, texts, dates, enums, lists, dataclasses,
-    and many more; TypeError for others. ``ttl`` is seconds, a `timedelta`, or text such as ``"90s"`` or ``"1h30m"``; None is for ever, 0 stores nothing; if it is
-    not given, the space's own holds. ``tags`` are up to 64 texts by which entries can be invalidated together.
+    and many more; TypeError for others. ``ttl`` is seconds, a `timedelta`, or text such as ``"90s"`` or ``"1h30m"``;
+    None is for ever, 0 stores nothing; if it is not given, the space's own holds. ``tags`` are up to 64 texts by which
+    entries can be invalidated together.
 
     What a read returns is shared with every other reader of this process, unless the space copies: do not change it.
 
@@ -414,10 +415,10 @@ class Space:
     ) -> Any:
         """Decorate a function, method or coroutine function: its results are cached by its arguments.
 
-        ``@cached``, ``@cached("60s")`` and ``@cached(ttl=60, ...)`` all do. ``ignore`` names the parameters on which the
-        result does not depend; ``key`` makes the whole key of a call from its arguments; ``tags`` are the tags of its
-        entries, or a function of the arguments that gives them. ``name`` is what the results are kept under, within this
-        space, instead of the function's module and name; it must be the same in all processes. See
+        ``@cached``, ``@cached("60s")`` and ``@cached(ttl=60, ...)`` all do. ``ignore`` names the parameters on which
+        the result does not depend; ``key`` makes the whole key of a call from its arguments; ``tags`` are the tags of
+        its entries, or a function of the arguments that gives them. ``name`` is what the results are kept under, within
+        this space, instead of the function's module and name; it must be the same in all processes. See
         `colocache.decorators.Cached` for what the decorated function offers.
 
         Raises TypeError for what is not a function and for names that are no parameters, and ValueError for a function

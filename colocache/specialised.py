@@ -51,7 +51,7 @@ def specialise(
     function: Callable[..., Any], signature: inspect.Signature, kept: Sequence[Parameter], space: Any,
     miss: Callable[..., Any], *, waits: bool,
 ) -> Callable[..., Any]:  # fmt: skip
-    """Return a wrapper for a signature that `may_be_specialised`. Those of the parameters that are ``kept`` make the key.
+    """Return a wrapper for a signature that `may_be_specialised`. The parameters that are ``kept`` make the key.
 
     ``miss`` gets the positional arguments as a tuple and the others as a dict where nothing can be served at once;
     ``waits``: it is a coroutine function, and so becomes the wrapper.

@@ -95,7 +95,8 @@ def test_values_without_a_hash_are_hits_too(cache: Cache) -> None:
         calls.append(words)
         return len(calls)
 
-    assert [search(["a"], where={"x": 1, "y": 2}), search(["a"], where={"y": 2, "x": 1}), search([], where={})] == [1, 1, 2]
+    assert search(["a"], where={"x": 1, "y": 2}) == search(["a"], where={"y": 2, "x": 1}) == 1
+    assert search([], where={}) == 2
     assert search.cache_info().hits == 1
 
 
@@ -128,7 +129,8 @@ def test_ignored_arguments_reach_the_function_and_not_the_key(cache: Cache, wait
     run: Callable[[Any], Any] = asyncio.run if waits else lambda value: value
     db, log = Unusable(), Unusable()
     function: Any = double
-    assert [run(function(db, 2, log=log)), run(function(None, 2)), run(function(number=2, db=Unusable()))] == [4, 4, 4]
+    for call in (lambda: function(db, 2, log=log), lambda: function(None, 2), lambda: function(number=2, db=log)):
+        assert run(call()) == 4
     assert calls == [(db, 2, log)]
     assert function.cache_key(Unusable(), 2) == (2,)
     assert run(function.invalidate(None, 2)).complete
@@ -168,7 +170,7 @@ def test_the_object_of_a_method_can_be_ignored(cache: Cache) -> None:
 def test_a_name_that_is_no_parameter_is_refused(cache: Cache, ignore: Any) -> None:
     def load(db: Any, number: int) -> None: ...
 
-    with pytest.raises(TypeError, match=r"ignore names .*, which is no parameter of .*load\(db: 'Any', number: 'int'\)"):
+    with pytest.raises(TypeError, match=r"ignore names .*, which is no parameter of .*load\(db: "):
         cache.cached(ignore=ignore)(load)
 
 

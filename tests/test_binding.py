@@ -78,7 +78,6 @@ WAYS: dict[str, tuple[Any, Any]] = {
     "property": (lambda a: a.total, lambda a: type(a).total.fget.invalidate(a)),
     "partialmethod": (lambda a: a.tea(), lambda a: a.price.invalidate("tea")),
     "refresh": (lambda a: a.price(), lambda a: a.price.refresh() and a.price.invalidate()),
-    "method that is kept": (lambda a: a.price(), lambda a: functools.reduce(getattr, ["price", "invalidate"], a)("tea")),
 }
 
 
@@ -144,7 +143,7 @@ def test_inherited_methods_and_those_of_super_are_bound(cache: Cache, stall: Any
 
 def test_a_method_without_its_object_is_refused(stall: Any) -> None:
     for use in (stall.price.invalidate, stall.price.refresh, stall.price.cache_key):
-        with pytest.raises(TypeError, match=r"Stall.price is a method: give it the object first, which is a .*Stall.*not str"):
+        with pytest.raises(TypeError, match=r"Stall.price is a method: give it the object first, .*Stall.*not str"):
             use("tea")
     with pytest.raises(TypeError, match="missing a required argument: 'self'"):
         stall.price.invalidate()

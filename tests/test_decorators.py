@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -574,6 +574,174 @@ def test_another_decorator_may_be_below(cache: Cache) -> None:
 
     assert price(3) == price(3, 1) == price(item=3) == 6
     assert cache.stats().loads == 1
+
+
+# --- Ways to decorate
+
+
+@pytest.mark.parametrize(
+    ("decorate", "ttl"),
+    [
+        (lambda cache: cache.cached, 300.0),
+        (lambda cache: cache.cached(), 300.0),
+        (lambda cache: cache.cached("90s"), 90.0),
+        (lambda cache: cache.cached(60), 60.0),
+        (lambda cache: cache.cached(timedelta(minutes=1)), 60.0),
+        (lambda cache: cache.cached(None), None),
+        (lambda cache: cache.namespace("n", ttl=5).cached, 5.0),
+    ],
+)
+def test_parentheses_and_the_name_of_the_ttl_may_be_left_out(cache: Cache, decorate: Any, ttl: float | None) -> None:
+    def one(x: int) -> int:
+        return x
+
+    function = decorate(cache)(one)
+    assert function(1) == 1
+    assert function.cache_parameters()["ttl"] == ttl
+
+
+@pytest.mark.parametrize("what", [len, Account, functools.partial(print), staticmethod(print), classmethod(print)])
+def test_what_is_not_a_function_is_refused_without_parentheses_too(cache: Cache, what: Any) -> None:
+    with pytest.raises(TypeError, match=r"decorates functions, not .*; put it below @classmethod"):
+        cache.cached(what)
+
+
+@pytest.mark.parametrize("wrong", ["60 parsecs", ("a",), -1])
+def test_what_is_no_ttl_is_refused(cache: Cache, wrong: Any) -> None:
+    with pytest.raises((ConfigError, TypeError), match="ttl"):
+        cache.cached(wrong)
+
+
+# --- Decorated twice
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["sync", "async"])
+def test_what_is_invalidated_outside_is_invalidated_inside(new_cache: NewCache, waits: bool) -> None:
+    fast, slow, source = new_cache("fast"), new_cache("slow"), {"version": 1}
+
+    def logged(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    if waits:
+
+        @fast.cached(ttl=60)
+        @logged
+        @slow.cached(ttl=3600)
+        async def price(sku: str) -> int:
+            return source["version"]
+    else:
+
+        @fast.cached(ttl=60)
+        @logged
+        @slow.cached(ttl=3600)
+        def price(sku: str) -> int:
+            return source["version"]
+
+    function: Any = price
+    assert answer(function("tea")) == 1
+    for version, change in enumerate(
+        [lambda: function.invalidate("tea"), lambda: function.cache_clear(), lambda: function.refresh("tea")], 2
+    ):
+        source["version"] = version
+        assert answer(function("tea")) == version - 1
+        receipt = answer(change())
+        assert receipt == version or receipt.complete
+        assert answer(function("tea")) == version
+    source["version"] = 9
+    assert function.__wrapped__.__wrapped__.cache_info().misses == 4
+    assert answer(function.__wrapped__.__wrapped__.__wrapped__("tea")) == 9, "the function itself"
+
+
+def test_a_receipt_is_complete_only_if_that_of_the_inner_cache_is(new_cache: NewCache) -> None:
+    fast, slow = new_cache("fast"), new_cache("slow")
+
+    @fast.cached()
+    @slow.cached()
+    def price(sku: str) -> int:
+        return 1
+
+    price("tea")
+    inner: Any = price.__wrapped__
+    inner._cc_calls.space.invalidate = lambda key: Receipt(("a/0",), ("a/1",), False, 1.0)
+    receipt = price.invalidate("tea")
+    assert not receipt.complete
+    assert receipt.acknowledged == ("a/0",)
+    assert receipt.waited_out == ("a/1",)
+    assert receipt.seconds >= 1.0
+
+
+def test_attributes_of_the_function_do_not_hide_those_of_the_decorated_one(cache: Cache) -> None:
+    def price(sku: str) -> str:
+        return sku
+
+    for name in ("invalidate", "refresh", "cache_clear", "cache_key", "cache_info", "cache_parameters", "mine"):
+        setattr(price, name, "of the function")
+    function: Any = cache.cached()(price)
+    assert function.mine == "of the function"
+    assert function("tea") == function.refresh("tea") == "tea"
+    assert function.invalidate("tea").complete
+    assert function.cache_clear().complete
+    assert function.cache_key("tea") == ("tea",)
+    assert function.cache_info().misses == 1
+    assert price.invalidate == "of the function"  # type: ignore[attr-defined]
+
+
+# --- Coroutine functions that do not look like ones
+
+
+def passed_on(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def test_a_coroutine_function_behind_plain_decorators_is_seen(cache: Cache) -> None:
+    calls: list[int] = []
+
+    @cache.cached()
+    @passed_on
+    @passed_on
+    async def load(x: int) -> int:
+        calls.append(x)
+        return x
+
+    assert inspect.iscoroutinefunction(load)
+    assert [asyncio.run(load(1)), asyncio.run(load(1))] == [1, 1]
+    assert asyncio.run(load.invalidate(1)).complete
+    assert asyncio.run(load.refresh(1)) == 1
+    assert calls == [1, 1]
+
+
+def test_a_function_that_is_marked_as_a_coroutine_function_is_one(cache: Cache) -> None:
+    async def load(x: int) -> int:
+        return x
+
+    def hidden(x: int) -> Any:
+        return load(x)
+
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(hidden)
+    else:
+        hidden._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+    assert asyncio.run(cache.cached()(hidden)(1)) == 1
+
+
+def test_a_function_that_gives_something_to_await_and_does_not_say_so_is_refused(cache: Cache) -> None:
+    async def load(x: int) -> int:
+        return x
+
+    @cache.cached()
+    def hidden(x: int) -> Any:
+        return load(x)
+
+    with pytest.raises(TypeError, match=r"hidden\(\) returns something that is to be awaited, and is not known"):
+        hidden(1)
 
 
 # --- What cannot be decorated

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from colocache.arguments import Arguments
 from colocache.core.entry import DEAD, MISSING, Entry
-from colocache.core.parts import OBJECT
 from colocache.core.seam import Gate
 from colocache.specialised import has_one_part, may_be_specialised, specialise
 

@@ -32,16 +32,17 @@ def wire(namespace_prefix: bytes, key: Key) -> bytes:
     return namespace_prefix + shortened(encode(found(key)), b"colocache-key")
 
 
-def found(key: Key) -> Any:
+def found(key: object) -> Any:
     """Return the canonical form of a key, by which readers find its entry: the key itself where that will do.
 
     Keys that are the same have the same. Raises TypeError naming a part that cannot be in a key.
     """
-    if type(key) is str:
+    kind = type(key)
+    if kind is str:
         return key
-    if not isinstance(key, str | tuple):
+    if not issubclass(kind, str | tuple):
         remedy = f"write ({_shown(key, 60)},)" if _is_part(key) else "convert it, for example with str()"
-        raise TypeError(f"a key is a str or a tuple, not {type(key).__name__}: {_shown(key, 100)}; {remedy}")
+        raise TypeError(f"a key is a str or a tuple, not {kind.__name__}: {_shown(key, 100)}; {remedy}")
     try:
         return canonical(key)
     except NoPart as error:

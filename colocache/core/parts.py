@@ -91,7 +91,7 @@ def encode(part: Any) -> bytes:
     if kind is str:
         return b"s" + _text(part)
     if kind is int or kind is bool:
-        return b"i" + int(part).to_bytes(part.bit_length() // 8 + 1, "big", signed=True)
+        return b"i" + _int_bytes(part)
     if part is None:
         return b"-"
     if kind is bytes:
@@ -99,7 +99,7 @@ def encode(part: Any) -> bytes:
     if kind is UUID:
         return b"u" + bytes(part.bytes)
     if kind is date:
-        return b"d" + part.toordinal().to_bytes(4, "big")
+        return b"d" + int(part.toordinal()).to_bytes(4, "big")
     if kind is Part:
         return bytes(part[2])
     if kind is tuple:
@@ -341,6 +341,10 @@ _AS_THEY_ARE: Final = frozenset({str, int, bool, type(None), bytes, UUID, date, 
 
 
 # --- Bytes
+
+
+def _int_bytes(number: int) -> bytes:
+    return number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True)
 
 
 def _part(kind: str, content: bytes) -> Part:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import zoneinfo
 from collections import OrderedDict, defaultdict, namedtuple
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from itertools import combinations
@@ -33,7 +33,7 @@ class Letter(enum.StrEnum):
     A = "a"
 
 
-class Mixed(str, enum.Enum):
+class Mixed(str, enum.Enum):  # noqa: UP042  # as they are written
     RED = "red"
 
 
@@ -72,7 +72,7 @@ class Day(date):
     pass
 
 
-Pair = namedtuple("Pair", "x y")  # noqa: PYI024
+Pair = namedtuple("Pair", "x y")
 
 
 @dataclasses.dataclass
@@ -123,7 +123,7 @@ def form(part: Any) -> bytes:
     return encode(canonical(part))
 
 
-UTC, BERLIN, VIENNA = timezone.utc, zoneinfo.ZoneInfo("Europe/Berlin"), zoneinfo.ZoneInfo("Europe/Vienna")
+UTC, BERLIN, VIENNA = UTC, zoneinfo.ZoneInfo("Europe/Berlin"), zoneinfo.ZoneInfo("Europe/Vienna")
 
 #: In each row all are equal in Python, and one part.
 EQUAL: list[list[Any]] = [
@@ -131,7 +131,7 @@ EQUAL: list[list[Any]] = [
     [0, 0.0, -0.0, False, Decimal("-0"), Fraction(0)],
     [2.5, Decimal("2.5"), Fraction(5, 2), complex(2.5, 0)],
     [Decimal("0.1"), Fraction(1, 10)],
-    [0.1, Decimal(0.1), Fraction(0.1)],
+    [0.1, Decimal.from_float(0.1), Fraction(0.1)],
     [float("inf"), Decimal("inf")],
     [10**30, Decimal(10**30), Fraction(10**30)],
     [int(1e30), 1e30],
@@ -277,7 +277,7 @@ def test_an_object_of_an_orm_is_refused_though_it_is_a_dataclass() -> None:
         __mapper__ = None
         number: int
 
-    with pytest.raises(NoPart, match="is an object of an ORM, .* give its primary key"):
+    with pytest.raises(NoPart, match=r"is an object of an ORM, .* give its primary key"):
         canonical(Row(1))
 
 
