@@ -19,6 +19,11 @@ from .specialised import has_one_part, may_be_specialised, specialise
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
+T = TypeVar("T")
+
+#: Read by type checkers: mypy takes it for true. The two infer the type of a classmethod, which is got by its class and
+#: so by ``__get__(None, ...)``, from different forms of the same overload, and each takes the other's form for more.
+MYPY = False
 
 
 class CacheInfo(NamedTuple):
@@ -56,6 +61,15 @@ class Cached(Protocol[P, R]):
     def cache_parameters(self) -> dict[str, object]:
         """Return what the function was decorated with."""
 
+    if not MYPY:
+
+        @overload
+        def __get__(self: Cached[Concatenate[type[T], Q], R], instance: None, owner: type[T], /) -> Cached[Q, R]: ...
+
+    @overload
+    def __get__(  # type: ignore[misc]  # a classmethod's
+        self: Callable[Concatenate[type[T], Q], R], instance: None, owner: type[T], /
+    ) -> Cached[Q, R]: ...
     @overload
     def __get__(self, instance: None, owner: type, /) -> Cached[P, R]: ...
     @overload
@@ -88,6 +102,17 @@ class AsyncCached(Protocol[P, R]):
     def cache_parameters(self) -> dict[str, object]:
         """As `Cached.cache_parameters`."""
 
+    if not MYPY:
+
+        @overload
+        def __get__(
+            self: AsyncCached[Concatenate[type[T], Q], R], instance: None, owner: type[T], /
+        ) -> AsyncCached[Q, R]: ...
+
+    @overload
+    def __get__(  # type: ignore[misc]
+        self: Callable[Concatenate[type[T], Q], Coroutine[Any, Any, R]], instance: None, owner: type[T], /
+    ) -> AsyncCached[Q, R]: ...
     @overload
     def __get__(self, instance: None, owner: type, /) -> AsyncCached[P, R]: ...
     @overload

@@ -1,4 +1,4 @@
-"""What a type checker makes of a program that uses the package: mypy, strict, on the one below.
+"""What type checkers make of a program that uses the package: mypy, strict, and pyright, on the one below.
 
 `assert_type` says what must be known, and every ``type: ignore`` stands where an error must be found: mypy complains of
 each that is not needed.
@@ -6,6 +6,7 @@ each that is not needed.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -84,7 +85,7 @@ assert_type(profile.invalidate(user_id=42), Receipt)
 assert_type(profile.cache_clear(), Receipt)
 assert_type(profile.cache_info(), CacheInfo)
 assert_type(profile.cache_info().hits, int)
-key: colocache.core.keys.Key = profile.cache_key(42)
+key: str | tuple[Any, ...] = profile.cache_key(42)
 profile("42")  # type: ignore[arg-type]
 profile()  # type: ignore[call-arg]
 profile(42, True)  # type: ignore[call-arg]
@@ -152,6 +153,21 @@ class Shop:
     def price(item: str) -> float:
         return 1.5
 
+    @classmethod
+    @cache.cached()
+    def rate(cls, currency: str) -> float:
+        return 1.5
+
+    @classmethod
+    @cache.cached("60s")
+    async def arate(cls, currency: str) -> float:
+        return 1.5
+
+    @property
+    @cache.cached()
+    def total(self) -> int:
+        return 1
+
 
 async def methods(shop: Shop) -> None:
     assert_type(shop.stock("tea"), int)
@@ -163,7 +179,48 @@ async def methods(shop: Shop) -> None:
     shop.stock(1)  # type: ignore[arg-type]
     shop.stock()  # type: ignore[call-arg]
     await shop.orders(1)  # type: ignore[arg-type]
+    assert_type(shop.stock.invalidate("tea"), Receipt)
+    assert_type(shop.stock.refresh(item="tea"), int)
+    assert_type(await shop.orders.invalidate("tea"), Receipt)
+    assert_type(await shop.orders.refresh("tea", open_only=False), bytes)
+    assert_type(shop.stock.cache_info(), CacheInfo)
+    assert_type(Shop.rate("EUR"), float)
+    assert_type(shop.rate("EUR"), float)
+    assert_type(Shop.rate.invalidate("EUR"), Receipt)
+    assert_type(await Shop.arate.invalidate("EUR"), Receipt)
+    assert_type(await Shop.arate("EUR"), float)
+    assert_type(shop.total, int)
+    shop.stock.invalidate(1)  # type: ignore[arg-type]
+    Shop.rate(1)  # type: ignore[arg-type]
     Shop.stock.invalidate("tea")  # type: ignore[call-arg, arg-type]
+
+
+# Other ways to decorate
+
+
+@cache.cached
+def plain(number: int) -> str:
+    return ""
+
+
+@cache.cached
+async def aplain(number: int) -> str:
+    return ""
+
+
+@users.cached("60s", ignore=("log",), name="plain")
+def short(number: int, log: object = None) -> str:
+    return ""
+
+
+async def ways() -> None:
+    assert_type(plain(1), str)
+    assert_type(plain.invalidate(1), Receipt)
+    assert_type(await aplain(1), str)
+    assert_type(await aplain.invalidate(1), Receipt)
+    assert_type(short(1, log=None), str)
+    plain("1")  # type: ignore[arg-type]
+    cache.cached(ttl=60, ignore=5)  # type: ignore[call-overload]
 '''
 
 
@@ -177,6 +234,18 @@ def test_a_strict_type_checker_knows_what_users_get(tmp_path: Path) -> None:
     environment = {**os.environ, "MYPYPATH": str(Path(colocache.__file__).parents[1])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+def test_another_type_checker_knows_it_too(tmp_path: Path) -> None:
+    pytest.importorskip("pyright")
+    root = Path(colocache.__file__).parents[1]
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps({"extraPaths": [str(root)], "typeCheckingMode": "standard"}))
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "-p", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    if "error:" not in done.stdout and done.returncode not in (0, 1):
+        pytest.skip(f"pyright cannot be fetched here: {done.stderr[-200:]}")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_package_says_that_it_is_typed() -> None:
