@@ -297,6 +297,10 @@ class Cache(Space):
         self._rebind(self._bus.gate)
         return self._bus
 
+    def _is_private_by_default(self) -> bool:
+        """Whether it is private where neither a test nor its settings say otherwise; for Django's test runner."""
+        return False
+
     def _leave_when_dropped(self, bus: shared.Bus) -> None:
         if self._finalizer is not None:  # of the member before
             self._finalizer.detach()
@@ -306,7 +310,8 @@ class Cache(Space):
 
     def _config_to_join(self) -> Config:
         """Return the settings of a new member: this cache's own, but for what a test has put in their place."""
-        return replace(self.config, **_in_tests) if _in_tests else self.config
+        settings = {"private": True, **_in_tests} if self._is_private_by_default() else _in_tests
+        return replace(self.config, **settings) if settings else self.config
 
     def _fail_to_join(self, error: Exception) -> None:
         self._retry_at = monotonic() + RETRY

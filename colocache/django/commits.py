@@ -20,6 +20,7 @@ from django.utils.connection import ConnectionProxy
 from colocache import Space
 
 from .backend import ColocacheCache
+from .groups import invalidate_tags_beside
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -124,8 +125,9 @@ class _Invalidation:
     def _announce(self, pending: list[_Invalidation]) -> None:
         keys = dict.fromkeys(key for each in pending for key in each._keys)
         tags = dict.fromkeys(tag for each in pending for tag in each._tags)
-        if not isinstance(self._space, Space):  # another backend, as in tests, where nothing has tags
+        if not isinstance(self._space, Space):  # another backend, as in tests
             self._space.delete_many(list(keys))
+            invalidate_tags_beside(self._space, tags)
             return
         if keys:
             self._space.invalidate(*keys, wait="response")

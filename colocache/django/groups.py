@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from django.conf import settings
 from django.core.cache import caches
+from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.locmem import LocMemCache
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.encoding import force_bytes
 from django.utils.module_loading import import_string
@@ -21,6 +24,7 @@ from django.utils.module_loading import import_string
 from colocache import Cache, Codec, Config, ConfigError, PickleCodec, Space
 
 from .codec import DjangoCodec
+from .under_test import AliasCache, StandIn
 
 BACKEND: Final = "colocache.django.ColocacheCache"
 NAMESPACE: Final = "django"  # of a group, where the keys of Django are; the rest is the application's own
@@ -58,21 +62,44 @@ _groups: dict[tuple[Any, ...], Group] = {}
 _caches: dict[tuple[Any, ...], Cache] = {}
 
 
+#: By alias, what `cache_of` has given: decorated functions keep it, though tests give the alias another backend.
+_of_aliases: dict[str, Cache] = {}
+
+
 def cache_of(alias: str = "default") -> Cache:
     """Return the `colocache.Cache` behind an alias of CACHES, for what Django's interface has no words for.
 
     Such as ``@cache_of().cached(ttl=60, tags=...)``, whose hits are live objects. Its keys are apart from Django's. It
-    may be called when modules are imported, and starts nothing. Raises ImproperlyConfigured if the alias is not one of
-    colocache.
+    may be called when modules are imported, and starts nothing.
+
+    Where the settings, those of tests for example, give the alias another backend, it is a cache that does what that
+    backend does: beside LocMemCache a private one, beside DummyCache one that keeps nothing. Beside any other backend
+    it is a private one while tests run, and its first use raises ImproperlyConfigured otherwise.
     """
     backend = caches[alias]
     group = getattr(backend, "group", None)
-    if not isinstance(group, Group):
-        raise ImproperlyConfigured(
-            f"CACHES[{alias!r}] is a {type(backend).__module__}.{type(backend).__qualname__}: cache_of() wants one "
-            f"with BACKEND {BACKEND!r}"
-        )
-    return group.cache
+    if isinstance(group, Group):
+        _of_aliases[alias] = group.cache
+        return group.cache
+    if alias not in _of_aliases:
+        _of_aliases.setdefault(alias, _stand_in(alias, backend))
+    return _of_aliases[alias]
+
+
+def invalidate_tags_beside(backend: BaseCache, tags: Iterable[str]) -> None:
+    """Invalidate tags where the alias of a backend that has none has a cache by `cache_of`."""
+    for alias, cache in list(_of_aliases.items()):
+        if alias in caches.settings and caches[alias] is backend:
+            cache.invalidate_tag(*tags, wait="response")
+
+
+def _stand_in(alias: str, backend: BaseCache) -> Cache:
+    codec = DjangoCodec()
+    if isinstance(backend, DummyCache):
+        return Cache(alias, codec=codec, disabled=True)
+    if isinstance(backend, LocMemCache):
+        return Cache(alias, codec=codec, private=True)
+    return StandIn(alias, codec=codec)
 
 
 def _group(location: object, options: Mapping[str, Any]) -> Group:
@@ -110,7 +137,7 @@ def _cache(location: str, options: Mapping[str, Any], where: str) -> Cache:
     codec = options.get("codec", "django")
     known = (location, repr(codec), repr(sorted(settings_of.items())))
     try:
-        made = _caches.get(known) or Cache(location, codec=_codec(codec, where), **settings_of)
+        made = _caches.get(known) or AliasCache(location, codec=_codec(codec, where), **settings_of)
     except (ConfigError, TypeError) as error:
         raise ImproperlyConfigured(f"{where}: {error}") from error
     return _caches.setdefault(known, made)

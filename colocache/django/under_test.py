@@ -1,0 +1,53 @@
+"""What is different while tests run: Django's test runner, or pytest-django, has set up its test environment.
+
+There a cache is this process's alone, so that test processes and a development server on the same host never meet:
+each worker of ``test --parallel`` has a test database of its own, and with it a cache of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+from colocache import Cache, Codec, Config
+
+
+def is_under_test() -> bool:
+    """Whether `django.test.utils.setup_test_environment` is in force."""
+    utils = sys.modules.get("django.test.utils")  # not imported: outside of tests nobody needs it
+    return utils is not None and hasattr(utils._TestState, "saved_data")
+
+
+class AliasCache(Cache):
+    """The cache of an alias. While tests run it is private, unless its OPTIONS say otherwise."""
+
+    def __init__(self, group: str, *, codec: Codec, **settings: Any) -> None:
+        """Take what `Cache` takes."""
+        self._is_free = "private" not in settings
+        self._was_under_test = is_under_test()
+        super().__init__(group, codec=codec, **settings)
+
+    def _is_private_by_default(self) -> bool:
+        return self._is_free and is_under_test()
+
+    def _member(self) -> Any:
+        if is_under_test() is not self._was_under_test:  # what it has joined before is not for the tests
+            self._was_under_test = is_under_test()
+            if self._is_free:
+                self.leave()
+        return super()._member()
+
+
+class StandIn(AliasCache):
+    """The cache of an alias whose backend is another one, and shared: for tests only."""
+
+    def _config_to_join(self) -> Config:
+        config = super()._config_to_join()
+        if not (config.private or is_under_test()):
+            raise ImproperlyConfigured(
+                f"CACHES[{self.config.group!r}] is not a cache of colocache, so cache_of({self.config.group!r}) cannot "
+                'be used outside of tests: give it the BACKEND "colocache.django.ColocacheCache"'
+            )
+        return config
