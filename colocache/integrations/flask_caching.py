@@ -49,8 +49,9 @@ class Backend(BaseCache):
     def __init__(
         self, cache: Cache, prefix: str = "", default_timeout: int = 300, ignore_delete_many_errors: bool = False
     ) -> None:
-        """Use a part of a cache. Nothing can go wrong with deleting many."""
+        """Use a part of a cache."""
         super().__init__(default_timeout)
+        self.ignore_delete_many_errors = ignore_delete_many_errors  # which there are none of
         if isinstance(cache.codec, MsgpackCodec):
             for stored in (StoredResponse, StoredError):
                 cache.register(stored, name=f"colocache.flask:{stored.__name__}")

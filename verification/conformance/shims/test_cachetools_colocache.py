@@ -1,0 +1,56 @@
+"""cachetools' tests of decorators, with `colocache.Cache.cached` in the place of its own.
+
+``cachetools.func`` has the protocol of `functools.lru_cache`, which colocache's decorator has as well: its tests are run
+as they are. Those of ``cachetools.cached`` look into the mapping that the decorator is given, at its locks and at their
+conditions; only those are run that ask for none of these. Those of ``cachetools.cachedmethod`` are of a mapping that
+each object has, and all others are of mappings.
+"""
+
+from __future__ import annotations
+
+import itertools
+import unittest
+import unittest.mock
+from typing import Any
+
+import cachetools
+
+from colocache import Cache
+
+from . import test_cached, test_func
+
+_group = Cache("cachetools", fetch_timeout=20)
+_names = map("function-{}".format, itertools.count())
+
+
+def decorator(first: object = None, *, typed: bool = False, **_: object) -> Any:
+    """Return what a decorator of cachetools returns that is given a function; or a size, or a mapping."""
+    cached = _group.cached(name=next(_names))
+    return cached(first) if callable(first) else cached
+
+
+class TestFunc(unittest.TestCase, test_func.DecoratorTestMixin):
+    """The tests of ``cachetools.func``."""
+
+    DECORATOR = staticmethod(decorator)
+
+
+class TestCached(unittest.TestCase):
+    """The tests of ``cachetools.cached`` that do not look into the mapping."""
+
+    test_decorator_method = test_cached.CacheWrapperTest.test_decorator_method
+    test_autospec = test_cached.CacheWrapperTest.test_autospec
+    test_self_keyword = test_cached.CacheWrapperTest.test_self_keyword
+    test_decorator_wrapped = test_cached.CacheWrapperTest.test_decorator_wrapped
+    test_stacked_decorators = test_cached.CacheWrapperTest.test_stacked_decorators
+    func = test_cached.CacheWrapperTest.func
+
+    def cache(self, size: int) -> dict[Any, Any]:
+        """Return a mapping, which is not used."""
+        return {}
+
+    def setUp(self) -> None:
+        """Have the tests decorate with colocache."""
+        patch = unittest.mock.patch.object(cachetools, "cached", decorator)
+        patch.start()
+        self.addCleanup(patch.stop)
