@@ -11,7 +11,7 @@ ARGS   ?=
 FRAME := pyproject.toml setup.cfg scripts/prepare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types wheel simulate mutants explore chaos soak servers rolling fuzz bench bench-quick clean
+.PHONY: help demo test lint types wheel conformance simulate mutants explore chaos soak servers rolling fuzz bench bench-quick clean
 
 help:  ## show this list
 	@echo "colocache: what make can do here"
@@ -31,6 +31,9 @@ types: $(VENV)/.installed-lint  ## mypy --strict, over the package and the plugi
 
 wheel: $(VENV)/.installed-test  ## build the wheel, install it alone in a fresh environment, use it there
 	@$(VENV)/bin/python scripts/check_wheel.py $(ARGS)
+
+conformance: $(VENV)/.installed-conformance  ## the tests of Django, Flask-Caching, cachelib, cachetools, dogpile.cache, run against colocache (5 minutes)
+	@$(VENV)/bin/python verification/conformance/run.py $(ARGS)
 
 simulate: $(VENV)/.installed-test  ## 20,000 random histories of the protocol on all cores (about an hour)
 	@$(VENV)/bin/python tests/simulation/simulate.py $(ARGS)

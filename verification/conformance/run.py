@@ -2,7 +2,7 @@
 
 Each suite is downloaded as the source distribution of the version that is installed, and run in a process of its own.
 What is in ``shims/`` puts colocache in the place of the cache that the suite was written for. Whatever fails must be in
-the suite's list in ``expected/``, below the reason for it; and whatever is in the list must fail, so that the lists stay
+the suite's list in ``expected/``, below the reason for it. Whatever is in the list must fail, so that the lists stay
 true. The exit status is 0 if both hold for every suite, and every suite could be run.
 
     make conformance ARGS="dogpile cachelib"      some suites
@@ -112,8 +112,8 @@ def source(suite: Suite) -> Path:
     if not (found := list(directory.glob("*.tar.gz"))):
         print(f"Downloading {suite.package} {wanted}", flush=True)
         command = [
-            sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps",
-            "--no-binary", suite.package, "--dest", str(directory), f"{suite.package}=={wanted}",
+            sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input",
+            "--no-deps", "--no-binary", suite.package, "--dest", str(directory), f"{suite.package}=={wanted}",
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True)
         found = list(directory.glob("*.tar.gz"))
@@ -158,8 +158,8 @@ def run(suite: Suite) -> Outcome:
         }  # fmt: skip
         with log.open("w") as output:
             subprocess.run(
-                suite.command(tests), cwd=tests, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL,
-                timeout=TIMEOUT, check=False,
+                suite.command(tests), cwd=tests, env=environment, stdout=output, stderr=output,
+                stdin=subprocess.DEVNULL, timeout=TIMEOUT, check=False,
             )  # fmt: skip
         if not report.exists():
             raise RuntimeError(f"{suite.name} ended without a report:\n{log.read_text()[-3000:]}")
