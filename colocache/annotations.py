@@ -1,4 +1,6 @@
-"""The classes that a function's return annotation names: those that its results may be made of.
+"""The classes that a function's annotations name: those that its results may be made of.
+
+A result may hold what the function was given, so the annotations of its parameters count as well as that of its result.
 
 Annotations are resolved as late as possible, since they may name what is defined further down, and each by itself, so
 that one that cannot be resolved (because it names what only a type checker imports) does not hide the others.
@@ -21,16 +23,16 @@ _UNRESOLVED: Final = object()
 
 
 class Named(NamedTuple):
-    """The classes that a function's annotation names, and whether all of it could be resolved."""
+    """The classes that a function's annotations name, and whether all of them could be resolved."""
 
     classes: list[type]
     complete: bool
 
 
 def named_by(function: Callable[..., Any]) -> Named:
-    """Return the classes that the return annotation names, that the annotations of their fields name, and so on."""
+    """Return the classes that a function's annotations name, that the annotations of their fields name, and so on."""
     found, complete, more = dict[type, None](), True, _free_names(function)
-    for hint in _walk(result_of(function), lambda hint: _fields(hint, more) if _is_class(hint) else _parts(hint)):
+    for hint in _walk(_hints_of(function), lambda hint: _fields(hint, more) if _is_class(hint) else _parts(hint)):
         if hint is _UNRESOLVED or isinstance(hint, str | typing.ForwardRef):
             complete = False
         elif _is_class(hint):
@@ -40,12 +42,12 @@ def named_by(function: Callable[..., Any]) -> Named:
 
 def surely_in(hint: Any) -> list[type]:
     """Return the classes that a result of this annotation is, or is made of, unless it is None or empty."""
-    return [each for each in _walk(hint, _sure_parts) if _is_class(each)]
+    return [each for each in _walk([hint], _sure_parts) if _is_class(each)]
 
 
-def _walk(hint: Any, inside: Callable[[Any], list[Any]]) -> Iterator[Any]:
-    """Yield an annotation and whatever is inside of it, each once."""
-    todo, seen = [hint], dict[int, Any]()  # kept alive, so that no id is used twice
+def _walk(hints: list[Any], inside: Callable[[Any], list[Any]]) -> Iterator[Any]:
+    """Yield annotations and whatever is inside of them, each once."""
+    todo, seen = [*hints], dict[int, Any]()  # kept alive, so that no id is used twice
     while todo:
         hint = todo.pop()
         if id(hint) not in seen:
@@ -60,8 +62,14 @@ def result_of(function: Callable[..., Any]) -> Any:
     return _resolved(_annotations(own).get("return"), getattr(own, "__globals__", {}), _free_names(own))
 
 
+def _hints_of(function: Callable[..., Any]) -> list[Any]:
+    own = inspect.unwrap(function)
+    names, more = getattr(own, "__globals__", {}), _free_names(own)
+    return [_resolved(hint, names, more) for hint in _annotations(own).values()]
+
+
 def _free_names(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the variables of surrounding functions that a function uses, as a model that an ``create_app`` defines."""
+    """Return the variables of surrounding functions that a function uses, such as a model that they define."""
     own: Any = inspect.unwrap(function)
     names = dict[str, Any]()
     for name, cell in zip(own.__code__.co_freevars, own.__closure__ or (), strict=True):

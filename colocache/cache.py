@@ -121,8 +121,8 @@ class Cache(Space):
     def register(self, cls: C, *, name: str | None = None) -> C:
         """Let instances of a class travel, and return the class, so that this can be its decorator.
 
-        Do so in every process, which is to say in the module that defines the class. A class that the return annotation
-        of a decorated function names is registered already. See `MsgpackCodec.register`, which does it. Raises
+        Do so in every process, which is to say in the module that defines the class. A class that an annotation of a
+        decorated function names is registered already. See `MsgpackCodec.register`, which does it. Raises
         TypeError if the cache has another codec.
         """
         if not isinstance(self.codec, MsgpackCodec):
@@ -456,7 +456,7 @@ class Cache(Space):
         )  # fmt: skip
 
     def _learn(self, function: Callable[..., Any]) -> None:
-        """Let the classes travel that a function's return annotation names."""
+        """Let the classes travel that a function's annotations name."""
         if isinstance(self.codec, MsgpackCodec):
             self.codec.learn(function)
 

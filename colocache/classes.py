@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import msgpack
 
+from .naming import qualified
+
 REGISTERED: Final = 15
 KNOWN: Final = 16
 
@@ -76,9 +78,7 @@ def default_name(cls: Any) -> str:
     if generic.get("origin"):  # Page[Item] is a class, whose own name does not say which Item
         arguments = ",".join(default_name(each) if isinstance(each, type) else repr(each) for each in generic["args"])
         return f"{default_name(generic['origin'])}[{arguments}]"
-    # The main module of a spawned worker is __mp_main__, and is its parent's __main__.
-    module = "__main__" if cls.__module__ == "__mp_main__" else cls.__module__
-    return f"{module}:{cls.__qualname__}"
+    return qualified(cls)
 
 
 # --- Kinds

@@ -28,7 +28,7 @@ such int and str as msgpack can hold, are its own types; all others are its exte
    IP address, interface or network, a URL of pydantic, Markup or SafeString, its text
 
 Numbers are big-endian. A zone is nothing (naive), or "o" and i64 microseconds east of UTC, or "n", the same and a name,
-or "z" and the key of a ZoneInfo.
+or "z" and the key of a ZoneInfo, or "p" and the microseconds of a zone of pydantic.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ import hmac
 import pickle
 import reprlib
 import struct
+import sys
 import threading
 from abc import ABCMeta
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -97,10 +98,13 @@ def _zone_body(zone: tzinfo | None) -> bytes:
         return b""
     if type(zone) is ZoneInfo and zone.key is not None:
         return b"z" + zone.key.encode()
-    if type(zone) is not timezone:
+    if type(zone) is not timezone and type(zone) is not _pydantic_zone():
         raise TypeError(f"its time zone is of type {type_name(type(zone))}; use a ZoneInfo or a datetime.timezone")
-    offset, name = zone.utcoffset(None), zone.tzname(None)
+    offset: Any = zone.utcoffset(None)
+    name: Any = zone.tzname(None)
     body = struct.pack(">q", offset // timedelta(microseconds=1))
+    if type(zone) is not timezone:
+        return b"p" + body
     return b"o" + body if name == timezone(offset).tzname(None) else b"n" + body + _text_body(name)
 
 
@@ -114,7 +118,14 @@ def _zone(body: bytes) -> tzinfo | None:
         return timezone(offset, _text(body[9:]))
     if body.startswith(b"o") and len(body) == 9:
         return timezone(offset)
+    if body.startswith(b"p") and len(body) == 9 and (fixed := _pydantic_zone()) is not None:
+        return fixed(offset // timedelta(seconds=1))  # type: ignore[no-any-return]
     raise ValueError(f"no time zone: {body!r}")
+
+
+def _pydantic_zone() -> Any:
+    """Return the class of the zones that pydantic makes of texts such as ``2026-01-01T00:00Z``; None without it."""
+    return getattr(sys.modules.get("pydantic_core"), "TzInfo", None)
 
 
 _CLOCK: Final = struct.Struct(">BBBI")
@@ -276,9 +287,10 @@ class MsgpackCodec:
     """The default codec: msgpack, with extensions for the types that msgpack would change or refuse.
 
     It carries None, bool, int, float, complex, Decimal, Fraction, str, bytes, bytearray, list, tuple, set, frozenset,
-    dict, date, time, datetime (naive, or with a ``datetime.timezone`` or ``zoneinfo.ZoneInfo``), timedelta and UUID;
+    dict, date, time, datetime (naive, or with a ``datetime.timezone``, a ``zoneinfo.ZoneInfo`` or a zone of pydantic),
+    timedelta and UUID;
     the classes of Python and of libraries that `colocache.known` lists; and the enums, dataclasses, NamedTuples, attrs
-    classes and pydantic models that the application registers, or names in the return annotation of a decorated
+    classes and pydantic models that the application registers, or names in the annotations of a decorated
     function. Subclasses are other types: refused.
 
     Any thread may call its methods at any time, also while another registers a class.
@@ -321,7 +333,7 @@ class MsgpackCodec:
         return cls
 
     def learn(self, function: Callable[..., Any]) -> None:
-        """Let the classes travel that a function's return annotation names, and those that these are made of.
+        """Let the classes travel that a function's annotations name, and those that these are made of.
 
         Each is registered under its default name, when it is first needed; annotations may name what is not defined
         yet. What cannot be resolved is left out. Where two classes have one name, the later one travels.
@@ -642,7 +654,7 @@ def _shortened(error: Exception) -> str:
 def _remedy(kind: type) -> str:
     if is_of_a_kind(kind):
         return (
-            f"name its class in the return annotation of the decorated function, or register it in every process by "
+            f"name its class in an annotation of the decorated function, or register it in every process by "
             f"cache.register({kind.__name__})"
         )
     base = next((base.__name__ for base in kind.__mro__ if base in _NATIVE or base in _FORMS), "")

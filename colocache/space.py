@@ -97,7 +97,7 @@ class Root(Protocol):
         """Count and log that a value is used, and not kept."""
 
     def _learn(self, function: Callable[..., Any]) -> None:
-        """Let the classes travel that a function's return annotation names."""
+        """Let the classes travel that a function's annotations name."""
 
     def _check(self, function: Callable[..., Any]) -> None:
         """Raise TypeError if a function's return annotation names a class that cannot travel."""

@@ -12,6 +12,7 @@ import sys
 import typing
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, TypedDict, TypeVar
 
 import attrs
@@ -312,6 +313,19 @@ def test_well_known_classes_come_back(value: Any) -> None:
     assert getattr(MsgpackCodec().decode(MsgpackCodec().encode(value)), "maxlen", 0) == getattr(value, "maxlen", 0)
 
 
+def test_the_zones_that_pydantic_makes_come_back() -> None:
+    class At(pydantic.BaseModel):
+        moments: list[datetime]
+
+    value = At.model_validate_json('{"moments": ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00-05:30"]}')
+    back: Any = codec_of(At).decode(codec_of(At).encode(value))
+    assert back == value
+    assert repr(back) == repr(value)
+    for each, other in zip(back.moments, value.moments, strict=True):
+        assert type(each.tzinfo) is type(other.tzinfo)
+        assert each.tzname() == other.tzname()
+
+
 def test_a_default_dict_goes_on_making_defaults() -> None:
     back: Any = MsgpackCodec().decode(MsgpackCodec().encode(defaultdict(list)))
     back["new"].append(1)
@@ -422,6 +436,7 @@ def maybe() -> list[Item | None]: ...  # type: ignore[empty-body]
 def typed() -> Row: ...  # type: ignore[empty-body]
 def new() -> Identity: ...  # type: ignore[empty-body]
 def page() -> Page[Item]: ...  # type: ignore[empty-body]
+def given(item: Item, *, tags: list[Tag], db: Missing = None): ...  # type: ignore[no-untyped-def, name-defined]  # noqa: F821
 async def later() -> Annotated[Pair, "x"]: ...  # type: ignore[empty-body]
 def broken() -> tuple[Tag, Missing]: ...  # type: ignore[empty-body, name-defined]  # noqa: F821
 def silent(): ...  # type: ignore[no-untyped-def]
@@ -437,8 +452,9 @@ def silent(): ...  # type: ignore[no-untyped-def]
         (page, Page[Item](rows=[Item(id=1)])),
         (page, Page(rows=[Item(id=1)])),
         (later, Pair(Item(id=1), 2)),
+        (given, {"item": Item(id=1), "tags": [Tag(name="x")]}),
     ],
-    ids=["forward", "optional", "TypedDict", "NewType", "generic", "its origin", "NamedTuple"],
+    ids=["forward", "optional", "TypedDict", "NewType", "generic", "its origin", "NamedTuple", "parameters"],
 )
 def test_what_an_annotation_names_travels_in_both_directions(function: Callable[..., Any], value: Any) -> None:
     one, other = MsgpackCodec(), MsgpackCodec()

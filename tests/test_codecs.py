@@ -394,7 +394,8 @@ def test_a_class_registered_again_is_read_under_both_names():
     assert codec.decode(written) == User("x") == travelled(User("x"), codec)
 
 
-def test_the_main_module_has_one_name_in_spawned_workers():
+def test_the_main_module_has_one_name_in_spawned_workers(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "__mp_main__", sys.modules["__main__"])
     here, spawned = MsgpackCodec(), MsgpackCodec()
     mine, theirs = (
         dataclasses.make_dataclass("Job", ["id"], namespace={"__module__": name})
@@ -521,7 +522,7 @@ def test_a_refusal_names_the_type_the_place_and_a_remedy(value: object, text: st
 def test_an_unregistered_class_is_refused_with_the_remedy(value: object):
     name = type(value).__name__
     remedy = (
-        "name its class in the return annotation of the decorated function, or register it in every process by "
+        "name its class in an annotation of the decorated function, or register it in every process by "
         f"cache.register({name})"
     )
     text = refusal(["x", value], MsgpackCodec())

@@ -357,8 +357,8 @@ def test_those_who_wait_for_a_value_that_cannot_be_copied_load_for_themselves(
         assert all(type(result.result(30)) is list for result in results)
 
 
-def test_rows_by_the_hundred_thousand_are_kept(pair: list[Cache], key_of: Any) -> None:
-    one, other = pair
+def test_rows_by_the_hundred_thousand_are_kept(new_group: Any, key_of: Any) -> None:
+    one, other = new_group(2, fetch_timeout=10)
     rows = [*range(200_000)]
     assert one.set(key_of(other), rows)
     assert one.get(key_of(other)) == other.get(key_of(other)) == rows
@@ -383,7 +383,7 @@ class Unmade:
 
 
 def test_what_a_decorated_function_returns_is_read_by_another_process(new_group: Any) -> None:
-    one, other = new_group(2)
+    one, other = new_group(2, fetch_timeout=10)
     value = Team(User("Ada", Point(0, 0.5)), Colour.RED)
 
     def decorated(cache: Cache) -> Any:
@@ -434,10 +434,10 @@ def test_register_is_a_decorator_of_the_cache(cache: Cache) -> None:
 
 
 def test_many_keys_are_set_read_and_invalidated_in_two_processes(
-    call: Call, pair: list[Cache], monkeypatch: pytest.MonkeyPatch
+    call: Call, new_group: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More than one question, one step of an invalidation, and one round of sets can hold."""
-    one, other = pair
+    one, other = new_group(2, fetch_timeout=10)  # as long as a busy machine may take
     steps: list[int] = []
 
     def noting(method: str) -> Any:
