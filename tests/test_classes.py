@@ -98,6 +98,7 @@ class HeroPublic(sqlmodel.SQLModel):
 
 
 class Hero(sqlmodel.SQLModel, table=True):
+    __tablename__ = "hero_of_classes"  # all of SQLModel's tables are in one registry
     id: int | None = sqlmodel.Field(default=None, primary_key=True)
     name: str
 
