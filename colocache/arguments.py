@@ -1,7 +1,7 @@
 """Which arguments of a decorated function make the key of a call, and how.
 
 All do, but those that the user says, by ``ignore``, and those that a framework puts in: FastAPI's requests, responses
-and background tasks, and what its dependencies open and close, such as sessions of a database. See docs/decisions/0021.
+and background tasks, and what its dependencies open and close, such as sessions of a database. See docs/decisions/0020.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Arguments:
         return (
             f"{what}{inside}which cannot be part of a key: it {error.reason}. If the result does not depend on it, "
             f"give cached(ignore=({name!r},)); otherwise have its class define __cache_key__(self), a key that tells "
-            "its objects apart in all processes, or give cached(key=...) a function that makes the key from the arguments"
+            "its objects apart in all processes, or give cached(key=...) a function that makes the key of a call"
         )
 
 

@@ -45,18 +45,20 @@ class NoPart(TypeError):
         self.reason = reason
 
 
-class _Marker(Enum):
-    PART = "part"
-    OBJECT = "object"
+class _Marker:
+    """Equals nothing but itself; no enum, the hash of whose members is computed by Python code."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def __repr__(self) -> str:
-        return self.name
+        return self._name
 
 
-_PART: Final = _Marker.PART
+_PART: Final = _Marker("PART")
 
 #: Stands first in the canonical form of an object that has a ``__cache_key__``: its class and that key come next.
-OBJECT: Final = _Marker.OBJECT
+OBJECT: Final = _Marker("OBJECT")
 
 
 class Part(tuple[Any, ...]):
