@@ -356,3 +356,11 @@ def test_an_entry_costs_its_key_its_payload_and_its_tags() -> None:
         map(getsizeof, ("red", "é" * 100))
     )
     assert an_entry(payload=b"", namespace="users").cost() == bare + 5
+
+
+def test_an_entry_that_is_found_by_another_key_is_not_found_by_the_former_one() -> None:
+    """The two are one key on the wire, as of a class before and after its module was loaded again."""
+    entry, home = Entry(b"\0sa", b"payload", 0.0, math.inf, ()), dict[Any, Entry]()
+    entry.publish(home, ("old",), "value", keep_payload=True)
+    entry.publish(home, ("new",), "value", keep_payload=True)
+    assert home == {("new",): entry}
