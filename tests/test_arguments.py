@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from colocache import Cache
+from colocache import MISSING, Cache
 
 if TYPE_CHECKING:
     from conftest import Until
@@ -102,6 +102,13 @@ def test_values_without_a_hash_are_hits_too(cache: Cache, until: Until) -> None:
     until(lambda: search.cache_info().currsize == 2)
     assert [search(["a"], where={"y": 2, "x": 1}), search([], where={})] == [1, 2]
     assert search.cache_info() == (2, 2, None, 2)
+
+
+def test_keys_of_ones_own_without_a_hash_are_hits_too(cache: Cache, until: Until) -> None:
+    assert cache.get_or_load(("key", [1, {2: 3}]), lambda: "loaded") == "loaded"
+    until(lambda: cache._hit(("key", [1, {2: 3}])) == "loaded", failing="it never was served at once")
+    assert cache._hit(("key", [True, {2.0: 3}])) == "loaded"
+    assert cache._hit(("key", (1, {2: 3}))) is MISSING
 
 
 # --- Arguments that are ignored
