@@ -177,7 +177,7 @@ def test_the_api_page_has_every_public_name() -> None:
     assert set(colocache.Receipt._fields) | {f.name for f in dataclasses.fields(colocache.MemberInfo)} <= words
 
 
-@pytest.mark.parametrize("name", ["asgi", "django", "dogpile", "fastapi", "flask", "sqlalchemy", "wsgi"])
+@pytest.mark.parametrize("name", ["asgi", "django", "dogpile", "fastapi", "flask", "sqlalchemy", "testing", "wsgi"])
 def test_the_api_page_has_every_public_name_for_a_framework(name: str) -> None:
     module = importlib.import_module(f"colocache.{name}")
     assert module.__all__

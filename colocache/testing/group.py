@@ -51,8 +51,10 @@ class OtherProcess:
         The function is that of a module, which the other process imports itself, so there it is the other process's
         caches that are used. Arguments, result and exceptions are pickled. Raises what the function raises, with the
         other process's traceback as a note; TimeoutError if it takes longer than 30 s; RuntimeError if the process has
-        ended.
+        ended; TypeError for a method, a lambda or a function that is defined inside another one.
         """
+        if inspect.ismethod(function) or "<" in function.__qualname__:
+            raise TypeError(f"the other process can find functions of modules only, not {function!r}: write a def")
         module = sys.modules[function.__module__]
         place = (function.__module__, getattr(module, "__file__", None), function.__qualname__)
         try:

@@ -6,6 +6,7 @@ The project is a real one, in a directory of its own; its server and its tests a
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import django_site  # noqa: F401  # sets Django up
@@ -94,7 +96,7 @@ from .views import own, price
 class Prices(TestCase):
     def setUp(self):
         own.clear()
-        [self.tea] = Product.objects.bulk_create([Product(sku="tea", price=3)])
+        self.tea = Product.objects.create(sku="tea", price=3)
 
     def test_nothing_of_a_server_is_found(self):
         self.assertEqual([member.seat for member in own.members()], ["private/0"])
@@ -239,7 +241,7 @@ from shop.views import own, price
 @pytest.mark.django_db
 @pytest.mark.parametrize("amount", [3, 4])
 def test_each_begins_empty(amount, django_assert_num_queries, client, django_capture_on_commit_callbacks):
-    [product] = Product.objects.bulk_create([Product(sku="tea", price=amount)])
+    product = Product.objects.create(sku="tea", price=amount)
     assert cache.get("key") is None
     assert price("tea") == amount
     with django_assert_num_queries(0):
@@ -268,6 +270,17 @@ def test_with_pytest_django(project: Project, run_dir: str) -> None:
     said = project.run("-m", "pytest", "--ds=settings", "-p", "no:cacheprovider", "-p", "no:asyncio", "test_shop.py",
                        "--strict-markers", "--rootdir=.", "-c", "/dev/null")  # fmt: skip
     assert "4 passed" in said
+    assert os.listdir(run_dir) == []
+
+
+PAGE = ROOT / "docs" / "howto" / "testing.md"
+ON_PAGE = re.compile(r"^    from colocache.*\n(?:(?:    .*)?\n)*", re.MULTILINE)
+
+
+def test_the_tests_that_the_page_shows_pass(project: Project, run_dir: str) -> None:
+    [block] = ON_PAGE.findall(PAGE.read_text("utf-8"))
+    (project.path / "shop" / "tests.py").write_text(dedent(block))
+    assert "Ran 2 tests" in project.run("manage.py", "test", "--noinput")
     assert os.listdir(run_dir) == []
 
 

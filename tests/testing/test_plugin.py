@@ -198,6 +198,11 @@ GROUP = """
             colocache_group.other.call(fail)
         assert "in fail" in raised.value.__notes__[0]
 
+    def test_only_functions_of_modules_can_be_called(colocache_group):
+        for function in (cache.start, lambda: None):
+            with pytest.raises(TypeError, match="functions of modules only"):
+                colocache_group.other.call(function)
+
     def test_an_end_of_the_other_is_an_error(colocache_group):
         with pytest.raises(RuntimeError, match="has ended, with 3"):
             colocache_group.other.call(os._exit, 3)
@@ -207,7 +212,7 @@ GROUP = """
 
 @pytest.mark.parametrize(("mode", "ini"), [("importlib", ""), ("prepend", "colocache_private = true")])
 def test_a_group_of_two_processes(run: Run, run_dir: str, mode: str, ini: str) -> None:
-    run(GROUP, f"--import-mode={mode}", ini=ini).assert_outcomes(passed=5)
+    run(GROUP, f"--import-mode={mode}", ini=ini).assert_outcomes(passed=6)
     assert os.listdir(run_dir) == []
 
 
@@ -216,7 +221,7 @@ def test_a_group_of_two_processes(run: Run, run_dir: str, mode: str, ini: str) -
 
 def test_with_xdist(run: Run, run_dir: str) -> None:
     done = run(LEAKS.format(mark="colocache_private").replace("[1, 2]", "range(8)") + GROUP, "-n2")
-    done.assert_outcomes(passed=13)
+    done.assert_outcomes(passed=14)
     assert os.listdir(run_dir) == []
 
 
