@@ -234,6 +234,32 @@ def test_what_a_signal_handler_raises_in_the_middle_leaves_a_cache_that_works(ca
     assert crew.join() == [[2, True, 3]] * 2
 
 
+def test_what_is_raised_in_the_middle_of_a_step_lets_go_of_all_who_wait(cache: Cache, crew: Crew, until: Until) -> None:
+    """Nobody knows how far the step came: the member ends, and the next call makes a new one."""
+    begun, go_on, bus = threading.Event(), threading.Event(), cache._member()
+    assert isinstance(bus, PrivateBus)
+
+    def load() -> str:
+        begun.set()
+        assert go_on.wait(30)
+        return "first"
+
+    def interrupt(_peer: object, _now: float) -> None:
+        raise TimeIsUp
+
+    crew.start(lambda: cache.get_or_load("k", load))
+    assert begun.wait(30)
+    crew.start(lambda: cache.get_or_load("k", lambda: "second"))
+    until(lambda: cache.stats().waits == 1)
+    with pytest.raises(TimeIsUp):
+        bus.tell(interrupt)
+    until(lambda: crew.results == ["second"])
+    go_on.set()
+    assert crew.join() == ["second", "first"]
+    assert cache._member() is not bus
+    assert cache.get("k") is None
+
+
 def test_a_finalizer_may_use_it_while_an_entry_is_dropped(cache: Cache) -> None:
     """A value's last reference may be the cache's: then it is finalized inside, by the thread that is at it."""
     seen: list[Any] = []
