@@ -26,13 +26,14 @@ test: $(VENV)/.installed-test  ## run the tests
 lint: $(VENV)/.installed-lint  ## ruff, over everything
 	@$(VENV)/bin/ruff check $(ARGS) .
 
-types: $(VENV)/.installed-lint  ## mypy --strict, over the package and the plugin
+types: $(VENV)/.installed-lint  ## mypy --strict, over the package and the plugin; mypy and pyright, over the examples of the documentation
 	@$(VENV)/bin/mypy --strict colocache pytest_colocache.py $(ARGS)
+	@$(VENV)/bin/python scripts/check_doc_types.py
 
 wheel: $(VENV)/.installed-test  ## build the wheel, install it alone in a fresh environment, use it there
 	@$(VENV)/bin/python scripts/check_wheel.py $(ARGS)
 
-conformance: $(VENV)/.installed-conformance  ## the tests of Django, Flask-Caching, cachelib, cachetools, dogpile.cache, run against colocache (5 minutes)
+conformance: $(VENV)/.installed-conformance  ## the tests of Django, Flask-Caching, cachelib, cachetools and dogpile.cache, run against colocache (5 minutes)
 	@$(VENV)/bin/python verification/conformance/run.py $(ARGS)
 
 simulate: $(VENV)/.installed-test  ## 20,000 random histories of the protocol on all cores (about an hour)

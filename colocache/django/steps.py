@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -63,15 +64,12 @@ def here(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     cache tag of a template that one renders, sessions in places. So the event loop waits, as it does for other
     backends, until another thread has the answer; a hit needs none of this.
     """
-    if call.__name__ in _MAY_HIT:
-        try:
-            return call(*args, **kwargs)
-        except EventLoopError:
-            return _beside_the_loop(call, *args, **kwargs)
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    # Nothing is called while an exception is handled: its own would show that one as what they came from.
+    if asyncio._get_running_loop() is None:
         return call(*args, **kwargs)
+    if call.__name__ in _MAY_HIT:
+        with suppress(EventLoopError):
+            return call(*args, **kwargs)
     return _beside_the_loop(call, *args, **kwargs)
 
 

@@ -179,15 +179,26 @@ class _Listener:
 
     def _announce(self, tags: list[str]) -> None:
         try:
-            try:
-                self._cache.invalidate_tag(*tags, wait=self._wait)
-            except EventLoopError:
-                try:
-                    concurrency.await_only(self._cache.ainvalidate_tag(*tags, wait=self._wait))
-                except (MissingGreenlet, ImportError):  # a sync session, on the thread of an event loop
-                    self._cache.invalidate_tag(*tags, wait=False)
+            if not (self._has_waited(tags) or self._has_awaited(tags)):
+                self._cache.invalidate_tag(*tags, wait=False)
         except Exception:  # it is committed: to raise would say that it is not
             self._log.exception("what was committed may be served in its old form until it expires: %s", tags)
+
+    def _has_waited(self, tags: list[str]) -> bool:
+        """Announce and wait; False on the thread of an event loop."""
+        try:
+            self._cache.invalidate_tag(*tags, wait=self._wait)
+        except EventLoopError:
+            return False
+        return True
+
+    def _has_awaited(self, tags: list[str]) -> bool:
+        """Announce and await, for an async session; False for a sync one, on the thread of an event loop."""
+        try:
+            concurrency.await_only(self._cache.ainvalidate_tag(*tags, wait=self._wait))
+        except (MissingGreenlet, ImportError):
+            return False
+        return True
 
     def _note(self, session: Session, tags: Iterable[str]) -> None:
         self._pending.setdefault(_transaction(session), {}).update(dict.fromkeys(tags))

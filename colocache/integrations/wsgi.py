@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from typing import Any, Final, cast
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from .serving import KEY, Middleware, Request
+
+_END: Final = object()
 
 
 class CacheMiddleware(Middleware):
@@ -101,15 +103,14 @@ class _Body:
     def __next__(self) -> bytes:
         with self._request.scope:
             try:
-                chunk = next(self._chunks)
-            except StopIteration:
-                self._response.hand_on()
-                raise
+                chunk: object = next(self._chunks, _END)
             except Exception:
                 self._request.settle()
                 raise
             self._response.hand_on()
-            return chunk
+            if chunk is _END:
+                raise StopIteration
+            return cast(bytes, chunk)
 
     def close(self) -> None:
         """Close the application's own response, as the server has closed this one."""

@@ -22,8 +22,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django_site import BACKEND, PATIENT
 
 import colocache
-from colocache import MISSING, Space
+from colocache import MISSING, EventLoopError, Space
 from colocache.django import ColocacheCache, cache_of
+from colocache.django.steps import here
 
 OTHER = {"OPTIONS": {"memory": "32MiB"}}  # another member of the group, as in another process
 
@@ -196,6 +197,31 @@ def test_counting_what_is_not_there_or_no_number_raises_what_other_backends_rais
             call(cache, "incr", "text")
         with pytest.raises(TypeError, match="text"):
             call(cache, "decr", "text")
+
+
+def test_an_error_shows_no_other_one_that_it_did_not_come_from(cache: Any, call: Call) -> None:
+    def chain(error: BaseException | None) -> list[BaseException]:
+        return [error, *chain(error.__context__)] if error is not None else []
+
+    with pytest.raises(TypeError) as caught:
+        call(cache, "set", "key", object())
+    assert all(type(each) is TypeError for each in chain(caught.value))
+
+
+def test_nor_does_one_on_the_thread_of_an_event_loop() -> None:
+    loop_thread = threading.get_ident()
+
+    def get() -> None:
+        if threading.get_ident() == loop_thread:
+            raise EventLoopError
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        here(get)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        asyncio.run(main())
+    assert caught.value.__context__ is None
 
 
 def test_counting_keeps_the_expiry(cache: Any, call: Call, until: Any) -> None:

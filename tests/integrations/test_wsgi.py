@@ -372,6 +372,19 @@ def test_a_stream_that_raises_has_settled_and_the_exception_goes_on(ready: Cache
     assert closed == [True]
 
 
+def test_an_error_of_the_server_at_the_end_of_a_stream_is_shown_alone(ready: Cache) -> None:
+    def application(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("204 No Content", [])
+        yield from ()
+
+    def refuse(status: str, headers: Any, *exc_info: Any) -> Any:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(CacheMiddleware(application, ready)({}, refuse))
+    assert caught.value.__context__ is None
+
+
 def test_an_application_may_replace_its_headers_after_an_error(ready: Cache, exchange: Exchange) -> None:
     def body(cache: Cache, start_response: Any) -> list[bytes]:
         start_response("200 OK", [])

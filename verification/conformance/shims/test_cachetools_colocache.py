@@ -1,7 +1,7 @@
 """cachetools' tests of decorators, with `colocache.Cache.cached` in the place of its own.
 
-``cachetools.func`` has the protocol of `functools.lru_cache`, which colocache's decorator has as well. Its tests are run
-as they are. Those of ``cachetools.cached`` look into the mapping that the decorator is given, at its locks and at
+``cachetools.func`` has the protocol of `functools.lru_cache`, which colocache's decorator has as well. Its tests are
+run as they are. Those of ``cachetools.cached`` look into the mapping that the decorator is given, at its locks and at
 their conditions; only those are run that ask for none of these. Those of ``cachetools.cachedmethod`` are of a mapping
 that each object has, and all others are of mappings.
 

@@ -1,0 +1,165 @@
+"""``make types``: mypy --strict and pyright on the examples of the documentation, as one who copies them sees them.
+
+Each ``python`` block of a page, and all sessions (``pycon``) of a page together, become a file. What a checker says is
+told with the page and the line in it. ``EXCEPTIONS`` are those that are meant, and each must still be needed.
+"""
+
+from __future__ import annotations
+
+import doctest
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: All but the decisions, whose sessions are experiments, and nothing to be copied.
+PAGES = sorted(
+    page
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("examples/**/*.md"))
+    if page.parent.name != "decisions"
+)
+FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+
+#: Codes that the examples need not satisfy, because a page is shorter without: annotations of the reader's own
+#: functions, and what follows from there being none. What is called in them is checked all the same.
+UNANNOTATED = ("no-untyped-def", "no-untyped-call", "untyped-decorator")
+
+THERE = "the session has just stored it, which a type checker does not know"
+
+#: Page, a part of the line, a part of what is said, and why it is meant.
+EXCEPTIONS: tuple[tuple[str, str, str, str], ...] = (
+    ("docs/howto/gunicorn.md", "from shop import cache", "shop", "the module is another block of the page"),
+    ("docs/tutorial.md", 'drafts.get("report").append', "None", THERE),
+    ("docs/topics/values.md", 'cache.get("list").append', "None", THERE),
+    ("docs/topics/values.md", 'mine.get("list").append', "None", THERE),
+    ("docs/topics/counters.md", 'cache.gets("visits")', "None", THERE),
+)
+
+
+class Example(NamedTuple):
+    """What becomes one file: the page, and by number of each line that in the page."""
+
+    page: str
+    lines: list[tuple[int, str]]
+
+
+class Complaint(NamedTuple):
+    """What a checker says about a line of a page."""
+
+    checker: str
+    page: str
+    number: int
+    line: str
+    said: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.number}: {self.checker}: {self.said}\n    {self.line.strip()}"
+
+
+def examples() -> Iterator[Example]:
+    """Yield the examples of all pages."""
+    for page in PAGES:
+        text, name = page.read_text("utf-8"), page.relative_to(ROOT).as_posix()
+        session: list[tuple[int, str]] = []
+        for found in FENCED.finditer(text):
+            indent, language, code = found.groups()
+            first = text.count("\n", 0, found.start(3)) + 1
+            plain = re.sub(f"^{indent}", "", code, flags=re.MULTILINE)
+            if language == "python":
+                yield Example(name, list(enumerate(plain.splitlines(), first)))
+            elif language == "pycon":
+                session += _typed_in(plain, first)
+        if session:
+            yield Example(name, session)
+
+
+def _typed_in(session: str, first: int) -> Iterator[tuple[int, str]]:
+    """Yield what somebody has typed in a session."""
+    for part in doctest.DocTestParser().get_examples(session):
+        yield from enumerate(part.source.splitlines(), first + part.lineno)
+
+
+def check(found: list[Example], directory: Path) -> Iterator[Complaint]:
+    """Yield what the checkers say."""
+    files = {}
+    for number, example in enumerate(found):
+        file = directory / f"example_{number}.py"
+        file.write_text("\n".join(line for _, line in example.lines) + "\n", "utf-8")
+        files[file.name] = example
+    for checker, name, number, said in (*mypy(directory), *pyright(directory)):
+        at, line = files[name].lines[min(number, len(files[name].lines)) - 1]
+        yield Complaint(checker, files[name].page, at, line, said)
+
+
+def mypy(directory: Path) -> Iterator[tuple[str, str, int, str]]:
+    """Run mypy; yield its name, a file, a line and what it says."""
+    disabled = (option for code in UNANNOTATED for option in ("--disable-error-code", code))
+    command = [
+        sys.executable, "-m", "mypy", "--strict", "--config-file", str(ROOT / "pyproject.toml"), "--output", "json",
+        "--cache-dir", str(directory / ".cache"), *disabled, *map(str, sorted(directory.glob("*.py"))),
+    ]  # fmt: skip
+    environment = {**os.environ, "MYPYPATH": str(ROOT)}  # no checker follows an editable installation
+    done = subprocess.run(command, capture_output=True, text=True, cwd=directory, env=environment)
+    if done.returncode not in (0, 1):
+        sys.exit(f"mypy could not run:\n{done.stdout}{done.stderr}")
+    for each in map(json.loads, done.stdout.splitlines()):
+        if each["severity"] == "error":
+            yield "mypy", Path(each["file"]).name, each["line"], f"{each['message']} [{each['code']}]"
+
+
+def pyright(directory: Path) -> Iterator[tuple[str, str, int, str]]:
+    """Run pyright; yield its name, a file, a line and what it says."""
+    (directory / "pyrightconfig.json").write_text(json.dumps({"extraPaths": [str(ROOT)]}), "utf-8")
+    where = ["--pythonpath", sys.executable, "--project", str(directory)]
+    command = [sys.executable, "-m", "pyright", "--outputjson", *where]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=directory)
+    try:
+        report = json.loads(done.stdout)
+    except ValueError:
+        sys.exit(
+            "pyright could not run. It is a program of Node, which its package gets by npm when it runs for the first "
+            f"time: is a registry of npm reached?\n{(done.stdout + done.stderr)[-2000:]}"
+        )
+    for each in report["generalDiagnostics"]:
+        if each["severity"] == "error":
+            said = f"{each['message'].splitlines()[0]} [{each.get('rule', 'error')}]"
+            yield "pyright", Path(each["file"]).name, each["range"]["start"]["line"] + 1, said
+
+
+def is_meant(complaint: Complaint) -> bool:
+    """Whether a complaint is one of the exceptions."""
+    return any(_fits(exception, complaint) for exception in EXCEPTIONS)
+
+
+def _fits(exception: tuple[str, str, str, str], complaint: Complaint) -> bool:
+    page, line, said, _ = exception
+    return complaint.page == page and line in complaint.line and said in complaint.said
+
+
+def needless(complaints: Iterable[Complaint]) -> Iterator[str]:
+    """Yield the exceptions that nothing is said about any more."""
+    known = list(complaints)
+    for exception in EXCEPTIONS:
+        if not any(_fits(exception, complaint) for complaint in known):
+            yield f"{exception[0]}: the exception {exception[1]!r} is not needed any more: remove it"
+
+
+def main() -> None:
+    """Check all examples; exit with 1 if one has an error that is not meant."""
+    found = list(examples())
+    with tempfile.TemporaryDirectory() as directory:
+        complaints = list(check(found, Path(directory)))
+    wrong = [*(str(each) for each in complaints if not is_meant(each)), *needless(complaints)]
+    print("\n".join(wrong) or f"mypy and pyright accept the {len(found)} examples of the documentation")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The runner of the suites of others: what it takes for expected, and that it looks both ways."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parents[1] / "verification" / "conformance"
+
+
+def _load(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(f"conformance_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
+
+
+run = _load(HERE / "run.py")
+
+
+def test_every_suite_has_a_list_and_every_entry_a_reason() -> None:
+    lists = {path.stem: run.expected(path) for path in (HERE / "expected").glob("*.txt")}
+    assert lists.keys() == {suite.name for suite in run.SUITES}
+    assert all(why for tests in lists.values() for why in tests.values())
+
+
+def test_a_list_gives_each_test_the_reason_above_it(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("# One reason,\n# in two lines.\none\ntwo\n\n# Another.\nthree\n")
+    assert run.expected(path) == {
+        "one": "One reason, in two lines.", "two": "One reason, in two lines.", "three": "Another."
+    }  # fmt: skip
+    path.write_text("one\n")
+    with pytest.raises(ValueError, match="no reason above"):
+        run.expected(path)
+
+
+def test_a_difference_is_told_both_ways(tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    lines = [("a", "passed"), ("b", "failed"), ("c", "passed"), ("d", "failed"), ("d", "passed"), ("e", "skipped")]
+    report.write_text("\n".join(json.dumps(line) for line in lines))
+    outcome = run.read(report, {"b": "why", "c": "why", "f": "why"})
+    assert (outcome.passed, outcome.failed, outcome.skipped) == ({"a", "c"}, {"b", "d"}, {"e"})
+    assert outcome.unexpected == [
+        "fails: d", "passes, and is expected to differ: c", "is expected to differ, and was not run: f"
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_downloaded_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "SOURCES", tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    suite = run.Suite("some", "cachetools", run.pytest(), {})
+    with pytest.raises(run.Unavailable, match=r"cachetools .* could not be downloaded: .*\. Connect to the network"):
+        run.source(suite)

@@ -1,0 +1,46 @@
+"""``make types`` checks the very examples that the other tests run, and tells where on the page an error is."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def _load(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+check = _load(ROOT / "scripts" / "check_doc_types.py")
+
+
+def test_every_line_of_every_example_is_checked_under_its_own_number() -> None:
+    programs = sessions = 0
+    for example in check.examples():
+        page = (ROOT / example.page).read_text("utf-8").splitlines()
+        for number, line in example.lines:
+            assert page[number - 1].rstrip().endswith(line.strip())
+        sessions += any(page[number - 1].lstrip().startswith(">>>") for number, _ in example.lines)
+        programs += 1
+    languages = [language for page in check.PAGES for _, language, _ in check.FENCED.findall(page.read_text("utf-8"))]
+    assert programs - sessions == languages.count("python")
+    assert sessions > 0
+
+
+def test_an_exception_is_for_one_line_of_one_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "EXCEPTIONS", (("a.md", "f(", "wrong", "why"), ("b.md", "g(", "wrong", "why")))
+    meant, other = (check.Complaint("mypy", page, 3, "f(1)", "this is wrong") for page in ("a.md", "b.md"))
+    assert check.is_meant(meant)
+    assert not check.is_meant(other)
+    assert list(check.needless([meant, other])) == ["b.md: the exception 'g(' is not needed any more: remove it"]
