@@ -32,6 +32,18 @@ def test_every_suite_has_a_list_and_every_entry_a_reason() -> None:
     assert all(why for tests in lists.values() for why in tests.values())
 
 
+def test_the_page_gives_the_number_of_differences_of_each_suite() -> None:
+    page = (HERE.parents[1] / "docs" / "topics" / "conformance.md").read_text("utf-8")
+    told = {}
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[-1].isdigit():
+            ran, passed, differ = map(int, cells[-3:])
+            assert ran == passed + differ
+            told[cells[0]] = differ
+    assert told == {suite.name: len(run.expected(HERE / "expected" / f"{suite.name}.txt")) for suite in run.SUITES}
+
+
 def test_a_list_gives_each_test_the_reason_above_it(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("# One reason,\n# in two lines.\none\ntwo\n\n# Another.\nthree\n")

@@ -59,7 +59,6 @@ class TestCached(unittest.TestCase):
 
     test_decorator_method = test_cached.CacheWrapperTest.test_decorator_method
     test_autospec = test_cached.CacheWrapperTest.test_autospec
-    test_self_keyword = test_cached.CacheWrapperTest.test_self_keyword
     test_decorator_wrapped = test_cached.CacheWrapperTest.test_decorator_wrapped
     func = test_cached.CacheWrapperTest.func
 
