@@ -1,8 +1,13 @@
-"""Peeks and sets: what a member asks of owners on behalf of calls that load nothing."""
+"""Peeks and sets: what a member asks of owners on behalf of calls that load nothing.
+
+An owner answers in the order in which it was asked. So a request is given up when the owner has said nothing for the
+fetch timeout, to it or to an earlier one: of many requests at once each may take as long as those before it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from ..errors import WireError
@@ -63,7 +68,6 @@ class _Peeking(NamedTuple):
     owner: bytes
     wires: tuple[bytes, ...]
     sent_at: float
-    heard_at: float  # when the owner last said something, lest it be given up while it sends much
     moment: int
     established: bool
 
@@ -88,6 +92,7 @@ class Requests:
         self._peeks: dict[int, _Peeking] = {}
         self._sets: dict[int, _Setting] = {}
         self._unsettled: dict[int, _Setting] = {}  # stored, and to be settled
+        self._heard: dict[bytes, tuple[int, float]] = {}  # owner to the request that it answered last, and when
 
     def __len__(self) -> int:
         return len(self._peeks) + len(self._sets) + len(self._unsettled)
@@ -118,6 +123,7 @@ class Requests:
         peeking = self._peeks.get(message.id)
         if peeking is None or peeking.owner != message.sender:
             return
+        self._heard[message.sender] = message.id, now
         for blob in message.records:
             try:
                 record = unpack_record(blob)
@@ -134,13 +140,12 @@ class Requests:
                 entry.expires = DEAD
             peeking.look.entries[wire] = entry
             self._host.count("fetches")
-        if message.more:
-            self._peeks[message.id] = peeking._replace(heard_at=now)
-        else:
+        if not message.more:
             self._close(message.id)
 
     def owner_left(self, owner: bytes) -> None:
         """An owner is gone: what it was asked for, nobody has."""
+        self._heard.pop(owner, None)
         for request in [request for request, peeking in self._peeks.items() if peeking.owner == owner]:
             self._close(request)
         for request in [request for request, setting in self._sets.items() if setting.owner == owner]:
@@ -151,7 +156,7 @@ class Requests:
     def _ask(self, look: _Look, owner: bytes, wires: tuple[bytes, ...], now: float) -> None:
         host = self._host
         self._ids += 1
-        self._peeks[self._ids] = _Peeking(look, owner, wires, now, now, host.moment, host.established)
+        self._peeks[self._ids] = _Peeking(look, owner, wires, now, host.moment, host.established)
         dependencies = host.dependencies(wires)
         if dependencies is None:
             self._close(self._ids)
@@ -160,15 +165,18 @@ class Requests:
         host.send(Peek(host.incarnation, owner, self._ids, self._fetch_timeout, dependencies, wires))
 
     def _unanswered(self, request: int) -> None:
-        peeking = self._peeks.get(request)
-        if peeking is None:
-            return
-        due = peeking.heard_at + self._fetch_timeout
-        if due > self._timers.now:
-            self._timers.at(due, self._unanswered, request)
-            return
-        self._host.pass_over(peeking.owner)
-        self._close(request)
+        if request in self._peeks and not self._has_time(request, self._peeks[request].owner, self._unanswered):
+            self._host.pass_over(self._peeks[request].owner)
+            self._close(request)
+
+    def _has_time(self, request: int, owner: bytes, overdue: Callable[[int], None]) -> bool:
+        """Whether the owner is still answering this request, or those before it; then ``overdue`` is called again."""
+        answered, heard_at = self._heard.get(owner, (0, -math.inf))
+        due = heard_at + self._fetch_timeout
+        if answered > request or due <= self._timers.now:
+            return False
+        self._timers.at(due, overdue, request)
+        return True
 
     def _close(self, request: int) -> None:
         look = self._peeks.pop(request).look
@@ -199,6 +207,7 @@ class Requests:
         if setting is None or setting.owner != message.sender:
             return
         del self._sets[message.id]
+        self._heard[message.sender] = message.id, now
         if message.sender != self._host.incarnation:
             self._host.touch(setting.wire)  # first: what was asked for before now must not count as younger
             self._host.remember(setting.wire, message.sender, message.number)
@@ -225,7 +234,7 @@ class Requests:
             self._host.settle(setting.ticket, Written(setting.settle, None, setting.position))
 
     def _unstored(self, request: int) -> None:
-        if request in self._sets:
+        if request in self._sets and not self._has_time(request, self._sets[request].owner, self._unstored):
             self._host.pass_over(self._sets[request].owner)
             self._give_up_set(request, sent=True)
 

@@ -128,6 +128,24 @@ def test_an_owner_that_sends_much_is_not_given_up_while_it_sends(desk: Desk) -> 
     assert desk.seen() == {KEY: b"x", KEY2: b"x"}, "what it had sent is used"
 
 
+def test_an_owner_that_answers_earlier_requests_is_not_given_up(desk: Desk) -> None:
+    """The time-outs of many requests grow with their number; and one that was passed by is given up in time."""
+    requests = []
+    for ticket in range(5):
+        desk.set(ticket, KEY, b"x", 60.0, (), False, desk.now)
+        requests += desk.host.take()
+    for number in (0, 1, 3):
+        desk.pass_time(FETCH_TIMEOUT * 0.9)
+        assert desk.host.passed_over == []
+        desk.stored(Stored(OWNER, ME, requests[number].id, number + 1, True), desk.now)
+    desk.pass_time(FETCH_TIMEOUT * 0.2)
+    assert desk.host.passed_over == [OWNER], "the third is passed by, the fifth has time"
+    assert len(desk) == 1
+    desk.pass_time(FETCH_TIMEOUT)
+    assert desk.host.passed_over == [OWNER, OWNER], "it has fallen silent"
+    assert len(desk) == 0
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
