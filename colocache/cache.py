@@ -268,6 +268,11 @@ class Cache(Space):
             self._joining = True
             try:
                 return self._make_member(self._config_to_join())
+            except BaseException:  # out of a signal handler, perhaps, and before the spaces read from the member
+                bus, self._bus = self._bus, None
+                if bus is not None:
+                    bus.leave(0.0)
+                raise
             finally:
                 self._joining = False
 

@@ -205,6 +205,7 @@ class TimeIsUp(BaseException):
     pass
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what Python swallows: see below
 def test_what_a_signal_handler_raises_in_the_middle_leaves_a_cache_that_works(cache: Cache, crew: Crew) -> None:
     """The locks are free, and what was invalidated stays so."""
 
