@@ -39,7 +39,7 @@ from .logs import Log
 from .pace import HURRY, Pace
 from .servers import call_after_fork
 from .stats import Stats
-from .waiting import Answer, Asked, is_patched, start_thread, thread_id
+from .waiting import TOO_LATE, Answer, Asked, drained, is_patched, start_thread, thread_id
 
 # As numbers: libzmq's own names are enums, and each use of one in a flag costs as much as a small message.
 NOBLOCK, SNDMORE, RCVMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.RCVMORE)
@@ -50,6 +50,7 @@ BATCH = 256  # frames taken from one socket before the others, and the clock, ge
 GOODBYE = 200  # ms that the last frames of a leaving member, or the only one of a connection, are given
 EARLY = 64  # frames kept for a link that is not connected yet; connecting takes about a millisecond
 CLEAN_EVERY = 120  # scans
+BINDING = 30.0  # s; it takes a few milliseconds
 SPARE = 64  # descriptors; where libzmq can have none for an epoll, or to accept by ipc, it aborts the whole process
 
 
@@ -74,8 +75,9 @@ class _Waker:
     which is given the descriptor's number; 4. the thread writes into that file.
     """
 
+    _descriptors: tuple[Descriptor, ...] = ()  # should there be none
+
     def __init__(self) -> None:
-        self._descriptors: tuple[Descriptor, ...] = ()  # should there be none
         self.source, self._sink = os.pipe()
         self._descriptors = Descriptor(self.source), Descriptor(self._sink)
         for descriptor in (self.source, self._sink):
@@ -117,7 +119,7 @@ class Bus:
     """One member of a group, alive in this process. Commands may come from any thread."""
 
     def __init__(self, config: Config, log: Log | None = None) -> None:
-        """Join the group: take a seat, bind, and start the thread. Raises ConfigError and OSError."""
+        """Join the group: take a seat, bind, and start the thread. Raises ConfigError, and OSError with a number."""
         if _is_short_of_descriptors():
             raise OSError(errno.EMFILE, "hardly a file descriptor is left in this process")
         self._config = config
@@ -141,6 +143,8 @@ class Bus:
         self._ended = Answer()
         self._alive = True
         self._thread = 0  # its id
+        # Whoever takes it out is to end this member: its thread, or the maker if there is no thread.
+        self._begins = deque([True])
         self._behind_since: float | None = None
         self._told_behind = False
         self._unheard = True  # until a goodbye says that everybody has heard everything
@@ -152,18 +156,32 @@ class Bus:
         self._context.max_sockets = SEATS + 8  # by default there is no room for 1020 members
         self._peer = self._make_peer()
         self.gate: Gate = self._peer.gate
+        self._bound = Answer()
         try:
-            self._bind()
             _buses.add(self)
             call_after_fork(_shut_inherited_gates)
             start_thread(self._run, f"colocache {config.group}")
-        except BaseException as error:
-            self._release(unheard=False)
-            if isinstance(error, zmq.ZMQError):
-                raise OSError(error.errno, f"ZeroMQ: {error.strerror}") from error
-            if isinstance(error, RuntimeError):  # what Python makes of it when the system gives no more threads
-                raise OSError(errno.EAGAIN, f"the bus thread cannot be started: {error}") from error
+            self._await_bound()
+        except BaseException:
+            if list(drained(self._begins)):
+                self._release(unheard=False)  # there is no thread that would do it
+            else:
+                self.leave(0.0)
             raise
+
+    def _await_bound(self) -> None:
+        """Wait for the thread. It alone makes sockets, because signal handlers of the application never run there.
+
+        1. A handler raises in the midst of a new socket; 2. libzmq has the socket, and nobody can close it; 3. to end
+        libzmq's context waits for that.
+        """
+        error = self._bound.result(BINDING)
+        if error is TOO_LATE:
+            raise OSError(errno.ETIMEDOUT, "the bus thread does not get to work")
+        if isinstance(error, zmq.ZMQError):
+            raise OSError(error.errno, f"ZeroMQ: {error.strerror}") from error
+        if error is not None:
+            raise error
 
     def _make_peer(self) -> Peer:
         config = self._config
@@ -209,6 +227,10 @@ class Bus:
 
         self._order(forget, lambda: None)
 
+    def is_awaited(self, fetch: int) -> bool:
+        """Whether anybody waits for a load besides its caller. May be called from any thread, and does not wait."""
+        return self._peer.is_awaited(fetch)
+
     def stats(self) -> Stats:
         """Return the member's figures."""
         return cast(Stats, self._look(self._peer.stats))
@@ -221,8 +243,7 @@ class Bus:
         """Leave the group: wait for what is not acknowledged yet, ``patience`` seconds at most, and say goodbye."""
         self.leave(patience)
         if thread_id() != self._thread:
-            with contextlib.suppress(TimeoutError):
-                self._ended.result(patience + 5.0)
+            self._ended.result(patience + 5.0)
 
     def leave(self, patience: float) -> None:
         """Begin to do what `close` does, and return at once. Takes no lock: a finalizer may call it anywhere."""
@@ -249,11 +270,12 @@ class Bus:
         seen = Answer()
         self._order(lambda now: seen.give(_look(view, now)), lambda: seen.give(_look(view, monotonic())))
         for _ in range(50):  # slices, lest a process that was stopped for long take its own thread for dead on waking
-            with contextlib.suppress(TimeoutError):
-                outcome, error = seen.result(0.1)
+            answer = seen.result(0.1)
+            if answer is not TOO_LATE:
                 break
         else:
             raise TimeoutError(f"colocache: the bus thread of the group {self._config.group!r} does not answer")
+        outcome, error = answer
         if error is not None:
             raise error
         return outcome
@@ -265,9 +287,8 @@ class Bus:
             self._refuse_all()
 
     def _refuse_all(self) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
-                self._commands.popleft().refuse()
+        for command in drained(self._commands):
+            command.refuse()
 
     def _let_go_of_all(self) -> None:
         self._refuse_all()
@@ -286,6 +307,13 @@ class Bus:
             self._waker.wake()
 
     # --- Sockets
+
+    def _try_to_bind(self) -> Exception | None:
+        try:
+            self._bind()
+        except Exception as error:  # for who joins
+            return error
+        return None
 
     def _bind(self) -> None:
         self._router = self._socket(zmq.ROUTER, MAX_LINK, 1000)
@@ -325,7 +353,15 @@ class Bus:
     # --- The thread
 
     def _run(self) -> None:
+        if not list(drained(self._begins)):
+            return
         self._thread = thread_id()
+        error = self._try_to_bind()
+        if error is not None:
+            self._finish()
+            self._bound.give(error)
+            return
+        self._bound.give(None)
         try:
             self._begin()
             while not self._peer.expelled and (self._stopping is None or not self._may_stop()):

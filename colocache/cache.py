@@ -28,7 +28,7 @@ from .core.messages import MAX_VALUE
 from .core.numbers import pack_integer, unpack_integer
 from .core.peer import Peer
 from .core.seam import Gate
-from .errors import ClosedError, OversizeError
+from .errors import ClosedError, ConfigError, OversizeError
 from .flows import Flow, Wait, arun, run, shown
 from .identity import Functions
 from .logs import Log
@@ -292,7 +292,9 @@ class Cache(Space):
                 from .bus import Bus  # here, so that importing colocache imports no zmq
 
                 self._bus = Bus(config, self._log)
-            except Exception as error:  # the file system's, libzmq's, or that of a system without another thread
+            except (OSError, ConfigError, ImportError) as error:  # the system's, or of what is installed or set
+                if isinstance(error, OSError) and error.errno is None:
+                    raise  # a signal handler's, as the TimeoutError of a time limit: those of the system have a number
                 self._fail_to_join(error)
                 return None
             self._leave_when_dropped(self._bus)
@@ -494,6 +496,13 @@ class Cache(Space):
         if receipt is UNKNOWN:  # the member that would have counted it is not there
             self._count("incomplete")
         self._log.warning("an invalidation is not acknowledged by everybody: %s", receipt)
+
+    def _tell_lost(self, key: Key, error: BaseException) -> None:
+        """Log the exception of a load whose caller was cancelled, and so does not get it."""
+        self._log.warning(
+            "a load has failed after its caller was cancelled: of the key %s: %s: %s",
+            shown(key), type(error).__name__, error,
+        )  # fmt: skip
 
     def _count(self, counter: str, by: float = 1) -> None:
         if by:

@@ -1,9 +1,11 @@
 """What a call does, step by step, written once and driven two ways.
 
-A flow is a generator. It yields `Wait` for what the bus thread is to answer, and `Call` for the user's function; `run`
+A flow is a generator. It yields `Wait` for what the bus thread is to answer, and `Load` for the user's function; `run`
 carries these out in a thread or greenlet, `arun` in a task. Whoever waits has an answer of its own, so that a cancelled
 waiter harms nobody else. When a step raises, the step's own function is told, the flow is closed, and the exception
 goes on to the caller as it is: thrown into the flow, a generator, StopIteration would come out of it as RuntimeError.
+
+No user's function is called inside an `except` block, because its exceptions would name ours as their context.
 """
 
 from __future__ import annotations
@@ -12,17 +14,24 @@ import contextlib
 import inspect
 import math
 import sys
-from collections.abc import Callable, Generator, Iterator
-from contextvars import ContextVar
-from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+import threading
+from collections.abc import Callable, Generator
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 from .core.entry import Entry
 from .core.reads import Found, Lead, Solo
 from .errors import EventLoopError, RecursiveLoadError
-from .waiting import Answer, on_hub
+from .waiting import TOO_LATE, Answer, on_hub
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
+
+#: Loads of one key that may run inside each other. There can be two where the outer one's value is void already.
+MAX_NESTED = 3
 
 
 class Wait(NamedTuple):
@@ -35,14 +44,7 @@ class Wait(NamedTuple):
     local: bool = False  # answered by this process alone, at once: allowed on an event loop's thread
 
 
-class Call(NamedTuple):
-    """Call the user's loader, and await what it gives where that can be awaited."""
-
-    loader: Callable[[], Any]
-    failed: Callable[[BaseException], None]  # told what the loader raised
-
-
-Flow = Generator[Wait | Call, Any, T]
+Flow = Generator["Wait | Load", Any, T]
 
 
 def run(flow: Flow[T]) -> T:
@@ -54,14 +56,14 @@ def run(flow: Flow[T]) -> T:
         except StopIteration as end:
             return cast(T, end.value)
         try:
-            answer = _wait(step) if isinstance(step, Wait) else _call(step)
+            answer = _wait(step) if isinstance(step, Wait) else _load(step)
         except BaseException:
             flow.close()
             raise
 
 
 async def arun(flow: Flow[T]) -> T:
-    """Drive a flow in this task."""
+    """Drive a flow in this task. A loader runs in a task of its own, which may outlive this one: see `_aload`."""
     answer: Any = None
     while True:
         try:
@@ -69,7 +71,7 @@ async def arun(flow: Flow[T]) -> T:
         except StopIteration as end:
             return cast(T, end.value)
         try:
-            answer = await (_await(step) if isinstance(step, Wait) else _acall(step))
+            answer = await (_await(step) if isinstance(step, Wait) else _aload(step))
         except BaseException:
             flow.close()
             raise
@@ -78,51 +80,96 @@ async def arun(flow: Flow[T]) -> T:
 def _wait(step: Wait) -> Any:
     if not step.local:
         _refuse_to_stop_a_loop()
-    try:
-        with _asked(step) as answer:
-            return answer.result(step.timeout)
-    except TimeoutError:
-        return step.otherwise
-
-
-async def _await(step: Wait) -> Any:
-    try:
-        with _asked(step) as answer:
-            return await answer.awaited(step.timeout)
-    except TimeoutError:
-        return step.otherwise
-
-
-@contextlib.contextmanager
-def _asked(step: Wait) -> Iterator[Answer]:
     answer = step.ask()
     try:
-        yield answer
+        outcome = answer.result(step.timeout)
     except BaseException:
         step.abandon(answer)
         raise
+    return _in_time(step, answer, outcome)
 
 
-def _call(step: Call) -> Any:
+async def _await(step: Wait) -> Any:
+    answer = step.ask()
     try:
-        value = step.loader()
+        outcome = await answer.awaited(step.timeout)
+    except BaseException:
+        step.abandon(answer)
+        raise
+    return _in_time(step, answer, outcome)
+
+
+def _in_time(step: Wait, answer: Answer, outcome: Any) -> Any:
+    if outcome is TOO_LATE:
+        step.abandon(answer)
+        return step.otherwise
+    return outcome
+
+
+def _load(load: Load) -> Any:
+    with load:
+        value = load.loader()
         if inspect.iscoroutine(value):
             value.close()  # nobody will await it, and it would complain
         if inspect.isawaitable(value):
-            raise TypeError(f"{step.loader!r} is to be awaited; load with the a-twin of the method that was called")
-        return value
-    except BaseException as error:
-        step.failed(error)
-        raise
+            raise TypeError(f"{load.loader!r} is to be awaited; load with the a-twin of the method that was called")
+    load.succeed(value)
+    return value
 
 
-async def _acall(step: Call) -> Any:
+async def _aload(load: Load) -> Any:
+    """Load in a task of its own, in a copy of this context, and wait for it.
+
+    If this task is cancelled meanwhile, the load goes on if others wait for it. Otherwise a load that takes longer than
+    each of its callers may wait would never end. If nobody waits it is cancelled, too, and has ended when this task
+    goes on, so that it may use what belongs to its caller.
+    """
+    import asyncio  # a loop runs: it is imported already
+
+    task = asyncio.create_task(_in_own_task(load), name="colocache load")
+    task.add_done_callback(load.settle)
     try:
-        value = step.loader()
-        return await value if inspect.isawaitable(value) else value
-    except BaseException as error:
-        step.failed(error)
+        await asyncio.wait((task,))
+    except asyncio.CancelledError:
+        load.lose_caller()
+        if load.is_awaited() and not task.done():
+            load.detach()
+            _bound(task, load.timeout)
+        else:
+            await _cancelled(task)
         raise
+    try:
+        return task.result()
+    finally:
+        del task  # its exception, if it has one, knows this frame: they would keep each other
+
+
+async def _in_own_task(load: Load) -> Any:
+    with load:
+        value = load.loader()
+        if inspect.isawaitable(value):
+            value = await value
+    load.succeed(value)
+    return value
+
+
+def _bound(task: asyncio.Task[Any], timeout: float) -> None:
+    """Let a load go on without its caller for so long. The timer is also what keeps the task, while its loop lives."""
+    end = task.get_loop().call_later(timeout, task.cancel)
+    task.add_done_callback(lambda _: end.cancel())
+
+
+async def _cancelled(task: asyncio.Task[Any]) -> None:
+    """Cancel a load that nobody needs, and wait for its end, though its caller be cancelled again.
+
+    Cancel scopes of anyio do that all the time; but a loader that puts things in order is not to be disturbed.
+    """
+    import asyncio
+
+    task.cancel()
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait((task,))
 
 
 def _refuse_to_stop_a_loop() -> None:
@@ -146,27 +193,6 @@ def _refuse_to_stop_a_loop() -> None:
 # --- Loading ----------------------------------------------------------------------------------------------------
 
 
-class _Load:
-    """A load under way in this thread or task, and in what it has started."""
-
-    __slots__ = ("active", "cache", "oldest", "wire")
-
-    def __init__(self, cache: int, wire: bytes) -> None:
-        self.cache = cache
-        self.wire = wire
-        self.active = True
-        self.oldest = math.inf  # see `served_while_behind`
-
-
-_loads: ContextVar[tuple[_Load, ...]] = ContextVar("colocache_loads", default=())
-
-
-def served_while_behind(loaded_at: float) -> None:
-    """A value of that age was served by a member that is behind: what a loader makes of it counts as no younger."""
-    for load in _loads.get():
-        load.oldest = min(load.oldest, loaded_at)
-
-
 class Loading(Protocol):
     """One get-or-load, as far as `get_or_load` needs to know it."""
 
@@ -186,6 +212,10 @@ class Loading(Protocol):
     def loader(self) -> Callable[[], Any]:
         """The user's function."""
 
+    @property
+    def timeout(self) -> float:
+        """For how many seconds others wait for a load, at most."""
+
     def ask(self) -> Flow[Found | Lead | Solo]:
         """Ask for the value, or for the duty to load it."""
 
@@ -195,20 +225,118 @@ class Loading(Protocol):
     def undecodable(self, error: ValueError) -> None:
         """The value cannot be decoded here, and is loaded instead."""
 
+    def is_awaited(self, outcome: Found | Lead | Solo) -> bool:
+        """Whether anybody besides the caller waits for the load, as far as known here."""
+
+    def detached(self, outcome: Found | Lead | Solo) -> None:
+        """The caller of the load was cancelled, and the load goes on."""
+
     def failed(self, outcome: Found | Lead | Solo, error: BaseException) -> None:
         """The loader raised."""
+
+    def lost(self, error: BaseException) -> None:
+        """The loader raised, and its caller was cancelled before."""
 
     def loaded(self, outcome: Found | Lead | Solo, value: Any, oldest: float) -> None:
         """The loader gave a value, made of cached ones as old as ``oldest``. TypeError if it cannot be carried."""
 
 
+class Load:
+    """A load: the step of a flow that calls the user's function; ``with load:`` while that runs.
+
+    It is known to all that the function starts, by the context. Who waits for whom tells whether a load would wait for
+    itself: the caller of a load waits for it, unless it is detached.
+    """
+
+    def __init__(self, loading: Loading, outcome: Found | Lead | Solo) -> None:
+        self.loader = loading.loader
+        self.timeout = loading.timeout
+        self.cache = loading.cache
+        self.wire = loading.wire
+        self.oldest = math.inf  # see `served_while_behind`
+        self.caller: object = _runner()  # the thread, task or greenlet that waits for it; None if none does any more
+        self.runner: object = None  # the one that loads; None before and after
+        self._began = self._is_orphan = False
+        self._loading = loading
+        self._outcome = outcome
+        self._marker: Token[tuple[Load, ...]] | None = None
+
+    def __enter__(self) -> None:
+        self._began = True
+        self.runner = _runner()
+        self._marker = _loads.set((*_active(), self))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.runner = self.caller = None
+        assert self._marker is not None
+        with contextlib.suppress(ValueError):  # an abandoned coroutine may be closed in another context than its own
+            _loads.reset(self._marker)
+        if error is not None:
+            self._loading.failed(self._outcome, error)
+
+    def succeed(self, value: Any) -> None:
+        """The function gave a value. Raises TypeError if it cannot be carried."""
+        self._loading.loaded(self._outcome, value, self.oldest)
+
+    def is_awaited(self) -> bool:
+        """Whether anybody besides the caller waits for it."""
+        return self._loading.is_awaited(self._outcome)
+
+    def lose_caller(self) -> None:
+        """The caller was cancelled, and takes neither value nor exception."""
+        self.caller, self._is_orphan = None, True
+
+    def detach(self) -> None:
+        """The caller was cancelled, and the load goes on."""
+        self._loading.detached(self._outcome)
+
+    def settle(self, task: asyncio.Task[Any]) -> None:
+        """Its task has ended. If it was cancelled before it began, the duty to load is given back all the same."""
+        if task.cancelled():
+            if not self._began:
+                self._loading.failed(self._outcome, GeneratorExit())
+            return
+        error = task.exception()
+        if error is not None and self._is_orphan:  # otherwise it is the caller's
+            self._loading.lost(error)
+
+    def is_of(self, loading: Loading) -> bool:
+        """Whether it loads that key."""
+        return self.wire == loading.wire and self.cache == loading.cache
+
+
+_loads: ContextVar[tuple[Load, ...]] = ContextVar("colocache_loads", default=())
+
+
+def _active() -> tuple[Load, ...]:
+    """Return the loads under way that this thread or task is a part of, or was started by; the outermost first."""
+    return tuple(load for load in _loads.get() if load.runner is not None)
+
+
+def _runner() -> object:
+    """Return what tells this thread, task or greenlet from all others that run now."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        return asyncio.current_task() or object()  # in a callback of the loop, which nobody waits for
+    return threading.get_ident()  # under gevent a greenlet's
+
+
+def served_while_behind(loaded_at: float) -> None:
+    """A value of that age was served by a member that is behind: what a loader makes of it counts as no younger."""
+    for load in _loads.get():
+        load.oldest = min(load.oldest, loaded_at)
+
+
 def get_or_load(loading: Loading) -> Flow[Any]:
     """Get the value, wait for somebody's load of it, or load it: for the group, or where that cannot be, for oneself.
 
-    Raises RecursiveLoadError if this thread or task is loading the key already: it would wait for itself.
+    Raises RecursiveLoadError if a load of the key waits for this thread or task: at once where that is certain. A task
+    or thread that the loader has started may wait for the load, because the loader need not wait for it. If the load
+    still runs when the load timeout is over, or cannot be waited for, they are taken to wait for each other.
     """
-    outer = _loads.get()
-    if any(load.active and load.cache == loading.cache and load.wire == loading.wire for load in outer):
+    if _waits_for_itself(loading) or _loads_above(loading) >= MAX_NESTED:
         raise RecursiveLoadError(f"the loader of the key {shown(loading.key)} asks for that same key")
     outcome = yield from loading.ask()
     if isinstance(outcome, Found):
@@ -216,16 +344,29 @@ def get_or_load(loading: Loading) -> Flow[Any]:
             return loading.use(outcome.entry)
         except ValueError as error:
             loading.undecodable(error)
-    load = _Load(loading.cache, loading.wire)
-    marker = _loads.set((*outer, load))
-    try:
-        value = yield Call(loading.loader, partial(loading.failed, outcome))
-    finally:
-        load.active = False
-        with contextlib.suppress(ValueError):  # an abandoned coroutine may be closed in another context than its own
-            _loads.reset(marker)
-    loading.loaded(outcome, value, load.oldest)
-    return value
+    if not isinstance(outcome, Lead) and _loads_above(loading):
+        raise RecursiveLoadError(
+            f"a task or thread that the loader of the key {shown(loading.key)} has started asks for that same key, and "
+            "cannot wait any longer for the loader, which may be waiting for it"
+        )
+    return (yield Load(loading, outcome))
+
+
+def _loads_above(loading: Loading) -> int:
+    """Return how many loads of the key are under way that have, directly or not, started this thread or task."""
+    return sum(load.is_of(loading) for load in _active())
+
+
+def _waits_for_itself(loading: Loading) -> bool:
+    """Whether a load of the key waits for this thread or task: it runs it, or it runs a load that does, and so on."""
+    waiting = _runner()
+    for load in reversed(_active()):
+        if load.runner != waiting:  # it has started this task, or one that has; whether it waits nobody knows
+            return False
+        if load.is_of(loading):
+            return True
+        waiting = load.caller
+    return False
 
 
 def shown(key: object) -> str:

@@ -371,10 +371,10 @@ def open_theirs(path: str) -> int:
     except OSError as error:
         if error.errno not in _NOT_FOR_US:
             raise
-        raise FileNotFoundError(path) from error
+        raise FileNotFoundError(errno.ENOENT, "there is no file of ours", path) from error
     if _what_is_wrong(os.fstat(descriptor), stat.S_ISREG, "plain file"):
         os.close(descriptor)
-        raise FileNotFoundError(path)
+        raise FileNotFoundError(errno.ENOENT, "there is no file of ours", path)
     return descriptor
 
 

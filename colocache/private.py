@@ -13,7 +13,6 @@ the step came, so this member ends: everybody who waits is let go, and the next 
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from collections import deque
@@ -28,7 +27,7 @@ from .core.peer import Peer
 from .core.seam import Gate, Settings
 from .core.store import Store
 from .stats import Stats
-from .waiting import Answer, Asked, RLock, is_patched, thread_id
+from .waiting import TOO_LATE, Answer, Asked, RLock, drained, is_patched, thread_id
 
 
 class Alone(NamedTuple):
@@ -60,25 +59,21 @@ class _Asked(Asked):
         self._bus = bus
 
     def result(self, timeout: float) -> Any:
-        """Wait in this thread, or greenlet, and return the outcome; TimeoutError after so many seconds."""
+        """Wait in this thread, or greenlet, and return the outcome; `TOO_LATE` after so many seconds."""
         bus, ends = self._bus, monotonic() + timeout
         while True:
-            try:
-                return super().result(bus.patience(ends))
-            except TimeoutError:
-                if not bus.may_answer_before(ends):
-                    raise
+            outcome = super().result(bus.patience(ends))
+            if outcome is not TOO_LATE or not bus.may_answer_before(ends):
+                return outcome
             bus.look_at_the_clock()
 
     async def awaited(self, timeout: float) -> Any:
-        """Wait in this task, and return the outcome; TimeoutError after so many seconds."""
+        """Wait in this task, and return the outcome; `TOO_LATE` after so many seconds."""
         bus, ends = self._bus, monotonic() + timeout
         while True:
-            try:
-                return await super().awaited(bus.patience(ends))
-            except TimeoutError:
-                if not bus.may_answer_before(ends):
-                    raise
+            outcome = await super().awaited(bus.patience(ends))
+            if outcome is not TOO_LATE or not bus.may_answer_before(ends):
+                return outcome
             bus.look_at_the_clock()
 
 
@@ -138,6 +133,10 @@ class PrivateBus:
             self._peer.abandon(asked.ticket, now)
 
         self._order(forget, lambda: None)
+
+    def is_awaited(self, fetch: int) -> bool:
+        """Whether anybody waits for a load besides its caller. May be called from any thread, and does not wait."""
+        return self._peer.is_awaited(fetch)
 
     def stats(self) -> Stats:
         """Return the member's figures."""
@@ -228,9 +227,8 @@ class PrivateBus:
         self.gate.current_until = self.gate.max_stale = -math.inf
 
     def _let_go_of_all(self) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
-                self._commands.popleft().refuse()
+        for command in drained(self._commands):
+            command.refuse()
         for asked, otherwise in list(self._calls.values()):
             asked.give(otherwise)
         self._calls.clear()

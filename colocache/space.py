@@ -114,6 +114,9 @@ class Root(Protocol):
     def _tell_incomplete(self, receipt: Receipt) -> None:
         """Log that an invalidation is not acknowledged by everybody."""
 
+    def _tell_lost(self, key: Key, error: BaseException) -> None:
+        """Log the exception of a load whose caller was cancelled."""
+
     def _count(self, counter: str, by: float = 1) -> None:
         """Count something."""
 
@@ -801,8 +804,12 @@ class _Loading:
     def cache(self) -> int:
         return self._root._serial
 
+    @property
+    def timeout(self) -> float:
+        return self._root.config.load_timeout
+
     def ask(self) -> Flow[Found | Lead | Solo]:
-        bus, patience = self._bus, self._root.config.load_timeout
+        bus, patience = self._bus, self.timeout
         outcome = None
         if bus is not None and self._ttl != 0:
             outcome = yield Wait(partial(self._ask, bus, patience), patience + GRACE, None, bus.abandon)
@@ -825,6 +832,16 @@ class _Loading:
         self._root._count("loads")
         self._root._count("fallbacks")
         self._root._tell_undecodable(error)
+
+    def is_awaited(self, outcome: Found | Lead | Solo) -> bool:
+        return self._bus is not None and isinstance(outcome, Lead) and self._bus.is_awaited(outcome.fetch)
+
+    def detached(self, outcome: Found | Lead | Solo) -> None:
+        if self._bus is not None and isinstance(outcome, Lead):
+            self._bus.tell(lambda peer, now: peer.detach(outcome.fetch, now))
+
+    def lost(self, error: BaseException) -> None:
+        self._root._tell_lost(self.key, error)
 
     def failed(self, outcome: Found | Lead | Solo, error: BaseException) -> None:
         if self._bus is None or self._asked is None or not isinstance(outcome, Lead):

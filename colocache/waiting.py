@@ -13,17 +13,24 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import errno
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
 
+T = TypeVar("T")
+
 PAUSE = 0.001  # s between two looks at a lock that somebody has
+
+#: What a wait gives that took too long. Not an exception: a signal handler of the application may raise TimeoutError
+#: in whoever waits, and that is the application's.
+TOO_LATE: Final = object()
 
 
 def _genuine(name: str) -> Any:
@@ -57,19 +64,17 @@ class Answer:
         self._wake()
 
     def result(self, timeout: float) -> Any:
-        """Wait in this thread, or greenlet, and return the outcome; TimeoutError after so many seconds."""
+        """Wait in this thread, or greenlet, and return the outcome; `TOO_LATE` after so many seconds."""
         if not self._given:
             hub = _hub()
             if hub is None:
                 self._wait_in_thread(timeout)
             else:
                 self._wait_on(hub, timeout)
-            if not self._given:
-                raise TimeoutError
-        return self._given[0]
+        return self._given[0] if self._given else TOO_LATE
 
     async def awaited(self, timeout: float) -> Any:
-        """Wait in this task, and return the outcome; TimeoutError after so many seconds."""
+        """Wait in this task, and return the outcome; `TOO_LATE` after so many seconds."""
         if not self._given:
             import asyncio  # here, so that sync programs do not pay for its import
 
@@ -77,9 +82,12 @@ class Answer:
             future: asyncio.Future[None] = loop.create_future()
             self._call(partial(_end, loop, future))
             # Not wait_for: until Python 3.12 it swallows a cancellation that comes together with the answer.
-            async with asyncio.timeout(timeout):
+            too_late = loop.call_later(timeout, _wake, future)
+            try:
                 await future
-        return self._given[0]
+            finally:
+                too_late.cancel()
+        return self._given[0] if self._given else TOO_LATE
 
     def _call(self, waker: Callable[[], object]) -> None:
         """Have it called when the answer is there. Both sides do their own first, then look at the other's."""
@@ -88,9 +96,8 @@ class Answer:
             self._wake()
 
     def _wake(self) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
-                self._wakers.popleft()()
+        for waker in drained(self._wakers):
+            waker()
 
     def _wait_in_thread(self, timeout: float) -> None:
         lock = _allocate_lock()
@@ -114,6 +121,16 @@ class Asked(Answer):
     def __init__(self) -> None:
         super().__init__()
         self.ticket = 0  # given when the call is taken up
+
+
+def drained(queue: deque[T]) -> Iterator[T]:
+    """Take the members of a queue out, one by one, until it is empty; other threads may do the same meanwhile."""
+    while queue:
+        try:
+            first = queue.popleft()
+        except IndexError:  # another thread was faster
+            return
+        yield first
 
 
 class _Bell:
@@ -174,17 +191,20 @@ def let_others_run_while(condition: Callable[[], bool]) -> None:
 
 
 def start_thread(work: Callable[[], None], name: str) -> None:
-    """Start a thread of the system's. Raises RuntimeError if the system has none left."""
+    """Start a thread of the system's. Raises OSError if the system has none left."""
     bell = _bell(sys.modules["gevent"].get_hub()) if is_patched() else None
 
     def run() -> None:
         _here.starter = bell
         work()
 
-    if bell is None:
-        threading.Thread(target=run, name=name, daemon=True).start()
-    else:
-        _start_new_thread(run, ())
+    try:
+        if bell is None:
+            threading.Thread(target=run, name=name, daemon=True).start()
+        else:
+            _start_new_thread(run, ())
+    except RuntimeError as error:  # what Python makes of it
+        raise OSError(errno.EAGAIN, f"the thread {name!r} cannot be started: {error}") from error
 
 
 def hand_over(work: Callable[[], object]) -> bool:

@@ -603,7 +603,10 @@ def test_what_its_loader_does_to_a_large_value_later_does_not_reach_who_waited_f
     leader, waiter = (cache._load("k", lambda: ["x" * 2_000_000], 60, ()) for _ in range(2))
     lead = next(leader).ask().result(30)
     answer = next(waiter).ask()
-    mine = leader.send(lead).loader()
+    load = leader.send(lead)
+    with load:
+        mine = load.loader()
+    load.succeed(mine)
     with pytest.raises(StopIteration) as ended:
         leader.send(mine)
     assert ended.value.value is mine

@@ -6,15 +6,16 @@ import asyncio
 import contextvars
 import gc
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from colocache import EventLoopError, RecursiveLoadError
+from colocache import EventLoopError, RecursiveLoadError, flows
 from colocache.core.entry import Entry
 from colocache.core.reads import Found, Lead, Solo
-from colocache.flows import Call, Flow, Wait, arun, get_or_load, run, served_while_behind, shown
+from colocache.flows import MAX_NESTED, Flow, Load, Wait, arun, get_or_load, run, served_while_behind, shown
 from colocache.waiting import Answer
 
 
@@ -38,16 +39,67 @@ class Asking:
         return self.answer
 
 
-def steps(*given: Wait | Call) -> Flow[list[Any]]:
-    """A flow of these steps, which gives their answers."""
+class Ask:
+    """A `flows.Loading` whose bus answers as told, and that notes what it hears."""
+
+    timeout = 30.0
+
+    def __init__(
+        self, outcome: Found | Lead | Solo, loader: Callable[[], Any], *, key: object = "key", wire: bytes = b"\0skey",
+        cache: int = 1, readable: bool = True, awaited: bool = False,
+    ) -> None:  # fmt: skip
+        self.outcome = outcome
+        self.loader = loader
+        self.key = key
+        self.wire = wire
+        self.cache = cache
+        self.readable = readable
+        self.awaited = awaited
+        self.heard: list[tuple[str, Any]] = []
+
+    def ask(self) -> Flow[Any]:
+        return (yield Asking(self.outcome).wait())
+
+    def use(self, entry: Entry) -> Any:
+        if not self.readable:
+            raise ValueError("unreadable")
+        return entry.value
+
+    def undecodable(self, error: ValueError) -> None:
+        self.heard.append(("undecodable", str(error)))
+
+    def is_awaited(self, outcome: Any) -> bool:
+        return self.awaited
+
+    def detached(self, outcome: Any) -> None:
+        self.heard.append(("detached", outcome))
+
+    def lost(self, error: BaseException) -> None:
+        self.heard.append(("lost", error))
+
+    def failed(self, outcome: Any, error: BaseException) -> None:
+        self.heard.append(("failed", (outcome, error)))
+
+    def loaded(self, outcome: Any, value: Any, oldest: float) -> None:
+        self.heard.append(("loaded", (outcome, value)))
+        if oldest < math.inf:
+            self.heard.append(("oldest", oldest))
+
+    @property
+    def errors(self) -> list[BaseException]:
+        """What the loader is known to have raised."""
+        return [details[1] for what, details in self.heard if what == "failed"]
+
+
+def steps(*given: Wait | Callable[[], Any] | Ask) -> Flow[list[Any]]:
+    """A flow of these steps, of which some are loaders, which gives their answers."""
     answers = []
     for step in given:
-        answers.append((yield step))
+        if isinstance(step, Wait):
+            answers.append((yield step))
+        else:
+            answers.append((yield Load(step if isinstance(step, Ask) else Ask(Lead(1), step), Lead(1))))
     return answers
-
-
-def nobody(_error: BaseException) -> None:
-    raise AssertionError("the loader did not fail")
 
 
 def drive_sync(flow: Flow[Any]) -> Any:
@@ -67,7 +119,7 @@ def drive(request: pytest.FixtureRequest) -> Callable[[Flow[Any]], Any]:
 
 
 def test_a_flow_gets_the_answers_of_its_steps(drive: Callable[[Flow[Any]], Any]) -> None:
-    assert drive(steps(Asking("a").wait(), Call(lambda: "b", nobody), Asking(None).wait())) == ["a", "b", None]
+    assert drive(steps(Asking("a").wait(), lambda: "b", Asking(None).wait())) == ["a", "b", None]
 
 
 def test_a_wait_that_takes_too_long_gives_the_other_answer_and_is_abandoned(drive: Callable[[Flow[Any]], Any]) -> None:
@@ -86,29 +138,30 @@ def test_what_is_answered_is_not_abandoned(drive: Callable[[Flow[Any]], Any]) ->
 def test_what_a_loader_raises_is_reported_and_raised_as_it_is(
     drive: Callable[[Flow[Any]], Any], kind: type[BaseException]
 ) -> None:
-    error, reported, cleaned = kind("broken"), [], []
+    error, cleaned = kind("broken"), []
 
     def flow() -> Flow[None]:
         try:
-            yield Call(fail, reported.append)
+            yield Load(ask, Lead(1))
         finally:
             cleaned.append(True)
 
     def fail() -> None:
         raise error
 
+    ask = Ask(Lead(1), fail)
     with pytest.raises(kind) as raised:
         drive(flow())
     assert raised.value is error
-    assert (reported, cleaned) == ([error], [True])
+    assert (ask.errors, cleaned) == ([error], [True])
 
 
 def test_even_a_stop_iteration_of_a_loader_reaches_its_caller() -> None:
     # A generator into which it is thrown turns it into RuntimeError, and a driver could take it for the flow's end.
-    reported: list[BaseException] = []
+    ask = Ask(Lead(1), lambda: next(iter(())))
     with pytest.raises(StopIteration) as raised:
-        run(steps(Call(lambda: next(iter(())), reported.append)))
-    assert reported == [raised.value]
+        run(steps(ask))
+    assert ask.errors == [raised.value]
 
 
 def test_a_flow_that_raises_by_itself_is_heard(drive: Callable[[Flow[Any]], Any]) -> None:
@@ -127,10 +180,10 @@ def test_a_coroutine_in_a_sync_load_is_refused_with_the_remedy() -> None:
     async def loader() -> int:
         return 1
 
-    reported: list[BaseException] = []
+    ask = Ask(Lead(1), loader)
     with pytest.raises(TypeError, match="load with the a-twin"):
-        run(steps(Call(loader, reported.append)))
-    assert len(reported) == 1
+        run(steps(ask))
+    assert len(ask.errors) == 1
     gc.collect()  # a coroutine that was left unawaited would complain here, and warnings are errors
 
 
@@ -147,7 +200,7 @@ def test_on_the_thread_of_an_event_loop_nothing_is_asked_and_the_remedy_named() 
 
 def test_on_the_thread_of_an_event_loop_what_is_answered_by_this_process_may_be_waited_for() -> None:
     async def main() -> list[Any]:
-        return run(steps(Asking("mine").wait(local=True), Call(lambda: 1, nobody)))
+        return run(steps(Asking("mine").wait(local=True), lambda: 1))
 
     assert asyncio.run(main()) == ["mine", 1]
 
@@ -167,7 +220,7 @@ def test_a_coroutine_in_an_async_load_is_awaited() -> None:
         await asyncio.sleep(0)
         return "awaited"
 
-    assert drive_async(steps(Call(loader, nobody))) == ["awaited"]
+    assert drive_async(steps(loader)) == ["awaited"]
 
 
 def test_a_cancelled_wait_is_abandoned_and_the_cancellation_goes_on() -> None:
@@ -192,7 +245,7 @@ def test_a_cancellation_that_comes_together_with_the_answer_is_not_swallowed(del
     went_on: list[bool] = []
 
     async def main() -> None:
-        task = asyncio.create_task(arun(steps(asking.wait(), Call(lambda: went_on.append(True), nobody))))
+        task = asyncio.create_task(arun(steps(asking.wait(), lambda: went_on.append(True))))
         while not asking.asked:
             await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -204,8 +257,7 @@ def test_a_cancellation_that_comes_together_with_the_answer_is_not_swallowed(del
         if cancelled:
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert not went_on
-            assert asking.abandoned
+            assert bool(went_on) != bool(asking.abandoned), "either the loader was called, or the duty given back"
         else:
             assert went_on
 
@@ -213,56 +265,26 @@ def test_a_cancellation_that_comes_together_with_the_answer_is_not_swallowed(del
 
 
 def test_a_cancelled_loader_is_reported() -> None:
-    reported: list[BaseException] = []
     started = asyncio.Event()
 
     async def loader() -> None:
         started.set()
         await asyncio.Event().wait()
 
+    ask = Ask(Lead(1), loader)
+
     async def main() -> None:
-        task = asyncio.create_task(arun(steps(Call(loader, reported.append))))
+        task = asyncio.create_task(arun(steps(ask)))
         await started.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     asyncio.run(main())
-    assert [type(error) for error in reported] == [asyncio.CancelledError]
+    assert [type(error) for error in ask.errors] == [asyncio.CancelledError]
 
 
 # --- Get or load
-
-
-class Ask(NamedTuple):
-    """A `flows.Loading` whose bus answers as told, and that notes what it hears."""
-
-    outcome: Found | Lead | Solo
-    loader: Callable[[], Any]
-    heard: list[tuple[str, Any]]
-    key: object = "key"
-    wire: bytes = b"\0skey"
-    cache: int = 1
-    readable: bool = True
-
-    def ask(self) -> Iterator[Any]:
-        return (yield Asking(self.outcome).wait())
-
-    def use(self, entry: Entry) -> Any:
-        if not self.readable:
-            raise ValueError("unreadable")
-        return entry.value
-
-    def undecodable(self, error: ValueError) -> None:
-        self.heard.append(("undecodable", str(error)))
-
-    def failed(self, outcome: Any, error: BaseException) -> None:
-        self.heard.append(("failed", (outcome, error)))
-
-    def loaded(self, outcome: Any, value: Any, oldest: float) -> None:
-        self.heard.append(("loaded", (outcome, value)))
-        if oldest < math.inf:
-            self.heard.append(("oldest", oldest))
 
 
 def found(value: object) -> Found:
@@ -273,20 +295,20 @@ def found(value: object) -> Found:
 
 @pytest.mark.parametrize("value", [1, None, ()])
 def test_what_is_found_is_not_loaded(drive: Callable[[Flow[Any]], Any], value: object) -> None:
-    ask = Ask(found(value), lambda: pytest.fail("loaded"), [])
+    ask = Ask(found(value), lambda: pytest.fail("loaded"))
     assert drive(get_or_load(ask)) == value
     assert ask.heard == []
 
 
 @pytest.mark.parametrize("outcome", [Lead(7), Solo()])
 def test_who_is_to_load_loads_and_reports(drive: Callable[[Flow[Any]], Any], outcome: Any) -> None:
-    ask = Ask(outcome, lambda: "value", [])
+    ask = Ask(outcome, lambda: "value")
     assert drive(get_or_load(ask)) == "value"
     assert ask.heard == [("loaded", (outcome, "value"))]
 
 
 def test_what_cannot_be_read_is_loaded(drive: Callable[[Flow[Any]], Any]) -> None:
-    ask = Ask(found("theirs"), lambda: "mine", [], readable=False)
+    ask = Ask(found("theirs"), lambda: "mine", readable=False)
     assert drive(get_or_load(ask)) == "mine"
     assert ask.heard[0] == ("undecodable", "unreadable")
 
@@ -297,34 +319,34 @@ def test_a_failed_load_is_reported_with_its_outcome(drive: Callable[[Flow[Any]],
     def loader() -> None:
         raise error
 
-    ask = Ask(Lead(7), loader, [])
+    ask = Ask(Lead(7), loader)
     with pytest.raises(OSError, match="gone"):
         drive(get_or_load(ask))
     assert ask.heard == [("failed", (Lead(7), error))]
 
 
 def test_a_load_of_the_key_that_is_being_loaded_is_refused_at_once() -> None:
-    inner = Ask(Solo(), lambda: "never", [], key=("profile", 42))
+    inner = Ask(Solo(), lambda: "never", key=("profile", 42))
     with pytest.raises(RecursiveLoadError, match=r"the loader of the key \('profile', 42\) asks for that same key"):
-        run(get_or_load(Ask(Lead(1), lambda: run(get_or_load(inner)), [])))
+        run(get_or_load(Ask(Lead(1), lambda: run(get_or_load(inner)))))
     assert inner.heard == []
 
 
 @pytest.mark.parametrize("other", [{"wire": b"\0sother"}, {"cache": 2}], ids=["key", "cache"])
 def test_another_key_or_another_cache_may_be_loaded_meanwhile(other: dict[str, Any]) -> None:
-    inner = Ask(Solo(), lambda: "inner", [], **other)
-    assert run(get_or_load(Ask(Lead(1), lambda: run(get_or_load(inner)), []))) == "inner"
+    inner = Ask(Solo(), lambda: "inner", **other)
+    assert run(get_or_load(Ask(Lead(1), lambda: run(get_or_load(inner))))) == "inner"
 
 
 def test_what_is_made_of_cached_values_is_told_how_old_the_oldest_was() -> None:
-    inner = Ask(Lead(2), lambda: served_while_behind(3.0), [], wire=b"\0sinner")
-    after = Ask(Lead(3), lambda: served_while_behind(5.0), [], wire=b"\0safter")
+    inner = Ask(Lead(2), lambda: served_while_behind(3.0), wire=b"\0sinner")
+    after = Ask(Lead(3), lambda: served_while_behind(5.0), wire=b"\0safter")
 
     def loader() -> None:
         for part in (inner, after):
             run(get_or_load(part))
 
-    outer = Ask(Lead(1), loader, [])
+    outer = Ask(Lead(1), loader)
     run(get_or_load(outer))
     oldest = [ask.heard[1:] for ask in (inner, after, outer)]
     assert oldest == [[("oldest", 3.0)], [("oldest", 5.0)], [("oldest", 3.0)]]
@@ -336,8 +358,396 @@ def test_the_same_key_may_be_loaded_again_afterwards_even_where_the_first_load_f
         raise LookupError
 
     with pytest.raises(LookupError):
-        run(get_or_load(Ask(Lead(1), loader, [])))
-    assert run(get_or_load(Ask(Lead(2), lambda: "second", []))) == "second"
+        run(get_or_load(Ask(Lead(1), loader)))
+    assert run(get_or_load(Ask(Lead(2), lambda: "second"))) == "second"
+
+
+class Held:
+    """A loader that returns, or raises, when the test says so."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.cancelled = False
+        self._end: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    async def __call__(self) -> Any:
+        self.begun.set()
+        try:
+            return await asyncio.shield(self._end)
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+
+    def end(self, value: object = "value") -> None:
+        if isinstance(value, BaseException):
+            self._end.set_exception(value)
+        else:
+            self._end.set_result(value)
+
+
+async def cancelled(ask: Ask, held: Held) -> None:
+    """Begin a load, and cancel its caller while it runs."""
+    caller = asyncio.create_task(arun(get_or_load(ask)))
+    await held.begun.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+
+
+async def rounds(number: int = 10) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+def test_a_load_that_others_wait_for_goes_on_when_its_caller_is_cancelled() -> None:
+    async def main() -> None:
+        held = Held()
+        ask = Ask(Lead(7), held, awaited=True)
+        await cancelled(ask, held)
+        gc.collect()  # nobody but the cache keeps the task
+        assert ask.heard == [("detached", Lead(7))]
+        held.end("value")
+        await rounds()
+        assert ask.heard[1:] == [("loaded", (Lead(7), "value"))]
+        assert not asyncio.all_tasks() - {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+def test_a_load_that_nobody_else_waits_for_has_ended_when_its_caller_goes_on() -> None:
+    ended: list[str] = []
+
+    async def loader() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await rounds()
+            ended.append("loader")
+
+    async def main() -> None:
+        ask = Ask(Lead(7), loader)
+        caller = asyncio.create_task(arun(get_or_load(ask)))
+        await begun.wait()
+        caller.cancel()
+        await rounds(2)
+        caller.cancel()  # as often as a cancel scope of anyio does it: the loader is not disturbed as it puts up
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        ended.append("caller")
+        assert [type(error) for error in ask.errors] == [asyncio.CancelledError]
+
+    begun = asyncio.Event()
+    asyncio.run(main())
+    assert ended == ["loader", "caller"]
+
+
+def test_a_cancelled_caller_is_cancelled_though_its_loader_is_not() -> None:
+    async def loader() -> str:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "all the same"
+        return "never"
+
+    async def main() -> None:
+        ask = Ask(Lead(7), loader)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await arun(get_or_load(ask))
+        assert ask.heard == [("loaded", (Lead(7), "all the same"))]
+
+    begun = asyncio.Event()
+    asyncio.run(main())
+
+
+def test_what_a_load_without_a_caller_raises_is_told() -> None:
+    error = ValueError("broken")
+
+    async def main() -> None:
+        held = Held()
+        ask = Ask(Lead(7), held, awaited=True)
+        await cancelled(ask, held)
+        held.end(error)
+        await rounds()
+        assert ask.heard[1:] == [("failed", (Lead(7), error)), ("lost", error)]
+        gc.collect()  # asyncio would complain of an exception that nobody has taken
+
+    asyncio.run(main())
+
+
+def test_what_a_load_raises_as_it_is_cancelled_is_told() -> None:
+    error = ValueError("broken")
+
+    async def loader() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise error
+
+    async def main() -> None:
+        ask = Ask(Lead(7), loader)
+        caller = asyncio.create_task(arun(get_or_load(ask)))
+        await begun.wait()
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        assert ("lost", error) in ask.heard
+
+    begun = asyncio.Event()
+    asyncio.run(main())
+
+
+def test_a_load_without_a_caller_is_cancelled_after_the_load_timeout() -> None:
+    async def main() -> None:
+        held = Held()
+        ask = Ask(Lead(7), held, awaited=True)
+        ask.timeout = 0.001
+        await cancelled(ask, held)
+        while not ask.errors:
+            await asyncio.sleep(0.001)
+        assert held.cancelled
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+def test_a_load_under_way_at_the_end_of_its_loop_ends_quietly(awaited: bool) -> None:
+    heard: list[Any] = []
+
+    async def main() -> None:
+        held = Held()
+        ask = Ask(Lead(7), held, awaited=awaited)
+        heard.append(ask)
+        if awaited:
+            await cancelled(ask, held)
+        else:
+            caller = asyncio.create_task(arun(get_or_load(ask)))
+            await held.begun.wait()
+            assert not caller.done()
+
+    asyncio.run(main(), debug=True)
+    gc.collect()
+    assert [type(error) for error in heard[0].errors] == [asyncio.CancelledError]
+
+
+def test_a_load_whose_task_is_cancelled_before_it_began_is_reported() -> None:
+    """At the end of a loop all tasks are cancelled, also those that have only just been made."""
+
+    async def main() -> Ask:
+        ask = Ask(Lead(7), lambda: "never")
+        flow = get_or_load(ask)
+        wait = flow.send(None)
+        assert isinstance(wait, Wait)
+        load = flow.send(Lead(7))
+        caller = asyncio.create_task(arun(steps_of(load)))
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task(), caller}:
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        return ask
+
+    def steps_of(load: Any) -> Flow[Any]:
+        return (yield load)
+
+    ask = asyncio.run(main())
+    assert len(ask.errors) == 1
+
+
+def test_a_loader_runs_in_one_task_with_the_context_of_its_caller() -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    seen: list[Any] = []
+
+    async def main() -> None:
+        def loader() -> Any:
+            async def load() -> str:
+                await asyncio.sleep(0)
+                seen.append((asyncio.current_task(), variable.get()))
+                async with asyncio.timeout(10):
+                    return "value"
+
+            seen.append((asyncio.current_task(), variable.get()))
+            return load()
+
+        variable.set("mine")
+        assert await arun(get_or_load(Ask(Lead(7), loader))) == "value"
+        assert seen[0] == seen[1]
+        assert seen[0][1] == "mine"
+
+    asyncio.run(main())
+
+
+def test_what_a_load_without_a_caller_is_made_of_is_told() -> None:
+    """Positions and ages are noted in objects that the copies of a context share."""
+
+    async def main() -> None:
+        held = Held()
+
+        async def loader() -> Any:
+            await held()
+            served_while_behind(3.0)
+
+        ask = Ask(Lead(7), loader, awaited=True)
+        await cancelled(ask, held)
+        held.end()
+        await rounds()
+        assert ("oldest", 3.0) in ask.heard
+
+    asyncio.run(main())
+
+
+# --- Circles
+
+
+def test_what_a_loader_starts_and_does_not_await_may_wait_for_the_load() -> None:
+    waiting = Asking(Asking.PENDING)
+
+    class Joining(Ask):
+        def ask(self) -> Flow[Any]:
+            return (yield waiting.wait())
+
+    async def main() -> list[Any]:
+        tasks = []
+
+        async def loader() -> str:
+            tasks.append(asyncio.create_task(arun(get_or_load(Joining(Lead(2), lambda: "never")))))
+            while not waiting.asked:
+                await asyncio.sleep(0)
+            return "value"
+
+        value = await arun(get_or_load(Ask(Lead(1), loader)))
+        waiting.answer.give(found(value))
+        return [value, await tasks[0]]
+
+    assert asyncio.run(main()) == ["value", "value"]
+
+
+def test_a_thread_that_a_loader_starts_may_wait_for_the_load() -> None:
+    waiting = Asking(Asking.PENDING)
+
+    class Joining(Ask):
+        def ask(self) -> Flow[Any]:
+            return (yield waiting.wait())
+
+    results: list[Any] = []
+    threads: list[threading.Thread] = []
+
+    def loader() -> str:
+        context = contextvars.copy_context()
+        inner = Joining(Lead(2), lambda: "never")
+        threads.append(threading.Thread(target=lambda: results.append(context.run(run, get_or_load(inner)))))
+        threads[0].start()
+        return "value"
+
+    assert run(get_or_load(Ask(Lead(1), loader))) == "value"
+    waiting.answer.give(found("value"))
+    threads[0].join()
+    assert results == ["value"]
+
+
+def test_a_circle_through_a_task_that_the_loader_awaits_ends_with_the_wait() -> None:
+    """What the loader awaits, asks for its key; the bus lets it wait for the load timeout, and then load for itself."""
+
+    async def main() -> None:
+        async def loader() -> Any:
+            return await asyncio.gather(arun(get_or_load(inner)))
+
+        inner = Ask(Solo(), lambda: "never")
+        outer = Ask(Lead(1), loader)
+        with pytest.raises(RecursiveLoadError, match="a task or thread that the loader of the key 'key' has started"):
+            await arun(get_or_load(outer))
+        assert [type(error) for error in outer.errors] == [RecursiveLoadError]
+
+    asyncio.run(main())
+
+
+def test_a_circle_through_tasks_that_each_are_told_to_load_ends() -> None:
+    """As where an event overtakes each of the loads: then the next one waits for none of those before it."""
+    begun = []
+
+    async def main() -> None:
+        async def loader() -> Any:
+            begun.append(1)
+            return await asyncio.gather(arun(get_or_load(Ask(Lead(len(begun)), loader))))
+
+        with pytest.raises(RecursiveLoadError):
+            await arun(get_or_load(Ask(Lead(0), loader)))
+
+    asyncio.run(main())
+    assert len(begun) == MAX_NESTED
+
+
+def test_a_circle_through_another_key_is_refused_at_once() -> None:
+    async def main() -> None:
+        def first() -> Any:
+            return arun(get_or_load(Ask(Lead(2), second, wire=b"\0sother", key="other")))
+
+        def second() -> Any:
+            return arun(get_or_load(Ask(Lead(3), lambda: "never")))
+
+        with pytest.raises(RecursiveLoadError, match="the loader of the key 'key' asks for that same key"):
+            await arun(get_or_load(Ask(Lead(1), first)))
+
+    asyncio.run(main())
+
+
+def test_a_load_that_its_caller_has_left_may_wait_for_the_callers_own_load() -> None:
+    """1. The loader of a key loads a part, and gives up waiting for it; 2. the part's loader asks for the key."""
+
+    async def main() -> None:
+        asks = Asking(Asking.PENDING)
+        left = asyncio.Event()
+
+        class Joining(Ask):
+            def ask(self) -> Flow[Any]:
+                return (yield asks.wait())
+
+        async def part_loader() -> Any:
+            await left.wait()
+            return await arun(get_or_load(Joining(Lead(3), lambda: "never")))
+
+        async def loader() -> str:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await arun(get_or_load(part))
+            left.set()
+            while not asks.asked:
+                await asyncio.sleep(0)
+            return "value"
+
+        part = Ask(Lead(2), part_loader, wire=b"\0spart", awaited=True)
+        assert await arun(get_or_load(Ask(Lead(1), loader))) == "value"
+        asks.answer.give(found("value"))
+        await rounds()
+        assert part.heard[-1] == ("loaded", (Lead(2), "value"))
+
+    asyncio.run(main())
+
+
+def test_loads_that_are_over_do_not_stay_in_the_context() -> None:
+    """A load that schedules the next one hands its context on: for ever, in a service that refreshes what it serves."""
+    sizes: list[int] = []
+
+    async def main() -> None:
+        done = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        async def loader() -> None:
+            sizes.append(len(flows._loads.get()))
+            if len(sizes) < 50:
+                loop.call_soon(lambda: kept.append(asyncio.ensure_future(arun(get_or_load(Ask(Lead(1), loader))))))
+            else:
+                done.set()
+
+        kept = [asyncio.ensure_future(arun(get_or_load(Ask(Lead(1), loader))))]
+        await done.wait()
+        await asyncio.gather(*kept)
+
+    asyncio.run(main())
+    assert max(sizes) <= 2
 
 
 def test_a_task_that_outlives_the_load_that_started_it_may_load_the_key() -> None:
@@ -347,9 +757,9 @@ def test_a_task_that_outlives_the_load_that_started_it_may_load_the_key() -> Non
 
         async def later() -> str:
             await may_start.wait()
-            return await arun(get_or_load(Ask(Lead(2), lambda: "later", [])))
+            return await arun(get_or_load(Ask(Lead(2), lambda: "later")))
 
-        await arun(get_or_load(Ask(Lead(1), lambda: tasks.append(asyncio.create_task(later())), [])))
+        await arun(get_or_load(Ask(Lead(1), lambda: tasks.append(asyncio.create_task(later())))))
         may_start.set()
         return await tasks[0]
 
@@ -358,12 +768,12 @@ def test_a_task_that_outlives_the_load_that_started_it_may_load_the_key() -> Non
 
 def test_a_load_closed_in_another_context_than_its_own_ends_quietly() -> None:
     """So it goes with a coroutine whose loop is gone: whoever collects it closes it."""
-    flow = get_or_load(Ask(Lead(1), lambda: "never", []))
+    flow = get_or_load(Ask(Lead(1), lambda: "never"))
     context = contextvars.copy_context()
     assert isinstance(context.run(next, flow), Wait)
-    assert isinstance(context.run(flow.send, Lead(1)), Call)
+    assert isinstance(context.run(flow.send, Lead(1)), Load)
     flow.close()
-    assert run(get_or_load(Ask(Lead(2), lambda: "second", []))) == "second"
+    assert run(get_or_load(Ask(Lead(2), lambda: "second"))) == "second"
 
 
 def test_a_key_is_shown_whatever_it_is() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections import deque
 from typing import Any
 
 import pytest
 
-from colocache.waiting import Answer, Lock, is_patched, on_hub, start_thread, thread_id
+from colocache.waiting import TOO_LATE, Answer, Lock, is_patched, on_hub, start_thread, thread_id
 
 
 async def in_task(answer: Answer, timeout: float) -> Any:
@@ -47,9 +48,22 @@ def test_who_waits_is_woken_and_many_may(wait: Any, crew: Any, until: Any) -> No
     assert crew.join() == ["outcome"] * 5
 
 
-def test_a_wait_that_takes_too_long_raises(wait: Any) -> None:
-    with pytest.raises(TimeoutError):
-        wait(Answer(), 0.001)
+def test_a_wait_that_takes_too_long_says_so(wait: Any) -> None:
+    assert wait(Answer(), 0.001) is TOO_LATE
+
+
+@pytest.mark.parametrize("kind", [TimeoutError, OSError, IndexError, KeyboardInterrupt])
+def test_what_a_signal_handler_raises_in_who_waits_reaches_it(wait: Any, kind: type[BaseException]) -> None:
+    def handler(*_: object) -> None:
+        raise kind("the time is up")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        with pytest.raises(kind, match="the time is up"):
+            wait(Answer(), 30)
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_an_answer_that_comes_while_its_waiter_gets_ready_is_not_missed(wait: Any) -> None:

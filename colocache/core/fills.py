@@ -18,8 +18,8 @@ from .keys import namespace_of, within
 from .messages import Alone, Fill, Get, Load, Message, Wait
 from .timers import Timers
 
-#: Loads of one key that may fail in a row before everybody who waits is sent to load alone: with one more after each
-#: failure, the last of n waiters would learn of a broken source after n loads.
+#: Loads of one key that may give nothing in a row, because they fail or are given up. Then everybody who waits loads
+#: alone. With one more load after each, the last of n waiters would learn of a broken source after n loads.
 MAX_FAILURES = 2
 
 # What askers may make an owner remember. Whoever comes beyond loads for itself.
@@ -46,7 +46,7 @@ class Asker:
 class Grant:
     """A token that stands: to whom, when, after how many applied events it was given, and what was said with it."""
 
-    __slots__ = ("at", "dependencies", "holder", "moment", "token")
+    __slots__ = ("at", "awaited", "dependencies", "holder", "moment", "token")
 
     def __init__(self, token: int, holder: Asker, at: float, moment: int, dependencies: bytes) -> None:
         self.token = token
@@ -54,6 +54,7 @@ class Grant:
         self.at = at
         self.moment = moment
         self.dependencies = dependencies
+        self.awaited = False  # the holder knows that somebody waits for its load
 
 
 class _Queue:
@@ -61,7 +62,7 @@ class _Queue:
 
     def __init__(self) -> None:
         self.grant: Grant | None = None
-        self.waiters: dict[tuple[bytes, int], Asker] = {}  # in line
+        self.waiters: dict[tuple[bytes, int], Asker] = {}
         self.failures = 0
 
 
@@ -129,29 +130,24 @@ class Desk:
         return [asker for asker in queue.waiters.values() if asker.until > now]
 
     def fail(self, wire: bytes, token: int, holder: bytes, now: float, moment: int) -> None:
-        """A load gave nothing: pass the key on to the next in line, or, once that has failed too, to all at once."""
+        """A load has failed."""
         queue = self._queues.get(wire)
         if queue is None or queue.grant is None or queue.grant.token != token or queue.grant.holder.member != holder:
             return
-        queue.failures += 1
-        if queue.failures >= MAX_FAILURES:
-            self._dismiss(self.release(wire, now))
-        else:
-            self.pass_on(wire, now, moment)
+        self._gave_nothing(wire, queue, now, moment)
 
     def pass_on(self, wire: bytes, now: float, moment: int) -> None:
-        """Void the token of a key, if one stands; the next who waits gets a new one, and loads anew."""
+        """Void the token of a key, if one stands; who will wait longest gets a new one, and loads anew."""
         queue = self._queues.get(wire)
         if queue is None:
             return
         self._void(queue)
-        for request, asker in list(queue.waiters.items()):
-            del queue.waiters[request]
-            if asker.until > now:
-                self._grant(wire, queue, asker, now, moment)
-                return
-            self._wires.pop(request, None)
-        del self._queues[wire]
+        heir = max(queue.waiters.values(), key=lambda asker: asker.until, default=None)
+        if heir is None or heir.until <= now:
+            self.release(wire, now)
+            return
+        del queue.waiters[heir.request]
+        self._grant(wire, queue, heir, now, moment)
 
     def pass_on_all(self, namespace: str, now: float, moment: int) -> None:
         """Void every token in a namespace and below it; ``""`` is all of them."""
@@ -159,26 +155,34 @@ class Desk:
             self.pass_on(wire, now, moment)
 
     def cancel(self, member: bytes, request: int, now: float, moment: int) -> None:
-        """Forget one request of a member: it waits no more, and its token is passed on."""
-        wire = self._wires.get((member, request))
-        queue = self._queues.get(wire) if wire is not None else None
-        if wire is None or queue is None:
-            return
-        if queue.waiters.pop((member, request), None) is not None:
-            del self._wires[member, request]
-        elif queue.grant is not None and queue.grant.holder.request == (member, request):
-            self.pass_on(wire, now, moment)
+        """Forget one request of a member: it waits no more, and a load of its own is given up."""
+        self._take_out_of_line((member, request))
+        wire = self._held_by((member, request))
+        if wire is not None:
+            self._gave_nothing(wire, self._queues[wire], now, moment)
 
     def cancel_all(self, member: bytes, now: float, moment: int) -> None:
-        """Forget all requests of a member: those that wait first, lest they are given what the others give back."""
-        requests = [(each, wire) for each, wire in self._wires.items() if each[0] == member]
-        for each, wire in requests:
-            if self._queues[wire].waiters.pop(each, None) is not None:
-                del self._wires[each]
-        for (_, request), _ in requests:
-            self.cancel(member, request, now, moment)
+        """Forget all requests of a member that is gone: those that wait first, lest they get what the others held."""
+        requests = [request for request in self._wires if request[0] == member]
+        for request in requests:
+            self._take_out_of_line(request)
+        for request in requests:
+            wire = self._held_by(request)
+            if wire is not None:
+                self.pass_on(wire, now, moment)
 
     # --- Steps
+
+    def _take_out_of_line(self, request: tuple[bytes, int]) -> None:
+        wire = self._wires.get(request)
+        if wire is not None and self._queues[wire].waiters.pop(request, None) is not None:
+            del self._wires[request]
+
+    def _held_by(self, request: tuple[bytes, int]) -> bytes | None:
+        """Return the key whose token a request holds."""
+        wire = self._wires.get(request)
+        grant = self._queues[wire].grant if wire is not None else None
+        return wire if grant is not None and grant.holder.request == request else None
 
     def _line_up(self, wire: bytes, queue: _Queue, asker: Asker) -> None:
         if queue.waiters.pop(asker.request, None) is None and len(queue.waiters) >= MAX_WAITERS:
@@ -187,6 +191,26 @@ class Desk:
         queue.waiters[asker.request] = asker
         self._wires[asker.request] = wire
         self._send(Wait(self._me, asker.member, asker.id))
+        self._tell_holder(queue)
+
+    def _tell_holder(self, queue: _Queue) -> None:
+        """Tell who loads, once, that somebody waits for it. Then it goes on though its own caller is cancelled."""
+        grant = queue.grant
+        if grant is not None and queue.waiters and not grant.awaited:
+            grant.awaited = True
+            self._send(Wait(self._me, grant.holder.member, grant.holder.id))
+
+    def _gave_nothing(self, wire: bytes, queue: _Queue, now: float, moment: int) -> None:
+        """A load failed, or was given up: one of those who wait is to load; or, after another one, all at once.
+
+        1. a load takes 5 s; its caller is in A, and is cancelled after 1 s; 2. B is to load: the same happens there; 3.
+        were that never to end, C would wait for as long as there are such callers.
+        """
+        queue.failures += 1
+        if queue.failures >= MAX_FAILURES:
+            self._dismiss(self.release(wire, now))
+        else:
+            self.pass_on(wire, now, moment)
 
     def _grant(self, wire: bytes, queue: _Queue, asker: Asker, now: float, moment: int) -> None:
         self._wires.pop(asker.request, None)
@@ -200,6 +224,7 @@ class Desk:
         self._standing[self._tokens] = (now + self._load_timeout, wire)
         self._set_timer()
         self._send_load(queue.grant)
+        self._tell_holder(queue)
 
     def _void(self, queue: _Queue) -> None:
         if queue.grant is not None:

@@ -298,6 +298,18 @@ class Peer:
         self.counters.count("failed_loads")
         self._reads.failed(request, now)
 
+    def is_awaited(self, request: int) -> bool:
+        """Whether anybody besides its caller waits for the load that a `Lead` asked for, as far as this member knows.
+
+        May be called from any thread. It takes no lock: whoever comes a moment later waits for the next load instead.
+        """
+        return self._reads.is_awaited(request)
+
+    def detach(self, request: int, now: float) -> None:
+        """The caller of a load waits no more, and the load goes on."""
+        self._now = now
+        self._reads.detach(request)
+
     def abandon(self, ticket: int, now: float) -> None:
         """A call waits no more."""
         self._now = now

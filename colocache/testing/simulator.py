@@ -78,6 +78,35 @@ class Loading:
             self._outer.served_while_behind(loaded_at)
 
 
+class Reader:
+    """A caller of ``aget_or_load``."""
+
+    def __init__(self, member: Simulated, done: Callable[[object], None]) -> None:
+        self.ticket = 0
+        self.fetch: int | None = None  # the load that it leads
+        self._member = member
+        self._done: Callable[[object], None] | None = done  # None once it is over
+
+    def end(self, value: object) -> None:
+        """The call returns, or raises."""
+        done, self._done = self._done, None
+        if done is not None:
+            done(value)
+
+    def cancel(self, *, ends_loader: bool = False) -> None:
+        """Do what `colocache.flows` does when the caller's task is cancelled.
+
+        With ``ends_loader`` it is a thread or greenlet, in which the loader runs, too.
+        """
+        member, fetch, self._done = self._member, self.fetch, None
+        if fetch is not None and not ends_loader and member.peer.is_awaited(fetch):
+            member.command(lambda: member.peer.detach(fetch, member.now()))
+            return
+        self.fetch = None  # the loader is cancelled, too
+        member.calls.pop(self.ticket, None)
+        member.command(lambda: member.peer.abandon(self.ticket, member.now()))
+
+
 class Simulated:
     """One member: a peer, its store and journal, and a clock of its own."""
 
@@ -117,28 +146,30 @@ class Simulated:
         return MISSING
 
     def read(self, key: str, load: Callable[[Loading], None], done: Callable[[object], None], ttl: float = 300.0,
-             tags: tuple[str, ...] = (), inside: Loading | None = None) -> None:  # fmt: skip
-        """Do what ``get_or_load`` does: ``load`` is given what to call with the value, or with an exception.
+             tags: tuple[str, ...] = (), inside: Loading | None = None) -> Reader:  # fmt: skip
+        """Do what ``aget_or_load`` does: ``load`` is given what to call with the value, or with an exception.
 
-        A loader that reads another key names itself: ``inside``.
+        A loader that reads another key names itself: ``inside``. The caller can be cancelled by what is returned.
         """
-        value = self.cached(key, inside)
+        value, reader = self.cached(key, inside), Reader(self, done)
         if value is not MISSING:
-            done(value)
-            return
+            reader.end(value)
+            return reader
 
         def outcome(result: Any) -> None:
             if isinstance(result, Found):
                 self._serve(result.entry, inside)
-                done(self._use(key, result.entry))
+                reader.end(self._use(key, result.entry))
             elif isinstance(result, Lead):
-                load(Loading(lambda value, oldest: loaded(value, oldest, result.fetch), inside, alone=False))
+                reader.fetch = result.fetch
+                load(Loading(loaded, inside, alone=False))
             else:
                 assert isinstance(result, Solo)
-                load(Loading(lambda value, _: done(value), inside, alone=True))
+                load(Loading(lambda value, _: reader.end(value), inside, alone=True))
 
-        def loaded(value: object, oldest: float, fetch: int) -> None:
-            if not self.alive:
+        def loaded(value: object, oldest: float) -> None:
+            fetch = reader.fetch
+            if not self.alive or fetch is None:
                 return
             if isinstance(value, Exception):
                 self.command(lambda: self.peer.failed(fetch, self.now()))
@@ -146,10 +177,11 @@ class Simulated:
                 publish = partial(self._publish, key, value=value)
                 report = Loaded(value, repr(value).encode(), ttl, tags, publish, oldest)
                 self.command(lambda: self.peer.loaded(fetch, report, self.now()))
-            done(value)
+            reader.end(value)
 
         wire = self.wire(key)
-        self.call(outcome, lambda ticket: self.peer.read(ticket, wire, tags, 10.0, self.now()))
+        reader.ticket = self.call(outcome, lambda ticket: self.peer.read(ticket, wire, tags, 10.0, self.now()))
+        return reader
 
     def peek(self, key: str, done: Callable[[object], None]) -> None:
         """Do what ``get`` does."""
@@ -224,11 +256,13 @@ class Simulated:
 
     # --- The driver
 
-    def call(self, done: Callable[[Any], None], start: Callable[[int], None]) -> None:
-        """Start a call of the peer, with ``done`` to be called with its outcome."""
+    def call(self, done: Callable[[Any], None], start: Callable[[int], None]) -> int:
+        """Start a call of the peer, with ``done`` to be called with its outcome; return its ticket."""
         self._tickets += 1
-        self.calls[self._tickets] = done
-        self.command(lambda ticket=self._tickets: start(ticket))  # type: ignore[misc]
+        ticket = self._tickets
+        self.calls[ticket] = done
+        self.command(lambda: start(ticket))
+        return ticket
 
     def command(self, run: Callable[[], None]) -> None:
         """Have the peer's thread do something: at once, or when the process wakes."""

@@ -14,7 +14,7 @@ from colocache.core.members import Acquaintance
 from colocache.core.messages import Message, decode, encode
 from colocache.core.requests import Written
 from colocache.core.seam import Settings
-from colocache.testing.simulator import Loading, Network, Simulated
+from colocache.testing.simulator import Loading, Network, Reader, Simulated
 
 HOP = 0.001  # s; what every frame takes that nobody holds back
 LEASE = Settings().lease
@@ -82,6 +82,7 @@ class Read:
         self.returned = False
         self.loading = False
         self._report: Loading
+        self._reader: Reader
 
     @property
     def alone(self) -> bool:
@@ -99,6 +100,11 @@ class Read:
         assert self.loading, "its loader was not called"
         self.loading = False
         self._report(value)
+
+    def cancel(self, *, ends_loader: bool = False) -> None:
+        """Cancel the caller; ``ends_loader`` is what `Reader.cancel` takes."""
+        self._reader.cancel(ends_loader=ends_loader)
+        self.loading = self.loading and self._reader.fetch is not None
 
     def begin(self, report: Loading) -> None:
         """The loader is called."""
@@ -199,7 +205,7 @@ class Table(Network):
     def read(self, member: Simulated, key: str, tags: tuple[str, ...] = (), ttl: float = 300.0) -> Read:
         """Begin a read, and let it get as far as it can without time."""
         read = Read()
-        member.read(key, read.begin, read.done, ttl, tags)
+        read._reader = member.read(key, read.begin, read.done, ttl, tags)
         self.settle()
         return read
 

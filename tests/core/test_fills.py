@@ -63,7 +63,7 @@ def line(desk: Counter) -> Counter:
     """A desk where A loads a key, and B and C wait for it."""
     for member in (A, B, C):
         desk.asked(member)
-    assert desk.answers() == [load(A, 1), wait(B), wait(C)]
+    assert desk.answers() == [load(A, 1), wait(B), wait(A), wait(C)], "A is told, once, that it is waited for"
     return desk
 
 
@@ -96,7 +96,7 @@ def test_token_is_good_once(line: Counter) -> None:
 
 def test_event_voids_the_token_and_the_next_in_line_loads_anew(line: Counter) -> None:
     line.pass_on(KEY, 5.0, 7)
-    assert line.answers() == [load(B, 2)]
+    assert line.answers() == [load(B, 2), wait(B)]
     assert line.redeem(fill(A, 1)) is None
     grant = line.redeem(fill(B, 2))
     assert grant is not None
@@ -117,15 +117,63 @@ def test_namespace_event_voids_the_tokens_of_what_lies_below_it(desk: Counter) -
 
 def test_failed_load_passes_on_and_the_second_releases_everybody(line: Counter) -> None:
     line.asked(A, 2)
-    line.answers()
+    assert line.answers() == [wait(A, 2)]
     line.fail(KEY, 1, B, 0.0, 0)
     line.fail(KEY, 2, A, 0.0, 0)
     assert line.answers() == [], "who has no token cannot fail"
     line.fail(KEY, 1, A, 0.0, 0)
-    assert line.answers() == [load(B, 2)]
+    assert line.answers() == [load(B, 2), wait(B)]
     line.fail(KEY, 2, B, 0.0, 0)
     assert line.answers() == [Alone(ME, C, 1), Alone(ME, A, 2)]
     assert len(line) == 0
+
+
+@pytest.mark.parametrize("first", ["failed", "given up"])
+@pytest.mark.parametrize("second", ["failed", "given up"])
+def test_loads_that_are_given_up_are_bounded_as_those_that_fail(line: Counter, first: str, second: str) -> None:
+    def end(member: bytes, token: int, how: str) -> None:
+        if how == "failed":
+            line.fail(KEY, token, member, 1.0, 0)
+        else:
+            line.cancel(member, 1, 1.0, 0)
+
+    end(A, 1, first)
+    assert line.answers() == [load(B, 2), wait(B)]
+    end(B, 2, second)
+    assert line.answers() == [Alone(ME, C, 1)]
+    assert len(line) == 0
+
+
+def test_events_do_not_count_as_loads_that_gave_nothing(line: Counter) -> None:
+    line.pass_on(KEY, 1.0, 1)
+    line.asked(A, 2)
+    line.answers()
+    line.cancel(B, 1, 1.0, 0)
+    assert line.answers() == [load(C, 3), wait(C)]
+
+
+def test_who_will_wait_longest_is_to_load_next(desk: Counter) -> None:
+    desk.asked(A)
+    desk.asked(B, patience=5.0)
+    desk.asked(C, patience=50.0)
+    desk.answers()
+    desk.cancel(A, 1, 1.0, 0)
+    assert desk.answers() == [load(C, 2), wait(C)]
+    desk.asked(A, 2, patience=60.0)
+    assert desk.answers() == [wait(A, 2)], "C knows by now that it is waited for"
+    desk.redeem(fill(C, 2))
+    assert len(desk.release(KEY, 1.0)) == 2
+
+
+def test_who_loads_alone_is_not_told_that_it_is_waited_for(desk: Counter) -> None:
+    desk.asked(A)
+    desk.asked(A)
+    assert desk.answers() == [load(A, 1), load(A, 1)]
+    desk.asked(B)
+    desk.cancel(B, 1, 0.0, 0)
+    desk.answers()
+    desk.pass_on(KEY, 0.0, 0)
+    assert len(desk) == 0
 
 
 def test_who_waits_no_more_is_passed_over() -> None:
@@ -135,7 +183,7 @@ def test_who_waits_no_more_is_passed_over() -> None:
     desk.asked(C, patience=50.0)
     desk.answers()
     desk.pass_on(KEY, 10.0, 1)
-    assert desk.answers() == [load(C, 2)]
+    assert desk.answers() == [load(C, 2), wait(C)]
     desk.asked(B, 2, now=10.0, patience=5.0)
     desk.answers()
     desk.redeem(fill(C, 2))
@@ -146,7 +194,7 @@ def test_token_lapses_after_the_load_timeout(line: Counter) -> None:
     line.timers.run(LOAD_TIMEOUT - 0.1)
     assert line.answers() == []
     line.pass_on(KEY, 29.9, 5)  # the first token is void before it lapses
-    assert line.answers() == [load(B, 2)]
+    assert line.answers() == [load(B, 2), wait(B)]
     line.timers.run(LOAD_TIMEOUT)
     assert line.answers() == [], "the token that lapses does not stand any more"
     line.timers.run(29.9 + LOAD_TIMEOUT)
@@ -172,9 +220,9 @@ def test_member_that_left_waits_for_nothing_anywhere(line: Counter) -> None:
     line.asked(B, 3, KEY2)
     line.answers()
     line.cancel_all(A, 0.0, 0)
-    assert line.answers() == [load(B, 3), load(B, 4, request=3)]
+    assert line.answers() == [load(B, 3), wait(B), load(B, 4, request=3)]
     line.cancel_all(B, 0.0, 0)
-    assert line.answers() == [load(C, 5)]
+    assert line.answers() == [load(C, 5)], "who dies has not given a load up"
     assert len(line) == 1
 
 
@@ -197,7 +245,7 @@ def test_who_has_left_is_not_given_what_its_other_requests_give_back(line: Count
     line.asked(A, 2)
     line.answers()
     line.cancel_all(A, 0.0, 0)
-    assert line.answers() == [load(B, 2)]
+    assert line.answers() == [load(B, 2), wait(B)]
 
 
 def test_askers_beyond_the_limits_load_for_themselves(desk: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +255,7 @@ def test_askers_beyond_the_limits_load_for_themselves(desk: Counter, monkeypatch
         desk.asked(A, request)
     desk.asked(A, 2)
     desk.asked(A, 4, KEY2)
-    assert desk.answers() == [load(A, 1), wait(A, 2), Alone(ME, A, 3), wait(A, 2), Alone(ME, A, 4)]
+    assert desk.answers() == [load(A, 1), wait(A, 2), wait(A), Alone(ME, A, 3), wait(A, 2), Alone(ME, A, 4)]
     desk.cancel_all(A, 0.0, 0)
     desk.asked(A, 5, KEY2)
     assert desk.answers() == [load(A, 2, 5)]

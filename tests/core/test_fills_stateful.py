@@ -52,6 +52,7 @@ class Token:
     def __init__(self, number: int, call: Call, at: float, moment: int) -> None:
         self.number, self.call, self.at, self.moment = number, call, at, moment
         self.lapses_at = at + LOAD_TIMEOUT
+        self.awaited = False  # the holder was told that somebody waits
 
 
 class DeskMachine(Machine):
@@ -64,10 +65,11 @@ class DeskMachine(Machine):
         self.timers = Timers()
         self.desk = Desk(ME, LOAD_TIMEOUT, self.send, lambda wires: b"of " + b"".join(wires), self.timers)
         self.calls: dict[tuple[bytes, int], Call] = {}
-        self.waiting: dict[bytes, list[Call]] = {}  # by key, in line
+        self.waiting: dict[bytes, list[Call]] = {}  # by key
         self.standing: dict[bytes, Token] = {}  # by key
         self.tokens: list[Token] = []
-        self.failures: dict[bytes, int] = {}  # in a row, since somebody asked for a key that nobody loaded
+        # Loads that gave nothing, by key, since somebody asked for a key that nobody loaded.
+        self.failures: dict[bytes, int] = {}
 
     # --- What the desk sends
 
@@ -78,6 +80,12 @@ class DeskMachine(Machine):
         assert call.state != "gone", "who wants no answer gets none"
         if isinstance(message, Load):
             self.granted(call, message)
+        elif isinstance(message, Wait) and call.state == "loading":
+            token = self.standing[call.key]
+            assert token.call is call
+            assert not token.awaited, "said once"
+            token.awaited = True
+            self.note("holders told")
         elif isinstance(message, Wait):
             assert call.state in ("asking", "waiting")
             assert call.key in self.standing, "somebody loads what others wait for"
@@ -104,12 +112,10 @@ class DeskMachine(Machine):
     def leave_line(self, call: Call, now: float) -> None:
         line = self.waiting.get(call.key, [])
         if call in line:
-            ahead = line[: line.index(call)]
-            assert all(each.until <= now for each in ahead), "who came first gets the token first"
+            longest = max(each.until for each in line)
+            assert call is next(each for each in line if each.until == longest), "who will wait longest gets the token"
             assert call.until > now, "it does not wait any more"
-            del line[: len(ahead) + 1]
-            for each in ahead:
-                each.state = "gone"
+            line.remove(call)
         else:
             assert call.state == "asking"
             assert not any(each.until > now for each in line), "out of turn"
@@ -172,14 +178,16 @@ class DeskMachine(Machine):
     def leave(self, member: bytes) -> None:
         for call in self.calls.values():
             if call.member == member:
-                self.forget(call)
+                self.forget(call, dies=True)
         self.desk.cancel_all(member, self.now, self.moment)
 
-    def forget(self, call: Call) -> None:
+    def forget(self, call: Call, *, dies: bool = False) -> None:
         if call in self.waiting.get(call.key, ()):
             self.waiting[call.key].remove(call)
         if self.has_token(call):
             del self.standing[call.key]
+            self.failures[call.key] += not dies
+            self.note("loads given up")
         if call.state != "answered":
             call.state = "gone"
 
@@ -301,6 +309,9 @@ class DeskMachine(Machine):
             if key not in self.standing:
                 assert not [call for call in line if call.until > self.now], "somebody waits whom nobody will answer"
         assert len(self.timers._heap) <= 1, "one timer serves all tokens"
+        for key, token in self.standing.items():
+            waits = any(call.until > self.now for call in self.waiting.get(key, ()))
+            assert token.awaited or not waits, "who loads knows that somebody waits"
         assert set(self.desk._standing) == {token.number for token in self.standing.values()}
 
     def teardown(self) -> None:
@@ -324,5 +335,6 @@ def fill(member: bytes, key: bytes, token: int) -> Fill:
 
 @machine_test
 def test_whoever_waits_is_answered_and_no_token_outlives_what_voids_it() -> None:
-    happens = ("tokens", "tokens voided", "tokens lapsed", "failures", "reactions", "answers", "fills refused")
+    happens = ("tokens", "tokens voided", "tokens lapsed", "failures", "loads given up", "reactions",
+               "answers", "fills refused", "holders told")  # fmt: skip
     explore(DeskMachine, 200, 50, *happens)

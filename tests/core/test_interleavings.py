@@ -1048,3 +1048,123 @@ def test_reader_waits_no_longer_than_its_patience_for_a_loader_of_its_own_proces
     assert waiting.loading
     waiting.load(1)
     assert waiting.value == 1
+
+
+# --- Loads whose callers are cancelled --------------------------------------------------------------------------
+
+
+def test_load_goes_on_without_its_caller_while_another_process_waits() -> None:
+    """1. A load takes 5 s, and its caller waits for 1 s; 2. another process waits for it; 3. it must not begin anew."""
+    table = Table(3)
+    a, b, o = table.living
+    k = table.key(o)
+    first, waiting = table.read(a, k), table.read(b, k)
+    first.cancel()
+    table.settle()
+    assert not waiting.loading
+    first.load(1)
+    table.settle()
+    assert (waiting.value, first.returned, a.cached(k), table.read(o, k).value) == (1, False, 1, 1)
+
+
+def test_load_whose_caller_was_the_only_one_ends_with_it() -> None:
+    table = Table(2)
+    a, o = table.living
+    k = table.key(o)
+    only = table.read(a, k)
+    only.cancel()
+    table.settle()
+    assert not only.loading
+    assert table.read(o, k).loading
+
+
+def test_another_load_is_begun_beside_one_without_a_caller() -> None:
+    """1. A load takes 5 s, where 0.4 s is usual; 2. its caller is cancelled; 3. who waits must not wait for 5 s."""
+    table = Table(2)
+    a, o = table.living
+    k = table.key(o)
+    slow, other, usual = table.read(a, k), table.read(a, k), table.read(a, k)
+    slow.cancel()
+    table.settle()
+    assert [other.loading, usual.loading] == [False, True], "who will wait longest"
+    usual.load(1)
+    table.settle()
+    assert (other.value, table.read(o, k).value) == (1, 1)
+    slow.load(1)
+    table.settle()
+    assert a.cached(k) == 1
+
+
+def test_event_voids_both_of_two_loads_beside_each_other() -> None:
+    table = Table(2)
+    a, o = table.living
+    k = table.key(o)
+    slow, usual = table.read(a, k), table.read(a, k)
+    slow.cancel()
+    table.settle()
+    table.invalidate(o, k)
+    table.settle()
+    for load in (usual, slow):
+        load.load(1)
+        table.settle()
+        assert a.cached(k) is MISSING
+    assert usual.value == 1
+    assert table.read(o, k).loading
+
+
+def test_load_beside_another_one_that_an_event_has_overtaken_is_overtaken_with_it() -> None:
+    """1. A load reads the old value; 2. an event; 3. its caller is cancelled, and another load is begun beside it."""
+    table = Table(2)
+    a, o = table.living
+    k = table.key(o)
+    slow, usual, other = table.read(a, k), table.read(a, k), table.read(a, k)
+    table.invalidate(o, k)
+    table.settle()
+    slow.cancel()
+    table.settle()
+    assert [usual.loading, other.loading] == [False, True]
+    slow.load(1)
+    table.settle()
+    assert usual.value == 1, "its read began before the event"
+    assert a.cached(k) is MISSING
+    assert table.read(a, k).loading
+
+
+def test_loads_are_not_begun_beside_each_other_without_end() -> None:
+    """1. Every load takes 5 s, and every caller waits for 1 s; 2. with one more for each, the source gets no rest."""
+    table = Table(2)
+    a, o = table.living
+    k = table.key(o)
+    reads = [table.read(a, k) for _ in range(5)]
+    for number in (0, 4, 1):
+        reads[number].cancel()
+        table.settle()
+    assert [read.loading for read in reads] == [True, False, False, False, True]
+    reads[0].load(1)
+    table.settle()
+    assert [read.value for read in reads] == [None, None, 1, 1, None]
+
+
+def test_loads_that_are_given_up_in_process_after_process_are_bounded() -> None:
+    """1. A loader ends with its caller, as in a greenlet; 2. the next process loads, and so on; 3. nobody is served."""
+    table = Table(5)
+    o = table.living[-1]
+    k = table.key(o)
+    reads = [table.read(member, k) for member in table.living]
+    for _ in range(2):
+        (loading,) = (read for read in reads if read.loading)
+        loading.cancel(ends_loader=True)
+        table.settle()
+    assert sum(read.loading for read in reads) == 3, "all who wait load at once"
+
+
+def test_loads_that_are_given_up_by_reader_after_reader_are_bounded() -> None:
+    table = Table(2)
+    a, o = table.living
+    k = table.key(o)
+    reads = [table.read(a, k) for _ in range(5)]
+    for _ in range(2):
+        (loading,) = (read for read in reads if read.loading)
+        loading.cancel(ends_loader=True)
+        table.settle()
+    assert [read.alone for read in reads if read.loading] == [True] * 3

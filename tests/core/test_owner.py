@@ -102,7 +102,7 @@ def test_value_comes_with_its_age_and_the_time_that_it_has_left(shop: Shop) -> N
 
 def test_missing_key_is_loaded_by_the_first_who_asks(shop: Shop) -> None:
     assert shop.get(A) == [Load(ME, A, 1, 1)]
-    assert shop.get(B) == [Wait(ME, B, 1)]
+    assert shop.get(B) == [Wait(ME, B, 1), Wait(ME, A, 1)]
 
 
 def test_entry_without_its_bytes_cannot_be_handed_over(shop: Shop) -> None:

@@ -781,15 +781,15 @@ def test_failing_loader_passes_on_and_after_two_failures_everybody_is_released()
     error = ValueError("the source is down")
     reads[0].load(error)
     table.settle()
-    assert [read.loading for read in reads] == [False, True, False, False]
+    assert [read.loading for read in reads] == [False, False, False, True], "who will wait longest"
+    reads[3].load(error)
+    table.settle()
+    assert [read.loading for read in reads] == [False, True, True, False]
+    assert [read.value for read in (reads[0], reads[3])] == [error, error]
     reads[1].load(error)
+    reads[2].load(4)
     table.settle()
-    assert [read.loading for read in reads] == [False, False, True, True]
-    assert [read.value for read in reads[:2]] == [error, error]
-    reads[2].load(error)
-    reads[3].load(4)
-    table.settle()
-    assert reads[3].value == 4
+    assert reads[2].value == 4
 
 
 def test_token_of_a_reader_that_has_gone_is_passed_on() -> None:

@@ -571,16 +571,145 @@ def test_reader_that_is_abandoned_takes_nobody_with_it(desk: Desk) -> None:
     assert desk.found() == {second: b"1"}
 
 
-def test_load_whose_leader_has_gone_is_passed_on_and_counts_as_no_failure(desk: Desk) -> None:
-    readers = [desk.read() for _ in range(5)]
+@pytest.mark.parametrize("first", ["abandoned", "failed"])
+@pytest.mark.parametrize("second", ["abandoned", "failed"])
+def test_who_waits_for_two_loads_that_gave_nothing_loads_alone(desk: Desk, first: str, second: str) -> None:
+    """1. a load takes 5 s, and its caller waits for 1 s; 2. the next one, too; 3. so it could go on for ever."""
+    leader, successor, third = (desk.read(patience=patience) for patience in (30.0, 20.0, 10.0))
     get = desk.asked()
-    for reader in readers[:4]:
-        desk.leads(get)
-        desk.reads.abandon(reader, desk.now)
-        cancel, get = desk.host.take()
-        assert cancel == Cancel(ME, OWNER, get.id - 1)
+    for how, who in ((first, leader), (second, successor)):
+        fetch = desk.leads(get)
+        if how == "abandoned":
+            desk.reads.abandon(who, desk.now)
+        else:
+            desk.reads.failed(fetch, desk.now)
+        word, *gets = desk.host.take()
+        assert isinstance(word, Cancel if how == "abandoned" else Fail)
+        get = gets[0] if gets else get
+    assert not gets
+    assert desk.host.outcomes() == [(third, Solo())]
+    assert desk.host.counts["fallbacks"] == 1
+
+
+def test_who_will_wait_longest_is_to_load(desk: Desk) -> None:
+    readers = [desk.read(patience=patience) for patience in (1.0, 3.0, 2.0)]
+    desk.answer(Load(OWNER, ME, desk.asked().id, 7))
+    assert [ticket for ticket, _ in desk.host.outcomes()] == [readers[1]]
+
+
+def test_load_that_nobody_else_waits_for_is_not_awaited(desk: Desk) -> None:
+    desk.read()
+    fetch = desk.leads(desk.asked())
+    assert not desk.reads.is_awaited(fetch)
+    other = desk.read()
+    assert desk.reads.is_awaited(fetch)
+    desk.reads.abandon(other, desk.now)
+    assert not desk.reads.is_awaited(fetch)
+    assert not desk.reads.is_awaited(fetch + 1)
+
+
+def test_owner_says_that_another_member_waits_for_the_load(desk: Desk) -> None:
+    desk.read()
+    get = desk.asked()
+    desk.answer(Wait(OWNER, ME, get.id))  # for somebody else's load
+    fetch = desk.leads(get)
+    assert not desk.reads.is_awaited(fetch)
+    desk.answer(Wait(OTHER, ME, get.id))
+    assert not desk.reads.is_awaited(fetch), "not the owner"
+    desk.answer(Wait(OWNER, ME, get.id))
+    assert desk.reads.is_awaited(fetch)
+
+
+def test_owner_says_so_while_the_load_waits_for_events(desk: Desk) -> None:
+    desk.read()
+    get = desk.asked()
+    desk.host.applied = False
+    desk.answer(Load(OWNER, ME, get.id, 7))
+    desk.answer(Wait(OWNER, ME, get.id))
+    desk.host.applied = True
+    desk.reads.retry(desk.now)
+    ((_, outcome),) = desk.host.outcomes()
+    assert desk.reads.is_awaited(outcome.fetch)
+
+
+def begun(desk: Desk) -> list[int]:
+    """Return, and forget, which tickets were told to load."""
+    return [ticket for ticket, outcome in desk.host.outcomes() if isinstance(outcome, Lead)]
+
+
+def test_one_of_those_who_wait_begins_another_load_beside_one_without_a_caller(desk: Desk) -> None:
+    """One load takes long, where all others are fast: whoever waits gets a value as soon as anybody has one."""
+    desk.read(), desk.read()  # the first one leads
+    fetch = desk.leads(desk.asked())
+    third = desk.read(patience=60.0)
+    desk.reads.detach(fetch)
+    assert begun(desk) == [third], "who will wait longest"
+    assert desk.host.take() == [], "under the same token"
+    desk.reads.loaded(fetch, loaded(b"fast"), desk.now)
+    assert desk.found() == {2: b"fast"}
+    (fill,) = desk.host.take()
+    assert (type(fill), fill.payload) == (Fill, b"fast")
+    desk.reads.loaded(fetch, loaded(b"slow"), desk.now)
+    assert desk.host.take() == [], "the first value counts"
+    assert len(desk.reads) == 0
+
+
+def test_loads_beside_each_other_are_bounded_and_the_first_value_serves_all(desk: Desk) -> None:
+    """All loads take long: they are not begun again and again while nobody has a value."""
+    readers = [desk.read() for _ in range(2)]
+    fetch = desk.leads(desk.asked())
+    desk.reads.detach(fetch)
+    assert begun(desk) == [readers[1]]
+    waiting = [desk.read() for _ in range(3)]
+    desk.reads.detach(fetch)
+    waiting.append(desk.read())
+    assert begun(desk) == []
+    desk.reads.loaded(fetch, loaded(b"1"), desk.now)
+    assert desk.found() == dict.fromkeys(waiting, b"1")
+
+
+def test_load_without_a_caller_that_only_other_members_wait_for_goes_on_and_the_next_reader_begins_another(
+    desk: Desk,
+) -> None:
+    desk.read()
+    get = desk.asked()
+    fetch = desk.leads(get)
+    desk.answer(Wait(OWNER, ME, get.id))
+    desk.reads.detach(fetch)
+    assert begun(desk) == []
+    second = desk.read()
+    assert begun(desk) == [second]
+    third = desk.read()
+    assert begun(desk) == [], "the second load has a caller"
+    desk.reads.loaded(fetch, loaded(b"1"), desk.now)
+    assert desk.found() == {third: b"1"}
+
+
+@pytest.mark.parametrize("ends", ["failed", "abandoned"])
+def test_while_one_of_two_loads_goes_on_who_waits_waits_for_it(desk: Desk, ends: str) -> None:
+    desk.read(), desk.read()
+    fetch = desk.leads(desk.asked())
+    desk.reads.detach(fetch)
+    (second,) = begun(desk)
+    third = desk.read()
+    if ends == "failed":
+        desk.reads.failed(fetch, desk.now)
+    else:
+        desk.reads.abandon(second, desk.now)
+    assert (desk.host.take(), desk.host.outcomes()) == ([], [])
+    desk.reads.failed(fetch, desk.now)
+    fail, get = desk.host.take()
+    assert (type(fail), type(get)) == (Fail, Get), "both gave nothing, so the next one is asked for"
     desk.value(get)
-    assert desk.found() == {readers[4]: b"1"}
+    assert desk.found() == {third: b"1"}
+
+
+def test_nobody_is_asked_to_load_beside_a_load_that_is_over(desk: Desk) -> None:
+    desk.read()
+    fetch = desk.leads(desk.asked())
+    desk.reads.loaded(fetch, loaded(b"1"), desk.now)
+    desk.reads.detach(fetch)
+    assert desk.host.outcomes() == []
 
 
 def test_readers_of_an_owner_that_left_ask_the_next_one(desk: Desk) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from colocache.core.attempts import Altering, Fence
 from colocache.core.entry import MISSING
 from colocache.core.messages import EVERYTHING, namespace_target, tag_target
 from colocache.core.numbers import unpack_integer
-from colocache.testing.simulator import Loading, Network, Simulated
+from colocache.testing.simulator import Loading, Network, Reader, Simulated
 
 # Members come and go here more often than anywhere else, and rings take long to make.
 peer._ring_of = lru_cache(maxsize=256)(peer._ring_of.__wrapped__)
@@ -71,6 +72,7 @@ class History:
         self.result = Result(plan.seed, plan.faults)
         self._calls: set[Call] = set()
         self._loading: dict[str, float] = {}  # key to when the newest load of it began
+        self._given_up: dict[str, float] = {}  # key to when a caller of it was cancelled last
         self._setting = False
         self._counted: list[int] = []
         self._faults_end = 0.0
@@ -125,13 +127,23 @@ class History:
 
         if member.cached(key) is not MISSING:
             self.result.hits += 1
-        self._fetch(member, key, done, dice, None)
+        reader = self._fetch(member, key, done, dice, None)
+        if dice.random() < 0.08:
+            ends_loader = dice.random() < 0.5
+            self.network.after(dice.uniform(0, 0.03), partial(self._cancel, reader, call, key, ends_loader))
+
+    def _cancel(self, reader: Reader, call: Call, key: str, ends_loader: bool) -> None:
+        """The caller has a time limit, and it is over."""
+        if call in self._calls:
+            self._calls.discard(call)
+            self._given_up[key] = self.network.time
+            reader.cancel(ends_loader=ends_loader)
 
     def _fetch(self, member: Simulated, key: str, done: Callable[[object], None], dice: Random,
-               inside: Loading | None) -> None:  # fmt: skip
+               inside: Loading | None) -> Reader:  # fmt: skip
         ttl = dice.uniform(0.1, 1.0) if self.plan.memory < 1 << 20 else 300.0
         load = partial(self._load, member, key, Random(dice.getrandbits(48)))
-        member.read(key, load, done, ttl, TAGS.get(key, ()), inside)
+        return member.read(key, load, done, ttl, TAGS.get(key, ()), inside)
 
     def _load(self, member: Simulated, key: str, dice: Random, loading: Loading) -> None:
         """The loader: it reads the source at one instant of its duration; that of the page reads a cached part."""
@@ -160,9 +172,14 @@ class History:
         self.network.after(read_after, read)
 
     def _count_load(self, key: str, loading: Loading) -> None:
-        """While nothing fails, no second load begins, unless an event may have voided the first one's token."""
+        """While nothing fails, no second load begins, unless an event may have voided the first one's token.
+
+        Where a caller was cancelled, another load may begin for those who wait; a load takes 0.6 s at most.
+        """
         began = self._loading.setdefault(key, self.network.time)
-        if began < self.network.time and self.oracle.settled(key, began) and key != SET and not loading.alone:
+        given_up = self._given_up.get(key, -math.inf) >= began - 0.7
+        settled = self.oracle.settled(key, began) and not given_up
+        if began < self.network.time and settled and key != SET and not loading.alone:
             self._break(f"two loads: of {key}={self.oracle.version[key]}")
         self._loading[key] = self.network.time
 

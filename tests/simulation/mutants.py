@@ -469,6 +469,44 @@ def count_comes_before_what_the_asker_has_applied() -> Any:
     return replaced(attempts.Attempts, "alter", alter)
 
 
+@mutant
+def load_ends_with_its_caller() -> Any:
+    """Though others wait for it."""
+    return replaced(reads.Reads, "is_awaited", lambda self, request: False)
+
+
+@mutant
+def holder_is_not_told_that_others_wait() -> Any:
+    return replaced(fills.Desk, "_tell_holder", nothing)
+
+
+@mutant
+def nobody_loads_beside_a_load_without_a_caller() -> Any:
+    return replaced(reads.Reads, "_begin_another", nothing)
+
+
+@mutant
+def abandonments_are_not_bounded_in_a_process() -> Any:
+    return replaced(reads, "MAX_FAILURES", sys.maxsize)
+
+
+@mutant
+def abandonments_are_not_bounded_at_the_owner() -> Any:
+    return replaced(fills, "MAX_FAILURES", sys.maxsize)
+
+
+@mutant
+def load_beside_another_one_outlives_an_event() -> Any:
+    """What is begun under an old token counts as new."""
+    original = reads.Reads._begin
+
+    def begin(self: Any, fetch: Any) -> None:
+        fetch.marked = False
+        original(self, fetch)
+
+    return replaced(reads.Reads, "_begin", begin)
+
+
 def first_catch(name: str, seeds: int = SEEDS) -> tuple[Plan, str] | None:
     """Return the first history that catches a mutant, and what was wrong; None if none of so many does."""
     classes = FENCED if name.startswith(("fence_", "count_")) else CLASSES
