@@ -112,7 +112,7 @@ class Directory:
     def _lowest_free(self, incarnation: bytes) -> Seat:
         assert self.path, "open() comes first"
         mine = _mine()
-        with mine.lock:
+        with mine.lock.when_free():
             if len(incarnation) != 16 or incarnation in mine.members:
                 raise ValueError(f"an incarnation is 16 random bytes, used once: {incarnation!r}")
             for number in range(SEATS):
@@ -188,7 +188,7 @@ class Directory:
         """
         mine = _mine()
         path = self._seat_path(number)
-        with mine.lock, contextlib.suppress(FileNotFoundError):
+        with mine.lock.when_free(), contextlib.suppress(FileNotFoundError):
             if _identity_at(path) in mine.seats:
                 return incarnation not in mine.members
             return _holder_at(path) is None
@@ -304,7 +304,7 @@ class Seat:
 
     def _let_go(self) -> None:
         mine = _mine()
-        with mine.lock:
+        with mine.lock.when_free():
             if mine.members.pop(self.incarnation, None):
                 mine.seats.discard(self._identity)
             self.forget_after_fork()

@@ -162,26 +162,26 @@ class _Bell:
 
 
 class Lock:
-    """For what takes a moment, as joining does. A greenlet that finds it taken lets the others run meanwhile:
+    """For what takes a moment, as joining does: ``with lock.when_free():``.
+
+    What the statement enters is Python's own lock, whose methods no signal handler can interrupt. Between a lock that a
+    method in Python has taken and the statement that is to give it back, a handler could raise, and nobody would.
+
+    A greenlet that finds it taken lets the others run meanwhile:
 
     1. a greenlet has the lock, and has to let others run, for the sake of a log handler; 2. another one wants it, and
     waits in the kernel; 3. the first one never runs again.
     """
 
     def __init__(self) -> None:
-        self._lock = _allocate_lock()
+        self._lock: _thread.LockType = _allocate_lock()
 
-    def __enter__(self) -> None:
-        if self._lock.acquire(False):
-            return
-        if _hub() is None:
-            self._lock.acquire()
-            return
-        while not self._lock.acquire(False):
-            sys.modules["gevent"].sleep(PAUSE)
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    def when_free(self) -> _thread.LockType:
+        """Return what is to be entered. No other greenlet of this thread has it, or can take it before."""
+        if self._lock.locked() and _hub() is not None:
+            while self._lock.locked():
+                sys.modules["gevent"].sleep(PAUSE)
+        return self._lock
 
 
 def let_others_run_while(condition: Callable[[], bool]) -> None:

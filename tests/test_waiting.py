@@ -108,17 +108,40 @@ def test_a_lock_excludes_and_is_given_back_whatever_happens(crew: Any) -> None:
 
     def work() -> None:
         for _ in range(200):
-            with lock:
+            with lock.when_free():
                 inside.append(1)
                 assert len(inside) == 1
                 inside.pop()
 
     crew.start(work, times=4)
     assert crew.join() == [None] * 4
-    with pytest.raises(LookupError), lock:
+    with pytest.raises(LookupError), lock.when_free():
         raise LookupError
-    with lock:
+    with lock.when_free():
         pass
+
+
+def test_a_lock_is_given_back_wherever_a_signal_handler_raises() -> None:
+    class Late(Exception):
+        pass
+
+    def handler(*_: object) -> None:
+        raise Late
+
+    lock, interruptions, before = Lock(), 0, signal.signal(signal.SIGALRM, handler)
+    try:
+        while interruptions < 300:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0002 + 0.000001 * (interruptions % 50))
+                while True:
+                    with lock.when_free():
+                        pass
+            except Late:
+                interruptions += 1
+            assert not lock.when_free().locked()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_thread_is_started_under_its_name() -> None:

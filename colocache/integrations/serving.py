@@ -65,8 +65,9 @@ class Middleware:
             self._tell_if_another_serves()
         except ColocacheError as error:  # it is closed, or its place or this server cannot be used
             self.log.error("the cache cannot start, and requests go on without it: %s", error)
-        except Exception:  # the operating system's: the cache has logged it, and tries again at every use
-            pass
+        except (OSError, ImportError) as error:  # the cache has logged it, and tries again at every use
+            if isinstance(error, OSError) and error.errno is None:
+                raise  # a signal handler's, as that of a time limit: those of the system have a number
         self._started_in = os.getpid()  # last: who comes meanwhile waits for the same start
 
     def leave(self) -> None:

@@ -28,7 +28,7 @@ from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList, Grouping
 from sqlalchemy.util import concurrency
 
-from colocache import EventLoopError, Space
+from colocache import ColocacheError, EventLoopError, Space
 from colocache.logs import Log
 
 Tags = Iterable[str] | Callable[[Any], Iterable[str]]
@@ -181,7 +181,7 @@ class _Listener:
         try:
             if not (self._has_waited(tags) or self._has_awaited(tags)):
                 self._cache.invalidate_tag(*tags, wait=False)
-        except Exception:  # it is committed: to raise would say that it is not
+        except (ColocacheError, TypeError, ValueError):  # it is committed: to raise would say that it is not
             self._log.exception("what was committed may be served in its old form until it expires: %s", tags)
 
     def _has_waited(self, tags: list[str]) -> bool:
