@@ -216,7 +216,7 @@ class Cache(Space):
         Calls that wait are let go: reads load for themselves, invalidations get an incomplete receipt. The next use
         joins anew.
         """
-        with self._lock.when_free():
+        with self._lock:
             bus, self._bus = self._own_bus(), None
             self._rebind(Gate())
         if bus is not None:
@@ -224,7 +224,7 @@ class Cache(Space):
 
     def close(self) -> None:
         """Leave the group for good: every use afterwards raises ClosedError. May be called twice."""
-        with self._lock.when_free():
+        with self._lock:
             self._closed = True
         self.leave()
 

@@ -11,7 +11,9 @@ import pytest
 
 from colocache import Cache, EventLoopError, RecursiveLoadError
 
-KINDS = [LookupError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, TimeoutError, OSError, EventLoopError]
+KINDS = [
+    LookupError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, TimeoutError, OSError, EventLoopError,
+]  # fmt: skip
 
 Call = Callable[..., Any]
 
@@ -86,7 +88,9 @@ def test_what_a_loader_raises_is_shown_alone(cache: Cache, call: Call, kind: typ
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_decorated_function_its_key_or_its_tags_raise_is_shown_alone(cache: Cache, kind: type[Exception]) -> None:
+def test_what_a_decorated_function_its_key_or_its_tags_raise_is_shown_alone(
+    cache: Cache, kind: type[Exception]
+) -> None:
     error = kind("broken")
 
     def fail(*_: object) -> Any:

@@ -206,6 +206,24 @@ def the_load_of_a_killed_greenlet_passes_on() -> None:
         assert waiter.get(timeout=PATIENCE) == "mine"
 
 
+def loads_of_greenlets_that_run_out_of_time_are_bounded() -> None:
+    """1. A load takes longer than each request may; 2. each hands its duty on to the next; 3. nobody is ever served."""
+    begun: list[gevent.Greenlet] = []
+
+    def never() -> None:
+        begun.append(gevent.getcurrent())
+        gevent.sleep(PATIENCE)
+
+    with two_members() as (cache, _):
+        requests = [gevent.spawn(cache.get_or_load, "key", never) for _ in range(5)]
+        for count in (1, 2):
+            until(lambda count=count: len(begun) == count and cache.stats().waits >= 4)
+            begun[-1].kill(gevent.Timeout(), block=False)
+            until(begun[-1].ready)
+        until(lambda: len(begun) == 5)  # those who are left load for themselves
+        gevent.killall(requests)
+
+
 def a_callback_of_the_hub_is_refused_what_would_wait() -> None:
     with two_members() as (cache, _):
         key, seen = key_owned(cache, here=True), list[Any]()

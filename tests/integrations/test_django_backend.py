@@ -37,6 +37,36 @@ def cache(site: Site) -> Any:
     return site()
 
 
+def test_what_a_default_raises_is_shown_alone(cache: Any) -> None:
+    error = LookupError("mine")
+
+    def default() -> None:
+        raise error
+
+    with pytest.raises(LookupError) as raised:
+        cache.get_or_set("k", default)
+    assert raised.value is error
+    assert error.__context__ is None
+    assert error.__cause__ is None
+
+
+@pytest.mark.parametrize("on_a_loop", [False, True])
+def test_what_is_wrong_with_a_value_is_shown_without_how_the_backend_finds_out_where_it_is_called(
+    cache: Any, on_a_loop: bool
+) -> None:
+    """It was "no running event loop … During handling of the above exception"."""
+
+    async def main() -> None:
+        cache.set("k", object())
+
+    with pytest.raises(TypeError) as raised:
+        asyncio.run(main()) if on_a_loop else cache.set("k", object())
+    above: BaseException | None = raised.value
+    while above is not None:
+        assert isinstance(above, TypeError)
+        above = above.__context__
+
+
 # --- get, set, add, delete
 
 
