@@ -456,23 +456,81 @@ async def in_a_group(work: Awaitable[Any]) -> Any:
     return (await asyncio.gather(work, asyncio.sleep(0)))[0]
 
 
-@pytest.mark.parametrize("way", [at_once, in_a_task, in_a_group])
-def test_trap_d_a_recursive_load_raises_at_once_in_tasks_and_their_children(
-    cache: Cache, way: Callable[[Awaitable[Any]], Awaitable[Any]]
+async def in_a_thread(work: Awaitable[Any]) -> Any:
+    return await asyncio.to_thread(asyncio.run, at_once(work))
+
+
+def test_trap_d_a_recursive_load_raises_at_once_in_a_task(cache: Cache) -> None:
+    async def load() -> Any:
+        return await at_once(cache.aget_or_load("k", lambda: "never"))
+
+    with pytest.raises(RecursiveLoadError):
+        asyncio.run(cache.aget_or_load("k", load))
+
+
+@pytest.mark.parametrize("way", [in_a_task, in_a_group, in_a_thread])
+def test_trap_d_a_circle_through_what_the_loader_starts_and_awaits_ends_with_the_load_timeout(
+    new_cache: Callable[..., Cache], way: Callable[[Awaitable[Any]], Awaitable[Any]]
 ) -> None:
+    """Whether a loader awaits what it has started, nobody can tell: so that waits, as any other reader does."""
+    cache, begun = new_cache(fetch_timeout=0.1, load_timeout=0.3), []
+
     async def load() -> Any:
-        return await way(cache.aget_or_load("k", lambda: "never"))
+        begun.append(1)
+        return await way(cache.aget_or_load("k", load))
 
-    with pytest.raises(RecursiveLoadError):
+    with pytest.raises(RecursiveLoadError, match="'k' has started asks for that same key"):
         asyncio.run(cache.aget_or_load("k", load))
+    assert len(begun) == 1
+    assert cache.get_or_load("k", lambda: "afterwards") == "afterwards"
 
 
-def test_trap_d_a_recursive_load_raises_at_once_through_a_thread_of_the_loops_pool(cache: Cache) -> None:
-    async def load() -> Any:
-        return await asyncio.to_thread(cache.get_or_load, "k", lambda: "never")
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_trap_d_what_a_loader_starts_and_does_not_await_gets_the_value(pair: list[Cache], in_thread: bool) -> None:
+    """An audit, a refresh, a message to others."""
+    cache, _ = pair
 
-    with pytest.raises(RecursiveLoadError):
-        asyncio.run(cache.aget_or_load("k", load))
+    async def main() -> list[Any]:
+        others: list[Any] = []
+
+        async def load() -> str:
+            waits = cache.stats().waits
+            if in_thread:
+                others.append(asyncio.ensure_future(asyncio.to_thread(cache.get_or_load, "k", lambda: "never")))
+            else:
+                others.append(asyncio.create_task(cache.aget_or_load("k", lambda: "never")))
+            await true(lambda: cache.stats().waits > waits)
+            return "value"
+
+        return [await cache.aget_or_load("k", load), await others[0]]
+
+    assert asyncio.run(main()) == ["value", "value"]
+
+
+def test_what_a_load_raises_that_has_lost_its_caller_is_counted_and_logged(
+    cache: Cache, until: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        end, begun = asyncio.get_running_loop().create_future(), asyncio.Event()
+
+        async def load() -> None:
+            begun.set()
+            await asyncio.shield(end)
+
+        leader = asyncio.create_task(cache.aget_or_load("k", load))
+        await begun.wait()
+        waiter = asyncio.create_task(cache.aget_or_load("k", lambda: "second"))
+        await true(lambda: cache.stats().waits == 1)
+        leader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leader
+        end.set_exception(LookupError("gone"))
+        assert await waiter == "second"
+        await true(lambda: "LookupError: gone" in caplog.text)
+
+    asyncio.run(main())
+    assert "a load in the group test has failed after its caller was cancelled: of the key 'k': " in caplog.text
+    until(lambda: cache.stats().failed_loads == 1)
 
 
 def test_trap_d_the_same_key_of_another_namespace_is_another_key(cache: Cache) -> None:

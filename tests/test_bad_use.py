@@ -187,12 +187,15 @@ class Interrupted(BaseException):
     """What a signal handler raises."""
 
 
+@pytest.mark.parametrize("kind", [Interrupted, TimeoutError, OSError, RuntimeError])
 @pytest.mark.parametrize("role", ["waiter", "leader"])
-def test_a_signal_may_interrupt_a_call(cache: Cache, crew: Crew, until: Until, role: str) -> None:
+def test_a_signal_may_interrupt_a_call(
+    cache: Cache, crew: Crew, until: Until, role: str, kind: type[BaseException]
+) -> None:
     """As Ctrl-C does, or the alarm by which a server ends a request that takes too long."""
 
     def interrupt(*_: object) -> None:
-        raise Interrupted
+        raise kind("interrupted")
 
     loading, go_on, main = threading.Event(), threading.Event(), threading.main_thread().ident
     assert main is not None
@@ -212,14 +215,14 @@ def test_a_signal_may_interrupt_a_call(cache: Cache, crew: Crew, until: Until, r
             crew.start(lambda: cache.get_or_load("k", slow))
             loading.wait(30)
             crew.start(send)
-            with pytest.raises(Interrupted):
+            with pytest.raises(kind, match="interrupted"):
                 cache.get_or_load("k", never)
             go_on.set()
             assert sorted(crew.join(), key=str) == [None, "slow"]
         else:
             crew.start(lambda: loading.wait(30) and cache.get_or_load("k", lambda: "next"))
             crew.start(send)
-            with pytest.raises(Interrupted):
+            with pytest.raises(kind, match="interrupted"):
                 cache.get_or_load("k", slow)
             assert sorted(crew.join(), key=str) == [None, "next"]
     finally:
@@ -490,7 +493,7 @@ def test_whether_descriptors_are_left_is_told_without_opening_a_file(monkeypatch
     assert not colocache.bus._is_short_of_descriptors()
 
 
-@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError(), OSError(24, "Too many")])
+@pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many"), TimeoutError(110, "Timed out")])
 def test_whatever_keeps_it_from_joining_does_not_break_the_application(
     cache: Cache, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -502,6 +505,59 @@ def test_whatever_keeps_it_from_joining_does_not_break_the_application(
     assert cache.stats().fallbacks == 1
     with pytest.raises(type(error)):
         cache.start()
+
+
+@pytest.mark.parametrize("error", [LookupError("late"), RuntimeError("late"), OSError("late"), TimeoutError("late")])
+def test_what_a_signal_handler_raises_while_a_cache_joins_reaches_the_application(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Time limits of task queues are such: an error of the system has a number, and theirs have none."""
+
+    def interrupted(_config: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(colocache.bus, "Bus", interrupted)
+        for call in (lambda: cache.get_or_load("k", lambda: "v"), cache.start):
+            with pytest.raises(type(error), match="late"):
+                call()
+    assert cache.get_or_load("k", lambda: "v") == cache.get("k") == "v"
+
+
+@pytest.mark.parametrize("at", ["thread", "socket"])
+def test_a_join_that_a_signal_handler_interrupts_leaves_nothing_behind(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, until: Any, at: str, run_dir: str
+) -> None:
+    """1. The thread is started; 2. a handler raises in who waits for it; 3. the thread must end, and the seat be free."""
+
+    class Late(Exception):
+        pass
+
+    def interrupted(self: Any) -> None:
+        if at == "socket":
+            self._bound.result(30)
+        raise Late
+
+    with monkeypatch.context() as patched:
+        patched.setattr(colocache.bus.Bus, "_await_bound", interrupted)
+        with pytest.raises(Late):
+            cache.get_or_load("k", lambda: "v")
+    until(lambda: not [path for path in Path(run_dir).rglob("*") if path.suffix in (".stream", ".tmp", ".link")])
+    assert cache.get_or_load("k", lambda: "v") == cache.get("k") == "v"
+    assert len(cache.members()) == 1
+
+
+def test_what_keeps_the_thread_from_binding_is_told_to_who_joins(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_self: object) -> None:
+        raise zmq.ZMQError(24)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(colocache.bus.Bus, "_bind", refuse)
+        with pytest.raises(OSError, match="ZeroMQ: "):
+            cache.start()
+    cache.start()
 
 
 def test_a_journal_that_finds_no_room_is_done_without(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import threading
 from collections import deque
@@ -155,6 +156,16 @@ def test_a_thread_is_started_under_its_name() -> None:
     assert done.wait(30)
     assert seen[0][:2] == ("its name", True)
     assert seen[0][2] != thread_id() == threading.get_ident()
+
+
+def test_a_system_without_another_thread_says_so_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_self: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(OSError, match="the thread 'its name' cannot be started: can't start new thread") as raised:
+        start_thread(lambda: None, "its name")
+    assert raised.value.errno == errno.EAGAIN
 
 
 def test_here_is_no_gevent() -> None:
