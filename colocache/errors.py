@@ -29,7 +29,10 @@ class OversizeError(ColocacheError):
 
 
 class RecursiveLoadError(ColocacheError, RuntimeError):
-    """A loader asked for the very key that it is loading, which would wait for itself."""
+    """A loader asked for the very key that it is loading, which would wait for itself.
+
+    Or a task or thread that it has started did, and the load did not end within the load timeout.
+    """
 
 
 class EventLoopError(ColocacheError, RuntimeError):

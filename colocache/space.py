@@ -209,8 +209,9 @@ class Space:
     def get_or_load(self, key: Key, loader: Callable[[], T], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> T:
         """Return the value of a key; where nobody has it, load it, once in the whole group, and keep it.
 
-        The loader's exception is raised as it is. RecursiveLoadError if the loader asks for its own key; TypeError if
-        the value cannot be carried.
+        The loader's exception is raised as it is. TypeError if the value cannot be carried. RecursiveLoadError if the
+        loader asks for its own key; a task or thread that it starts may do so, and waits for the load, but not longer
+        than the load timeout.
         """
         gate = self._gate  # as in `get`
         try:
@@ -236,7 +237,11 @@ class Space:
     async def aget_or_load(
         self, key: Key, loader: Callable[[], Any], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()
     ) -> Any:
-        """The twin of `get_or_load`; the loader may be a coroutine function."""
+        """The twin of `get_or_load`; the loader may be a coroutine function.
+
+        It runs in a task of its own, in a copy of this context. If the caller is cancelled, the load goes on while
+        others wait for it, for the load timeout at most; if nobody else does, it is cancelled and has ended.
+        """
         value = self._hit(key)
         return value if value is not MISSING else await arun(self._load(key, loader, ttl, tags))
 
