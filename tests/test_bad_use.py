@@ -528,7 +528,7 @@ def test_what_a_signal_handler_raises_while_a_cache_joins_reaches_the_applicatio
 def test_a_join_that_a_signal_handler_interrupts_leaves_nothing_behind(
     cache: Cache, monkeypatch: pytest.MonkeyPatch, until: Any, at: str, run_dir: str
 ) -> None:
-    """1. The thread is started; 2. a handler raises in who waits for it; 3. the thread must end, and the seat be free."""
+    """1. The thread starts; 2. a handler raises in who waits for it; 3. the thread must end, and the seat be free."""
 
     class Late(Exception):
         pass
