@@ -39,7 +39,7 @@ class Arguments:
         kinds = {parameter.kind for parameter in self.kept}
         self._is_open = Parameter.VAR_POSITIONAL in kinds and not kinds.isdisjoint(_NAMED)
 
-    def key(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+    def key(self, /, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Return the key of a call. Raises TypeError for arguments that do not fit, or are no part of a key."""
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()

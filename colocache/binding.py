@@ -66,13 +66,13 @@ class Method(partial[Any]):
     def __wrapped__(self) -> Any:
         return self.func.__wrapped__.__get__(*self.args) if self.args else self.func.__wrapped__
 
-    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
+    def invalidate(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.func.invalidate(*self._whole(args, kwargs), **kwargs)
 
-    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+    def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.func.refresh(*self._whole(args, kwargs), **kwargs)
 
-    def cache_key(self, *args: Any, **kwargs: Any) -> Any:
+    def cache_key(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.func.cache_key(*self._whole(args, kwargs), **kwargs)
 
     def _whole(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:

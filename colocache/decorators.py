@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from types import FunctionType
-from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, NamedTuple, Never, ParamSpec, Protocol, TypeVar, overload
 
 from .arguments import Arguments
 from .binding import Method, in_class
@@ -156,7 +156,11 @@ class Decorator:
         self._name = name
 
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # the first that fits is meant
+    def __call__(  # type: ignore[overload-overlap]  # the first that fits is meant: here, of what returns Any
+        self, function: Callable[P, Never], /
+    ) -> Cached[P, Any]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
         self, function: Callable[P, Coroutine[Any, Any, R]], /
     ) -> AsyncCached[P, R]: ...
     @overload

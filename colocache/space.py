@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from time import monotonic
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Never, ParamSpec, Protocol, TypeVar, cast, overload
 
 from . import decorators, fenced, scope
 from .config import UNSET, Config, Duration, Unset, parse_ttl
@@ -397,7 +397,11 @@ class Space:
         return await arun(self._touch(key, ttl))
 
     @overload
-    def cached(  # type: ignore[overload-overlap]  # the first that fits is meant
+    def cached(  # type: ignore[overload-overlap]  # the first that fits is meant: here, of what returns Any
+        self, function: Callable[P, Never], /
+    ) -> decorators.Cached[P, Any]: ...
+    @overload
+    def cached(  # type: ignore[overload-overlap]
         self, function: Callable[P, Coroutine[Any, Any, R]], /
     ) -> decorators.AsyncCached[P, R]: ...
     @overload

@@ -747,6 +747,26 @@ def test_a_function_that_gives_something_to_await_and_does_not_say_so_is_refused
 # --- What cannot be decorated
 
 
+def test_an_argument_may_have_any_name(cache: Cache) -> None:
+    @cache.cached(ttl=60)
+    def given(**named: int) -> dict[str, int]:
+        return named
+
+    class Shop:
+        def __cache_key__(self) -> str:
+            return "shop"
+
+        @cache.cached(ttl=60)
+        def given(this, **named: int) -> dict[str, int]:
+            return named
+
+    for function in (given, Shop().given):
+        named = {"self": 1, "args": 2, "function": 3, "calls": 4, "key": 5}
+        assert function(**named) == function.refresh(**named) == named
+        assert function.cache_key(**named) != function.cache_key(**{**named, "self": 2})
+        assert function.invalidate(**named).complete
+
+
 def test_a_lambda_has_no_name_to_be_known_by(cache: Cache) -> None:
     with pytest.raises(ValueError, match="write a def instead of a lambda"):
         cache.cached()(lambda: 1)

@@ -93,6 +93,14 @@ profile.invalidate("42")  # type: ignore[arg-type]
 profile.refresh()  # type: ignore[call-arg]
 
 
+@cache.cached
+def row(user_id: int) -> Any: ...
+
+
+assert_type(row(42), Any)
+row.invalidate(42).complete
+
+
 def use(function: Callable[[int], dict[str, int]]) -> None: ...
 
 

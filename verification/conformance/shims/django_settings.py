@@ -11,7 +11,7 @@ from typing import Any
 from django.test.runner import DiscoverRunner
 
 BACKEND = "colocache.django.ColocacheCache"
-OPTIONS = {"codec": os.environ["CONFORMANCE_CODEC"]}
+OPTIONS = {"codec": os.environ["CONFORMANCE_CODEC"], "private": False}  # the runner would have it private
 
 CACHES = {"default": {"BACKEND": BACKEND, "LOCATION": "default", "OPTIONS": OPTIONS}}
 DATABASES = {name: {"ENGINE": "django.db.backends.sqlite3"} for name in ("default", "other")}
