@@ -292,7 +292,7 @@ class Cache(Space):
                 from .bus import Bus  # here, so that importing colocache imports no zmq
 
                 self._bus = Bus(config, self._log)
-            except (OSError, MemoryError, ConfigError, ImportError) as error:  # the system's, or of what is installed or set
+            except (OSError, MemoryError, ConfigError, ImportError) as error:
                 if isinstance(error, OSError) and error.errno is None:
                     raise  # a signal handler's, as the TimeoutError of a time limit: those of the system have a number
                 self._fail_to_join(error)
