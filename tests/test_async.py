@@ -529,7 +529,7 @@ def test_what_a_load_raises_that_has_lost_its_caller_is_counted_and_logged(
         await true(lambda: "LookupError: gone" in caplog.text)
 
     asyncio.run(main())
-    assert "a load in the group test has failed after its caller was cancelled: of the key 'k': " in caplog.text
+    assert "a load has failed after its caller was cancelled: of the key 'k': " in caplog.text
     until(lambda: cache.stats().failed_loads == 1)
 
 

@@ -513,7 +513,7 @@ def test_what_a_signal_handler_raises_while_a_cache_joins_reaches_the_applicatio
 ) -> None:
     """Time limits of task queues are such: an error of the system has a number, and theirs have none."""
 
-    def interrupted(_config: object) -> None:
+    def interrupted(*_: object) -> None:
         raise error
 
     with monkeypatch.context() as patched:

@@ -88,9 +88,6 @@ class _Response:
         self._write(data)
 
 
-_END = object()
-
-
 class _Body:
     """A response whose chunks are made while they are sent: each within its request, and after what it announced."""
 
