@@ -159,6 +159,7 @@ class Reads:
         self._of_key: dict[bytes, list[Fetch]] = {}  # oldest first; only the newest may be joined
         self._catching_up: dict[int, dict[bytes, int]] = {}  # fetch to what is to be applied before it may load
         self._ids = 0
+        self._look_at = math.inf  # when there may be a reader whose patience is over
 
     def __len__(self) -> int:
         return len(self._fetches)
@@ -169,7 +170,7 @@ class Reads:
         """Join a fetch of the key that may be joined, or start one."""
         host = self._host
         if ticket.fetch is None:
-            self._timers.at(ticket.until, self._overdue, ticket)
+            self._look_again_at(ticket.until)
         ticket.moment, ticket.behind = host.moment, not host.is_current()
         fetches = self._of_key.get(ticket.wire)
         if fetches and self._may_join(fetches[-1]) and not fetches[-1].is_stuck(now):
@@ -415,14 +416,23 @@ class Reads:
         fetch.attended += 1
         self._host.settle(leader.id, Lead(fetch.id))
 
-    def _overdue(self, ticket: Ticket) -> None:
-        """A reader's patience is over, though it be a loader of this process that hangs: it loads for itself."""
-        fetch, now = ticket.fetch, self._timers.now
-        if fetch is None or fetch.id not in self._fetches or ticket not in fetch.tickets:
+    def _look_again_at(self, instant: float) -> None:
+        """Look for readers whose patience is over. One timer serves all: one for each would hold its ticket until then."""
+        if instant < self._look_at:
+            self._look_at = instant
+            self._timers.at(instant, self._look_for_overdue)
+
+    def _look_for_overdue(self) -> None:
+        """Readers whose patience is over load for themselves, also while a loader of this process hangs."""
+        now = self._timers.now
+        if now < self._look_at:  # a timer from before an earlier one was set
             return
-        self._drop_late(fetch, now)
-        if not fetch.tickets and fetch.phase != "loading":
-            self._give_up(fetch)
+        self._look_at = math.inf
+        for fetch in [fetch for fetch in self._fetches.values() if any(ticket.until <= now for ticket in fetch.tickets)]:
+            self._drop_late(fetch, now)
+            if not fetch.tickets and fetch.phase != "loading" and fetch.id in self._fetches:
+                self._give_up(fetch)
+        self._look_again_at(min((t.until for fetch in self._fetches.values() for t in fetch.tickets), default=math.inf))
 
     def _drop_late(self, fetch: Fetch, now: float) -> None:
         late = [ticket for ticket in fetch.tickets if ticket.until <= now]
