@@ -7,8 +7,8 @@ import contextvars
 import gc
 import math
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import pytest
 
@@ -17,6 +17,8 @@ from colocache.core.entry import Entry
 from colocache.core.reads import Found, Lead, Solo
 from colocache.flows import MAX_NESTED, Flow, Load, Wait, arun, get_or_load, run, served_while_behind, shown
 from colocache.waiting import Answer
+
+T = TypeVar("T")
 
 
 class Asking:
@@ -362,6 +364,16 @@ def test_the_same_key_may_be_loaded_again_afterwards_even_where_the_first_load_f
     assert run(get_or_load(Ask(Lead(2), lambda: "second"))) == "second"
 
 
+def finish(work: Coroutine[Any, Any, T], *, debug: bool = False) -> T:
+    """Run a story in an event loop of its own; one that does not end fails."""
+
+    async def in_time() -> T:
+        async with asyncio.timeout(30):
+            return await work
+
+    return asyncio.run(in_time(), debug=debug)
+
+
 class Held:
     """A loader that returns, or raises, when the test says so."""
 
@@ -411,7 +423,7 @@ def test_a_load_that_others_wait_for_goes_on_when_its_caller_is_cancelled() -> N
         assert ask.heard[1:] == [("loaded", (Lead(7), "value"))]
         assert not asyncio.all_tasks() - {asyncio.current_task()}
 
-    asyncio.run(main())
+    finish(main())
 
 
 def test_a_load_that_nobody_else_waits_for_has_ended_when_its_caller_goes_on() -> None:
@@ -438,7 +450,7 @@ def test_a_load_that_nobody_else_waits_for_has_ended_when_its_caller_goes_on() -
         assert [type(error) for error in ask.errors] == [asyncio.CancelledError]
 
     begun = asyncio.Event()
-    asyncio.run(main())
+    finish(main())
     assert ended == ["loader", "caller"]
 
 
@@ -459,7 +471,7 @@ def test_a_cancelled_caller_is_cancelled_though_its_loader_is_not() -> None:
         assert ask.heard == [("loaded", (Lead(7), "all the same"))]
 
     begun = asyncio.Event()
-    asyncio.run(main())
+    finish(main())
 
 
 def test_what_a_load_without_a_caller_raises_is_told() -> None:
@@ -474,7 +486,7 @@ def test_what_a_load_without_a_caller_raises_is_told() -> None:
         assert ask.heard[1:] == [("failed", (Lead(7), error)), ("lost", error)]
         gc.collect()  # asyncio would complain of an exception that nobody has taken
 
-    asyncio.run(main())
+    finish(main())
 
 
 def test_what_a_load_raises_as_it_is_cancelled_is_told() -> None:
@@ -497,7 +509,7 @@ def test_what_a_load_raises_as_it_is_cancelled_is_told() -> None:
         assert ("lost", error) in ask.heard
 
     begun = asyncio.Event()
-    asyncio.run(main())
+    finish(main())
 
 
 def test_a_load_without_a_caller_is_cancelled_after_the_load_timeout() -> None:
@@ -510,7 +522,7 @@ def test_a_load_without_a_caller_is_cancelled_after_the_load_timeout() -> None:
             await asyncio.sleep(0.001)
         assert held.cancelled
 
-    asyncio.run(main())
+    finish(main())
 
 
 @pytest.mark.parametrize("awaited", [True, False])
@@ -528,7 +540,7 @@ def test_a_load_under_way_at_the_end_of_its_loop_ends_quietly(awaited: bool) -> 
             await held.begun.wait()
             assert not caller.done()
 
-    asyncio.run(main(), debug=True)
+    finish(main(), debug=True)
     gc.collect()
     assert [type(error) for error in heard[0].errors] == [asyncio.CancelledError]
 
@@ -553,7 +565,7 @@ def test_a_load_whose_task_is_cancelled_before_it_began_is_reported() -> None:
     def steps_of(load: Any) -> Flow[Any]:
         return (yield load)
 
-    ask = asyncio.run(main())
+    ask = finish(main())
     assert len(ask.errors) == 1
 
 
@@ -577,7 +589,7 @@ def test_a_loader_runs_in_one_task_with_the_context_of_its_caller() -> None:
         assert seen[0] == seen[1]
         assert seen[0][1] == "mine"
 
-    asyncio.run(main())
+    finish(main())
 
 
 def test_what_a_load_without_a_caller_is_made_of_is_told() -> None:
@@ -596,7 +608,7 @@ def test_what_a_load_without_a_caller_is_made_of_is_told() -> None:
         await rounds()
         assert ("oldest", 3.0) in ask.heard
 
-    asyncio.run(main())
+    finish(main())
 
 
 # --- Circles
@@ -622,7 +634,7 @@ def test_what_a_loader_starts_and_does_not_await_may_wait_for_the_load() -> None
         waiting.answer.give(found(value))
         return [value, await tasks[0]]
 
-    assert asyncio.run(main()) == ["value", "value"]
+    assert finish(main()) == ["value", "value"]
 
 
 def test_a_thread_that_a_loader_starts_may_wait_for_the_load() -> None:
@@ -661,7 +673,7 @@ def test_a_circle_through_a_task_that_the_loader_awaits_ends_with_the_wait() -> 
             await arun(get_or_load(outer))
         assert [type(error) for error in outer.errors] == [RecursiveLoadError]
 
-    asyncio.run(main())
+    finish(main())
 
 
 def test_a_circle_through_tasks_that_each_are_told_to_load_ends() -> None:
@@ -676,7 +688,7 @@ def test_a_circle_through_tasks_that_each_are_told_to_load_ends() -> None:
         with pytest.raises(RecursiveLoadError):
             await arun(get_or_load(Ask(Lead(0), loader)))
 
-    asyncio.run(main())
+    finish(main())
     assert len(begun) == MAX_NESTED
 
 
@@ -691,7 +703,7 @@ def test_a_circle_through_another_key_is_refused_at_once() -> None:
         with pytest.raises(RecursiveLoadError, match="the loader of the key 'key' asks for that same key"):
             await arun(get_or_load(Ask(Lead(1), first)))
 
-    asyncio.run(main())
+    finish(main())
 
 
 def test_a_load_that_its_caller_has_left_may_wait_for_the_callers_own_load() -> None:
@@ -724,7 +736,7 @@ def test_a_load_that_its_caller_has_left_may_wait_for_the_callers_own_load() -> 
         await rounds()
         assert part.heard[-1] == ("loaded", (Lead(2), "value"))
 
-    asyncio.run(main())
+    finish(main())
 
 
 def test_loads_that_are_over_do_not_stay_in_the_context() -> None:
@@ -746,7 +758,7 @@ def test_loads_that_are_over_do_not_stay_in_the_context() -> None:
         await done.wait()
         await asyncio.gather(*kept)
 
-    asyncio.run(main())
+    finish(main())
     assert max(sizes) <= 2
 
 
@@ -763,7 +775,7 @@ def test_a_task_that_outlives_the_load_that_started_it_may_load_the_key() -> Non
         may_start.set()
         return await tasks[0]
 
-    assert asyncio.run(main()) == "later"
+    assert finish(main()) == "later"
 
 
 def test_a_load_closed_in_another_context_than_its_own_ends_quietly() -> None:

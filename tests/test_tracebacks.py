@@ -45,6 +45,11 @@ def shown(error: BaseException) -> Iterator[BaseException]:
         yield from shown(above)
 
 
+def forget_the_last_time(error: BaseException) -> None:
+    error.__context__ = error.__cause__ = None
+    error.__suppress_context__ = False  # which it is as soon as a cause is set
+
+
 def raised_by(call: Callable[[], Any], kind: type[BaseException]) -> BaseException:
     with pytest.raises(kind) as raised:
         call()
@@ -82,7 +87,7 @@ def test_what_a_loader_raises_is_shown_alone(cache: Cache, call: Call, kind: typ
         raise error
 
     for key in keys(cache):
-        error.__context__ = error.__cause__ = None
+        forget_the_last_time(error)
         assert raised_by(lambda key=key: call(cache, "get_or_load", key, loader), kind) is error
         assert not list(shown(error))
 
@@ -133,7 +138,7 @@ def test_what_a_decorated_function_its_key_or_its_tags_raise_is_shown_alone(
         lambda: with_tags(1), lambda: with_tags.refresh(1), lambda: Shop().price(1),
     ]  # fmt: skip
     for each in calls:
-        error.__context__ = error.__cause__ = None
+        forget_the_last_time(error)
         assert raised_by(each, kind) is error
         assert not list(shown(error))
 
@@ -149,7 +154,7 @@ def test_what_a_codec_raises_is_shown_with_nothing_but_what_we_say_of_it(
             ("get_or_load", (name, lambda: "value")), ("set", (name, "value")), ("set_many", ({name: "value"},)),
             ("add", (name, "value")), ("cas", (name, "value", b"")),
         ]:  # fmt: skip
-            codec.error.__context__ = codec.error.__cause__ = None
+            forget_the_last_time(codec.error)
             error = raised_by(lambda m=method, a=arguments: call(cache, m, *a), kind)
             assert {id(each) for each in (error, *shown(error))} <= {id(error), id(codec.error)}, (method, error)
     codec.error = None
