@@ -417,7 +417,7 @@ class Reads:
         self._host.settle(leader.id, Lead(fetch.id))
 
     def _look_again_at(self, instant: float) -> None:
-        """Look for readers whose patience is over. One timer serves all: one for each would hold its ticket until then."""
+        """Look for readers whose patience is over. One timer serves all; one for each would keep its ticket."""
         if instant < self._look_at:
             self._look_at = instant
             self._timers.at(instant, self._look_for_overdue)
@@ -428,7 +428,7 @@ class Reads:
         if now < self._look_at:  # a timer from before an earlier one was set
             return
         self._look_at = math.inf
-        for fetch in [fetch for fetch in self._fetches.values() if any(ticket.until <= now for ticket in fetch.tickets)]:
+        for fetch in [each for each in self._fetches.values() if any(ticket.until <= now for ticket in each.tickets)]:
             self._drop_late(fetch, now)
             if not fetch.tickets and fetch.phase != "loading" and fetch.id in self._fetches:
                 self._give_up(fetch)
