@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from targets import TARGETS
 
 from colocache import codecs, journal
-from colocache.core import keys, messages
+from colocache.core import messages, parts
 from colocache.core.peer import Peer
 from colocache.errors import WireError
 
@@ -84,7 +84,7 @@ DEFECTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], Any]]] = {
     "event-too-long-for-the-bus": ("parts", lambda patch: patch.setattr(messages, "MAX_BUS", 1 << 20)),
     "lists-that-lie": ("values", lambda patch: patch.setattr(codecs, "_refuse_lies", lambda payload: None)),
     "error-that-repeats-everything": ("values", lambda patch: patch.setattr(codecs, "_shortened", str)),
-    "parts-of-keys-that-run-together": ("keys", lambda patch: patch.setattr(keys, "_sized", lambda part: part)),
+    "parts-of-keys-that-run-together": ("keys", lambda patch: patch.setattr(parts, "_sized", lambda part: part)),
 }
 
 

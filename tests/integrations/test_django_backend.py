@@ -19,7 +19,7 @@ from django.core.cache import cache as proxy
 from django.core.cache import caches
 from django.core.cache.backends.base import CacheKeyWarning
 from django.core.exceptions import ImproperlyConfigured
-from django_site import BACKEND, PATIENT
+from django_site import PATIENT
 
 import colocache
 from colocache import MISSING, EventLoopError, Space
@@ -684,11 +684,6 @@ def test_bounds_on_numbers_are_ignored_and_said_to_be(site: Site, name: str) -> 
 
 def cache_options(cache: Any) -> dict[str, Any]:
     return {"directory": cache.group.cache.config.directory, **PATIENT}
-
-
-def test_cache_of_wants_an_alias_of_colocaches() -> None:
-    with pytest.raises(ImproperlyConfigured, match=f"DummyCache.*'{BACKEND}'"):
-        cache_of()
 
 
 def test_switched_off_it_is_a_dummy(site: Site, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
