@@ -1,7 +1,7 @@
 """Which arguments of a decorated function make the key of a call, and how.
 
-All do, but those that the user says, by ``ignore``, and those that a framework puts in: FastAPI's requests, responses
-and background tasks, and what its dependencies open and close, such as sessions of a database. See docs/decisions/0020.
+All do, except those that ``ignore`` names and those that FastAPI puts in as means: requests, responses, background
+tasks, and what its dependencies open and close, such as sessions of a database. See docs/decisions/0020.
 """
 
 from __future__ import annotations
@@ -13,12 +13,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from inspect import Parameter, Signature
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from .core.parts import NoPart, Part, canonical, opaque
+from .core.parts import NoPart, canonical, placeholder, typed
 
 _NAMED = (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD)
-_PLACED = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+_OPEN = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
-_RESOURCE: Part = opaque("resource")
+#: Libraries whose sessions, connections, clients and pools are means by which a function reads, and not data.
+_DRIVERS = frozenset({
+    "aiohttp", "aiomysql", "aiosqlite", "asyncpg", "boto3", "botocore", "elasticsearch", "httpx", "httpx2", "motor",
+    "psycopg", "psycopg2", "psycopg_pool", "pymongo", "pymysql", "redis", "requests", "sqlalchemy", "sqlite3",
+    "sqlmodel", "valkey",
+})  # fmt: skip
+
+#: Stands for a default that has no form of its own, such as ``object()``, and that says that nothing was given.
+_DEFAULT = placeholder("default")
 
 
 class Arguments:
@@ -32,7 +40,7 @@ class Arguments:
         self.ignored = frozenset(_checked(ignore, function, self.signature)) | {
             name for name, annotation in annotations.items() if _is_never_part(annotation)
         }
-        self._injected = {name for name, annotation in annotations.items() if annotation.is_injected}
+        self._injected = {name: annotation for name, annotation in annotations.items() if annotation.is_injected}
         self.kept = [each for each in self.signature.parameters.values() if each.name not in self.ignored]
         # Any number of arguments by position, and some by name: without a place of their own, which is always there,
         # those by name would look like one more of the others.
@@ -40,10 +48,27 @@ class Arguments:
         self._is_open = Parameter.VAR_POSITIONAL in kinds and not kinds.isdisjoint(_NAMED)
 
     def key(self, /, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Return the key of a call. Raises TypeError for arguments that do not fit, or are no part of a key."""
-        bound = self.signature.bind(*args, **kwargs)
+        """Return the key of a call. Raises TypeError for arguments that do not fit, or are no part of a key.
+
+        Arguments that are ignored may be left out.
+        """
+        try:
+            bound = self.signature.bind_partial(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self._function.__qualname__}(): {error}") from None
+        for name, parameter in self.signature.parameters.items():
+            if name not in bound.arguments and parameter.kind not in _OPEN:
+                bound.arguments[name] = self._left_out(name, parameter)
         bound.apply_defaults()
         return self.key_of(bound.args, bound.kwargs)
+
+    def _left_out(self, name: str, parameter: Parameter) -> Any:
+        """Return what stands for an argument that a call does not give."""
+        if name in self.ignored:
+            return None
+        if parameter.default is Parameter.empty or name in self._injected:  # whose default is FastAPI's, and no value
+            raise TypeError(f"{self._function.__qualname__}(): missing a required argument: {name!r}")
+        return parameter.default
 
     def key_of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the key of a call whose arguments are in their places, with all defaults."""
@@ -59,18 +84,22 @@ class Arguments:
                 yield name, value
 
     def _is_kept(self, name: str) -> bool:
-        if name in self.ignored:
+        parameter = self.signature.parameters.get(name)
+        if parameter is not None and parameter.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY):
+            return name not in self.ignored
+        if parameter is None and name in self.ignored:
             return False
-        if name in self.signature.parameters:
-            return True
         return any(each.kind is Parameter.VAR_KEYWORD for each in self.kept)
 
     def _part(self, name: str, value: Any, depth: int) -> Any:
         try:
-            return canonical(value, depth)
+            return typed(value, depth) if name == "self" else canonical(value, depth)
         except NoPart as error:
-            if name in self._injected and is_resource(type(value)):
-                return _RESOURCE
+            if name in self._injected and self._injected[name].may_be_means(type(value)):
+                return None  # what one writes in its place to invalidate
+            parameter = self.signature.parameters.get(name)
+            if parameter is not None and value is parameter.default and parameter.kind not in _OPEN:
+                return _DEFAULT
             raise TypeError(self._refusal(name, value, error)) from None
 
     def _refusal(self, name: str, value: object, error: NoPart) -> str:
@@ -117,9 +146,25 @@ class _Annotation:
         if get_origin(annotation) is Annotated:
             annotation, *rest = get_args(annotation)
             metadata = tuple(rest)
-        self.is_injected = any(isinstance(each, depends) for each in (default, *metadata))
+        injected = [each for each in (default, *metadata) if isinstance(each, depends)]
+        self.is_injected = bool(injected)
+        self._is_closed_by_fastapi = any(_yields(getattr(each, "dependency", None)) for each in injected)
         of_union = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
         self.classes = [each for each in of_union if each is not type(None)]
+
+    def may_be_means(self, kind: type) -> bool:
+        """Whether a value that FastAPI puts in, and that cannot be in a key, is a means and not data.
+
+        It is if it can be closed and FastAPI does so, because its dependency is written with ``yield``; or if it is of
+        a driver. A plain ``object()`` holds nothing. What can be read or iterated, and objects of an ORM, are data.
+        """
+        return is_of_driver(kind) or (self._is_closed_by_fastapi and (kind is object or _can_only_be_closed(kind)))
+
+
+def _yields(dependency: Any) -> bool:
+    """Whether a dependency, a function or an object that is called as one, is written with ``yield``."""
+    called = (dependency, vars(type(dependency)).get("__call__"))
+    return any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in called)
 
 
 def _annotations(function: Callable[..., Any], signature: Signature) -> dict[str, _Annotation]:
@@ -149,7 +194,8 @@ def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
 
 def _is_never_part(annotation: _Annotation) -> bool:
     return bool(annotation.classes) and all(
-        isinstance(each, type) and issubclass(each, _of_request()) for each in annotation.classes
+        isinstance(each, type) and (issubclass(each, _of_request()) or (annotation.is_injected and is_of_driver(each)))
+        for each in annotation.classes
     )
 
 
@@ -162,13 +208,13 @@ def _of_request() -> tuple[type, ...]:
     return tuple(getattr(sys.modules[module], name) for module, name in places if module in sys.modules)
 
 
-def is_resource(kind: type) -> bool:
-    """Whether objects of a class are means and not data: they can be closed, and are not read.
+def is_of_driver(kind: type) -> bool:
+    """Whether objects of a class are sessions, connections, clients or pools of a library that is known."""
+    of_driver = any(str(each.__module__).partition(".")[0] in _DRIVERS for each in kind.__mro__)
+    return of_driver and _can_only_be_closed(kind)
 
-    Sessions, connections, clients and pools are; so is a plain ``object()``, which holds nothing. What can be read or
-    iterated, such as a file, a cursor or an upload, is data, and so is every object that has a form as a part of a key.
-    """
-    if kind is object:
-        return True
+
+def _can_only_be_closed(kind: type) -> bool:
+    """Whether objects of a class can be closed, and are not read."""
     can_be_closed = any(hasattr(kind, name) for name in ("close", "aclose", "__exit__", "__aexit__"))
     return can_be_closed and not any(hasattr(kind, name) for name in ("read", "__next__", "__anext__", "__mapper__"))

@@ -21,6 +21,9 @@ class Method(partial[Any]):
     if TYPE_CHECKING:
         func: Any  # the wrapper, which has attributes of its own
 
+    # In the body of a pydantic model only what comes from this module, or is a plain function, need not be annotated.
+    __module__ = "functools"
+
     __doc__ = property(lambda self: self.func.__doc__)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -35,6 +38,13 @@ class Method(partial[Any]):
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self.func, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        own = self.func._cc_calls.methods()
+        if name in own:  # it cannot go; what `mock.patch` has put in its place does
+            setattr(self.func, name, own[name])
+        else:
+            delattr(self.func, name)
 
     def __repr__(self) -> str:
         return f"<cached method {self.func.__qualname__}{f' of {self.args[0]!r}' if self.args else ''}>"

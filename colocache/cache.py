@@ -106,7 +106,7 @@ class Cache(Space):
         self._format = blake2b(self.codec.name.encode(), digest_size=4).digest()
         self._spaces: weakref.WeakSet[Space] = weakref.WeakSet()
         self._joining = False
-        self._functions = Functions()
+        self._functions = Functions(self._log)
         self._modes: dict[str, bool] = {}  # namespaces of late, the oldest first, to whether their readers get copies
         self._bus: Bus | None = None
         self._closed = False
@@ -445,7 +445,8 @@ class Cache(Space):
         try:
             payload = self._format + self.codec.encode(value)
         except TypeError as error:
-            raise TypeError(f"the value of the key {shown(key)} cannot be carried: {error}") from None
+            where = f" of {path}" if path else ""
+            raise TypeError(f"the value of the key {shown(key)}{where} cannot be carried: {error}") from None
         except (OversizeError, RecursionError) as error:
             self._decline(key, path, str(error))
             return None

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgpack
 
+from .core.parts import is_faithful_record
 from .naming import qualified
 
 REGISTERED: Final = 15
@@ -74,10 +75,6 @@ def default_name(cls: Any) -> str:
     """Return the name under which a class travels. Raises `TypeError` for what is not a class."""
     if not isinstance(cls, type):
         raise TypeError(f"{cls!r} is not a class")
-    generic = getattr(cls, "__pydantic_generic_metadata__", None) or {}
-    if generic.get("origin"):  # Page[Item] is a class, whose own name does not say which Item
-        arguments = ",".join(default_name(each) if isinstance(each, type) else repr(each) for each in generic["args"])
-        return f"{default_name(generic['origin'])}[{arguments}]"
     return qualified(cls)
 
 
@@ -97,10 +94,13 @@ def is_mapped(cls: type) -> bool:
 
 def field_names(cls: type) -> tuple[str, ...] | None:
     """Return the names of the fields of a dataclass, an attrs class or a NamedTuple; None for other classes."""
+    attributes = getattr(cls, "__attrs_attrs__", None)
+    if (dataclasses.is_dataclass(cls) or attributes is not None) and not is_faithful_record(cls):
+        return None
     if dataclasses.is_dataclass(cls):
         return tuple(field.name for field in dataclasses.fields(cls))
-    if hasattr(cls, "__attrs_attrs__"):
-        return tuple(attribute.name for attribute in cls.__attrs_attrs__)
+    if attributes is not None:
+        return tuple(attribute.name for attribute in attributes)
     is_named_tuple = issubclass(cls, tuple) and cls is not msgpack.ExtType  # which msgpack would pack as what it is
     return getattr(cls, "_fields", None) if is_named_tuple else None
 

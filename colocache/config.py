@@ -401,6 +401,11 @@ class Config:
         a missing group; TypeError for an argument of a wrong type or name.
         """
         _warn_of_unknown(environ)
+        for name in arguments:
+            if name not in SETTINGS:
+                close = difflib.get_close_matches(name, SETTINGS, 1)
+                hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(SETTINGS)}"
+                raise TypeError(f"the cache has no setting {name!r}{hint}")
         given = {name: value for name, value in arguments.items() if value is not UNSET}
         other = {name: setting.from_environ(environ) for name, setting in SETTINGS.items() if name not in given}
         chosen: dict[str, Any] = given | other

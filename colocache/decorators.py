@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from inspect import Parameter
 from types import FunctionType
 from typing import Any, Concatenate, NamedTuple, Never, ParamSpec, Protocol, TypeVar, overload
 
@@ -192,7 +194,13 @@ class _Calls:
     ) -> None:  # fmt: skip
         self.space = space
         self.function = function
-        self.tags_of: Callable[..., Iterable[str]] = tags if callable(tags) else lambda *args, **kwargs: tags
+        self.tags_of: Callable[..., Iterable[str]]
+        if not callable(tags):
+            self.tags_of = lambda *args, **kwargs: tags
+        elif key is None and may_be_specialised(arguments.signature):  # which gives all arguments, in their places
+            self.tags_of = _tags_of(tags, arguments.signature, function)
+        else:
+            self.tags_of = tags
         self.key: Callable[..., Key] = arguments.key if key is None else key
         self.misses = 0
         self._arguments = arguments
@@ -261,6 +269,45 @@ class _Calls:
         """The twin of `clear`."""
         inside = () if self._inner is None else (await self._inner.aclear(),)
         return _both(*inside, await self.space.aclear())
+
+
+def _tags_of(
+    tags: Callable[..., Iterable[str]], signature: inspect.Signature, function: FunctionType
+) -> Callable[..., Iterable[str]]:
+    """Return a function of a call's arguments that gives its tags, and takes them as ``tags`` does.
+
+    That is by position, or by name where ``tags`` cannot take all by position, as ``lambda sku, **rest: ...``. Raises
+    TypeError if it can take them in neither way.
+    """
+    try:
+        own = inspect.signature(tags)
+    except (TypeError, ValueError):  # a built-in function that does not tell
+        return tags
+    names: dict[Any, list[str]] = defaultdict(list)
+    for each in signature.parameters.values():
+        names[each.kind].append(each.name)
+    by_position = [*names[Parameter.POSITIONAL_ONLY], *names[Parameter.POSITIONAL_OR_KEYWORD]]
+    by_name = dict.fromkeys(names[Parameter.KEYWORD_ONLY])
+    if _takes(own, by_position, by_name) or names[Parameter.VAR_POSITIONAL]:
+        return tags
+    if names[Parameter.POSITIONAL_ONLY] or not _takes(own, (), dict.fromkeys(by_position) | by_name):
+        raise TypeError(
+            f"tags of {function.__qualname__}{signature} is a function that does not take these arguments: {own}. Give "
+            "it the same parameters, or others by *rest or **rest"
+        )
+
+    def named(*args: Any, **kwargs: Any) -> Iterable[str]:
+        return tags(**dict(zip(by_position, args, strict=False)), **kwargs)
+
+    return named
+
+
+def _takes(signature: inspect.Signature, args: Iterable[str], kwargs: dict[str, Any]) -> bool:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def _both(*receipts: Receipt) -> Receipt:

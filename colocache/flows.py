@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LOOK_EVERY = 0.1  # s between two looks at whether anybody still waits for a load that goes on without its caller
+
 #: Loads of one key that may run inside each other. There can be two where the outer one's value is void already.
 MAX_NESTED = 3
 
@@ -134,7 +136,7 @@ async def _aload(load: Load) -> Any:
         load.lose_caller()
         if load.is_awaited() and not task.done():
             load.detach()
-            _bound(task, load.timeout)
+            _let_go_on(task, load)
         else:
             await _cancelled(task)
         raise
@@ -153,10 +155,24 @@ async def _in_own_task(load: Load) -> Any:
     return value
 
 
-def _bound(task: asyncio.Task[Any], timeout: float) -> None:
-    """Let a load go on without its caller for so long. The timer is also what keeps the task, while its loop lives."""
-    end = task.get_loop().call_later(timeout, task.cancel)
-    task.add_done_callback(lambda _: end.cancel())
+def _let_go_on(task: asyncio.Task[Any], load: Load) -> None:
+    """Let a load go on without its caller while anybody waits for it, and for the load timeout at most.
+
+    The timer is also what keeps the task, while its loop lives. Nobody tells when the last one who waits has gone, so
+    that is looked at again and again: what the loader uses may be closed with its request.
+    """
+    loop = task.get_loop()
+    ends = loop.time() + load.timeout
+
+    def look() -> None:
+        if task.done():
+            return
+        if loop.time() >= ends or not load.is_awaited():
+            task.cancel()
+        else:
+            loop.call_later(min(LOOK_EVERY, ends - loop.time()), look)
+
+    look()
 
 
 async def _cancelled(task: asyncio.Task[Any]) -> None:
@@ -181,7 +197,8 @@ def _refuse_to_stop_a_loop() -> None:
     if asyncio is not None and asyncio._get_running_loop() is not None:
         raise EventLoopError(
             "this call would have to wait, and would stop the event loop that runs on this thread; "
-            "await its twin instead: aget, aget_or_load, ainvalidate, …"
+            "await its twin instead: aget, aget_or_load, ainvalidate, … A decorated function has none: write it as "
+            "async def, or call it by await asyncio.to_thread(...)"
         )
     if on_hub():
         raise EventLoopError(

@@ -10,22 +10,28 @@ from __future__ import annotations
 import gc
 import inspect
 import sys
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType
 from typing import Any
 from warnings import warn
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 from .core.parts import canonical, encode
+from .logs import Log
 from .naming import qualified, warn_of_script
+
+MAX_NAMES = 1000  # names of late, of which is remembered what objects are around their functions
 
 
 class Functions:
     """The decorated functions of one cache, by the names that their results are kept under. It keeps none alive."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Log) -> None:
+        self._log = log
         self._known: WeakValueDictionary[str, FunctionType] = WeakValueDictionary()
+        self._around = OrderedDict[str, _Surroundings]()  # of the names of late, also where the function is gone
 
     def name(self, function: FunctionType, prefix: str, given: str | None) -> str:
         """Return the name of a function, in a space with the path ``prefix``; ``given`` is what the user calls it.
@@ -35,18 +41,67 @@ class Functions:
         if given is None:
             warn_of_script(_innermost(function).__module__, stacklevel=_frames_of_ours())
         name = given or _own_name(function)
-        path = f"{prefix}/{name}"
+        path = f"{prefix}/{name}" if prefix else name
         problem = self._conflict(path, function, name, given is not None)
         if problem is not None:
             gc.collect()  # what is left of an application that is gone, as in a test, is in nobody's way
             if path in self._known:
                 raise ValueError(problem)
         self._known[path] = function
+        self._compare(path, name, _Surroundings(function))
         return name
+
+    def _compare(self, path: str, name: str, surroundings: _Surroundings) -> None:
+        """Log if a function has the name of an earlier one and other objects around it. The earlier one may be gone:
+
+        1. a view defines a cached function, which uses the view's ``user``, and calls it; 2. the view returns, and the
+        function is gone; 3. the next request, of another user, defines it anew, and gets the first user's result.
+        """
+        earlier = self._around.pop(path, None)
+        self._around[path] = surroundings
+        if len(self._around) > MAX_NAMES:
+            self._around.popitem(last=False)
+        differing = earlier.differs_from(surroundings) if earlier is not None else None
+        if differing is not None:
+            self._log.warning(
+                "the function %s is decorated again, with another %r around it, and shares results with the earlier "
+                "one: pass %r as an argument, or give cached(name=...) a name that tells them apart in all processes",
+                name, differing, differing, about=name,
+            )  # fmt: skip
 
     def _conflict(self, path: str, function: FunctionType, name: str, given: bool) -> str | None:
         other = self._known.get(path)
         return None if other is None or other is function else _conflict(other, function, name, given)
+
+
+class _Surroundings:
+    """The objects that a function uses from around it, and that its name does not tell. It keeps none alive."""
+
+    def __init__(self, function: FunctionType) -> None:
+        inner = _innermost(function)
+        self._code = inner.__code__
+        self._objects = {
+            name: _weakly(value)
+            for name, value in _closure(inner).items()
+            if _as_part(value) is None and not inspect.isfunction(value)
+        }
+
+    def differs_from(self, later: _Surroundings) -> str | None:
+        """Return the name of an object that is another one now; None if all are the same, or the code is another."""
+        if self._code != later._code:
+            return None
+        for name, value in self._objects.items():
+            now = later._objects.get(name)
+            if now is not None and (now() is None or value() is not now()):
+                return name
+        return None
+
+
+def _weakly(value: object) -> Callable[[], object]:
+    try:
+        return ref(value)
+    except TypeError:  # as of a list or a dict: whether a later one is the same nobody knows
+        return lambda: None
 
 
 def _own_name(function: FunctionType) -> str:
@@ -86,8 +141,8 @@ def _conflict(other: FunctionType, function: FunctionType, name: str, given: boo
             return None
         return f"{problem}they differ in {differing!r}, which {function.__qualname__}() uses from around it{remedy}"
     old, new = _innermost(other), _innermost(function)
-    is_same_place = old.__globals__ is new.__globals__ or old.__code__.co_filename == new.__code__.co_filename
-    if not is_same_place or old.__code__ == new.__code__:
+    is_same_file = old.__globals__ is new.__globals__ or old.__code__.co_filename == new.__code__.co_filename
+    if not is_same_file or old.__qualname__ != new.__qualname__ or old.__code__ == new.__code__:
         return f"{problem}one of {_place(old)}, one of {_place(new)}{remedy}"
     if not _are_alike(old.__code__, new.__code__):
         warn(

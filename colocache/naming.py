@@ -17,6 +17,10 @@ _MAIN = ("__main__", "__mp_main__")  # workers that multiprocessing has spawned 
 
 def qualified(what: Any) -> str:
     """Return the name by which all processes know a function or class. Any thread."""
+    generic = getattr(what, "__pydantic_generic_metadata__", None) if isinstance(what, type) else None
+    if generic and generic["origin"]:  # Page[Item] is a class, whose own name does not say which Item
+        arguments = ",".join(qualified(each) if isinstance(each, type) else repr(each) for each in generic["args"])
+        return f"{qualified(generic['origin'])}[{arguments}]"
     return f"{module_name(what.__module__)}:{what.__qualname__}"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import enum
 import functools
 import inspect
 import io
@@ -12,9 +14,11 @@ import threading
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from unittest import mock
 from uuid import UUID
 
+import pydantic
 import pytest
 
 import colocache
@@ -29,6 +33,7 @@ def answer(result: Any) -> Any:
     return asyncio.run(result) if inspect.isawaitable(result) else result
 
 
+ITEM = TypeVar("ITEM")
 Make = Callable[..., tuple[Any, list[Any]]]
 
 
@@ -839,3 +844,169 @@ def test_a_spawned_worker_knows_functions_and_classes_by_the_names_of_its_parent
     environment = {"COLOCACHE_DIR": run_dir, "PYTHONPATH": str(Path(colocache.__file__).parents[1]), "PATH": ""}
     done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "[1, 2, [], '__mp_main__']\n"), done.stderr
+
+
+# --- Arguments that are easily taken for others
+
+
+def test_the_class_of_a_methods_object_counts_though_it_equals_a_number(cache: Cache) -> None:
+    class WithLabel:
+        name: str
+
+        @cache.cached
+        def label(self) -> str:
+            return f"{type(self).__name__}.{self.name}"
+
+    class Status(WithLabel, enum.IntEnum):
+        NEW = 1
+
+    class Size(WithLabel, enum.IntEnum):
+        SMALL = 1
+
+    for _ in range(2):
+        assert (Status.NEW.label(), Size.SMALL.label()) == ("Status.NEW", "Size.SMALL")
+    assert Status.NEW.label.invalidate().complete
+
+
+def test_the_own_key_of_a_methods_object_counts_with_its_class(cache: Cache) -> None:
+    class Number(int):
+        def __cache_key__(self) -> int:
+            return int(self)
+
+        @cache.cached
+        def kind(self) -> str:
+            return type(self).__name__
+
+    class Odd(Number):
+        pass
+
+    for _ in range(2):
+        assert (Number(1).kind(), Odd(1).kind()) == ("Number", "Odd")
+
+
+def test_a_subclass_of_a_record_that_adds_state_is_no_argument(cache: Cache) -> None:
+    @dataclasses.dataclass
+    class Point:
+        x: int
+
+    class Named(Point):
+        def __init__(self, x: int, name: str) -> None:
+            super().__init__(x)
+            self.name = name
+
+    class Printed(Point):
+        def text(self) -> str:
+            return str(self.x)
+
+    @dataclasses.dataclass
+    class Rows(list[int]):
+        name: str = ""
+
+    @cache.cached
+    def of(what: Any) -> str:
+        return repr(what)
+
+    assert of(Printed(1)) != of(Printed(2))
+    for refused in (Named(1, "a"), Rows("a")):
+        with pytest.raises(TypeError, match=r"of\(\) has an argument 'what'"):
+            of(refused)
+
+
+def test_a_default_without_a_form_stands_for_itself(cache: Cache) -> None:
+    nothing = object()
+
+    @cache.cached
+    def search(word: str, limit: Any = nothing, order: Any = ...) -> str:
+        return f"{word} {limit is nothing} {order is ...}"
+
+    assert search("tea") == search("tea", nothing) == "tea True True"
+    assert search("tea", None) == "tea False True"
+    assert search.invalidate("tea").complete
+    with pytest.raises(TypeError, match="argument 'limit' of the type object"):
+        search("tea", object())
+
+
+def test_a_keyword_that_has_the_name_of_an_ignored_place_counts(cache: Cache) -> None:
+    @cache.cached(ignore=("db",))
+    def rows(db: object, /, **where: int) -> dict[str, int]:
+        return where
+
+    assert (rows(object(), db=2), rows(object(), db=3)) == ({"db": 2}, {"db": 3})
+
+
+def test_ignored_arguments_need_not_be_given_to_invalidate(cache: Cache) -> None:
+    calls: list[str] = []
+
+    @cache.cached(ignore=("db",))
+    def product(db: object, sku: str) -> int:
+        calls.append(sku)
+        return len(calls)
+
+    assert (product(object(), "tea"), product(object(), "tea")) == (1, 1)
+    assert product.invalidate(sku="tea").complete  # type: ignore[call-arg]
+    assert product(object(), "tea") == 2
+    with pytest.raises(TypeError, match=r"product\(\): missing a required argument: 'sku'"):
+        product.invalidate(object())  # type: ignore[call-arg]
+
+
+def test_tags_are_asked_by_name_where_they_take_no_places(cache: Cache) -> None:
+    calls: list[int] = []
+
+    @cache.cached(tags=lambda number, **rest: [f"item:{number}"])
+    def item(number: int, user: str) -> int:
+        calls.append(number)
+        return len(calls)
+
+    assert (item(1, "ann"), item(number=1, user="ann")) == (1, 1)
+    assert cache.invalidate_tag("item:1").complete
+    assert item(1, "ann") == 2
+
+
+def test_tags_that_do_not_fit_the_function_are_refused_as_it_is_decorated(cache: Cache) -> None:
+    with pytest.raises(TypeError, match=r"tags of .*item\(number: 'int', user: 'str'\).* does not take these"):
+
+        @cache.cached(tags=lambda number: [f"item:{number}"])
+        def item(number: int, user: str) -> int:
+            return number
+
+
+def test_a_model_may_have_cached_methods(cache: Cache) -> None:
+    class Order(pydantic.BaseModel):
+        number: int
+
+        @cache.cached
+        def double(self) -> int:
+            return self.number * 2
+
+    assert (Order(number=1).double(), Order(number=2).double()) == (2, 4)
+    assert Order(number=1).double.invalidate().complete
+
+
+def test_generic_models_differ_by_what_they_are_of(cache: Cache) -> None:
+    class Ref(pydantic.BaseModel, Generic[ITEM]):
+        number: int
+
+    def of_module(name: str) -> type:
+        return type("Item", (pydantic.BaseModel,), {"__module__": name, "__annotations__": {"number": int}})
+
+    one, other = of_module("one"), of_module("other")
+
+    @cache.cached
+    def module(ref: Any) -> str:
+        return str(type(ref).__pydantic_generic_metadata__["args"][0].__module__)
+
+    assert (module(Ref[one](number=1)), module(Ref[other](number=1))) == ("one", "other")  # type: ignore[valid-type]
+
+
+def test_a_management_method_can_be_patched_and_put_back(cache: Cache) -> None:
+    class Shop:
+        def __cache_key__(self) -> int:
+            return 1
+
+        @cache.cached
+        def price(self) -> int:
+            return 1
+
+    with mock.patch.object(Shop.price, "invalidate", return_value="patched"):
+        assert Shop().price.invalidate() == "patched"
+    assert Shop().price.invalidate().complete

@@ -525,6 +525,21 @@ def test_a_load_without_a_caller_is_cancelled_after_the_load_timeout() -> None:
     finish(main())
 
 
+def test_a_load_without_a_caller_is_cancelled_when_the_last_one_who_waits_has_gone() -> None:
+    """As where one request has asked twice at once, and is cancelled: what its loader uses is closed with it."""
+
+    async def main() -> None:
+        held = Held()
+        ask = Ask(Lead(7), held, awaited=True)
+        await cancelled(ask, held)
+        ask.awaited = False
+        while not ask.errors:
+            await asyncio.sleep(0.001)
+        assert held.cancelled
+
+    finish(main())
+
+
 @pytest.mark.parametrize("awaited", [True, False])
 def test_a_load_under_way_at_the_end_of_its_loop_ends_quietly(awaited: bool) -> None:
     heard: list[Any] = []

@@ -404,3 +404,69 @@ def test_a_script_invalidates_what_workers_hold_that_import_it(
 
 def test_classes_and_functions_of_this_module_have_its_name() -> None:
     assert qualified(Currency) == f"{__name__}:Currency"
+
+
+class Visitor:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@pytest.mark.parametrize("given", [None, "orders"])
+def test_a_function_that_a_view_defines_anew_around_another_object_is_told_of(
+    cache: Cache, caplog: pytest.LogCaptureFixture, given: str | None
+) -> None:
+    """The earlier one is gone by then, so it can be in nobody's way; but its results are there."""
+
+    def view(user: Visitor) -> Any:
+        @cache.cached(ttl=60, name=given)
+        def orders() -> str:
+            return user.name
+
+        return orders()
+
+    ann = Visitor("ann")
+    assert view(ann) == view(ann) == "ann"
+    assert "is decorated again" not in caplog.text
+    view(Visitor("bob"))
+    assert "orders is decorated again, with another 'user' around it" in caplog.text
+
+
+def test_a_container_around_a_function_may_be_another_one(cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
+    def view(rows: list[int]) -> Any:
+        @cache.cached
+        def total() -> int:
+            return sum(rows)
+
+        return total()
+
+    view([1])
+    view([2])
+    assert "with another 'rows' around it" in caplog.text
+
+
+def test_two_functions_cannot_be_given_one_name(cache: Cache) -> None:
+    @cache.cached(name="prices")
+    def one() -> int:
+        return 1
+
+    with pytest.raises(ValueError, match="two functions are cached as 'prices'"):
+
+        @cache.cached(name="prices")
+        def other() -> int:
+            return 2
+
+    assert one() == 1
+
+
+def test_a_name_with_a_slash_and_a_namespace_are_one_place(cache: Cache) -> None:
+    @cache.cached(name="a/b")
+    def one() -> int:
+        return 1
+
+    with pytest.raises(ValueError, match="two functions are cached as"):
+
+        @cache.namespace("a").cached(name="b")
+        def other() -> int:
+            return 2
+
+    assert one() == 1

@@ -87,6 +87,19 @@ def canonical(part: Any, depth: int = 0) -> Any:
     return _by_type(part, kind, depth) if equal is None else equal
 
 
+def typed(part: Any, depth: int = 0) -> Any:
+    """Return the canonical form of a part together with its class, also of one that equals a plain value.
+
+    It is for the object of a method: ``Status.NEW`` and ``Size.SMALL`` are two, though both equal 1.
+    """
+    own = getattr(type(part), "__cache_key__", None)
+    if own is not None and not isinstance(part, type):
+        return _object(type(part), canonical(own(part), depth + 1))
+    form = canonical(part, depth)
+    is_told = type(form) is Part or isinstance(form, type | Enum) or (type(form) is tuple and form[:1] == (OBJECT,))
+    return form if is_told else _object(type(part), form)
+
+
 def encode(part: Any) -> bytes:
     """Return the bytes of a canonical part. Parts that differ have different ones, and each says where it ends."""
     kind = type(part)
@@ -149,8 +162,8 @@ def _number(part: Any) -> Any:
     """Return an int, a float or a Fraction that equals a number; a `Part` if it is not real, None if it is none."""
     if isinstance(part, float) and math.isfinite(part):
         return part
-    if isinstance(part, numbers.Integral):
-        return index(part)
+    if isinstance(part, numbers.Integral) and hasattr(part, "__index__"):
+        return _index(part)
     if type(part).__name__ in ("bool", "bool_"):  # numpy's, which is no number
         return bool(part)
     if not isinstance(part, numbers.Number):
@@ -172,6 +185,13 @@ def _number(part: Any) -> Any:
             return _number(whole.real)
         return _part("complex", _joined(map(_number, (whole.real, whole.imag))))
     return None
+
+
+def _index(part: Any) -> int:
+    try:
+        return index(part)
+    except TypeError:  # numpy's time spans count as integers
+        raise NoPart(part, "is no number: convert it, for example by .item()") from None
 
 
 def _decimal(part: Decimal) -> Any:
@@ -248,12 +268,31 @@ def _fields(part: Any, kind: Any) -> Iterable[Any] | None:
     if pydantic is not None and isinstance(part, pydantic.BaseModel):
         names = kind.model_fields if hasattr(kind, "model_fields") else kind.__fields__
         return [{name: getattr(part, name) for name in names}, *map(_state, (part, part), _PYDANTIC)]
+    if not is_faithful_record(kind):
+        return None
     if dataclasses.is_dataclass(kind):
         return [{field.name: getattr(part, field.name, None) for field in dataclasses.fields(kind)}]
     attributes = getattr(kind, "__attrs_attrs__", None)
     if attributes is not None:
         return [{attribute.name: getattr(part, attribute.name, None) for attribute in attributes}]
     return None
+
+
+def is_faithful_record(kind: type) -> bool:
+    """Whether the fields of a dataclass or attrs class say all of its objects.
+
+    They do not if the class is a container as well, or a subclass that adds state: one that is no record itself, and
+    has an ``__init__``, an ``__eq__`` or slots of its own.
+    """
+    if issubclass(kind, dict | list | set | frozenset | tuple | bytearray):
+        return False
+    for base in kind.__mro__:
+        own = vars(base)
+        if "__dataclass_fields__" in own or "__attrs_attrs__" in own:
+            return True
+        if "__init__" in own or "__eq__" in own or own.get("__slots__"):
+            return False
+    return True
 
 
 _PYDANTIC = ("__pydantic_extra__", "__pydantic_private__")
@@ -371,6 +410,6 @@ def _text(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def opaque(kind: str) -> Part:
-    """Return a part that stands for something that nobody looks at."""
+def placeholder(kind: str) -> Part:
+    """Return a part that stands for something that has no form, and need not be told from others of its kind."""
     return _part(kind, b"")

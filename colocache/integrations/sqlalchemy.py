@@ -159,7 +159,7 @@ class _Listener:
         statement: Any = execution.statement
         described = statement.entity_description
         keys = _rows_named(execution, described["entity"]) if "entity" in described else None
-        for table in _tables(described.get("entity", described["table"])):
+        for table in _tables_below(described.get("entity", described["table"])):
             rows = [_rows_tag(table)] if keys is None else [_row_tag(table, key) for key in keys]
             self._note(execution.session, [_short(table.fullname), *rows])
         return result
@@ -295,6 +295,13 @@ def _tables(model: Any) -> list[TableClause]:
     mapper = _mapper(model)
     tables = [table for table in mapper.tables if isinstance(table, Table)]
     return sorted(tables, key=lambda table: table is mapper.local_table)
+
+
+def _tables_below(model: Any) -> list[TableClause]:
+    """Return the tables of a class and of its subclasses, whose rows a statement on the class may change."""
+    mapper = inspect(model, raiseerr=False) if not isinstance(model, Alias | TableClause) else None
+    classes = [each.class_ for each in mapper.mapper.self_and_descendants] if mapper is not None else [model]
+    return list(dict.fromkeys(table for each in classes for table in _tables(each)))
 
 
 def _is_changed(session: Session, state: Any) -> bool:

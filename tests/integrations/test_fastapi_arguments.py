@@ -84,6 +84,27 @@ def repository() -> Iterator[Repository]:
     yield Repository("a")
 
 
+class Account:
+    """Can be closed, as accounts of banks can, and is not a means."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def close(self) -> None: ...
+
+
+def account(x_user: Annotated[str, Header()] = "nobody") -> Account:
+    return Account(x_user)
+
+
+class Database:
+    def close(self) -> None: ...
+
+
+def database() -> Iterator[Database]:
+    yield Database()
+
+
 def upload() -> io.BytesIO:
     return io.BytesIO(b"content")
 
@@ -157,6 +178,43 @@ def test_what_a_dependency_opens_and_closes_is_no_part_of_the_key(
     assert calls == [way for way in ("sync", "async", "any") for _ in range(2)]
 
 
+@pytest.mark.parametrize("style", ["annotated", "default"])
+def test_none_stands_for_what_a_dependency_opens_where_a_call_is_invalidated(
+    cache: Cache, router: APIRouter, client: TestClient, style: str
+) -> None:
+    """Nobody has the session of the request whose result is to go."""
+    calls: list[int] = []
+    if style == "annotated":
+
+        @router.get("/item/{number}")
+        @cache.cached
+        def item(number: int, db: Annotated[Session, Depends(session)], own: Annotated[Any, Depends(database)]) -> int:
+            calls.append(number)
+            return number
+    else:
+
+        @router.get("/item/{number}")
+        @cache.cached
+        def item(number: int, db: Session = Depends(session), own: Any = Depends(database)) -> int:  # noqa: B008
+            calls.append(number)
+            return number
+
+    for invalidate in (
+        lambda: item.invalidate(1, None, None),
+        lambda: item.invalidate(1, own=None),  # what is of a driver by its annotation may be left out
+        lambda: item.invalidate(1, object(), Database()),
+    ):
+        client.get("/item/1")
+        before = len(calls)
+        assert asks(client, "/item/1") == [1]
+        assert len(calls) == before
+        assert invalidate().complete
+        client.get("/item/1")
+        assert len(calls) == before + 1
+    with pytest.raises(TypeError, match=r"item\(\): missing a required argument: 'own'"):
+        item.invalidate(1)
+
+
 @pytest.mark.parametrize("way", ["text", "model"])
 def test_the_user_that_a_dependency_finds_is_a_part_of_the_key(
     cache: Cache, router: APIRouter, client: TestClient, way: str
@@ -185,6 +243,7 @@ def test_the_user_that_a_dependency_finds_is_a_part_of_the_key(
     [
         (Row, user_row, "is an object of an ORM"),
         (Repository, repository, "has no form"),
+        (Account, account, "has no form"),
         (io.BytesIO, upload, "has no form"),
     ],
 )

@@ -628,6 +628,11 @@ def of_an_inheriting_class(session: Session) -> set[str]:
     return {*row(Employee, 1), *row(Manager, 1)}
 
 
+def update_a_class_that_others_inherit_from(session: Session) -> set[str]:
+    session.execute(update(Employee).where(Employee.id == 1).values(name="Bossy"))
+    return {*row(Employee, 1), *row(Manager, 1)}
+
+
 def upsert_a_row(session: Session) -> set[str]:
     statement = upsert(User).values(id=1, name="C")
     session.execute(statement.on_conflict_do_update(index_elements=["id"], set_={"name": "C"}))
@@ -650,7 +655,7 @@ def row(model: Any, *key: int) -> set[str]:
         append_through_a_proxy, remove, replace,
         delete_a_parent, rekey, add_to_a_dynamic_one, remove_from_a_dynamic_one, add_to_a_write_only_one,
         relate_to_its_own_table, relate_by_a_backref, let_an_orphan_go, delete_by_cascade, merge, within_a_savepoint,
-        of_an_inheriting_class, upsert_a_row, insert_into_the_association,
+        of_an_inheriting_class, update_a_class_that_others_inherit_from, upsert_a_row, insert_into_the_association,
     ],
 )  # fmt: skip
 def test_every_row_that_is_written_is_announced(
