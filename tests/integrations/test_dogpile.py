@@ -129,7 +129,7 @@ def test_a_region_with_a_serializer_has_anything_carried(pair: list[Cache]) -> N
 
 
 def test_what_cannot_be_carried_is_refused_with_its_name(regions: list[CacheRegion]) -> None:
-    with pytest.raises(TypeError, match="'key' cannot be carried"):
+    with pytest.raises(TypeError, match="'key' of dogpile/default cannot be carried"):
         regions[0].set("key", object())
 
 
