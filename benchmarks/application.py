@@ -283,6 +283,7 @@ def tell(report: Report, course: Course, workers: int) -> None:
 
 def draw(report: Report, course: Course) -> None:
     """Have requests a second drawn by writes and by workers, and the staleness."""
+
     def curve(cache: str, workers: int) -> list[tuple[float, float]]:
         return [(100 * part, 1 / median(samples(course.series[cache, workers, part]))) for part in WRITES]
 

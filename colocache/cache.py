@@ -78,6 +78,7 @@ class MemberInfo:
     heard: bool  # whether this process is known to have heard all of its events
     me: bool
 
+
 class Cache(Space):
     """A group's cache in this process. Making one starts nothing; the first use joins the group.
 
@@ -509,6 +510,7 @@ class Cache(Space):
         if by:
             with self._counting:  # any thread may count here
                 self._counters.count(counter, by)
+
 
 #: What belongs to one life of a cache, between joining and leaving.
 _LIFE = ("_bus", "_serial", "_counters", "_retry_at", "_trouble", "_joined_at", "_closed", "_finalizer")

@@ -69,9 +69,7 @@ class Sighting:
 class Directory:
     """The meeting place of one group on one host. For one thread at a time."""
 
-    def __init__(
-        self, group: str, base: str | None, *, log_bytes: int = 1 << 20, log: logs.Log | None = None
-    ) -> None:
+    def __init__(self, group: str, base: str | None, *, log_bytes: int = 1 << 20, log: logs.Log | None = None) -> None:
         """Touches nothing yet. ``base`` is an absolute path; None is a directory per user in the temp directory.
 
         All members of the group on one host must come to the same one, or they never hear of each other. That is why

@@ -157,9 +157,7 @@ class Space:
         """The name of the group that the space belongs to."""
         return self._root.config.group
 
-    def namespace(
-        self, name: str, *, ttl: Ttl = UNSET, copy: Copy | None = None, fence: bool | None = None
-    ) -> Space:
+    def namespace(self, name: str, *, ttl: Ttl = UNSET, copy: Copy | None = None, fence: bool | None = None) -> Space:
         """Return a part of this space with keys apart from all others, and defaults of its own.
 
         Namespaces nest: ``a.namespace("b")`` is ``namespace("a/b")``, and clearing ``a`` clears it, too. With
@@ -796,9 +794,7 @@ class Space:
 class _Loading:
     """One get-or-load of a space; see `flows.Loading`."""
 
-    def __init__(
-        self, space: Space, key: Key, loader: Callable[[], Any], ttl: float | None, tags: _Tags
-    ) -> None:
+    def __init__(self, space: Space, key: Key, loader: Callable[[], Any], ttl: float | None, tags: _Tags) -> None:
         self.key = key
         self.wire = space._wire(key)
         self.loader = loader
@@ -878,6 +874,7 @@ class _Loading:
         left = math.inf if self._ttl is None else self._ttl
         report = Loaded(value, payload, left, self._tags.all, space._publisher(bus, self.key, value), oldest)
         bus.tell(lambda peer, now: peer.loaded(outcome.fetch, report, now))
+
 
 Command = Callable[["Peer", int, float], None]
 Item = TypeVar("Item")

@@ -255,9 +255,7 @@ def test_who_invalidates_a_key_writes_it(group: list[Cache]) -> None:
 
 
 @pytest.mark.parametrize(("cleared", "stored"), [("all/pages", True), ("all", True), ("all/pages/b", False)])
-def test_who_clears_a_namespace_writes_what_he_has_missed_in_it(
-    group: list[Cache], cleared: str, stored: bool
-) -> None:
+def test_who_clears_a_namespace_writes_what_he_has_missed_in_it(group: list[Cache], cleared: str, stored: bool) -> None:
     one, other, _ = group
     pages = one.namespace("all/pages", fence=True)
     pages.get("k")

@@ -547,9 +547,7 @@ def test_a_join_that_a_signal_handler_interrupts_leaves_nothing_behind(
     assert len(cache.members()) == 1
 
 
-def test_what_keeps_the_thread_from_binding_is_told_to_who_joins(
-    cache: Cache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_keeps_the_thread_from_binding_is_told_to_who_joins(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_self: object) -> None:
         raise zmq.ZMQError(24)
 

@@ -391,9 +391,7 @@ def test_a_tag_that_nothing_can_have_is_invalidated_beside_the_others(
     assert cache.get("k") is None
 
 
-def test_as_many_tags_as_allowed_travel_with_the_largest_value(
-    pair: list[Cache], key_of: Callable[..., str]
-) -> None:
+def test_as_many_tags_as_allowed_travel_with_the_largest_value(pair: list[Cache], key_of: Callable[..., str]) -> None:
     """A frame that is too long for its receiver costs the connection, so this has to fit in one."""
     one, other = pair
     tags = tuple(f"{n:->250}" for n in range(64))

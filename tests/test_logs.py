@@ -152,9 +152,7 @@ def test_a_forked_child_has_a_minute_of_its_own(caplog: pytest.LogCaptureFixture
 
 def test_threads_that_warn_at_once_share_one_line(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     log = Log("shop")
-    threads = [
-        threading.Thread(target=lambda: [log.warning("cannot read") for _ in range(200)]) for _ in range(8)
-    ]
+    threads = [threading.Thread(target=lambda: [log.warning("cannot read") for _ in range(200)]) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -18,7 +18,7 @@ import colocache
 
 pytest.importorskip("mypy")
 
-PROGRAM = '''
+PROGRAM = """
 from __future__ import annotations
 
 import enum
@@ -229,7 +229,7 @@ async def ways() -> None:
     assert_type(short(1, log=None), str)
     plain("1")  # type: ignore[arg-type]
     cache.cached(ttl=60, ignore=5)  # type: ignore[call-overload]
-'''
+"""
 
 
 def test_a_strict_type_checker_knows_what_users_get(tmp_path: Path) -> None:

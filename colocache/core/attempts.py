@@ -182,5 +182,3 @@ class Attempts:
         self._late.pop(request, None)
         self._host.count("unavailable")
         self._host.settle(attempt.ticket, Fence(None, attempt.owner, NO_FENCE) if attempt.fence else NO_ANSWER)
-
-

@@ -189,9 +189,7 @@ class Owner:
         entry.count_fetch()
         age, left = max(0.0, now - entry.loaded_at), max(0.0, entry.expires - now)
         host.send(
-            Value(
-                host.incarnation, request.sender, request.id, entry.payload, age, left, host.is_current(), entry.tags
-            )
+            Value(host.incarnation, request.sender, request.id, entry.payload, age, left, host.is_current(), entry.tags)
         )
 
     def _found(self, request: Peek, now: float) -> None:
@@ -238,6 +236,4 @@ class Owner:
     def _send_settled(self, request: Set, receipt: Receipt) -> None:
         seats = (*receipt.acknowledged, *receipt.waited_out)
         me, acknowledged = self._host.incarnation, len(receipt.acknowledged)
-        self._host.send(
-            Settled(me, request.sender, request.id, receipt.complete, receipt.seconds, acknowledged, seats)
-        )
+        self._host.send(Settled(me, request.sender, request.id, receipt.complete, receipt.seconds, acknowledged, seats))

@@ -604,9 +604,7 @@ def test_positions_arrive_as_they_were_sent(positions: dict[bytes, int]) -> None
 
 
 @given(
-    st.builds(
-        Record, counts, st.binary(max_size=100), seconds, seconds, st.lists(tags, max_size=MAX_TAGS).map(tuple)
-    )
+    st.builds(Record, counts, st.binary(max_size=100), seconds, seconds, st.lists(tags, max_size=MAX_TAGS).map(tuple))
 )
 @quick
 def test_records_arrive_as_they_were_sent(record: Record) -> None:

@@ -137,6 +137,8 @@ def test_what_cannot_be_journalled_is_not_announced_and_takes_no_number(notebook
 
 
 KEEP = 4.0
+
+
 def test_an_event_is_remembered_for_its_time_however_the_generations_fall() -> None:
     for begin in (0.0, 0.1, 3.9, 4.0, 4.1, 7.9):
         remembered = Remembered(KEEP)
@@ -202,6 +204,7 @@ def test_what_overflowed_is_kept_for_as_long_as_what_did_not() -> None:
 
 
 # --- When tags were hit
+
 
 def test_tags_that_overflow_count_as_hit_until_then() -> None:
     moments = TagMoments(KEEP, limit=2)

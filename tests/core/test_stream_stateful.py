@@ -208,7 +208,6 @@ class Listener:
             assert applied == self.covered.get(stream, 0)
             self.send(Ack(self.incarnation, stream, applied))
 
-
     # --- What must hold
 
     def check(self) -> None:

@@ -196,4 +196,3 @@ def configured(directory: str, aliases: dict[str, dict[str, Any]]) -> Iterator[N
     for mine, before in ((groups._caches, known), (groups._groups, spaces)):
         mine.clear()
         mine.update(before)
-

@@ -350,9 +350,7 @@ def test_an_application_whose_shutdown_raises_raises_and_the_cache_is_closed(cac
     assert cache.members() == []
 
 
-def test_requests_of_a_server_that_hands_the_state_on_are_served_in_full(
-    cache: Cache, exchange: Exchange
-) -> None:
+def test_requests_of_a_server_that_hands_the_state_on_are_served_in_full(cache: Cache, exchange: Exchange) -> None:
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             return await takes_part(scope, receive, send)
@@ -617,5 +615,3 @@ def test_sync_methods_in_async_code_say_what_to_do_and_have_done_nothing(ready: 
     with pytest.raises(colocache.EventLoopError, match="await its twin instead"):
         asyncio.run(exchange(CacheMiddleware(mistaken, ready)))
     assert ready.stats().loads == 0
-
-

@@ -545,6 +545,7 @@ def test_but_loading_does_not(cache: Any) -> None:
 
 def test_with_the_fence_what_was_computed_before_an_invalidation_is_not_stored(site: Site) -> None:
     cache = site(default={"OPTIONS": {"fence": True}}, other={"OPTIONS": {"memory": "32MiB"}})
+
     async def story() -> None:
         assert await cache.aget("page") is None
         await caches["other"].adelete("page")
@@ -659,7 +660,7 @@ def test_a_location_that_is_left_out_says_what_to_write() -> None:
         ({"memry": 1}, "no 'memry'; there are .* memory,"),
         ({"memory": "12 parsecs"}, "LOCATION \"test\".*memory='12 parsecs'"),
         ({"lease": [1]}, "lease"),
-        ({"fence": "yes"}, '"fence"] is True or False, not \'yes\''),
+        ({"fence": "yes"}, "\"fence\"] is True or False, not 'yes'"),
         ({"wait": 1}, '"wait"] is True or False'),
         ({"codec": "shop.codecs.missing"}, "\"codec\"] is .*, not 'shop.codecs.missing'"),
         ({"codec": "os.path"}, "has to have a name"),

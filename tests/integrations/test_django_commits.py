@@ -63,7 +63,6 @@ def count(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The invalidations that are announced."""
     announced: list[str] = []
     for name in ("invalidate", "invalidate_tag"):
-
         monkeypatch.setattr(Space, name, noting(name, getattr(Space, name), announced))
     return announced
 
@@ -549,4 +548,3 @@ def test_nothing_is_merged_where_django_has_changed_its_ways(
         invalidate_on_commit("default", "cake")
     assert there(cache) == {"tagged"}
     assert [announced.split()[0] for announced in count] == ["invalidate", "invalidate"]
-

@@ -170,9 +170,7 @@ def test_what_is_invalidated_on_commit_is_seen_by_all_when_the_response_is_there
     assert len(waits) == 20
 
 
-def test_each_cache_of_the_project_has_a_scope_and_none_outlives_the_request(
-    site: Site, with_middleware: Any
-) -> None:
+def test_each_cache_of_the_project_has_a_scope_and_none_outlives_the_request(site: Site, with_middleware: Any) -> None:
     site(other={"LOCATION": "second"}, locmem={"BACKEND": "django.core.cache.backends.locmem.LocMemCache"})
     with_middleware()
     doing["sync"] = lambda: [current(cache_of(alias)) is not None for alias in ("default", "other")]

@@ -504,4 +504,3 @@ def test_misses_are_not_collected_for_ever(site: Site) -> None:
     missed = pages._missed.get()
     assert missed is not None
     assert len(missed) == pages.MAX_MISSED
-

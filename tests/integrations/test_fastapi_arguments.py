@@ -135,9 +135,7 @@ def test_what_belongs_to_the_request_is_no_part_of_the_key(cache: Cache, router:
 
     @router.get("/item/{number}")
     @cache.cached(ttl=60)
-    async def item(
-        request: Request, number: int, tasks: BackgroundTasks, response: Response
-    ) -> int:
+    async def item(request: Request, number: int, tasks: BackgroundTasks, response: Response) -> int:
         calls.append(number)
         assert request.url.path == f"/item/{number}"
         assert isinstance(tasks, BackgroundTasks)

@@ -409,8 +409,14 @@ def test_a_key_too_long_for_a_tag_has_one_all_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("model", "key", "names"),
-    [(User, (), "has 1 parts"), (User, (1, 2), "has 1 parts"), (Line, (7,), "has 2 parts"), (str, (1,), "no mapped"),
-     (authors, (1,), "authors has 2 parts"), (sequels, (), "sequels has 0 parts")],
+    [
+        (User, (), "has 1 parts"),
+        (User, (1, 2), "has 1 parts"),
+        (Line, (7,), "has 2 parts"),
+        (str, (1,), "no mapped"),
+        (authors, (1,), "authors has 2 parts"),
+        (sequels, (), "sequels has 0 parts"),
+    ],
 )
 def test_what_has_no_tags_is_refused(model: Any, key: tuple[int, ...], names: str) -> None:
     with pytest.raises(TypeError, match=names):
@@ -825,9 +831,7 @@ def test_a_bulk_statement_is_announced_for_all_rows(sessions: sessionmaker[Sessi
     assert {"users", "users:*"} & set(row_tags(User, 1))
 
 
-def test_what_bulk_statements_give_back_is_what_they_gave_without_us(
-    sessions: sessionmaker[Session], spy: Spy
-) -> None:
+def test_what_bulk_statements_give_back_is_what_they_gave_without_us(sessions: sessionmaker[Session], spy: Spy) -> None:
     rows = [{"id": 8, "user_id": 1}, {"id": 9, "user_id": 2}]
     with sessions.begin() as session:
         orders = session.scalars(insert(Order).returning(Order), rows).all()

@@ -26,9 +26,7 @@ def _exit(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize("leave", [_close, _exit])
-def test_who_leaves_is_missed_at_once_and_nothing_is_left_of_it(
-    ours: Group, leave: Callable[[Worker], None]
-) -> None:
+def test_who_leaves_is_missed_at_once_and_nothing_is_left_of_it(ours: Group, leave: Callable[[Worker], None]) -> None:
     first, second, leaver = ours.start(3)
     together(ours.workers, "read_all", keys=KEYS)
     for worker in ours.workers:

@@ -91,9 +91,7 @@ def only(plan: Plan, steps: tuple[Step, ...], salt: int = 0) -> Plan:
     return replace(plan, steps=steps, salt=salt)
 
 
-def _times(
-    dice: Random, rate: float, kinds: tuple[str, ...], weights: tuple[int, ...], seconds: float
-) -> list[Step]:
+def _times(dice: Random, rate: float, kinds: tuple[str, ...], weights: tuple[int, ...], seconds: float) -> list[Step]:
     steps: list[Step] = []
     at = BEGIN
     while rate and (at := at + dice.expovariate(rate)) < BEGIN + seconds:
