@@ -36,9 +36,9 @@ import cachetools
 from measure import Ratio, Report, options, progress
 
 from colocache.core.entry import Entry
+from colocache.core.group.ring import Ring, slot_of
 from colocache.core.keys import prefix, wire
 from colocache.core.policy import POLICIES
-from colocache.core.ring import Ring, slot_of
 from colocache.core.store import Store
 
 PROCESSES = 8

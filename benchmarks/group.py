@@ -30,7 +30,7 @@ from typing import Any
 
 import colocache
 from colocache.core import keys
-from colocache.core.ring import Ring, slot_of
+from colocache.core.group.ring import Ring, slot_of
 
 PATIENCE = 60.0  # s; far beyond what anything here takes
 BURST = 0.005  # s of work without pause

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 
-from colocache.core.ring import SLOTS, Ring, slot_of
+from colocache.core.group.ring import SLOTS, Ring, slot_of
 
 SIZES = (2, 3, 5, 8, 16, 32, 64, 100, 128, 150, 175, 185, 200)
 SETS = 12  # of seats, per size

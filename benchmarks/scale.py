@@ -26,9 +26,9 @@ from typing import Any
 
 from measure import Ratio, Report, options, progress
 
-from colocache.core.messages import Ping, Pong, decode
-from colocache.core.ring import Ring, slot_of
-from colocache.core.seam import Settings
+from colocache.core.group.messages import Ping, Pong, decode
+from colocache.core.group.ring import Ring, slot_of
+from colocache.core.group.seam import Settings
 from colocache.testing.simulator import Loading, Network, Simulated
 
 FULL, QUICK, LARGEST = (2, 4, 8, 16, 32, 64, 128), (2, 8, 16), 1000

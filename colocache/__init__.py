@@ -12,11 +12,9 @@ returns. See `Cache`.
 from __future__ import annotations
 
 from .cache import Cache, MemberInfo
-from .codecs import Codec, MsgpackCodec, PickleCodec
 from .config import Config
-from .core.announcements import Receipt
 from .core.entry import MISSING
-from .decorators import Cached, CacheInfo
+from .core.group.announcements import Receipt
 from .errors import (
     ClosedError,
     ColocacheError,
@@ -27,8 +25,10 @@ from .errors import (
     RecursiveLoadError,
     WireError,
 )
+from .functions.decorators import Cached, CacheInfo
 from .space import Space
 from .stats import Stats
+from .values.codecs import Codec, MsgpackCodec, PickleCodec
 
 __version__ = "0.1.0"
 

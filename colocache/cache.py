@@ -18,28 +18,28 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from . import scope
-from .codecs import Codec, MsgpackCodec
 from .config import UNSET, Config, Duration, Unset
-from .core.announcements import Receipt
-from .core.catching_up import CaughtUp
 from .core.entry import Home
+from .core.group.announcements import Receipt
+from .core.group.catching_up import CaughtUp
+from .core.group.messages import MAX_VALUE
+from .core.group.peer import Peer
+from .core.group.seam import Gate
 from .core.keys import Key
-from .core.messages import MAX_VALUE
 from .core.numbers import pack_integer, unpack_integer
-from .core.peer import Peer
-from .core.seam import Gate
 from .errors import ClosedError, ConfigError, OversizeError
-from .flows import Flow, Wait, arun, run, shown
-from .identity import Functions
-from .logs import Log
-from .servers import check_threads
+from .functions.identity import Functions
+from .operations.flows import Flow, Wait, arun, run, shown
+from .runtime.logs import Log
+from .runtime.servers import check_threads
+from .runtime.waiting import RLock, let_others_run_while
 from .space import GRACE, UNKNOWN, Copy, Space, copies_of
 from .stats import Counters, Stats
-from .waiting import RLock, let_others_run_while
+from .values.codecs import Codec, MsgpackCodec
 
 if TYPE_CHECKING:
-    from . import bus as shared
-    from .private import PrivateBus
+    from .runtime import bus as shared
+    from .runtime.private import PrivateBus
 
     Bus = shared.Bus | PrivateBus
 
@@ -284,13 +284,13 @@ class Cache(Space):
         own thread is here finds no member, and loads for itself.
         """
         if config.private:
-            from .private import PrivateBus  # here, so that who is in a group does not pay for it
+            from .runtime.private import PrivateBus  # here, so that who is in a group does not pay for it
 
             self._bus = PrivateBus(config)
         else:
             check_threads()
             try:
-                from .bus import Bus  # here, so that importing colocache imports no zmq
+                from .runtime.bus import Bus  # here, so that importing colocache imports no zmq
 
                 self._bus = Bus(config, self._log)
             except (OSError, MemoryError, ConfigError, ImportError) as error:
@@ -571,7 +571,7 @@ _closes_at_exit = 0  # the process that is prepared
 
 
 def _close_all() -> None:
-    from .bus import members_here
+    from .runtime.bus import members_here
 
     for cache in list(_caches):
         if cache._own_bus() is not None:

@@ -12,10 +12,10 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Protocol
 
-from . import fenced
-from .core.announcements import Receipt
-from .flows import Flow, arun, run
-from .waiting import RLock
+from .core.group.announcements import Receipt
+from .operations import fenced
+from .operations.flows import Flow, arun, run
+from .runtime.waiting import RLock
 
 #: Positions that a scope names at most; a client's next request waits for each.
 MAX_POSITIONS = 16
@@ -45,7 +45,7 @@ class Scope:
         self._positions: Positions = {}
         self._pending = False
         self._closed = False
-        self._missed: fenced.Missed | None = None  # while it is left; see `colocache.fenced`
+        self._missed: fenced.Missed | None = None  # while it is left; see `colocache.operations.fenced`
         self._tokens: tuple[Token[tuple[Scope, ...]], Token[fenced.Missed | None]] | None = None
 
     def __enter__(self) -> Scope:

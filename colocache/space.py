@@ -16,16 +16,15 @@ from time import monotonic
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Never, ParamSpec, Protocol, TypeVar, cast, overload
 
-from . import decorators, fenced, scope
+from . import scope
 from .config import UNSET, Config, Duration, Unset, parse_ttl
 from .core import keys
-from .core.announcements import Receipt
-from .core.atomic import DONE, NO_INTEGER
-from .core.attempts import NO_ANSWER, Altering, Fence
 from .core.entry import MISSING, Entry, Home
-from .core.fences import NO_FENCE
-from .core.keys import Key
-from .core.messages import (
+from .core.group.announcements import Receipt
+from .core.group.atomic import DONE, NO_INTEGER
+from .core.group.attempts import NO_ANSWER, Altering, Fence
+from .core.group.fences import NO_FENCE
+from .core.group.messages import (
     EVERYTHING,
     MAX_TAGS,
     MAX_TARGETS,
@@ -35,21 +34,24 @@ from .core.messages import (
     namespace_target,
     tag_target,
 )
+from .core.group.peer import Peer
+from .core.group.reads import Found, Lead, Loaded, Solo
+from .core.group.requests import Seen, Written
+from .core.group.seam import Gate
+from .core.keys import Key
 from .core.numbers import pack_integer, unpack_integer
-from .core.peer import Peer
-from .core.reads import Found, Lead, Loaded, Solo
-from .core.requests import Seen, Written
-from .core.seam import Gate
 from .errors import InvalidationIncomplete
-from .flows import Flow, Wait, arun, get_or_load, run, served_while_behind, shown
-from .identity import Functions
-from .logs import Log
+from .functions import decorators
+from .functions.identity import Functions
 from .naming import shortened
+from .operations import fenced
+from .operations.flows import Flow, Wait, arun, get_or_load, run, served_while_behind, shown
+from .runtime.logs import Log
 
 if TYPE_CHECKING:
-    from . import bus as shared
-    from .private import PrivateBus
-    from .waiting import Asked
+    from .runtime import bus as shared
+    from .runtime.private import PrivateBus
+    from .runtime.waiting import Asked
 
     Bus = shared.Bus | PrivateBus
 
@@ -429,7 +431,7 @@ class Space:
         the result does not depend; ``key`` makes the whole key of a call from its arguments; ``tags`` are the tags of
         its entries, or a function of the arguments that gives them. ``name`` is what the results are kept under, within
         this space, instead of the function's module and name; it must be the same in all processes. See
-        `colocache.decorators.Cached` for what the decorated function offers.
+        `colocache.functions.decorators.Cached` for what the decorated function offers.
 
         Raises TypeError for what is not a function and for names that are no parameters, and ValueError for a function
         that would get the results of another one.

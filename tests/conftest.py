@@ -20,7 +20,7 @@ import pytest
 
 from colocache import Cache
 from colocache.core import keys
-from colocache.core.ring import slot_of
+from colocache.core.group.ring import slot_of
 
 PATIENCE = 30.0  # s; only a test that fails waits so long
 

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zmq
 
-import colocache.bus
 import colocache.cache
-import colocache.discovery
+import colocache.runtime.bus
+import colocache.runtime.directory
 from colocache import MISSING, Cache, ClosedError, ConfigError, InvalidationIncomplete, Stats
 from colocache.core.entry import Entry
-from colocache.core.messages import MAX_BUS, Event, Get, Pong, Replayed, encode
+from colocache.core.group.messages import MAX_BUS, Event, Get, Pong, Replayed, encode
 from colocache.scope import Scope
 
 if TYPE_CHECKING:
@@ -345,7 +345,7 @@ def test_wherever_the_runtime_directory_is_no_read_fails(cache: Cache, new_cache
     assert cache.get_or_load("k", lambda: 1) == 1
     with pytest.raises((ConfigError, OSError)):
         cache.start()
-    assert colocache.discovery.why_unusable(place)
+    assert colocache.runtime.directory.why_unusable(place)
 
 
 @pytest.mark.parametrize(("prepare", "text"), PLACES.values(), ids=PLACES.keys())
@@ -353,12 +353,12 @@ def test_it_can_be_told_beforehand_why_a_runtime_directory_cannot_be_used(
     run_dir: str, prepare: Callable[[Path], object], text: str
 ) -> None:
     place = Path(run_dir, "sub", "place")
-    assert "cannot be created" in colocache.discovery.why_unusable(str(place))
+    assert "cannot be created" in colocache.runtime.directory.why_unusable(str(place))
     place.parent.mkdir(mode=0o700)
-    assert colocache.discovery.why_unusable(str(place)) == ""
+    assert colocache.runtime.directory.why_unusable(str(place)) == ""
     assert os.listdir(place.parent) == [], "it creates nothing"
     prepare(place)
-    assert text.replace("cannot be used", "cannot be") in colocache.discovery.why_unusable(str(place))
+    assert text.replace("cannot be used", "cannot be") in colocache.runtime.directory.why_unusable(str(place))
 
 
 def test_a_runtime_directory_where_one_may_not_write_is_an_error(
@@ -424,7 +424,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     def refuse(path: str) -> int:
         raise OSError(28, "No space left on device", path)
 
-    monkeypatch.setattr(colocache.discovery, "open_new", refuse)
+    monkeypatch.setattr(colocache.runtime.directory, "open_new", refuse)
     return monkeypatch
 
 
@@ -490,7 +490,7 @@ def test_whether_descriptors_are_left_is_told_without_opening_a_file(monkeypatch
     """In a container there need not be a /dev/null."""
     monkeypatch.setattr(os, "devnull", "/nowhere/null")
     monkeypatch.setattr("builtins.open", never)
-    assert not colocache.bus._is_short_of_descriptors()
+    assert not colocache.runtime.bus._is_short_of_descriptors()
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many"), TimeoutError(110, "Timed out")])
@@ -500,7 +500,7 @@ def test_whatever_keeps_it_from_joining_does_not_break_the_application(
     def fail_to_join(_config: object, _log: object) -> None:
         raise error
 
-    monkeypatch.setattr(colocache.bus, "Bus", fail_to_join)
+    monkeypatch.setattr(colocache.runtime.bus, "Bus", fail_to_join)
     assert cache.get_or_load("k", lambda: "v") == "v"
     assert cache.stats().fallbacks == 1
     with pytest.raises(type(error)):
@@ -517,7 +517,7 @@ def test_what_a_signal_handler_raises_while_a_cache_joins_reaches_the_applicatio
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(colocache.bus, "Bus", interrupted)
+        patched.setattr(colocache.runtime.bus, "Bus", interrupted)
         for call in (lambda: cache.get_or_load("k", lambda: "v"), cache.start):
             with pytest.raises(type(error), match="late"):
                 call()
@@ -539,7 +539,7 @@ def test_a_join_that_a_signal_handler_interrupts_leaves_nothing_behind(
         raise Late
 
     with monkeypatch.context() as patched:
-        patched.setattr(colocache.bus.Bus, "_await_bound", interrupted)
+        patched.setattr(colocache.runtime.bus.Bus, "_await_bound", interrupted)
         with pytest.raises(Late):
             cache.get_or_load("k", lambda: "v")
     until(lambda: not [path for path in Path(run_dir).rglob("*") if path.suffix in (".stream", ".tmp", ".link")])
@@ -552,7 +552,7 @@ def test_what_keeps_the_thread_from_binding_is_told_to_who_joins(cache: Cache, m
         raise zmq.ZMQError(24)
 
     with monkeypatch.context() as patched:
-        patched.setattr(colocache.bus.Bus, "_bind", refuse)
+        patched.setattr(colocache.runtime.bus.Bus, "_bind", refuse)
         with pytest.raises(OSError, match="ZeroMQ: "):
             cache.start()
     cache.start()
@@ -564,7 +564,7 @@ def test_a_journal_that_finds_no_room_is_done_without(
     def refuse(_descriptor: int, _size: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("colocache.journal._allocate", refuse)
+    monkeypatch.setattr("colocache.runtime.journal._allocate", refuse)
     assert call(cache, "set", "k", 1)
     assert call(cache, "get", "k") == 1
     assert "no room for the" in caplog.text
@@ -687,20 +687,20 @@ def test_a_forked_child_gets_a_seat_of_its_own_and_its_parent_goes_on(run_dir: s
 def test_a_child_forked_while_the_parent_joins_is_free(run_dir: str) -> None:
     """The lock that the joining thread holds is not the child's: there, nobody would ever release it."""
     script = """
-import os, sys, threading, colocache, colocache.bus
-joining, go_on, Bus = threading.Event(), threading.Event(), colocache.bus.Bus
+import os, sys, threading, colocache, colocache.runtime.bus
+joining, go_on, Bus = threading.Event(), threading.Event(), colocache.runtime.bus.Bus
 def slow(*given):
     joining.set()
     go_on.wait()
     return Bus(*given)
-colocache.bus.Bus = slow
+colocache.runtime.bus.Bus = slow
 cache = colocache.Cache("test")
 thread = threading.Thread(target=cache.start)
 thread.start()
 joining.wait()
 child = os.fork()
 if not child:
-    colocache.bus.Bus = Bus
+    colocache.runtime.bus.Bus = Bus
     assert cache.get_or_load("k", lambda: 1) == 1 and len(cache.members()) == 1
     cache.close()
     os._exit(0)
@@ -741,15 +741,15 @@ def test_a_cache_that_cannot_forget_at_the_fork_hinders_no_other_and_serves_noth
     run_dir: str,
 ) -> None:
     script = """
-import logging, os, colocache, colocache.bus
+import logging, os, colocache, colocache.runtime.bus
 logging.basicConfig()
 caches = [colocache.Cache(name) for name in "abc"]
 for cache in caches: assert cache.get_or_load("k", lambda: "parent's") == "parent's"
-forget, failing = colocache.bus.Bus.forget_after_fork, ["once", "once", "once"]
+forget, failing = colocache.runtime.bus.Bus.forget_after_fork, ["once", "once", "once"]
 def fail_once(bus):
     if failing: raise RuntimeError(failing.pop())
     forget(bus)
-colocache.bus.Bus.forget_after_fork = fail_once
+colocache.runtime.bus.Bus.forget_after_fork = fail_once
 failing = failing[:ONCE]
 gates = [cache._gate for cache in caches]
 if not (child := os.fork()):

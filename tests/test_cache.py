@@ -26,7 +26,7 @@ from colocache import (
     Stats,
 )
 from colocache.core.entry import Entry
-from colocache.core.seam import Gate
+from colocache.core.group.seam import Gate
 
 if TYPE_CHECKING:
     from conftest import Call, Crew, NewCache, Until
@@ -396,7 +396,7 @@ def test_as_many_tags_as_allowed_travel_with_the_largest_value(pair: list[Cache]
     one, other = pair
     tags = tuple(f"{n:->250}" for n in range(64))
     key = key_of(other)
-    value = b"x" * (colocache.core.messages.MAX_VALUE - 16)
+    value = b"x" * (colocache.core.group.messages.MAX_VALUE - 16)
     assert one.get_or_load(key, lambda: value, tags=tags) == value
     assert other.get_or_load(key, never) == value
     assert one.set(key, value, tags=tags)

@@ -20,16 +20,16 @@ from pathlib import Path
 
 import pytest
 
-from colocache import discovery
-from colocache.discovery import Directory, Seat, Sighting
 from colocache.errors import ConfigError
+from colocache.runtime import directory as discovery
+from colocache.runtime.directory import Directory, Seat, Sighting
 
 ROOT = str(Path(discovery.__file__).parents[1])
 
 # Answers one line of Python with one line: what it evaluates to, or the error.
 AGENT = """
 import os, signal, sys
-from colocache.discovery import Directory
+from colocache.runtime.directory import Directory
 
 def take(group, base, incarnation, log_bytes=5000):
     global directory, seat
@@ -839,7 +839,7 @@ def test_a_struct_flock_is_as_long_as_the_systems(monkeypatch: pytest.MonkeyPatc
         members = [("start", ctypes.c_int64), ("len", ctypes.c_int64), ("pid", ctypes.c_int), ("type", ctypes.c_short),
                    ("whence", ctypes.c_short)]  # fmt: skip
     flock = type("flock", (ctypes.Structure,), {"_fields_": members})
-    from colocache import journal
+    from colocache.runtime import journal
 
     assert len(journal._QUESTION) >= ctypes.sizeof(flock)
     assert flock.from_buffer_copy(journal._QUESTION).type == journal.fcntl.F_WRLCK

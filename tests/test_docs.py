@@ -22,7 +22,8 @@ from pathlib import Path
 import pytest
 
 import colocache
-from colocache.core import entry, keys, messages, ring
+from colocache.core import entry, keys
+from colocache.core.group import messages, ring
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 import pytest
 
-from colocache import EventLoopError, RecursiveLoadError, flows
+from colocache import EventLoopError, RecursiveLoadError
 from colocache.core.entry import Entry
-from colocache.core.reads import Found, Lead, Solo
-from colocache.flows import MAX_NESTED, Flow, Load, Wait, arun, get_or_load, run, served_while_behind, shown
-from colocache.waiting import Answer
+from colocache.core.group.reads import Found, Lead, Solo
+from colocache.operations import flows
+from colocache.operations.flows import MAX_NESTED, Flow, Load, Wait, arun, get_or_load, run, served_while_behind, shown
+from colocache.runtime.waiting import Answer
 
 T = TypeVar("T")
 

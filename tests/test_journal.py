@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from colocache import journal as journal_module
-from colocache import logs
 from colocache.errors import ConfigError
-from colocache.journal import Journal, Log
+from colocache.runtime import journal as journal_module
+from colocache.runtime import logs
+from colocache.runtime.journal import Journal, Log
 
 ME = bytes(range(16))
 LOG = logs.Log("test")
@@ -208,8 +208,8 @@ def test_a_file_of_another_size_is_unreadable(new_file: tuple[int, str], size: i
 
 CUT = f"""
 import os, sys
-from colocache import logs
-from colocache.journal import Journal, Log, open_new
+from colocache.runtime import logs
+from colocache.runtime.journal import Journal, Log, open_new
 path = sys.argv[1]
 descriptor = open_new(path)
 Journal.create(descriptor, path, {ME!r}, 1 << 16, logs.Log('test')).append(1, b"one")
@@ -269,8 +269,8 @@ def test_a_writer_that_overtakes_the_reader_spoils_only_the_answer() -> None:
 
 APPEND_FOR_EVER = f"""
 import sys
-from colocache import logs
-from colocache.journal import Journal, open_new
+from colocache.runtime import logs
+from colocache.runtime.journal import Journal, open_new
 path = sys.argv[1]
 journal = Journal.create(open_new(path), path, {ME!r}, 1 << 14, logs.Log('test'))
 frames = [f"event {{n}} ".encode() for n in range(1000)]

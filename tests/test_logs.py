@@ -11,8 +11,8 @@ import threading
 
 import pytest
 
-from colocache import logs
-from colocache.logs import Log
+from colocache.runtime import logs
+from colocache.runtime.logs import Log
 
 
 class Clock:

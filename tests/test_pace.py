@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from colocache.pace import Pace
+from colocache.runtime.switch_interval import Pace
 
 if TYPE_CHECKING:
     from conftest import NewCache, Until

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from colocache import Cache, ConfigError, EventLoopError
-from colocache.private import PrivateBus
+from colocache.runtime.private import PrivateBus
 from colocache.testing import private, travel
 
 from .conftest import Crew, NewCache, Until

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from colocache import Cache, ConfigError
-from colocache.servers import call_after_fork
+from colocache.runtime.servers import call_after_fork
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colocache.arguments import Arguments
 from colocache.core.entry import DEAD, MISSING, Entry
-from colocache.core.seam import Gate
-from colocache.specialised import has_one_part, may_be_specialised, specialise
+from colocache.core.group.seam import Gate
+from colocache.functions.arguments import Arguments
+from colocache.functions.specialised import has_one_part, may_be_specialised, specialise
 
 default = (1, 2)
 

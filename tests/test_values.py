@@ -21,7 +21,7 @@ import pytest
 
 import colocache.space
 from colocache import MISSING, Cache, MsgpackCodec, PickleCodec
-from colocache.core.peer import Peer
+from colocache.core.group.peer import Peer
 
 if TYPE_CHECKING:
     from conftest import Call, NewCache, Until
@@ -225,7 +225,7 @@ def test_what_is_too_large_is_used_and_not_kept(call: Call, owned: tuple[Cache, 
 
 def test_the_largest_value_that_is_kept(pair: list[Cache], key_of: Any) -> None:
     one, other = pair
-    limit = colocache.core.messages.MAX_VALUE - 4 - 5  # the codec's name, and what msgpack says of the length
+    limit = colocache.core.group.messages.MAX_VALUE - 4 - 5  # the codec's name, and what msgpack says of the length
     for owner in pair:
         key = key_of(owner)
         assert one.set(key, b"x" * limit)

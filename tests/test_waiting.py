@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from colocache.waiting import TOO_LATE, Answer, Lock, is_patched, on_hub, start_thread, thread_id
+from colocache.runtime.waiting import TOO_LATE, Answer, Lock, is_patched, on_hub, start_thread, thread_id
 
 
 async def in_task(answer: Answer, timeout: float) -> Any:

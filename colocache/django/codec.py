@@ -18,7 +18,7 @@ from django.http.response import ResponseHeaders
 from django.template.response import SimpleTemplateResponse, TemplateResponse
 
 from colocache import MsgpackCodec
-from colocache.classes import KNOWN, Form
+from colocache.values.classes import KNOWN, Form
 
 try:
     from django.utils.csp import CSP  # since 6.0: csp_override() leaves its members in responses

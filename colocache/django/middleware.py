@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured, MiddlewareNotUsed
 from django.http import HttpRequest, HttpResponseBase
 
 from colocache import Cache
-from colocache.integrations.serving import Middleware, Request
+from colocache.middleware import Middleware, Request
 from colocache.scope import current
 
 from .backend import ColocacheCache

@@ -9,7 +9,7 @@ from typing import Any
 from .. import cache as caches
 from ..cache import Cache
 from ..config import Duration, parse_duration
-from ..private import PrivateBus
+from ..runtime.private import PrivateBus
 
 
 @contextmanager

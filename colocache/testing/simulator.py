@@ -1,7 +1,7 @@
 """A simulated host for the shipped protocol: network, clocks and crashes under one seed.
 
-`Network` joins members that run the very `colocache.core.peer.Peer` that production runs, and simulates only what is
-around it: time, the two channels, and the death of processes. Everything follows from the seed, so a failing run can
+`Network` joins members that run the very `Peer` that production runs, and simulates only what is around it: time, the
+two channels, and the death of processes. Everything follows from the seed, so a failing run can
 be replayed. Faults are knobs on the network (`loss`, `lateness`, `far`, `cuts`, `mute`, …) and calls (`pause`, `crash`,
 `leave`), to be turned at any simulated instant with `at`. Each channel has dice of its own, so that what one of them
 does changes as little as can be for the others: this is what makes a failing run easy to shrink.
@@ -22,15 +22,15 @@ from random import Random
 from typing import Any
 
 from ..core import keys
-from ..core.announcements import Receipt
-from ..core.attempts import Altering, Fence
 from ..core.entry import DEAD, MISSING, Entry, Home
-from ..core.members import Member
-from ..core.messages import decode, key_target
+from ..core.group.announcements import Receipt
+from ..core.group.attempts import Altering, Fence
+from ..core.group.members import Member
+from ..core.group.messages import decode, key_target
+from ..core.group.peer import Peer
+from ..core.group.reads import Found, Lead, Loaded, Solo
+from ..core.group.seam import Connect, Disconnect, Knock, Publish, Send, Settings
 from ..core.numbers import pack_integer
-from ..core.peer import Peer
-from ..core.reads import Found, Lead, Loaded, Solo
-from ..core.seam import Connect, Disconnect, Knock, Publish, Send, Settings
 from ..core.store import Store
 
 #: The protocol's times, scaled down so that more faults fit into a simulated second.
@@ -72,7 +72,7 @@ class Loading:
         self._done(value, self._oldest)
 
     def served_while_behind(self, loaded_at: float) -> None:
-        """Do what `colocache.flows.served_while_behind` does."""
+        """Do what `colocache.operations.flows.served_while_behind` does."""
         self._oldest = min(self._oldest, loaded_at)
         if self._outer is not None:
             self._outer.served_while_behind(loaded_at)
@@ -94,7 +94,7 @@ class Reader:
             done(value)
 
     def cancel(self, *, ends_loader: bool = False) -> None:
-        """Do what `colocache.flows` does when the caller's task is cancelled.
+        """Do what `colocache.operations.flows` does when the caller's task is cancelled.
 
         With ``ends_loader`` it is a thread or greenlet, in which the loader runs, too.
         """

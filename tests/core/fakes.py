@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from colocache.core.announcements import Receipt
 from colocache.core.entry import DEAD, Entry
+from colocache.core.group.announcements import Receipt
+from colocache.core.group.reads import Loaded
 from colocache.core.keys import prefix, wire
-from colocache.core.reads import Loaded
 
 ME, OWNER, OTHER, THIRD = (bytes([n]) * 16 for n in range(1, 5))
 KEY, KEY2 = wire(prefix(""), "k"), wire(prefix("users/old"), "k2")

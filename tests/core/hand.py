@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from colocache.core.announcements import Receipt
-from colocache.core.members import Acquaintance
-from colocache.core.messages import Message, decode, encode
-from colocache.core.requests import Written
-from colocache.core.seam import Settings
+from colocache.core.group.announcements import Receipt
+from colocache.core.group.members import Acquaintance
+from colocache.core.group.messages import Message, decode, encode
+from colocache.core.group.requests import Written
+from colocache.core.group.seam import Settings
 from colocache.testing.simulator import Loading, Network, Reader, Simulated
 
 HOP = 0.001  # s; what every frame takes that nobody holds back

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from colocache.core.announcements import Announcements, Receipt
-from colocache.core.members import Acquaintance, Member
+from colocache.core.group.announcements import Announcements, Receipt
+from colocache.core.group.members import Acquaintance, Member
 
 LEASE = 3.0
 WAITED = LEASE * 1.01  # s; in no case longer

@@ -13,11 +13,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from hand import LEASE, Call, Table
 
-from colocache.core.atomic import DONE, NO_INTEGER, NOTHING, REFUSED, UNAVAILABLE
-from colocache.core.attempts import Altering, Fence
 from colocache.core.entry import MISSING
-from colocache.core.fences import NO_FENCE
-from colocache.core.messages import (
+from colocache.core.group.atomic import DONE, NO_INTEGER, NOTHING, REFUSED, UNAVAILABLE
+from colocache.core.group.attempts import Altering, Fence
+from colocache.core.group.fences import NO_FENCE
+from colocache.core.group.messages import (
     EVERYTHING,
     Alter,
     Altered,
@@ -30,8 +30,8 @@ from colocache.core.messages import (
     namespace_target,
     tag_target,
 )
+from colocache.core.group.seam import Settings
 from colocache.core.numbers import MAX_BYTES, pack_integer, unpack_integer
-from colocache.core.seam import Settings
 from colocache.testing.simulator import Simulated
 
 

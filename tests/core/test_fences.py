@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from colocache.core.fences import MAX_FENCES, Fences
+from colocache.core.group.fences import MAX_FENCES, Fences
 from colocache.core.keys import prefix, wire
 
 KEEP = 30.0

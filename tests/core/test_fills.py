@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fakes import KEY, KEY2, ME, OTHER, OWNER, THIRD
 
-from colocache.core import fills
-from colocache.core.fills import Desk
-from colocache.core.messages import Alone, Fill, Get, Load, Wait
+from colocache.core.group import fills
+from colocache.core.group.fills import Desk
+from colocache.core.group.messages import Alone, Fill, Get, Load, Wait
 from colocache.core.timers import Timers
 
 A, B, C = OTHER, OWNER, THIRD

@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fakes import ME, OTHER, THIRD
 from stateful import Machine, explore, machine_test
 
-from colocache.core.fills import MAX_FAILURES, Asker, Desk, Grant
+from colocache.core.group.fills import MAX_FAILURES, Asker, Desk, Grant
+from colocache.core.group.messages import Alone, Fill, Get, Load, Message, Wait
 from colocache.core.keys import prefix, wire
-from colocache.core.messages import Alone, Fill, Get, Load, Message, Wait
 from colocache.core.timers import Timers
 
 LOAD_TIMEOUT = 3.1

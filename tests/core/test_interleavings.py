@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from hand import HOP, LEASE, Table, receipt_of
 
 from colocache.core.entry import MISSING
-from colocache.core.messages import (
+from colocache.core.group.messages import (
     EVERYTHING,
     Ack,
     Event,
@@ -38,7 +38,7 @@ from colocache.core.messages import (
     tag_target,
     unpack_positions,
 )
-from colocache.core.seam import Publish, Send, Settings
+from colocache.core.group.seam import Publish, Send, Settings
 from colocache.testing.simulator import Simulated
 
 WAITED = LEASE * 1.01  # s; in no case does an invalidation take longer
@@ -675,7 +675,7 @@ def test_age_is_counted_early() -> None:
     assert read.value == 1
     entry = r.store.find(r.wire(k), r.now())
     assert entry is not None
-    # Up to a ping's interval earlier: see `colocache.core.reads` on what a loader makes of cached values.
+    # Up to a ping's interval earlier: see `colocache.core.group.reads` on what a loader makes of cached values.
     assert granted_at - LEASE / 6 - 2 * HOP <= entry.loaded_at - r.offset <= granted_at + 2 * HOP
     assert entry.loaded_at - r.offset < asked_at - 0.9
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from colocache.core.members import MAX_MEMBERS, MAX_PINGS, TELL_ENDED, TOMBSTONE, Acquaintance, Member, Members
-from colocache.core.messages import MAX_SEAT, MAX_STREAMS, NO_NUMBER, Ping, Pong, Roster, decode, encode
+from colocache.core.group.members import MAX_MEMBERS, MAX_PINGS, TELL_ENDED, TOMBSTONE, Acquaintance, Member, Members
+from colocache.core.group.messages import MAX_SEAT, MAX_STREAMS, NO_NUMBER, Ping, Pong, Roster, decode, encode
 
 LEASE, FORGET = 3.0, 30.0
 ME, A, B, C, X = (Member(bytes([n]) * 16, f"host/{n}", n) for n in range(5))

@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from stateful import Machine, explore, machine_test
 
-from colocache.core import members as membership
-from colocache.core.members import MAX_PINGS, Acquaintance, Member, Members
-from colocache.core.messages import Ping, Pong, Roster
+from colocache.core.group import members as membership
+from colocache.core.group.members import MAX_PINGS, Acquaintance, Member, Members
+from colocache.core.group.messages import Ping, Pong, Roster
 
 LEASE, FORGET = 3.0, 10.0
 TELL_ENDED, TOMBSTONE = 12.0, 40.0  # shorter than those shipped, so that histories outlast them

@@ -15,10 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colocache.core import messages
-from colocache.core.keys import MAX_WIRE, namespace_of, prefix, wire
-from colocache.core.members import MAX_MEMBERS
-from colocache.core.messages import (
+from colocache.core.group import messages
+from colocache.core.group.members import MAX_MEMBERS
+from colocache.core.group.messages import (
     EVERYTHING,
     MAX_BUS,
     MAX_LINK,
@@ -51,6 +50,7 @@ from colocache.core.messages import (
     unpack_positions,
     unpack_record,
 )
+from colocache.core.keys import MAX_WIRE, namespace_of, prefix, wire
 from colocache.errors import WireError
 
 quick = settings(derandomize=True, deadline=None, max_examples=100)

@@ -13,12 +13,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fakes import KEY, KEY2, ME, OTHER, THIRD, FakeHost
 
-from colocache.core import owner
-from colocache.core.announcements import Receipt
-from colocache.core.atomic import Atomic
 from colocache.core.entry import Entry
-from colocache.core.fills import Desk
-from colocache.core.messages import (
+from colocache.core.group import owner
+from colocache.core.group.announcements import Receipt
+from colocache.core.group.atomic import Atomic
+from colocache.core.group.fills import Desk
+from colocache.core.group.messages import (
     MAX_LINK,
     MAX_TAG,
     MAX_TAGS,
@@ -40,7 +40,7 @@ from colocache.core.messages import (
     pack_positions,
     unpack_record,
 )
-from colocache.core.owner import MAX_PARKED, Owner
+from colocache.core.group.owner import MAX_PARKED, Owner
 from colocache.core.timers import Timers
 
 A, B = OTHER, THIRD

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from hand import HOP, LEASE, Table, receipt_of
 
 from colocache.core.entry import MISSING
-from colocache.core.members import Member
-from colocache.core.messages import (
+from colocache.core.group.members import Member
+from colocache.core.group.messages import (
     EVERYTHING,
     MAX_BUS,
     MAX_LINK,
@@ -51,10 +51,10 @@ from colocache.core.messages import (
     pack_record,
     tag_target,
 )
-from colocache.core.messages import Record as FoundRecord
+from colocache.core.group.messages import Record as FoundRecord
+from colocache.core.group.requests import Written
+from colocache.core.group.seam import Settings
 from colocache.core.numbers import pack_integer
-from colocache.core.requests import Written
-from colocache.core.seam import Settings
 from colocache.testing.simulator import Simulated
 
 STRANGER = Member(b"s" * 16, "host/9", 9)

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fakes import KEY, KEY2, LEASE, ME, OTHER, OWNER, FakeHost, loaded
 
 from colocache.core.entry import DEAD, Entry
-from colocache.core.messages import Alone, Cancel, Fail, Fill, Get, Load, Value, Wait
-from colocache.core.reads import REASK, Found, Lead, Reads, Solo, Ticket
+from colocache.core.group.messages import Alone, Cancel, Fail, Fill, Get, Load, Value, Wait
+from colocache.core.group.reads import REASK, Found, Lead, Reads, Solo, Ticket
 from colocache.core.timers import Timers
 
 FETCH_TIMEOUT = 0.25

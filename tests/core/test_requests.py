@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fakes import KEY, KEY2, ME, OTHER, OWNER, FakeHost
 
-from colocache.core.announcements import Receipt
 from colocache.core.entry import DEAD, Entry
-from colocache.core.messages import (
+from colocache.core.group.announcements import Receipt
+from colocache.core.group.messages import (
     MAX_TARGETS,
     NO_NUMBER,
     Found,
@@ -27,7 +27,7 @@ from colocache.core.messages import (
     key_target,
     pack_record,
 )
-from colocache.core.requests import Requests, Seen, Written
+from colocache.core.group.requests import Requests, Seen, Written
 from colocache.core.timers import Timers
 
 FETCH_TIMEOUT, SETTLE_TIMEOUT = 0.25, 9.0

@@ -9,7 +9,7 @@ from hashlib import sha256
 
 import pytest
 
-from colocache.core.ring import SLOTS, Ring, slot_of
+from colocache.core.group.ring import SLOTS, Ring, slot_of
 
 SIZES = (1, 2, 3, 4, 5, 7, 8, 12, 16, 24, 32, 47, 64, 81, 100, 128, 150, 175, 199, 200)
 
@@ -75,7 +75,7 @@ def test_slots_are_those_of_every_other_release_and_machine(wire: bytes, secret:
 
 def test_processes_with_different_hash_seeds_agree() -> None:
     program = (
-        "from colocache.core.ring import SLOTS, Ring, slot_of\n"
+        "from colocache.core.group.ring import SLOTS, Ring, slot_of\n"
         "ring = Ring({f'web{n}/0' for n in range(20)})\n"
         "print([ring.owner(slot) for slot in range(SLOTS)], slot_of(b'key'), slot_of(b'key', b'secret'))\n"
     )

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from colocache.core.messages import EVERYTHING, Event, decode
-from colocache.core.stream import MAX_AHEAD, MAX_BULK, Announcer, Log, Reception, Remembered, TagMoments
+from colocache.core.group.messages import EVERYTHING, Event, decode
+from colocache.core.group.stream import MAX_AHEAD, MAX_BULK, Announcer, Log, Reception, Remembered, TagMoments
 
 A, B = b"a" * 16, b"b" * 16
 

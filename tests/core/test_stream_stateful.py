@@ -21,14 +21,26 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from stateful import Machine, explore, machine_test
 
-from colocache.core import stream as streams
 from colocache.core.entry import Entry
-from colocache.core.hearing import Hearing
+from colocache.core.group import stream as streams
+from colocache.core.group.hearing import Hearing
+from colocache.core.group.members import Acquaintance, Member, Members
+from colocache.core.group.messages import (
+    EVERYTHING,
+    NO_NUMBER,
+    Ack,
+    Event,
+    Left,
+    Ping,
+    Pong,
+    Replay,
+    Replayed,
+    Reset,
+    decode,
+)
+from colocache.core.group.stream import Announcer, Log, Remembered, TagMoments
 from colocache.core.keys import prefix, wire
-from colocache.core.members import Acquaintance, Member, Members
-from colocache.core.messages import EVERYTHING, NO_NUMBER, Ack, Event, Left, Ping, Pong, Replay, Replayed, Reset, decode
 from colocache.core.store import Store
-from colocache.core.stream import Announcer, Log, Remembered, TagMoments
 from colocache.core.timers import Timers
 
 LEASE, LOAD_TIMEOUT = 0.7, 2.1

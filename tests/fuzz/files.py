@@ -16,10 +16,10 @@ from types import TracebackType
 from dice import Dice
 from world import ME, A, B
 
-from colocache import journal
-from colocache.core.messages import NO_NUMBER
-from colocache.discovery import Directory
-from colocache.journal import Journal
+from colocache.core.group.messages import NO_NUMBER
+from colocache.runtime import journal
+from colocache.runtime.directory import Directory
+from colocache.runtime.journal import Journal
 
 NUMBERS = (0, 1, 2, 3, 4, 5, 9, 64, 200, NO_NUMBER, NO_NUMBER + 1, (1 << 64) - 1)
 PAGE = 4096

@@ -10,9 +10,9 @@ import msgpack
 from dice import Dice
 from world import DEAD, FORGOTTEN, KEYS, ME, SEATS, STRANGER, A, B
 
-from colocache.core import messages
+from colocache.core.group import messages
+from colocache.core.group.messages import MAX_STREAMS, MAX_TAG, MAX_TAGS, NO_NUMBER, Record, pack_positions
 from colocache.core.keys import MAX_BODY, MAX_NAMESPACE, prefix, wire
-from colocache.core.messages import MAX_STREAMS, MAX_TAG, MAX_TAGS, NO_NUMBER, Record, pack_positions
 
 HEAD = bytes((messages.PROTOCOL,))
 KINDS = [(code, record._fields, checks, rest) for code, record, checks, rest in messages._TABLE]

@@ -19,11 +19,11 @@ from forge import Forge
 from values import CODEC, PICKLE
 from world import DEAD, KEYS, ME, STRANGER, A, B, World, low_limits
 
-from colocache.core import messages
+from colocache.core.group import messages
+from colocache.core.group.messages import MAX_BUS, NO_NUMBER, Event, decode, encode, split_targets
 from colocache.core.keys import namespace_of, prefix, wire
-from colocache.core.messages import MAX_BUS, NO_NUMBER, Event, decode, encode, split_targets
 from colocache.errors import ConfigError, WireError
-from colocache.journal import Log
+from colocache.runtime.journal import Log
 
 MAX_ERROR = 500  # letters of an error's text, which may end in a log: however long that is which it is about
 PAUSES = (0.0, 0.001, 0.02, 0.1, 0.25, 0.5, 1.0)  # s

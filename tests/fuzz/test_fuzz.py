@@ -15,10 +15,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from targets import TARGETS
 
-from colocache import codecs, journal
-from colocache.core import messages, parts
-from colocache.core.peer import Peer
+from colocache.core import parts
+from colocache.core.group import messages
+from colocache.core.group.peer import Peer
 from colocache.errors import WireError
+from colocache.runtime import journal
+from colocache.values import codecs
 
 CORPUS = Path(__file__).parent / "corpus"
 TRIES = {"peer": 100, "seats": 40, "journal": 200}  # else 400; a story of a peer takes some ten milliseconds

@@ -9,8 +9,8 @@ import pytest
 import zmq
 
 from colocache import Cache
-from colocache.core.members import Member
-from colocache.core.messages import Ping, Roster, encode
+from colocache.core.group.members import Member
+from colocache.core.group.messages import Ping, Roster, encode
 
 TEXTS = (
     "../../etc/passwd", "/etc/passwd", "..", "a\0b", "@abstract", "tcp://127.0.0.1:7400", "ipc:///tmp/elsewhere",

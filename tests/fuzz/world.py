@@ -11,13 +11,12 @@ from types import FunctionType, MethodType
 from typing import Any
 from unittest import mock
 
-from colocache.core import owner, stream
-from colocache.core.announcements import Receipt
-from colocache.core.attempts import Altering, Fence
-from colocache.core.catching_up import CaughtUp
-from colocache.core.keys import prefix, wire
-from colocache.core.members import MAX_PINGS, Member
-from colocache.core.messages import (
+from colocache.core.group import owner, stream
+from colocache.core.group.announcements import Receipt
+from colocache.core.group.attempts import Altering, Fence
+from colocache.core.group.catching_up import CaughtUp
+from colocache.core.group.members import MAX_PINGS, Member
+from colocache.core.group.messages import (
     MAX_BUS,
     MAX_LINK,
     Event,
@@ -35,11 +34,12 @@ from colocache.core.messages import (
     key_target,
     pack_positions,
 )
-from colocache.core.peer import Peer
-from colocache.core.reads import Found, Lead, Loaded, Solo
-from colocache.core.requests import Seen, Written
-from colocache.core.ring import Ring, slot_of
-from colocache.core.seam import Publish, Send, Settings
+from colocache.core.group.peer import Peer
+from colocache.core.group.reads import Found, Lead, Loaded, Solo
+from colocache.core.group.requests import Seen, Written
+from colocache.core.group.ring import Ring, slot_of
+from colocache.core.group.seam import Publish, Send, Settings
+from colocache.core.keys import prefix, wire
 from colocache.core.store import Store
 from colocache.errors import WireError
 from colocache.stats import Counters
@@ -52,7 +52,7 @@ TICK = 0.5  # s; shorter than the lease, or the peer would believe that it was s
 REST = 20  # ticks: longer than anything is waited for
 BUDGET = 64 << 10  # bytes of the store: so few that entries are pushed out
 REMEMBERED = 16  # keys, and tags, that are remembered one by one: so few that a story reaches the limit
-LIMITS = {"colocache.core.stream.MAX_AHEAD": 4, "colocache.core.owner.MAX_PARKED": 4}  # the same
+LIMITS = {"colocache.core.group.stream.MAX_AHEAD": 4, "colocache.core.group.owner.MAX_PARKED": 4}  # the same
 OUTCOMES: dict[str, Any] = {"read": Found | Lead | Solo, "peek": Seen, "set": Written, "invalidate": Receipt,
                             "get fenced": Fence, "alter": Altering, "catch up": CaughtUp}  # fmt: skip
 

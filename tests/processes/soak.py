@@ -22,7 +22,7 @@ from board import Board, keys_of
 from group import Group, Worker, together
 from register import Register
 
-from colocache.core.members import TOMBSTONE
+from colocache.core.group.members import TOMBSTONE
 
 RESIDENTS = ("resident", "silent resident")  # the second one writes nothing, and so announces nothing
 EVERY = 2.0  # s between two samples

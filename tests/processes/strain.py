@@ -10,10 +10,10 @@ from random import Random
 from time import monotonic
 from typing import Any, NamedTuple
 
-import colocache.bus
-import colocache.core.seam
-import colocache.discovery
-from colocache.core.seam import Send
+import colocache.core.group.seam
+import colocache.runtime.bus
+import colocache.runtime.directory
+from colocache.core.group.seam import Send
 
 RECORD = 128  # bytes; what an event of a few keys takes in a journal, generously
 
@@ -43,9 +43,9 @@ class Strain(NamedTuple):
     def prepare(self) -> None:
         """Have the members that this process starts from now on queue and log no more than that."""
         sys.setswitchinterval(self.switch)
-        bus: Any = colocache.bus
-        bus.Settings = partial(colocache.core.seam.Settings, log_events=self.log)
-        bus.Directory = partial(colocache.discovery.Directory, log_bytes=self.log * RECORD)
+        bus: Any = colocache.runtime.bus
+        bus.Settings = partial(colocache.core.group.seam.Settings, log_events=self.log)
+        bus.Directory = partial(colocache.runtime.directory.Directory, log_bytes=self.log * RECORD)
         bus.Bus._socket = lambda member, kind, largest, queue: _socket(member, kind, largest, min(queue, self.queue))
 
     def impose(self, cache: colocache.Cache, dice: Random, enough: threading.Event) -> list[threading.Thread]:
@@ -101,7 +101,7 @@ class Cut:
         return isinstance(action, Send) and action.to == to and action.reply in kinds
 
 
-_socket: Callable[..., Any] = colocache.bus.Bus._socket
+_socket: Callable[..., Any] = colocache.runtime.bus.Bus._socket
 
 
 def _hog(how: Callable[[float], None], longest: float, dice: Random, enough: threading.Event) -> None:

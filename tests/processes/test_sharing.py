@@ -13,7 +13,7 @@ import pytest
 import zmq
 from group import Group, together, until
 
-from colocache.core import messages
+from colocache.core.group import messages
 
 #: A member that nobody answers for a fetch timeout is passed over, which here would only measure the machine.
 PATIENT = {"fetch_timeout": 20.0, "lease": 20.0}

@@ -14,12 +14,12 @@ from typing import get_args
 from oracle import COLD, HOT, LOADED, PAGE, SET, TAGS, Oracle
 from plan import BEGIN, Plan, Step
 
-from colocache.core import messages, peer
-from colocache.core.announcements import DRIFT, Receipt
-from colocache.core.atomic import DONE
-from colocache.core.attempts import Altering, Fence
 from colocache.core.entry import MISSING
-from colocache.core.messages import EVERYTHING, namespace_target, tag_target
+from colocache.core.group import messages, peer
+from colocache.core.group.announcements import DRIFT, Receipt
+from colocache.core.group.atomic import DONE
+from colocache.core.group.attempts import Altering, Fence
+from colocache.core.group.messages import EVERYTHING, namespace_target, tag_target
 from colocache.core.numbers import unpack_integer
 from colocache.testing.simulator import Loading, Network, Reader, Simulated
 

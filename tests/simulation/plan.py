@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from random import Random
 
-from colocache.core.seam import Settings
+from colocache.core.group.seam import Settings
 from colocache.testing.simulator import SCALED
 
 #: The kinds of fault in each class. "vanish" is a crash that nobody notices, as when a host loses its power.

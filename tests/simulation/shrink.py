@@ -7,8 +7,8 @@ from typing import Any
 from history import History
 from plan import Plan, Step, only
 
-from colocache.core import messages
-from colocache.core.messages import decode
+from colocache.core.group import messages
+from colocache.core.group.messages import decode
 from colocache.testing.simulator import Network, Simulated
 
 #: Messages that every history is full of; a trace leaves them out unless they did not arrive.

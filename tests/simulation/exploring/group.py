@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from colocache.core.announcements import Receipt
-from colocache.core.messages import EVERYTHING, Event, Set, tag_target
-from colocache.core.requests import Written
-from colocache.core.ring import Ring, slot_of
+from colocache.core.group.announcements import Receipt
+from colocache.core.group.messages import EVERYTHING, Event, Set, tag_target
+from colocache.core.group.requests import Written
+from colocache.core.group.ring import Ring, slot_of
 from colocache.testing.simulator import Simulated
 
 from . import checks

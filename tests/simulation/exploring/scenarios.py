@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from colocache.core.seam import Settings
+from colocache.core.group.seam import Settings
 
 from .world import ANSWERS, BUS, LINK, Choice
 

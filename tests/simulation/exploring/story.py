@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from colocache.core import messages as m
+from colocache.core.group import messages as m
 
 from .checks import check
 from .choices import choices

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from colocache.core.messages import decode
-from colocache.core.peer import _REPLIES
+from colocache.core.group.messages import decode
+from colocache.core.group.peer import _REPLIES
 
 message_of = lru_cache(maxsize=None)(decode)  # the same few frames are under way in thousands of worlds
 

@@ -1,0 +1,1 @@
+"""The protocol between the members of a group. Pure: bytes and instants in; frames, deadlines and outcomes out."""

@@ -1,0 +1,20 @@
+"""For Flask: the extension `FlaskCache`, `current_cache`, and `Backend`, which is for Flask-Caching."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .extension import FlaskCache, current_cache
+
+if TYPE_CHECKING:
+    from .flask_caching import Backend
+
+__all__ = ["Backend", "FlaskCache", "current_cache"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Backend":  # at its first use, for it needs Flask-Caching, which the extension does without
+        from .flask_caching import Backend
+
+        return Backend
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

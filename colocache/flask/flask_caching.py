@@ -1,0 +1,161 @@
+"""The backend for Flask-Caching; users name it ``CACHE_TYPE = "colocache.flask.Backend"``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from hashlib import blake2b
+from typing import Any, Final, Literal, NamedTuple
+
+from flask import Flask, Response, current_app
+from flask_caching.backends.base import BaseCache
+from werkzeug.exceptions import HTTPException, default_exceptions
+
+from .. import MISSING, Cache, MsgpackCodec
+from .extension import NAME, cache_of
+
+LONGEST_KEY: Final = 200  # letters; what is longer, as the address of a page can be, is hashed
+
+Timeout = int | timedelta | None
+
+
+class StoredResponse(NamedTuple):
+    """A response, as it travels."""
+
+    status: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+class StoredError(NamedTuple):
+    """What a view was ended by, such as ``abort(404)``, as it travels."""
+
+    code: int
+    description: str | None
+
+
+class Backend(BaseCache):
+    """Flask-Caching's interface to a cache. May be used from any thread.
+
+    The cache is that of `colocache.flask.FlaskCache`, if the application has it by then, else the one that its
+    ``COLOCACHE_*`` settings describe. Timeouts are as Flask-Caching has them: None is ``CACHE_DEFAULT_TIMEOUT``, 0 is
+    for ever. Values are those that the cache's codec carries, and responses. Readers get copies, which they may change.
+    ``CACHE_KEY_PREFIX`` keeps applications apart that share a group, and `clear` clears what is under it.
+
+    A value that was computed before its key was deleted is not stored afterwards.
+    """
+
+    def __init__(
+        self, cache: Cache, prefix: str = "", default_timeout: int = 300, ignore_delete_many_errors: bool = False
+    ) -> None:
+        """Use a part of a cache."""
+        super().__init__(default_timeout)
+        self.ignore_delete_many_errors = ignore_delete_many_errors  # which there are none of
+        if isinstance(cache.codec, MsgpackCodec):
+            for stored in (StoredResponse, StoredError):
+                cache.register(stored, name=f"colocache.flask:{stored.__name__}")
+        name = "/".join(["flask-caching", *filter(None, prefix.split("/"))])
+        self._plain = cache.namespace(name, copy="always")
+        self._fenced = cache.namespace(name, copy="always", fence=True)
+        self._cache = cache
+
+    @classmethod
+    def factory(cls, app: Flask, config: dict[str, Any], args: list[Any], kwargs: dict[str, Any]) -> Backend:
+        """Make a backend, as Flask-Caching asks for it."""
+        cache = app.extensions.get(NAME) or cache_of(config)
+        return cls(cache, config["CACHE_KEY_PREFIX"] or "", *args, **kwargs)
+
+    def get(self, key: str) -> Any:
+        """Return the value, or None."""
+        return _restored(self._fenced.get(_short(key)))
+
+    def get_many(self, *keys: str) -> list[Any]:
+        """Return the values, None for each that is not there."""
+        found = self._fenced.get_many({_short(key) for key in keys})
+        return [_restored(found.get(_short(key))) for key in keys]
+
+    def has(self, key: str) -> bool:
+        """Whether there is a value, which may be None."""
+        return self._plain.get(_short(key), MISSING) is not MISSING
+
+    def set(self, key: str, value: Any, timeout: Timeout = None) -> bool:
+        """Store a value; False if it is not stored, as when its key was deleted since this request missed it."""
+        # `delete_memoized` gives a function a new version: all workers are to see that when it returns.
+        wait: Literal["all", "stored"] = "all" if key.endswith("_memver") else "stored"
+        with self._telling(key, value):
+            return self._fenced.set(_short(key), _stored(value), ttl=self._ttl(timeout), wait=wait)
+
+    def set_many(self, mapping: dict[str, Any], timeout: Timeout = None) -> list[str]:
+        """Store values; return the keys of those that are stored."""
+        return [key for key, value in mapping.items() if self.set(key, value, timeout)]
+
+    def add(self, key: str, value: Any, timeout: Timeout = None) -> bool:
+        """Store a value where there is none."""
+        with self._telling(key, value):
+            return self._plain.add(_short(key), _stored(value), ttl=self._ttl(timeout))
+
+    def delete(self, key: str) -> bool:
+        """Delete a value, in all workers, before it returns; whether there was one."""
+        there = self.has(key)
+        self._fenced.delete(_short(key))  # who deletes it himself may set it
+        return there
+
+    def delete_many(self, *keys: str) -> list[str]:
+        """Delete values, and return all keys: none is there any more."""
+        self._fenced.invalidate(*(_short(key) for key in keys))
+        return list(keys)
+
+    def clear(self) -> bool:
+        """Delete all that is under this application's prefix, in all workers."""
+        return self._fenced.clear().complete  # as for `delete`
+
+    def inc(self, key: str, delta: int = 1) -> int | None:
+        """Add to a number, atomically in the whole group; one that is not there counts as 0."""
+        return self._plain.incr(_short(key), delta, initial=0, ttl=self._ttl(None))
+
+    def dec(self, key: str, delta: int = 1) -> int | None:
+        """The opposite of `inc`."""
+        return self.inc(key, -delta)
+
+    @contextmanager
+    def _telling(self, key: str, value: Any) -> Iterator[None]:
+        """Log a value that cannot be carried: Flask-Caching catches the error, and for fragments says nothing."""
+        try:
+            yield
+        except TypeError as error:
+            self._cache._log.error(
+                "Flask-Caching cannot cache what it is given for %s: %s", key, error, about=type(value).__name__
+            )
+            raise
+
+    def _ttl(self, timeout: Timeout) -> float | None:
+        seconds = self._normalize_timeout(timeout)
+        return None if seconds == 0 else max(0, seconds)
+
+
+def _short(key: str) -> str:
+    if len(key) <= LONGEST_KEY:
+        return key
+    digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+    return f"{key[: LONGEST_KEY - 41]} {digest}"
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, Response):
+        if not value.is_sequence:
+            raise TypeError("a response that is streamed cannot be cached: give it its whole body, or exclude its view")
+        return StoredResponse(value.status, value.headers.to_wsgi_list(), value.get_data())
+    if isinstance(value, HTTPException):
+        more = [name for name, what in vars(value).items() if what is not None and name != "description"]
+        if value.code is not None and type(value) is default_exceptions.get(value.code) and not more:
+            return StoredError(value.code, value.description)
+    return value
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, StoredResponse):
+        return current_app.response_class(value.body, value.status, value.headers)
+    if isinstance(value, StoredError):
+        return default_exceptions[value.code](value.description)
+    return value

@@ -1,0 +1,1 @@
+"""Decorated functions: how a call becomes a key, and what a decorated function can do."""

@@ -1,0 +1,436 @@
+"""`cached`: a function whose results are kept in the cache, by its arguments."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from inspect import Parameter
+from types import FunctionType
+from typing import Any, Concatenate, NamedTuple, Never, ParamSpec, Protocol, TypeVar, overload
+
+from ..core.entry import MISSING
+from ..core.group.announcements import Receipt
+from ..core.keys import Key
+from .arguments import Arguments
+from .binding import Method, in_class
+from .identity import layers
+from .specialised import has_one_part, may_be_specialised, specialise
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+T = TypeVar("T")
+
+#: Read by type checkers: mypy takes it for true. The two infer the type of a classmethod, which is got by its class and
+#: so by ``__get__(None, ...)``, from different forms of the same overload, and each takes the other's form for more.
+MYPY = False
+
+
+class CacheInfo(NamedTuple):
+    """What `functools.lru_cache` tells, of one function in this process."""
+
+    hits: int  # calls answered at once, from what this process holds
+    misses: int  # the other calls
+    maxsize: int | None  # None: the bound is on the memory of the whole cache
+    currsize: int  # results that this process can answer with at once
+
+
+class Cached(Protocol[P, R]):
+    """A decorated function. As an attribute of an object or class it is bound, and so are the methods below."""
+
+    __wrapped__: Callable[P, R]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return the cached result; where nobody has it, call the function, once in the whole group."""
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Receipt:
+        """Do what `Space.invalidate` does, for the call with these arguments."""
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Invalidate the call with these arguments, then call the function anew, and return the result."""
+
+    def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> Key:
+        """Return the key of the call with these arguments, within the function's own namespace."""
+
+    def cache_info(self) -> CacheInfo:
+        """Return this process's figures."""
+
+    def cache_clear(self) -> Receipt:
+        """Invalidate all results of the function, of all objects if it is a method, in the whole group."""
+
+    def cache_parameters(self) -> dict[str, object]:
+        """Return what the function was decorated with."""
+
+    if not MYPY:
+
+        @overload
+        def __get__(self: Cached[Concatenate[type[T], Q], R], instance: None, owner: type[T], /) -> Cached[Q, R]: ...
+
+    @overload
+    def __get__(  # type: ignore[misc]  # a classmethod's
+        self: Callable[Concatenate[type[T], Q], R], instance: None, owner: type[T], /
+    ) -> Cached[Q, R]: ...
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> Cached[P, R]: ...
+    @overload
+    def __get__(self: Cached[Concatenate[Any, Q], R], instance: object, owner: Any = ..., /) -> Cached[Q, R]: ...
+
+
+class AsyncCached(Protocol[P, R]):
+    """A decorated coroutine function: what waits is one, too. See `Cached`."""
+
+    __wrapped__: Callable[P, Coroutine[Any, Any, R]]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """As `Cached.__call__`."""
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Receipt]:
+        """As `Cached.invalidate`."""
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """As `Cached.refresh`."""
+
+    def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> Key:
+        """As `Cached.cache_key`."""
+
+    def cache_info(self) -> CacheInfo:
+        """As `Cached.cache_info`."""
+
+    def cache_clear(self) -> Coroutine[Any, Any, Receipt]:
+        """As `Cached.cache_clear`."""
+
+    def cache_parameters(self) -> dict[str, object]:
+        """As `Cached.cache_parameters`."""
+
+    if not MYPY:
+
+        @overload
+        def __get__(
+            self: AsyncCached[Concatenate[type[T], Q], R], instance: None, owner: type[T], /
+        ) -> AsyncCached[Q, R]: ...
+
+    @overload
+    def __get__(  # type: ignore[misc]
+        self: Callable[Concatenate[type[T], Q], Coroutine[Any, Any, R]], instance: None, owner: type[T], /
+    ) -> AsyncCached[Q, R]: ...
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> AsyncCached[P, R]: ...
+    @overload
+    def __get__(
+        self: AsyncCached[Concatenate[Any, Q], R], instance: object, owner: Any = ..., /
+    ) -> AsyncCached[Q, R]: ...
+
+
+class Space(Protocol):
+    """What a decorated function needs of a namespace; see `colocache.space.Space`."""
+
+    def _of_function(
+        self, function: FunctionType, name: str | None, ttl: float | None, one_part: bool
+    ) -> tuple[Any, str]:
+        """Return a part of the space for a function, and its name; ``one_part``: its keys are tuples of one part."""
+
+
+class Decorator:
+    """What `Space.cached` returns: to be called with the function."""
+
+    def __init__(
+        self,
+        space: Space,
+        ttl: float | None,
+        key: Callable[..., Key] | None = None,
+        tags: Iterable[str] | Callable[..., Iterable[str]] = (),
+        ignore: Iterable[str] = (),
+        name: str | None = None,
+    ) -> None:
+        self._space = space
+        self._ttl = ttl
+        if key is not None and not callable(key):
+            raise TypeError(f"key is a function that makes the key of a call from its arguments, not {key!r:.60}")
+        self._key = key
+        self._tags = tags if callable(tags) else tuple(_checked(tags))
+        self._ignore = ignore if isinstance(ignore, str) else tuple(ignore)
+        if key is not None and self._ignore:
+            raise TypeError("ignore and key cannot both be given: key makes the whole key")
+        if name is not None and (not isinstance(name, str) or not name or name != name.strip("/")):
+            raise ValueError(f"name is a non-empty text that neither begins nor ends with '/': {name!r}")
+        self._name = name
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # the first that fits is meant: here, of what returns Any
+        self, function: Callable[P, Never], /
+    ) -> Cached[P, Any]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncCached[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Cached[P, R]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Any:
+        """Return the decorated function.
+
+        Raises TypeError for what is not a function, and ValueError for a function that has no name of its own: a
+        lambda, or one of two functions that would get each other's results.
+        """
+        plain = _function(function, self._name)
+        arguments = Arguments(plain, self._ignore)
+        one_part = self._key is None and has_one_part(arguments.kept)
+        space, name = self._space._of_function(plain, self._name, self._ttl, one_part)
+        calls = _Calls(space, plain, arguments, self._key, self._tags)
+        wrapper: Any = functools.update_wrapper(_async(calls) if _is_async(plain) else _sync(calls), plain)
+        for attribute, value in calls.methods().items():  # last: a function may have attributes of these names
+            setattr(wrapper, attribute, value)
+        wrapper.cache_parameters = lambda: {"maxsize": None, "typed": False, "ttl": self._ttl, "namespace": name}
+        return in_class(wrapper, plain) if _is_method(plain) else wrapper
+
+
+class _Calls:
+    """One decorated function: how its calls become keys and tags, and how these are invalidated."""
+
+    def __init__(
+        self, space: Any, function: FunctionType, arguments: Arguments, key: Callable[..., Key] | None,
+        tags: tuple[str, ...] | Callable[..., Iterable[str]],
+    ) -> None:  # fmt: skip
+        self.space = space
+        self.function = function
+        self.tags_of: Callable[..., Iterable[str]]
+        if not callable(tags):
+            self.tags_of = lambda *args, **kwargs: tags
+        elif key is None and may_be_specialised(arguments.signature):  # which gives all arguments, in their places
+            self.tags_of = _tags_of(tags, arguments.signature, function)
+        else:
+            self.tags_of = tags
+        self.key: Callable[..., Key] = arguments.key if key is None else key
+        self.misses = 0
+        self._arguments = arguments
+        self._custom = key is not None
+        self._inner = _inner(function)
+
+    def look(self, key: Key) -> Any:
+        """Return what is served at once, or MISSING."""
+        value = self.space._hit(key)
+        self.misses += value is MISSING
+        return value
+
+    def wrap(self, miss: Callable[..., Any], *, waits: bool) -> Callable[..., Any]:
+        """Return the wrapper, which calls ``miss(key, args, kwargs)`` for what it cannot serve by itself."""
+        arguments = self._arguments
+        if not self._custom and may_be_specialised(arguments.signature):
+
+            def find_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+                return miss(arguments.key_of(args, kwargs), args, kwargs)
+
+            async def afind_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+                return await miss(arguments.key_of(args, kwargs), args, kwargs)
+
+            find = afind_key if waits else find_key
+            return specialise(self.function, arguments.signature, arguments.kept, self.space, find, waits=waits)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return miss(self.key(*args, **kwargs), args, kwargs)
+
+        async def acall(*args: Any, **kwargs: Any) -> Any:
+            return await miss(self.key(*args, **kwargs), args, kwargs)
+
+        return acall if waits else call
+
+    def info(self) -> CacheInfo:
+        """Return this process's figures."""
+        hits, size = self.space._counts()
+        return CacheInfo(hits, self.misses, None, size)
+
+    def methods(self) -> dict[str, Any]:
+        """Return what the decorated function offers beside the call."""
+        offered = _async_methods(self) if _is_async(self.function) else _sync_methods(self)
+        return {**offered, "cache_key": self.key, "cache_info": self.info, "_cc_calls": self}
+
+    # A function that is decorated twice is cached twice. What is invalidated outside is invalidated inside first: the
+    # other way round the outer cache could be filled with what the inner one still holds.
+
+    def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Receipt:
+        """Invalidate one call, in all caches of the function."""
+        key = self.key(*args, **kwargs)
+        inside = () if self._inner is None else (self._inner.invalidate(args, kwargs),)
+        return _both(*inside, self.space.invalidate(key))
+
+    async def ainvalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Receipt:
+        """The twin of `invalidate`."""
+        key = self.key(*args, **kwargs)
+        inside = () if self._inner is None else (await self._inner.ainvalidate(args, kwargs),)
+        return _both(*inside, await self.space.ainvalidate(key))
+
+    def clear(self) -> Receipt:
+        """Invalidate all calls, in all caches of the function."""
+        inside = () if self._inner is None else (self._inner.clear(),)
+        return _both(*inside, self.space.clear())
+
+    async def aclear(self) -> Receipt:
+        """The twin of `clear`."""
+        inside = () if self._inner is None else (await self._inner.aclear(),)
+        return _both(*inside, await self.space.aclear())
+
+
+def _tags_of(
+    tags: Callable[..., Iterable[str]], signature: inspect.Signature, function: FunctionType
+) -> Callable[..., Iterable[str]]:
+    """Return a function of a call's arguments that gives its tags, and takes them as ``tags`` does.
+
+    That is by position, or by name where ``tags`` cannot take all by position, as ``lambda sku, **rest: ...``. Raises
+    TypeError if it can take them in neither way.
+    """
+    try:
+        own = inspect.signature(tags)
+    except (TypeError, ValueError):  # a built-in function that does not tell
+        return tags
+    names: dict[Any, list[str]] = defaultdict(list)
+    for each in signature.parameters.values():
+        names[each.kind].append(each.name)
+    by_position = [*names[Parameter.POSITIONAL_ONLY], *names[Parameter.POSITIONAL_OR_KEYWORD]]
+    by_name = dict.fromkeys(names[Parameter.KEYWORD_ONLY])
+    if _takes(own, by_position, by_name) or names[Parameter.VAR_POSITIONAL]:
+        return tags
+    if names[Parameter.POSITIONAL_ONLY] or not _takes(own, (), dict.fromkeys(by_position) | by_name):
+        raise TypeError(
+            f"tags of {function.__qualname__}{signature} is a function that does not take these arguments: {own}. Give "
+            "it the same parameters, or others by *rest or **rest"
+        )
+
+    def named(*args: Any, **kwargs: Any) -> Iterable[str]:
+        return tags(**dict(zip(by_position, args, strict=False)), **kwargs)
+
+    return named
+
+
+def _takes(signature: inspect.Signature, args: Iterable[str], kwargs: dict[str, Any]) -> bool:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def _both(*receipts: Receipt) -> Receipt:
+    """Return one receipt for the caches of a function."""
+    if len(receipts) == 1:
+        return receipts[0]
+    acknowledged, waited_out = (
+        tuple(dict.fromkeys(seat for receipt in receipts for seat in getattr(receipt, field)))
+        for field in ("acknowledged", "waited_out")
+    )
+    complete = all(receipt.complete for receipt in receipts)
+    return Receipt(acknowledged, waited_out, complete, sum(receipt.seconds for receipt in receipts))
+
+
+def _inner(function: FunctionType) -> _Calls | None:
+    """Return the calls of a decorated function that a function wraps, if there is one."""
+    return next((calls for layer in layers(function) if (calls := getattr(layer, "_cc_calls", None)) is not None), None)
+
+
+def _sync(calls: _Calls) -> Callable[..., Any]:
+    def miss(key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = calls.look(key)
+        return value if value is not MISSING else _load(calls, key, args, kwargs)
+
+    return calls.wrap(miss, waits=False)
+
+
+def _sync_methods(calls: _Calls) -> dict[str, Any]:
+    def refresh(*args: Any, **kwargs: Any) -> Any:
+        calls.invalidate(args, kwargs)
+        return _load(calls, calls.key(*args, **kwargs), args, kwargs)
+
+    def invalidate(*args: Any, **kwargs: Any) -> Receipt:
+        return calls.invalidate(args, kwargs)
+
+    return {"refresh": refresh, "invalidate": invalidate, "cache_clear": calls.clear}
+
+
+def _load(calls: _Calls, key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    function = calls.function
+
+    def load() -> Any:
+        value = function(*args, **kwargs)
+        if inspect.isawaitable(value):
+            raise _not_awaited(function, value)
+        return value
+
+    return calls.space.get_or_load(key, load, tags=calls.tags_of(*args, **kwargs))
+
+
+def _not_awaited(function: FunctionType, value: object) -> TypeError:
+    if inspect.iscoroutine(value):
+        value.close()  # it will never run: no warning beside the error
+    return TypeError(
+        f"{function.__qualname__}() returns something that is to be awaited, and is not known as a coroutine function: "
+        "write it as async def, or have its decorators use functools.wraps or inspect.markcoroutinefunction"
+    )
+
+
+def _async(calls: _Calls) -> Callable[..., Awaitable[Any]]:
+    async def miss(key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = calls.look(key)
+        return value if value is not MISSING else await _aload(calls, key, args, kwargs)
+
+    return calls.wrap(miss, waits=True)
+
+
+def _async_methods(calls: _Calls) -> dict[str, Any]:
+    async def refresh(*args: Any, **kwargs: Any) -> Any:
+        await calls.ainvalidate(args, kwargs)
+        return await _aload(calls, calls.key(*args, **kwargs), args, kwargs)
+
+    async def invalidate(*args: Any, **kwargs: Any) -> Receipt:
+        return await calls.ainvalidate(args, kwargs)
+
+    return {"refresh": refresh, "invalidate": invalidate, "cache_clear": calls.aclear}
+
+
+async def _aload(calls: _Calls, key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    function, tags = calls.function, calls.tags_of(*args, **kwargs)
+    return await calls.space.aget_or_load(key, lambda: function(*args, **kwargs), tags=tags)
+
+
+# --- What is decorated
+
+
+def _function(function: Any, name: str | None) -> FunctionType:
+    """Return the function that is to be decorated. Raises TypeError and ValueError if its results cannot be cached."""
+    if isinstance(function, Method):
+        function = function.func
+    if not inspect.isfunction(function):
+        raise TypeError(
+            f"cached() decorates functions, not {function!r}; put it below @classmethod and @staticmethod, and write a "
+            "def that calls what is no function"
+        )
+    if name is None and "<lambda>" in function.__qualname__:
+        raise ValueError(
+            "cached() needs a name that is the same in all processes: write a def instead of a lambda, or give name=..."
+        )
+    if any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in layers(function)):
+        raise TypeError(f"{function.__qualname__}() is a generator, whose result can be used once: return a list")
+    return function
+
+
+def _is_async(function: FunctionType) -> bool:
+    """Whether a function is a coroutine function, or wraps one, as a decorator that only passes the call on does."""
+    return any(
+        inspect.iscoroutinefunction(each) or getattr(each, "_is_coroutine", None) is not None  # before Python 3.12
+        for each in layers(function)
+    )
+
+
+def _is_method(function: FunctionType) -> bool:
+    """Whether a function is defined in a class, or looks as if it were to be bound."""
+    outside = function.__qualname__.rpartition(".")[0]
+    return bool(outside and not outside.endswith("<locals>")) or next(_names(function), None) in ("self", "cls")
+
+
+def _names(function: FunctionType) -> Iterator[str]:
+    return iter(function.__code__.co_varnames[: function.__code__.co_argcount])
+
+
+def _checked(tags: Iterable[str]) -> Iterable[str]:
+    if isinstance(tags, str):
+        raise TypeError(f"tags is a tuple of texts, not a text: write tags=({tags!r},)")
+    return tags

@@ -1,0 +1,1 @@
+"""All that touches the system: threads, sockets, files, locks and the log."""

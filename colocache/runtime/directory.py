@@ -1,0 +1,440 @@
+"""How the members of one group on one host find each other: by files in a directory that only their user can enter.
+
+====================================  =================================================================================
+file                                  meaning
+====================================  =================================================================================
+``<n>.seat``                          empty; whoever has it locked has seat n. Never deleted, so that one name is always
+                                      one file: of two files under one name, two processes could lock one each
+``<n>-<incarnation>.tmp``             the stream of a member that is not ready yet
+``<n>-<incarnation>.stream``          the same file, once announced (see `colocache.runtime.journal`); its lock is
+                                      the truth about the member's life: the seat's may be a successor's already
+``<n>-<begin of incarnation>.link``   the member's ipc socket for requests, and ``.bus`` for publications. Named by
+                                      incarnation, so that no connection ever reaches a successor
+====================================  =================================================================================
+
+Record locks have three traps:
+
+1. Closing ANY descriptor of a file gives up all the locks that the process has on it. So a file of ours is opened once;
+   before files are looked at, `_Holdings` tells which are ours.
+2. A process is never refused a lock that it has: two threads, or two caches, would share a seat. `_Holdings` again.
+3. A forked child has the descriptors and not the locks. If it took the seat of its dead parent and then closed what it
+   inherited, trap 1 would get it: so a child drops what it inherited before it does anything here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+import time
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from ..errors import ConfigError
+from . import logs
+from .journal import (
+    Descriptor,
+    Journal,
+    Log,
+    holder,
+    lock,
+    make_private,
+    open_new,
+    open_ours,
+    open_theirs,
+    why_not_private,
+)
+from .waiting import Lock
+
+SEATS = 4096  # a few hundred members on one host are a lot
+
+_LONGEST_SOCKET_PATH = 103  # sun_path holds 104 bytes on macOS and 108 on Linux, a final zero among them
+_SHORT = "/tmp"  # not the temp directory: that one is long on macOS, and members with different TMPDIR would not meet
+
+_FILE = re.compile(r"(0|[1-9][0-9]{0,3})-([0-9a-f]{32})\.(stream|tmp)")
+_PLAIN_GROUP = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,31}")  # no capitals: macOS takes Shop and shop for one directory
+_TOUCH_EVERY = 3600.0  # seconds; who cleans temp directories spares what is younger than 3 days (macOS), 10 (systemd)
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """An announced member of this host. ``pid`` is None if it is dead, 0 if it lives in another pid namespace."""
+
+    number: int
+    incarnation: bytes
+    pid: int | None
+
+
+class Directory:
+    """The meeting place of one group on one host. For one thread at a time."""
+
+    def __init__(self, group: str, base: str | None, *, log_bytes: int = 1 << 20, log: logs.Log | None = None) -> None:
+        """Touches nothing yet. ``base`` is an absolute path; None is a directory per user in the temp directory.
+
+        All members of the group on one host must come to the same one, or they never hear of each other. That is why
+        the default is not below XDG_RUNTIME_DIR, which is set in a login session and not in a service, and deleted
+        when the user's last session ends.
+        """
+        self.path = ""  # of the group's directory; known once it is opened
+        self._group = group
+        self._base = base
+        self._log_bytes = log_bytes
+        self._log = log if log is not None else logs.Log(group)
+        self._sockets = ""
+        self._dead: set[Sighting] = set()
+
+    def open(self) -> None:
+        """Creates what is missing and checks that nobody else can get in; ConfigError if that fails."""
+        base = _base_directory(self._base)
+        make_private(base)
+        self.path = os.path.join(os.path.realpath(base), _directory_name(self._group))
+        make_private(self.path)
+        self._sockets = _socket_directory(self.path)
+        make_private(self._sockets)
+
+    def take(self, incarnation: bytes) -> Seat:
+        """The lowest free seat, for a new member with this ``incarnation``: 16 random bytes, never used again.
+
+        Nobody sees the member before `Seat.announce`. ConfigError if all seats are taken, or if something other than
+        a file of ours is in the way; OSError of the file system.
+        """
+        seat = self._lowest_free(incarnation)
+        try:
+            seat._begin(self._log_bytes, self._log)
+        except BaseException:
+            seat.release()
+            raise
+        return seat
+
+    def _lowest_free(self, incarnation: bytes) -> Seat:
+        assert self.path, "open() comes first"
+        mine = _mine()
+        with mine.lock.when_free():
+            if len(incarnation) != 16 or incarnation in mine.members:
+                raise ValueError(f"an incarnation is 16 random bytes, used once: {incarnation!r}")
+            for number in range(SEATS):
+                descriptor = _lock_seat(self._seat_path(number), mine.seats)
+                if descriptor is not None:
+                    mine.members[incarnation] = seat = Seat(self, number, incarnation, Descriptor(descriptor))
+                    mine.seats.add(seat._identity)
+                    return seat
+        raise ConfigError(f"all {SEATS} seats of the group {self._group!r} in {self.path} are taken")
+
+    def scan(self) -> list[Sighting]:
+        """The living members that are announced, without the one that was taken from this very object.
+
+        Where a process has two seats of a group, each of the two sees the other. While a killed process ends, its
+        seat can be free a moment before its stream is: then two members have one seat number.
+        """
+        return [sighting for sighting in self._census() if sighting.pid is not None]
+
+    def remains(self) -> list[Sighting]:
+        """The dead members that did not leave, and whose streams nobody has cleaned up yet.
+
+        One that lived for less than the time between two scans may have been seen by nobody, or by some; its events
+        must reach everybody all the same. So `watch` these, too.
+        """
+        return [sighting for sighting in self._census() if sighting.pid is None]
+
+    def _census(self) -> list[Sighting]:
+        found = []
+        for number, incarnation in self._members("stream"):
+            seat = _mine().members.get(incarnation)
+            if seat is None:
+                with contextlib.suppress(FileNotFoundError):
+                    found.append(Sighting(number, incarnation, _holder_at(self._member_path(number, incarnation))))
+            elif seat.directory is not self:
+                found.append(Sighting(number, incarnation, os.getpid()))
+        return found
+
+    def watch(self, incarnation: bytes) -> Neighbour | None:
+        """Gets hold of that member's stream, dead or alive, until closed; None if it is not there."""
+        for number, found in self._members("stream"):
+            if found == incarnation:
+                with contextlib.suppress(FileNotFoundError):
+                    return self._neighbour(number, incarnation)
+        return None
+
+    def _neighbour(self, number: int, incarnation: bytes) -> Neighbour:
+        endpoints = self.endpoints(number, incarnation)
+        seat = _mine().members.get(incarnation)
+        if seat is not None:
+            return Neighbour(number, incarnation, endpoints, seat.journal.log(incarnation), None)
+        descriptor = Descriptor(open_theirs(self._member_path(number, incarnation)))
+        return Neighbour(number, incarnation, endpoints, Log.of(descriptor.number, incarnation), descriptor)
+
+    def clean(self) -> None:
+        """Deletes the files of members that were dead at the previous call already; to be called about every minute.
+
+        Two calls, so that everybody who scans in between has met the dead member and, by `watch`, keeps what it needs
+        of it. Between our finding a stream's lock free and the deletion nobody can take the lock, because nobody uses
+        an incarnation twice.
+        """
+        dead = set(self.remains())
+        for sighting in dead & self._dead:
+            self._delete(sighting.number, sighting.incarnation, "stream")
+        self._dead = dead - self._dead
+        for number, incarnation in self._members("tmp"):
+            if self._is_abandoned(number, incarnation):
+                self._delete(number, incarnation, "tmp")
+
+    def _is_abandoned(self, number: int, incarnation: bytes) -> bool:
+        """Whether nobody is behind a temporary file: its maker has the seat from before the file to its own end.
+
+        Which is why the file must have been seen before its seat is found free, or our own.
+        """
+        mine = _mine()
+        path = self._seat_path(number)
+        with mine.lock.when_free(), contextlib.suppress(FileNotFoundError):
+            if _identity_at(path) in mine.seats:
+                return incarnation not in mine.members
+            return _holder_at(path) is None
+        return False
+
+    def _delete(self, number: int, incarnation: bytes, kind: str) -> None:
+        # The sockets first: whoever comes to delete them finds them by the other file only.
+        for endpoint in self.endpoints(number, incarnation):
+            _unlink(_socket_path(endpoint))
+        _unlink(self._member_path(number, incarnation, kind))
+
+    def endpoints(self, number: int, incarnation: bytes) -> tuple[str, str]:
+        """The ZeroMQ endpoints of a member of this host: for requests, for publications."""
+        stem = f"ipc://{self._sockets}/{number}-{incarnation.hex()[:12]}"
+        return f"{stem}.link", f"{stem}.bus"
+
+    def _members(self, kind: str) -> list[tuple[int, bytes]]:
+        try:
+            matches = [_FILE.fullmatch(name) for name in os.listdir(self.path)]
+        except FileNotFoundError:
+            return []
+        return [(int(match[1]), bytes.fromhex(match[2])) for match in matches if match and match[3] == kind]
+
+    def _seat_path(self, number: int) -> str:
+        return f"{self.path}/{number}.seat"
+
+    def _member_path(self, number: int, incarnation: bytes, kind: str = "stream") -> str:
+        return f"{self.path}/{number}-{incarnation.hex()}.{kind}"
+
+
+def _base_directory(chosen: str | None) -> str:
+    return chosen or os.path.join(tempfile.gettempdir(), f"colocache-{os.geteuid()}")
+
+
+def why_unusable(directory: str | None) -> str:
+    """Why members of this user could not meet in a runtime directory; empty if they could. Creates nothing.
+
+    ``directory`` is the setting: an absolute path, or None for the default.
+    """
+    try:
+        return why_not_private(_base_directory(directory))
+    except OSError as error:  # there is no temp directory
+        return str(error)
+
+
+class Seat:
+    """A member's place on its host, for life; made by `Directory.take`. For one thread at a time."""
+
+    def __init__(self, directory: Directory, number: int, incarnation: bytes, descriptor: Descriptor) -> None:
+        self.directory = directory
+        self.number = number
+        self.incarnation = incarnation
+        self.link_endpoint, self.bus_endpoint = directory.endpoints(number, incarnation)
+        self._pid = os.getpid()
+        self._path = directory._member_path(number, incarnation, "tmp")
+        self._descriptors = [descriptor]  # of the seat's file, of the stream's
+        self._identity = _identity(os.fstat(descriptor.number))
+        self._journal: Journal | None = None
+        self._released = False
+
+    def _begin(self, log_bytes: int, log: logs.Log) -> None:
+        self._descriptors.append(Descriptor(open_new(self._path)))
+        self._journal = Journal.create(self._descriptors[-1].number, self._path, self.incarnation, log_bytes, log)
+
+    @property
+    def journal(self) -> Journal:
+        """This member's own stream."""
+        assert self._journal is not None, "Directory.take has begun it"
+        return self._journal
+
+    def announce(self) -> None:
+        """Makes the member visible to its host-mates; to be called when its two sockets are bound."""
+        announced = self.directory._member_path(self.number, self.incarnation)
+        os.rename(self._path, announced)
+        self._path = announced
+
+    def tend(self) -> bool:
+        """Whether the seat's files are still in their places; to be asked as often as one scans.
+
+        If not, somebody deleted them: the member lives on, but newcomers do not see it and may take its seat. Also
+        keeps the files young, so that who cleans the temp directory leaves them alone.
+        """
+        paths = (self.directory._seat_path(self.number), self._path)
+        return all(_tend(path, each.number) for path, each in zip(paths, self._descriptors, strict=True))
+
+    def release(self, *, unheard: bool = False) -> None:
+        """Leaves: deletes the member's sockets and stream, and frees the seat. May be called twice.
+
+        With ``unheard`` an announced stream stays, among the `Directory.remains`: for a member that has not heard all
+        of it, and may not even know of it, because it was stopped since before this one came.
+
+        In a forked child it only forgets.
+        """
+        try:
+            if os.getpid() == self._pid and not self._released:
+                self._delete_files(unheard)
+        finally:  # or a member that is gone would count as alive
+            self._let_go()
+
+    def _delete_files(self, unheard: bool) -> None:
+        for path in (_socket_path(self.link_endpoint), _socket_path(self.bus_endpoint)):
+            _unlink(path)
+        if not unheard or self._path != self.directory._member_path(self.number, self.incarnation):
+            _unlink(self._path)
+
+    def forget_after_fork(self) -> None:
+        """In a forked child: closes what it inherited, and leaves the parent's member alone. May be called twice."""
+        self._released = True
+        for descriptor in self._descriptors:
+            descriptor.close()
+        if self._journal is not None:
+            self._journal.close()
+
+    def _let_go(self) -> None:
+        mine = _mine()
+        with mine.lock.when_free():
+            if mine.members.pop(self.incarnation, None):
+                mine.seats.discard(self._identity)
+            self.forget_after_fork()
+
+
+class Neighbour:
+    """A member of this host as another one sees it; made by `Directory.watch`. For one thread at a time."""
+
+    def __init__(
+        self, number: int, incarnation: bytes, endpoints: tuple[str, str], log: Log, descriptor: Descriptor | None
+    ) -> None:
+        self.number = number
+        self.incarnation = incarnation
+        self.endpoints = endpoints
+        self._log = log
+        self._descriptor = descriptor  # None: a member of this very process, whose file must not be opened again
+        self.pid = self._holder() or 0
+
+    def alive(self) -> bool:
+        """Whether the member's process still has its stream locked; False for good once it ended or left."""
+        return self._holder() is not None
+
+    def _holder(self) -> int | None:
+        if self._descriptor is None:
+            return os.getpid() if self.incarnation in _mine().members else None
+        return holder(self._descriptor.number)
+
+    def last(self) -> int | None:
+        """The number of its last event, 0 before the first; None if its log cannot be read. Final once it is dead."""
+        return self._log.last()
+
+    def events(self, first: int) -> list[tuple[int, bytes]] | None:
+        """Its events from ``first`` to the last; None if the log no longer reaches back, or is damaged."""
+        return self._log.events(first)
+
+    def close(self) -> None:
+        """Lets go of the stream. May be called twice, and in a forked child. Ask nothing afterwards."""
+        self._log.close()
+        if self._descriptor is not None:
+            self._descriptor.close()
+
+
+class _Holdings:
+    """What this process has locked. Record locks belong to the process as a whole, and so does this."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.lock = Lock()  # from the look whether a seat's file is ours until it is locked, or closed again
+        self.seats: set[tuple[int, int]] = set()  # files by device and inode: a path may have two spellings
+        self.members: dict[bytes, Seat] = {}  # by incarnation, which is in the names of a member's files
+
+
+_holdings = _Holdings()
+
+
+def _mine() -> _Holdings:
+    """What this process has locked; in a child nothing yet, and what it inherited is dropped first (trap 3)."""
+    global _holdings
+    inherited = _holdings
+    if inherited.pid != os.getpid():
+        with contextlib.suppress(KeyError):  # one by one: should anything be raised in between, the next call goes on
+            while True:
+                inherited.members.popitem()[1].forget_after_fork()
+        _holdings = _Holdings()
+    return _holdings
+
+
+# Where fork goes past Python (uWSGI) the comparison of the pids is what notices. It alone would not do: a grandchild
+# can get the pid of its dead grandparent.
+os.register_at_fork(after_in_child=_mine)
+
+
+def _lock_seat(path: str, ours: set[tuple[int, int]]) -> int | None:
+    """The descriptor of the seat's file, locked; None if the seat is taken."""
+    if _identity_at(path) in ours:
+        return None
+    descriptor = open_ours(path)
+    # Deleted by hand after it was opened, it would be locked in vain: nobody else will meet it.
+    if lock(descriptor) and _identity(os.fstat(descriptor)) == _identity_at(path):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _holder_at(path: str) -> int | None:
+    descriptor = open_theirs(path)
+    try:
+        return holder(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _identity_at(path: str) -> tuple[int, int] | None:
+    try:
+        return _identity(os.lstat(path))
+    except FileNotFoundError:
+        return None
+
+
+def _tend(path: str, descriptor: int) -> bool:
+    found = os.fstat(descriptor)
+    if abs(time.time() - found.st_mtime) > _TOUCH_EVERY:
+        os.utime(descriptor)
+    return _identity(found) == _identity_at(path)
+
+
+def _unlink(path: str) -> None:
+    """Deletes a file; leaves a directory in its place, which is none of ours, alone (EPERM on macOS)."""
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
+        os.unlink(path)
+
+
+def _directory_name(group: str) -> str:
+    """The group's own name where that will do, else something like it and a hash that tells it from all others."""
+    if _PLAIN_GROUP.fullmatch(group):
+        return group
+    digest = blake2b(group.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return re.sub(r"[^A-Za-z0-9_]", "_", group[:16]) + "~" + digest
+
+
+def _socket_directory(path: str) -> str:
+    """Where the sockets of all members go: to the group's directory, unless that makes their paths too long."""
+    longest = f"{path}/{SEATS - 1}-{'0' * 12}.link"
+    if len(os.fsencode(longest)) <= _LONGEST_SOCKET_PATH:
+        return path
+    digest = blake2b(os.fsencode(path), digest_size=8).hexdigest()
+    return f"{_SHORT}/cc-{os.geteuid()}-{digest}"
+
+
+def _socket_path(endpoint: str) -> str:
+    return endpoint.removeprefix("ipc://")

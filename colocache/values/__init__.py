@@ -1,0 +1,1 @@
+"""How values become bytes and are read again."""
