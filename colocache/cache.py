@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 from . import scope
 from .config import UNSET, Config, Duration, Unset
 from .core.entry import Home
+from .core.gate import Gate
 from .core.group.announcements import Receipt
 from .core.group.catching_up import CaughtUp
 from .core.group.messages import MAX_VALUE
 from .core.group.peer import Peer
-from .core.group.seam import Gate
 from .core.keys import Key
 from .core.numbers import pack_integer, unpack_integer
 from .errors import ClosedError, ConfigError, OversizeError

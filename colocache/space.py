@@ -20,6 +20,7 @@ from . import scope
 from .config import UNSET, Config, Duration, Unset, parse_ttl
 from .core import keys
 from .core.entry import MISSING, Entry, Home
+from .core.gate import Gate
 from .core.group.announcements import Receipt
 from .core.group.atomic import DONE, NO_INTEGER
 from .core.group.attempts import NO_ANSWER, Altering, Fence
@@ -37,7 +38,6 @@ from .core.group.messages import (
 from .core.group.peer import Peer
 from .core.group.reads import Found, Lead, Loaded, Solo
 from .core.group.requests import Seen, Written
-from .core.group.seam import Gate
 from .core.keys import Key
 from .core.numbers import pack_integer, unpack_integer
 from .errors import InvalidationIncomplete

@@ -26,7 +26,7 @@ from colocache import (
     Stats,
 )
 from colocache.core.entry import Entry
-from colocache.core.group.seam import Gate
+from colocache.core.gate import Gate
 
 if TYPE_CHECKING:
     from conftest import Call, Crew, NewCache, Until

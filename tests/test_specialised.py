@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colocache.core.entry import DEAD, MISSING, Entry
-from colocache.core.group.seam import Gate
+from colocache.core.gate import Gate
 from colocache.functions.arguments import Arguments
 from colocache.functions.specialised import has_one_part, may_be_specialised, specialise
 

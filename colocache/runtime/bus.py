@@ -28,10 +28,11 @@ from typing import Any, NamedTuple, cast
 import zmq
 
 from ..config import Config
+from ..core.gate import Gate
 from ..core.group.members import Member
 from ..core.group.messages import MAX_BUS, MAX_LINK, MAX_SEAT
 from ..core.group.peer import Peer
-from ..core.group.seam import Action, Connect, Disconnect, Gate, Knock, Publish, Send, Settings
+from ..core.group.seam import Action, Connect, Disconnect, Knock, Publish, Send, Settings
 from ..core.store import Store
 from ..stats import Stats
 from .directory import SEATS, Directory, Neighbour, Seat

@@ -22,9 +22,10 @@ from time import monotonic
 from typing import Any, NamedTuple, cast
 
 from ..config import Config
+from ..core.gate import Gate
 from ..core.group.members import Member
 from ..core.group.peer import Peer
-from ..core.group.seam import Gate, Settings
+from ..core.group.seam import Settings
 from ..core.store import Store
 from ..stats import Stats
 from .waiting import TOO_LATE, Answer, Asked, RLock, drained, is_patched, thread_id

@@ -15,6 +15,7 @@ from typing import Any
 from ...errors import WireError
 from ...stats import Counters, Stats
 from ..entry import Entry
+from ..gate import Gate
 from ..store import Store
 from ..timers import Timers
 from .announcements import Announcements, Receipt
@@ -65,7 +66,7 @@ from .reads import Found as FoundEntry
 from .reads import Loaded, Outcome, Reads, Ticket
 from .requests import Requests, Seen, Written
 from .ring import Ring, slot_of
-from .seam import Action, Connect, Disconnect, Gate, Knock, Publish, Send, Settings
+from .seam import Action, Connect, Disconnect, Knock, Publish, Send, Settings
 from .stream import Announcer, Journal, Log, Remembered, TagMoments
 
 GAP_PATIENCE = 0.02  # s; so long an event may be under way when a pong is ahead of it, before a replay is asked for

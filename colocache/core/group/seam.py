@@ -1,11 +1,9 @@
-"""What a driver gives a peer, and what it gets: settings, actions, and the gate that readers look at."""
+"""What a driver gives a peer, and what it gets back: settings and actions."""
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
-from ..entry import Entry
 from .members import Member
 
 
@@ -19,20 +17,6 @@ class Settings(NamedTuple):
     forget_after: float = 30.0
     log_events: int = 10_000
     log_seconds: float = 60.0
-
-
-class Gate:
-    """What a reader looks at before it uses an entry. Written by the peer's driver, read by every thread."""
-
-    __slots__ = ("current_until", "max_stale")
-
-    def __init__(self) -> None:
-        self.current_until = -math.inf
-        self.max_stale = -math.inf  # until this member is established; then `Settings.max_stale`
-
-    def lets(self, entry: Entry, now: float) -> bool:
-        """Whether an entry may be served: it lives, and this member is current, or it was loaded a moment ago."""
-        return now < entry.expires and (now < self.current_until or now - entry.loaded_at < self.max_stale)
 
 
 class Publish(NamedTuple):

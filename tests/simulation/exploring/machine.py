@@ -16,8 +16,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from colocache.core.entry import MISSING, Entry
+from colocache.core.gate import Gate
 from colocache.core.group.members import Member
-from colocache.core.group.seam import Gate, Settings
+from colocache.core.group.seam import Settings
 from colocache.testing.simulator import Network, Simulated
 
 from .fingerprint import spell
