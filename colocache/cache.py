@@ -10,7 +10,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from time import monotonic
@@ -34,7 +34,7 @@ from .runtime.logs import Log
 from .runtime.servers import check_threads
 from .runtime.waiting import RLock, let_others_run_while
 from .space import GRACE, UNKNOWN, Copy, Space, copies_of
-from .stats import Counters, Stats
+from .stats import Counters, Stats, with_counters
 from .values.codecs import Codec, MsgpackCodec
 
 if TYPE_CHECKING:
@@ -133,11 +133,7 @@ class Cache(Space):
     def stats(self) -> Stats:
         """Return this process's figures: counters since it joined, and gauges. Never waits for another process."""
         bus = self._own_bus()
-        stats = bus.stats() if bus is not None else Stats()
-        own = self._counters.values
-        return Stats(
-            **{name: value + own.get(name, 0) if own.get(name) else value for name, value in asdict(stats).items()}
-        )
+        return with_counters(bus.stats() if bus is not None else Stats(), self._counters)
 
     def members(self) -> list[MemberInfo]:
         """Return the members of the group that this process knows, itself first. Empty before the first use."""
@@ -387,7 +383,7 @@ class Cache(Space):
         inherited, self._bus = self._bus, None
         self._lock = RLock()
         self._joining = False
-        self._counting = RLock()
+        self._counting = RLock()  # held to add to the counters, because any thread may
         self._retry_at = -math.inf
         self._joined_at = 0.0
         self._counters = Counters()
@@ -458,7 +454,8 @@ class Cache(Space):
 
     def _decline(self, key: Key, path: str, why: str) -> None:
         """Count and log that a value is used, and not kept."""
-        self._count("oversize")
+        with self._counting:
+            self._counters.oversize += 1
         self._log.warning(
             "the value of the key %s of %s is used, and not kept: %s", shown(key), path or "no namespace", why,
             about=path,
@@ -496,7 +493,8 @@ class Cache(Space):
 
     def _tell_incomplete(self, receipt: Receipt) -> None:
         if receipt is UNKNOWN:  # the member that would have counted it is not there
-            self._count("incomplete")
+            with self._counting:
+                self._counters.incomplete += 1
         self._log.warning("an invalidation is not acknowledged by everybody: %s", receipt)
 
     def _tell_lost(self, key: Key, error: BaseException) -> None:
@@ -505,11 +503,6 @@ class Cache(Space):
             "a load has failed after its caller was cancelled: of the key %s: %s: %s",
             shown(key), type(error).__name__, error,
         )  # fmt: skip
-
-    def _count(self, counter: str, by: float = 1) -> None:
-        if by:
-            with self._counting:  # any thread may count here
-                self._counters.count(counter, by)
 
 
 #: What belongs to one life of a cache, between joining and leaving.

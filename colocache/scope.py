@@ -10,7 +10,7 @@ import contextlib
 import os
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Protocol
+from typing import Literal, Protocol
 
 from .core.group.announcements import Receipt
 from .operations import fenced
@@ -21,6 +21,7 @@ from .runtime.waiting import RLock
 MAX_POSITIONS = 16
 
 Positions = dict[bytes, int]  # incarnation to the number of an event
+Counted = Literal["loads", "fetches", "misses", "sets", "invalidations"]
 
 
 class Announcing(Protocol):
@@ -41,7 +42,7 @@ class Scope:
     def __init__(self, cache: Announcing) -> None:
         self.cache = cache
         self._counting = RLock()
-        self._counts: dict[str, int] = {}
+        self._counts: dict[Counted, int] = {}
         self._positions: Positions = {}
         self._pending = False
         self._closed = False
@@ -86,7 +87,7 @@ class Scope:
         with self._counting:
             return write_positions(self._positions) if self._positions else None
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[Counted, int]:
         """Return what was done inside: loads, fetches, misses, sets, invalidations. Hits are not counted."""
         with self._counting:
             return dict(self._counts)
@@ -104,7 +105,7 @@ class Scope:
             while len(self._positions) > MAX_POSITIONS:
                 del self._positions[next(iter(self._positions))]
 
-    def count(self, what: str, by: int = 1) -> None:
+    def count(self, what: Counted, by: int = 1) -> None:
         """Count something."""
         with self._counting:
             self._counts[what] = self._counts.get(what, 0) + by

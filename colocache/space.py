@@ -47,6 +47,8 @@ from .naming import shortened
 from .operations import fenced
 from .operations.flows import Flow, Wait, arun, get_or_load, run, served_while_behind, shown
 from .runtime.logs import Log
+from .runtime.waiting import RLock
+from .stats import Counters
 
 if TYPE_CHECKING:
     from .runtime import bus as shared
@@ -79,6 +81,8 @@ class Root(Protocol):
 
     config: Config
     _bus: Bus | None
+    _counters: Counters
+    _counting: RLock  # held to add to the counters
     _functions: Functions  # those that are decorated
     _log: Log
     _serial: int
@@ -118,9 +122,6 @@ class Root(Protocol):
 
     def _tell_lost(self, key: Key, error: BaseException) -> None:
         """Log the exception of a load whose caller was cancelled."""
-
-    def _count(self, counter: str, by: float = 1) -> None:
-        """Count something."""
 
 
 class Space:
@@ -492,7 +493,8 @@ class Space:
                     root._tell_undecodable(error)
             self._tell_scope("fetches", len(seen))
         misses = sum(key not in found for key in wires.values())
-        root._count("misses", misses)
+        with root._counting:
+            root._counters.misses += misses
         self._tell_scope("misses", misses)
         return found
 
@@ -695,7 +697,7 @@ class Space:
 
     # --- Helpers
 
-    def _tell_scope(self, what: str, by: int = 1, position: tuple[bytes, int] | None = None) -> None:
+    def _tell_scope(self, what: scope.Counted, by: int = 1, position: tuple[bytes, int] | None = None) -> None:
         current = scope.current(self._root)
         if current is not None:
             if by:
@@ -821,8 +823,9 @@ class _Loading:
         if bus is not None and self._ttl != 0:
             outcome = yield Wait(partial(self._ask, bus, patience), patience + GRACE, None, bus.abandon)
         if outcome is None:
-            self._root._count("loads")
-            self._root._count("fallbacks", self._ttl != 0 and not self._root.config.disabled)
+            with self._root._counting:
+                self._root._counters.loads += 1
+                self._root._counters.fallbacks += self._ttl != 0 and not self._root.config.disabled
         self._space._tell_scope("fetches" if isinstance(outcome, Found) else "loads")
         return outcome or Solo()
 
@@ -836,8 +839,9 @@ class _Loading:
         return self._space._use(self._bus, self.key, entry)
 
     def undecodable(self, error: ValueError) -> None:
-        self._root._count("loads")
-        self._root._count("fallbacks")
+        with self._root._counting:
+            self._root._counters.loads += 1
+            self._root._counters.fallbacks += 1
         self._root._tell_undecodable(error)
 
     def is_awaited(self, outcome: Found | Lead | Solo) -> bool:

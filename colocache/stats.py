@@ -1,66 +1,119 @@
-"""What a member counts. Every counter is defined beside itself; what users get is a frozen copy."""
+"""What a member counts. `Stats` is the table of all figures; the documentation and exporters read it as `FIGURES`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, Literal
+
+Kind = Literal["counter", "gauge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What is known about one figure of `Stats`. Sections group figures; the unit of plain numbers is empty."""
+
+    name: str
+    kind: Kind
+    section: str
+    unit: str
+    help: str
+
+
+def _counter(section: str, text: str, unit: str = "", start: float = 0) -> Any:
+    return field(default=start, metadata={"kind": "counter", "section": section, "unit": unit, "help": text})
+
+
+def _gauge(text: str, unit: str = "", start: float = 0) -> Any:
+    return field(default=start, metadata={"kind": "gauge", "section": "State", "unit": unit, "help": text})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """One member's figures since it started. Counters only grow; gauges say how it stands now."""
+    """The figures of one process since it joined. A counter only grows; a gauge tells the present state."""
 
-    # Reads
-    shard_hits: int = 0  # reads answered at once from this member's shard
-    near_hits: int = 0  # reads answered at once from a near copy
-    fetches: int = 0  # values received from an owner
-    loads: int = 0  # loaders that were started here
-    waits: int = 0  # reads that joined a fetch or a load of this process
-    misses: int = 0  # keys asked for with `get` or `get_many` that nobody had
-    fallbacks: int = 0  # loads without a fill token, because the cache could not help: counted in `loads`, too
-    failed_loads: int = 0  # loaders that raised
+    shard_hits: int = _counter("Reads", "Reads that found their value at once in this member's shard.")
+    near_hits: int = _counter("Reads", "Reads that found their value at once in the near cache.")
+    fetches: int = _counter("Reads", "Values that another member sent.")
+    loads: int = _counter("Reads", "Loaders that this process started.")
+    waits: int = _counter("Reads", "Reads that joined a fetch or a load that this process had begun.")
+    misses: int = _counter("Reads", "Keys that `get` or `get_many` asked for and no member had.")
+    fallbacks: int = _counter("Reads", "Loads without a fill token, because the cache could not help. Part of `loads`.")
+    failed_loads: int = _counter("Reads", "Loaders that raised an exception.")
 
-    # Fills and writes
-    fills: int = 0  # values that this member stored as owner, under a token
-    fills_refused: int = 0  # fills whose token did not stand any more, or whose tags were hit meanwhile
-    sets: int = 0  # values that this member stored as owner, because somebody set them
-    sets_refused: int = 0  # sets under a fence that did not stand any more, as owner
-    unavailable: int = 0  # fences, counts and touches that their owner did not answer
-    oversize: int = 0  # values over a limit, or too large for the budget: used, not kept
+    fills: int = _counter("Writes", "Loaded values that this member stored as owner, under a fill token.")
+    fills_refused: int = _counter(
+        "Writes", "Loaded values that this member refused as owner: an event came in between."
+    )
+    sets: int = _counter("Writes", "Values that this member stored as owner because a process set them.")
+    sets_refused: int = _counter("Writes", "Sets under a fence that this member refused as owner.")
+    unavailable: int = _counter("Writes", "Fences, counts and touches that the owner did not answer in time.")
+    oversize: int = _counter("Writes", "Values that were too large: the caller got them, the cache did not keep them.")
+    evictions: int = _counter("Writes", "Entries that were removed to make room.")
 
-    # Events
-    invalidations: int = 0  # calls that asked for a receipt
-    incomplete: int = 0  # receipts that were not complete
-    events_sent: int = 0  # events of this member's own stream
-    events_applied: int = 0  # events of the other members' streams
-    events_replayed: int = 0  # of these, events that came by replay
-    replays: int = 0  # replays asked for
-    resets: int = 0  # times that everything had to be dropped, because a log did not reach back
-    seconds_behind: float = 0.0  # time in which this member, once established, was not current
+    invalidations: int = _counter("Events", "Calls that asked for a receipt.")
+    incomplete: int = _counter("Events", "Receipts that were not complete.")
+    events_sent: int = _counter("Events", "Events that this member announced.")
+    events_applied: int = _counter("Events", "Events of other members that this member applied.")
+    events_replayed: int = _counter("Events", "Events that arrived by a replay. Part of `events_applied`.")
+    replays: int = _counter("Events", "Replays that this member asked for.")
+    resets: int = _counter("Events", "Times that this member dropped everything, because it could have missed events.")
+    seconds_behind: float = _counter("Events", "Time in which this member was behind.", "seconds", 0.0)
 
-    # The wire
-    frames_refused: int = 0  # frames that did not parse
-    frames_ignored: int = 0  # frames of members that this one does not know, or that came too late
-    frames_dropped: int = 0  # frames that could not be sent, because the member was gone or did not read
+    frames_refused: int = _counter("Messages", "Frames that this member could not parse.")
+    frames_ignored: int = _counter(
+        "Messages", "Frames that came too late, or from a member that this one does not know."
+    )
+    frames_dropped: int = _counter("Messages", "Frames that could not be sent: the receiver was gone or did not read.")
 
-    # Gauges
-    current: bool = False  # every event is known to have been heard
-    established: bool = False  # it was current once
-    members: int = 0  # this one included
-    entries: int = 0
-    shard_entries: int = 0
-    near_entries: int = 0
-    bytes: int = 0
-    shard_bytes: int = 0
-    near_bytes: int = 0
-    evictions: int = 0  # entries that left for want of room (a counter)
+    current: bool = _gauge("Whether this member is known to have heard every event.", start=False)
+    established: bool = _gauge("Whether this member has been current once.", start=False)
+    members: int = _gauge("Members that this one knows, itself included. 0 before it has joined.")
+    entries: int = _gauge("Entries that this member keeps.")
+    shard_entries: int = _gauge("Entries in the shard.")
+    near_entries: int = _gauge("Entries in the near cache.")
+    bytes: int = _gauge("Size of all entries.", "bytes")
+    shard_bytes: int = _gauge("Size of the entries in the shard.", "bytes")
+    near_bytes: int = _gauge("Size of the entries in the near cache.", "bytes")
 
 
+FIGURES: Final = tuple(Figure(name=each.name, **each.metadata) for each in fields(Stats))
+
+
+@dataclass(slots=True)
 class Counters:
-    """The counters of `Stats` while they are being counted. One thread counts; any thread may copy."""
+    """The counters of `Stats` that a member adds to: ``counters.loads += 1``. A wrong name is an AttributeError.
 
-    def __init__(self) -> None:
-        self.values: dict[str, float] = {field.name: 0 for field in fields(Stats)}
+    One thread counts, and any thread may read. The store counts its hits and evictions itself.
+    """
 
-    def count(self, counter: str, by: float = 1) -> None:
-        """Add to a counter. Raises KeyError for one that `Stats` does not define."""
-        self.values[counter] += by
+    fetches: int = 0
+    loads: int = 0
+    waits: int = 0
+    misses: int = 0
+    fallbacks: int = 0
+    failed_loads: int = 0
+    fills: int = 0
+    fills_refused: int = 0
+    sets: int = 0
+    sets_refused: int = 0
+    unavailable: int = 0
+    oversize: int = 0
+    invalidations: int = 0
+    incomplete: int = 0
+    events_sent: int = 0
+    events_applied: int = 0
+    events_replayed: int = 0
+    replays: int = 0
+    resets: int = 0
+    seconds_behind: float = 0.0
+    frames_refused: int = 0
+    frames_ignored: int = 0
+    frames_dropped: int = 0
+
+
+_COUNTED: Final = tuple(each.name for each in fields(Counters))
+
+
+def with_counters(stats: Stats, counters: Counters) -> Stats:
+    """Return the figures with what was counted added to them."""
+    return replace(stats, **{name: getattr(stats, name) + getattr(counters, name) for name in _COUNTED})

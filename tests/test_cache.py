@@ -27,6 +27,7 @@ from colocache import (
 )
 from colocache.core.entry import Entry
 from colocache.core.gate import Gate
+from colocache.stats import Counters
 
 if TYPE_CHECKING:
     from conftest import Call, Crew, NewCache, Until
@@ -494,7 +495,7 @@ def test_a_set_that_was_to_reach_all_and_cannot_is_logged_and_counted(
         one._bus.close(0.0)
         assert crew.join() == [False]
     assert "not acknowledged by everybody" in caplog.text
-    assert one._counters.values["incomplete"] == 1
+    assert one._counters.incomplete == 1
 
 
 def test_a_set_waits_for_all_or_for_the_owner_and_for_nothing_else(call: Call, cache: Cache) -> None:
@@ -745,14 +746,14 @@ def test_stats_add_up(pair: list[Cache], key_of: Any) -> None:
 
 
 def test_counting_from_many_threads_loses_nothing(cache: Cache, crew: Crew) -> None:
-    class Slow(dict[str, float]):
-        def __getitem__(self, name: str) -> float:
-            value = super().__getitem__(name)
-            threading.Event().wait(0.0001)  # lets another thread in between the look and the change
+    class Slow(Counters):
+        def __getattribute__(self, name: str) -> Any:
+            value = super().__getattribute__(name)
+            threading.Event().wait(0.0001)  # lets another thread run between the read and the write
             return value
 
     cache.start()
-    cache._counters.values = Slow(cache._counters.values)
+    cache._counters = Slow()
     crew.start(lambda: [cache.get(("nobody", n)) for n in range(20)], times=8)
     crew.join()
     assert cache.stats().misses == 160

@@ -486,7 +486,7 @@ class Bus:
         if link is not None:
             self._send(link, send.frame)
         else:
-            self._peer.count("frames_dropped")
+            self._peer.counters.frames_dropped += 1
 
     def _send(self, link: _Link, frame: bytes) -> None:
         try:
@@ -497,7 +497,7 @@ class Bus:
             if link.early is not None and len(link.early) < EARLY:
                 link.early.append(frame)
             else:
-                self._peer.count("frames_dropped")
+                self._peer.counters.frames_dropped += 1
 
     def _connect(self, member: Member) -> None:
         """Hear a member from now on. Where the host will not let us, it counts as silent, and `_mend` tries again."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,6 +9,7 @@ from colocache.core.entry import DEAD, Entry
 from colocache.core.group.announcements import Receipt
 from colocache.core.group.reads import Loaded
 from colocache.core.keys import prefix, wire
+from colocache.stats import Counters
 
 ME, OWNER, OTHER, THIRD = (bytes([n]) * 16 for n in range(1, 5))
 KEY, KEY2 = wire(prefix(""), "k"), wire(prefix("users/old"), "k2")
@@ -37,7 +37,7 @@ class FakeHost:
         self.kept: dict[bytes, Entry] = {}
         self.shard: dict[bytes, Entry] = {}
         self.shard_takes = True
-        self.counts: Counter[str] = Counter()
+        self.counters = Counters()
         self.passed_over: list[bytes] = []
         self.announced: list[tuple[bytes, ...]] = []
         self.touched: list[bytes] = []
@@ -127,9 +127,6 @@ class FakeHost:
 
     def receipt_for(self, number: int, settle: Callable[[Receipt], None]) -> None:
         self.receipts.append((number, settle))
-
-    def count(self, counter: str) -> None:
-        self.counts[counter] += 1
 
 
 def nowhere(_: Entry) -> None:

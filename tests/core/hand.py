@@ -255,7 +255,7 @@ class Table(Network):
     @staticmethod
     def resets(member: Simulated) -> float:
         """Return how often a member had to drop everything."""
-        return member.peer.counters.values["resets"]
+        return member.peer.counters.resets
 
 
 def receipt_of(call: Call) -> Receipt:

@@ -218,7 +218,7 @@ def test_fill_under_a_token_that_does_not_stand_is_refused(shop: Shop) -> None:
     shop.desk.pass_on(KEY, shop.now, 1)
     assert shop.fill() == []
     assert shop.host.shard == {}
-    assert shop.host.counts["fills_refused"] == 1
+    assert shop.host.counters.fills_refused == 1
 
 
 def test_fill_is_refused_if_one_of_its_tags_was_hit_and_the_next_in_line_loads(shop: Shop) -> None:

@@ -312,7 +312,7 @@ def test_first_reader_leads_and_the_others_get_its_value(desk: Desk) -> None:
     assert entry.value == b"1", "as the object that the loader gave"
     assert (entry.loaded_at, entry.expires) == (100.0, desk.now + 300.0)
     assert desk.found() == {second: b"1"}
-    assert desk.host.counts["loads"] == 1
+    assert desk.host.counters.loads == 1
 
 
 def test_value_that_is_too_large_to_travel_is_shared_here_and_not_kept(desk: Desk) -> None:
@@ -334,7 +334,7 @@ def test_failed_load_is_tried_by_the_next_and_after_two_failures_everybody_tries
     desk.reads.failed(desk.leads(get, 8), desk.now)
     assert desk.host.take() == [Fail(ME, OWNER, KEY, 8)]
     assert desk.host.outcomes() == [(ticket, Solo()) for ticket in readers[2:]]
-    assert (desk.host.counts["loads"], desk.host.counts["fallbacks"]) == (4, 2)
+    assert (desk.host.counters.loads, desk.host.counters.fallbacks) == (4, 2)
     assert len(desk.reads) == 0
 
 
@@ -459,7 +459,7 @@ def test_owner_that_is_passed_over_is_not_asked(desk: Desk) -> None:
     desk.read()
     assert desk.host.take() == []
     assert isinstance(desk.host.outcomes()[0][1], Lead)
-    assert desk.host.counts["fallbacks"] == 1
+    assert desk.host.counters.fallbacks == 1
 
 
 def test_reader_that_waits_asks_again_now_and_then(desk: Desk) -> None:
@@ -543,7 +543,7 @@ def test_reader_that_got_its_answer_costs_nothing_when_its_patience_ends(desk: D
     desk.pass_time(2 * PATIENCE)
     assert desk.host.outcomes() == [], "a reader is answered once"
     assert desk.host.take() == [], "there is nothing to cancel"
-    assert desk.host.counts["loads"] == desk.host.counts["fallbacks"] == 0
+    assert desk.host.counters.loads == desk.host.counters.fallbacks == 0
 
 
 def test_abandoned_reader_is_forgotten_and_the_last_one_cancels_the_fetch(desk: Desk) -> None:
@@ -588,7 +588,7 @@ def test_who_waits_for_two_loads_that_gave_nothing_loads_alone(desk: Desk, first
         get = gets[0] if gets else get
     assert not gets
     assert desk.host.outcomes() == [(third, Solo())]
-    assert desk.host.counts["fallbacks"] == 1
+    assert desk.host.counters.fallbacks == 1
 
 
 def test_who_will_wait_longest_is_to_load(desk: Desk) -> None:

@@ -199,7 +199,7 @@ def test_odd_answers_to_a_peek_are_counted_and_harm_nothing(desk: Desk) -> None:
     desk.found(Found(OWNER, ME, 99, True, False, ()), desk.now)
     desk.answer(peek, (1, b"9"), (NO_NUMBER, b"9"), more=True)
     desk.found(Found(OWNER, ME, peek.id, True, True, (b"", b"\xc0", b"\x90", peek.keys[0])), desk.now)
-    assert desk.host.counts["frames_refused"] == 6
+    assert desk.host.counters.frames_refused == 6
     assert desk.host.kept == {}
     desk.answer(peek, (0, b"1"), (0, b"2"))
     assert desk.seen() == {KEY: b"2"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,7 @@ from colocache.core.group.stream import Announcer, Log, Remembered, TagMoments
 from colocache.core.keys import prefix, wire
 from colocache.core.store import Store
 from colocache.core.timers import Timers
+from colocache.stats import Counters
 
 LEASE, LOAD_TIMEOUT = 0.7, 2.1
 PATIENCE = 0.05  # s; how long an answer to a replay is waited for
@@ -69,6 +70,18 @@ class Past(NamedTuple):
         return self.target[:1] != b"k" or self.target[1:] == key
 
 
+class Noted(Counters):
+    """Counters that the state machine notes as well."""
+
+    def __init__(self, note: Callable[[str, int], None]) -> None:
+        object.__setattr__(self, "note", note)
+        super().__init__()
+
+    def __setattr__(self, name: str, value: int) -> None:
+        self.note(name.replace("_", " "), value - getattr(self, name, 0))
+        super().__setattr__(name, value)
+
+
 class Listener:
     """One member: what the peer does around its streams, and what the model knows of it."""
 
@@ -79,6 +92,7 @@ class Listener:
         self.alive = True
         self.moment = 0
         self.timers = Timers()
+        self.counters = Noted(world.note)
         self.members = Members(self.member, LEASE, math.inf, self.send)
         self.store = Store(100_000, 0, "lru")
         self.log = Log(world.log_limit, world.log_keep)
@@ -108,9 +122,6 @@ class Listener:
 
     def send(self, message: Any) -> None:
         self.world.send(message.to, message)
-
-    def count(self, counter: str, by: float = 1) -> None:
-        self.world.note(counter.replace("_", " "), int(by))
 
     def apply(self, event: Event) -> None:
         stream, number, targets = event

@@ -97,7 +97,7 @@ def _tables(bus: Any) -> dict[str, int]:
         "events": len(peer._announcer.log) + len(peer._remembered),
         "requests": len(peer._reads) + len(peer._requests) + len(peer._desk) + len(peer._owner._parked),
         "entries": len(bus.store),
-        "resets": int(peer.counters.values["resets"]),
+        "resets": peer.counters.resets,
     }
 
 

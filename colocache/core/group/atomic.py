@@ -100,10 +100,10 @@ class Atomic:
         host = self._host
         stands = host.is_current() and self.fences.stands(request.key, request.fence, now)
         if not stands or host.tags_hit_since(request.tags, request.fence):
-            host.count("sets_refused")
+            host.counters.sets_refused += 1
             self._answer(request, REFUSED)
             return
-        host.count("sets")
+        host.counters.sets += 1
         change = _Change(request.payload, now + request.left, request.tags, -math.inf, announced=True)
         self._carry_out(request, change)
 

@@ -134,7 +134,7 @@ class Attempts:
                 host.keep(entry)
             else:
                 entry.expires = DEAD
-            host.count("fetches")
+            host.counters.fetches += 1
         host.settle(attempt.ticket, Fence(entry, message.sender, number if applied else NO_FENCE))
 
     def altered(self, message: Altered) -> None:
@@ -180,5 +180,5 @@ class Attempts:
     def _give_up(self, request: int) -> None:
         attempt = self._open.pop(request)
         self._late.pop(request, None)
-        self._host.count("unavailable")
+        self._host.counters.unavailable += 1
         self._host.settle(attempt.ticket, Fence(None, attempt.owner, NO_FENCE) if attempt.fence else NO_ANSWER)

@@ -99,16 +99,16 @@ class Hearing:
             except WireError:
                 event = None
             if not isinstance(event, Event) or event.sender != stream:
-                self._host.count("frames_refused")
+                self._host.counters.frames_refused += 1
             elif other is not None:
-                self._host.count("events_replayed", event.number > other.stream.applied)
+                self._host.counters.events_replayed += event.number > other.stream.applied
                 self._hear(other, event, now)
 
     def answered(self, message: Replayed | Reset, now: float) -> None:
         """Take in what a member says of its own stream; nobody else speaks for it."""
         other = self._members.get(message.stream)
         if message.stream != message.sender:
-            self._host.count("frames_refused")
+            self._host.counters.frames_refused += 1
         elif other is None:
             return
         elif isinstance(message, Replayed):
@@ -126,7 +126,7 @@ class Hearing:
 
     def _hear(self, other: Acquaintance, event: Event, now: float) -> None:
         for ready in other.stream.hear(event):
-            self._host.count("events_applied")
+            self._host.counters.events_applied += 1
             self._host.apply(ready)
         self._progress(other, now)
 
@@ -149,7 +149,7 @@ class Hearing:
         if now < stream.asked_at + self._patience:  # as `expect` adds them: their difference may be rounded to less
             return
         stream.asked_at = now
-        self._host.count("replays")
+        self._host.counters.replays += 1
         self._host.send(Replay(self._host.incarnation, incarnation, incarnation, stream.applied + 1))
         self.expect(incarnation, now + self._patience)
 
@@ -158,7 +158,7 @@ class Hearing:
         me, log = self._host.incarnation, self._announcer.log
         frames = log.since(ask.first)
         if ask.stream != me:
-            self._host.count("frames_ignored")
+            self._host.counters.frames_ignored += 1
         elif frames is None:
             self._host.send(Reset(me, ask.sender, me, log.last))
         else:

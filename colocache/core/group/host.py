@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from ...stats import Counters
 from ..entry import Entry
 from .announcements import Receipt
 from .messages import Message
@@ -37,8 +38,9 @@ class Host(Protocol):
     def send(self, message: Message) -> None:
         """Send a message to the member that it names; one to this member itself is handled before the return."""
 
-    def count(self, counter: str, by: float = 1) -> None:
-        """Count something."""
+    @property
+    def counters(self) -> Counters:
+        """What this member counts: ``host.counters.loads += 1``."""
 
 
 class AskingHost(Host, Protocol):

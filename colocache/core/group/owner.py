@@ -113,12 +113,12 @@ class Owner:
         host = self._host
         grant = self._desk.redeem(fill)
         if grant is None or host.tags_hit_since(fill.tags, grant.moment):
-            host.count("fills_refused")
+            host.counters.fills_refused += 1
             if grant is not None:
                 self._desk.pass_on(fill.key, now, host.moment)
             return
         if host.established:
-            host.count("fills")
+            host.counters.fills += 1
             host.store_entry(Entry(fill.key, fill.payload, grant.at - fill.older, now + fill.left, fill.tags))
         for asker in self._desk.release(fill.key, now):
             self._hand_over(asker, fill, grant, now)
@@ -140,7 +140,7 @@ class Owner:
         if kept:
             entry = Entry(request.key, request.payload, -math.inf, now + request.left, request.tags)
             kept = host.store_entry(entry)
-            host.count("sets")
+            host.counters.sets += 1
         host.send(Stored(host.incarnation, request.sender, request.id, number, kept))
         if request.settle and self._settling < MAX_SETTLING:
             self._settling += 1

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from ...errors import WireError
-from ...stats import Counters, Stats
+from ...stats import Counters, Stats, with_counters
 from ..entry import Entry
 from ..gate import Gate
 from ..store import Store
@@ -140,19 +140,19 @@ class Peer:
         try:
             message = decode(frame)
         except WireError:
-            self.counters.count("frames_refused")
+            self.counters.frames_refused += 1
             return None
         other = self._members.get(message.sender)
         if isinstance(message, Event | Left) != bus and not isinstance(message, Left):
-            self.counters.count("frames_refused")
+            self.counters.frames_refused += 1
             return None
         if not isinstance(message, Event | Left) and message.to != self.incarnation:
-            self.counters.count("frames_ignored")
+            self.counters.frames_ignored += 1
             return None
         if isinstance(message, Ping):
             self._on_ping(message)
         elif other is None:
-            self.counters.count("frames_ignored")
+            self.counters.frames_ignored += 1
             return None
         else:
             other.heard_at = now
@@ -296,7 +296,7 @@ class Peer:
     def failed(self, request: int, now: float) -> None:
         """A loader that a `Lead` asked for raised."""
         self._now = now
-        self.counters.count("failed_loads")
+        self.counters.failed_loads += 1
         self._reads.failed(request, now)
 
     def is_awaited(self, request: int) -> bool:
@@ -368,7 +368,7 @@ class Peer:
         number = self._announcer.last
         for part in split_targets(targets):
             number = self.announce(part)
-        self.counters.count("invalidations", counts)
+        self.counters.invalidations += counts
         if patience <= 0:
             self.settle(ticket, Receipt((), (), not len(self._members) and self.established, 0.0))
         else:
@@ -409,17 +409,14 @@ class Peer:
         """Return a copy of the counters, with the gauges."""
         shard_entries, shard_bytes, near_entries, near_bytes = self._store.sizes()
         shard_hits, near_hits = self._store.hit_counts()
-        values: dict[str, Any] = dict(self.counters.values)
-        if self._behind_since is not None:
-            values["seconds_behind"] += now - self._behind_since
-        values.update(
+        stats = Stats(
             shard_hits=shard_hits, near_hits=near_hits, shard_entries=shard_entries, near_entries=near_entries,
             shard_bytes=shard_bytes, near_bytes=near_bytes, entries=shard_entries + near_entries,
             bytes=shard_bytes + near_bytes, evictions=self._store.evictions, members=len(self._members) + 1,
-            current=now < self.gate.current_until, established=self.established,
+            current=now < self.gate.current_until, established=self.established, oversize=self._store.refused,
+            seconds_behind=0.0 if self._behind_since is None else now - self._behind_since,
         )  # fmt: skip
-        values["oversize"] += self._store.refused
-        return Stats(**values)
+        return with_counters(stats, self.counters)
 
     # --- What the parts ask of the peer (see the `Host` protocols)
 
@@ -466,10 +463,6 @@ class Peer:
     def settle(self, ticket: int, outcome: AnyOutcome) -> None:
         """Tell a call what it waited for."""
         self._outcomes.append((ticket, outcome))
-
-    def count(self, counter: str, by: float = 1) -> None:
-        """Count something."""
-        self.counters.count(counter, by)
 
     def progressed(self) -> None:
         """A stream is applied further: answer, and load, what depends on it."""
@@ -559,7 +552,7 @@ class Peer:
     def announce(self, targets: tuple[bytes, ...]) -> int:
         """Announce an event of this member's own stream: journal it, apply it here, publish it; return its number."""
         number, frame = self._announcer.announce(targets, self._now)
-        self.counters.count("events_sent")
+        self.counters.events_sent += 1
         self.apply(Event(self.incarnation, number, targets))
         self._actions.append(Publish(frame))
         return number
@@ -602,7 +595,7 @@ class Peer:
         """Drop, void and mark everything: what is held may be stale."""
         self._moment += 1
         self._dropped = self._moment
-        self.counters.count("resets")
+        self.counters.resets += 1
         self._hit_namespace("")
 
     def depend_on(self, stream: bytes, last: int) -> None:
@@ -631,7 +624,7 @@ class Peer:
             if other is not None:
                 self._met(other)
         if other is None:
-            self.counters.count("frames_ignored")
+            self.counters.frames_ignored += 1
             if self._members.has_ended(ping.sender):  # it lives, and must be told that it is given up for dead
                 left = Left(self.incarnation, ping.sender, NO_NUMBER)
                 self._actions.append(Send(ping.sender, encode(left), True))
@@ -714,7 +707,7 @@ class Peer:
 
     def _receipt(self, ticket: int, receipt: Receipt) -> None:
         if not receipt.complete:
-            self.counters.count("incomplete")
+            self.counters.incomplete += 1
         self.settle(ticket, receipt)
 
     def _make_ring(self) -> tuple[Ring, dict[str, bytes]]:
@@ -738,7 +731,7 @@ class Peer:
             if not current and self._behind_since is None:
                 self._behind_since = now
             elif current and self._behind_since is not None:
-                self.counters.count("seconds_behind", now - self._behind_since)
+                self.counters.seconds_behind += now - self._behind_since
                 self._behind_since = None
         self._announcements.advance(self._members, self.established, now)
 

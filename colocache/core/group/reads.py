@@ -176,7 +176,7 @@ class Reads:
         if fetches and self._may_join(fetches[-1]) and not fetches[-1].is_stuck(now):
             ticket.fetch = fetches[-1]
             ticket.fetch.tickets.append(ticket)
-            host.count("waits")
+            host.counters.waits += 1
             self._begin_another(ticket.fetch)
         else:
             self._start(ticket, now)
@@ -322,7 +322,7 @@ class Reads:
             entry.expires = DEAD  # if it is too large for the shard, nobody could drop it from where readers find it
             entry = host.shard_entry(fetch.wire) or entry
         else:
-            host.count("fetches")
+            host.counters.fetches += 1
             if tainted or not value.current or not fetch.established:
                 entry.expires = DEAD
             else:
@@ -399,7 +399,7 @@ class Reads:
                 self._host.send(Cancel(self._host.incarnation, fetch.owner, fetch.id))
             return
         if token is None:
-            self._host.count("fallbacks")
+            self._host.counters.fallbacks += 1
         self._begin(fetch)
 
     def _begin_another(self, fetch: Fetch) -> None:
@@ -408,7 +408,7 @@ class Reads:
 
     def _begin(self, fetch: Fetch) -> None:
         """Have the reader load that will wait longest."""
-        self._host.count("loads")
+        self._host.counters.loads += 1
         leader = max(fetch.tickets, key=lambda ticket: ticket.until)
         fetch.tickets.remove(leader)
         fetch.leaders.append(leader)
@@ -517,8 +517,8 @@ class Reads:
                 self.read(ticket, now)
 
     def _solo(self, ticket: Ticket) -> None:
-        self._host.count("fallbacks")
-        self._host.count("loads")
+        self._host.counters.fallbacks += 1
+        self._host.counters.loads += 1
         self._host.settle(ticket.id, Solo())
 
     def _drop(self, fetch: Fetch) -> None:

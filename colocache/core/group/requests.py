@@ -129,7 +129,7 @@ class Requests:
                 record = unpack_record(blob)
                 wire = peeking.wires[record.place]
             except (WireError, IndexError):
-                self._host.count("frames_refused")
+                self._host.counters.frames_refused += 1
                 continue
             left = peeking.sent_at + record.left
             entry = Entry(wire, record.payload, peeking.sent_at - record.age, left, record.tags)
@@ -139,7 +139,7 @@ class Requests:
             else:
                 entry.expires = DEAD
             peeking.look.entries[wire] = entry
-            self._host.count("fetches")
+            self._host.counters.fetches += 1
         if not message.more:
             self._close(message.id)
 
