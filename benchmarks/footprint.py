@@ -89,7 +89,7 @@ KINDS: dict[str, Fill] = {
     "shard, not used here": lambda store, number, tags: put(store, number, tags, False),
     "shard, used here": lambda store, number, tags: use(store, number, put(store, number, tags, False)),
     "near copy": lambda store, number, tags: use(store, number, put(store, number, tags, True)),
-    "near copy, copy='always'": lambda store, number, tags: use(store, number, put(store, number, tags, True), True),
+    "near copy, copy=True": lambda store, number, tags: use(store, number, put(store, number, tags, True), True),
 }
 
 TAGS: dict[str, Callable[[int], tuple[str, ...]]] = {

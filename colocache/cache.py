@@ -33,7 +33,7 @@ from .operations.flows import Flow, Wait, arun, run, shown
 from .runtime.logs import Log
 from .runtime.servers import check_threads
 from .runtime.waiting import RLock, let_others_run_while
-from .space import GRACE, UNKNOWN, Copy, Space, copies_of
+from .space import GRACE, UNKNOWN, Space, copies_of
 from .stats import Counters, Stats, with_counters
 from .values.codecs import Codec, MsgpackCodec
 
@@ -91,7 +91,7 @@ class Cache(Space):
         group: str | Unset = UNSET,
         *,
         codec: Codec | None = None,
-        copy: Copy = "never",
+        copy: bool = False,
         fence: bool = False,
         **settings: Unpack[Arguments],
     ) -> None:
@@ -327,10 +327,9 @@ class Cache(Space):
     def _adopt(self, space: Space) -> None:
         with self._lock:
             if self._copies_in(space._path) is (not space._copies):
-                mode, other = ("always", "never") if space._copies else ("never", "always")
                 raise ValueError(
-                    f"the namespace {space._path!r} cannot have copy={mode!r}: it is in use with copy={other!r}, and "
-                    "all who read it share what they find; use another namespace"
+                    f"the namespace {space._path!r} cannot have copy={space._copies}: it is in use with "
+                    f"copy={not space._copies}, and all its readers share what they find; use another namespace"
                 )
             self._remember_mode(space)
             self._spaces.add(space)

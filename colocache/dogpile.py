@@ -66,7 +66,7 @@ class Backend(CacheBackend):
             self.cache.codec.register(CachedValue, name="colocache.dogpile:CachedValue")
         path = "/".join(["dogpile", *filter(None, str(name).split("/"))])
         self._space = self.cache.namespace(path, ttl=ttl, copy=copy, fence=True)
-        self._locks = self.cache.namespace(f"dogpile locks/{path}", copy="never") if _is_on(distributed) else None
+        self._locks = self.cache.namespace(f"dogpile locks/{path}", copy=False) if _is_on(distributed) else None
         self._lock_timeout = float(timeout) if timeout is not None else self.cache.config.load_timeout
 
     def get(self, key: KeyType) -> BackendFormatted:

@@ -72,7 +72,6 @@ NOT_WRITTEN = Written(False, None)
 NOT_FENCED = Fence(None, b"", NO_FENCE)
 
 Ttl = Duration | None | Unset
-Copy = Literal["never", "always"]
 Waiting = bool | float | Literal["response"]
 
 
@@ -160,11 +159,11 @@ class Space:
         """The name of the group that the space belongs to."""
         return self._root.config.group
 
-    def namespace(self, name: str, *, ttl: Ttl = UNSET, copy: Copy | None = None, fence: bool | None = None) -> Space:
+    def namespace(self, name: str, *, ttl: Ttl = UNSET, copy: bool | None = None, fence: bool | None = None) -> Space:
         """Return a part of this space with keys apart from all others, and defaults of its own.
 
         Namespaces nest: ``a.namespace("b")`` is ``namespace("a/b")``, and clearing ``a`` clears it, too. With
-        ``copy="always"`` every read gives a fresh copy (decoded anew), which its reader may change; ValueError if the
+        ``copy=True`` every read gives a fresh copy (decoded anew), which its reader may change; ValueError if the
         namespace is in use without. What is not given is as in this space; copying, as the namespace is used already.
 
         ``fence`` is for code that gets, computes where nothing was found, and sets. A `get` that finds nothing takes a
@@ -306,12 +305,12 @@ class Space:
         """The twin of `delete`."""
         return await self.ainvalidate(key, wait=wait, strict=strict)
 
-    def invalidate_tag(self, *tags: str, wait: Waiting = True, strict: bool = False) -> Receipt:
+    def invalidate_tags(self, *tags: str, wait: Waiting = True, strict: bool = False) -> Receipt:
         """Do what `invalidate` does for all entries, of every namespace, that carry one of the tags."""
         return run(self._announce(self._tag_targets(tags), wait, strict))
 
-    async def ainvalidate_tag(self, *tags: str, wait: Waiting = True, strict: bool = False) -> Receipt:
-        """The twin of `invalidate_tag`."""
+    async def ainvalidate_tags(self, *tags: str, wait: Waiting = True, strict: bool = False) -> Receipt:
+        """The twin of `invalidate_tags`."""
         return await arun(self._announce(self._tag_targets(tags), wait, strict))
 
     def clear(self, *, wait: Waiting = True, strict: bool = False) -> Receipt:
@@ -997,8 +996,8 @@ def _patience(wait: bool | float) -> float:
     return float(wait)
 
 
-def copies_of(copy: Copy) -> bool:
-    """Whether readers get copies. Raises ValueError for what is no setting of it."""
-    if copy not in ("never", "always"):
-        raise ValueError(f"copy is 'never' or 'always', not {copy!r}")
-    return copy == "always"
+def copies_of(copy: bool) -> bool:
+    """Return whether readers get copies. Raise TypeError if this is not a bool."""
+    if not isinstance(copy, bool):
+        raise TypeError(f"copy is True or False, not {copy!r:.60}")
+    return copy

@@ -182,14 +182,14 @@ class _Listener:
     def _announce(self, tags: list[str]) -> None:
         try:
             if not (self._has_waited(tags) or self._has_awaited(tags)):
-                self._cache.invalidate_tag(*tags, wait=False)
+                self._cache.invalidate_tags(*tags, wait=False)
         except (ColocacheError, TypeError, ValueError):  # it is committed: to raise would say that it is not
             self._log.exception("what was committed may be served in its old form until it expires: %s", tags)
 
     def _has_waited(self, tags: list[str]) -> bool:
         """Announce and wait; False on the thread of an event loop."""
         try:
-            self._cache.invalidate_tag(*tags, wait=self._wait)
+            self._cache.invalidate_tags(*tags, wait=self._wait)
         except EventLoopError:
             return False
         return True
@@ -197,7 +197,7 @@ class _Listener:
     def _has_awaited(self, tags: list[str]) -> bool:
         """Announce and await, for an async session; False for a sync one, on the thread of an event loop."""
         try:
-            concurrency.await_only(self._cache.ainvalidate_tag(*tags, wait=self._wait))
+            concurrency.await_only(self._cache.ainvalidate_tags(*tags, wait=self._wait))
         except (MissingGreenlet, ImportError):
             return False
         return True

@@ -26,7 +26,7 @@ async def user(user_id: int) -> dict[str, Any] | None:
 async def rename(user_id: int, name: str) -> bool:
     """Write, then invalidate, in this order; no worker shows the old name once the response begins."""
     found = await asyncio.to_thread(users.rename, user_id, name)
-    await cache.ainvalidate_tag(f"user:{user_id}", wait="response")
+    await cache.ainvalidate_tags(f"user:{user_id}", wait="response")
     return found
 
 

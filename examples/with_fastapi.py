@@ -40,5 +40,5 @@ def rename(
 ) -> dict[str, Any]:
     """Write, then invalidate, in this order; no worker shows the old name once the response begins."""
     users.rename(user_id, name)
-    cache.invalidate_tag(f"user:{user_id}", wait="response")
+    cache.invalidate_tags(f"user:{user_id}", wait="response")
     return show(user_id)

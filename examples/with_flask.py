@@ -38,7 +38,7 @@ def show(user_id: int) -> dict[str, Any]:
 def rename(user_id: int) -> dict[str, Any]:
     """Write, then invalidate, in this order; no worker shows the old name once the response begins."""
     users.rename(user_id, request.form["name"])  # without a name, Flask answers with 400
-    cache.invalidate_tag(f"user:{user_id}", wait="response")
+    cache.invalidate_tags(f"user:{user_id}", wait="response")
     old_friend.delete_memoized(greeting, user_id)
     return show(user_id)
 

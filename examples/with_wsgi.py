@@ -27,7 +27,7 @@ def user(user_id: int) -> dict[str, Any] | None:
 def rename(user_id: int, name: str) -> bool:
     """Write, then invalidate, in this order; no worker shows the old name once the response begins."""
     found = users.rename(user_id, name)
-    cache.invalidate_tag(f"user:{user_id}", wait="response")
+    cache.invalidate_tags(f"user:{user_id}", wait="response")
     return found
 
 

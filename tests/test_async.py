@@ -390,7 +390,7 @@ def test_trap_c_a_sync_call_on_the_thread_of_an_event_loop_raises_at_once_and_do
                 lambda cache=cache: cache.set_many({"kept": "never"}),
                 lambda cache=cache: cache.invalidate("kept"),
                 lambda cache=cache: cache.delete("kept"),
-                lambda cache=cache: cache.invalidate_tag("tag"),
+                lambda cache=cache: cache.invalidate_tags("tag"),
                 lambda cache=cache: cache.clear(),
             ):
                 with pytest.raises(EventLoopError, match="await its twin instead: aget, aget_or_load"):

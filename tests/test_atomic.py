@@ -174,7 +174,7 @@ def test_a_set_after_a_miss_stores_for_all(group: list[Cache]) -> None:
     assert pages.get_many(KEYS) == {}
     assert pages.set_many(dict.fromkeys(KEYS, 1), tags=("t",))
     assert other.namespace("pages").get_many(KEYS) == dict.fromkeys(KEYS, 1)
-    other.invalidate_tag("t")
+    other.invalidate_tags("t")
     assert pages.get_many(KEYS) == {}
 
 
@@ -183,7 +183,7 @@ def test_a_set_whose_tag_had_an_event_is_refused(group: list[Cache]) -> None:
     pages = one.namespace("pages", fence=True)
     for key in KEYS:
         assert pages.get(key) is None
-    other.invalidate_tag("t")
+    other.invalidate_tags("t")
     assert not pages.set_many(dict.fromkeys(KEYS, "old"), tags=("t",))
     assert pages.get_many(KEYS) == {}
 

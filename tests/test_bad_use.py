@@ -129,7 +129,7 @@ ODD: dict[str, tuple[Any, ...]] = {
     "tiny wait": ("invalidate", "k", {"wait": 1e-300}),
     "long wait": ("invalidate", "k", {"wait": 1e300}),
     "longest int to wait": ("clear", {"wait": 10**300}),
-    "2000 tags": ("invalidate_tag", *("x" * 240 + str(n) for n in range(2000))),
+    "2000 tags": ("invalidate_tags", *("x" * 240 + str(n) for n in range(2000))),
     "5000 keys": ("get_many", [("k", n) for n in range(5000)]),
 }
 
@@ -396,7 +396,7 @@ def test_what_keeps_it_from_joining_does_not_break_a_decorated_function_or_a_sco
 
     with Scope(cache) as scope:
         assert (double(1), double(1), double.refresh(2)) == (2, 2, 4)
-        assert not cache.invalidate_tag("t", wait="response").complete
+        assert not cache.invalidate_tags("t", wait="response").complete
         scope.settle()
     assert cache.position() == ""
     assert cache.catch_up(f"{'0' * 32}.1") is False

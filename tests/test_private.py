@@ -43,7 +43,7 @@ import colocache
 cache = colocache.Cache("shop", private=True)
 cache.set("k", 1)
 assert cache.get_or_load("l", lambda: 2, tags=("t",)) == 2
-assert cache.invalidate_tag("t").complete and cache.incr("k") == 2
+assert cache.invalidate_tags("t").complete and cache.incr("k") == 2
 asyncio.run(cache.aget("k"))
 assert sorted(os.listdir("/dev/fd")) == before
 assert threading.active_count() == 1, threading.enumerate()
@@ -226,7 +226,7 @@ def test_what_a_signal_handler_raises_in_the_middle_leaves_a_cache_that_works(ca
                     cache.invalidate("old")
                     assert cache.get("old") is None
                     cache.incr("n", initial=0, tags=("t",))
-                    cache.invalidate_tag("t")
+                    cache.invalidate_tags("t")
             except TimeIsUp:
                 interrupted += 1
     assert interrupted > 200

@@ -26,7 +26,7 @@ def settle(scope: Scope, form: str) -> Receipt | None:
 
 
 @pytest.mark.parametrize("form", ["sync", "async"])
-@pytest.mark.parametrize("method", ["invalidate", "delete", "invalidate_tag", "clear"])
+@pytest.mark.parametrize("method", ["invalidate", "delete", "invalidate_tags", "clear"])
 def test_what_is_left_to_the_response_is_waited_for_once(pair: list[Cache], form: str, method: str) -> None:
     one, other = pair
     seat = other.members()[0].seat

@@ -31,8 +31,8 @@ import colocache
 from colocache import CacheInfo, MemberInfo, Receipt, Stats
 
 cache = colocache.Cache("shop", ttl="90s", memory="64MiB", disabled=False)
-users = cache.namespace("users", ttl=None, copy="always")
-cache.namespace("users", copy="alwys")  # type: ignore[arg-type]
+users = cache.namespace("users", ttl=None, copy=True)
+cache.namespace("users", copy="always")  # type: ignore[arg-type]
 colocache.Cache("shop", memroy=1)  # type: ignore[call-arg]
 
 assert_type(cache.get_or_load("k", lambda: 3), int)
@@ -135,7 +135,7 @@ async def main() -> None:
     assert_type(await cache.aget_or_load("k", lambda: 3), int)
     assert_type(await cache.aset("k", 1), bool)
     assert_type(await cache.ainvalidate("k"), Receipt)
-    assert_type(await cache.ainvalidate_tag("t"), Receipt)
+    assert_type(await cache.ainvalidate_tags("t"), Receipt)
     assert_type(await cache.aclear(), Receipt)
     assert_type(await cache.aget_many("ab"), dict[str | tuple[Any, ...], Any])
     text: str = await cache.aget_or_load("k", load)  # type: ignore[arg-type]

@@ -132,7 +132,7 @@ class _Invalidation:
         if keys:
             self._space.invalidate(*keys, wait="response")
         if tags:
-            self._space.invalidate_tag(*tags, wait="response")
+            self._space.invalidate_tags(*tags, wait="response")
 
 
 def _on_commit(invalidation: _Invalidation, using: str | None) -> None:

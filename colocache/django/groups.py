@@ -90,7 +90,7 @@ def invalidate_tags_beside(backend: BaseCache, tags: Iterable[str]) -> None:
     """Invalidate tags where the alias of a backend that has none has a cache by `cache_of`."""
     for alias, cache in list(_of_aliases.items()):
         if alias in caches.settings and caches[alias] is backend:
-            cache.invalidate_tag(*tags, wait="response")
+            cache.invalidate_tags(*tags, wait="response")
 
 
 def _stand_in(alias: str, backend: BaseCache) -> Cache:
@@ -127,8 +127,8 @@ def _group(location: object, options: Mapping[str, Any]) -> Group:
         if type(options.get(name, True)) is not bool:
             raise ImproperlyConfigured(f'{where}: OPTIONS["{name}"] is True or False, not {options[name]!r}')
     cache = _cache(location, options, where)
-    values = cache.namespace(NAMESPACE, copy="always")
-    fenced = cache.namespace(NAMESPACE, copy="always", fence=True)
+    values = cache.namespace(NAMESPACE, copy=True)
+    fenced = cache.namespace(NAMESPACE, copy=True, fence=True)
     return Group(cache, values, fenced, options.get("fence", False), options.get("wait", True))
 
 

@@ -56,8 +56,8 @@ class Backend(BaseCache):
             for stored in (StoredResponse, StoredError):
                 cache.register(stored, name=f"colocache.flask:{stored.__name__}")
         name = "/".join(["flask-caching", *filter(None, prefix.split("/"))])
-        self._plain = cache.namespace(name, copy="always")
-        self._fenced = cache.namespace(name, copy="always", fence=True)
+        self._plain = cache.namespace(name, copy=True)
+        self._fenced = cache.namespace(name, copy=True, fence=True)
         self._cache = cache
 
     @classmethod

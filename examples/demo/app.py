@@ -53,7 +53,7 @@ def annotate(cp: int, text: str, request: str) -> dict[str, Any] | None:
     if written is None:
         return None
     tags = [f"category:{written['category']}", *(f"word:{word}" for word in written["words"])]
-    receipts = [character_page.invalidate(cp), cache.invalidate_tag(*tags)]
+    receipts = [character_page.invalidate(cp), cache.invalidate_tags(*tags)]
     return {
         "version": written["version"],
         "versions": written["versions"],

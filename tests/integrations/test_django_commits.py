@@ -62,7 +62,7 @@ def _empty_tables() -> Iterator[None]:
 def count(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The invalidations that are announced."""
     announced: list[str] = []
-    for name in ("invalidate", "invalidate_tag"):
+    for name in ("invalidate", "invalidate_tags"):
         monkeypatch.setattr(Space, name, noting(name, getattr(Space, name), announced))
     return announced
 
@@ -147,7 +147,7 @@ def test_a_thousand_in_one_transaction_wait_once(cache: Any, count: list[str]) -
             with transaction.atomic(savepoint=False):
                 invalidate_on_commit("default", "cake")
     assert there(cache) == set()
-    assert [announced.split()[0] for announced in count] == ["invalidate", "invalidate_tag"]
+    assert [announced.split()[0] for announced in count] == ["invalidate", "invalidate_tags"]
 
 
 def test_others_in_between_keep_their_turn(cache: Any) -> None:

@@ -151,7 +151,7 @@ def test_values_do_not_expire_before_the_region_says_so_unless_there_is_a_ttl(
 
 
 def test_copies_are_made_if_asked_for(cache: Cache) -> None:
-    shared, copied = region(cache, namespace="a"), region(cache, namespace="b", copy="always")
+    shared, copied = region(cache, namespace="a"), region(cache, namespace="b", copy=True)
     for each in (shared, copied):
         each.set("key", [1])
         each.get("key")
@@ -166,7 +166,7 @@ def test_copies_are_made_if_asked_for(cache: Cache) -> None:
 def test_regions_of_one_group_share_a_member(run_dir: str, made_here: dict[Any, Cache]) -> None:
     arguments = {"group": "test", "lease": "2s"}
     one = make_region().configure("colocache", arguments={**arguments, "namespace": "a", "ttl": 60})
-    two = make_region().configure("colocache", arguments={**arguments, "namespace": "b", "copy": "always"})
+    two = make_region().configure("colocache", arguments={**arguments, "namespace": "b", "copy": True})
     assert one.actual_backend.cache is two.actual_backend.cache
     assert one.actual_backend.cache.config.group == "test"
     assert one.actual_backend.cache.config.lease == 2

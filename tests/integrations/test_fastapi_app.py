@@ -86,7 +86,7 @@ def application(cache: Cache, engine: Engine) -> Worker:
         added = Hero.model_validate(hero)
         session.add(added)
         session.commit()
-        await cache.ainvalidate_tag("heroes", wait="response")
+        await cache.ainvalidate_tags("heroes", wait="response")
         return HeroPublic.model_validate(added, from_attributes=True)
 
     @app.get("/team/{name}")

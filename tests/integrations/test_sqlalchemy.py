@@ -176,13 +176,13 @@ class Spy(Cache):
 
     told: list[set[str]]
 
-    def invalidate_tag(self, *tags: str, **how: Any) -> Any:
-        receipt = super().invalidate_tag(*tags, **how)
+    def invalidate_tags(self, *tags: str, **how: Any) -> Any:
+        receipt = super().invalidate_tags(*tags, **how)
         self.told.append(set(tags))
         return receipt
 
-    async def ainvalidate_tag(self, *tags: str, **how: Any) -> Any:
-        receipt = await super().ainvalidate_tag(*tags, **how)
+    async def ainvalidate_tags(self, *tags: str, **how: Any) -> Any:
+        receipt = await super().ainvalidate_tags(*tags, **how)
         self.told.append(set(tags))
         return receipt
 

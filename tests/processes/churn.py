@@ -29,7 +29,7 @@ class Churn(threading.Thread):
             if not self._writes:
                 continue
             if number % 100 == 99:
-                self._space.invalidate_tag(tag, wait=False)
+                self._space.invalidate_tags(tag, wait=False)
             elif number % 10 == 9:
                 self._space.invalidate(key, wait=False)
 

@@ -62,7 +62,7 @@ def test_a_tag_reaches_the_entries_that_carry_it_in_all_processes_and_no_others(
     for key, tags in (("k0", ["red"]), ("k1", ["red", "blue"]), ("k2", ["blue"]), ("k3", [])):
         together(workers, "read", key=key, tags=tags)
     before = ours.loads()
-    assert workers[0].call("invalidate_tag", tag="red")["complete"]
+    assert workers[0].call("invalidate_tags", tag="red")["complete"]
     for key in ("k0", "k1", "k2", "k3"):
         together(workers, "read", key=key)
     assert (ours.directory / "loads").read_text().split()[before:] == ["k0", "k1"]

@@ -221,7 +221,7 @@ class Work:
     def _a_tag_changes(self, hand: Hand, wait: Wait) -> None:
         tag = hand.dice.choice(TAGS[hand.dice.choice(KEYS)])
         keys = [key for key in KEYS if tag in TAGS[key]]
-        self._announce(hand, "by_tag", keys, wait, [lambda: self._cache.invalidate_tag(tag, wait=wait)])
+        self._announce(hand, "by_tag", keys, wait, [lambda: self._cache.invalidate_tags(tag, wait=wait)])
 
     def _a_space_changes(self, hand: Hand, wait: Wait) -> None:
         path = hand.dice.choice(list(SPACES))

@@ -163,8 +163,8 @@ class Worker(Troubles):
         _all([lambda key=key: run(key) for key in keys])  # type: ignore[misc]
         return {"complete": sum(complete), "incomplete": len(complete) - sum(complete), "errors": errors}
 
-    def invalidate_tag(self, tag: str) -> dict[str, Any]:
-        return self.cache.invalidate_tag(tag)._asdict()
+    def invalidate_tags(self, tag: str) -> dict[str, Any]:
+        return self.cache.invalidate_tags(tag)._asdict()
 
     def clear(self, space: str = "") -> dict[str, Any]:
         return self._space(space).clear()._asdict()
