@@ -16,12 +16,12 @@ import pytest
 
 pytest.importorskip("dogpile.cache")
 
+from colocache.integrations import dogpile
 from dogpile.cache import CacheRegion, make_region, register_backend
 from dogpile.cache.api import NO_VALUE, CachedValue
 
 from colocache import Cache, ConfigError
 from colocache.dogpile import Backend, GroupInvalidation
-from colocache.integrations import dogpile
 
 ROOT = Path(__file__).parent.parent.parent
 
