@@ -1,7 +1,7 @@
-"""The settings of a cache: one frozen `Config`, and the only reader of ``COLOCACHE_*`` variables in the package.
+"""The settings of a cache. No other module of the package reads ``COLOCACHE_*`` variables.
 
-`SETTINGS` is the table of them: whatever is known about a setting stands there once, and resolving, checking, the
-texts of errors and the documentation are all driven by it. Nothing is read at import: the environment is an argument.
+`Config` is the table: all that is known about a setting stands there, once. Resolving, checking, the texts of errors
+and the documentation read the table. This module reads nothing when it is imported: the environment is an argument.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os.path
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
@@ -25,7 +25,7 @@ _Parsed = TypeVar("_Parsed")
 
 
 class Unset(enum.Enum):
-    """The type of `UNSET`, which marks an argument that was not given; None is a value: a ttl of None is for ever."""
+    """The type of `UNSET`, which marks an argument that was not given. None is a value: a ttl of None is for ever."""
 
     UNSET = enum.auto()
 
@@ -35,20 +35,20 @@ class Unset(enum.Enum):
 
 UNSET: Final = Unset.UNSET
 
-# A hundred years. threading refuses to wait longer than 292 (threading.TIMEOUT_MAX), and one comparison with it also
-# keeps out nan, infinity and integers too big for a float.
+# A hundred years. `threading` refuses to wait longer than 292 (threading.TIMEOUT_MAX). One comparison with this
+# number also keeps out nan, infinity and integers that are too large for a float.
 LONGEST_SECONDS: Final = 36500 * 86400
 
-# The parsers below raise a bare TypeError or ValueError; _read puts it into words.
+# The parsers below raise a bare TypeError or ValueError. `_read` puts it into words.
 _FOREVER = frozenset({"never", "none"})
 _FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
-# Units stand in falling order, each at most once: "1h30m", never "30m1h", so a typing error is not added up.
+# Units stand in falling order, each at most once: "1h30m", not "30m1h". So a typing error is not added up.
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds", "ms": "milliseconds"}
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _DURATION = re.compile("".join(rf"(?:(?P<{name}>{_NUMBER.pattern})\s*{unit}\s*)?" for unit, name in _UNITS.items()))
 
-# "64M" is refused: some tools mean 64 * 1000 * 1000 bytes by it, and others 64 * 1024 * 1024.
+# "64M" is refused, because it means 64 * 1000 * 1000 bytes in some tools, and 64 * 1024 * 1024 in others.
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SIZE = re.compile(rf"([0-9]+)\s*({'|'.join(_BYTES)})")
 
@@ -81,7 +81,7 @@ def _duration(value: object) -> float:
     seconds = _any_seconds(value)
     if not 0 <= seconds <= LONGEST_SECONDS:
         raise ValueError(value)
-    return seconds + 0.0  # a float whatever came, and never -0.0
+    return seconds + 0.0  # always a float, and never -0.0
 
 
 def _duration_or_never(value: object) -> float:
@@ -127,7 +127,7 @@ def _text(value: object) -> str:
 
 
 def _group(value: object) -> str:
-    # A space at an end is refused because it cannot be seen, and would make a second group.
+    # A space at an end is refused: nobody can see it, and it would make a second group.
     name = _text(value)
     if not (1 <= len(name) <= 100 and name.isprintable() and name == name.strip()):
         raise ValueError(value)
@@ -167,6 +167,7 @@ def _duration_form(least: str) -> str:
 
 _DURATION_FORM = _duration_form("0")
 _TTL_FORM = f'{_DURATION_FORM}; 0 stores nothing; "never", or in code None, is for ever'
+_FLAG_FORM = '"true", "1", "yes" or "on", or "false", "0", "no" or "off"'
 _SIZE_FORM = 'a whole number of bytes, or text such as "64MiB" (64 * 1024 * 1024) or "64MB" (64 * 1000 * 1000)'
 
 
@@ -176,51 +177,51 @@ def _shown(value: object) -> str:
 
 
 def _read(parse: Callable[[object], _Parsed], value: object, name: str, form: str) -> _Parsed:
-    """``parse(value)``; where that is refused, an error with the name, the value and the accepted form."""
+    """Return ``parse(value)``. Where that fails, raise an error with the name, the value and the accepted form."""
     try:
         return parse(value)
     except TypeError:
         kind = type(value).__name__
-        raise TypeError(f"{name}={_shown(value)} is of the wrong type, {kind}: give {form}") from None
+        raise TypeError(f"{name}={_shown(value)} has the wrong type, {kind}: give {form}") from None
     except (ValueError, OverflowError):
         raise ConfigError(f"{name}={_shown(value)} cannot be used: give {form}") from None
 
 
 def parse_duration(value: Duration, name: str = "duration") -> float:
-    """Seconds, from a number of seconds, a timedelta, or text: ``"250ms"``, ``"5s"``, ``"1h30m"``, ``"300"``.
+    """Return seconds, from a number of seconds, a timedelta, or text: ``"250ms"``, ``"5s"``, ``"1h30m"``, ``"300"``.
 
-    Text may have fractions and is exact to the microsecond; its units are d, h, m, s, ms, in this order; case does not
-    matter. Raises ConfigError, naming ``name``, for a value that is negative, not a number, beyond 36500 days, or text
-    of no such form, and TypeError for any other type (bool included). Safe in any thread.
+    Text may have fractions, and is exact to the microsecond. Its units are d, h, m, s, ms, in this order, in capital or
+    small letters. Raises ConfigError, with ``name`` in it, if the value is negative, not a number, more than 36500
+    days, or another text. Raises TypeError for any other type, bool included. Any thread may call it.
     """
     return _read(_duration, value, name, _DURATION_FORM)
 
 
 def parse_ttl(value: Duration | None) -> float | None:
-    """Seconds to live, as `parse_duration` reads them; None for ever, given as None, ``"never"`` or infinity.
+    """Return seconds to live, as `parse_duration` reads them. None, ``"never"`` and infinity mean for ever: None.
 
-    0 means that nothing is stored. Raises ConfigError and TypeError as `parse_duration` does. Safe in any thread.
+    0 means that nothing is stored. Raises ConfigError and TypeError as `parse_duration` does. Any thread may call it.
     """
-    # The usual case by itself: it is on the way of every call that names a ttl. An exact type keeps out bool.
+    # The usual case comes first, because every call that names a ttl passes here. An exact type keeps out bool.
     if (type(value) is int or type(value) is float) and 0 <= value <= LONGEST_SECONDS:
         return value + 0.0
     return _read(_ttl, value, "ttl", _TTL_FORM)
 
 
 def parse_size(value: int | str) -> int:
-    """Bytes, from a whole number of them or text: ``"65536"``, ``"512KiB"``, ``"64MB"``; case does not matter.
+    """Return bytes, from a whole number of them or text: ``"65536"``, ``"512KiB"``, ``"64mb"``.
 
-    KiB, MiB, GiB are powers of 1024 and KB, MB, GB of 1000. Raises ConfigError for a negative number or text of no such
-    form, TypeError for any other type (bool and float included). Safe in any thread.
+    KiB, MiB and GiB are powers of 1024; KB, MB and GB are powers of 1000. Raises ConfigError for a negative number or
+    another text, and TypeError for any other type, bool and float included. Any thread may call it.
     """
     return _read(_size, value, "size", _SIZE_FORM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One row of `SETTINGS`. ``form`` completes "give …", ``meaning`` is one sentence.
+    """What is known about one setting. ``form`` completes "give …", and ``meaning`` is one sentence.
 
-    ``default`` is written as the variable would be; where it has no such text, ``default_in_words`` says what it is.
+    ``default`` is written as in the variable. If it has no such text, ``default_in_words`` says what it is.
     """
 
     variable: str
@@ -231,174 +232,150 @@ class Setting:
     meaning: str
 
     def read(self, value: object, name: str) -> object:
-        """The parsed value; ConfigError or TypeError under ``name``, the variable's or the argument's."""
+        """Return the parsed value. ConfigError and TypeError call it ``name``: the variable's or the argument's."""
         return _read(self.parse, value, name, self.form)
 
     def from_environ(self, environ: Mapping[str, str]) -> object:
-        """The variable's parsed value, or the default; an empty variable is an unset one."""
+        """Return the variable's parsed value, or the default. An empty variable counts as unset."""
         text = environ.get(self.variable, "").strip()
         return self.read(text, self.variable) if text else self.default
 
 
-SETTINGS: Final[Mapping[str, Setting]] = {
-    "group": Setting(
-        variable="COLOCACHE_GROUP",
-        parse=_group,
-        default=UNSET,
-        default_in_words="none: it must be given",
-        form="1 to 100 printable characters with no space at either end",
-        meaning="The name of the group: the processes that share one cache.",
-    ),
-    "disabled": Setting(
-        variable="COLOCACHE_DISABLED",
-        parse=_flag,
-        default="false",
-        form='"true", "1", "yes" or "on", or "false", "0", "no" or "off"',
-        meaning="The off switch: every read loads.",
-    ),
-    "private": Setting(
-        variable="COLOCACHE_PRIVATE",
-        parse=_flag,
-        default="false",
-        form='"true", "1", "yes" or "on", or "false", "0", "no" or "off"',
-        meaning="For tests: the cache is this process's alone, and needs no file, socket or thread.",
-    ),
-    "memory": Setting(
-        variable="COLOCACHE_MEMORY",
-        parse=_at_least(2**20, _size),  # less is a forgotten unit: "64" is 64 bytes, and such a cache holds nothing
-        default="64MiB",
-        form=f"at least 1MiB: {_SIZE_FORM}",
-        meaning="The memory for values in this process, a quarter of it for near copies.",
-    ),
-    "ttl": Setting(
-        variable="COLOCACHE_TTL",
-        parse=_ttl,
-        default="300s",
-        form=_TTL_FORM,
-        meaning="How long a value lives where the call does not say.",
-    ),
-    "policy": Setting(
-        variable="COLOCACHE_POLICY",
-        parse=_policy,
-        default="s3fifo",
-        form='"s3fifo", "sieve", "lru" or "lfu"',
-        meaning="Which value leaves when the memory is full.",
-    ),
-    "lease": Setting(
-        variable="COLOCACHE_LEASE",
-        parse=_at_least(0.1, _duration),
-        default="3s",
-        form=_duration_form("100ms"),
-        meaning="How long one answered ping counts, and so how long an invalidation waits for a silent member.",
-    ),
-    "max_stale": Setting(
-        variable="COLOCACHE_MAX_STALE",
-        parse=_duration,
-        default=UNSET,
-        default_in_words="the lease",
-        form=_DURATION_FORM,
-        meaning="The greatest age served while a member is behind; above the lease it is also the bound on staleness.",
-    ),
-    "fetch_timeout": Setting(
-        variable="COLOCACHE_FETCH_TIMEOUT",
-        parse=_at_least(0.001, _duration),
-        default="250ms",
-        form=_duration_form("1ms"),
-        meaning="How long a reader waits for a key's owner before it loads for itself.",
-    ),
-    "switch_interval": Setting(
-        variable="COLOCACHE_SWITCH_INTERVAL",
-        parse=_duration,
-        default="0.5ms",
-        form=_DURATION_FORM,
-        meaning="While somebody waits for this process, how long a thread that computes keeps the interpreter lock "
-        "from the one that answers; 0 leaves Python's own setting.",
-    ),
-    "load_timeout": Setting(
-        variable="COLOCACHE_LOAD_TIMEOUT",
-        parse=_at_least(0.001, _duration),
-        default="30s",
-        form=_duration_form("1ms"),
-        meaning="How long one load may take before the next waiter loads.",
-    ),
-    "forget_after": Setting(
-        variable="COLOCACHE_FORGET_AFTER",
-        parse=_duration_or_never,
-        default="30s",
-        form=f'{_DURATION_FORM}; "never" forgets nobody',
-        meaning="How long a member may be unreachable before it is forgotten.",
-    ),
-    "directory": Setting(
-        variable="COLOCACHE_DIR",
-        parse=_directory,
-        default=None,
-        default_in_words="per user, under the system's runtime or temp directory",
-        form="an absolute path",
-        meaning="The runtime directory, where the members of one host find each other.",
-    ),
-}
-
-_PREFIX: Final = "COLOCACHE_"
-_VARIABLES: Final = tuple(setting.variable for setting in SETTINGS.values())
-_warned_of: Final[set[str]] = set()
-
-
-def _advice(variable: str) -> str:
-    """The nearest known name, compared without the prefix, which alone would make all names alike."""
-    known = [name.removeprefix(_PREFIX) for name in _VARIABLES]
-    near = difflib.get_close_matches(variable.removeprefix(_PREFIX), known, n=1)
-    return f"did you mean {_PREFIX}{near[0]}?" if near else f"there are {', '.join(_VARIABLES)}"
-
-
-def _warn_of_unknown(environ: Mapping[str, str]) -> None:
-    unknown = {name for name in environ if name.startswith(_PREFIX) and environ[name].strip()}.difference(_VARIABLES)
-    for name in sorted(unknown - _warned_of):
-        _warned_of.add(name)
-        # No value in the text: it may be a secret. Level 4 is whoever made the cache, whose constructor resolves.
-        warnings.warn(f"{name} is not a setting of colocache and is ignored; {_advice(name)}", stacklevel=4)
+def _setting(
+    variable: str,
+    parse: Callable[[object], object],
+    default: str | Unset | None,
+    form: str,
+    meaning: str,
+    in_words: str = "",
+) -> Any:
+    """Return a field of `Config` without a default; `Config.resolve` puts the setting's own in."""
+    row = Setting(
+        variable=variable, parse=parse, default=default, default_in_words=in_words, form=form, meaning=meaning
+    )
+    return field(metadata={"setting": row})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The settings of one cache, checked when built; `SETTINGS` says what each means. Safe to share between threads.
+    """The settings of one cache, checked when it is made. Threads may share it.
 
-    Durations are seconds. `resolve` is the usual way to one; the constructor fills in nothing and raises as it does.
+    This is the table of all settings: the variable, the parser, the default and the meaning of each stand beside it.
+    Durations are in seconds. Use `resolve` to make a `Config`: the constructor knows no defaults, and raises the same
+    errors.
     """
 
-    group: str
-    disabled: bool
-    private: bool
-    memory: int  # bytes
-    ttl: float | None  # None: for ever; 0: nothing is stored
-    policy: PolicyName
-    lease: float
-    max_stale: float
-    fetch_timeout: float
-    switch_interval: float
-    load_timeout: float
-    forget_after: float  # math.inf: never
-    directory: str | None  # None: per user, under the system's runtime or temp directory
+    group: str = _setting(
+        "COLOCACHE_GROUP",
+        _group,
+        UNSET,
+        "1 to 100 printable characters with no space at either end",
+        "The name of the group: the processes that share one cache.",
+        in_words="none: it must be given",
+    )
+    disabled: bool = _setting(
+        "COLOCACHE_DISABLED", _flag, "false", _FLAG_FORM, "Switches the cache off: every read calls its loader."
+    )
+    private: bool = _setting(
+        "COLOCACHE_PRIVATE",
+        _flag,
+        "false",
+        _FLAG_FORM,
+        "For tests: no other process shares the cache, and it needs no file, socket or thread.",
+    )
+    memory: int = _setting(  # bytes
+        "COLOCACHE_MEMORY",
+        # Less than 1 MiB means that a unit was forgotten: "64" is 64 bytes, and such a cache holds nothing.
+        _at_least(2**20, _size),
+        "64MiB",
+        f"a size of at least 1MiB: {_SIZE_FORM}",
+        "The memory for values in this process. Near copies take at most a quarter of it.",
+    )
+    ttl: float | None = _setting(  # None: for ever; 0: nothing is stored
+        "COLOCACHE_TTL", _ttl, "300s", _TTL_FORM, "How long a value lives if the call does not say."
+    )
+    policy: PolicyName = _setting(  # noqa: RUF009 (it makes a field)
+        "COLOCACHE_POLICY",
+        _policy,
+        "s3fifo",
+        '"s3fifo", "sieve", "lru" or "lfu"',
+        "Which values are removed when the memory is full.",
+    )
+    lease: float = _setting(
+        "COLOCACHE_LEASE",
+        _at_least(0.1, _duration),
+        "3s",
+        _duration_form("100ms"),
+        "How long an answered ping counts, and so how long an invalidation waits for a silent member.",
+    )
+    max_stale: float = _setting(
+        "COLOCACHE_MAX_STALE",
+        _duration,
+        UNSET,
+        _DURATION_FORM,
+        "The greatest age of a value that a member serves while it is behind. "
+        "Above the lease, it is also the bound on staleness.",
+        in_words="the lease",
+    )
+    fetch_timeout: float = _setting(
+        "COLOCACHE_FETCH_TIMEOUT",
+        _at_least(0.001, _duration),
+        "250ms",
+        _duration_form("1ms"),
+        "How long a reader waits for the owner of a key before it loads the value itself.",
+    )
+    switch_interval: float = _setting(
+        "COLOCACHE_SWITCH_INTERVAL",
+        _duration,
+        "0.5ms",
+        _DURATION_FORM,
+        "While another process waits for this one: how long a thread that computes may keep the interpreter lock "
+        "from the thread that answers. 0 leaves Python's own setting.",
+    )
+    load_timeout: float = _setting(
+        "COLOCACHE_LOAD_TIMEOUT",
+        _at_least(0.001, _duration),
+        "30s",
+        _duration_form("1ms"),
+        "How long one load may take before the next waiter loads.",
+    )
+    forget_after: float = _setting(  # math.inf: never
+        "COLOCACHE_FORGET_AFTER",
+        _duration_or_never,
+        "30s",
+        f'{_DURATION_FORM}; "never" forgets nobody',
+        "How long a member may be unreachable before the others forget it.",
+    )
+    directory: str | None = _setting(  # None: the default
+        "COLOCACHE_DIR",
+        _directory,
+        None,
+        "an absolute path",
+        "The runtime directory, in which the members of one host find each other.",
+        in_words="one per user, under the system's temp directory",
+    )
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
             object.__setattr__(self, name, setting.read(getattr(self, name), name))
         self._require_longer("forget_after", "lease", "a member may serve what it holds until its lease runs out")
-        self._require_longer("load_timeout", "fetch_timeout", "a load has to outlast the question that leads to it")
+        self._require_longer("load_timeout", "fetch_timeout", "a reader first asks the owner, and then loads")
 
     def _require_longer(self, longer: str, shorter: str, reason: str) -> None:
         if getattr(self, longer) > getattr(self, shorter):
             return
         long, short = (f"{name}={getattr(self, name)!r} ({SETTINGS[name].variable})" for name in (longer, shorter))
-        raise ConfigError(f"{long} has to be longer than {short}, in seconds, because {reason}: change one of the two")
+        raise ConfigError(f"{long} must be longer than {short}, in seconds, because {reason}: change one of the two")
 
     @classmethod
     def resolve(cls, arguments: Mapping[str, object], environ: Mapping[str, str]) -> Config:
-        """The settings from arguments, else variables, else defaults; ``arguments`` is keyed by the field's name.
+        """Return the settings: each from its argument, otherwise from its variable, otherwise from its default.
 
-        An argument that is absent or `UNSET` is not given; None is a value. A variable that an argument overrides is
-        not read. Warns, once per name and process, of a ``COLOCACHE_`` variable that is no setting. Raises ConfigError,
-        naming the argument or variable, for a value that cannot be used, for values that contradict each other, and for
-        a missing group; TypeError for an argument of a wrong type or name.
+        ``arguments`` are by the names of the fields. An argument that is absent or `UNSET` is not given; None is a
+        value. A variable that an argument overrides is not read. A ``COLOCACHE_`` variable that is not a setting gives
+        a warning, once per name and process. Raises ConfigError, with the name of the argument or variable, for a value
+        that cannot be used, for values that contradict each other, and for a missing group. Raises TypeError for an
+        argument with a wrong type or an unknown name.
         """
         _warn_of_unknown(environ)
         for name in arguments:
@@ -417,6 +394,28 @@ class Config:
 
     @staticmethod
     def describe() -> Iterator[tuple[str, str, str, str]]:
-        """The rows (setting, variable, default, meaning) of the documentation, in the order of `SETTINGS`."""
+        """Yield (setting, variable, default, meaning) for each setting, in the order of the fields."""
         for name, setting in SETTINGS.items():
             yield name, setting.variable, setting.default_in_words or str(setting.default), setting.meaning
+
+
+SETTINGS: Final[Mapping[str, Setting]] = {each.name: each.metadata["setting"] for each in fields(Config)}
+
+_PREFIX: Final = "COLOCACHE_"
+_VARIABLES: Final = tuple(setting.variable for setting in SETTINGS.values())
+_warned_of: Final[set[str]] = set()
+
+
+def _advice(variable: str) -> str:
+    """Return the nearest known name. The prefix is left out, because with it all names would look alike."""
+    known = [name.removeprefix(_PREFIX) for name in _VARIABLES]
+    near = difflib.get_close_matches(variable.removeprefix(_PREFIX), known, n=1)
+    return f"did you mean {_PREFIX}{near[0]}?" if near else f"there are {', '.join(_VARIABLES)}"
+
+
+def _warn_of_unknown(environ: Mapping[str, str]) -> None:
+    unknown = {name for name in environ if name.startswith(_PREFIX) and environ[name].strip()}.difference(_VARIABLES)
+    for name in sorted(unknown - _warned_of):
+        _warned_of.add(name)
+        # The text shows no value, because that may be a secret. Level 4 is the code that called Cache(...).
+        warnings.warn(f"{name} is not a setting of colocache and is ignored; {_advice(name)}", stacklevel=4)

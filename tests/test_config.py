@@ -4,6 +4,7 @@ import dataclasses
 import math
 import pathlib
 import sys
+import typing
 import warnings
 from datetime import timedelta
 
@@ -12,7 +13,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from colocache import config
-from colocache.config import LONGEST_SECONDS, SETTINGS, UNSET, Config, parse_duration, parse_size, parse_ttl
+from colocache.cache import Arguments
+from colocache.config import (
+    LONGEST_SECONDS,
+    SETTINGS,
+    UNSET,
+    Config,
+    Duration,
+    PolicyName,
+    parse_duration,
+    parse_size,
+    parse_ttl,
+)
 from colocache.errors import ConfigError
 
 # print_blob: a failure prints the line that replays it. No deadline: the machine may be busy.
@@ -26,7 +38,7 @@ FORMS = {
     "group": "1 to 100 printable characters with no space at either end",
     "disabled": '"true", "1", "yes" or "on", or "false", "0", "no" or "off"',
     "private": '"true", "1", "yes" or "on", or "false", "0", "no" or "off"',
-    "memory": f"at least 1MiB: {SIZE}",
+    "memory": f"a size of at least 1MiB: {SIZE}",
     "ttl": TTL,
     "policy": '"s3fifo", "sieve", "lru" or "lfu"',
     "lease": f"a duration from 100ms to 36500d: {DURATION}",
@@ -260,14 +272,14 @@ def test_a_bad_argument_is_named(name, value):
 def test_a_wrong_type_is_a_type_error_that_names_it(name, value, kind):
     with pytest.raises(TypeError) as caught:
         resolve(**{name: value})
-    assert str(caught.value) == f"{name}={value!r} is of the wrong type, {kind}: give {FORMS[name]}"
+    assert str(caught.value) == f"{name}={value!r} has the wrong type, {kind}: give {FORMS[name]}"
 
 
 @pytest.mark.parametrize(("lease", "forget_after"), [(3, 3), (3, 2.5), (60, UNSET)])
 def test_a_member_is_forgotten_only_after_its_lease(lease, forget_after):
     given = 30.0 if forget_after is UNSET else float(forget_after)
     assert message(lease=lease, forget_after=forget_after) == (
-        f"forget_after={given!r} (COLOCACHE_FORGET_AFTER) has to be longer than lease={float(lease)!r}"
+        f"forget_after={given!r} (COLOCACHE_FORGET_AFTER) must be longer than lease={float(lease)!r}"
         " (COLOCACHE_LEASE), in seconds, because a member may serve what it holds until its lease runs out:"
         " change one of the two"
     )
@@ -275,8 +287,8 @@ def test_a_member_is_forgotten_only_after_its_lease(lease, forget_after):
 
 def test_a_load_may_take_longer_than_a_fetch():
     assert message({"COLOCACHE_FETCH_TIMEOUT": "1s"}, load_timeout=1) == (
-        "load_timeout=1.0 (COLOCACHE_LOAD_TIMEOUT) has to be longer than fetch_timeout=1.0 (COLOCACHE_FETCH_TIMEOUT),"
-        " in seconds, because a load has to outlast the question that leads to it: change one of the two"
+        "load_timeout=1.0 (COLOCACHE_LOAD_TIMEOUT) must be longer than fetch_timeout=1.0 (COLOCACHE_FETCH_TIMEOUT),"
+        " in seconds, because a reader first asks the owner, and then loads: change one of the two"
     )
 
 
@@ -355,7 +367,26 @@ def test_replacing_a_setting_checks_again():
         dataclasses.replace(resolve(), lease=31)
 
 
-def test_the_table_and_the_fields_are_the_same_settings():
+#: The type of a field, and the type of the argument that gives it.
+GIVEN_AS = {
+    str: str,
+    bool: bool,
+    int: int | str,
+    float: Duration,
+    float | None: Duration | None,
+    str | None: str,
+    PolicyName: str,
+}
+
+
+def test_the_cache_takes_an_argument_for_each_setting():
+    fields = typing.get_type_hints(Config)
+    del fields["group"]  # it has a place of its own
+    expected = {name: GIVEN_AS[kind] for name, kind in fields.items()}
+    assert typing.get_type_hints(Arguments) == expected
+
+
+def test_no_two_settings_have_the_same_variable():
     assert list(SETTINGS) == [field.name for field in dataclasses.fields(Config)]
     variables = [setting.variable for setting in SETTINGS.values()]
     assert len(set(variables)) == len(variables)
@@ -365,7 +396,7 @@ def test_the_table_and_the_fields_are_the_same_settings():
 def test_each_row_of_the_description_can_be_documented():
     rows = list(Config.describe())
     assert [row[0] for row in rows] == list(SETTINGS)
-    assert rows[4] == ("ttl", "COLOCACHE_TTL", "300s", "How long a value lives where the call does not say.")
+    assert rows[4] == ("ttl", "COLOCACHE_TTL", "300s", "How long a value lives if the call does not say.")
     assert [default for _, _, default, _ in rows] == [
         "none: it must be given",
         "false",
@@ -379,9 +410,9 @@ def test_each_row_of_the_description_can_be_documented():
         "0.5ms",
         "30s",
         "30s",
-        "per user, under the system's runtime or temp directory",
+        "one per user, under the system's temp directory",
     ]
-    assert all(meaning.endswith(".") and ". " not in meaning for *_, meaning in rows)
+    assert all(meaning[0].isupper() and meaning.endswith(".") for *_, meaning in rows)
 
 
 def test_the_described_default_can_be_written_into_the_variable():
@@ -449,9 +480,9 @@ def test_a_duration_that_is_none_says_so(value):
 
 @pytest.mark.parametrize("value", [True, False, b"5s", [5], 1j, object])
 def test_a_duration_of_another_type(value):
-    with pytest.raises(TypeError, match=r"^timeout=.* is of the wrong type"):
+    with pytest.raises(TypeError, match=r"^timeout=.* has the wrong type"):
         parse_duration(value, "timeout")
-    with pytest.raises(TypeError, match=r"^ttl=.* is of the wrong type"):
+    with pytest.raises(TypeError, match=r"^ttl=.* has the wrong type"):
         parse_ttl(value)
 
 
@@ -541,7 +572,7 @@ def test_a_size_that_is_none_says_so(value):
 
 @pytest.mark.parametrize("value", [True, 1.0, None, b"1MiB"])
 def test_a_size_of_another_type(value):
-    with pytest.raises(TypeError, match=r"^size=.* is of the wrong type"):
+    with pytest.raises(TypeError, match=r"^size=.* has the wrong type"):
         parse_size(value)
 
 
