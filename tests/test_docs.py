@@ -28,9 +28,7 @@ from colocache.core.group import messages, ring
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("examples/**/*.md")])
-API, ENVIRONMENT, STATISTICS, WIRE = (
-    DOCS / "reference" / f"{name}.md" for name in ("api", "environment", "statistics", "wire")
-)
+API, WIRE = (DOCS / "reference" / f"{name}.md" for name in ("api", "wire"))
 TROUBLES = DOCS / "howto" / "troubleshoot.md"
 DECISIONS = sorted((DOCS / "decisions").glob("*.md"))
 
@@ -140,12 +138,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 # --- The reference
 
 
-def test_the_environment_page_has_every_variable_with_its_default_and_no_other() -> None:
-    described = [
-        (f"`{variable}`", f"`{name}`", default, meaning)
-        for name, variable, default, meaning in colocache.Config.describe()
-    ]
-    assert [tuple(row) for row in rows(ENVIRONMENT) if row[0].startswith("`COLOCACHE_")] == described
+def test_the_pages_name_no_variable_that_is_not_a_setting() -> None:
     known = {variable for _, variable, _, _ in colocache.Config.describe()}
     known.add("COLOCACHE_MIDDLEWARE")  # a setting of Django's
     for page in PAGES:
@@ -159,11 +152,6 @@ def test_the_readme_gives_the_defaults_that_hold() -> None:
     in_words = ("`COLOCACHE_GROUP`", "`COLOCACHE_DIR`")
     assert listed
     assert all(default == defaults[variable] for variable, default in listed if variable not in in_words)
-
-
-def test_the_statistics_page_has_every_figure_and_no_other() -> None:
-    listed = [name for row in rows(STATISTICS) for name in re.findall(r"`(\w+)`", row[0]) if "/" not in row[0]]
-    assert set(listed) == {field.name for field in dataclasses.fields(colocache.Stats)}
 
 
 def public_methods(cls: type) -> set[str]:

@@ -1,0 +1,77 @@
+"""``write_reference.py [--check]``: write the parts of docs/reference that the code knows better than anybody.
+
+Such a part stands on its page between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``. With ``--check`` nothing is
+written, and the exit status is 1 if a page is out of date.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from colocache.config import SETTINGS
+from colocache.stats import FIGURES
+
+REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
+EXPLAINED = re.compile("(?<=36500d): a number of seconds.* a timedelta|(?<=1MiB): .*")
+PART = re.compile(r"(<!-- begin ([\w-]+) -->\n).*?(<!-- end \2 -->\n)", re.DOTALL)
+
+
+def figures() -> Iterator[str]:
+    """Yield the lines of the tables of all figures, one table for each section."""
+    section = ""
+    for figure in FIGURES:
+        if figure.section != section:
+            section = figure.section
+            yield from ("", f"## {section}", "", "| figure | kind | unit | meaning |", "|---|---|---|---|")
+        yield f"| `{figure.name}` | {figure.kind} | {figure.unit} | {figure.help} |"
+    yield ""
+
+
+def settings() -> Iterator[str]:
+    """Yield the lines of the table of all settings."""
+    yield from ("| variable | argument | default | meaning |", "|---|---|---|---|")
+    for name, setting in SETTINGS.items():
+        default = setting.default_in_words or setting.default
+        yield f"| `{setting.variable}` | `{name}` | {default} | {setting.meaning} |"
+
+
+def forms() -> Iterator[str]:
+    """Yield the lines of the table that says how each setting is written; the page explains durations and sizes."""
+    yield from ("| argument | accepted |", "|---|---|")
+    for name, setting in SETTINGS.items():
+        yield f"| `{name}` | {EXPLAINED.sub('', setting.form)} |"
+
+
+PARTS: dict[str, Callable[[], Iterator[str]]] = {"figures": figures, "settings": settings, "forms": forms}
+
+
+def up_to_date(page: str) -> str:
+    """Return the text of a page with its parts written anew."""
+    return PART.sub(lambda found: found[1] + "".join(f"{line}\n" for line in PARTS[found[2]]()) + found[3], page)
+
+
+def pages() -> list[Path]:
+    """Return the pages that have such parts."""
+    return [page for page in sorted(REFERENCE.glob("*.md")) if PART.search(page.read_text("utf-8"))]
+
+
+def outdated() -> list[Path]:
+    """Return the pages whose text would change."""
+    return [page for page in pages() if up_to_date(page.read_text("utf-8")) != page.read_text("utf-8")]
+
+
+def main() -> None:
+    """Write the pages, or tell which are out of date."""
+    found = outdated()
+    if "--check" in sys.argv[1:]:
+        sys.exit("\n".join(f"{page} is out of date: run scripts/write_reference.py" for page in found))
+    for page in found:
+        page.write_text(up_to_date(page.read_text("utf-8")), "utf-8")
+        print(f"{page} is written")
+
+
+if __name__ == "__main__":
+    main()
