@@ -11,7 +11,7 @@ ARGS   ?=
 FRAME := pyproject.toml setup.cfg scripts/prepare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types wheel conformance simulate mutants explore chaos soak servers rolling fuzz bench bench-quick clean
+.PHONY: help demo test lint types wheel conformance simulate mutants explore chaos soak servers rolling fuzz bench bench-quick docs clean
 
 help:  ## show this list
 	@echo "colocache: what make can do here"
@@ -29,6 +29,10 @@ lint: $(VENV)/.installed-lint  ## ruff, over everything
 types: $(VENV)/.installed-lint  ## mypy --strict, over the package and the plugin; mypy and pyright, over the examples of the documentation
 	@$(VENV)/bin/mypy --strict colocache pytest_colocache.py $(ARGS)
 	@$(VENV)/bin/python scripts/check_doc_types.py
+
+docs: $(VENV)/.installed-docs  ## build the documentation site into build/docs, without warnings
+	@$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -d build/doctrees $(ARGS) . build/docs
+	@echo "open build/docs/index.html"
 
 wheel: $(VENV)/.installed-test  ## build the wheel, install it alone in a fresh environment, use it there
 	@$(VENV)/bin/python scripts/check_wheel.py $(ARGS)

@@ -1,0 +1,67 @@
+"""How Sphinx makes the documentation site: ``make docs``.
+
+The source directory is the root of the repository, so that a link between two pages is the same on the site and in the
+repository. The API pages (``docs/reference/api/*.rst``) are made from the docstrings.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+project = "colocache"
+author = "the colocache authors"
+copyright = author
+release = version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+root_doc = "README"
+include_patterns = ["*.md", "docs/**", "examples/**.md"]
+exclude_patterns = ["docs/proof/*.txt"]
+default_role = "py:obj"  # `Cache` in a docstring is a link wherever the name is known
+highlight_language = "text"  # a block without a language is a command or its output
+
+myst_heading_anchors = 4  # the anchors that the hosts of repositories make
+myst_enable_extensions = ["colon_fence"]
+
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 100
+
+html_theme = "furo"
+html_title = f"colocache {release}"
+html_show_copyright = False
+
+#: The navigation: a caption, and the pages below it.
+NAVIGATION = (
+    ("Begin", ("docs/tutorial", "examples/README", "examples/demo/README")),
+    ("How to", ("docs/howto/*",)),
+    ("Topics", ("docs/topics/*",)),
+    ("Reference", ("docs/reference/api", "docs/reference/api/*", "docs/reference/*")),
+    ("Decisions", ("docs/decisions/*",)),
+    ("Proof", ("docs/proof/README",)),
+    ("Project", ("docs/README", "CONTRIBUTING", "SECURITY", "CHANGELOG")),
+)
+TREE = "\n```{{toctree}}\n:hidden:\n:glob:\n:caption: {}\n\n{}\n```\n"
+
+
+def add_navigation(app: Any, page: str, source: list[str]) -> None:
+    """Give the first page the navigation, which the README of the repository has no use for."""
+    if page == root_doc:
+        source[0] += "".join(TREE.format(caption, "\n".join(pages)) for caption, pages in NAVIGATION)
+
+
+def make_index(app: Any, exception: Exception | None) -> None:
+    """Make the first page the one that a server shows for the directory."""
+    if exception is None and app.builder.format == "html":
+        shutil.copy(Path(app.outdir) / f"{root_doc}.html", Path(app.outdir) / "index.html")
+
+
+def setup(app: Any) -> None:
+    """Connect the functions above."""
+    app.connect("source-read", add_navigation)
+    app.connect("build-finished", make_index)
