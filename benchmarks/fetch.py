@@ -28,8 +28,8 @@ from group import Group, Member, Worker
 from measure import Contender, Report, Series, interleave, options, ratio, samples
 from servers import Servers
 
+from colocache import MsgpackCodec
 from colocache.core.keys import Key
-from colocache.values.codecs import MsgpackCodec
 
 PACKAGES = ("redis", "hiredis", "pymemcache", "pylibmc", "gunicorn")
 SIZES = {"100 B": 100, "1 KiB": 1 << 10, "10 KiB": 10 << 10, "100 KiB": 100 << 10}

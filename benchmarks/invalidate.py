@@ -41,7 +41,7 @@ from group import Group, Member, Worker, together
 from measure import Contender, Ratio, Report, Series, interleave, options, progress, samples, spread
 from servers import Servers
 
-from colocache.values.codecs import MsgpackCodec
+from colocache import MsgpackCodec
 
 SIZES = (2, 4, 8, 16)  # processes
 WORK = {"idle": "all idle", "bursts": "one at 70 % in bursts of 5 ms", "spinning": "one spinning without pause"}

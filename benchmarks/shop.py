@@ -125,7 +125,7 @@ class Served(Nothing):
     """A cache in a server: look, load, store; a write deletes."""
 
     def __init__(self) -> None:
-        from colocache.values.codecs import MsgpackCodec
+        from colocache import MsgpackCodec
 
         self._codec = MsgpackCodec()
 

@@ -26,7 +26,7 @@ from group import Group, Member, sleep_until, together
 from measure import Contender, Ratio, Report, Series, interleave, options, samples, spread
 from servers import Servers
 
-from colocache.values.codecs import MsgpackCodec
+from colocache import MsgpackCodec
 
 PROCESSES, THREADS = 4, 8
 LOAD = 0.05  # s

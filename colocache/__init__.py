@@ -28,7 +28,9 @@ from .errors import (
 from .functions.decorators import Cached, CacheInfo
 from .space import Space
 from .stats import Stats
-from .values.codecs import Codec, MsgpackCodec, PickleCodec
+from .values.codec import Codec
+from .values.msgpack_codec import MsgpackCodec
+from .values.pickle_codec import PickleCodec
 
 __version__ = "0.1.0"
 

@@ -35,7 +35,8 @@ from .runtime.servers import check_threads
 from .runtime.waiting import RLock, let_others_run_while
 from .space import GRACE, UNKNOWN, Space, copies_of
 from .stats import Counters, Stats, with_counters
-from .values.codecs import Codec, MsgpackCodec
+from .values.codec import Codec
+from .values.msgpack_codec import MsgpackCodec
 
 if TYPE_CHECKING:
     from .runtime import bus as shared

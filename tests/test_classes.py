@@ -547,7 +547,7 @@ def test_functions_that_are_gone_leave_nothing() -> None:
             ...
 
         codec.learn(passing)
-    assert len(codec._unlearned) <= 1
+    assert len(codec._classes._unread) <= 1
 
 
 # --- What can never be carried

@@ -27,8 +27,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from colocache import Codec, MsgpackCodec, PickleCodec
 from colocache.errors import ConfigError, OversizeError
-from colocache.values.codecs import MAX_BYTES, MAX_DEPTH, Codec, MsgpackCodec, PickleCodec
+from colocache.values.codec import MAX_BYTES, MAX_DEPTH
 
 # print_blob: a failure prints the line that replays it. No deadline: the machine may be busy.
 replayable = settings(print_blob=True, deadline=None, database=None, max_examples=250)
@@ -559,7 +560,7 @@ def test_a_value_that_changes_meanwhile_is_a_type_error(monkeypatch: pytest.Monk
     def change(_: object) -> None:
         raise RuntimeError("dictionary changed size during iteration")
 
-    monkeypatch.setattr("colocache.values.codecs._lowered", change)
+    monkeypatch.setattr("colocache.values.msgpack_codec.extended", change)
     text = "value cannot be carried: RuntimeError('dictionary changed size during iteration')"
     assert refusal({"a": bytearray(b"x")}) == text
 
@@ -745,7 +746,8 @@ def test_a_malformed_decimal_raises_even_where_the_application_would_have_nan():
 @pytest.mark.parametrize("wrap", WRAPS)
 def test_deeper_nesting_is_refused_at_decode(wrap: Any, monkeypatch: pytest.MonkeyPatch):
     value = nested(MAX_DEPTH + 1, wrap)
-    monkeypatch.setattr("colocache.values.codecs.MAX_DEPTH", 1000)
+    for module in ("msgpack_codec", "payloads", "refusals"):
+        monkeypatch.setattr(f"colocache.values.{module}.MAX_DEPTH", 1000)
     payload = CODEC.encode(value)
     monkeypatch.undo()
     assert "nested" in complaint(payload)

@@ -37,7 +37,7 @@ from group import Group, Member
 from measure import Contender, Report, interleave, options, ratio
 from servers import Servers
 
-from colocache.values.codecs import MsgpackCodec
+from colocache import MsgpackCodec
 
 SLOTS = 1 << 12
 ROOM = 128 << 10  # bytes of a slot: for a value of 100 KiB

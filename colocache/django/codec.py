@@ -18,7 +18,7 @@ from django.http.response import ResponseHeaders
 from django.template.response import SimpleTemplateResponse, TemplateResponse
 
 from colocache import MsgpackCodec
-from colocache.values.classes import KNOWN, Form
+from colocache.values.form import KNOWN, Form
 
 try:
     from django.utils.csp import CSP  # since 6.0: csp_override() leaves its members in responses
@@ -99,14 +99,14 @@ class DjangoCodec(MsgpackCodec):
     def _known_form(self, cls: type) -> Form | None:
         return _FORM if cls in _kinds else super()._known_form(cls)
 
-    def _together_known(self, parts: list[Any]) -> Any:
-        return _FORM.together(parts) if parts[0] == _MARK else super()._together_known(parts)
+    def _known_from_wire(self, parts: list[Any]) -> Any:
+        return _FORM.from_wire(parts) if parts[0] == _MARK else super()._known_from_wire(parts)
 
 
 _MARK: Final = "django:response"
 
 
-def _apart(response: Any) -> list[Any]:
+def _to_wire(response: Any) -> list[Any]:
     # What pickle would carry, so that classes can say what is not to be kept. Of a template response that is not
     # rendered this raises ContentNotRenderedError, as it should: there is no page yet.
     kind, state = _kinds[type(response)], response.__getstate__()
@@ -119,7 +119,7 @@ def _apart(response: Any) -> list[Any]:
     return [_MARK, kind.name, headers, cookies, response.content, attributes]
 
 
-def _together(name: str, headers: Any, cookies: Any, body: Any, attributes: Any) -> Any:
+def _from_wire(name: str, headers: Any, cookies: Any, body: Any, attributes: Any) -> Any:
     kind = _named.get(name)
     if kind is None:
         raise ValueError(
@@ -142,7 +142,7 @@ def _together(name: str, headers: Any, cookies: Any, body: Any, attributes: Any)
 
 
 _HEADS: Final = ("", "", ".headers", ".cookies", "", ".attributes")
-_FORM: Final = Form(KNOWN, _apart, lambda parts: _together(*parts[1:]), is_box=True, heads=_HEADS)
+_FORM: Final = Form(KNOWN, _to_wire, lambda parts: _from_wire(*parts[1:]), is_box=True, heads=_HEADS)
 
 
 def _cookies(parts: list[Any]) -> SimpleCookie:

@@ -1,7 +1,7 @@
-"""How instances of classes travel: which kinds of classes can, how one is taken apart, and put together again.
+"""How instances of the application's classes travel: which kinds of classes can, and how a value is made again.
 
-Nothing here runs code of the class that is put together: no ``__init__``, no validator, no ``__setstate__``. Classes of
-pydantic and attrs are recognised by what they carry, and by modules that are imported already.
+Nothing here runs code of the class whose instance it makes: no ``__init__``, no validator, no ``__setstate__``. Classes
+of pydantic and attrs are recognised by their attributes, and by the modules that are imported already.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import sys
-from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from typing import Any, Final
@@ -19,56 +17,7 @@ import msgpack
 
 from ..core.parts import is_faithful_record
 from ..naming import qualified
-
-REGISTERED: Final = 15
-KNOWN: Final = 16
-
-_MAX_EQUAL_HASHES: Final = 64  # of the powers of two, up to 35 floats share a hash: honest sets have no more
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Form:
-    """How the values of one type travel: as the body of extension `code`.
-
-    `apart` makes the body of a value, and `together` the value of a body. A box holds other values: what its functions
-    make and take is the list of its parts, and the body is that list packed.
-
-    `heads` names the first parts of an instance of a class for error texts; after them come names and values in turn.
-    """
-
-    code: int
-    apart: Callable[[Any], Any]
-    together: Callable[[Any], Any]
-    is_box: bool = False
-    heads: tuple[str, ...] | None = None
-
-
-def hashable(members: list[Any]) -> list[Any]:
-    """Return `members`; raise `ValueError` if so many have one hash that a set of them would take quadratic time.
-
-    The hashes of numbers, and of tuples of them, are no secret: in 1 MiB a peer can send 80,000 that all collide.
-    """
-    if len(members) > _MAX_EQUAL_HASHES and max(Counter(map(hash, members)).values()) > _MAX_EQUAL_HASHES:
-        raise ValueError(f"more than {_MAX_EQUAL_HASHES} members or keys have the same hash")
-    return members
-
-
-def in_turn(mapping: Any) -> chain[Any]:
-    """Return key, value, key, value, ..."""
-    return chain.from_iterable(mapping.items())
-
-
-def mapping_of(parts: Any) -> dict[Any, Any]:
-    """Return the dict of key, value, key, value, ..."""
-    return dict(zip(hashable([*parts[::2]]), parts[1::2], strict=True))
-
-
-# --- Names
-
-
-def type_name(cls: type) -> str:
-    """Return the name of a class as error texts show it."""
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+from .form import REGISTERED, Form, in_turn
 
 
 def default_name(cls: Any) -> str:
@@ -82,13 +31,13 @@ def default_name(cls: Any) -> str:
 
 
 def is_model(cls: type) -> bool:
-    """Whether a class is a model of pydantic, version 2, SQLModel's included."""
+    """Tell whether a class is a model of pydantic, version 2. Models of SQLModel are."""
     base = getattr(sys.modules.get("pydantic.main"), "BaseModel", None)
     return base is not None and issubclass(cls, base)
 
 
 def is_mapped(cls: type) -> bool:
-    """Whether a class is mapped by SQLAlchemy's ORM, as SQLModel's tables are: its instances belong to a session."""
+    """Tell whether SQLAlchemy's ORM maps a class, as it does SQLModel's tables. Its instances belong to a session."""
     return hasattr(cls, "_sa_class_manager")
 
 
@@ -101,12 +50,12 @@ def field_names(cls: type) -> tuple[str, ...] | None:
         return tuple(field.name for field in dataclasses.fields(cls))
     if attributes is not None:
         return tuple(attribute.name for attribute in attributes)
-    is_named_tuple = issubclass(cls, tuple) and cls is not msgpack.ExtType  # which msgpack would pack as what it is
+    is_named_tuple = issubclass(cls, tuple) and cls is not msgpack.ExtType  # msgpack packs that one itself
     return getattr(cls, "_fields", None) if is_named_tuple else None
 
 
 def is_of_a_kind(cls: type) -> bool:
-    """Whether a class is of a kind that can be registered."""
+    """Tell whether a class is of a kind that can be registered."""
     return not is_mapped(cls) and (issubclass(cls, enum.Enum) or is_model(cls) or field_names(cls) is not None)
 
 
@@ -117,7 +66,9 @@ def class_form(cls: type, name: str) -> Form:
     if issubclass(cls, enum.Enum):
         return Form(REGISTERED, lambda member: [name, member.name], partial(_member, cls), is_box=True, heads=("", ""))
     if is_mapped(cls):
-        raise TypeError(f"{cls!r} is mapped to a table: its instances belong to a session; register a class without")
+        raise TypeError(
+            f"{cls!r} is mapped to a table, so its instances belong to a session: register a class without one"
+        )
     fields = field_names(cls)
     if fields is None and not is_model(cls):
         raise TypeError(
@@ -127,9 +78,9 @@ def class_form(cls: type, name: str) -> Form:
     if not issubclass(cls, tuple):
         object.__new__(cls)  # raises TypeError if it is abstract, or has the hidden state of a built-in type
     if fields is None:
-        return Form(REGISTERED, partial(_model_apart, name), partial(_model, cls), is_box=True, heads=_MODEL)
-    apart, together = partial(_fields_apart, name, fields), partial(_record, cls, fields, _caches_hash(cls))
-    return Form(REGISTERED, apart, together, is_box=True, heads=("",))
+        return Form(REGISTERED, partial(_model_to_wire, name), partial(_model, cls), is_box=True, heads=_MODEL)
+    to_wire, from_wire = partial(_fields_to_wire, name, fields), partial(_record, cls, fields, _caches_hash(cls))
+    return Form(REGISTERED, to_wire, from_wire, is_box=True, heads=("",))
 
 
 # --- Enums
@@ -143,7 +94,7 @@ def _member(cls: type[enum.Enum], parts: tuple[str]) -> enum.Enum:
 
 
 def _flag(cls: type[enum.Flag], parts: tuple[int]) -> enum.Flag:
-    """Some flags refuse bits that they do not know; others, and in Python 3.11.2 most, would drop them silently."""
+    """Refuse bits that a flag does not know. Some flags do so themselves; in Python 3.11.2 most drop them silently."""
     (value,) = parts
     flag = cls(value)
     if not isinstance(flag, cls) or flag.value != value:
@@ -157,7 +108,7 @@ _VERSIONS: Final = "the two applications have different versions of it"
 # --- Records: dataclasses, attrs classes and NamedTuples
 
 
-def _fields_apart(name: str, fields: tuple[str, ...], record: Any) -> list[Any]:
+def _fields_to_wire(name: str, fields: tuple[str, ...], record: Any) -> list[Any]:
     values = record if isinstance(record, tuple) else [getattr(record, field) for field in fields]
     return [name, *chain.from_iterable(zip(fields, values, strict=True))]
 
@@ -177,11 +128,11 @@ def _record(cls: type, fields: tuple[str, ...], caches_hash: bool, parts: tuple[
 def _values(cls: type, fields: set[str], parts: tuple[Any, ...]) -> dict[str, Any]:
     values = dict(zip(parts[::2], parts[1::2], strict=True))
     if values.keys() != fields:
-        raise ValueError(f"{cls!r} has not the fields {[*values]}: {_VERSIONS}")
+        raise ValueError(f"{cls!r} does not have the fields {[*values]}: {_VERSIONS}")
     return values
 
 
-_HASH: Final = "_attrs_cached_hash"  # where an attrs class of ``cache_hash=True`` looks; its __init__ makes it None
+_HASH: Final = "_attrs_cached_hash"  # an attrs class with ``cache_hash=True`` reads it; its __init__ sets it to None
 
 
 def _caches_hash(cls: type) -> bool:
@@ -189,12 +140,12 @@ def _caches_hash(cls: type) -> bool:
     return hasattr(cls, "__attrs_attrs__") and code is not None and _HASH in (*code.co_names, *code.co_consts)
 
 
-# --- Models of pydantic: what their own __getstate__ and __setstate__ would carry, of the fields that there are
+# --- Models of pydantic: of their fields, what their own __getstate__ and __setstate__ would carry
 
 _MODEL: Final = ("", ".model_fields_set", ".model_extra", ".__pydantic_private__")
 
 
-def _model_apart(name: str, model: Any) -> list[Any]:
+def _model_to_wire(name: str, model: Any) -> list[Any]:
     cls, state = type(model), vars(model)
     fields = {field: value for field, value in state.items() if field in cls.model_fields}  # no cached properties
     missing = cls.model_fields.keys() - fields.keys()
@@ -212,13 +163,13 @@ def _model(cls: Any, parts: tuple[Any, ...]) -> Any:
     fields_set, extra, private, *rest = parts
     values = _values(cls, set(cls.model_fields), tuple(rest))
     if private is not None and not private.keys() <= cls.__private_attributes__.keys():
-        raise ValueError(f"{cls!r} has not the private attributes {[*private]}: {_VERSIONS}")
+        raise ValueError(f"{cls!r} does not have the private attributes {[*private]}: {_VERSIONS}")
     if not _are_texts(fields_set) or not (extra is None or _are_texts([*extra.keys()])):
         raise ValueError(f"the names of fields of {cls!r} are not texts")
     model = object.__new__(cls)
     object.__setattr__(model, "__dict__", values)
     object.__setattr__(model, "__pydantic_fields_set__", set(fields_set))
-    if not getattr(cls, "__pydantic_root_model__", False):  # which has neither
+    if not getattr(cls, "__pydantic_root_model__", False):  # a root model has neither
         object.__setattr__(model, "__pydantic_extra__", extra)
         object.__setattr__(model, "__pydantic_private__", private)
     return model

@@ -1,6 +1,6 @@
 """The classes of Python and of libraries that travel without being registered, and why some others never do.
 
-A library's class is looked for among the modules that are imported already: what a peer sends imports nothing.
+A library's class is looked for only in modules that are imported already, because a peer must not make us import one.
 """
 
 from __future__ import annotations
@@ -10,29 +10,30 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-from .classes import KNOWN, Form, in_turn, is_mapped, mapping_of
+from .classes import is_mapped
+from .form import KNOWN, Form, in_turn, mapping_of
 
 # --- What travels
 
 
 class _Known(NamedTuple):
-    """One class: where it is, and how the parts of an instance are made, and made into one again."""
+    """One class: where it is, how its instance becomes parts, and how the parts become an instance."""
 
     module: str
     name: str
-    apart: Callable[[Any], Iterable[Any]]
-    together: Callable[[Any, list[Any]], Any]
+    to_wire: Callable[[Any], Iterable[Any]]
+    from_wire: Callable[[Any, list[Any]], Any]
 
 
 def _by_text(module: str, *names: str) -> list[_Known]:
-    def together(cls: Any, parts: list[Any]) -> Any:
+    def from_wire(cls: Any, parts: list[Any]) -> Any:
         return cls(_only_text(parts))
 
-    return [_Known(module, name, lambda value: [str(value)], together) for name in names]
+    return [_Known(module, name, lambda value: [str(value)], from_wire) for name in names]
 
 
 def _text_type(module: str, name: str) -> _Known:
-    """A subclass of str, made without its own ``__new__``: Markup's would ask the text for its ``__html__``."""
+    """Make the row of a subclass of str. Its own ``__new__`` is not called: Markup's would call ``__html__``."""
     return _Known(
         module, name, lambda value: [str.__str__(value)], lambda cls, parts: str.__new__(cls, _only_text(parts))
     )
@@ -85,27 +86,27 @@ _BY_NAME: Final = {f"{known.module}:{known.name}": known for known in _TABLE}
 
 
 def known_form(cls: type) -> Form | None:
-    """Return how instances of a class travel that nobody registers; None if the class is none of those."""
+    """Return how instances of a class travel that nobody registers; None for any other class."""
     name = _name(cls)
     known = _BY_NAME.get(name)
     if known is None or _imported(known) is not cls:
         return None
-    return Form(KNOWN, lambda value: [name, *known.apart(value)], together_known, is_box=True, heads=("",))
+    return Form(KNOWN, lambda value: [name, *known.to_wire(value)], known_from_wire, is_box=True, heads=("",))
 
 
-def together_known(parts: list[Any]) -> Any:
-    """Return the instance that these are the parts of. Raises any exception if they are of none."""
+def known_from_wire(parts: list[Any]) -> Any:
+    """Return the instance that has these parts. Raises any exception if no class has them."""
     name, *rest = parts
     known = _BY_NAME[name]
     cls = _imported(known)
     if cls is None:
         raise ValueError(f"a value is of the class {name}, and this process has not imported it")
-    return known.together(cls, rest)
+    return known.from_wire(cls, rest)
 
 
 def _name(cls: type) -> str:
     module = cls.__module__
-    if module.startswith("pathlib."):  # where Python 3.13 has what it shows as pathlib
+    if module.startswith("pathlib."):  # Python 3.13 defines the classes in submodules
         module = "pathlib"
     return f"{module}:{cls.__qualname__}"
 
@@ -118,10 +119,10 @@ def _imported(known: _Known) -> Any:
 
 _ONCE: Final = "it can be read only once: make a list of it, and cache that"
 _RESPONSE: Final = (
-    "a response belongs to one request, and the framework may change it, or stream it: return and cache the data, and "
-    "make the response of it"
+    "a response belongs to one request, and the framework may change it, or stream it: cache the data, and make the "
+    "response of them"
 )
-_SESSION: Final = "it belongs to this process, and to one thread or task: cache what is read by it"
+_SESSION: Final = "it belongs to this process, and to one thread or task: cache what you read by it"
 _ROW: Final = "it belongs to its result: cache tuple(row), row._asdict() or dict(row)"
 _ORM: Final = (
     "it is an object of an ORM, which belongs to a session: cache the data that you need of it, as a dict, a dataclass "
@@ -134,20 +135,20 @@ _TABLE_MODEL: Final = (
 
 #: Why the instances of a class, and of its subclasses, do not travel.
 _REFUSED: Final = {
-    "_io:_IOBase": "an open file belongs to this process: cache what is in it",
+    "_io:_IOBase": "an open file belongs to this process: cache its contents",
     "starlette.responses:Response": _RESPONSE,
     "werkzeug.wrappers.response:Response": _RESPONSE,
-    "django.http.response:StreamingHttpResponse": "it is streamed: cache what it is made of, or exclude the view",
+    "django.http.response:StreamingHttpResponse": "it is streamed: cache its data, or exclude the view",
     "sqlalchemy.orm.session:Session": _SESSION,
     "sqlalchemy.ext.asyncio.session:AsyncSession": _SESSION,
     "sqlalchemy.engine.base:Connection": _SESSION,
     "sqlalchemy.engine.result:Result": _ONCE,
-    "sqlalchemy.orm.query:Query": "it was not run yet: cache what .all() gives, as dicts or dataclasses",
+    "sqlalchemy.orm.query:Query": "it has not run yet: cache what .all() returns, as dicts or dataclasses",
     "sqlalchemy.engine.row:Row": _ROW,
     "sqlalchemy.engine.row:RowMapping": _ROW,
     "django.db.models.base:Model": _ORM,
-    "django.db.models.query:QuerySet": "it was not run yet: cache list(queryset.values(...))",
-    "django.utils.functional:Promise": "it is a lazy text, in the language of whoever reads it: cache str(...) of it",
+    "django.db.models.query:QuerySet": "it has not run yet: cache list(queryset.values(...))",
+    "django.utils.functional:Promise": "it is a lazy text, in the language of its reader: cache str(...) of it",
     "peewee:Model": _ORM,
     "tortoise.models:Model": _ORM,
     "mongoengine.base.document:BaseDocument": _ORM,
@@ -163,7 +164,7 @@ _REFUSED_BY_ABILITY: Final = {
 
 
 def reason(cls: type) -> str:
-    """Return why instances of a class can never travel, and what to do; "" if there is no such reason."""
+    """Return why instances of a class can never travel, and what to do; an empty text if there is no such reason."""
     if is_mapped(cls):
         return _TABLE_MODEL if hasattr(cls, "model_validate") else _ORM
     by_name = (_REFUSED.get(_name(base)) for base in cls.__mro__)

@@ -20,7 +20,7 @@ from colocache.core.group import messages
 from colocache.core.group.peer import Peer
 from colocache.errors import WireError
 from colocache.runtime import journal
-from colocache.values import codecs
+from colocache.values import msgpack_codec
 
 CORPUS = Path(__file__).parent / "corpus"
 TRIES = {"peer": 100, "seats": 40, "journal": 200}  # else 400; a story of a peer takes some ten milliseconds
@@ -84,8 +84,8 @@ DEFECTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], Any]]] = {
     "trace-of-an-ignored-frame": ("peer", take_ignored_frames_for_signs_of_life),
     "number-beyond-all": ("journal", lambda patch: patch.setattr(journal, "_MOST", 1 << 64)),
     "event-too-long-for-the-bus": ("parts", lambda patch: patch.setattr(messages, "MAX_BUS", 1 << 20)),
-    "lists-that-lie": ("values", lambda patch: patch.setattr(codecs, "_refuse_lies", lambda payload: None)),
-    "error-that-repeats-everything": ("values", lambda patch: patch.setattr(codecs, "_shortened", str)),
+    "lists-that-lie": ("values", lambda patch: patch.setattr(msgpack_codec, "refuse_lies", lambda payload: None)),
+    "error-that-repeats-everything": ("values", lambda patch: patch.setattr(msgpack_codec, "_shortened", str)),
     "parts-of-keys-that-run-together": ("keys", lambda patch: patch.setattr(parts, "_sized", lambda part: part)),
 }
 

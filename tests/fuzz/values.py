@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from colocache.values.codecs import MsgpackCodec, PickleCodec
+from colocache import MsgpackCodec, PickleCodec
 
 try:
     from pydantic import BaseModel, PrivateAttr

@@ -1,0 +1,102 @@
+"""Which classes a codec carries, under which names: those that were registered, and those that annotations name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from threading import RLock
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+from .annotations import named_by
+from .classes import class_form, default_name, is_of_a_kind
+from .form import Form
+from .plain import BOXES, FORMS, Boxes
+
+C = TypeVar("C", bound=type)
+
+
+class Registry:
+    """The types that one codec carries. Any thread may call its methods at any time.
+
+    ``known`` returns the form of a class that travels without being registered.
+    """
+
+    def __init__(self, known: Callable[[type], Form | None]) -> None:
+        self._known = known
+        self._lock = RLock()  # re-entrant, because a signal handler or a finalizer may register a class in between
+        # Each of these is replaced as a whole and never changed, so readers need no lock.
+        self.forms: Mapping[type, Form] = FORMS
+        self.boxes: Boxes = BOXES
+        self._names: Mapping[str, type] = {}
+        # These are used under the lock.
+        self._learned = set[str]()  # the names that only annotations gave
+        self._unread = WeakKeyDictionary[Callable[..., object], None]()  # functions whose annotations may tell more
+
+    def register(self, cls: C, name: str | None) -> C:
+        """Let instances of a class travel; see `MsgpackCodec.register`."""
+        name = name or default_name(cls)
+        form = class_form(cls, name)
+        with self._lock:
+            if self._names.get(name, cls) is not cls and name not in self._learned:
+                raise ValueError(f"{name!r} is already registered for {self._names[name]!r}: give {cls!r} another name")
+            self._name(cls, form, name)
+            self._learned.discard(name)
+        return cls
+
+    def learn(self, function: Callable[..., object]) -> None:
+        """Let the classes travel that a function's annotations name; see `MsgpackCodec.learn`."""
+        with self._lock:
+            self._unread[function] = None
+
+    def form_of(self, cls: type) -> Form | None:
+        """Return how instances of a class travel; None if they do not. Reads annotations first, if that may help."""
+        if cls not in self.forms:
+            self._read_annotations()
+        if cls not in self.forms and (form := self._known(cls)) is not None:
+            with self._lock:
+                self._add(cls, form)
+        return self.forms.get(cls)
+
+    def named(self, name: str) -> Form | None:
+        """Return the form of the class that is registered under a name; None if there is none."""
+        if name not in self._names:
+            self._read_annotations()
+        cls = self._names.get(name)
+        return None if cls is None else self.forms.get(cls)
+
+    def _name(self, cls: type, form: Form, name: str) -> None:
+        earlier = self._names.get(name, cls)
+        self._add(cls, form)
+        self._names = {**self._names, name: cls}  # last, because a reader that finds the class looks for its form next
+        if earlier not in self._names.values():  # its instances must not come back as those of the later class
+            self.forms = {each: form for each, form in self.forms.items() if each is not earlier}
+            self.boxes = {each: parts for each, parts in self.boxes.items() if each is not earlier}
+
+    def _add(self, cls: type, form: Form) -> None:
+        self.forms = {**self.forms, cls: form}
+        self.boxes = {**self.boxes, cls: form.to_wire}
+
+    def _read_annotations(self) -> None:
+        """Register the classes that annotations name, as far as they can be resolved by now."""
+        with self._lock:
+            functions = [*self._unread]
+        for function in functions:
+            named = named_by(function)
+            for cls in named.classes:
+                self._register_quietly(cls)
+            if named.complete:
+                with self._lock:
+                    self._unread.pop(function, None)
+
+    def _register_quietly(self, cls: type) -> None:
+        if cls in self.forms or not is_of_a_kind(cls):
+            return
+        name = default_name(cls)
+        try:
+            form = class_form(cls, name)
+        except TypeError:  # for example an abstract class
+            return
+        with self._lock:
+            if name not in self._names or name in self._learned:
+                self._learned.add(name)
+                self._name(cls, form, name)
