@@ -181,7 +181,7 @@ def test_the_object_of_a_method_can_be_ignored(cache: Cache) -> None:
 def test_a_name_that_is_no_parameter_is_refused(cache: Cache, ignore: Any) -> None:
     def load(db: Any, number: int) -> None: ...
 
-    with pytest.raises(TypeError, match=r"ignore names .*, which is no parameter of .*load\(db: "):
+    with pytest.raises(TypeError, match=r"ignore names .*, which is not a parameter of .*load\(db: "):
         cache.cached(ignore=ignore)(load)
 
 

@@ -227,7 +227,7 @@ def test_a_module_may_be_loaded_again(module: Any) -> None:
 
 def test_a_function_that_is_loaded_again_with_other_code_is_warned_of(module: Any) -> None:
     first = module("one").report
-    with pytest.warns(UserWarning, match=r"'reloaded:report' is defined anew, .*report.cache_clear\(\)"):
+    with pytest.warns(UserWarning, match=r"'reloaded:report' is defined again, .*report.cache_clear\(\)"):
         again = module("two").report
     assert first is not again
 
@@ -239,7 +239,9 @@ def test_two_modules_of_one_name_are_refused(cache: Cache, tmp_path: Path) -> No
         exec(compile(code.format(name), str(tmp_path / name), "exec"), names)
         functions.append(names["report"])
     kept = cache.cached()(functions[0]), cache.cached()(functions[0])
-    with pytest.raises(ValueError, match=r"cached as 'reports:report'.*: one of .*one, line 1, one of .*two, line 1"):
+    with pytest.raises(
+        ValueError, match=r"cached as 'reports:report'.*: one is at .*one, line 1, and one at .*two, line 1"
+    ):
         cache.cached()(functions[1])
     assert kept[0]() == "one"
 

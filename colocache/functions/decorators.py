@@ -15,8 +15,8 @@ from ..core.group.announcements import Receipt
 from ..core.keys import Key
 from .arguments import Arguments
 from .binding import Method, in_class
-from .identity import layers
 from .specialised import has_one_part, may_be_specialised, specialise
+from .surroundings import layers
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
