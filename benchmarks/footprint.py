@@ -51,7 +51,15 @@ TTL = 300.0
 NAMESPACE = prefix("users")
 GROUPS, QUICK_GROUPS = (2, 4, 8, 16, 32, 64), (2, 4)
 OTHERS = (0, 1, 3)  # members that are there already when one starts
-IMPORTS = ("colocache", "colocache.runtime.bus", "cachetools", "cachebox", "redis", "django.core.cache", "cashews")
+IMPORTS = (
+    "colocache",
+    "colocache.runtime.transport",
+    "cachetools",
+    "cachebox",
+    "redis",
+    "django.core.cache",
+    "cashews",
+)
 
 Fill = Callable[[Store, int, tuple[str, ...]], object]
 
@@ -304,7 +312,7 @@ def importing(module: str) -> Callable[[], list[float]]:
 
 
 def tell_imports(report: Report) -> None:
-    """Tell what imports take; `colocache.runtime.bus` brings zmq, and is imported at the first use."""
+    """Tell what imports take; `colocache.runtime.transport` brings zmq, and is imported at the first use."""
     contenders = []
     for module in IMPORTS:
         try:

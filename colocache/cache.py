@@ -27,22 +27,21 @@ from .core.group.messages import MAX_VALUE
 from .core.group.peer import Peer
 from .core.keys import Key
 from .core.numbers import pack_integer, unpack_integer
-from .errors import ClosedError, ConfigError, OversizeError
+from .errors import ClosedError, OversizeError
 from .functions.identity import Functions
 from .operations.flows import Flow, Wait, arun, run, shown
 from .runtime.logs import Log
 from .runtime.servers import check_threads
-from .runtime.waiting import RLock, let_others_run_while
+from .runtime.waiting.greenlets import let_others_run_while
+from .runtime.waiting.threads import RLock, on_driver_thread
 from .space import GRACE, UNKNOWN, Space, copies_of
 from .stats import Counters, Stats, with_counters
 from .values.codec import Codec
 from .values.msgpack_codec import MsgpackCodec
 
 if TYPE_CHECKING:
-    from .runtime import bus as shared
-    from .runtime.private import PrivateBus
-
-    Bus = shared.Bus | PrivateBus
+    from .runtime.driver import Driver
+    from .runtime.threaded import ThreadDriver
 
 C = TypeVar("C", bound=type)
 
@@ -110,9 +109,9 @@ class Cache(Space):
         self._joining = False
         self._functions = Functions(self._log)
         self._modes: dict[str, bool] = {}  # namespaces of late, the oldest first, to whether their readers get copies
-        self._bus: Bus | None = None
+        self._bus: Driver | None = None
         self._closed = False
-        self._finalizer: weakref.finalize[[weakref.ref[shared.Bus], int], Cache] | None = None
+        self._finalizer: weakref.finalize[[weakref.ref[ThreadDriver], int], Cache] | None = None
         self._trouble: Exception | None = None  # why the last attempt to join failed
         self._forget()
         _caches.add(self)
@@ -237,7 +236,7 @@ class Cache(Space):
     def __repr__(self) -> str:
         return f"<colocache.Cache {self.config.group!r}{' closed' if self._closed else ''}>"
 
-    def _member(self) -> Bus | None:
+    def _member(self) -> Driver | None:
         """Return this process's member, joining if need be; None if the cache is off, or the host will not let us."""
         bus = self._own_bus()
         if bus is not None and bus.alive:
@@ -246,11 +245,13 @@ class Cache(Space):
             raise ClosedError(f"{self!r} is closed; make a new one")
         return None if self.config.disabled else self._join()
 
-    def _own_bus(self) -> Bus | None:
+    def _own_bus(self) -> Driver | None:
         # In this order, while `_forget` lets go of the parent's bus first, and notes the new pid last.
         return self._bus if self._pid == os.getpid() else None
 
-    def _join(self) -> Bus | None:
+    def _join(self) -> Driver | None:
+        if on_driver_thread():  # in a finalizer, which is to make nobody wait
+            return None
         if self._pid != os.getpid():  # a fork that went past Python's hooks
             with _inheriting:
                 if self._pid != os.getpid():  # of several threads, the first one forgets
@@ -274,28 +275,31 @@ class Cache(Space):
             finally:
                 self._joining = False
 
-    def _make_member(self, config: Config) -> Bus | None:
+    def _make_member(self, config: Config) -> Driver | None:
         """Make this process's member, of the group or of none.
 
         The lock is one that its thread can take again: a signal handler or a finalizer that uses the cache while its
         own thread is here finds no member, and loads for itself.
         """
         if config.private:
-            from .runtime.private import PrivateBus  # here, so that who is in a group does not pay for it
+            from .runtime.inline import InlineDriver  # here, because members of a group do not need it
 
-            self._bus = PrivateBus(config)
+            self._bus = InlineDriver(config)
         else:
             check_threads()
-            try:
-                from .runtime.bus import Bus  # here, so that importing colocache imports no zmq
+            from .runtime.threaded import CannotJoin, ThreadDriver
 
-                self._bus = Bus(config, self._log)
-            except (OSError, MemoryError, ConfigError, ImportError) as error:
-                if isinstance(error, OSError) and error.errno is None:
-                    raise  # a signal handler's, as the TimeoutError of a time limit: those of the system have a number
-                self._fail_to_join(error)
+            driver = ThreadDriver(config, self._log)
+            try:
+                driver.join()
+                self._bus = driver
+            except CannotJoin as error:
+                self._fail_to_join(error.trouble)
                 return None
-            self._leave_when_dropped(self._bus)
+            except BaseException:  # a signal handler has raised it
+                driver.leave(0.0)
+                raise
+            self._leave_when_dropped(driver)
             _close_all_at_exit()
         self._trouble = None
         self._joined_at = monotonic()
@@ -306,7 +310,7 @@ class Cache(Space):
         """Whether it is private where neither a test nor its settings say otherwise; for Django's test runner."""
         return False
 
-    def _leave_when_dropped(self, bus: shared.Bus) -> None:
+    def _leave_when_dropped(self, bus: ThreadDriver) -> None:
         if self._finalizer is not None:  # of the member before
             self._finalizer.detach()
         # Its thread keeps the bus alive.
@@ -392,7 +396,7 @@ class Cache(Space):
             inherited.forget_after_fork()
         self._pid: int = os.getpid()  # last: whoever finds it here relies on all the rest
 
-    def _position(self, bus: Bus) -> Flow[str]:
+    def _position(self, bus: Driver) -> Flow[str]:
         noted: list[str] = []
 
         def note(peer: Peer, ticket: int, now: float) -> None:
@@ -536,7 +540,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _leave_behind(bus: weakref.ref[shared.Bus], pid: int) -> None:
+def _leave_behind(bus: weakref.ref[ThreadDriver], pid: int) -> None:
     """A cache was dropped without `Cache.close`: its member leaves. Nobody waits: this thread may hold any lock."""
     member = bus()
     if member is not None and member.alive and pid == os.getpid():
@@ -564,7 +568,7 @@ _closes_at_exit = 0  # the process that is prepared
 
 
 def _close_all() -> None:
-    from .runtime.bus import members_here
+    from .runtime.threaded import members_here
 
     for cache in list(_caches):
         if cache._own_bus() is not None:

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 from .core.group.announcements import Receipt
 from .operations import fenced
 from .operations.flows import Flow, arun, run
-from .runtime.waiting import RLock
+from .runtime.waiting.threads import RLock
 
 #: Positions that a scope names at most; a client's next request waits for each.
 MAX_POSITIONS = 16

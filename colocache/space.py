@@ -47,15 +47,12 @@ from .naming import shortened
 from .operations import fenced
 from .operations.flows import Flow, Wait, arun, get_or_load, run, served_while_behind, shown
 from .runtime.logs import Log
-from .runtime.waiting import RLock
+from .runtime.waiting.threads import RLock
 from .stats import Counters
 
 if TYPE_CHECKING:
-    from .runtime import bus as shared
-    from .runtime.private import PrivateBus
-    from .runtime.waiting import Asked
-
-    Bus = shared.Bus | PrivateBus
+    from .runtime.driver import Driver
+    from .runtime.waiting.answers import Asked
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,7 +76,7 @@ class Root(Protocol):
     """What a space needs of the cache that it is a part of; see `colocache.cache.Cache`."""
 
     config: Config
-    _bus: Bus | None
+    _bus: Driver | None
     _counters: Counters
     _counting: RLock  # held to add to the counters
     _functions: Functions  # those that are decorated
@@ -92,7 +89,7 @@ class Root(Protocol):
     def _adopt(self, space: Space) -> None:
         """Bind a new space to this process's member, if there is one. ValueError if its copying does not fit."""
 
-    def _member(self) -> Bus | None:
+    def _member(self) -> Driver | None:
         """Return this process's member, joining if need be."""
 
     def _encode(self, value: object, key: Key, path: str) -> bytes | None:
@@ -497,7 +494,7 @@ class Space:
         self._tell_scope("misses", misses)
         return found
 
-    def _ask_all(self, bus: Bus, wires: tuple[bytes, ...]) -> Flow[Mapping[bytes, Entry]]:
+    def _ask_all(self, bus: Driver, wires: tuple[bytes, ...]) -> Flow[Mapping[bytes, Entry]]:
         patience, entries = self._root.config.fetch_timeout, dict[bytes, Entry]()
 
         def ask(start: int) -> Asked:
@@ -511,7 +508,7 @@ class Space:
             entries |= seen.entries
         return entries
 
-    def _peek_fenced(self, bus: Bus, wires: tuple[bytes, ...]) -> Flow[Mapping[bytes, Entry]]:
+    def _peek_fenced(self, bus: Driver, wires: tuple[bytes, ...]) -> Flow[Mapping[bytes, Entry]]:
         cache, seen, patience = self._root._serial, dict[bytes, Entry](), self._root.config.fetch_timeout + GRACE
         ahead = _Ahead(wires, lambda wire: bus.ask(_getting_fenced(wire), NOT_FENCED), WRITES_AT_ONCE)
         for wire in wires:
@@ -558,7 +555,7 @@ class Space:
         return all_kept
 
     def _set_missed(
-        self, bus: Bus, payloads: dict[bytes, bytes | None], ttl: float | None, tags: tuple[str, ...]
+        self, bus: Driver, payloads: dict[bytes, bytes | None], ttl: float | None, tags: tuple[str, ...]
     ) -> Flow[bool]:
         """Set those of the keys that were missed, under their fences; they are taken out. Whether all are stored."""
         root, all_kept = self._root, True
@@ -578,7 +575,7 @@ class Space:
         return all_kept
 
     def _set_fenced(
-        self, bus: Bus, wire: bytes, payload: bytes, ttl: float | None, tags: tuple[str, ...], fence: Fence
+        self, bus: Driver, wire: bytes, payload: bytes, ttl: float | None, tags: tuple[str, ...], fence: Fence
     ) -> Flow[bool]:
         if ttl == 0 or fence.number == NO_FENCE:
             return False
@@ -762,7 +759,7 @@ class Space:
             fenced.forget(self._root._serial, wires)
         return [key_target(wire) for wire in wires]
 
-    def _use(self, bus: Bus, key: Key, entry: Entry) -> Any:
+    def _use(self, bus: Driver, key: Key, entry: Entry) -> Any:
         """Return the value of an entry of a bus, as this space gives it out, and let later readers find it by the key.
 
         Raises ValueError if it cannot be decoded.
@@ -785,7 +782,7 @@ class Space:
         home = self._home
         return home.hit_count(), len(home.hits)
 
-    def _publisher(self, bus: Bus, key: Key, value: object) -> Callable[[Entry], None]:
+    def _publisher(self, bus: Driver, key: Key, value: object) -> Callable[[Entry], None]:
         home, key = self._home, self._as_found(key)
         if home.owner is not bus.store:  # it is another member's by now, and that one could not invalidate the entry
             home = Home(bus.store)
@@ -828,7 +825,7 @@ class _Loading:
         self._space._tell_scope("fetches" if isinstance(outcome, Found) else "loads")
         return outcome or Solo()
 
-    def _ask(self, bus: Bus, patience: float) -> Asked:
+    def _ask(self, bus: Driver, patience: float) -> Asked:
         wire, tags = self.wire, self._tags.all
         self._asked = bus.ask(lambda peer, ticket, now: peer.read(ticket, wire, tags, patience, now), None)
         return self._asked
@@ -919,7 +916,7 @@ def _lets_behind(gate: Gate, entry: Entry, now: float) -> bool:
     return True
 
 
-def _asking(bus: Bus, command: Command, limit: float, otherwise: Any, local: bool = False) -> Wait:
+def _asking(bus: Driver, command: Command, limit: float, otherwise: Any, local: bool = False) -> Wait:
     return Wait(partial(bus.ask, command, otherwise), limit + GRACE, otherwise, bus.abandon, local)
 
 

@@ -150,7 +150,7 @@ def key_of() -> Callable[..., str]:
     def find(owner: Cache, namespace: str = "", name: str = "key") -> str:
         bus = owner._member()
         assert bus is not None
-        me = bus.members().member.incarnation
+        me = bus.members().me.incarnation
         for number in range(1000):
             key = f"{name} {number}"
             wire = keys.wire(keys.prefix(namespace), key)

@@ -23,11 +23,14 @@ import pytest
 import zmq
 
 import colocache.cache
-import colocache.runtime.bus
+import colocache.runtime.descriptors
 import colocache.runtime.directory
+import colocache.runtime.threaded
+import colocache.runtime.transport
 from colocache import MISSING, Cache, ClosedError, ConfigError, InvalidationIncomplete, Stats
 from colocache.core.entry import Entry
 from colocache.core.group.messages import MAX_BUS, Event, Get, Pong, Replayed, encode
+from colocache.runtime.waiting.threads import ThreadErrands
 from colocache.scope import Scope
 
 if TYPE_CHECKING:
@@ -240,7 +243,7 @@ def test_a_cache_whose_member_fails_joins_anew(
     assert call(cache, "get", "k") == 1
     first = cache.members()[0].incarnation
     fail(cache, until)
-    assert "has failed, and leaves the group" in caplog.text
+    until(lambda: "has failed, and leaves the group" in caplog.text)
     assert call(cache, "get_or_load", "k", lambda: 2) == 2
     assert cache.members()[0].incarnation != first
 
@@ -490,41 +493,41 @@ def test_whether_descriptors_are_left_is_told_without_opening_a_file(monkeypatch
     """In a container there need not be a /dev/null."""
     monkeypatch.setattr(os, "devnull", "/nowhere/null")
     monkeypatch.setattr("builtins.open", never)
-    assert not colocache.runtime.bus._is_short_of_descriptors()
+    assert not colocache.runtime.descriptors.are_scarce()
 
 
-@pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many"), TimeoutError(110, "Timed out")])
+@pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many"), TimeoutError("late"), ImportError("zmq")])
 def test_whatever_keeps_it_from_joining_does_not_break_the_application(
     cache: Cache, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def fail_to_join(_config: object, _log: object) -> None:
+    def fail_to_join(_driver: object) -> None:
         raise error
 
-    monkeypatch.setattr(colocache.runtime.bus, "Bus", fail_to_join)
+    monkeypatch.setattr(colocache.runtime.threaded.ThreadDriver, "_join", fail_to_join)
     assert cache.get_or_load("k", lambda: "v") == "v"
     assert cache.stats().fallbacks == 1
     with pytest.raises(type(error)):
         cache.start()
 
 
-@pytest.mark.parametrize("error", [LookupError("late"), RuntimeError("late"), OSError("late"), TimeoutError("late")])
+@pytest.mark.parametrize("kind", [LookupError, RuntimeError, OSError, MemoryError, ConfigError, ImportError])
 def test_what_a_signal_handler_raises_while_a_cache_joins_reaches_the_application(
-    cache: Cache, monkeypatch: pytest.MonkeyPatch, error: Exception
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
-    """Time limits of task queues are such: an error of the system has a number, and theirs have none."""
+    """Time limits of task queues raise all kinds of exceptions, also those of the system."""
 
     def interrupted(*_: object) -> None:
-        raise error
+        raise kind("late")
 
     with monkeypatch.context() as patched:
-        patched.setattr(colocache.runtime.bus, "Bus", interrupted)
+        patched.setattr(colocache.runtime.threaded, "start_driver", interrupted)
         for call in (lambda: cache.get_or_load("k", lambda: "v"), cache.start):
-            with pytest.raises(type(error), match="late"):
+            with pytest.raises(kind, match="late"):
                 call()
     assert cache.get_or_load("k", lambda: "v") == cache.get("k") == "v"
 
 
-@pytest.mark.parametrize("at", ["thread", "socket"])
+@pytest.mark.parametrize("at", ["begin", "end"])
 def test_a_join_that_a_signal_handler_interrupts_leaves_nothing_behind(
     cache: Cache, monkeypatch: pytest.MonkeyPatch, until: Any, at: str, run_dir: str
 ) -> None:
@@ -533,13 +536,17 @@ def test_a_join_that_a_signal_handler_interrupts_leaves_nothing_behind(
     class Late(Exception):
         pass
 
+    join = colocache.runtime.threaded.ThreadDriver.join
+
     def interrupted(self: Any) -> None:
-        if at == "socket":
-            self._bound.result(30)
+        if at == "end":
+            join(self)
+        else:
+            colocache.runtime.threaded.start_driver(self._run, "colocache", ThreadErrands())
         raise Late
 
     with monkeypatch.context() as patched:
-        patched.setattr(colocache.runtime.bus.Bus, "_await_bound", interrupted)
+        patched.setattr(colocache.runtime.threaded.ThreadDriver, "join", interrupted)
         with pytest.raises(Late):
             cache.get_or_load("k", lambda: "v")
     until(lambda: not [path for path in Path(run_dir).rglob("*") if path.suffix in (".stream", ".tmp", ".link")])
@@ -548,11 +555,11 @@ def test_a_join_that_a_signal_handler_interrupts_leaves_nothing_behind(
 
 
 def test_what_keeps_the_thread_from_binding_is_told_to_who_joins(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_self: object) -> None:
+    def refuse(*_: object) -> None:
         raise zmq.ZMQError(24)
 
     with monkeypatch.context() as patched:
-        patched.setattr(colocache.runtime.bus.Bus, "_bind", refuse)
+        patched.setattr(colocache.runtime.transport.Transport, "_socket", refuse)
         with pytest.raises(OSError, match="ZeroMQ: "):
             cache.start()
     cache.start()
@@ -687,20 +694,21 @@ def test_a_forked_child_gets_a_seat_of_its_own_and_its_parent_goes_on(run_dir: s
 def test_a_child_forked_while_the_parent_joins_is_free(run_dir: str) -> None:
     """The lock that the joining thread holds is not the child's: there, nobody would ever release it."""
     script = """
-import os, sys, threading, colocache, colocache.runtime.bus
-joining, go_on, Bus = threading.Event(), threading.Event(), colocache.runtime.bus.Bus
-def slow(*given):
+import os, sys, threading, colocache
+from colocache.runtime.threaded import ThreadDriver
+joining, go_on, join = threading.Event(), threading.Event(), ThreadDriver.join
+def slow(driver):
     joining.set()
     go_on.wait()
-    return Bus(*given)
-colocache.runtime.bus.Bus = slow
+    join(driver)
+ThreadDriver.join = slow
 cache = colocache.Cache("test")
 thread = threading.Thread(target=cache.start)
 thread.start()
 joining.wait()
 child = os.fork()
 if not child:
-    colocache.runtime.bus.Bus = Bus
+    ThreadDriver.join = join
     assert cache.get_or_load("k", lambda: 1) == 1 and len(cache.members()) == 1
     cache.close()
     os._exit(0)
@@ -722,7 +730,7 @@ ended, other = colocache.Cache("ended"), colocache.Cache("other")
 neighbour = colocache.Cache("ended")
 assert other.get_or_load("k", lambda: "parent's") == "parent's"
 for cache in (ended, neighbour): cache.start()
-while len(ended._bus._deaths) < 1: pass
+while len(ended._bus._neighbours._deaths) < 1: pass
 shutil.rmtree(os.environ["COLOCACHE_DIR"] + "/ended")
 while ended._bus.alive or neighbour._bus.alive: pass
 files = [open(os.devnull) for _ in range(64)]
@@ -741,15 +749,16 @@ def test_a_cache_that_cannot_forget_at_the_fork_hinders_no_other_and_serves_noth
     run_dir: str,
 ) -> None:
     script = """
-import logging, os, colocache, colocache.runtime.bus
+import logging, os, colocache
+from colocache.runtime.threaded import ThreadDriver
 logging.basicConfig()
 caches = [colocache.Cache(name) for name in "abc"]
 for cache in caches: assert cache.get_or_load("k", lambda: "parent's") == "parent's"
-forget, failing = colocache.runtime.bus.Bus.forget_after_fork, ["once", "once", "once"]
+forget, failing = ThreadDriver.forget_after_fork, ["once", "once", "once"]
 def fail_once(bus):
     if failing: raise RuntimeError(failing.pop())
     forget(bus)
-colocache.runtime.bus.Bus.forget_after_fork = fail_once
+ThreadDriver.forget_after_fork = fail_once
 failing = failing[:ONCE]
 gates = [cache._gate for cache in caches]
 if not (child := os.fork()):
@@ -959,16 +968,15 @@ def test_garbage_of_a_member_is_counted_and_does_no_harm(pair: list[Cache], unti
     print(f"seed {seed}")
     one, other = pair
     frames = [frame for frame in garbage(seed) if len(frame) <= MAX_BUS]  # a longer one would cost the connection
-    bus = one._bus
-    assert bus is not None
+    driver: Any = one._member()
 
     def publish(_peer: object, _now: float) -> None:
         for frame in frames:
-            bus._bus.send(frame)
-            for link in bus._links.values():
-                link.socket.send(frame)
+            driver._transport.publish(frame)
+            for member in driver._transport._links:
+                driver._transport.send(member, frame, False)
 
-    bus.tell(publish)
+    driver.tell(publish)
     until(lambda: other.stats().frames_refused == 2 * len(frames))
     still_works(pair)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from colocache.runtime.switch_interval import Pace
+from colocache.runtime.switch_interval import SwitchInterval
 
 if TYPE_CHECKING:
     from conftest import NewCache, Until
@@ -24,42 +24,45 @@ def own() -> Iterator[float]:
 
 
 def test_it_is_short_in_a_hurry_and_as_it_was_afterwards(own: float) -> None:
-    pace = Pace(0.001)
-    pace.relax()
+    interval = SwitchInterval(0.001)
+    interval.restore()
     assert sys.getswitchinterval() == own
     for _ in range(2):
-        pace.hurry()
+        interval.shorten()
         assert sys.getswitchinterval() == 0.001
-    pace.relax()
+    interval.restore()
     assert sys.getswitchinterval() == own
 
 
 def test_what_somebody_else_has_set_meanwhile_stays() -> None:
-    pace = Pace(0.001)
-    pace.hurry()
+    interval = SwitchInterval(0.001)
+    interval.shorten()
     sys.setswitchinterval(0.002)
-    pace.relax()
+    interval.restore()
     assert sys.getswitchinterval() == 0.002
     sys.setswitchinterval(0.0005)
-    pace.hurry()
+    interval.shorten()
     assert sys.getswitchinterval() == 0.0005, "it is short enough"
-    pace.relax()
+    interval.restore()
     assert sys.getswitchinterval() == 0.0005
 
 
 def test_two_that_want_different_ones_leave_the_process_its_own(own: float) -> None:
-    for first, second in ((Pace(0.001), Pace(0.0005)), (Pace(0.0005), Pace(0.001))):
-        first.hurry()
-        second.hurry()
-        first.relax()
-        second.hurry()
-        second.relax()
+    for first, second in (
+        (SwitchInterval(0.001), SwitchInterval(0.0005)),
+        (SwitchInterval(0.0005), SwitchInterval(0.001)),
+    ):
+        first.shorten()
+        second.shorten()
+        first.restore()
+        second.shorten()
+        second.restore()
         assert sys.getswitchinterval() == own
 
 
 def test_nought_leaves_it_alone(own: float) -> None:
-    pace = Pace(0.0)
-    pace.hurry()
+    interval = SwitchInterval(0.0)
+    interval.shorten()
     assert sys.getswitchinterval() == own
 
 

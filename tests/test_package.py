@@ -168,8 +168,8 @@ def test_the_errors_import_nothing_of_ours() -> None:
     assert [each for each in inside() if each.module == "errors"] == []
 
 
-def test_only_the_bus_imports_zmq() -> None:
-    assert {each.module for each in imports() if each.target == "zmq"} == {"runtime.bus"}
+def test_only_the_transport_imports_zmq() -> None:
+    assert {each.module for each in imports() if each.target == "zmq"} == {"runtime.transport"}
 
 
 AT_IMPORT = """\

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from colocache import Cache, ConfigError, EventLoopError
-from colocache.runtime.private import PrivateBus
+from colocache.runtime.inline import InlineDriver
 from colocache.testing import private, travel
 
 from .conftest import Crew, NewCache, Until
@@ -116,9 +116,9 @@ def test_the_hits_never_end_by_themselves(new_cache: NewCache, until: Until) -> 
     cache = new_cache(private=True, lease="100ms", forget_after="200ms")
     cache.set("k", 1, ttl=None)
     cache.get("k")
-    bus = cache._member()
-    assert isinstance(bus, PrivateBus)
-    until(lambda: bus._peer.deadline() < bus._peer._now + 1 and not bus._peer.stats(now()).current)
+    driver = cache._member()
+    assert isinstance(driver, InlineDriver)
+    until(lambda: driver._peer.deadline() < driver._peer._now + 1 and not driver._peer.stats(now()).current)
 
     async def hit() -> Any:
         return cache.get("k")
@@ -237,8 +237,8 @@ def test_what_a_signal_handler_raises_in_the_middle_leaves_a_cache_that_works(ca
 
 def test_what_is_raised_in_the_middle_of_a_step_lets_go_of_all_who_wait(cache: Cache, crew: Crew, until: Until) -> None:
     """Nobody knows how far the step came: the member ends, and the next call makes a new one."""
-    begun, go_on, bus = threading.Event(), threading.Event(), cache._member()
-    assert isinstance(bus, PrivateBus)
+    begun, go_on, driver = threading.Event(), threading.Event(), cache._member()
+    assert isinstance(driver, InlineDriver)
 
     def load() -> str:
         begun.set()
@@ -253,11 +253,11 @@ def test_what_is_raised_in_the_middle_of_a_step_lets_go_of_all_who_wait(cache: C
     crew.start(lambda: cache.get_or_load("k", lambda: "second"))
     until(lambda: cache.stats().waits == 1)
     with pytest.raises(TimeIsUp):
-        bus.tell(interrupt)
+        driver.tell(interrupt)
     until(lambda: crew.results == ["second"])
     go_on.set()
     assert crew.join() == ["second", "first"]
-    assert cache._member() is not bus
+    assert cache._member() is not driver
     assert cache.get("k") is None
 
 
@@ -272,9 +272,9 @@ def test_a_finalizer_may_use_it_while_an_entry_is_dropped(cache: Cache) -> None:
 
     cache.set("also", 1)
     held = {"k": Value()}
-    bus = cache._member()
-    assert isinstance(bus, PrivateBus)
-    bus.tell(lambda peer, now: held.clear())
+    driver = cache._member()
+    assert isinstance(driver, InlineDriver)
+    driver.tell(lambda peer, now: held.clear())
     gc.collect()
     assert seen == ["loaded"]
     assert cache.get("also") is None

@@ -1,9 +1,8 @@
-"""How threads and tasks wait for an answer; for greenlets see tests/integrations/test_gevent.py."""
+"""How threads and tasks wait for an answer. For greenlets see tests/integrations/test_gevent.py."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import signal
 import threading
 from collections import deque
@@ -11,7 +10,18 @@ from typing import Any
 
 import pytest
 
-from colocache.runtime.waiting import TOO_LATE, Answer, Lock, is_patched, on_hub, start_thread, thread_id
+from colocache.runtime.waiting import threads
+from colocache.runtime.waiting.answers import TOO_LATE, Answer
+from colocache.runtime.waiting.greenlets import on_hub
+from colocache.runtime.waiting.threads import (
+    NoThread,
+    ThreadErrands,
+    hand_over,
+    is_patched,
+    on_driver_thread,
+    start_driver,
+    thread_id,
+)
 
 
 async def in_task(answer: Answer, timeout: float) -> Any:
@@ -99,73 +109,108 @@ def test_whose_loop_is_closed_is_not_waited_for_and_the_others_are_woken() -> No
         task.cancel()
 
     asyncio.run(leave())
-    answer._call(lambda: woken.append(True))
+    answer._register(lambda: woken.append(True))
     answer.give("outcome")
     assert woken == [True]
 
 
-def test_a_lock_excludes_and_is_given_back_whatever_happens(crew: Any) -> None:
-    lock, inside = Lock(), []
-
-    def work() -> None:
-        for _ in range(200):
-            with lock.when_free():
-                inside.append(1)
-                assert len(inside) == 1
-                inside.pop()
-
-    crew.start(work, times=4)
-    assert crew.join() == [None] * 4
-    with pytest.raises(LookupError), lock.when_free():
-        raise LookupError
-    with lock.when_free():
-        pass
+def on_driver(work: Any, errands: Any = None) -> Any:
+    """Do something on a driver's thread, and return what it returns."""
+    done: Answer = Answer()
+    start_driver(lambda: done.give(work()), "its name", errands if errands is not None else ThreadErrands())
+    return done.result(30)
 
 
-def test_a_lock_is_given_back_wherever_a_signal_handler_raises() -> None:
-    class Late(Exception):
-        pass
-
-    def handler(*_: object) -> None:
-        raise Late
-
-    lock, interruptions, before = Lock(), 0, signal.signal(signal.SIGALRM, handler)
-    try:
-        while interruptions < 300:
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0.0002 + 0.000001 * (interruptions % 50))
-                while True:
-                    with lock.when_free():
-                        pass
-            except Late:
-                interruptions += 1
-            assert not lock.when_free().locked()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+def test_a_driver_is_started_under_its_name() -> None:
+    thread, here = on_driver(lambda: (threading.current_thread(), thread_id()))
+    assert (thread.name, thread.daemon) == ("its name", True)
+    assert here != thread_id() == threading.get_ident()
 
 
-def test_a_thread_is_started_under_its_name() -> None:
-    seen, done = [], threading.Event()
-
-    def work() -> None:
-        seen.append((threading.current_thread().name, threading.current_thread().daemon, thread_id()))
-        done.set()
-
-    start_thread(work, "its name")
-    assert done.wait(30)
-    assert seen[0][:2] == ("its name", True)
-    assert seen[0][2] != thread_id() == threading.get_ident()
+def test_a_driver_waits_for_nobody(wait: Any) -> None:
+    """A finalizer that uses the cache may run in its thread."""
+    answer = Answer()
+    assert on_driver(lambda: (wait(answer, 30), answer._wakers, on_driver_thread())) == (TOO_LATE, deque(), True)
+    assert not on_driver_thread()
 
 
-def test_a_system_without_another_thread_says_so_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_another_thread_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_self: object) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(OSError, match="the thread 'its name' cannot be started: can't start new thread") as raised:
-        start_thread(lambda: None, "its name")
-    assert raised.value.errno == errno.EAGAIN
+    with pytest.raises(NoThread, match="the thread 'its name' cannot be started: can't start new thread"):
+        on_driver(lambda: None)
+
+
+def test_what_a_signal_handler_raises_while_a_thread_starts_reaches_the_application(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(_self: object) -> None:
+        raise RuntimeError("late")
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(RuntimeError, match="late"):
+        on_driver(lambda: None)
+
+
+# --- Errands of a driver's thread
+
+
+def test_errands_are_done_elsewhere_and_in_order(until: Any) -> None:
+    done: list[Any] = []
+    errands = ThreadErrands()
+    on_driver(lambda: [hand_over(lambda number=number: done.append((number, thread_id()))) for number in range(100)],
+              errands)  # fmt: skip
+    errands.finish(30)
+    assert [number for number, _ in done] == list(range(100))
+
+
+def test_elsewhere_a_thread_does_its_errands_itself() -> None:
+    assert not hand_over(lambda: None)
+
+
+def test_an_errand_that_takes_long_does_not_hold_the_driver_up() -> None:
+    go_on, done, errands = threading.Event(), [], ThreadErrands()
+    on_driver(lambda: [hand_over(go_on.wait), hand_over(lambda: done.append(1))], errands)
+    assert not done
+    go_on.set()
+    errands.finish(30)
+    assert done == [1]
+
+
+def test_after_an_errand_that_raises_the_others_are_done(until: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    done, errands = [], ThreadErrands()
+    on_driver(lambda: hand_over(lambda: 1 / 0), errands)
+    until(lambda: raised)
+    on_driver(lambda: hand_over(lambda: done.append(1)), errands)
+    errands.finish(30)
+    assert done == [1]
+
+
+def test_errands_without_a_thread_are_done_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of a process, Python starts no threads."""
+
+    def refuse(*_: object) -> None:
+        raise NoThread
+
+    monkeypatch.setattr(threads, "start", refuse)
+    done, errands = [], ThreadErrands()
+    errands.run(lambda: done.append(1))
+    assert not done
+    errands.finish(0)
+    assert done == [1]
+
+
+def test_the_newest_errands_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "start", lambda *_: None)
+    done, errands = list[int](), ThreadErrands()
+    for number in range(threads.MOST_ERRANDS + 1):
+        errands.run(lambda number=number: done.append(number))  # type: ignore[misc]
+    errands.finish(0)
+    assert done == list(range(1, threads.MOST_ERRANDS + 1))
 
 
 def test_here_is_no_gevent() -> None:

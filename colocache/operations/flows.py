@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 from ..core.entry import Entry
 from ..core.group.reads import Found, Lead, Solo
 from ..errors import EventLoopError, RecursiveLoadError
-from ..runtime.waiting import TOO_LATE, Answer, on_hub
+from ..runtime.waiting.answers import TOO_LATE, Answer
+from ..runtime.waiting.greenlets import on_hub
 
 if TYPE_CHECKING:
     import asyncio

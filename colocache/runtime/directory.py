@@ -33,8 +33,8 @@ from hashlib import blake2b
 
 from ..errors import ConfigError
 from . import logs
+from .descriptors import Descriptor
 from .journal import (
-    Descriptor,
     Journal,
     Log,
     holder,
@@ -45,7 +45,7 @@ from .journal import (
     open_theirs,
     why_not_private,
 )
-from .waiting import Lock
+from .waiting.threads import allocate_lock
 
 SEATS = 4096  # a few hundred members on one host are a lot
 
@@ -110,7 +110,7 @@ class Directory:
     def _lowest_free(self, incarnation: bytes) -> Seat:
         assert self.path, "open() comes first"
         mine = _mine()
-        with mine.lock.when_free():
+        with mine.lock:
             if len(incarnation) != 16 or incarnation in mine.members:
                 raise ValueError(f"an incarnation is 16 random bytes, used once: {incarnation!r}")
             for number in range(SEATS):
@@ -186,7 +186,7 @@ class Directory:
         """
         mine = _mine()
         path = self._seat_path(number)
-        with mine.lock.when_free(), contextlib.suppress(FileNotFoundError):
+        with mine.lock, contextlib.suppress(FileNotFoundError):
             if _identity_at(path) in mine.seats:
                 return incarnation not in mine.members
             return _holder_at(path) is None
@@ -302,7 +302,7 @@ class Seat:
 
     def _let_go(self) -> None:
         mine = _mine()
-        with mine.lock.when_free():
+        with mine.lock:
             if mine.members.pop(self.incarnation, None):
                 mine.seats.discard(self._identity)
             self.forget_after_fork()
@@ -350,7 +350,7 @@ class _Holdings:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.lock = Lock()  # from the look whether a seat's file is ours until it is locked, or closed again
+        self.lock = allocate_lock()  # from the look whether a seat's file is ours until it is locked, or closed again
         self.seats: set[tuple[int, int]] = set()  # files by device and inode: a path may have two spellings
         self.members: dict[bytes, Seat] = {}  # by incarnation, which is in the names of a member's files
 

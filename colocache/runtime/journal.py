@@ -279,31 +279,6 @@ def holder(descriptor: int) -> int | None:
 # Files and directories that are ours alone.
 
 
-class Descriptor:
-    """A file descriptor that belongs to whoever holds this. It is closed once, whoever closes it how often.
-
-    Its number is given up before the kernel is told, for that one gives it to the next who opens a file:
-
-    1. the bus thread closes descriptor 7; 2. the application opens a file, which gets the number 7; 3. the process
-    forks; 4. the child lets go of what it inherited, and closes 7, which is the application's.
-
-    A fork between the two leaves the descriptor open in the child, which harms nobody.
-    """
-
-    def __init__(self, number: int) -> None:
-        self._numbers = [number]
-
-    @property
-    def number(self) -> int:
-        """The descriptor itself. Raises IndexError once it is closed."""
-        return self._numbers[0]
-
-    def close(self) -> None:
-        """Close it, unless it is closed. Raises nothing: where the kernel refuses, there is nothing to be mended."""
-        with contextlib.suppress(IndexError, OSError):
-            os.close(self._numbers.pop())
-
-
 _CAREFULLY = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # the last, lest a named pipe keep us waiting
 _NOT_A_FILE = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO)
 _NOT_FOR_US = (*_NOT_A_FILE, errno.ENOTDIR, errno.EACCES, errno.EPERM)

@@ -27,7 +27,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from .waiting import hand_over
+from .waiting.threads import hand_over
 
 PERIOD = 60.0  # s
 MOST = {logging.INFO: 10, logging.WARNING: 1, logging.ERROR: 1}  # lines of one text in a period; the others: any number

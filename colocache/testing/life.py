@@ -9,7 +9,7 @@ from typing import Any
 from .. import cache as caches
 from ..cache import Cache
 from ..config import Duration, parse_duration
-from ..runtime.private import PrivateBus
+from ..runtime.inline import InlineDriver
 
 
 @contextmanager
@@ -65,5 +65,5 @@ def travel(duration: Duration, *caches_: Cache) -> None:
         raise RuntimeError("no cache of this process is private, and the time of a group cannot be moved")
     for cache in chosen:
         bus = cache._own_bus()
-        if isinstance(bus, PrivateBus):
+        if isinstance(bus, InlineDriver):
             bus.age(seconds)

@@ -29,7 +29,7 @@ from ..core.group.members import Member
 from ..core.group.messages import decode, key_target
 from ..core.group.peer import Peer
 from ..core.group.reads import Found, Lead, Loaded, Solo
-from ..core.group.seam import Connect, Disconnect, Knock, Publish, Send, Settings
+from ..core.group.seam import Connect, Disconnect, Probe, Publish, Send, Settings
 from ..core.numbers import pack_integer
 from ..core.store import Store
 
@@ -283,7 +283,7 @@ class Simulated:
                 self.network.deliver(self, action.to, action.frame, bus=False)
             elif isinstance(action, Connect):
                 self.network.connect(self, action.member)
-            elif isinstance(action, Knock):
+            elif isinstance(action, Probe):
                 self.network.deliver(self, action.member.incarnation, action.frame, bus=False)
             else:
                 assert isinstance(action, Disconnect)

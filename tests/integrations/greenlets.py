@@ -108,7 +108,7 @@ def two_members() -> Iterator[tuple[colocache.Cache, Other]]:
 def key_owned(cache: colocache.Cache, *, here: bool) -> str:
     """Find a key that this process owns, or the other one."""
     bus = cache._member()
-    me = bus.members().member.incarnation
+    me = bus.members().me.incarnation
     for number in range(1000):
         wire = keys.wire(keys.prefix(""), f"key-{number}")
         if (bus._look(lambda now, wire=wire: bus._peer.owner_of(wire)) == me) is here:

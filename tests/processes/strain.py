@@ -11,9 +11,10 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 import colocache.core.group.seam
-import colocache.runtime.bus
 import colocache.runtime.directory
-from colocache.core.group.seam import Send
+import colocache.runtime.driver
+import colocache.runtime.threaded
+import colocache.runtime.transport
 
 RECORD = 128  # bytes; what an event of a few keys takes in a journal, generously
 
@@ -43,17 +44,19 @@ class Strain(NamedTuple):
     def prepare(self) -> None:
         """Have the members that this process starts from now on queue and log no more than that."""
         sys.setswitchinterval(self.switch)
-        bus: Any = colocache.runtime.bus
-        bus.Settings = partial(colocache.core.group.seam.Settings, log_events=self.log)
-        bus.Directory = partial(colocache.runtime.directory.Directory, log_bytes=self.log * RECORD)
-        bus.Bus._socket = lambda member, kind, largest, queue: _socket(member, kind, largest, min(queue, self.queue))
+        runtime: Any = colocache.runtime
+        runtime.driver.Settings = partial(colocache.core.group.seam.Settings, log_events=self.log)
+        runtime.threaded.Directory = partial(colocache.runtime.directory.Directory, log_bytes=self.log * RECORD)
+        runtime.transport.Transport._socket = lambda transport, kind, largest, queue: _socket(
+            transport, kind, largest, min(queue, self.queue)
+        )
 
     def impose(self, cache: colocache.Cache, dice: Random, enough: threading.Event) -> list[threading.Thread]:
         """Have a member lose publications; return the threads that hog the interpreter until it is enough."""
-        member: Any = cache._member()
-        member._bus = Lossy(member._bus, self.loss, dice)
+        transport: Any = cache._member()._transport  # type: ignore[union-attr]
+        transport._publisher = Lossy(transport._publisher, self.loss, dice)
         if self.cut:
-            member._act = Cut(member, self.cut, dice)
+            transport.send = Cut(transport, self.cut, dice)
         hogs = (_compute, _spin) if self.hog else ()
         return [threading.Thread(target=_hog, args=(how, self.hog, Random(dice.random()), enough)) for how in hogs]
 
@@ -75,33 +78,29 @@ class Lossy:
 
 
 class Cut:
-    """What a member does, but for what would be sent to one other: requests and answers go different ways.
+    """What a transport sends, except what would go to one other member: requests and answers go different ways.
 
     Each time to another one, and never for so long that it would be forgotten.
     """
 
-    def __init__(self, member: Any, longest: float, dice: Random) -> None:
-        self._member = member
-        self._act = member._act
+    def __init__(self, transport: Any, longest: float, dice: Random) -> None:
+        self._transport = transport
+        self._send = transport.send
         self._longest = longest
         self._dice = dice
         self._lost: tuple[bytes, tuple[bool, ...]] = (b"", ())  # to whom, and whether it is an answer
         self._until = 0.0
 
-    def __call__(self, actions: list[Any]) -> None:
+    def __call__(self, to: bytes, frame: bytes, reply: bool) -> Any:
         if monotonic() >= self._until:
             self._until = monotonic() + self._dice.uniform(0, self._longest)
-            others = [incarnation for incarnation in self._member._links if incarnation != self._lost[0]]
-            to = self._dice.choice([*others, b"", b""])
-            self._lost = (to, self._dice.choice(((True,), (False,), (True, False))))
-        self._act([action for action in actions if not self._loses(action)])
-
-    def _loses(self, action: Any) -> bool:
-        to, kinds = self._lost
-        return isinstance(action, Send) and action.to == to and action.reply in kinds
+            others = [incarnation for incarnation in self._transport._links if incarnation != self._lost[0]]
+            unlucky = self._dice.choice([*others, b"", b""])
+            self._lost = (unlucky, self._dice.choice(((True,), (False,), (True, False))))
+        return (to == self._lost[0] and reply in self._lost[1]) or self._send(to, frame, reply)
 
 
-_socket: Callable[..., Any] = colocache.runtime.bus.Bus._socket
+_socket: Callable[..., Any] = colocache.runtime.transport.Transport._socket
 
 
 def _hog(how: Callable[[float], None], longest: float, dice: Random, enough: threading.Event) -> None:

@@ -38,8 +38,8 @@ class Troubles:
 
     def publisher_is_idle(self) -> bool:
         """Whether libzmq waits for nobody to look after the socket that publishes; until then it frees nothing."""
-        bus: Any = self.cache._member()
-        descriptor = bus._look(lambda now: bus._bus.getsockopt(zmq.FD))
+        driver: Any = self.cache._member()
+        descriptor = driver._look(lambda now: driver._transport._publisher.getsockopt(zmq.FD))
         return not select.select([descriptor], [], [], 0)[0]
 
     def open_files(self) -> int:
@@ -50,18 +50,18 @@ class Troubles:
         Strain(queue=limit).prepare()
 
     def stall(self, seconds: float) -> None:
-        """Have the bus thread do nothing for so long."""
+        """Have the driver's thread do nothing for so long."""
         stalled: Future[None] = Future()
-        bus: Any = self.cache._member()
-        bus.tell(lambda peer, now: stalled.set_result(sleep(seconds)))
+        driver: Any = self.cache._member()
+        driver.tell(lambda peer, now: stalled.set_result(sleep(seconds)))
         stalled.result()
 
     def refuse_sockets(self, refuse: bool) -> None:
         """Have the host refuse a socket to every newcomer."""
-        bus: Any = self.cache._member()
-        bus.__dict__.pop("_socket", None)
+        transport: Any = self.cache._member()._transport  # type: ignore[union-attr]
+        transport.__dict__.pop("_socket", None)
         if refuse:
-            bus._socket = _refused
+            transport._socket = _refused
 
     def open_pipes(self, count: int) -> None:
         self._pipes = tuple(os.pipe() for _ in range(count))
@@ -76,27 +76,27 @@ class Troubles:
                 found += os.read(source, 100)
         return found.decode()
 
-    def bus_threads(self) -> int:
+    def driver_threads(self) -> int:
         return sum(thread.name.startswith("colocache") for thread in threading.enumerate())
 
     def census(self) -> dict[str, int]:
         """What there is in this process's memory, and in its member's tables."""
         gc.collect()
-        bus: Any = self.cache._member()
-        tables = bus._look(lambda now: _tables(bus))
+        driver: Any = self.cache._member()
+        tables = driver._look(lambda now: _tables(driver))
         return {"blocks": sys.getallocatedblocks(), "objects": len(gc.get_objects()), **tables}
 
 
-def _tables(bus: Any) -> dict[str, int]:
-    peer = bus._peer
+def _tables(driver: Any) -> dict[str, int]:
+    peer = driver._peer
     return {
         "members": len(peer._members),
         "tombstones": len(peer._members._ended) + len(peer._members._forgotten),
-        "connections": len(bus._links) + len(bus._routes),
+        "connections": len(driver._transport._links) + len(driver._transport._routes),
         "timers": len(peer._timers._heap),
         "events": len(peer._announcer.log) + len(peer._remembered),
         "requests": len(peer._reads) + len(peer._requests) + len(peer._desk) + len(peer._owner._parked),
-        "entries": len(bus.store),
+        "entries": len(driver.store),
         "resets": peer.counters.resets,
     }
 

@@ -66,7 +66,7 @@ from .reads import Found as FoundEntry
 from .reads import Loaded, Outcome, Reads, Ticket
 from .requests import Requests, Seen, Written
 from .ring import Ring, slot_of
-from .seam import Action, Connect, Disconnect, Knock, Publish, Send, Settings
+from .seam import Action, Connect, Disconnect, Probe, Publish, Send, Settings
 from .stream import Announcer, Journal, Log, Remembered, TagMoments
 
 GAP_PATIENCE = 0.02  # s; so long an event may be under way when a pong is ahead of it, before a replay is asked for
@@ -216,7 +216,7 @@ class Peer:
             return
         ping = self._members.knock(member.incarnation, now)
         if ping is not None:
-            self._actions.append(Knock(member, encode(ping)))
+            self._actions.append(Probe(member, encode(ping)))
 
     @property
     def introduced(self) -> bool:

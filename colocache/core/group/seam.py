@@ -39,7 +39,7 @@ class Connect(NamedTuple):
     member: Member
 
 
-class Knock(NamedTuple):
+class Probe(NamedTuple):
     """Send a frame, if that is possible at once, to somebody who is no member, nor becomes one by it."""
 
     member: Member
@@ -52,4 +52,4 @@ class Disconnect(NamedTuple):
     member: Member
 
 
-Action = Publish | Send | Connect | Knock | Disconnect
+Action = Publish | Send | Connect | Probe | Disconnect

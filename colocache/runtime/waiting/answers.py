@@ -1,0 +1,72 @@
+"""What a driver answers: given once, and waited for by any number of threads, tasks and greenlets.
+
+An answer takes no lock. It is a list to which the outcome is appended, and a queue of wakers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from . import greenlets, tasks, threads
+from .threads import drained, on_driver_thread
+
+#: What a wait gives that took too long. It is no exception: a signal handler of the application may raise TimeoutError
+#: in a thread that waits, and that exception belongs to the application.
+TOO_LATE: Final = object()
+
+
+class Answer:
+    """What a driver will say, once. Any number of threads, tasks and greenlets may wait for it.
+
+    On a driver's thread nobody waits. What is asked there, by a finalizer for example, is too late at once.
+    """
+
+    __slots__ = ("_given", "_wakers")
+
+    def __init__(self) -> None:
+        self._given: list[Any] = []  # the first one counts
+        self._wakers: deque[Callable[[], object]] = deque()
+
+    def give(self, outcome: Any) -> None:
+        """Answer, and wake those that wait. Callable from any thread, signal handler or finalizer. Ignore a second."""
+        self._given.append(outcome)
+        self._wake()
+
+    def result(self, timeout: float) -> Any:
+        """Wait in this thread or greenlet, and return the outcome, or `TOO_LATE` after ``timeout`` seconds."""
+        if not self._given and not on_driver_thread():
+            wait = threads.wait if greenlets.hub_to_wait_on() is None else greenlets.wait
+            wait(self._register, timeout)
+        return self._given[0] if self._given else TOO_LATE
+
+    async def awaited(self, timeout: float) -> Any:
+        """Wait in this task, and return the outcome, or `TOO_LATE` after ``timeout`` seconds."""
+        if not self._given and not on_driver_thread():
+            await tasks.wait(self._register, timeout)
+        return self._given[0] if self._given else TOO_LATE
+
+    def _register(self, waker: Callable[[], object]) -> None:
+        """Have a waker called when the outcome is there. Both sides first do their own step, then look at the other's.
+
+        1. The waiter appends its waker.
+        2. The waiter looks at the outcome, or the giver looks at the wakers: one of them sees both.
+        """
+        self._wakers.append(waker)
+        if self._given:
+            self._wake()
+
+    def _wake(self) -> None:
+        for waker in drained(self._wakers):
+            waker()
+
+
+class Asked(Answer):
+    """The answer to one call, for one waiter."""
+
+    __slots__ = ("ticket",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ticket = 0  # given when the call is taken up

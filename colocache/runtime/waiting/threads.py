@@ -1,0 +1,157 @@
+"""Threads of the system: how they start, how they wait, and what a driver's thread leaves to others.
+
+Where gevent has patched `threading`, its threads are greenlets, and its locks are greenlets' locks. A driver's thread
+is started past the patch. As a greenlet it would wait in the kernel, and all other greenlets would wait with it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from time import monotonic, sleep
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+#: What registers a waker: a function that is called once the answer is there.
+Register = Callable[[Callable[[], object]], None]
+
+MOST_ERRANDS = 1000  # that wait; of more, the oldest are dropped
+PAUSE = 0.001  # s between two looks at something that another thread or greenlet is about to finish
+
+
+def genuine(name: str) -> Any:
+    """Return something of Python's own `_thread`, also where gevent has put a double in its place."""
+    monkey = sys.modules.get("gevent.monkey")
+    return getattr(_thread, name) if monkey is None else monkey.get_original("_thread", name)
+
+
+# Taken here, they stay genuine when gevent patches later.
+allocate_lock, _start_new_thread, here = genuine("allocate_lock"), genuine("start_new_thread"), genuine("_local")()
+
+thread_id: Callable[[], int] = genuine("get_ident")
+
+#: A lock that its thread may take again. It is written in C, so ``with`` takes it in one step, and no signal handler
+#: can run between taking it and being sure to give it back.
+RLock = genuine("RLock")
+
+
+class NoThread(Exception):
+    """The system, or Python at its end, starts no more threads."""
+
+
+class Errands(Protocol):
+    """What a driver's thread has others do, because it runs code of users: log handlers."""
+
+    def run(self, errand: Callable[[], object]) -> None:
+        """Have something done soon."""
+
+    def finish(self, patience: float) -> None:
+        """Return when everything is done, or after ``patience`` seconds. Not for the driver's thread."""
+
+
+class ThreadErrands:
+    """Errands that a short-lived thread does, one after another."""
+
+    def __init__(self) -> None:
+        self._errands: deque[Callable[[], object]] = deque(maxlen=MOST_ERRANDS)
+        self._duty = deque([None])  # the thread that takes it out does the errands, and puts it back
+
+    def run(self, errand: Callable[[], object]) -> None:
+        """Have something done soon."""
+        self._errands.append(errand)
+        if self._duty:
+            with suppress(NoThread):  # the next call tries again, and `finish` does what is left
+                start(self._work, "log lines of colocache")
+
+    def finish(self, patience: float) -> None:
+        """Return when everything is done, or after ``patience`` seconds. Not for the driver's thread.
+
+        At the end of the process, the thread must not be in the middle of a line: Python aborts if a thread holds the
+        lock of a standard stream then.
+        """
+        self._work()
+        ends = monotonic() + patience
+        while not self._duty and monotonic() < ends:
+            sleep(PAUSE)
+
+    def _work(self) -> None:
+        """Do the errands, unless another thread does.
+
+        The duty is given back before the last look at the queue:
+
+        1. this thread finds the queue empty;
+        2. the driver's thread appends an errand, and finds that the duty is taken;
+        3. this thread gives the duty back, and looks again.
+        """
+        while self._errands and list(drained(self._duty)):
+            try:
+                for errand in drained(self._errands):
+                    errand()
+            finally:
+                self._duty.append(None)
+
+
+def drained(queue: deque[T]) -> Iterator[T]:
+    """Take the members of a queue out, one by one, until it is empty. Other threads may do the same meanwhile."""
+    while queue:
+        try:
+            first = queue.popleft()
+        except IndexError:  # another thread was faster
+            return
+        yield first
+
+
+def is_patched() -> bool:
+    """Tell whether gevent has made the threads of this process greenlets."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and monkey.is_module_patched("threading")
+
+
+def start(work: Callable[[], None], name: str) -> None:
+    """Start a thread of the system's. Raise NoThread if there is none left."""
+    try:
+        if is_patched():
+            _start_new_thread(work, ())
+        else:
+            threading.Thread(target=work, name=name, daemon=True).start()
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise  # a signal handler of the application has raised it
+        raise NoThread(f"the thread {name!r} cannot be started: {error}") from error
+
+
+def start_driver(work: Callable[[], None], name: str, errands: Errands) -> None:
+    """Start a driver's thread. Raise NoThread if there is none left."""
+
+    def run() -> None:
+        here.errands = errands
+        work()
+
+    start(run, name)
+
+
+def on_driver_thread() -> bool:
+    """Tell whether this is a driver's thread. It must not wait: a finalizer that uses the cache can run in it."""
+    return hasattr(here, "errands")
+
+
+def hand_over(errand: Callable[[], object]) -> bool:
+    """On a driver's thread, have something done elsewhere. Elsewhere return False: the caller does it itself."""
+    errands: Errands | None = getattr(here, "errands", None)
+    if errands is None:
+        return False
+    errands.run(errand)
+    return True
+
+
+def wait(register: Register, timeout: float) -> None:
+    """Wait in this thread until the waker is called, for ``timeout`` seconds at most."""
+    lock = allocate_lock()
+    lock.acquire()
+    register(lock.release)
+    lock.acquire(True, min(timeout, _thread.TIMEOUT_MAX))
