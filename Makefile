@@ -38,37 +38,37 @@ wheel: $(VENV)/.installed-test  ## build the wheel, install it alone in a fresh 
 	@$(VENV)/bin/python scripts/check_wheel.py $(ARGS)
 
 conformance: $(VENV)/.installed-conformance  ## the tests of Django, Flask-Caching, cachelib, cachetools and dogpile.cache, run against colocache (5 minutes)
-	@$(VENV)/bin/python verification/conformance/run.py $(ARGS)
+	@$(VENV)/bin/python -m verification.conformance.run $(ARGS)
 
 simulate: $(VENV)/.installed-test  ## 20,000 random histories of the protocol on all cores (about an hour)
-	@$(VENV)/bin/python tests/simulation/simulate.py $(ARGS)
+	@$(VENV)/bin/python -m verification.simulation.simulate $(ARGS)
 
 mutants: $(VENV)/.installed-test  ## the protocol with one rule taken out, again and again: the campaign must notice
-	@$(VENV)/bin/python tests/simulation/mutants.py $(ARGS)
+	@$(VENV)/bin/python -m verification.simulation.mutants $(ARGS)
 
 explore: $(VENV)/.installed-test  ## every interleaving of two and three members, to a depth that takes minutes
-	@$(VENV)/bin/python tests/simulation/explore.py $(ARGS)
+	@$(VENV)/bin/python -m verification.simulation.explore $(ARGS)
 
 chaos: $(VENV)/.installed-test  ## real processes, killed, stopped and restarted at random, every read checked
-	@$(VENV)/bin/python tests/processes/chaos.py $(ARGS)
+	@$(VENV)/bin/python -m verification.chaos.chaos $(ARGS)
 
 soak: $(VENV)/.installed-test  ## half an hour of work and restarts: what the processes hold must not grow
-	@$(VENV)/bin/python tests/processes/soak.py $(ARGS)
+	@$(VENV)/bin/python -m verification.chaos.soak $(ARGS)
 
 servers: $(VENV)/.installed-servers  ## every server and mode, and what must hold in each; writes docs/howto/servers.md (2 minutes)
-	@$(VENV)/bin/python tests/servers/matrix.py $(ARGS)
+	@$(VENV)/bin/python -m verification.servers.matrix $(ARGS)
 
 rolling: $(VENV)/.installed-servers  ## eight gunicorn workers under load, replaced all the time: nothing fails, nothing is stale
-	@$(VENV)/bin/python tests/servers/rolling.py $(ARGS)
+	@$(VENV)/bin/python -m verification.servers.rolling $(ARGS)
 
 fuzz: $(VENV)/.installed-fuzz  ## everything that a peer can send, guided by coverage, for ten minutes
-	@$(VENV)/bin/python tests/fuzz/fuzz.py $(ARGS)
+	@$(VENV)/bin/python -m verification.fuzz.fuzz $(ARGS)
 
 bench: $(VENV)/.installed-bench  ## every benchmark, compared in one run with everything else; writes benchmarks/results (15 minutes)
-	@$(VENV)/bin/python benchmarks/bench.py $(ARGS)
+	@$(VENV)/bin/python -m benchmarks.bench $(ARGS)
 
 bench-quick: $(VENV)/.installed-bench  ## the ratios measured again, and compared with the committed ones (a minute)
-	@$(VENV)/bin/python benchmarks/bench.py --quick $(ARGS)
+	@$(VENV)/bin/python -m benchmarks.bench --quick $(ARGS)
 
 clean:  ## remove everything that the targets above made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/demo/.data

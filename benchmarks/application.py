@@ -1,6 +1,6 @@
 """What does a cache do for a whole application, and how stale does it make it?
 
-    python benchmarks/application.py [--quick] [--write]
+    python -m benchmarks.application [--quick] [--write]
 
 The small application of `shop.py` under gunicorn, with 1, 2, 4 and 8 sync workers, and with no cache, a TTLCache in
 each process, Redis, Memcached, and colocache. 8 visitors, threads of this process, ask for pages and change some: 0, 1,
@@ -43,11 +43,10 @@ from statistics import median
 from time import monotonic
 from typing import Any
 
-import shop
-from measure import Contender, Report, Series, interleave, options, percentile, ratio, samples
-from servers import Servers
+from benchmarks import shop
+from benchmarks.measure import Contender, Report, Series, interleave, options, percentile, ratio, samples
+from benchmarks.servers import Servers
 
-HERE = Path(__file__).resolve().parent
 WORKERS = (1, 2, 4, 8)
 WRITES = (0.0, 0.01, 0.05, 0.2)
 VISITORS = 8
@@ -73,11 +72,9 @@ class Site:
             "SHOP_REDIS": servers.redis_socket, "SHOP_MEMCACHED": servers.memcached_socket,
         }  # fmt: skip
         command = [sys.executable, "-m", "gunicorn", "--bind", f"unix:{self.socket}", "--workers", str(workers),
-                   "--no-control-socket", "--backlog", "256", "shop:application()"]  # fmt: skip
+                   "--no-control-socket", "--backlog", "256", "benchmarks.shop:application()"]  # fmt: skip
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command, cwd=HERE, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            self._process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def __enter__(self) -> Site:
         return self

@@ -1,8 +1,8 @@
 """All benchmarks, one after another, each in a process of its own.
 
-    python benchmarks/bench.py             what `make bench` does: everything, written to results/, under 15 minutes
-    python benchmarks/bench.py --quick     what `make bench-quick` does: about a minute, compared with results/
-    python benchmarks/bench.py --only hit,scale
+    python -m benchmarks.bench             what `make bench` does: everything, written to results/, under 15 minutes
+    python -m benchmarks.bench --quick     what `make bench-quick` does: about a minute, compared with results/
+    python -m benchmarks.bench --only hit,scale
 
 The quick form is the guard: it measures the ratios again, a few rounds only, and says which of them moved by more than
 the noise. A ratio's noise is what its own rounds showed, 10th to 90th percentile, committed and now; it has **moved**
@@ -29,9 +29,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from measure import RESULTS, Ratio, machine
+from benchmarks.measure import RESULTS, Ratio, machine
 
-HERE = Path(__file__).resolve().parent
+PROGRAMS = "benchmarks"  # the package that holds them
 LEAST = 0.1  # of the committed ratio: less is not worth a word, and two quiet runs differ by as much
 
 
@@ -127,7 +127,7 @@ def run(benchmark: Benchmark, flags: Sequence[str], *, limit: float, aloud: bool
     """Run one benchmark; return what it found, or None if it broke, having told how."""
     with tempfile.TemporaryDirectory(prefix="bench") as directory:
         facts, log = Path(directory) / "facts", Path(directory) / "log"
-        command = [sys.executable, str(HERE / f"{benchmark.name}.py"), *flags, "--json", str(facts)]
+        command = [sys.executable, "-m", f"{PROGRAMS}.{benchmark.name}", *flags, "--json", str(facts)]
         with log.open("wb") as quietly:
             status = _waited(command, None if aloud else quietly, limit)
         if status == 0 and facts.exists():

@@ -1,7 +1,7 @@
 """What does one cache of N processes hold that N caches do not, and which entries should leave when it is full?
 
-    python benchmarks/capacity.py [--quick] [--write]                    a synthetic Zipf
-    python benchmarks/capacity.py --trace OLTP.lis.zst [--write]         a trace in the ARC format
+    python -m benchmarks.capacity [--quick] [--write]                    a synthetic Zipf
+    python -m benchmarks.capacity --trace OLTP.lis.zst [--write]         a trace in the ARC format
 
 Two questions, on one list of requests:
 
@@ -33,8 +33,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import cachetools
-from measure import Ratio, Report, options, progress
 
+from benchmarks.measure import Ratio, Report, options, progress
 from colocache.core.entry import Entry
 from colocache.core.group.ring import Ring, slot_of
 from colocache.core.keys import prefix, wire

@@ -15,9 +15,8 @@ from datetime import timedelta
 from time import monotonic
 from typing import Any
 
-from servers import Servers
-
 import colocache
+from benchmarks.servers import Servers
 
 KEYS = [f"user:{number}" for number in range(1000)]
 VALUES = {key: f"the profile of {key}, which is a text of no great length" for key in KEYS}

@@ -1,6 +1,6 @@
 """How long does it take to read a key that another process has?
 
-    python benchmarks/fetch.py [--quick] [--write] [--profile]
+    python -m benchmarks.fetch [--quick] [--write] [--profile]
 
 A group of two processes. One asks, the other owns all the keys that are asked for. The asker keeps no near copy that
 could answer: its memory is the least allowed, the keys are read round robin, and are so many that each near copy has
@@ -24,10 +24,9 @@ from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from group import Group, Member, Worker
-from measure import Contender, Report, Series, interleave, options, ratio, samples
-from servers import Servers
-
+from benchmarks.group import Group, Member, Worker
+from benchmarks.measure import Contender, Report, Series, interleave, options, ratio, samples
+from benchmarks.servers import Servers
 from colocache import MsgpackCodec
 from colocache.core.keys import Key
 
@@ -314,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     chosen = options(__doc__ or "", ("--profile", {"action": "store_true", "help": "show where the time goes"}),
                      argv=argv)  # fmt: skip
     if chosen.profile:
-        from fetch_profile import profile
+        from benchmarks.fetch_profile import profile
 
         profile()
         return {}

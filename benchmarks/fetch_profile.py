@@ -1,6 +1,6 @@
 """Where does the time of one fetch go?
 
-    python benchmarks/fetch_profile.py        or: python benchmarks/fetch.py --profile
+    python -m benchmarks.fetch_profile        or: python -m benchmarks.fetch --profile
 
 A group of two processes, idle but for one thread that reads keys of 1 KiB, which the other one owns. Printed are
 
@@ -34,8 +34,9 @@ from time import perf_counter, thread_time
 from typing import Any
 
 import zmq
-from fetch import ASKER, KEYS, SIZES, record
-from group import Group, Member, together
+
+from benchmarks.fetch import ASKER, KEYS, SIZES, record
+from benchmarks.group import Group, Member, together
 
 SIZE, COUNT = "1 KiB", 2000
 LINES = 32  # of each profile

@@ -1,6 +1,6 @@
 """What does the cache cost a process that does nothing with it, and what does each entry cost?
 
-    python benchmarks/footprint.py [--quick] [--write]
+    python -m benchmarks.footprint [--quick] [--write]
 
 Overhead. An entry is charged for its wire key, for its value's bytes (twice, where the shard keeps the object beside
 them), for its tags, and for the rest by the constants OVERHEAD and TAG_OVERHEAD of colocache/core/entry.py. Is what the
@@ -36,9 +36,8 @@ from sys import getsizeof
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from group import Group, Member, Worker, together
-from measure import Contender, Report, interleave, options, progress
-
+from benchmarks.group import Group, Member, Worker, together
+from benchmarks.measure import Contender, Report, interleave, options, progress
 from colocache.core.entry import MISSING, OVERHEAD, TAG_OVERHEAD, Entry, Home
 from colocache.core.keys import prefix, wire
 from colocache.core.store import Store

@@ -1,6 +1,6 @@
 """How long does it take to read a key that this process holds?
 
-    python benchmarks/hit.py [--quick] [--write]
+    python -m benchmarks.hit [--quick] [--write]
 
 Every contender holds the same 1,000 texts under the same 1,000 keys, with a ttl of 300 s where it knows one, is read
 once before, and is then read round robin. What the loop around the reads takes is measured, too, as a contender of its
@@ -24,9 +24,22 @@ from collections.abc import Callable, Mapping, Sequence
 from time import thread_time
 from typing import Any
 
-from contenders import AWAITED, BY_HAND, DECORATORS, KEYS, MAPPINGS, PACKAGES, SHAPES, Read, Stage
-from measure import Contender, Report, Sampler, Series, Work, interleave, less, looped, options, ratio, spread, threaded
-from servers import MissingServer
+from benchmarks.contenders import AWAITED, BY_HAND, DECORATORS, KEYS, MAPPINGS, PACKAGES, SHAPES, Read, Stage
+from benchmarks.measure import (
+    Contender,
+    Report,
+    Sampler,
+    Series,
+    Work,
+    interleave,
+    less,
+    looped,
+    options,
+    ratio,
+    spread,
+    threaded,
+)
+from benchmarks.servers import MissingServer
 
 LOOP = "the loop alone"
 EMPTY = "an empty await"

@@ -1,6 +1,6 @@
 """How long does it take until no process holds a value any more, and how many invalidations go through?
 
-    python benchmarks/invalidate.py [--quick] [--write]
+    python -m benchmarks.invalidate [--quick] [--write]
 
 Groups of 2, 4, 8 and 16 processes, all of which hold the key. One invalidates it. Two times are taken: from the call to
 its return, and from the call to the instant at which the last process let go of the value. For colocache that instant
@@ -37,10 +37,9 @@ from statistics import median
 from time import monotonic
 from typing import Any, NamedTuple
 
-from group import Group, Member, Worker, together
-from measure import Contender, Ratio, Report, Series, interleave, options, progress, samples, spread
-from servers import Servers
-
+from benchmarks.group import Group, Member, Worker, together
+from benchmarks.measure import Contender, Ratio, Report, Series, interleave, options, progress, samples, spread
+from benchmarks.servers import Servers
 from colocache import MsgpackCodec
 
 SIZES = (2, 4, 8, 16)  # processes

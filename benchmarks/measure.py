@@ -31,7 +31,7 @@ How it tells
 
 What every benchmark file is
     A docstring that begins with its question, and ``main(argv=None)``, which returns what `Report.finish` does; so
-    ``python benchmarks/hit.py --quick`` runs one alone, and `bench.py` all, each in a process of its own. All together
+    ``python -m benchmarks.hit --quick`` runs one alone, and `bench.py` all, each in a process of its own. All together
     take less than 15 minutes, and their quick forms about one; `bench.py` says what each may take.
 """
 
@@ -56,8 +56,8 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-import draw
-from draw import shown
+from benchmarks import draw
+from benchmarks.draw import shown
 
 RESULTS = Path(__file__).resolve().parent / "results"
 UNITS = {"ns": 1e9, "us": 1e6, "ms": 1e3, "s": 1.0}

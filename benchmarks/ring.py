@@ -1,6 +1,6 @@
 """How long does it take to build a ring, how even is it, and how much moves when one seat comes or goes?
 
-    python benchmarks/ring.py
+    python -m benchmarks.ring
 
 Prints, for groups of 2 to 200 seats: the median time to build one ring, the greatest load as a multiple of the mean,
 and the slots that change owner when one seat leaves (or, read backwards, joins), as a multiple of that seat's share.

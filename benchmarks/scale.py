@@ -1,6 +1,6 @@
 """How much is said in a group of 2 to 1,000 members, and how long does it take until all agree again?
 
-    python benchmarks/scale.py [--quick] [--write] [--members 256,512]
+    python -m benchmarks.scale [--quick] [--write] [--members 256,512]
 
 The shipped protocol is driven in one process by the simulated hosts of `colocache.testing.simulator`, eight members to
 a host, with the default settings; a frame takes 0.2 to 2 ms, and 3 % of them up to 20 ms. So messages and bytes are
@@ -24,8 +24,7 @@ from statistics import mean
 from time import perf_counter
 from typing import Any
 
-from measure import Ratio, Report, options, progress
-
+from benchmarks.measure import Ratio, Report, options, progress
 from colocache.core.group.messages import Ping, Pong, decode
 from colocache.core.group.ring import Ring, slot_of
 from colocache.core.group.seam import Settings

@@ -1,6 +1,6 @@
 """How often is one hot key loaded when many processes and threads miss it at once, and when has everybody its value?
 
-    python benchmarks/stampede.py [--quick] [--write]
+    python -m benchmarks.stampede [--quick] [--write]
 
 4 processes with 8 threads each ask for one missing key at the same instant. The load is a sleep of 50 ms, as a database
 would take, counted by each process. Told are the loads that were made, of which one is enough, and the time from that
@@ -22,10 +22,9 @@ from statistics import median
 from time import monotonic
 from typing import Any, NamedTuple
 
-from group import Group, Member, sleep_until, together
-from measure import Contender, Ratio, Report, Series, interleave, options, samples, spread
-from servers import Servers
-
+from benchmarks.group import Group, Member, sleep_until, together
+from benchmarks.measure import Contender, Ratio, Report, Series, interleave, options, samples, spread
+from benchmarks.servers import Servers
 from colocache import MsgpackCodec
 
 PROCESSES, THREADS = 4, 8

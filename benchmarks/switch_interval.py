@@ -1,6 +1,6 @@
 """What does a shorter switch interval gain a fetch, and what does it cost the threads that compute?
 
-    python benchmarks/switch_interval.py
+    python -m benchmarks.switch_interval
 
 A thread of the owner never pauses, while another process fetches keys from it: with Python's own interval, and with
 shorter ones while it is asked (`COLOCACHE_SWITCH_INTERVAL`). Then, without a cache, what 1 to 8 threads get done that
@@ -17,7 +17,7 @@ import time
 from datetime import date
 from typing import Any
 
-from group import Group, Member
+from benchmarks.group import Group, Member
 
 INTERVALS = (0.0, 0.001, 0.0005, 0.0002)  # s; 0 leaves Python's own, 5 ms
 ROUNDS, FETCHES, PAUSE = 3, 200, 0.002

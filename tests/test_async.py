@@ -14,7 +14,7 @@ from colocache import Cache, EventLoopError, RecursiveLoadError
 from colocache.core import keys
 
 if TYPE_CHECKING:
-    from conftest import Call, Crew, NewCache, Until
+    from tests.conftest import Call, Crew, NewCache, Until
 
 PATIENCE = 30.0  # s; only a test that fails waits so long
 

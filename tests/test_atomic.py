@@ -15,7 +15,7 @@ from colocache import Cache, EventLoopError, PickleCodec
 from colocache.scope import Scope
 
 if TYPE_CHECKING:
-    from conftest import Call, Crew
+    from tests.conftest import Call, Crew
 
 
 @pytest.fixture

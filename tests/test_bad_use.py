@@ -32,9 +32,10 @@ from colocache.core.entry import Entry
 from colocache.core.group.messages import MAX_BUS, Event, Get, Pong, Replayed, encode
 from colocache.runtime.waiting.threads import ThreadErrands
 from colocache.scope import Scope
+from tests import ROOT
 
 if TYPE_CHECKING:
-    from conftest import Call, Crew, NewCache, Until
+    from tests.conftest import Call, Crew, NewCache, Until
 
 GONE = object()
 
@@ -605,7 +606,7 @@ def test_a_cache_that_is_off_loads_every_time(
 
 def python(script: str, run_dir: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run a script in a process of its own, which may import colocache."""
-    root = str(Path(colocache.cache.__file__).parents[1])
+    root = str(ROOT)
     environment = {**os.environ, "COLOCACHE_DIR": run_dir, "PYTHONPATH": root}
     return subprocess.run(
         [sys.executable, *options, "-c", script], env=environment, capture_output=True, text=True, timeout=60

@@ -6,16 +6,16 @@ Whether something is fast is not tested here: see ``make bench``.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks import bench, capacity, measure
+from tests import ROOT
+
 BENCHMARKS = ROOT / "benchmarks"
 
 #: The smallest run of each that needs no other process for long.
@@ -27,26 +27,10 @@ SMALLEST = {
 }
 
 
-@pytest.fixture
-def measure(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import measure
-
-    return measure
-
-
-@pytest.fixture
-def bench(measure: ModuleType) -> ModuleType:
-    import bench
-
-    return bench
-
-
 def run(name: str, *arguments: str) -> str:
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / f"{name}.py"), *arguments],
-        capture_output=True, text=True, timeout=100, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        [sys.executable, "-m", f"benchmarks.{name}", *arguments],
+        capture_output=True, text=True, timeout=100, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -65,12 +49,12 @@ def series_of(*values: float) -> list[list[float]]:
 # --- Running
 
 
-def test_every_benchmark_is_on_the_runners_list(bench: ModuleType) -> None:
+def test_every_benchmark_is_on_the_runners_list() -> None:
     named = {benchmark.name for benchmark in bench.BENCHMARKS}
     assert {name for name in named if (BENCHMARKS / f"{name}.py").exists()} == named
 
 
-def test_all_take_less_than_15_minutes_and_the_guard_about_one(bench: ModuleType) -> None:
+def test_all_take_less_than_15_minutes_and_the_guard_about_one() -> None:
     assert sum(benchmark.seconds for benchmark in bench.BENCHMARKS) <= 900
     assert sum(benchmark.quick or 0 for benchmark in bench.BENCHMARKS) <= 60
 
@@ -97,7 +81,7 @@ def test_the_smallest_run_tells_something(name: str, tmp_path: Path) -> None:
 # --- Measuring
 
 
-def test_contenders_are_measured_once_a_round_in_changing_order(measure: ModuleType) -> None:
+def test_contenders_are_measured_once_a_round_in_changing_order() -> None:
     order: list[str] = []
 
     def taking(name: str) -> Any:
@@ -110,33 +94,33 @@ def test_contenders_are_measured_once_a_round_in_changing_order(measure: ModuleT
     assert len(series["a"]) == 20
 
 
-def test_the_first_round_does_not_count(measure: ModuleType) -> None:
+def test_the_first_round_does_not_count() -> None:
     series = measure.interleave([measure.Contender("a", sampler(1.0, 2.0))], rounds=2)
     assert series == {"a": [[1.0], [2.0]]}
 
 
-def test_two_contenders_of_one_name_are_refused(measure: ModuleType) -> None:
+def test_two_contenders_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="one name"):
         measure.interleave([measure.Contender("a", sampler())] * 2, rounds=1)
 
 
-def test_a_ratio_is_taken_within_each_round(measure: ModuleType) -> None:
+def test_a_ratio_is_taken_within_each_round() -> None:
     slow_rounds = [1.0, 10.0, 100.0]
     ratio = measure.ratio(series_of(*[2 * took for took in slow_rounds]), series_of(*slow_rounds))
     assert (ratio.median, ratio.low, ratio.high) == (2, 2, 2)
 
 
-def test_percentiles_lie_between_the_samples(measure: ModuleType) -> None:
+def test_percentiles_lie_between_the_samples() -> None:
     assert measure.percentile([4, 1, 3, 2], 50) == 2.5
     assert measure.percentile([1, 2], 100) == 2
     assert measure.percentile([7], 99) == 7
 
 
-def test_a_loop_that_was_held_up_once_is_not_subtracted_as_such(measure: ModuleType) -> None:
+def test_a_loop_that_was_held_up_once_is_not_subtracted_as_such() -> None:
     assert measure.less(series_of(5.0, 8.0, 5.0), series_of(1.0, 1.0, 40.0)) == series_of(4.0, 7.0, 4.0)
 
 
-def test_a_loop_is_long_enough_to_be_timed(measure: ModuleType) -> None:
+def test_a_loop_is_long_enough_to_be_timed() -> None:
     counts: list[int] = []
     sample = measure.looped(lambda count: counts.append(count) or sum(range(count)), seconds=1e-4)
     sample()
@@ -158,9 +142,7 @@ def test_a_loop_is_long_enough_to_be_timed(measure: ModuleType) -> None:
         ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), True),
     ],
 )
-def test_moved_is_what_moved_by_more_than_the_noise(
-    bench: ModuleType, measure: ModuleType, before: Any, now: Any, moved: bool
-) -> None:
+def test_moved_is_what_moved_by_more_than_the_noise(before: Any, now: Any, moved: bool) -> None:
     assert bench.Change("x", measure.Ratio(*before), measure.Ratio(*now)).has_moved is moved
 
 
@@ -169,9 +151,7 @@ def facts(cpu: str = "a", **ratios: float) -> dict[str, Any]:
     return {"machine": {"cpu": cpu, "cores": 2, "python": "CPython 3.11"}, "ratios": spans, "targets": []}
 
 
-def test_the_guard_tells_what_moved_the_most_first(
-    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_guard_tells_what_moved_the_most_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "RESULTS", tmp_path)
     (tmp_path / "hit.json").write_text(json.dumps(facts(same=1.0, up=1.0, down=1.0, gone=1.0)))
     found = facts(same=1.001, up=1.2, down=0.5, new=7.0)
@@ -180,36 +160,32 @@ def test_the_guard_tells_what_moved_the_most_first(
     assert [line.split()[:2] for line in said[1:]] == [["-50%", "down:"], ["+20%", "up:"]]
 
 
-def test_what_moves_in_one_run_only_is_noise(
-    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_moves_in_one_run_only_is_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "RESULTS", tmp_path)
     (tmp_path / "hit.json").write_text(json.dumps(facts(once=1.0, to_and_fro=1.0)))
     said = list(bench.compared("hit", facts(once=1.5, to_and_fro=1.5), lambda: facts(once=1.0, to_and_fro=0.5)))
     assert said == ["hit: 2 ratios compared, 0 moved by more than the noise"]
 
 
-def test_the_guard_says_that_another_machine_was_committed(
-    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_guard_says_that_another_machine_was_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "RESULTS", tmp_path)
     (tmp_path / "hit.json").write_text(json.dumps(facts(cpu="another")))
     assert "another cpu: another, now a" in next(bench.compared("hit", facts(), facts))
 
 
-def test_the_guard_says_where_nothing_is_committed(
-    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_guard_says_where_nothing_is_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "RESULTS", tmp_path)
     assert list(bench.compared("hit", facts(), facts)) == ["hit: nothing is committed to compare with"]
 
 
 def test_a_broken_benchmark_is_told_and_fails_the_run(
-    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "broken.py").write_text("raise SystemExit('no luck')")
-    (tmp_path / "endless.py").write_text("import signal; signal.pause()")
-    monkeypatch.setattr(bench, "HERE", tmp_path)
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / "broken.py").write_text("raise SystemExit('no luck')")
+    (tmp_path / "programs" / "endless.py").write_text("import signal; signal.pause()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(bench, "PROGRAMS", "programs")
     assert bench.run(bench.Benchmark("broken", 1, 1), [], limit=30, aloud=False) is None
     assert bench.run(bench.Benchmark("endless", 1, 1), [], limit=0.1, aloud=False) is None
     said = capsys.readouterr().out
@@ -220,33 +196,26 @@ def test_a_broken_benchmark_is_told_and_fails_the_run(
 # --- Simulated policies
 
 
-@pytest.fixture
-def capacity(measure: ModuleType) -> ModuleType:
-    import capacity
-
-    return capacity
-
-
 @pytest.mark.parametrize("name", ["colocache sieve", "colocache lru", "colocache lfu", "LRU, exact", "S3-FIFO"])
-def test_no_policy_beats_the_optimum_and_all_hit_what_fits(capacity: ModuleType, name: str) -> None:
+def test_no_policy_beats_the_optimum_and_all_hit_what_fits(name: str) -> None:
     requests, simulate = capacity.zipf(3000, seed=1), capacity.SIMULATIONS[name]
     assert simulate(requests, 50) <= capacity.belady(requests, 50)
     assert simulate(requests, 10_000) == len(requests) - len(set(requests)) == capacity.belady(requests, 10_000)
 
 
-def test_the_optimum_of_a_loop_that_does_not_fit(capacity: ModuleType) -> None:
+def test_the_optimum_of_a_loop_that_does_not_fit() -> None:
     """Three keys in turn, and room for two: LRU never hits; the optimum keeps one and hits it every time."""
     requests = [1, 2, 3] * 10
     assert capacity.SIMULATIONS["LRU, exact"](requests, 2) == 0
     assert capacity.belady(requests, 2) >= 9
 
 
-def test_a_trace_names_runs_of_blocks(capacity: ModuleType, tmp_path: Path) -> None:
+def test_a_trace_names_runs_of_blocks(tmp_path: Path) -> None:
     (tmp_path / "t.lis").write_text("7 3 0 1\n2 1 0 2\n")
     assert capacity.traced(tmp_path / "t.lis") == [7, 8, 9, 2]
 
 
-def test_one_shared_cache_loads_less_than_separate_ones(capacity: ModuleType) -> None:
+def test_one_shared_cache_loads_less_than_separate_ones() -> None:
     requests = capacity.zipf(4000, seed=1)
     shared, alone = (capacity.told_apart(requests, 1 << 20, together, 1) for together in (True, False))
     assert shared["loaded"] < alone["loaded"]

@@ -30,7 +30,7 @@ from colocache.core.gate import Gate
 from colocache.stats import Counters
 
 if TYPE_CHECKING:
-    from conftest import Call, Crew, NewCache, Until
+    from tests.conftest import Call, Crew, NewCache, Until
 
 GONE = object()
 

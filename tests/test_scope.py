@@ -14,7 +14,7 @@ from colocache.core.group.announcements import Receipt
 from colocache.scope import MAX_POSITIONS, Scope, current, read_positions, write_positions
 
 if TYPE_CHECKING:
-    from conftest import Call, Until
+    from tests.conftest import Call, Until
 
 
 ZERO = "0" * 32

@@ -1,6 +1,6 @@
 """How fast could a process read a host-mate's shard by itself, through shared memory?
 
-    python benchmarks/prototypes/shared_memory.py [--quick] [--write]
+    python -m benchmarks.prototypes.shared_memory [--quick] [--write]
 
 A prototype, not part of the package: it is there for one decision (docs/decisions/0016). The owner of a key writes each
 entry of its shard into a file that its host-mates map. A reader looks there before it asks, and so needs neither the
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import mmap
 import struct
-import sys
 from collections.abc import Sequence
 from hashlib import blake2b
 from math import inf
@@ -30,13 +29,10 @@ from time import monotonic, perf_counter
 from typing import Any
 from zlib import crc32
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from fetch import PEERS, redis_client
-from group import Group, Member
-from measure import Contender, Report, interleave, options, ratio
-from servers import Servers
-
+from benchmarks.fetch import PEERS, redis_client
+from benchmarks.group import Group, Member
+from benchmarks.measure import Contender, Report, interleave, options, ratio
+from benchmarks.servers import Servers
 from colocache import MsgpackCodec
 
 SLOTS = 1 << 12

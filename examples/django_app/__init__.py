@@ -1,5 +1,5 @@
 """The example on Django: a project of one application.
 
-python django_app/manage.py migrate
+python -m django_app.manage migrate
 gunicorn --workers 2 django_app.wsgi:application
 """

@@ -16,8 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tests
 from colocache.core.keys import MAX_BODY, MAX_NAMESPACE, MAX_WIRE, Key, namespace_of, prefix, wire, within
 from colocache.core.parts import MAX_DEPTH
+from tests import shown
 
 ROOT = prefix("")
 quick = settings(derandomize=True, deadline=None, max_examples=200)
@@ -132,7 +134,7 @@ def test_processes_with_different_hash_seeds_agree() -> None:
     answers = {
         subprocess.run(
             [sys.executable, "-c", program],
-            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(tests.ROOT)},
             capture_output=True,
             check=True,
             timeout=60,
@@ -188,7 +190,7 @@ class Opaque:
         return "Opaque()"
 
 
-@pytest.mark.parametrize("key", [42, None, b"a", True, UUID(int=1), date.min, 1.5, ["a"], {"a": 1}], ids=repr)
+@pytest.mark.parametrize("key", [42, None, b"a", True, UUID(int=1), date.min, 1.5, ["a"], {"a": 1}], ids=shown)
 def test_a_key_that_only_lacks_its_tuple_is_refused_with_that_remedy(key: Any) -> None:
     with pytest.raises(TypeError) as caught:
         wire(ROOT, key)
@@ -196,7 +198,7 @@ def test_a_key_that_only_lacks_its_tuple_is_refused_with_that_remedy(key: Any) -
     wire(ROOT, (key,))
 
 
-@pytest.mark.parametrize("key", [object(), len, print, Opaque()], ids=str)
+@pytest.mark.parametrize("key", [object(), len, print, Opaque()], ids=shown)
 def test_a_key_of_another_type_is_refused_by_name(key: Any) -> None:
     with pytest.raises(TypeError) as caught:
         wire(ROOT, key)
@@ -204,7 +206,7 @@ def test_a_key_of_another_type_is_refused_by_name(key: Any) -> None:
     assert str(caught.value) == f"a key is a str or a tuple, not {name}: {key!r}; convert it, for example with str()"
 
 
-@pytest.mark.parametrize("part", [object(), len, Opaque(), OrderedDict(a=1)], ids=str)
+@pytest.mark.parametrize("part", [object(), len, Opaque(), OrderedDict(a=1)], ids=shown)
 @pytest.mark.parametrize("depth", [1, 3])
 def test_a_part_of_another_type_is_refused_by_name(part: object, depth: int) -> None:
     key: Any = ("users", part)

@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colocache.core.parts import MAX_DEPTH, NoPart, canonical, encode
+from tests import ROOT, shown
 
 
 class Number(enum.IntEnum):
@@ -162,7 +163,7 @@ APART: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("row", EQUAL, ids=repr)
+@pytest.mark.parametrize("row", EQUAL, ids=shown)
 def test_what_is_equal_is_one_part_and_found_as_such(row: list[Any]) -> None:
     first, *others = row
     for other in others:
@@ -190,7 +191,7 @@ def test_nothing_that_is_told_by_its_type_is_found_by_what_a_user_writes() -> No
         assert found in (None, form(written)), written
 
 
-@pytest.mark.parametrize("part", [*APART, *(part for row in EQUAL for part in row)], ids=repr)
+@pytest.mark.parametrize("part", [*APART, *(part for row in EQUAL for part in row)], ids=shown)
 def test_the_canonical_form_is_its_own(part: Any) -> None:
     known = canonical(part)
     assert canonical(known) == known
@@ -342,20 +343,20 @@ def test_records_of_attrs_are_told_apart_by_class_and_fields() -> None:
 
 
 PROGRAM = """
-import sys; sys.path[:] = {path!r}
-sys.path.insert(0, {tests!r})
-from test_parts import APART, form
+from tests.core.test_parts import APART, form
 print([form(part).hex() for part in APART])
 """
 
 
 def test_every_process_makes_the_same_bytes() -> None:
-    program = PROGRAM.format(path=sys.path, tests=os.path.dirname(__file__))
     answers = {
         subprocess.run(
-            [sys.executable, "-c", program], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True,
+            [sys.executable, "-c", PROGRAM],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            check=True,
             timeout=60,
         ).stdout
         for seed in ("1", "2")
-    }  # fmt: skip
+    }
     assert len(answers) == 1

@@ -6,24 +6,19 @@ The model knows everything but which entries the policy evicts: those it learns,
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from sys import getsizeof
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, consumes, initialize, invariant, precondition, rule
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from stateful import Machine, explore, machine_test
-
 from colocache.core.entry import DEAD, MISSING, OVERHEAD, TAG_OVERHEAD, Entry, Home
 from colocache.core.keys import Key, prefix, wire
 from colocache.core.policy import POLICIES
 from colocache.core.store import Store
+from tests.core.stateful import Machine, explore, machine_test
 
 NAMESPACES = ("", "a", "a/b", "ab")
 BELOW = {"": NAMESPACES, "a": ("a", "a/b"), "a/b": ("a/b",), "ab": ("ab",), "none": ()}  # what each one holds

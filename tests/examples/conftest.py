@@ -18,7 +18,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests import ROOT
+
 PATIENCE = 30.0  # s; only a test that fails waits so long
 
 

@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from tests import ROOT
+
 pytest.importorskip("django")
 
 from colocache.django import DjangoCodec
 
-EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 GUNICORN = ("gunicorn", "--workers", "2", "django_app.wsgi:application")
 UVICORN = ("uvicorn", "--workers", "2", "django_app.asgi:application")
 
@@ -28,7 +30,7 @@ UVICORN = ("uvicorn", "--workers", "2", "django_app.asgi:application")
 def manage(run_dir: str, tmp_path: Path) -> Callable[..., str]:
     """Runs a command of the project, on the database that the servers have; returns what it prints."""
 
-    def run(*arguments: str, program: tuple[str, ...] = ("django_app/manage.py",)) -> str:
+    def run(*arguments: str, program: tuple[str, ...] = ("-m", "django_app.manage")) -> str:
         environment = environment_of(run_dir, tmp_path)
         command = [sys.executable, "-W", "error", *program, *arguments]
         done = subprocess.run(command, cwd=EXAMPLES, env=environment, capture_output=True, text=True, timeout=60)
@@ -41,7 +43,7 @@ def manage(run_dir: str, tmp_path: Path) -> Callable[..., str]:
 def environment_of(run_dir: str, tmp_path: Path) -> dict[str, str]:
     return {
         **os.environ,
-        "PYTHONPATH": str(EXAMPLES.parent),
+        "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
         "USERS_DATABASE": str(tmp_path / "users.sqlite"),
         "COLOCACHE_DIR": run_dir,
@@ -92,7 +94,7 @@ class Runserver:
 
     def __init__(self, environment: dict[str, str], log: Path) -> None:
         self._log = log
-        command = [sys.executable, "django_app/manage.py", "runserver", "127.0.0.1:0"]
+        command = [sys.executable, "-m", "django_app.manage", "runserver", "127.0.0.1:0"]
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 command, stdout=output, stderr=output, cwd=EXAMPLES, env=environment, start_new_session=True

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `group` and `chaos`, by those names
-
-from group import Group
+from verification.chaos.group import Group
 
 
 @pytest.fixture

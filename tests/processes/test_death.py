@@ -6,7 +6,8 @@ from collections.abc import Callable
 from signal import SIGABRT, SIGKILL, Signals
 
 import pytest
-from group import Died, Group, together, until
+
+from verification.chaos.group import Died, Group, together, until
 
 KEYS = [f"k{number}" for number in range(12)]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from group import Group, Worker, together, until
+
+from verification.chaos.group import Group, Worker, together, until
 
 KEYS = [f"k{number}" for number in range(12)]
 

@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Callable
 
 import pytest
-from group import Group, Worker, together, until
+
+from verification.chaos.group import Group, Worker, together, until
 
 KEYS = [f"k{number}" for number in range(12)]
 

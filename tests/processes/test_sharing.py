@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import zmq
-from group import Group, together, until
 
 from colocache.core.group import messages
+from verification.chaos.group import Group, together, until
 
 #: A member that nobody answers for a fetch timeout is passed over, which here would only measure the machine.
 PATIENT = {"fetch_timeout": 20.0, "lease": 20.0}

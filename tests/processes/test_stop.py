@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from group import Group, Worker, together, until
+from verification.chaos.group import Group, Worker, together, until
 
 LEASE = 1.0
 KEYS = [f"k{number}" for number in range(12)]

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from group import Group, together, until
+
+from verification.chaos.group import Group, together, until
 
 KEYS = [f"k{number}" for number in range(12)]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+
+from tests import ROOT
 
 pytest_plugins = ["pytester"]
 
@@ -45,7 +46,7 @@ def run(pytester: pytest.Pytester, run_dir: str, monkeypatch: pytest.MonkeyPatch
     pytester.makepyfile(shop=SHOP)
     pytester.makeini("[pytest]\naddopts = --strict-markers --strict-config\nfilterwarnings = error\n"
                      "asyncio_default_fixture_loop_scope = function\n")  # fmt: skip
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), str(pytester.path)]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(pytester.path)]))
 
     def run(source: str, *options: str, ini: str = "", **files: str) -> pytest.RunResult:
         if ini:

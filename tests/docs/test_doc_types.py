@@ -1,0 +1,29 @@
+"""``make types`` checks the very examples that the other tests run, and tells where on the page an error is."""
+
+from __future__ import annotations
+
+import pytest
+
+from scripts import check_doc_types as check
+from tests import ROOT
+
+
+def test_every_line_of_every_example_is_checked_under_its_own_number() -> None:
+    programs = sessions = 0
+    for example in check.examples():
+        page = (ROOT / example.page).read_text("utf-8").splitlines()
+        for number, line in example.lines:
+            assert page[number - 1].rstrip().endswith(line.strip())
+        sessions += any(page[number - 1].lstrip().startswith(">>>") for number, _ in example.lines)
+        programs += 1
+    languages = [language for page in check.PAGES for _, language, _ in check.FENCED.findall(page.read_text("utf-8"))]
+    assert programs - sessions == languages.count("python")
+    assert sessions > 0
+
+
+def test_an_exception_is_for_one_line_of_one_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "EXCEPTIONS", (("a.md", "f(", "wrong", "why"), ("b.md", "g(", "wrong", "why")))
+    meant, other = (check.Complaint("mypy", page, 3, "f(1)", "this is wrong") for page in ("a.md", "b.md"))
+    assert check.is_meant(meant)
+    assert not check.is_meant(other)
+    assert list(check.needless([meant, other])) == ["b.md: the exception 'g(' is not needed any more: remove it"]

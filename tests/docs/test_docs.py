@@ -1,0 +1,242 @@
+"""The documentation tells the truth: its examples run, its links lead somewhere, its tables are those of the code.
+
+A block of the language ``pycon`` is a session: those of a page are replayed in one go, and must print what the page
+says, and close their caches. A block of the language ``python`` is a program, or a module, that must run by itself.
+Each of these runs in a process of its own, with a runtime directory of its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import colocache
+from colocache.core import entry, keys
+from colocache.core.group import messages, ring
+from tests import ROOT
+
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("examples/**/*.md")])
+API, WIRE = (DOCS / "reference" / f"{name}.md" for name in ("api", "wire"))
+TROUBLES = DOCS / "howto" / "troubleshoot.md"
+DECISIONS = sorted((DOCS / "decisions").glob("*.md"))
+
+FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+TABLE_ROW = re.compile(r"^\| *(.*?) *\|$", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+# Replays the session that it is given on stdin, and exits with 1 if it went otherwise, or did not close its caches.
+REPLAY = """\
+import doctest, sys, threading
+session = doctest.DocTestParser().get_doctest(sys.stdin.read(), {"__name__": "page"}, sys.argv[1], sys.argv[1], 0)
+failed = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).run(session).failed
+left = [thread.name for thread in threading.enumerate() if thread.name.startswith("colocache")]
+sys.exit(f"caches that were not closed: {left}" if left else failed > 0)
+"""
+
+
+def name_of(page: Path) -> str:
+    """A page's path within the project."""
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The code blocks of a page in one language."""
+    found = FENCED.findall(page.read_text("utf-8"))
+    return [re.sub(f"^{indent}", "", code, flags=re.MULTILINE) for indent, kind, code in found if kind == language]
+
+
+def rows(page: Path) -> list[list[str]]:
+    """The rows of a page's tables, cell by cell."""
+    lines = TABLE_ROW.findall(page.read_text("utf-8"))
+    return [[cell.strip() for cell in re.split(r" \| ", line)] for line in lines]
+
+
+def execute(program: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a program in a process of its own, with a runtime directory of its own, and with warnings as errors."""
+    with tempfile.TemporaryDirectory(prefix="cc") as directory:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("COLOCACHE_")}
+        environment |= {"COLOCACHE_DIR": directory, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-W", "error", "-c", program, *arguments]
+        return subprocess.run(
+            command, input=stdin, capture_output=True, text=True, env=environment, cwd=directory, timeout=60
+        )
+
+
+# --- Examples
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "pycon")], ids=name_of)
+def test_sessions_print_what_the_page_says(page: Path) -> None:
+    done = execute(REPLAY, name_of(page), stdin="\n".join(blocks(page, "pycon")))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+PROGRAMS = [
+    pytest.param(code, id=f"{name_of(page)}-{n}") for page in PAGES for n, code in enumerate(blocks(page, "python"))
+]
+
+
+@pytest.mark.parametrize("code", PROGRAMS)
+def test_programs_run(code: str) -> None:
+    done = execute(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_example_escapes_the_tests_by_its_language() -> None:
+    others = {language for page in PAGES for _, language, _ in FENCED.findall(page.read_text("utf-8"))}
+    assert others <= {"pycon", "python"}
+
+
+# --- Links
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as the hosts of repositories make them."""
+    text = FENCED.sub("", page.read_text("utf-8"))
+    headings = re.findall(r"^#+ +(.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(page: Path) -> Iterator[str]:
+    """The links of a page that lead nowhere within the project."""
+    for link in LINK.findall(FENCED.sub("", page.read_text("utf-8"))):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            yield link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    assert not [*broken_links(page)]
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, ahead = set(), [ROOT / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        if page not in reached and page.suffix == ".md":
+            reached.add(page)
+            ahead += [
+                (page.parent / link.partition("#")[0]).resolve() for link in LINK.findall(page.read_text("utf-8"))
+            ]
+    assert not {name_of(page) for page in PAGES if DOCS in page.parents} - {name_of(page) for page in reached}
+
+
+# --- The reference
+
+
+def test_the_pages_name_no_variable_that_is_not_a_setting() -> None:
+    known = {variable for _, variable, _, _ in colocache.Config.describe()}
+    known.add("COLOCACHE_MIDDLEWARE")  # a setting of Django's
+    for page in PAGES:
+        text = page.read_text("utf-8").replace("COLOCACHE_TLL", "")  # the misspelt one, of the page on troubles
+        assert set(re.findall(r"COLOCACHE_[A-Z_]+[A-Z]", text)) <= known, page
+
+
+def test_the_readme_gives_the_defaults_that_hold() -> None:
+    defaults = {f"`{variable}`": default for _, variable, default, _ in colocache.Config.describe()}
+    listed = [(row[0], row[1]) for row in rows(ROOT / "README.md") if row[0] in defaults]
+    in_words = ("`COLOCACHE_GROUP`", "`COLOCACHE_DIR`")
+    assert listed
+    assert all(default == defaults[variable] for variable, default in listed if variable not in in_words)
+
+
+def public_methods(cls: type) -> set[str]:
+    """The methods of a class and its bases that users may call."""
+    return {name for name, _ in inspect.getmembers(cls, callable) if not name.startswith("_")}
+
+
+def test_the_api_page_has_every_public_name() -> None:
+    words = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", API.read_text("utf-8")))))
+    assert set(colocache.__all__) <= words
+    assert public_methods(colocache.Cache) <= words
+    assert set(colocache.Receipt._fields) | {f.name for f in dataclasses.fields(colocache.MemberInfo)} <= words
+
+
+@pytest.mark.parametrize("name", ["asgi", "django", "dogpile", "fastapi", "flask", "sqlalchemy", "testing", "wsgi"])
+def test_the_api_page_has_every_public_name_for_a_framework(name: str) -> None:
+    module = importlib.import_module(f"colocache.{name}")
+    assert module.__all__
+    assert not [public for public in module.__all__ if f"`colocache.{name}.{public}" not in API.read_text("utf-8")]
+
+
+def test_the_wire_page_has_every_message_with_its_fields() -> None:
+    listed = {int(row[0]): (row[1], row[2].replace("…", "")) for row in rows(WIRE) if row[0].isdigit()}
+    addresses = ("sender", "to")
+    assert listed == {
+        code: (record.__name__, ", ".join(field for field in record._fields if field not in addresses))
+        for code, record, _, _ in messages._TABLE
+    }
+    assert f"protocol version, **{messages.PROTOCOL}**" in WIRE.read_text("utf-8")
+
+
+LEVELS = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR", "exception": "ERROR"}
+
+
+def test_the_numbers_that_the_pages_quote_are_those_of_the_code() -> None:
+    quoted = {
+        ROOT / "README.md": [f"one of {ring.SLOTS} slots"],
+        DOCS / "reference" / "glossary.md": [f"one of {ring.SLOTS} buckets"],
+        DOCS / "topics" / "memory.md": [f"{entry.OVERHEAD} bytes, the key", f"{entry.TAG_OVERHEAD} bytes for each"],
+        WIRE: [
+            f"1 MiB + {messages.MAX_LINK - messages.MAX_VALUE:,} bytes",
+            f"| a key, with its namespace | {keys.MAX_WIRE} bytes |",
+            f"| a tag | {messages.MAX_TAG} bytes; {messages.MAX_TAGS} for a value |",
+            f"| targets of an event | {messages.MAX_TARGETS};",
+        ],
+    }
+    text = {page: " ".join(page.read_text("utf-8").split()) for page in quoted}
+    assert not [(page.name, each) for page, all_of_it in quoted.items() for each in all_of_it if each not in text[page]]
+
+
+def logged() -> Iterator[tuple[str, str]]:
+    """Every call of a logger in the package: its level and its text."""
+    for path in sorted((ROOT / "colocache").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner, level = ast.unparse(node.func.value), LEVELS.get(node.func.attr)
+                if level and owner.endswith("log") and isinstance(node.args[0], ast.Constant):
+                    yield level, node.args[0].value
+
+
+def test_the_page_on_troubles_has_every_log_line() -> None:
+    sections = re.findall(
+        r"^### (DEBUG|INFO|WARNING|ERROR): (.*?)(?=^##)", TROUBLES.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    missing = []
+    assert len({*logged()}) >= 20
+    for level, text in logged():
+        line = r"^    colocache\[4242\] shop: " + ".+".join(map(re.escape, re.split(r"%[a-z]", text)))
+        if not any(of == level and re.search(line, section, re.MULTILINE) for of, section in sections):
+            missing.append(text)
+    assert not missing
+
+
+# --- The project
+
+
+def test_the_newest_entry_of_the_changelog_is_this_version_or_what_comes_after_it() -> None:
+    versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert colocache.__version__ in versions[: 1 + (versions[0] == "Unreleased")]
+    assert f'version = "{colocache.__version__}"' in (ROOT / "pyproject.toml").read_text("utf-8")
+
+
+def test_the_decisions_are_numbered_without_gaps_and_say_why() -> None:
+    assert [page.name[:5] for page in DECISIONS] == [f"{number:04}-" for number in range(1, len(DECISIONS) + 1)]
+    for page in DECISIONS:
+        text = page.read_text("utf-8")
+        assert text.startswith(f"# {page.name[:4]} "), page
+        assert all(f"**{part}" in text for part in ("Context", "Decision", "Consequence", "Rejected")), page

@@ -1,0 +1,218 @@
+"""How threads and tasks wait for an answer. For greenlets see tests/runtime/test_gevent.py."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections import deque
+from typing import Any
+
+import pytest
+
+from colocache.runtime.waiting import threads
+from colocache.runtime.waiting.answers import TOO_LATE, Answer
+from colocache.runtime.waiting.greenlets import on_hub
+from colocache.runtime.waiting.threads import (
+    NoThread,
+    ThreadErrands,
+    hand_over,
+    is_patched,
+    on_driver_thread,
+    start_driver,
+    thread_id,
+)
+
+
+async def in_task(answer: Answer, timeout: float) -> Any:
+    return await answer.awaited(timeout)
+
+
+def by_task(answer: Answer, timeout: float) -> Any:
+    return asyncio.run(in_task(answer, timeout))
+
+
+@pytest.fixture(params=[Answer.result, by_task], ids=["thread", "task"])
+def wait(request: pytest.FixtureRequest) -> Any:
+    """Waits in a thread, or in a task."""
+    return request.param
+
+
+def test_the_first_outcome_counts(wait: Any) -> None:
+    answer = Answer()
+    answer.give("first")
+    answer.give("second")
+    assert wait(answer, 0) == "first"
+
+
+def test_none_is_an_outcome(wait: Any) -> None:
+    answer = Answer()
+    answer.give(None)
+    assert wait(answer, 0) is None
+
+
+def test_who_waits_is_woken_and_many_may(wait: Any, crew: Any, until: Any) -> None:
+    answer = Answer()
+    crew.start(lambda: wait(answer, 30), times=5)
+    until(lambda: len(answer._wakers) == 5)
+    answer.give("outcome")
+    assert crew.join() == ["outcome"] * 5
+
+
+def test_a_wait_that_takes_too_long_says_so(wait: Any) -> None:
+    assert wait(Answer(), 0.001) is TOO_LATE
+
+
+@pytest.mark.parametrize("kind", [TimeoutError, OSError, IndexError, KeyboardInterrupt])
+def test_what_a_signal_handler_raises_in_who_waits_reaches_it(wait: Any, kind: type[BaseException]) -> None:
+    def handler(*_: object) -> None:
+        raise kind("the time is up")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        with pytest.raises(kind, match="the time is up"):
+            wait(Answer(), 30)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_an_answer_that_comes_while_its_waiter_gets_ready_is_not_missed(wait: Any) -> None:
+    """1. A waiter finds no outcome; 2. the outcome is given, and nobody is to be woken; 3. the waiter goes to sleep."""
+    answer = Answer()
+
+    class Late(deque[Any]):
+        def append(self, waker: Any) -> None:
+            answer.give("outcome")
+            super().append(waker)
+
+    answer._wakers = Late()
+    assert wait(answer, 5) == "outcome"
+
+
+def test_any_time_is_a_time_out(crew: Any, until: Any) -> None:
+    answer = Answer()
+    crew.start(lambda: answer.result(1e12))  # more than the system has
+    until(lambda: answer._wakers)
+    answer.give(1)
+    assert crew.join() == [1]
+
+
+def test_whose_loop_is_closed_is_not_waited_for_and_the_others_are_woken() -> None:
+    answer, woken = Answer(), []
+
+    async def leave() -> None:
+        asyncio.ensure_future(answer.awaited(30)).cancel()
+        task = asyncio.ensure_future(answer.awaited(30))
+        await asyncio.sleep(0)
+        assert len(answer._wakers) == 1
+        task.cancel()
+
+    asyncio.run(leave())
+    answer._register(lambda: woken.append(True))
+    answer.give("outcome")
+    assert woken == [True]
+
+
+def on_driver(work: Any, errands: Any = None) -> Any:
+    """Do something on a driver's thread, and return what it returns."""
+    done: Answer = Answer()
+    start_driver(lambda: done.give(work()), "its name", errands if errands is not None else ThreadErrands())
+    return done.result(30)
+
+
+def test_a_driver_is_started_under_its_name() -> None:
+    thread, here = on_driver(lambda: (threading.current_thread(), thread_id()))
+    assert (thread.name, thread.daemon) == ("its name", True)
+    assert here != thread_id() == threading.get_ident()
+
+
+def test_a_driver_waits_for_nobody(wait: Any) -> None:
+    """A finalizer that uses the cache may run in its thread."""
+    answer = Answer()
+    assert on_driver(lambda: (wait(answer, 30), answer._wakers, on_driver_thread())) == (TOO_LATE, deque(), True)
+    assert not on_driver_thread()
+
+
+def test_a_system_without_another_thread_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_self: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(NoThread, match="the thread 'its name' cannot be started: can't start new thread"):
+        on_driver(lambda: None)
+
+
+def test_what_a_signal_handler_raises_while_a_thread_starts_reaches_the_application(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(_self: object) -> None:
+        raise RuntimeError("late")
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(RuntimeError, match="late"):
+        on_driver(lambda: None)
+
+
+# --- Errands of a driver's thread
+
+
+def test_errands_are_done_elsewhere_and_in_order(until: Any) -> None:
+    done: list[Any] = []
+    errands = ThreadErrands()
+    on_driver(lambda: [hand_over(lambda number=number: done.append((number, thread_id()))) for number in range(100)],
+              errands)  # fmt: skip
+    errands.finish(30)
+    assert [number for number, _ in done] == list(range(100))
+
+
+def test_elsewhere_a_thread_does_its_errands_itself() -> None:
+    assert not hand_over(lambda: None)
+
+
+def test_an_errand_that_takes_long_does_not_hold_the_driver_up() -> None:
+    go_on, done, errands = threading.Event(), [], ThreadErrands()
+    on_driver(lambda: [hand_over(go_on.wait), hand_over(lambda: done.append(1))], errands)
+    assert not done
+    go_on.set()
+    errands.finish(30)
+    assert done == [1]
+
+
+def test_after_an_errand_that_raises_the_others_are_done(until: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    done, errands = [], ThreadErrands()
+    on_driver(lambda: hand_over(lambda: 1 / 0), errands)
+    until(lambda: raised)
+    on_driver(lambda: hand_over(lambda: done.append(1)), errands)
+    errands.finish(30)
+    assert done == [1]
+
+
+def test_errands_without_a_thread_are_done_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of a process, Python starts no threads."""
+
+    def refuse(*_: object) -> None:
+        raise NoThread
+
+    monkeypatch.setattr(threads, "start", refuse)
+    done, errands = [], ThreadErrands()
+    errands.run(lambda: done.append(1))
+    assert not done
+    errands.finish(0)
+    assert done == [1]
+
+
+def test_the_newest_errands_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "start", lambda *_: None)
+    done, errands = list[int](), ThreadErrands()
+    for number in range(threads.MOST_ERRANDS + 1):
+        errands.run(lambda number=number: done.append(number))  # type: ignore[misc]
+    errands.finish(0)
+    assert done == list(range(1, threads.MOST_ERRANDS + 1))
+
+
+def test_here_is_no_gevent() -> None:
+    assert not is_patched()
+    assert not on_hub()

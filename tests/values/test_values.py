@@ -1,0 +1,480 @@
+"""Every kind of value that the codec carries comes back equal and of the same type, wherever it comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import pickle
+import threading
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+
+import colocache.space
+from colocache import MISSING, Cache, MsgpackCodec, PickleCodec
+from colocache.core.group.peer import Peer
+
+if TYPE_CHECKING:
+    from tests.conftest import Call, NewCache, Until
+
+GONE = object()
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = 2
+
+
+class Rights(enum.Flag):
+    READ = enum.auto()
+    WRITE = enum.auto()
+
+
+class Point(NamedTuple):
+    x: int
+    y: float
+
+
+@dataclasses.dataclass(frozen=True)
+class User:
+    name: str
+    home: Point
+    friends: list[User] = dataclasses.field(default_factory=list)
+
+
+BERLIN = ZoneInfo("Europe/Berlin")
+VALUES: dict[str, Any] = {
+    "None": None,
+    "True": True,
+    "False": False,
+    "int": -7,
+    "int beyond 64 bits": 2**100,
+    "negative int beyond 64 bits": -(2**64),
+    "float": 0.1,
+    "negative zero": -0.0,
+    "infinity": -math.inf,
+    "nan": math.nan,
+    "complex": complex(1, -0.0),
+    "Decimal": Decimal("1.10"),
+    "Decimal nan": Decimal("NaN"),
+    "Fraction": Fraction(1, 3),
+    "str": "Grüße",
+    "empty str": "",
+    "lone surrogate": "\udc80",
+    "bytes": b"\0\xff",
+    "bytearray": bytearray(b"ab"),
+    "list": [1, [2, []]],
+    "tuple": (1, (2, ())),
+    "list of tuples in a tuple": ([(1,), [2]],),
+    "set": {1, "a", (2,)},
+    "frozenset": frozenset({1, frozenset({2})}),
+    "dict": {"a": {"b": None}},
+    "dict of all kinds of keys": {1: "a", (2, 3): "b", None: "c", b"d": "d", 1.5: "e", frozenset({1}): "f"},
+    "dict in its order": {"z": 1, "a": 2},
+    "date": date(2024, 2, 29),
+    "time": time(12, 30, 15, 999_999, fold=1),
+    "datetime": datetime(2024, 2, 29, 12, 30),
+    "datetime in UTC": datetime(2024, 2, 29, 12, 30, tzinfo=timezone.utc),  # noqa: UP017
+    "datetime with an offset": datetime(2024, 2, 29, tzinfo=timezone(timedelta(hours=-3, minutes=-30))),
+    "datetime with a named offset": datetime(2024, 2, 29, tzinfo=timezone(timedelta(hours=1), "here")),
+    "datetime in a zone, folded": datetime(2024, 10, 27, 2, 30, tzinfo=BERLIN, fold=1),
+    "timedelta": timedelta(days=-1, microseconds=1),
+    "UUID": UUID(int=42),
+    "enum": Colour.BLUE,
+    "flags": Rights.READ | Rights.WRITE,
+    "NamedTuple": Point(1, 2.5),
+    "dataclass": User("Ada", Point(0, 0.0), [User("Bob", Point(1, 1.0))]),
+    "all together": [(None, {"a": {1, 2}}), {(Colour.RED, Point(1, 0.5)): Decimal(1)}, datetime(2024, 1, 1)],
+}
+
+
+def shape(value: Any) -> Any:
+    """Something that is equal for values that are equal and of the same type at every depth."""
+    kind = type(value)
+    if kind is float:
+        return kind, value.hex()  # tells -0.0 from 0.0, and nan is equal to itself
+    if kind is complex:
+        return kind, value.real.hex(), value.imag.hex()
+    if kind is Decimal:
+        return kind, str(value)
+    if kind in (list, tuple, Point):
+        return kind, [shape(item) for item in value]
+    if kind in (set, frozenset):
+        return kind, sorted(repr(shape(item)) for item in value)
+    if kind is dict:
+        return kind, [(shape(key), shape(item)) for key, item in value.items()]
+    if kind is User:
+        return kind, [shape(getattr(value, field.name)) for field in dataclasses.fields(value)]
+    if kind in (datetime, time):
+        return kind, value.isoformat(), value.fold, repr(value.tzinfo)
+    return kind, value
+
+
+@pytest.fixture
+def codec() -> MsgpackCodec:
+    codec = MsgpackCodec()
+    for cls in (Colour, Rights, Point, User):
+        codec.register(cls)
+    return codec
+
+
+@pytest.fixture(params=["own", "peer's"])
+def owned(request: pytest.FixtureRequest, new_group: Any, codec: MsgpackCodec, key_of: Any) -> tuple[Cache, Cache, str]:
+    """A cache, its peer, and a key of which either the one or the other is the owner."""
+    one, other = new_group(2, codec=codec)
+    return one, other, key_of(one if request.param == "own" else other)
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES.keys())
+def test_values_come_back_as_they_were(owned: tuple[Cache, Cache, str], until: Until, value: Any) -> None:
+    one, other, key = owned
+
+    def check(read: Callable[..., Any]) -> None:
+        assert shape(read(key, GONE)) == shape(value)
+
+    assert one.set(key, value)
+    for cache in (one, other):
+        check(cache.get)
+        check(cache.get)  # the first one came from bytes, this one is a hit
+        check(lambda key, default, cache=cache: cache.get_many([key])[key])
+    assert one.invalidate(key).complete
+    assert shape(one.get_or_load(key, lambda: value)) == shape(value)
+    until(lambda: one.stats().fills + other.stats().fills == 1)
+    for cache in (one, other):
+        check(lambda key, default, cache=cache: cache.get_or_load(key, lambda: GONE))
+        check(cache.get)
+    assert one.stats().loads + other.stats().loads == 1
+
+
+@pytest.mark.parametrize("value", [VALUES["all together"], VALUES["dataclass"], b"x" * 100_000])
+def test_values_come_back_as_copies_where_that_was_asked_for(
+    call: Call, owned: tuple[Cache, Cache, str], value: Any, key_of: Any
+) -> None:
+    for cache in owned[:2]:
+        space = cache.namespace("copies", copy=True)
+        for owner in owned[:2]:
+            key = key_of(owner, namespace="copies")
+            results = [call(space, "get_or_load", key, lambda: value) for _ in range(3)]
+            results += [call(space, "get", key), call(space, "get_many", [key])[key]]
+            assert [shape(result) for result in results] == [shape(value)] * 5
+            if not isinstance(value, bytes):
+                assert len(set(map(id, results))) == 5
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "an object": (object(), "object"),
+    "a function": (len, "builtin_function_or_method"),
+    "MISSING": (MISSING, "_Missing"),
+    "an open file": (open, "builtin_function_or_method"),
+    "a dict with a default of its own": (defaultdict(lambda: 0), "defaultdict"),
+    "a subclass of int": (type("Id", (int,), {})(1), "Id"),
+    "a generator": ((n for n in range(2)), "generator"),
+    "a class that nobody registered": (dataclasses.make_dataclass("Unknown", ["a"])(1), "Unknown"),
+}
+
+
+@pytest.mark.parametrize(("value", "name"), REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize("nested", [False, True], ids=["bare", "nested"])
+def test_what_cannot_be_carried_is_refused_by_its_type_and_key(
+    call: Call, cache: Cache, value: Any, name: str, nested: bool
+) -> None:
+    value = {"deep": [value]} if nested else value
+    for method, argument in (("set", value), ("get_or_load", lambda: value), ("set_many", None)):
+        arguments = ({("user", 42): value},) if method == "set_many" else (("user", 42), argument)
+        with pytest.raises(TypeError, match=r"the value of the key \('user', 42\) cannot be carried") as raised:
+            call(cache, method, *arguments)
+        assert name in str(raised.value)
+        assert ("['deep'][0]" in str(raised.value)) is nested
+    assert call(cache, "get", ("user", 42)) is None
+    assert call(cache, "get_or_load", ("user", 42), lambda: "fine") == "fine"
+
+
+def test_a_set_of_many_with_one_that_cannot_be_carried_writes_nothing(call: Call, cache: Cache) -> None:
+    with pytest.raises(TypeError, match="the value of the key 'b'"):
+        call(cache, "set_many", {"a": 1, "b": object(), "c": 3})
+    assert call(cache, "get_many", "abc") == {}
+
+
+# --- Size
+
+
+LARGE: dict[str, Any] = {"10 MB of text": "x" * 10_000_000, "10 MB of many parts": ["x" * 1000] * 10_000}
+
+
+@pytest.mark.parametrize("value", LARGE.values(), ids=LARGE.keys())
+def test_what_is_too_large_is_used_and_not_kept(call: Call, owned: tuple[Cache, Cache, str], value: Any) -> None:
+    one, other, key = owned
+    assert one.set(key, "old", wait="all")
+    assert other.get(key) == "old"
+    assert call(one, "set", key, value, wait="all") is False
+    assert one.get(key) is other.get(key) is None, "the old value is gone all the same"
+    assert call(one, "get_or_load", key, lambda: value) is value
+    assert call(one, "get_or_load", key, lambda: "small") == "small"
+    assert one.stats().oversize == 2
+    assert one.stats().frames_refused == other.stats().frames_refused == 0
+
+
+def test_the_largest_value_that_is_kept(pair: list[Cache], key_of: Any) -> None:
+    one, other = pair
+    limit = colocache.core.group.messages.MAX_VALUE - 4 - 5  # the codec's name, and what msgpack says of the length
+    for owner in pair:
+        key = key_of(owner)
+        assert one.set(key, b"x" * limit)
+        assert other.get(key) == one.get(key) == b"x" * limit
+        assert one.set(key, b"x" * (limit + 1)) is False
+    assert (one.stats().oversize, other.stats().oversize) == (2, 0)
+
+
+def test_what_is_larger_than_the_memory_is_used_and_not_kept(call: Call, new_cache: NewCache) -> None:
+    cache = new_cache(memory="1MiB")
+    value = b"x" * 900_000
+    assert call(cache, "get_or_load", "k", lambda: value) is value
+    assert call(cache, "get", "k") is None
+    assert call(cache, "set", "k", value) is False
+    assert (cache.stats().oversize, cache.stats().entries) == (2, 0)
+
+
+# --- Other codecs
+
+
+def test_a_pickling_codec_carries_what_pickle_does(pair: list[Cache], new_cache: NewCache, until: Until) -> None:
+    one, other = (new_cache("pickles", codec=PickleCodec(key=bytes(range(32)))) for _ in range(2))
+    for cache in (one, other):
+        cache.start()
+    until(lambda: all((stats := cache.stats()).current and stats.members == 2 for cache in (one, other)))
+    value = OrderedDict(a=deque([1]))
+    for key in "abcd":
+        assert one.set(key, value)
+        assert shape(other.get(key)) == shape(value)
+        assert shape(one.get(key)) == shape(value)
+    with pytest.raises((pickle.PickleError, AttributeError), match=r"[Cc]an't (pickle|get)"):  # as pickle has it
+        one.set("k", lambda: None)
+
+
+class Faulty:
+    """A codec that breaks its word: whatever it is given to read, it raises what it must not."""
+
+    name = "faulty"
+
+    def encode(self, value: object) -> bytes:
+        return repr(value).encode()
+
+    def decode(self, payload: bytes) -> object:
+        raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_codec_with_a_bug_costs_loads_and_not_the_application(
+    call: Call, new_cache: NewCache, caplog: pytest.LogCaptureFixture, copy: Any
+) -> None:
+    cache = new_cache(codec=Faulty(), copy=copy)
+    assert cache.set("k", "old")
+    assert [call(cache, "get", "k") for _ in range(2)] == [None, None]
+    assert [call(cache, "get_or_load", "k", lambda: "loaded") for _ in range(2)] == ["loaded"] * 2
+    assert call(cache, "get_many", ["k"]) == {}
+    stats = cache.stats()
+    assert (stats.loads, stats.fallbacks, stats.misses) == (2, 2, 3)
+    assert caplog.text.count("the codec 'faulty' raised RuntimeError: a bug") == 1
+    load_other = [call(cache, "get_or_load", "other", lambda: "loaded") for _ in range(2)]
+    assert load_other == ["loaded"] * 2
+
+
+@pytest.mark.in_a_group
+def test_a_class_that_is_not_registered_everywhere_costs_loads_where_it_is_not(
+    call: Call, new_cache: NewCache, until: Until, codec: MsgpackCodec, caplog: pytest.LogCaptureFixture
+) -> None:
+    knows, ignorant = new_cache(codec=codec), new_cache()
+    for cache in (knows, ignorant):
+        cache.start()
+    until(lambda: all((stats := cache.stats()).current and stats.members == 2 for cache in (knows, ignorant)))
+    assert knows.set("k", Colour.RED)
+    assert call(ignorant, "get", "k", GONE) is GONE
+    assert call(ignorant, "get_or_load", "k", lambda: "own") == "own"
+    assert knows.get("k") is Colour.RED
+    assert "register it in all of them" in caplog.text
+
+
+# --- Limits of all kinds
+
+
+def nested(depth: int) -> Any:
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+GROWN: dict[str, Any] = {
+    "too deep": lambda: nested(100),
+    "far too deep": lambda: nested(50_000),
+    "a long number": lambda: 10**10_000,
+    "too large": lambda: [0] * 2_000_000,
+}
+
+
+@pytest.mark.parametrize("make", GROWN.values(), ids=GROWN)
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_value_that_has_grown_over_a_limit_is_used_and_not_kept(
+    call: Call, new_cache: NewCache, caplog: pytest.LogCaptureFixture, make: Any, copy: Any
+) -> None:
+    cache, value = new_cache(copy=copy), make()
+    for _ in range(2):
+        assert call(cache, "get_or_load", "k", lambda: value) is value
+    assert cache.set("k", "old")
+    assert call(cache, "set", "k", value) is False
+    assert call(cache, "get", "k") is None, "the old value is gone all the same"
+    assert call(cache, "add", "k", value) is False
+    assert cache.stats().oversize == 4
+    assert caplog.text.count("the value of the key 'k' of no namespace is used, and not kept: ") == 1
+
+
+@pytest.mark.parametrize("waiting", [1, 5])
+def test_those_who_wait_for_a_value_that_cannot_be_copied_load_for_themselves(
+    new_cache: NewCache, until: Until, waiting: int
+) -> None:
+    cache, begun, go = new_cache(copy=True), threading.Event(), threading.Event()
+
+    def load() -> Any:
+        begun.set()
+        go.wait(30)
+        return nested(50_000)
+
+    with ThreadPoolExecutor(waiting + 1) as pool:
+        results = [pool.submit(cache.get_or_load, "k", load)]
+        begun.wait(30)
+        results += [pool.submit(cache.get_or_load, "k", load) for _ in range(waiting)]
+        until(lambda: cache.stats().waits == waiting)
+        go.set()
+        assert all(type(result.result(30)) is list for result in results)
+
+
+def test_rows_by_the_hundred_thousand_are_kept(new_group: Any, key_of: Any) -> None:
+    one, other = new_group(2, fetch_timeout=10)
+    rows = [*range(200_000)]
+    assert one.set(key_of(other), rows)
+    assert one.get(key_of(other)) == other.get(key_of(other)) == rows
+
+
+def test_a_type_is_refused_whatever_else_is_too_large(call: Call, cache: Cache) -> None:
+    for value in ([nested(100), object()], [0] * 2_000_000 + [object()], [10**10_000, {"a": object()}]):
+        with pytest.raises(TypeError, match="of type object cannot be carried"):
+            call(cache, "get_or_load", "k", lambda value=value: value)
+
+
+# --- Annotations
+
+
+class Team(NamedTuple):
+    captain: User
+    colour: Colour
+
+
+class Unmade:
+    pass
+
+
+def test_what_a_decorated_function_returns_is_read_by_another_process(new_group: Any) -> None:
+    one, other = new_group(2, fetch_timeout=10)
+    value = Team(User("Ada", Point(0, 0.5)), Colour.RED)
+
+    def decorated(cache: Cache) -> Any:
+        @cache.cached(ttl=60)
+        def team(n: int) -> list[Team]:
+            return [value]
+
+        return team
+
+    for number in range(20):  # some are owned by the one, and some by the other
+        first, second = decorated(one)(number), decorated(other)(number)
+        assert shape(list(first)) == shape(list(second)) == shape([value])
+    assert one.stats().loads + other.stats().loads == 20
+
+
+def test_a_class_that_an_annotation_names_and_that_cannot_travel_raises_before_anything_is_loaded(cache: Cache) -> None:
+    ran: list[int] = []
+
+    @cache.cached(ttl=60)
+    def report(n: int) -> Unmade | None:
+        ran.append(n)
+        return None
+
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"report\(\) returns .*Unmade, which cannot be carried"):
+            report(1)
+    assert ran == []
+
+
+def test_a_codec_of_ones_own_decides_for_itself(new_cache: NewCache) -> None:
+    cache = new_cache(codec=PickleCodec(key=bytes(range(32))))
+
+    @cache.cached(ttl=60)
+    def report(n: int) -> Unmade | None:
+        return None
+
+    assert report(1) is None
+    with pytest.raises(TypeError, match=r"the codec 'pickle-1' of .* decides for itself"):
+        cache.register(Point)
+
+
+def test_register_is_a_decorator_of_the_cache(cache: Cache) -> None:
+    assert cache.register(Colour, name="colour") is Colour
+    assert cache.set("k", Colour.RED)
+
+
+# --- Many at once
+
+
+def test_many_keys_are_set_read_and_invalidated_in_two_processes(
+    call: Call, new_group: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than one question, one step of an invalidation, and one round of sets can hold."""
+    one, other = new_group(2, fetch_timeout=10)  # as long as a busy machine may take
+    steps: list[int] = []
+
+    def noting(method: str) -> Any:
+        genuine = getattr(Peer, method)
+
+        def note(self: Peer, ticket: int, many: Any, *rest: Any, **more: Any) -> None:
+            steps.append(len(many))
+            genuine(self, ticket, many, *rest, **more)
+
+        return note
+
+    for method in ("peek", "invalidate"):
+        monkeypatch.setattr(Peer, method, noting(method))
+    values = {("k", number): number for number in range(10_000)}
+    assert call(one, "set_many", values)
+    assert call(one, "get_many", values) == call(other, "get_many", iter(values)) == values
+    assert call(one, "get_many", [*values][:10] * 3) == dict([*values.items()][:10])
+    before = one.stats().invalidations
+    receipt = call(one, "invalidate", *values)
+    assert receipt.complete
+    assert one.stats().invalidations == before + 1
+    assert call(one, "get_many", values) == call(other, "get_many", values) == {}
+    assert call(one, "invalidate_tags", *map(str, range(10_000))).complete
+    assert one.stats().frames_dropped == other.stats().frames_dropped == 0
+    assert len(steps) > 60
+    assert max(steps) <= 4096, "the bus thread has others to serve in between"
+
+
+@pytest.mark.parametrize(("size", "ahead"), [(0, 4), (3 << 20, 3), (20 << 20, 1)], ids=["small", "large", "huge"])
+def test_only_so_many_questions_and_bytes_are_under_way(size: int, ahead: int) -> None:
+    asked: list[Any] = []
+
+    def ask(item: int) -> Any:
+        asked.append(item)
+        return item
+
+    questions = colocache.space._Ahead(range(10), ask, 4, lambda _: size)
+    for number in range(10):
+        assert questions.next() == number
+        assert asked == [*range(min(10, number + ahead))]
