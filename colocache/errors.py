@@ -1,4 +1,4 @@
-"""Every exception that colocache raises on its own account. Imports nothing of the project."""
+"""All exceptions that colocache defines. This module imports nothing of the project."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 
 class ColocacheError(Exception):
-    """The base of all of colocache's exceptions. A loader's own exception is never wrapped in it."""
+    """The base of colocache's exceptions. An exception of a loader reaches the caller as it is."""
 
 
 class ConfigError(ColocacheError, ValueError):
-    """A setting, or the place that it names, cannot be used; the text names it, its value and what to do."""
+    """A setting, or the place that it names, cannot be used. The text says which, its value, and what to do."""
 
 
 class ClosedError(ColocacheError, RuntimeError):
@@ -18,33 +18,34 @@ class ClosedError(ColocacheError, RuntimeError):
 
 
 class WireError(ColocacheError, ValueError):
-    """A frame that does not parse under this protocol version and its limits."""
+    """A frame does not parse under this protocol version and its limits."""
 
 
 class OversizeError(ColocacheError):
-    """A value is too large, too deep or too long to be carried: it is used, and not kept.
+    """A value is too large, too deep or too long for the cache. The caller gets it; the cache does not keep it.
 
     `Codec.encode` raises it. The cache counts it as ``oversize``, and no caller of the cache sees it.
     """
 
 
 class RecursiveLoadError(ColocacheError, RuntimeError):
-    """A loader asked for the very key that it is loading, which would wait for itself.
+    """A loader asked for the same key that it loads, so it would wait for itself.
 
-    Or a task or thread that it has started did, and the load did not end within the load timeout.
+    It is also raised if a task or thread that the loader has started asked for the key, and the load did not end within
+    the load timeout.
     """
 
 
 class EventLoopError(ColocacheError, RuntimeError):
-    """A sync method that would have to wait was called on the thread of a running event loop."""
+    """A sync method that has to wait was called on the thread of a running event loop."""
 
 
 class InvalidationIncomplete(ColocacheError):
-    """An invalidation that was to be complete (``strict=True``) is not; ``receipt``, a `Receipt`, says what is known.
+    """An invalidation with ``strict=True`` is not complete. ``receipt``, a `Receipt`, says who has acknowledged it.
 
-    The event goes on being delivered all the same.
+    The event is still being delivered.
     """
 
     def __init__(self, receipt: Any) -> None:
-        super().__init__(f"the invalidation is not acknowledged by everybody: {receipt}")
+        super().__init__(f"not all members have acknowledged the invalidation: {receipt}")
         self.receipt = receipt

@@ -1,7 +1,7 @@
-"""The names by which all processes of a group know a module, a class, or a function: ``module:qualname``.
+"""The names by which all processes of a group know a module, a class or a function: ``module:qualname``.
 
-They are keys of the cache, so two processes must give the same thing the same name. The module that runs as the main
-one needs care, because Python calls it ``__main__`` in the process that runs it, and by its own name elsewhere.
+These names become keys of the cache, so two processes must give the same thing the same name. The main module needs
+care: Python calls it ``__main__`` in the process that runs it, and by its own name in others.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import warnings
 from hashlib import blake2b
 from typing import Any
 
-_MAIN = ("__main__", "__mp_main__")  # workers that multiprocessing has spawned run their parent's script as the second
+_MAIN = ("__main__", "__mp_main__")  # a worker that multiprocessing spawns runs its parent's script as the second
 
 
 def qualified(what: Any) -> str:
-    """Return the name by which all processes know a function or class. Any thread."""
+    """Return the name by which all processes know a function or class. Any thread may call it."""
     generic = getattr(what, "__pydantic_generic_metadata__", None) if isinstance(what, type) else None
-    if generic and generic["origin"]:  # Page[Item] is a class, whose own name does not say which Item
+    if generic and generic["origin"]:  # the own name of a class such as Page[Item] does not say which Item
         arguments = ",".join(qualified(each) if isinstance(each, type) else repr(each) for each in generic["args"])
         return f"{qualified(generic['origin'])}[{arguments}]"
     return f"{module_name(what.__module__)}:{what.__qualname__}"
@@ -28,7 +28,7 @@ def module_name(name: str) -> str:
     """Return the name by which other processes import a module of this one.
 
     A main module that runs by ``python -m`` has the name that was given there. A script has the name by which the
-    modules beside it, or its package, import it. What has no file, such as an interactive session, is ``__main__``.
+    modules beside it, or its package, import it. A session without a file is ``__main__``.
     """
     module = sys.modules.get(name) if name in _MAIN else None
     if module is None:
@@ -41,7 +41,7 @@ def module_name(name: str) -> str:
 
 
 def warn_of_script(module: str, stacklevel: int) -> None:
-    """Warn, once, if ``module`` is a script that other processes may import by another name than `module_name`."""
+    """Warn, once, if ``module`` is a script that other processes may import by another name than `module_name` says."""
     script = sys.modules.get(module) if module == "__main__" else None
     path = getattr(script, "__file__", None)
     if not path or getattr(script, "__spec__", None) is not None or path in _warned:
@@ -58,7 +58,7 @@ def warn_of_script(module: str, stacklevel: int) -> None:
 
 
 def shortened(name: str, room: int) -> str:
-    """Return a name that takes at most ``room`` bytes of UTF-8: its beginning and its hash, if it is longer."""
+    """Return a name in at most ``room`` bytes of UTF-8. A longer name becomes its beginning and its hash."""
     encoded = name.encode("utf-8", "surrogatepass")
     if len(encoded) <= room:
         return name
@@ -66,11 +66,11 @@ def shortened(name: str, room: int) -> str:
     return encoded[: max(0, room - len(end))].decode("utf-8", "ignore") + end
 
 
-_warned: set[str] = set()  # the scripts that were warned of: one for each process
+_warned: set[str] = set()  # the scripts about which this process has warned
 
 
 def _dotted(path: str) -> str:
-    """Return the name of a script as a module of its directory, or of the package that it lies in."""
+    """Return the name of a script as a module of its directory, or of its package."""
     directory, file = os.path.split(os.path.abspath(path))
     parts = [os.path.splitext(file)[0]]
     while os.path.isfile(os.path.join(directory, "__init__.py")):
@@ -80,11 +80,13 @@ def _dotted(path: str) -> str:
 
 
 def _importable(path: str) -> list[str]:
-    """Return the names by which a script can be imported from the directories where Python looks, and from here."""
+    """Return the names by which a script can be imported from Python's search path and the current directory."""
     script, names = os.path.splitext(os.path.abspath(path))[0], list[str]()
     for root in [*sys.path[1:], os.getcwd()]:
         base = os.path.abspath(root)
-        if base == os.path.dirname(base) or not script.startswith(base + os.sep):  # the root directory holds everything
+        if base == os.path.dirname(base) or not script.startswith(
+            base + os.sep
+        ):  # the root directory holds all scripts
             continue
         parts = script[len(base) + 1 :].split(os.sep)
         if all(part.isidentifier() for part in parts):

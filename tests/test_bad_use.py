@@ -91,7 +91,7 @@ NOT_KEYS: dict[str, tuple[Any, str]] = {
     "bytes": (b"a", "a key is a str or a tuple, not bytes"),
     "object": (object(), "a key is a str or a tuple, not object"),
     "with an object": (("a", object()), "a key cannot hold .* of the type object, which has no form .* Convert it"),
-    "with a subclass of dict": (("a", OrderedDict()), r"which is a subclass of dict, .* convert it by dict\(...\)"),
+    "with a subclass of dict": (("a", OrderedDict()), r"which is a subclass of dict .* convert it by dict\(...\)"),
     "too deep": (deep, "of the type tuple, which nests deeper than 16"),
 }
 

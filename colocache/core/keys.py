@@ -1,7 +1,7 @@
-"""Keys as users write them, and as they travel.
+"""Keys as users write them, and keys on the wire.
 
-A wire key is ``length of the namespace | namespace | body``. The body is self-delimiting (every part carries its type
-and length), so ``("a:b", "c")`` and ``("a", "b:c")`` differ. A body above `MAX_BODY` bytes travels as its BLAKE2b hash.
+A wire key is ``length of the namespace | namespace | body``. Every part of the body carries its type and length, so
+``("a:b", "c")`` and ``("a", "b:c")`` differ. A body of more than `MAX_BODY` bytes travels as its BLAKE2b hash.
 `colocache.core.parts` says which keys are the same.
 """
 
@@ -11,19 +11,21 @@ from typing import Any
 
 from .parts import MAX_PART, NoPart, canonical, encode, shortened
 
-MAX_BODY = MAX_PART  # bytes; longer ones travel hashed, so a key costs at most this much on the bus
+MAX_BODY = MAX_PART  # bytes; a longer body travels hashed, so a key takes at most this much on the wire
 MAX_NAMESPACE = 200  # bytes of UTF-8
 MAX_WIRE = 1 + MAX_NAMESPACE + MAX_BODY
 
-#: What a user may give as a key: a text, or a tuple of what `colocache.core.parts` takes.
+#: What a user may give as a key: a text, or a tuple of parts that `colocache.core.parts` accepts.
 Key = str | tuple[Any, ...]
 
 
 def prefix(namespace: str) -> bytes:
-    """Return the part of a wire key that says its namespace. Raises ValueError if the name is too long."""
+    """Return the first part of the wire keys in a namespace. Raises ValueError if the name is too long."""
     encoded = namespace.encode("utf-8", "surrogatepass")
     if len(encoded) > MAX_NAMESPACE:
-        raise ValueError(f"the namespace {namespace!r} takes {len(encoded)} bytes; at most {MAX_NAMESPACE} are allowed")
+        raise ValueError(
+            f"the namespace {namespace!r} takes {len(encoded)} bytes: give it a name of at most {MAX_NAMESPACE}"
+        )
     return bytes((len(encoded),)) + encoded
 
 
@@ -33,9 +35,9 @@ def wire(namespace_prefix: bytes, key: Key) -> bytes:
 
 
 def found(key: object) -> Any:
-    """Return the canonical form of a key, by which readers find its entry: the key itself where that will do.
+    """Return the canonical form of a key, by which readers find its entry. It is the key itself if possible.
 
-    Keys that are the same have the same. Raises TypeError naming a part that cannot be in a key.
+    Keys that are the same have the same form. Raises TypeError, with the name of a part that cannot be in a key.
     """
     kind = type(key)
     if kind is str:
@@ -56,12 +58,12 @@ def namespace_of(wire_key: bytes) -> str:
     """Return the namespace of a wire key. Raises ValueError if the key is malformed."""
     length = wire_key[0] if wire_key else 0
     if len(wire_key) < length + 2:
-        raise ValueError("a wire key that is shorter than it says")
+        raise ValueError("the wire key is shorter than its first byte says")
     return wire_key[1 : length + 1].decode("utf-8", "surrogatepass")
 
 
 def within(namespace: str, ancestor: str) -> bool:
-    """Whether ``namespace`` is ``ancestor`` or lies below it; namespaces nest by ``/``, and ``""`` holds all."""
+    """Tell whether ``namespace`` is ``ancestor`` or lies below it. Namespaces nest by ``/``; ``""`` holds all."""
     return not ancestor or namespace == ancestor or namespace.startswith(ancestor + "/")
 
 
@@ -76,5 +78,5 @@ def _is_part(value: object) -> bool:
 def _shown(value: object, width: int) -> str:
     try:
         return repr(value)[:width]
-    except Exception as error:  # of an object's own, an int of 5,000 digits, or tuples that nest too deep to be shown
+    except Exception as error:  # an object's own, an int of 5,000 digits, or tuples that nest too deep
         return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"

@@ -1,14 +1,14 @@
-"""What a key may hold, and the canonical form of it: what is equal there is one key, in every process.
+"""What a key may hold, and its canonical form. Keys with equal canonical forms are one key, in every process.
 
-There is one rule, whatever the cache holds:
+There are two rules, whatever the cache holds:
 
-1. Numbers, texts, bytes, UUIDs, dates and tuples, and the subclasses of them, are the same part if they are equal in
-   Python, as in a dict: ``1``, ``1.0``, ``True`` and ``Decimal(1)``; ``"a"`` and a member of a StrEnum that equals it.
-2. All others are told apart by their type and by what they hold.
+1. Numbers, texts, bytes, UUIDs, dates and tuples, and their subclasses, are the same part if they are equal in Python,
+   as in a dict: ``1``, ``1.0``, ``True`` and ``Decimal(1)``; ``"a"`` and a member of a StrEnum that equals it.
+2. All other parts are the same if their types and their contents are the same.
 
-Readers look a key up as its user wrote it, and only then in its canonical form. So that rule 2 holds there, too, what
-is not of rule 1 is kept as a `Part`, which equals nothing that a user can write. Classes and members of enums are kept
-as they are, because they equal nothing but themselves.
+Readers look up a key first as its user wrote it, and then in its canonical form. Rule 2 must hold there, too. So the
+canonical form of a part under rule 2 is a `Part`, which equals nothing that a user can write. Classes and members of
+enums stay as they are, because they equal nothing but themselves.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from uuid import UUID
 
 from ..naming import qualified
 
-MAX_PART = 200  # bytes; longer ones are kept and travel hashed
-MAX_DEPTH = 16  # containers within each other
-MAX_DIGITS = 100_000  # of a Decimal, written out
+MAX_PART = 200  # bytes; a longer part is kept, and travels, as its hash
+MAX_DEPTH = 16  # nested containers
+MAX_DIGITS = 100_000  # of a Decimal without exponent
 
 
 class NoPart(TypeError):
-    """Something cannot be part of a key. ``found`` is what, ``reason`` why not."""
+    """The object ``found`` cannot be part of a key. ``reason`` says why, and completes "which …"."""
 
     def __init__(self, found: object, reason: str) -> None:
         super().__init__(reason)
@@ -46,7 +46,7 @@ class NoPart(TypeError):
 
 
 class _Marker:
-    """Equals nothing but itself; no enum, the hash of whose members is computed by Python code."""
+    """Equals nothing but itself. It is not an enum, because Python code computes the hash of an enum's members."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -57,12 +57,12 @@ class _Marker:
 
 _PART: Final = _Marker("PART")
 
-#: Stands first in the canonical form of an object that has a ``__cache_key__``: its class and that key come next.
+#: The first item in the canonical form of an object with a ``__cache_key__``. Its class and that key follow.
 OBJECT: Final = _Marker("OBJECT")
 
 
 class Part(tuple[Any, ...]):
-    """The canonical form of a part that is not told by equality: its type and its bytes."""
+    """The canonical form of a part under rule 2: its type and its bytes."""
 
     __slots__ = ()
 
@@ -73,8 +73,8 @@ class Part(tuple[Any, ...]):
 def canonical(part: Any, depth: int = 0) -> Any:
     """Return the canonical form of a part of a key. It can be hashed, and `encode` makes bytes of it.
 
-    It is the part itself where that will do, and the same as that of its canonical form. Raises `NoPart`, and what a
-    ``__cache_key__`` raises.
+    The canonical form is the part itself if possible. A canonical form is its own canonical form. Raises `NoPart`, and
+    whatever a ``__cache_key__`` raises.
     """
     kind = type(part)
     if kind in _AS_THEY_ARE or (kind is float and math.isfinite(part)):
@@ -88,20 +88,20 @@ def canonical(part: Any, depth: int = 0) -> Any:
 
 
 def typed(part: Any, depth: int = 0) -> Any:
-    """Return the canonical form of a part together with its class, also of one that equals a plain value.
+    """Return the canonical form of a part together with its class, even if the part equals a plain value.
 
-    It is for the object of a method: ``Status.NEW`` and ``Size.SMALL`` are two, though both equal 1.
+    The object of a method needs it: ``Status.NEW`` and ``Size.SMALL`` are different, though both equal 1.
     """
     own = getattr(type(part), "__cache_key__", None)
     if own is not None and not isinstance(part, type):
         return _object(type(part), canonical(own(part), depth + 1))
     form = canonical(part, depth)
-    is_told = type(form) is Part or isinstance(form, type | Enum) or (type(form) is tuple and form[:1] == (OBJECT,))
-    return form if is_told else _object(type(part), form)
+    names_class = type(form) is Part or isinstance(form, type | Enum) or (type(form) is tuple and form[:1] == (OBJECT,))
+    return form if names_class else _object(type(part), form)
 
 
 def encode(part: Any) -> bytes:
-    """Return the bytes of a canonical part. Parts that differ have different ones, and each says where it ends."""
+    """Return the bytes of a canonical part. Different parts have different bytes, which say where they end."""
     kind = type(part)
     if kind is str:
         return b"s" + _text(part)
@@ -138,7 +138,7 @@ def _tuple(parts: tuple[Any, ...], depth: int) -> tuple[Any, ...]:
 
 
 def _by_equality(part: Any, depth: int) -> Any:
-    """Return the plain value that a part equals; None if it is of another kind."""
+    """Return the plain value that a part equals; None if rule 2 applies to the part."""
     if isinstance(part, str):
         return str.__str__(part)
     if isinstance(part, int):
@@ -159,12 +159,12 @@ def _by_equality(part: Any, depth: int) -> Any:
 
 
 def _number(part: Any) -> Any:
-    """Return an int, a float or a Fraction that equals a number; a `Part` if it is not real, None if it is none."""
+    """Return an int, a float or a Fraction that equals a number; a `Part` if it is not real; None if not a number."""
     if isinstance(part, float) and math.isfinite(part):
         return part
     if isinstance(part, numbers.Integral) and hasattr(part, "__index__"):
         return _index(part)
-    if type(part).__name__ in ("bool", "bool_"):  # numpy's, which is no number
+    if type(part).__name__ in ("bool", "bool_"):  # numpy's, which is not a Number
         return bool(part)
     if not isinstance(part, numbers.Number):
         return None
@@ -191,7 +191,7 @@ def _index(part: Any) -> int:
     try:
         return index(part)
     except TypeError:  # numpy's time spans count as integers
-        raise NoPart(part, "is no number: convert it, for example by .item()") from None
+        raise NoPart(part, "is not a number: convert it, for example by .item()") from None
 
 
 def _decimal(part: Decimal) -> Any:
@@ -236,7 +236,7 @@ def _by_type(part: Any, kind: type, depth: int) -> Any:
     if form is not None:
         return _part(kind.__name__, form(part, depth + 1))
     if hasattr(kind, "__mapper__"):
-        raise NoPart(part, "is an object of an ORM, which changes and belongs to a session: give its primary key")
+        raise NoPart(part, "is an object of an ORM, which changes and belongs to a session: use its primary key")
     for base in (datetime, time, timedelta, PurePath):
         if isinstance(part, base):
             return _part(qualified(kind), _FORMS[base](part, depth + 1))
@@ -263,7 +263,7 @@ def _enum_key(part: Enum) -> Any:
 
 
 def _fields(part: Any, kind: Any) -> Iterable[Any] | None:
-    """Return what tells a record from others of its class; None if it is no record."""
+    """Return the fields that tell a record from others of its class; None if the part is not a record."""
     pydantic = sys.modules.get("pydantic")
     if pydantic is not None and isinstance(part, pydantic.BaseModel):
         names = kind.model_fields if hasattr(kind, "model_fields") else kind.__fields__
@@ -279,10 +279,10 @@ def _fields(part: Any, kind: Any) -> Iterable[Any] | None:
 
 
 def is_faithful_record(kind: type) -> bool:
-    """Whether the fields of a dataclass or attrs class say all of its objects.
+    """Tell whether the fields of a dataclass or attrs class hold the whole state of its objects.
 
-    They do not if the class is a container as well, or a subclass that adds state: one that is no record itself, and
-    has an ``__init__``, an ``__eq__`` or slots of its own.
+    They do not if the class is also a container, or a subclass that adds state. A subclass adds state if it is not a
+    dataclass or attrs class itself, and has an ``__init__``, an ``__eq__`` or slots of its own.
     """
     if issubclass(kind, dict | list | set | frozenset | tuple | bytearray):
         return False
@@ -305,24 +305,25 @@ def _state(part: Any, name: str) -> Any:
 def _why_not(kind: type) -> str:
     for base in (dict, list, set, frozenset):
         if issubclass(kind, base):
-            return f"is a subclass of {base.__name__}, which may hold more than one: convert it by {base.__name__}(...)"
+            name = base.__name__
+            return f"is a subclass of {name} and may hold more than a {name}: convert it by {name}(...)"
     return "has no form that is the same in all processes"
 
 
 def _datetime(part: datetime, depth: int) -> bytes:
     zone = part.tzinfo
-    told = () if zone is None else (_zone(zone, part), _microseconds(part.utcoffset()), part.tzname())
-    return _joined((part.replace(tzinfo=None).isoformat(), part.fold, *told))
+    zoned = () if zone is None else (_zone(zone, part), _microseconds(part.utcoffset()), part.tzname())
+    return _joined((part.replace(tzinfo=None).isoformat(), part.fold, *zoned))
 
 
 def _time(part: time, depth: int) -> bytes:
-    told = () if part.tzinfo is None else (_zone(part.tzinfo, part), part.tzname())
-    return _joined((part.replace(tzinfo=None).isoformat(), part.fold, *told))
+    zoned = () if part.tzinfo is None else (_zone(part.tzinfo, part), part.tzname())
+    return _joined((part.replace(tzinfo=None).isoformat(), part.fold, *zoned))
 
 
 def _zone(zone: tzinfo, part: object) -> Any:
-    """Return what tells a time zone from others: its name, or its offset where that never changes."""
-    for attribute in ("key", "zone"):  # of zoneinfo, of pytz
+    """Return what tells a time zone from others: its name, or its offset if that never changes."""
+    for attribute in ("key", "zone"):  # of zoneinfo and of pytz
         name = getattr(zone, attribute, None)
         if isinstance(name, str):
             return (qualified(type(zone)), str(name))
@@ -345,7 +346,7 @@ def _mapping(part: Mapping[Any, Any], depth: int) -> bytes:
         _sized(encode(canonical(key, depth))): _sized(encode(canonical(value, depth))) for key, value in part.items()
     }
     if len(pairs) < len(part):
-        raise NoPart(part, "is a dict with two keys that are one in a key of the cache")
+        raise NoPart(part, "is a dict, and two of its keys are the same part")
     return b"".join(key + pairs[key] for key in sorted(pairs))
 
 
@@ -357,7 +358,7 @@ def _written(part: object, depth: int) -> bytes:
     return _text(str(part))
 
 
-#: How what is told by its type becomes bytes. Subclasses of the containers are refused: they may hold more.
+#: How parts under rule 2 become bytes, by their types. Subclasses of the containers are refused: they may hold more.
 _FORMS: Final[Mapping[type, Callable[[Any, int], bytes]]] = {
     datetime: _datetime,
     time: _time,
@@ -394,7 +395,7 @@ def _part(kind: str, content: bytes) -> Part:
 
 
 def shortened(body: bytes, person: bytes) -> bytes:
-    """Return bytes as they are, or their hash, if they are longer than `MAX_PART`."""
+    """Return bytes as they are, or their hash if they are longer than `MAX_PART`."""
     return body if len(body) <= MAX_PART else b"#" + blake2b(body, digest_size=32, person=person).digest()
 
 
@@ -411,5 +412,5 @@ def _text(text: str) -> bytes:
 
 
 def placeholder(kind: str) -> Part:
-    """Return a part that stands for something that has no form, and need not be told from others of its kind."""
+    """Return a part that stands for all objects of a kind that have no canonical form."""
     return _part(kind, b"")

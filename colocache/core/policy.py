@@ -1,7 +1,7 @@
-"""Which entry leaves when the shard is full: eviction policies as `cachetools.Cache` subclasses.
+"""Eviction policies: which entry is removed when a part of the store is full. They are `cachetools.Cache` subclasses.
 
-A hit must cost no lock, so it changes no order: it raises the entry's ``hits``, and the policy compares that with what
-it saw when it last looked. ``seen`` belongs to the policy.
+A hit must take no lock, so it changes no order. It only raises the entry's ``hits``. The policy compares that number
+with ``seen``, the number that it saw when it last looked at the entry. Only the policy writes ``seen``.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from .entry import Entry
 
 
 class Policy(cachetools.Cache["bytes", "Entry"]):
-    """A byte-bounded mapping of wire key to entry, oldest first; subclasses say what `popitem` takes out.
+    """A mapping of wire key to entry, oldest first, bounded in bytes. Subclasses choose what `popitem` removes.
 
-    ``evicted`` is called with each entry that leaves for want of room. Not thread-safe.
+    It calls ``evicted`` with each entry that it removes to make room. Not thread-safe.
     """
 
     def __init__(self, budget: int, evicted: Callable[[Entry], None]) -> None:
         super().__init__(budget, getsizeof=lambda entry: entry.size)
         self._evicted = evicted
-        # Not a dict: to find its first key, it passes by all that were deleted before it since it last grew.
+        # Not a dict: to find its first key, a dict passes all keys that were deleted before it since it last grew.
         self._queue: OrderedDict[bytes, None] = OrderedDict()
 
     def __setitem__(self, wire: bytes, entry: Entry) -> None:
@@ -37,7 +37,7 @@ class Policy(cachetools.Cache["bytes", "Entry"]):
         del self._queue[wire]
 
     def popitem(self) -> tuple[bytes, Entry]:
-        """Take the entry out that the policy can best do without. Raises KeyError if there is none."""
+        """Remove the entry that the policy values least. Raises KeyError if the mapping is empty."""
         wire = self._victim()
         entry = self[wire]
         del self[wire]
@@ -45,12 +45,12 @@ class Policy(cachetools.Cache["bytes", "Entry"]):
         return wire, entry
 
     def grow(self, entry: Entry, size: int) -> None:
-        """Account for an entry in here that takes ``size`` bytes from now on; it may itself leave for want of room."""
+        """Note that an entry takes ``size`` bytes from now on. This may remove the entry itself, to make room."""
         more = size - entry.size
         while self.currsize + more > self.maxsize:
             if self.popitem()[1] is entry:
                 return
-        cachetools.Cache.__delitem__(self, entry.wire)  # so that it keeps its place in the queue
+        cachetools.Cache.__delitem__(self, entry.wire)  # not our own, so that the entry keeps its place in the queue
         entry.size = size
         cachetools.Cache.__setitem__(self, entry.wire, entry)
 
@@ -60,11 +60,11 @@ class Policy(cachetools.Cache["bytes", "Entry"]):
     def _oldest(self) -> tuple[bytes, Entry]:
         for wire in self._queue:
             return wire, self[wire]
-        raise KeyError("the shard is empty")
+        raise KeyError("there is no entry")
 
 
 class Lru(Policy):
-    """Least recently used, by second chance: an entry hit since it was last looked at goes to the end of the queue.
+    """Least recently used, by second chance: an entry with a hit since the last look goes to the end of the queue.
 
     Source: Corbato, "A paging experiment with the Multics system", 1968 (CLOCK).
     """
@@ -79,7 +79,7 @@ class Lru(Policy):
 
 
 class Lfu(Policy):
-    """Least frequently used, with ageing: a hit is worth one more round in the queue, up to `MOST` at a time.
+    """Least frequently used, with ageing: each hit, up to `MOST` at a time, gives one more round in the queue.
 
     Source: Smith, "Sequentiality and prefetching in database systems", 1978 (generalised CLOCK).
     """
@@ -97,15 +97,15 @@ class Lfu(Policy):
 
 
 class Sieve(Policy):
-    """SIEVE: a hand goes from the oldest entry to the newest, spares what was hit, and stays where it found its victim.
+    """SIEVE: a hand goes from the oldest entry to the newest, spares entries with hits, and stops at its victim.
 
-    Spared entries keep their places, so one-hit wonders are swept out fast. Source: Zhang, Yang, Yue, Vigfusson and
-    Rashmi, "SIEVE is simpler than LRU", NSDI 2024.
+    The next search goes on from there. Spared entries keep their places, so entries without a second hit leave soon.
+    Source: Zhang, Yang, Yue, Vigfusson and Rashmi, "SIEVE is simpler than LRU", NSDI 2024.
     """
 
     def __init__(self, budget: int, evicted: Callable[[Entry], None]) -> None:
         super().__init__(budget, evicted)
-        # The queue in two parts: what the hand has passed in this round, and what it has still to look at.
+        # The queue has two parts: what the hand has passed in this round, and what it has not looked at yet.
         self._passed: OrderedDict[bytes, None] = OrderedDict()
 
     def __delitem__(self, wire: bytes) -> None:
@@ -117,8 +117,9 @@ class Sieve(Policy):
     def __setitem__(self, wire: bytes, entry: Entry) -> None:
         cachetools.Cache.__setitem__(self, wire, entry)
         if wire not in self._queue and wire not in self._passed:
-            # A hand that has passed the newest entry starts again at the oldest before it looks at a newer one: or it
-            # would take each newcomer in turn, before it could be hit, and never again look at what was hit once.
+            # A hand that has passed the newest entry starts again at the oldest, before it looks at a newer one.
+            # Otherwise it would take each new entry in turn, before that can have a hit, and would never again look
+            # at an entry that had one.
             self._start_again()
             entry.seen = entry.hits
             self._queue[wire] = None
@@ -139,29 +140,29 @@ class Sieve(Policy):
 
 
 class S3Fifo(Policy):
-    """S3-FIFO: newcomers are on probation in a small queue; what is hit there twice moves to the main one.
+    """S3-FIFO: new entries are on probation in a small queue. An entry with two hits there moves to the main queue.
 
-    What leaves from probation is remembered for a while, by a hash of its key; if it comes back, it need not prove
-    itself again. In the main queue each hit, up to `MOST` at a time, is worth one more round. Source: Yang, Zhang, Qiu,
-    Yue and Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023. There the small queue has a tenth of
-    the bytes; here it has a tenth of the entries, for entries grow while they are in it.
+    The policy remembers the keys that left from probation for a while, by their hashes. A key that comes back goes
+    straight to the main queue. There each hit, up to `MOST` at a time, gives one more round. Source: Yang, Zhang, Qiu,
+    Yue and Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023. In the paper the small queue has a
+    tenth of the bytes. Here it has a tenth of the entries, because entries grow while they are in it.
     """
 
     MOST = 3
-    SHARE = 10  # of so many entries one is on probation
-    PROVEN = 2  # hits
+    SHARE = 10  # one of so many entries is on probation
+    PROVEN = 2  # hits that end the probation
 
     def __init__(self, budget: int, evicted: Callable[[Entry], None]) -> None:
         super().__init__(budget, evicted)
         self._small: OrderedDict[bytes, None] = OrderedDict()
-        # Hashes of what left, in two generations, and in all about as many as there are entries.
+        # Hashes of the keys that left, in two generations: together about as many as there are entries.
         self._ghosts: tuple[set[int], set[int]] = (set(), set())
 
     def __setitem__(self, wire: bytes, entry: Entry) -> None:
         cachetools.Cache.__setitem__(self, wire, entry)
         if wire not in self._queue and wire not in self._small:
             entry.seen = entry.hits
-            queue = self._queue if self._has_been_here(wire) else self._small
+            queue = self._queue if self._was_here(wire) else self._small
             queue[wire] = None
 
     def __delitem__(self, wire: bytes) -> None:
@@ -194,7 +195,7 @@ class S3Fifo(Policy):
             self._ghosts = (set(), self._ghosts[0])
         self._ghosts[0].add(hash(wire))
 
-    def _has_been_here(self, wire: bytes) -> bool:
+    def _was_here(self, wire: bytes) -> bool:
         return any(hash(wire) in generation for generation in self._ghosts)
 
 

@@ -1,9 +1,9 @@
-"""The classes that a function's annotations name: those that its results may be made of.
+"""The classes that a function's annotations name, because its results may be made of them.
 
-A result may hold what the function was given, so the annotations of its parameters count as well as that of its result.
+A result may hold what the function was given. So the annotations of the parameters count, too.
 
-Annotations are resolved as late as possible, since they may name what is defined further down, and each by itself, so
-that one that cannot be resolved (because it names what only a type checker imports) does not hide the others.
+Annotations are resolved as late as possible, because they may name what is defined further down. Each is resolved by
+itself: one that cannot be resolved, because it names what only a type checker imports, must not hide the others.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _UNRESOLVED: Final = object()
 
 
 class Named(NamedTuple):
-    """The classes that a function's annotations name, and whether all of them could be resolved."""
+    """The classes that a function's annotations name, and whether all annotations could be resolved."""
 
     classes: list[type]
     complete: bool
 
 
 def named_by(function: Callable[..., Any]) -> Named:
-    """Return the classes that a function's annotations name, that the annotations of their fields name, and so on."""
+    """Return the classes that a function's annotations name, then those that their fields name, and so on."""
     found, complete, more = dict[type, None](), True, _free_names(function)
     for hint in _walk(_hints_of(function), lambda hint: _fields(hint, more) if _is_class(hint) else _parts(hint)):
         if hint is _UNRESOLVED or isinstance(hint, str | typing.ForwardRef):
@@ -41,13 +41,13 @@ def named_by(function: Callable[..., Any]) -> Named:
 
 
 def surely_in(hint: Any) -> list[type]:
-    """Return the classes that a result of this annotation is, or is made of, unless it is None or empty."""
+    """Return the classes that every result with this annotation has or holds, except None and empty containers."""
     return [each for each in _walk([hint], _sure_parts) if _is_class(each)]
 
 
 def _walk(hints: list[Any], inside: Callable[[Any], list[Any]]) -> Iterator[Any]:
-    """Yield annotations and whatever is inside of them, each once."""
-    todo, seen = [*hints], dict[int, Any]()  # kept alive, so that no id is used twice
+    """Yield annotations and the annotations inside them, each once."""
+    todo, seen = [*hints], dict[int, Any]()  # keeps the annotations alive, so no id is used twice
     while todo:
         hint = todo.pop()
         if id(hint) not in seen:
@@ -57,7 +57,7 @@ def _walk(hints: list[Any], inside: Callable[[Any], list[Any]]) -> Iterator[Any]
 
 
 def result_of(function: Callable[..., Any]) -> Any:
-    """Return what a function's return annotation means; something that is no class if it cannot be resolved."""
+    """Return what a function's return annotation means. It is not a class if it cannot be resolved."""
     own = inspect.unwrap(function)
     return _resolved(_annotations(own).get("return"), getattr(own, "__globals__", {}), _free_names(own))
 
@@ -69,7 +69,7 @@ def _hints_of(function: Callable[..., Any]) -> list[Any]:
 
 
 def _free_names(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the variables of surrounding functions that a function uses, such as a model that they define."""
+    """Return the variables of surrounding functions that a function uses, for example a model that they define."""
     own: Any = inspect.unwrap(function)
     names = dict[str, Any]()
     for name, cell in zip(own.__code__.co_freevars, own.__closure__ or (), strict=True):
@@ -79,7 +79,7 @@ def _free_names(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _annotations(what: Any) -> Mapping[str, Any]:
-    """Return the annotations as they are written, or as far as they are resolved."""
+    """Return the annotations as written, or resolved as far as Python has resolved them."""
     if sys.version_info >= (3, 14):
         import annotationlib
 
@@ -92,7 +92,7 @@ def _resolved(hint: Any, names: dict[str, Any], more: dict[str, Any]) -> Any:
     shim: Any = types.SimpleNamespace(__annotations__={"it": hint})
     try:
         return typing.get_type_hints(shim, names, more, include_extras=True)["it"]
-    except Exception:  # whatever the evaluation of a user's annotation raises
+    except Exception:  # the evaluation of a user's annotation may raise anything
         return _UNRESOLVED
 
 
@@ -101,14 +101,14 @@ def _is_class(hint: Any) -> bool:
 
 
 def _parts(hint: Any) -> list[Any]:
-    """Return what an annotation that is not a class is made of."""
+    """Return the parts of an annotation that is not a class."""
     if typing.get_origin(hint) is typing.Literal:
         return [type(each) for each in typing.get_args(hint) if isinstance(each, enum.Enum)]
     if isinstance(hint, typing.TypeVar):
         return [each for each in (hint.__bound__, *hint.__constraints__) if each is not None]
     parts = [typing.get_origin(hint)]
     for each in typing.get_args(hint):
-        parts += each if isinstance(each, list) else [each]  # of a Callable
+        parts += each if isinstance(each, list) else [each]  # a Callable has a list of parameters
     return _meant(hint) or [each for each in parts if each is not None]
 
 
@@ -127,10 +127,10 @@ def _sure_parts(hint: Any) -> list[Any]:
 
 
 def _meant(hint: Any) -> list[Any]:
-    """Return what stands behind a name for an annotation; nothing if it is none."""
+    """Return the annotation behind a name; nothing if there is no such name."""
     if typing.get_origin(hint) is typing.Annotated:
         return [hint.__origin__]
-    behind = getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None)  # of NewType, and of ``type X =``
+    behind = getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None)  # of a NewType or ``type X =``
     return [] if behind is None or _is_class(hint) else [behind]
 
 
@@ -140,7 +140,7 @@ def _fields(cls: type, more: Mapping[str, Any]) -> list[Any]:
     generic = getattr(cls, "__pydantic_generic_metadata__", None) or {}
     if generic.get("origin"):
         fields += [generic["origin"], *generic["args"]]
-    if is_model(cls):  # with what a generic model's type variables stand for
+    if is_model(cls):  # its fields say what the type variables of a generic model stand for
         fields += [field.annotation for field in cls.model_fields.values()]  # type: ignore[attr-defined]
     if typing.is_typeddict(cls) or (is_of_a_kind(cls) and not issubclass(cls, enum.Enum)):
         for base in cls.__mro__:

@@ -254,14 +254,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "function": (len, "has no form"),
     "lambda": (lambda: 1, "has no form"),
     "generic": (list[int], "has no form"),
-    "OrderedDict": (OrderedDict(a=1), r"a subclass of dict, which may hold more than one: convert it by dict\("),
+    "OrderedDict": (OrderedDict(a=1), r"a subclass of dict and may hold more than a dict: convert it by dict\("),
     "defaultdict": (defaultdict(list), "a subclass of dict"),
     "itself": (itself, "nests deeper than"),
     "deep": (deep, "nests deeper than"),
     "time zone": (datetime(2024, 1, 1, tzinfo=FixedZone()), "has a time zone of the type FixedZone: use a zoneinfo"),
     "huge": (Decimal("1E+999999999"), "is a number of more than 100000 digits"),
     "tiny": (Decimal("1E-999999999"), "is a number of more than 100000 digits"),
-    "ambiguous": ({float("nan"): 1, float("nan"): 2}, "is a dict with two keys that are one in a key of the cache"),
+    "ambiguous": ({float("nan"): 1, float("nan"): 2}, "is a dict, and two of its keys are the same part"),
 }
 
 
@@ -278,7 +278,7 @@ def test_an_object_of_an_orm_is_refused_though_it_is_a_dataclass() -> None:
         __mapper__ = None
         number: int
 
-    with pytest.raises(NoPart, match=r"is an object of an ORM, .* give its primary key"):
+    with pytest.raises(NoPart, match=r"is an object of an ORM, .* use its primary key"):
         canonical(Row(1))
 
 
