@@ -1,14 +1,17 @@
 """The documentation tells the truth: its examples run, its links lead somewhere, its tables are those of the code.
 
-A block of the language ``pycon`` is a session: those of a page are replayed in one go, and must print what the page
-says, and close their caches. A block of the language ``python`` is a program, or a module, that must run by itself.
-Each of these runs in a process of its own, with a runtime directory of its own.
+A ``pycon`` block is a session. The test replays all sessions of a page in one process. They must print what the page
+says, and close their caches. A ``python`` block is a program that must run. If it begins with a comment such as
+``# shop.py``, the programs after it on the page can import it. Each program runs in a process and a runtime directory
+of its own.
+
+An indented block is a command or its output. If it is Python, a comment before it says why the tests do not run it
+here, ``<!-- not run: … -->``, or which test runs it, ``<!-- run by tests/… -->``.
 """
 
 from __future__ import annotations
 
 import ast
-import dataclasses
 import importlib
 import inspect
 import os
@@ -16,8 +19,10 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -28,21 +33,28 @@ from tests import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("examples/**/*.md")])
-API, WIRE = (DOCS / "reference" / f"{name}.md" for name in ("api", "wire"))
+ELSEWHERE = {
+    DOCS / "howto" / "django.md": ROOT / "tests" / "integrations" / "test_django_docs.py"
+}  # which runs the page
+WIRE = DOCS / "reference" / "wire.md"
+API = sorted((DOCS / "reference" / "api").glob("*.rst"))
 TROUBLES = DOCS / "howto" / "troubleshoot.md"
 DECISIONS = sorted((DOCS / "decisions").glob("*.md"))
 
 FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 TABLE_ROW = re.compile(r"^\| *(.*?) *\|$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+INDENTED = re.compile(r"(?<=\n\n)((?: {4}.*\n|\n)+)")
+MARK = re.compile(r"<!-- (?:not run: .+|run by (\S+)) -->\s*\Z")
+FILE = re.compile(r"# (\w+\.py)$", re.MULTILINE)
 
-# Replays the session that it is given on stdin, and exits with 1 if it went otherwise, or did not close its caches.
+# Replays the session on stdin. Exits with 1 if its output differs, or if it has left a cache open.
 REPLAY = """\
 import doctest, sys, threading
 session = doctest.DocTestParser().get_doctest(sys.stdin.read(), {"__name__": "page"}, sys.argv[1], sys.argv[1], 0)
 failed = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).run(session).failed
-left = [thread.name for thread in threading.enumerate() if thread.name.startswith("colocache")]
-sys.exit(f"caches that were not closed: {left}" if left else failed > 0)
+still_open = [thread.name for thread in threading.enumerate() if thread.name.startswith("colocache")]
+sys.exit(f"caches that were not closed: {still_open}" if still_open else failed > 0)
 """
 
 
@@ -63,9 +75,14 @@ def rows(page: Path) -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r" \| ", line)] for line in lines]
 
 
-def execute(program: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a program in a process of its own, with a runtime directory of its own, and with warnings as errors."""
+def execute(
+    program: str, *arguments: str, stdin: str = "", modules: Iterable[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process and a runtime directory of its own, beside some modules, with warnings as errors."""
     with tempfile.TemporaryDirectory(prefix="cc") as directory:
+        for module in modules:
+            if named := FILE.match(module):
+                (Path(directory) / named[1]).write_text(module, "utf-8")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COLOCACHE_")}
         environment |= {"COLOCACHE_DIR": directory, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-W", "error", "-c", program, *arguments]
@@ -84,19 +101,66 @@ def test_sessions_print_what_the_page_says(page: Path) -> None:
 
 
 PROGRAMS = [
-    pytest.param(code, id=f"{name_of(page)}-{n}") for page in PAGES for n, code in enumerate(blocks(page, "python"))
+    pytest.param(code, blocks(page, "python")[:number], id=f"{name_of(page)}-{number}")
+    for page in PAGES
+    if page not in ELSEWHERE
+    for number, code in enumerate(blocks(page, "python"))
 ]
 
 
-@pytest.mark.parametrize("code", PROGRAMS)
-def test_programs_run(code: str) -> None:
-    done = execute(code)
+@pytest.mark.parametrize(("code", "before"), PROGRAMS)
+def test_programs_run(code: str, before: list[str]) -> None:
+    done = execute(code, modules=before)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_page_that_is_run_elsewhere_is_named_there() -> None:
+    assert all(page.name in test.read_text("utf-8") for page, test in ELSEWHERE.items())
 
 
 def test_no_example_escapes_the_tests_by_its_language() -> None:
     others = {language for page in PAGES for _, language, _ in FENCED.findall(page.read_text("utf-8"))}
     assert others <= {"pycon", "python"}
+
+
+def is_python(block: str) -> bool:
+    """Tell whether a block is Python that does something, and not a command or some output."""
+    try:
+        tree = ast.parse(textwrap.dedent(block))
+    except SyntaxError:
+        return False
+    return any(isinstance(node, ast.Call | ast.FunctionDef | ast.Import | ast.ImportFrom) for node in ast.walk(tree))
+
+
+def unmarked(page: Path) -> Iterator[str]:
+    """Yield the indented Python blocks of a page without a valid reason for not being run here."""
+    text = FENCED.sub("", page.read_text("utf-8"))
+    for found in INDENTED.finditer(text):
+        mark = MARK.search(text[: found.start()])
+        if is_python(found[0]) and not (mark and (mark[1] is None or (ROOT / mark[1]).is_file())):
+            yield found[0]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_that_is_not_run_says_why(page: Path) -> None:
+    assert not [*unmarked(page)]
+
+
+def test_an_unmarked_block_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "A command:\n\n    make test\n\nPython:\n\n    import colocache\n\n<!-- not run: why -->\n\n    f(1)\n"
+    )
+    assert [block.strip() for block in unmarked(page)] == ["import colocache"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    assert set(re.findall(r"(?:`|^    |\$ )make ([a-z-]+)\b", text, re.MULTILINE)) <= targets
+    scripts = set(re.findall(r"python ((?:benchmarks|examples|scripts|tests|verification)/\S+?\.py)", text))
+    assert not [script for script in scripts if not (ROOT / script).is_file()]
 
 
 # --- Links
@@ -146,31 +210,40 @@ def test_the_pages_name_no_variable_that_is_not_a_setting() -> None:
         assert set(re.findall(r"COLOCACHE_[A-Z_]+[A-Z]", text)) <= known, page
 
 
-def test_the_readme_gives_the_defaults_that_hold() -> None:
-    defaults = {f"`{variable}`": default for _, variable, default, _ in colocache.Config.describe()}
-    listed = [(row[0], row[1]) for row in rows(ROOT / "README.md") if row[0] in defaults]
-    in_words = ("`COLOCACHE_GROUP`", "`COLOCACHE_DIR`")
-    assert listed
-    assert all(default == defaults[variable] for variable, default in listed if variable not in in_words)
-
-
 def public_methods(cls: type) -> set[str]:
     """The methods of a class and its bases that users may call."""
     return {name for name, _ in inspect.getmembers(cls, callable) if not name.startswith("_")}
 
 
-def test_the_api_page_has_every_public_name() -> None:
-    words = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", API.read_text("utf-8")))))
-    assert set(colocache.__all__) <= words
-    assert public_methods(colocache.Cache) <= words
-    assert set(colocache.Receipt._fields) | {f.name for f in dataclasses.fields(colocache.MemberInfo)} <= words
+def documented() -> set[str]:
+    """The full names that the API pages are made for."""
+    names: set[str] = set()
+    for page in API:
+        text = page.read_text("utf-8")
+        module = "colocache." if ".. py:currentmodule:: colocache\n" in text else ""
+        for name in re.findall(r"^\.\. (?:auto\w+|py:data):: (\S+)$", text, re.MULTILINE):
+            names.add(name if name.startswith("colocache.") else module + name)
+    return names
 
 
-@pytest.mark.parametrize("name", ["asgi", "django", "dogpile", "fastapi", "flask", "sqlalchemy", "testing", "wsgi"])
-def test_the_api_page_has_every_public_name_for_a_framework(name: str) -> None:
+FRAMEWORKS = ["asgi", "django", "dogpile", "fastapi", "flask", "sqlalchemy", "testing", "wsgi"]
+
+
+def test_the_api_pages_have_every_public_name() -> None:
+    assert {f"colocache.{name}" for name in colocache.__all__} <= documented()
+    assert {f"colocache.{name}" for name in FRAMEWORKS} <= documented()
+
+
+@pytest.mark.parametrize("cls", [colocache.Cache, colocache.Space, colocache.Cached], ids=lambda cls: cls.__name__)
+def test_every_public_method_has_a_docstring_to_make_the_page_from(cls: type) -> None:
+    assert not [name for name in public_methods(cls) if not inspect.getdoc(getattr(cls, name))]
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_every_public_name_for_a_framework_has_a_docstring(name: str) -> None:
     module = importlib.import_module(f"colocache.{name}")
     assert module.__all__
-    assert not [public for public in module.__all__ if f"`colocache.{name}.{public}" not in API.read_text("utf-8")]
+    assert not [public for public in module.__all__ if not inspect.getdoc(getattr(module, public))]
 
 
 def test_the_wire_page_has_every_message_with_its_fields() -> None:
@@ -188,7 +261,7 @@ LEVELS = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERRO
 
 def test_the_numbers_that_the_pages_quote_are_those_of_the_code() -> None:
     quoted = {
-        ROOT / "README.md": [f"one of {ring.SLOTS} slots"],
+        DOCS / "topics" / "story.md": [f"one of {ring.SLOTS} slots"],
         DOCS / "reference" / "glossary.md": [f"one of {ring.SLOTS} buckets"],
         DOCS / "topics" / "memory.md": [f"{entry.OVERHEAD} bytes, the key", f"{entry.TAG_OVERHEAD} bytes for each"],
         WIRE: [
@@ -226,6 +299,16 @@ def test_the_page_on_troubles_has_every_log_line() -> None:
 
 
 # --- The project
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 200
+
+
+def test_the_picture_can_be_read_without_seeing_it() -> None:
+    picture = ElementTree.parse(DOCS / "architecture.svg").getroot()
+    for part in ("title", "desc"):
+        assert (picture.findtext(f"{{http://www.w3.org/2000/svg}}{part}") or "").strip()
 
 
 def test_the_newest_entry_of_the_changelog_is_this_version_or_what_comes_after_it() -> None:
