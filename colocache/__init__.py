@@ -14,7 +14,7 @@ from __future__ import annotations
 from .cache import Cache, MemberInfo
 from .config import Config
 from .core.entry import MISSING
-from .core.group.announcements import Receipt
+from .core.group.outcomes import Receipt
 from .errors import (
     ClosedError,
     ColocacheError,

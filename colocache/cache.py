@@ -21,9 +21,8 @@ from . import scope
 from .config import UNSET, Config, Duration, Unset
 from .core.entry import Home
 from .core.gate import Gate
-from .core.group.announcements import Receipt
-from .core.group.catching_up import CaughtUp
 from .core.group.messages import MAX_VALUE
+from .core.group.outcomes import CaughtUp, Receipt
 from .core.group.peer import Peer
 from .core.keys import Key
 from .core.numbers import pack_integer, unpack_integer
@@ -401,7 +400,7 @@ class Cache(Space):
 
         def note(peer: Peer, ticket: int, now: float) -> None:
             noted.append(scope.write_positions({peer.incarnation: peer.last}))
-            peer.catch_up(ticket, {}, 0.0, now)
+            peer.calls.catch_up(ticket, {}, 0.0, now)
 
         yield Wait(partial(bus.ask, note, None), GRACE, None, bus.abandon, local=True)
         return noted[0] if noted else ""
@@ -417,7 +416,7 @@ class Cache(Space):
         wanted, otherwise = positions, CaughtUp(False)
 
         def wait(peer: Peer, ticket: int, now: float) -> None:
-            peer.catch_up(ticket, wanted, patience, now)
+            peer.calls.catch_up(ticket, wanted, patience, now)
 
         done: CaughtUp = yield Wait(partial(bus.ask, wait, otherwise), patience + GRACE, otherwise, bus.abandon)
         return done.done
@@ -428,7 +427,7 @@ class Cache(Space):
         if bus is not None and bus.alive:
             limit = 3 * self.config.lease
             receipt = yield Wait(
-                partial(bus.ask, lambda peer, ticket, now: peer.await_receipt(ticket, math.inf, now), UNKNOWN),
+                partial(bus.ask, lambda peer, ticket, now: peer.calls.await_receipt(ticket, math.inf, now), UNKNOWN),
                 limit + GRACE, UNKNOWN, bus.abandon,
             )  # fmt: skip
         if not receipt.complete:

@@ -12,7 +12,7 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Literal, Protocol
 
-from .core.group.announcements import Receipt
+from .core.group.outcomes import Receipt
 from .operations import fenced
 from .operations.flows import Flow, arun, run
 from .runtime.waiting.threads import RLock

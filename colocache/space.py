@@ -21,9 +21,6 @@ from .config import UNSET, Config, Duration, Unset, parse_ttl
 from .core import keys
 from .core.entry import MISSING, Entry, Home
 from .core.gate import Gate
-from .core.group.announcements import Receipt
-from .core.group.atomic import DONE, NO_INTEGER
-from .core.group.attempts import NO_ANSWER, Altering, Fence
 from .core.group.fences import NO_FENCE
 from .core.group.messages import (
     EVERYTHING,
@@ -35,11 +32,24 @@ from .core.group.messages import (
     namespace_target,
     tag_target,
 )
+from .core.group.outcomes import (
+    DONE,
+    NO_ANSWER,
+    NO_INTEGER,
+    Altering,
+    Fence,
+    Found,
+    Lead,
+    Loaded,
+    Receipt,
+    Seen,
+    Solo,
+    Written,
+)
 from .core.group.peer import Peer
-from .core.group.reads import Found, Lead, Loaded, Solo
-from .core.group.requests import Seen, Written
 from .core.keys import Key
 from .core.numbers import pack_integer, unpack_integer
+from .core.options import EntryOptions
 from .errors import InvalidationIncomplete
 from .functions import decorators
 from .functions.identity import Functions
@@ -499,7 +509,7 @@ class Space:
 
         def ask(start: int) -> Asked:
             part = wires[start : start + READS_AT_ONCE]
-            return bus.ask(lambda peer, ticket, now: peer.peek(ticket, part, now), Seen({}))
+            return bus.ask(lambda peer, ticket, now: peer.calls.peek(ticket, part, now), Seen({}))
 
         starts = range(0, len(wires), READS_AT_ONCE)
         ahead = _Ahead(starts, ask, QUESTIONS_AT_ONCE)
@@ -579,9 +589,9 @@ class Space:
     ) -> Flow[bool]:
         if ttl == 0 or fence.number == NO_FENCE:
             return False
-        left, patience = math.inf if ttl is None else ttl, self._root.config.fetch_timeout
+        options, patience = _options(ttl, tags), self._root.config.fetch_timeout
         done: Altering = yield _asking(
-            bus, lambda peer, ticket, now: peer.set_fenced(ticket, wire, payload, left, tags, fence, now),
+            bus, lambda peer, ticket, now: peer.calls.set_fenced(ticket, wire, payload, options, fence, now),
             patience, NO_ANSWER,
         )  # fmt: skip
         self._tell_scope("sets", position=done.position)
@@ -648,9 +658,9 @@ class Space:
         bus = self._root._member()
         if bus is None:
             return NO_ANSWER
-        left, patience = math.inf if seconds is None else seconds, self._root.config.fetch_timeout
+        options, patience = _options(seconds, names.kept), self._root.config.fetch_timeout
         done: Altering = yield _asking(
-            bus, lambda peer, ticket, now: peer.alter(ticket, wire, delta, start, left, names.kept, now),
+            bus, lambda peer, ticket, now: peer.calls.alter(ticket, wire, delta, start, options, now),
             patience, NO_ANSWER,
         )  # fmt: skip
         self._tell_scope("sets", position=done.position)
@@ -669,7 +679,7 @@ class Space:
         receipt, announced = UNKNOWN, list[tuple[bytes, int]]()
 
         def announce(part: list[bytes], is_last: bool, peer: Peer, ticket: int, now: float) -> None:
-            peer.invalidate(ticket, part, patience if is_last else 0.0, now, counts=is_last)
+            peer.calls.invalidate(ticket, part, patience if is_last else 0.0, now, counts=is_last)
             announced.append((peer.incarnation, peer.last))
 
         if bus is not None:
@@ -827,7 +837,7 @@ class _Loading:
 
     def _ask(self, bus: Driver, patience: float) -> Asked:
         wire, tags = self.wire, self._tags.all
-        self._asked = bus.ask(lambda peer, ticket, now: peer.read(ticket, wire, tags, patience, now), None)
+        self._asked = bus.ask(lambda peer, ticket, now: peer.calls.read(ticket, wire, tags, patience, now), None)
         return self._asked
 
     def use(self, entry: Entry) -> Any:
@@ -845,7 +855,7 @@ class _Loading:
 
     def detached(self, outcome: Found | Lead | Solo) -> None:
         if self._bus is not None and isinstance(outcome, Lead):
-            self._bus.tell(lambda peer, now: peer.detach(outcome.fetch, now))
+            self._bus.tell(lambda peer, now: peer.calls.detach(outcome.fetch, now))
 
     def lost(self, error: BaseException) -> None:
         self._root._tell_lost(self.key, error)
@@ -854,7 +864,7 @@ class _Loading:
         if self._bus is None or self._asked is None or not isinstance(outcome, Lead):
             return
         if isinstance(error, Exception):
-            self._bus.tell(lambda peer, now: peer.failed(outcome.fetch, now))
+            self._bus.tell(lambda peer, now: peer.calls.failed(outcome.fetch, now))
         else:  # cancelled, or told to exit: that does not mean that the source is in trouble
             self._bus.abandon(self._asked)
 
@@ -873,9 +883,9 @@ class _Loading:
         except ValueError as error:  # then they load for themselves
             self.failed(outcome, error)
             return
-        left = math.inf if self._ttl is None else self._ttl
-        report = Loaded(value, payload, left, self._tags.all, space._publisher(bus, self.key, value), oldest)
-        bus.tell(lambda peer, now: peer.loaded(outcome.fetch, report, now))
+        options = _options(self._ttl, self._tags.all)
+        report = Loaded(value, payload, options, space._publisher(bus, self.key, value), oldest)
+        bus.tell(lambda peer, now: peer.calls.loaded(outcome.fetch, report, now))
 
 
 Command = Callable[["Peer", int, float], None]
@@ -923,13 +933,17 @@ def _asking(bus: Driver, command: Command, limit: float, otherwise: Any, local: 
 def _writing(wire: bytes, payload: bytes | None, ttl: float | None, tags: tuple[str, ...], settle: bool) -> Command:
     if payload is None or ttl == 0:  # nothing to store; the old value is gone all the same
         patience = math.inf if settle else 0.0
-        return lambda peer, ticket, now: peer.invalidate(ticket, [key_target(wire)], patience, now)
-    left = math.inf if ttl is None else ttl
-    return lambda peer, ticket, now: peer.set(ticket, wire, payload, left, tags, settle, now)
+        return lambda peer, ticket, now: peer.calls.invalidate(ticket, [key_target(wire)], patience, now)
+    options = _options(ttl, tags)
+    return lambda peer, ticket, now: peer.calls.set(ticket, wire, payload, options, settle, now)
+
+
+def _options(ttl: float | None, tags: tuple[str, ...]) -> EntryOptions:
+    return EntryOptions(math.inf if ttl is None else ttl, tags)
 
 
 def _getting_fenced(wire: bytes) -> Command:
-    return lambda peer, ticket, now: peer.get_fenced(ticket, wire, now)
+    return lambda peer, ticket, now: peer.calls.get_fenced(ticket, wire, now)
 
 
 def _check_number(name: str, value: object) -> None:

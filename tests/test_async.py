@@ -67,7 +67,7 @@ async def true(condition: Callable[[], object]) -> None:
 
 def waiting_at(owner: Cache, key: str) -> int:
     """How many requests wait at a key's owner for somebody's load."""
-    queue = owner._bus._peer._desk._queues.get(keys.wire(keys.prefix(""), key))  # type: ignore[union-attr]
+    queue = owner._bus._peer._engine.queues._queues.get(keys.wire(keys.prefix(""), key))  # type: ignore[union-attr]
     return len(queue.waiters) if queue else 0
 
 
@@ -358,7 +358,7 @@ def test_trap_b_a_load_whose_caller_is_cancelled_serves_who_waits_in_another_mem
         leader = asyncio.create_task(other.aget_or_load(key, source.aload))
         await true(lambda: source.loads == 1)
         waiter = asyncio.create_task(one.aget_or_load(key, source.aload))
-        (fetch,) = other._bus._peer._reads._fetches  # type: ignore[union-attr]
+        (fetch,) = (each.id for each in other._bus._peer._engine.fetches.all())  # type: ignore[union-attr]
         await true(lambda: other._bus.is_awaited(fetch))  # type: ignore[union-attr]
         leader.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -491,7 +491,7 @@ def test_a_set_that_was_to_reach_all_and_cannot_is_logged_and_counted(
     key = key_of(one)
     with held(other):
         crew.start(lambda: call(one, "set", key, "new", wait="all"))
-        until(lambda: len(one._bus._peer._announcements) == 1)
+        until(lambda: len(one._bus._peer._engine.announcements) == 1)
         one._bus.close(0.0)
         assert crew.join() == [False]
     assert "not acknowledged by everybody" in caplog.text
@@ -693,7 +693,7 @@ def test_one_load_in_the_whole_group(call: Call, pair: list[Cache], crew: Crew, 
     for cache in pair:
         crew.start(lambda cache=cache: call(cache, "get_or_load", key, load), times=4)
     until(lambda: sum(cache.stats().waits for cache in pair) == 6)
-    until(lambda: len(pair[0]._bus._peer._desk._queues[keys_wire(key)].waiters) == 1)  # type: ignore[union-attr]
+    until(lambda: len(pair[0]._bus._peer._engine.queues._queues[keys_wire(key)].waiters) == 1)  # type: ignore[union-attr]
     go_on.set()
     assert crew.join() == ["once"] * 8
     assert calls == [1]
@@ -907,7 +907,7 @@ def test_other_reads_that_wait_for_a_peer_when_their_cache_is_closed_find_nothin
         crew.start(lambda: call(one, "get", key, GONE))
         crew.start(lambda: call(one, "get_many", [key]))
         crew.start(lambda: call(one, "set", key, 1))
-        until(lambda: len(one._bus._peer._requests) == 3)
+        until(lambda: len(one._bus._peer._engine.requests) == 3)
         one._bus.close(0.0)
         assert {repr(result) for result in crew.join()} == {repr(GONE), "{}", "False"}
 
@@ -919,7 +919,7 @@ def test_an_invalidation_that_waits_when_its_cache_is_closed_is_incomplete(
     with held(other):
         crew.start(lambda: call(one, "invalidate", "k"))
         crew.start(lambda: call(one, "invalidate", "k", strict=True))
-        until(lambda: len(one._bus._peer._announcements) == 2)
+        until(lambda: len(one._bus._peer._engine.announcements) == 2)
         one._bus.close(0.0)  # as close() does when its patience is over
         receipt, error = sorted(crew.join(), key=lambda result: isinstance(result, Exception))
     assert not receipt.complete

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from colocache import Cache
-from colocache.core.group.announcements import Receipt
+from colocache.core.group.outcomes import Receipt
 from colocache.scope import MAX_POSITIONS, Scope, current, read_positions, write_positions
 
 if TYPE_CHECKING:

@@ -54,6 +54,12 @@ class Store:
             heappush(self._expiries, (entry.expires, entry.wire))
         return True
 
+    def use(self, entry: Entry) -> Entry:
+        """Count a hit of a reader of this process, which may keep the entry's object from now on."""
+        entry.hits += 1
+        self.charge_object(entry)
+        return entry
+
     def charge_object(self, entry: Entry) -> None:
         """Account for the object that a shard entry is about to keep beside its bytes: as much again, once.
 

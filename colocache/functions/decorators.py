@@ -11,7 +11,7 @@ from types import FunctionType
 from typing import Any, Concatenate, NamedTuple, Never, ParamSpec, Protocol, TypeVar, overload
 
 from ..core.entry import MISSING
-from ..core.group.announcements import Receipt
+from ..core.group.outcomes import Receipt
 from ..core.keys import Key
 from .arguments import Arguments
 from .binding import Method, in_class

@@ -16,8 +16,8 @@ from contextvars import ContextVar
 from typing import NamedTuple
 
 from ..core import keys
-from ..core.group.attempts import Fence
 from ..core.group.fences import NO_FENCE
+from ..core.group.outcomes import Fence
 
 MAX_MISSED = 1024  # keys of one context; the oldest is forgotten, and its next set is one without a fence
 

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 from ..core.entry import Entry
-from ..core.group.reads import Found, Lead, Solo
+from ..core.group.outcomes import Found, Lead, Solo
 from ..errors import EventLoopError, RecursiveLoadError
 from ..runtime.waiting.answers import TOO_LATE, Answer
 from ..runtime.waiting.greenlets import on_hub

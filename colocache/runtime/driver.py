@@ -90,13 +90,13 @@ class Driver(ABC):
 
         def forget(now: float) -> None:
             self._calls.pop(asked.ticket, None)
-            self._peer.abandon(asked.ticket, now)
+            self._peer.calls.abandon(asked.ticket, now)
 
         self._order(forget, lambda: None)
 
     def is_awaited(self, fetch: int) -> bool:
         """Return whether anybody besides its caller waits for a load. Callable from any thread; it does not wait."""
-        return self._peer.is_awaited(fetch)
+        return self._peer.calls.is_awaited(fetch)
 
     def stats(self) -> Stats:
         """Return the member's figures."""

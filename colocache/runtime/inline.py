@@ -81,7 +81,7 @@ class InlineDriver(Driver):
 
     def age(self, seconds: float) -> None:
         """Be as if so many seconds had passed. For tests."""
-        self.tell(lambda peer, now: peer.age(seconds, now))
+        self.tell(lambda peer, now: peer.calls.age(seconds, now))
 
     def leave(self, patience: float) -> None:
         """End, and let go of all that wait. There is nothing to wait for. Take no lock."""

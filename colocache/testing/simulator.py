@@ -23,14 +23,13 @@ from typing import Any
 
 from ..core import keys
 from ..core.entry import DEAD, MISSING, Entry, Home
-from ..core.group.announcements import Receipt
-from ..core.group.attempts import Altering, Fence
 from ..core.group.members import Member
 from ..core.group.messages import decode, key_target
+from ..core.group.outcomes import Altering, Fence, Found, Lead, Loaded, Receipt, Solo
 from ..core.group.peer import Peer
-from ..core.group.reads import Found, Lead, Loaded, Solo
 from ..core.group.seam import Connect, Disconnect, Probe, Publish, Send, Settings
 from ..core.numbers import pack_integer
+from ..core.options import EntryOptions
 from ..core.store import Store
 
 #: The protocol's times, scaled down so that more faults fit into a simulated second.
@@ -38,6 +37,7 @@ SCALED = Settings(
     lease=0.6, max_stale=0.6, fetch_timeout=0.05, load_timeout=6.0, forget_after=6.0, log_events=1000, log_seconds=12.0
 )
 
+KEPT = EntryOptions(300.0)  # how long values are kept that say nothing else
 
 Target = str | bytes
 
@@ -99,12 +99,12 @@ class Reader:
         With ``ends_loader`` it is a thread or greenlet, in which the loader runs, too.
         """
         member, fetch, self._done = self._member, self.fetch, None
-        if fetch is not None and not ends_loader and member.peer.is_awaited(fetch):
-            member.command(lambda: member.peer.detach(fetch, member.now()))
+        if fetch is not None and not ends_loader and member.peer.calls.is_awaited(fetch):
+            member.command(lambda: member.peer.calls.detach(fetch, member.now()))
             return
         self.fetch = None  # the loader is cancelled, too
         member.calls.pop(self.ticket, None)
-        member.command(lambda: member.peer.abandon(self.ticket, member.now()))
+        member.command(lambda: member.peer.calls.abandon(self.ticket, member.now()))
 
 
 class Simulated:
@@ -172,15 +172,15 @@ class Simulated:
             if not self.alive or fetch is None:
                 return
             if isinstance(value, Exception):
-                self.command(lambda: self.peer.failed(fetch, self.now()))
+                self.command(lambda: self.peer.calls.failed(fetch, self.now()))
             else:
                 publish = partial(self._publish, key, value=value)
-                report = Loaded(value, repr(value).encode(), ttl, tags, publish, oldest)
-                self.command(lambda: self.peer.loaded(fetch, report, self.now()))
+                report = Loaded(value, repr(value).encode(), EntryOptions(ttl, tags), publish, oldest)
+                self.command(lambda: self.peer.calls.loaded(fetch, report, self.now()))
             reader.end(value)
 
         wire = self.wire(key)
-        reader.ticket = self.call(outcome, lambda ticket: self.peer.read(ticket, wire, tags, 10.0, self.now()))
+        reader.ticket = self.call(outcome, lambda ticket: self.peer.calls.read(ticket, wire, tags, 10.0, self.now()))
         return reader
 
     def peek(self, key: str, done: Callable[[object], None]) -> None:
@@ -194,19 +194,19 @@ class Simulated:
         def outcome(result: Any) -> None:
             done(self._use(key, result.entries[wire]) if wire in result.entries else MISSING)
 
-        self.call(outcome, lambda ticket: self.peer.peek(ticket, [wire], self.now()))
+        self.call(outcome, lambda ticket: self.peer.calls.peek(ticket, [wire], self.now()))
 
     def invalidate(self, target: Target | Iterable[Target], done: Callable[[Receipt], None],
                    patience: float = 1e9) -> None:  # fmt: skip
         """Do what ``invalidate`` does, for keys (str), any event targets (bytes), or several of them."""
         several = [target] if isinstance(target, str | bytes) else list(target)
         targets = [each if isinstance(each, bytes) else key_target(self.wire(each)) for each in several]
-        self.call(done, lambda ticket: self.peer.invalidate(ticket, targets, patience, self.now()))
+        self.call(done, lambda ticket: self.peer.calls.invalidate(ticket, targets, patience, self.now()))
 
-    def set(self, key: str, value: object, done: Callable[[Any], None], settle: bool = False) -> None:
+    def set(self, key: str, value: object, done: Callable[[Any], None], acknowledged: bool = False) -> None:
         """Do what ``set`` does."""
         wire, payload = self.wire(key), repr(value).encode()
-        self.call(done, lambda ticket: self.peer.set(ticket, wire, payload, 300.0, (), settle, self.now()))
+        self.call(done, lambda ticket: self.peer.calls.set(ticket, wire, payload, KEPT, acknowledged, self.now()))
 
     def get_fenced(self, key: str, done: Callable[[object, Fence], None]) -> None:
         """Do what ``get`` does in a fenced namespace, where the process holds nothing itself."""
@@ -214,14 +214,14 @@ class Simulated:
         def outcome(fence: Fence) -> None:
             done(self._use(key, fence.entry) if fence.entry is not None else MISSING, fence)
 
-        self.call(outcome, lambda ticket: self.peer.get_fenced(ticket, self.wire(key), self.now()))
+        self.call(outcome, lambda ticket: self.peer.calls.get_fenced(ticket, self.wire(key), self.now()))
 
     def set_fenced(self, key: str, value: object, fence: Fence, done: Callable[[Altering], None],
                    tags: tuple[str, ...] = ()) -> None:  # fmt: skip
         """Do what ``set`` does in a fenced namespace after a miss, and ``cas``."""
-        wire, payload = self.wire(key), repr(value).encode()
+        wire, payload, options = self.wire(key), repr(value).encode(), KEPT._replace(tags=tags)
         self.call(
-            done, lambda ticket: self.peer.set_fenced(ticket, wire, payload, 300.0, tags, fence, self.now())
+            done, lambda ticket: self.peer.calls.set_fenced(ticket, wire, payload, options, fence, self.now())
         )  # fmt: skip
 
     def alter(self, key: str, delta: int | None, done: Callable[[Altering], None], *, initial: int | None = None,
@@ -229,7 +229,7 @@ class Simulated:
         """Do what ``incr`` does, or, without ``delta``, ``touch``."""
         start = b"" if initial is None else pack_integer(initial + (delta or 0)) or b""
         wire = self.wire(key)
-        self.call(done, lambda ticket: self.peer.alter(ticket, wire, delta, start, ttl, (), self.now()))
+        self.call(done, lambda ticket: self.peer.calls.alter(ticket, wire, delta, start, EntryOptions(ttl), self.now()))
 
     @staticmethod
     def wire(key: str) -> bytes:

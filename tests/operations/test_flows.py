@@ -14,7 +14,7 @@ import pytest
 
 from colocache import EventLoopError, RecursiveLoadError
 from colocache.core.entry import Entry
-from colocache.core.group.reads import Found, Lead, Solo
+from colocache.core.group.outcomes import Found, Lead, Solo
 from colocache.operations import flows
 from colocache.operations.flows import MAX_NESTED, Flow, Load, Wait, arun, get_or_load, run, served_while_behind, shown
 from colocache.runtime.waiting.answers import Answer

@@ -118,7 +118,7 @@ def test_the_hits_never_end_by_themselves(new_cache: NewCache, until: Until) -> 
     cache.get("k")
     driver = cache._member()
     assert isinstance(driver, InlineDriver)
-    until(lambda: driver._peer.deadline() < driver._peer._now + 1 and not driver._peer.stats(now()).current)
+    until(lambda: driver._peer.deadline() < driver._peer._knowledge.now + 1 and not driver._peer.stats(now()).current)
 
     async def hit() -> Any:
         return cache.get("k")

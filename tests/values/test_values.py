@@ -21,7 +21,7 @@ import pytest
 
 import colocache.space
 from colocache import MISSING, Cache, MsgpackCodec, PickleCodec
-from colocache.core.group.peer import Peer
+from colocache.core.group.calls import Calls
 
 if TYPE_CHECKING:
     from tests.conftest import Call, NewCache, Until
@@ -441,16 +441,16 @@ def test_many_keys_are_set_read_and_invalidated_in_two_processes(
     steps: list[int] = []
 
     def noting(method: str) -> Any:
-        genuine = getattr(Peer, method)
+        genuine = getattr(Calls, method)
 
-        def note(self: Peer, ticket: int, many: Any, *rest: Any, **more: Any) -> None:
+        def note(self: Calls, ticket: int, many: Any, *rest: Any, **more: Any) -> None:
             steps.append(len(many))
             genuine(self, ticket, many, *rest, **more)
 
         return note
 
     for method in ("peek", "invalidate"):
-        monkeypatch.setattr(Peer, method, noting(method))
+        monkeypatch.setattr(Calls, method, noting(method))
     values = {("k", number): number for number in range(10_000)}
     assert call(one, "set_many", values)
     assert call(one, "get_many", values) == call(other, "get_many", iter(values)) == values

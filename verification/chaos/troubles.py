@@ -88,16 +88,16 @@ class Troubles:
 
 
 def _tables(driver: Any) -> dict[str, int]:
-    peer = driver._peer
+    engine = driver._peer._engine
     return {
-        "members": len(peer._members),
-        "tombstones": len(peer._members._ended) + len(peer._members._forgotten),
+        "members": len(engine.members),
+        "tombstones": len(engine.members._ended) + len(engine.members._forgotten),
         "connections": len(driver._transport._links) + len(driver._transport._routes),
-        "timers": len(peer._timers._heap),
-        "events": len(peer._announcer.log) + len(peer._remembered),
-        "requests": len(peer._reads) + len(peer._requests) + len(peer._desk) + len(peer._owner._parked),
+        "timers": len(engine.timers._heap),
+        "events": len(engine.announcer.log) + len(engine.knowledge._remembered),
+        "requests": len(engine.requests) + len(engine.queues) + len(engine.owner._parked),
         "entries": len(driver.store),
-        "resets": peer.counters.resets,
+        "resets": engine.outbox.counters.resets,
     }
 
 

@@ -12,9 +12,7 @@ from typing import Any
 from unittest import mock
 
 from colocache.core.group import owner, stream
-from colocache.core.group.announcements import Receipt
-from colocache.core.group.attempts import Altering, Fence
-from colocache.core.group.catching_up import CaughtUp
+from colocache.core.group.fetches import Fetch
 from colocache.core.group.members import MAX_PINGS, Member
 from colocache.core.group.messages import (
     MAX_BUS,
@@ -22,7 +20,7 @@ from colocache.core.group.messages import (
     Event,
     Get,
     GetFenced,
-    Left,
+    Goodbye,
     Load,
     Message,
     Peek,
@@ -34,12 +32,12 @@ from colocache.core.group.messages import (
     key_target,
     pack_positions,
 )
+from colocache.core.group.outcomes import Altering, CaughtUp, Fence, Found, Lead, Loaded, Receipt, Seen, Solo, Written
 from colocache.core.group.peer import Peer
-from colocache.core.group.reads import Found, Lead, Loaded, Solo
-from colocache.core.group.requests import Seen, Written
 from colocache.core.group.ring import Ring, slot_of
 from colocache.core.group.seam import Publish, Send, Settings
 from colocache.core.keys import prefix, wire
+from colocache.core.options import EntryOptions
 from colocache.core.store import Store
 from colocache.errors import WireError
 from colocache.stats import Counters
@@ -53,6 +51,7 @@ REST = 20  # ticks: longer than anything is waited for
 BUDGET = 64 << 10  # bytes of the store: so few that entries are pushed out
 REMEMBERED = 16  # keys, and tags, that are remembered one by one: so few that a story reaches the limit
 LIMITS = {"colocache.core.group.stream.MAX_AHEAD": 4, "colocache.core.group.owner.MAX_PARKED": 4}  # the same
+OPTIONS = EntryOptions(300.0, ("t",))
 OUTCOMES: dict[str, Any] = {"read": Found | Lead | Solo, "peek": Seen, "set": Written, "invalidate": Receipt,
                             "get fenced": Fence, "alter": Altering, "catch up": CaughtUp}  # fmt: skip
 
@@ -73,7 +72,8 @@ class World:
         self.now = 1000.0
         self.store = Store(BUDGET, BUDGET // 4, "sieve")
         self.peer = Peer(Member(ME, SEATS[ME], 10), SETTINGS, self.store, Memory(), self.now)
-        self.peer._remembered._limit = self.peer._tags._limit = REMEMBERED
+        self.engine = self.peer._engine
+        self.engine.knowledge._remembered._limit = self.engine.knowledge._tags._limit = REMEMBERED
         self.numbers = {A: 0, B: 0}  # of the last events of those who answer
         self.open: dict[int, str] = {}  # calls of this process that have not returned
         self.loads: list[int] = []  # that this process was asked for, and has not reported
@@ -86,14 +86,14 @@ class World:
         for seat, incarnation in enumerate((A, B, DEAD, FORGOTTEN), 1):
             self.peer.meet(Member(incarnation, f"host/{seat}", seat), self.now)
         self.peer.start(self.now)
-        self.say(Left(A, DEAD, 0), bus=True)
+        self.say(Goodbye(A, DEAD, 0), bus=True)
         forgotten = self.peer.acquaintance(FORGOTTEN)
         assert forgotten is not None
-        self.peer._forget(forgotten)
+        self.engine.hearing.forget(forgotten)
         self.answer()
         self.pass_time(0.1)
         self.answer()
-        assert self.peer.is_current()
+        assert self.engine.knowledge.is_current()
 
     def _open_work(self) -> None:
         """Put something into every table that a frame can change."""
@@ -112,7 +112,7 @@ class World:
         self.say(Load(B, ME, self._newest_fetch(), 7, pack_positions({A: 9})))
         self.read(KEYS[B][1])
         self.peek((KEYS[ME][0], KEYS[A][1], KEYS[B][1]))
-        self.set(KEYS[A][2], settle=True)
+        self.set(KEYS[A][2], acknowledged=True)
         self.invalidate((key_target(KEYS[A][3]),))
         self.say(GetFenced(A, ME, 4, KEYS[ME][3], 20.0, b""))
         self.get_fenced(KEYS[A][0])
@@ -120,7 +120,7 @@ class World:
         self.catch_up({A: 9})
 
     def _newest_fetch(self) -> int:
-        return max(self.peer._reads._fetches)
+        return max(fetch.id for fetch in self.engine.fetches.all())
 
     # --- What the others do
 
@@ -131,7 +131,7 @@ class World:
     def receive(self, frame: bytes, *, bus: bool) -> None:
         """Have a frame arrive, and see whether it is refused exactly when it should be, and without a trace."""
         refused = self._should_be_refused(frame, bus)
-        self.peer._now = self.now  # which every call sets first; it changes nothing
+        self.engine.knowledge.now = self.now  # which every call sets first; it changes nothing
         before = imprint(self.peer) if refused else b""
         assert (self.peer.receive(frame, self.now, bus=bus) is None) == refused
         if refused:
@@ -145,7 +145,7 @@ class World:
             message = decode(frame)
         except WireError:
             return True
-        if isinstance(message, Left):
+        if isinstance(message, Goodbye):
             return self.peer.acquaintance(message.sender) is None
         if isinstance(message, Event) != bus:
             return True
@@ -186,7 +186,7 @@ class World:
             assert isinstance(outcome, OUTCOMES[self.open.pop(ticket)])
             if isinstance(outcome, Fence):
                 ticket = self._call("alter")
-                self.peer.set_fenced(ticket, KEYS[A][0], b"fenced", 300.0, ("t",), outcome, self.now)
+                self.peer.calls.set_fenced(ticket, KEYS[A][0], b"fenced", OPTIONS, outcome, self.now)
             if isinstance(outcome, Lead):
                 self.loads.append(outcome.fetch)
 
@@ -197,57 +197,57 @@ class World:
 
     def read(self, key: bytes) -> None:
         """Call ``get_or_load``."""
-        self.peer.read(self._call("read"), key, ("t",), 2.0, self.now)
+        self.peer.calls.read(self._call("read"), key, ("t",), 2.0, self.now)
         self.work()
 
     def load(self, tags: tuple[str, ...] = ("t",), payload: bytes | None = b"loaded") -> None:
         """Report the oldest load that this process was asked for, if there is one."""
         if self.loads:
-            report = Loaded("loaded", payload, 300.0, tags, lambda entry: None)
-            self.peer.loaded(self.loads.pop(0), report, self.now)
+            report = Loaded("loaded", payload, EntryOptions(300.0, tags), lambda entry: None)
+            self.peer.calls.loaded(self.loads.pop(0), report, self.now)
             self.work()
 
     def fail(self) -> None:
         """Report that the oldest load has failed."""
         if self.loads:
-            self.peer.failed(self.loads.pop(0), self.now)
+            self.peer.calls.failed(self.loads.pop(0), self.now)
             self.work()
 
     def abandon(self) -> None:
         """Give up the oldest read."""
         for ticket in [ticket for ticket, kind in self.open.items() if kind == "read"][:1]:
             del self.open[ticket]
-            self.peer.abandon(ticket, self.now)
+            self.peer.calls.abandon(ticket, self.now)
             self.work()
 
     def peek(self, keys: tuple[bytes, ...]) -> None:
         """Call ``get_many``."""
-        self.peer.peek(self._call("peek"), keys, self.now)
+        self.peer.calls.peek(self._call("peek"), keys, self.now)
         self.work()
 
     def get_fenced(self, key: bytes) -> None:
         """Miss a key, and set it under the fence, if there is one."""
-        self.peer.get_fenced(self._call("get fenced"), key, self.now)
+        self.peer.calls.get_fenced(self._call("get fenced"), key, self.now)
         self.work()
 
     def count(self, key: bytes, delta: int | None) -> None:
         """Call ``incr``, or ``touch``."""
-        self.peer.alter(self._call("alter"), key, delta, b"\0int\1", 300.0, ("t",), self.now)
+        self.peer.calls.alter(self._call("alter"), key, delta, b"\0int\1", OPTIONS, self.now)
         self.work()
 
     def catch_up(self, positions: dict[bytes, int]) -> None:
         """Call ``catch_up``."""
-        self.peer.catch_up(self._call("catch up"), positions, 0.2, self.now)
+        self.peer.calls.catch_up(self._call("catch up"), positions, 0.2, self.now)
         self.work()
 
-    def set(self, key: bytes, settle: bool) -> None:
+    def set(self, key: bytes, acknowledged: bool) -> None:
         """Call ``set``."""
-        self.peer.set(self._call("set"), key, b"set", 300.0, ("t",), settle, self.now)
+        self.peer.calls.set(self._call("set"), key, b"set", OPTIONS, acknowledged, self.now)
         self.work()
 
     def invalidate(self, targets: tuple[bytes, ...]) -> None:
         """Call ``invalidate``."""
-        self.peer.invalidate(self._call("invalidate"), targets, 2.0, self.now)
+        self.peer.calls.invalidate(self._call("invalidate"), targets, 2.0, self.now)
         self.work()
 
     def bury(self, member: bytes, last: int | None, frames: list[tuple[int, bytes]]) -> None:
@@ -268,7 +268,7 @@ class World:
             self.pass_time(TICK)
         assert not self.open, f"calls that never return: {self.open}"
         assert not any(open_work(self.peer).values()), open_work(self.peer)
-        assert self.peer.is_current(), "the peer never recovers"
+        assert self.engine.knowledge.is_current(), "the peer never recovers"
         self._serve()
 
     def _serve(self) -> None:
@@ -308,25 +308,26 @@ def check_bounds(peer: Peer) -> None:
     for other in peer.acquaintances():
         assert len(other.stream._ahead) <= stream.MAX_AHEAD
         assert len(other.pings) <= MAX_PINGS
-    assert len(peer._owner._parked) <= owner.MAX_PARKED
-    assert len(peer._remembered) <= 2 * REMEMBERED
-    assert len(peer._tags._young) <= REMEMBERED
-    entries, store = list(peer._store._entries()), peer._store
+    engine = peer._engine
+    assert len(engine.owner._parked) <= owner.MAX_PARKED
+    assert len(engine.knowledge._remembered) <= 2 * REMEMBERED
+    assert len(engine.knowledge._tags._young) <= REMEMBERED
+    entries, store = list(engine.store._entries()), engine.store
     assert store._shard.currsize + store._near.currsize == sum(entry.size for entry in entries) <= BUDGET
     assert sum(map(len, store._wires.values())) == len(entries)
     assert set().union(*store._tagged.values()) == {entry.wire for entry in entries if entry.tags}
     assert not any(math.isnan(entry.expires) or math.isnan(entry.loaded_at) for entry in entries)
-    fetches = [fetch for of_key in peer._reads._of_key.values() for fetch in of_key]
-    assert sorted(peer._reads._fetches) == sorted(fetch.id for fetch in fetches)
+    assert all(engine.requests.get(fetch.id, Fetch) is fetch for fetch in engine.fetches.all())
 
 
 def open_work(peer: Peer) -> dict[str, int]:
     """Return how much of each kind a peer has to do."""
+    engine = peer._engine
     return {
-        "members": len(peer.members()), "fetches": len(peer._reads), "catching up": len(peer._reads._catching_up),
-        "tokens": len(peer._desk), "parked": len(peer._owner._parked), "requests": len(peer._requests),
-        "announcements": len(peer._announcements), "parked reads": len(peer._parked),
-        "attempts": len(peer._attempts), "late fences": len(peer._attempts._late), "waiting": len(peer._catching_up),
+        "members": len(peer.members()), "requests": len(engine.requests), "fetches": len(engine.fetches),
+        "catching up": len(engine.reads._catching_up), "late fences": len(engine.attempts._late),
+        "tokens": len(engine.queues), "parked": len(engine.owner._parked), "parked reads": len(engine.reads._parked),
+        "announcements": len(engine.announcements), "waiting": len(engine.catching_up),
     }  # fmt: skip
 
 

@@ -12,18 +12,17 @@ from random import Random
 from typing import get_args
 
 from colocache.core.entry import MISSING
-from colocache.core.group import messages, peer
-from colocache.core.group.announcements import DRIFT, Receipt
-from colocache.core.group.atomic import DONE
-from colocache.core.group.attempts import Altering, Fence
+from colocache.core.group import messages, ownership
+from colocache.core.group.announcements import DRIFT
 from colocache.core.group.messages import EVERYTHING, namespace_target, tag_target
+from colocache.core.group.outcomes import DONE, Altering, Fence, Receipt
 from colocache.core.numbers import unpack_integer
 from colocache.testing.simulator import Loading, Network, Reader, Simulated
 from verification.simulation.oracle import COLD, HOT, LOADED, PAGE, SET, TAGS, Oracle
 from verification.simulation.plan import BEGIN, Plan, Step
 
 # Members come and go here more often than anywhere else, and rings take long to make.
-peer._ring_of = lru_cache(maxsize=256)(peer._ring_of.__wrapped__)
+ownership.ring_of = lru_cache(maxsize=256)(ownership.ring_of.__wrapped__)
 
 #: The kinds of message that may get lost for a while: all but the events, whose loss is a fault of its own.
 DIRECT = tuple(kind for kind in get_args(messages.Message) if kind is not messages.Event)
@@ -305,7 +304,7 @@ class History:
             if not member.alive:
                 self._setting = False
 
-        member.set(SET, versions[SET], done, settle=dice.random() < 0.3)
+        member.set(SET, versions[SET], done, acknowledged=dice.random() < 0.3)
         self.network.after(3.0, unblock)
 
     # --- Faults
@@ -477,11 +476,12 @@ class History:
 
 def leftovers(member: Simulated) -> dict[str, int]:
     """Return what a member still remembers of calls that are over, by name; empty if nothing."""
-    peer = member.peer
+    engine = member.peer._engine
     sizes = {
-        "fetches": len(peer._reads), "tokens": len(peer._desk), "parked requests": len(peer._owner._parked),
-        "parked reads": len(peer._parked), "attempts": len(peer._attempts), "waiting": len(peer._catching_up),
-        "invalidations": len(peer._announcements), "calls": len(member.calls),
-        "events too many in its log": max(0, len(peer._announcer.log) - member.network.settings.log_events),
+        "requests": len(engine.requests), "fetches": len(engine.fetches), "tokens": len(engine.queues),
+        "parked questions": len(engine.owner._parked), "parked reads": len(engine.reads._parked),
+        "late fences": len(engine.attempts._late), "waiting": len(engine.catching_up),
+        "invalidations": len(engine.announcements), "calls": len(member.calls),
+        "events too many in its log": max(0, len(engine.announcer.log) - member.network.settings.log_events),
     }  # fmt: skip
     return {name: size for name, size in sizes.items() if size}

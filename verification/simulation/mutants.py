@@ -24,9 +24,13 @@ from colocache.core.group import (
     announcements,
     atomic,
     attempts,
+    deliveries,
+    effects,
     fences,
-    fills,
+    fetches,
     hearing,
+    knowledge,
+    load_queues,
     members,
     owner,
     peer,
@@ -53,6 +57,15 @@ def replaced(holder: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(holder, name, before)
+
+
+@contextlib.contextmanager
+def replaced_in(holders: tuple[Any, ...], name: str, value: Any) -> Iterator[None]:
+    """Have an attribute of several modules replaced for a while."""
+    with contextlib.ExitStack() as stack:
+        for holder in holders:
+            stack.enter_context(replaced(holder, name, value))
+        yield
 
 
 MUTANTS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {}
@@ -102,13 +115,14 @@ def ping_counts_though_the_members_known_differ() -> Any:
 @mutant
 def token_is_not_voided() -> Any:
     stack = contextlib.ExitStack()
-    original = peer.Peer.apply
+    original = effects.Effects.apply
 
     def apply(self: Any, *arguments: Any) -> None:
-        with replaced(fills.Desk, "pass_on", nothing), replaced(fills.Desk, "pass_on_all", nothing):
+        queues = load_queues.LoadQueues
+        with replaced(queues, "pass_on", nothing), replaced(queues, "pass_on_all", nothing):
             original(self, *arguments)
 
-    stack.enter_context(replaced(peer.Peer, "apply", apply))
+    stack.enter_context(replaced(effects.Effects, "apply", apply))
     return stack
 
 
@@ -117,18 +131,10 @@ def fill_is_accepted_without_its_token() -> Any:
     def redeem(self: Any, fill: Any) -> Any:
         queue = self._queues.get(fill.key)
         grant = queue.grant if queue else None
-        return grant or fills.Grant(0, fills.Asker(fill.sender, 0, math.inf), self.now_for_mutant(), 0, b"")
+        asker = load_queues.Asker(fill.sender, 0, math.inf)
+        return grant or load_queues.Grant(0, asker, self._knowledge.now, 0, b"")
 
-    stack = contextlib.ExitStack()
-    stack.enter_context(replaced(fills.Desk, "redeem", redeem))
-    original = owner.Owner.filled
-
-    def filled(self: Any, fill: Any, now: float) -> None:
-        self._desk.now_for_mutant = lambda: now
-        original(self, fill, now)
-
-    stack.enter_context(replaced(owner.Owner, "filled", filled))
-    return stack
+    return replaced(load_queues.LoadQueues, "redeem", redeem)
 
 
 @mutant
@@ -136,52 +142,51 @@ def waiter_inherits_a_voided_load() -> Any:
     """A voided fill is not stored, as it must be; but those who wait get its value instead of the next token."""
     voided: set[tuple[int, bytes]] = set()
 
-    def pass_on(self: Any, wire: bytes, now: float, moment: int) -> None:
+    def pass_on(self: Any, wire: bytes) -> None:
         if wire in self._queues:
             voided.add((id(self), wire))
 
     original = owner.Owner.filled
 
-    def filled(self: Any, fill: Any, now: float) -> None:
-        if (id(self._desk), fill.key) not in voided:
-            original(self, fill, now)
-            return
-        voided.discard((id(self._desk), fill.key))
-        with replaced(peer.Peer, "store_entry", nothing):
-            original(self, fill, now)
+    def filled(self: Any, fill: Any) -> Any:
+        if (id(self._queues), fill.key) not in voided:
+            return original(self, fill)
+        voided.discard((id(self._queues), fill.key))
+        with replaced(store.Store, "put", nothing):
+            return original(self, fill)
 
     stack = contextlib.ExitStack()
-    stack.enter_context(replaced(fills.Desk, "pass_on", pass_on))
+    stack.enter_context(replaced(load_queues.LoadQueues, "pass_on", pass_on))
     stack.enter_context(replaced(owner.Owner, "filled", filled))
     return stack
 
 
 @mutant
 def fetch_is_not_marked() -> Any:
-    return replaced(reads.Reads, "mark", nothing)
+    return replaced(fetches.Fetches, "mark", nothing)
 
 
 @mutant
 def fetch_is_not_marked_by_a_tag() -> Any:
     stack = contextlib.ExitStack()
-    stack.enter_context(replaced(reads.Reads, "mark_tag", nothing))
-    stack.enter_context(replaced(peer.Peer, "tags_hit_since", lambda self, tags, moment: False))
+    stack.enter_context(replaced(fetches.Fetches, "mark_tag", nothing))
+    stack.enter_context(replaced(knowledge.Knowledge, "tags_invalidated_since", lambda self, tags, version: False))
     return stack
 
 
 @mutant
 def fetch_is_not_marked_by_everything() -> Any:
-    return replaced(reads.Reads, "mark_all", nothing)
+    return replaced(fetches.Fetches, "mark_all", nothing)
 
 
 @mutant
 def requests_name_no_dependencies() -> Any:
-    return replaced(peer.Peer, "dependencies", lambda self, wires: b"")
+    return replaced(knowledge.Knowledge, "dependencies", lambda self, wires: b"")
 
 
 @mutant
 def reset_is_no_dependency() -> Any:
-    return replaced(peer.Peer, "depend_on", nothing)
+    return replaced(effects.Effects, "reset", lambda self, stream, last: self.drop_all())
 
 
 @mutant
@@ -198,14 +203,15 @@ def events_are_remembered_for_a_moment_only() -> Any:
 
 @mutant
 def serves_thrice_as_old_while_behind() -> Any:
-    original = peer.Peer._refresh
+    original = knowledge.Knowledge.refresh
 
-    def refresh(self: Any) -> None:
-        original(self)
+    def refresh(self: Any) -> bool:
+        established = original(self)
         if self.gate.max_stale > 0:
-            self.gate.max_stale = 3 * self._settings.lease
+            self.gate.max_stale = 3 * self.settings.lease
+        return established
 
-    return replaced(peer.Peer, "_refresh", refresh)
+    return replaced(knowledge.Knowledge, "refresh", refresh)
 
 
 @mutant
@@ -258,30 +264,31 @@ def joiner_promises() -> Any:
 
 @mutant
 def joiner_keeps_what_it_fetches() -> Any:
-    original = reads.Fetch.__init__
+    original = fetches.Fetch.__init__
 
-    def init(self: Any, request: int, wire: bytes, by: bytes, now: float, moment: int, established: bool) -> None:
-        original(self, request, wire, by, now, moment, True)
+    def init(self: Any, *arguments: Any) -> None:
+        original(self, *arguments)
+        self.established = True
 
-    return replaced(reads.Fetch, "__init__", init)
+    return replaced(fetches.Fetch, "__init__", init)
 
 
 @mutant
 def age_counts_from_the_arrival() -> Any:
-    original = reads.Reads._received
+    original = deliveries.Deliveries.received
 
-    def received(self: Any, fetch: Any, value: Any, now: float) -> None:
-        fetch.sent_at = now
-        original(self, fetch, value._replace(age=0.0), now)
+    def received(self: Any, fetch: Any, value: Any) -> Any:
+        fetch.sent_at = self._knowledge.now
+        return original(self, fetch, value._replace(age=0.0))
 
-    return replaced(reads.Reads, "_received", received)
+    return replaced(deliveries.Deliveries, "received", received)
 
 
 @mutant
 def page_counts_from_its_own_load() -> Any:
     """And not from the cached parts that it was made of."""
     stack = contextlib.ExitStack()
-    stack.enter_context(replaced(reads.Reads, "_oldest_part", lambda self, fetch: math.inf))
+    stack.enter_context(replaced(deliveries.Deliveries, "_oldest_part", lambda self, fetch: math.inf))
     stack.enter_context(replaced(simulator.Loading, "served_while_behind", nothing))
     return stack
 
@@ -291,7 +298,7 @@ def fills_are_handed_over_while_behind() -> Any:
     original = owner.Owner._hand_over
 
     def hand_over(self: Any, *arguments: Any) -> None:
-        with replaced(peer.Peer, "is_current", lambda self: True):
+        with replaced(knowledge.Knowledge, "is_current", lambda self: True):
             original(self, *arguments)
 
     return replaced(owner.Owner, "_hand_over", hand_over)
@@ -299,9 +306,9 @@ def fills_are_handed_over_while_behind() -> Any:
 
 @mutant
 def value_of_an_owner_that_is_behind_is_kept() -> Any:
-    original = reads.Reads._received
+    original = deliveries.Deliveries.received
     return replaced(
-        reads.Reads, "_received", lambda self, f, value, now: original(self, f, value._replace(current=True), now)
+        deliveries.Deliveries, "received", lambda self, f, value: original(self, f, value._replace(current=True))
     )
 
 
@@ -323,34 +330,34 @@ def reader_joins_a_marked_fetch() -> Any:
 def reader_joins_an_old_load_while_behind() -> Any:
     stack = contextlib.ExitStack()
     stack.enter_context(replaced(reads.Reads, "_may_join", lambda self, fetch: not fetch.marked))
-    stack.enter_context(replaced(peer.Peer, "trusted_since", lambda self: -math.inf))
+    stack.enter_context(replaced(knowledge.Knowledge, "trusted_since", lambda self: -math.inf))
     return stack
 
 
 @mutant
 def reset_drops_nothing() -> Any:
-    return replaced(peer.Peer, "drop_all", nothing)
+    return replaced(effects.Effects, "drop_all", nothing)
 
 
 @mutant
 def stream_ends_without_a_reset() -> Any:
-    original = hearing.Hearing._finish
+    original = hearing.Hearing._end
 
-    def finish(self: Any, member: Any, last: int, now: float, *, reset: bool) -> None:
-        original(self, member, last, now, reset=False)
+    def end(self: Any, member: Any, last: int, *, reset: bool) -> None:
+        original(self, member, last, reset=False)
 
-    return replaced(hearing.Hearing, "_finish", finish)
+    return replaced(hearing.Hearing, "_end", end)
 
 
 @mutant
 def member_is_forgotten_without_a_reset() -> Any:
-    original = peer.Peer._forget
+    original = hearing.Hearing.forget
 
     def forget(self: Any, other: Any) -> None:
-        with replaced(peer.Peer, "drop_all", nothing):
+        with replaced(effects.Effects, "drop_all", nothing):
             original(self, other)
 
-    return replaced(peer.Peer, "_forget", forget)
+    return replaced(hearing.Hearing, "forget", forget)
 
 
 @mutant
@@ -368,16 +375,16 @@ def gap_is_overlooked() -> Any:
 def tags_are_not_checked_at_a_fill() -> Any:
     original = owner.Owner.filled
 
-    def filled(self: Any, *arguments: Any) -> None:
-        with replaced(peer.Peer, "tags_hit_since", lambda self, tags, moment: False):
-            original(self, *arguments)
+    def filled(self: Any, *arguments: Any) -> Any:
+        with replaced(knowledge.Knowledge, "tags_invalidated_since", lambda self, tags, version: False):
+            return original(self, *arguments)
 
     return replaced(owner.Owner, "filled", filled)
 
 
 @mutant
 def late_set_is_kept() -> Any:
-    return replaced(peer.Peer, "hit_by", lambda self, wire, stream, number: False)
+    return replaced(knowledge.Knowledge, "invalidated_beyond", lambda self, wire, stream, number: False)
 
 
 @mutant
@@ -407,7 +414,7 @@ def fence_older_than_its_note_stands() -> Any:
 def fence_is_given_by_an_owner_that_is_behind() -> Any:
     def is_current(function: Any) -> Any:
         def as_if(self: Any, *arguments: Any) -> None:
-            with replaced(peer.Peer, "is_current", lambda self: True):
+            with replaced(knowledge.Knowledge, "is_current", lambda self: True):
                 function(self, *arguments)
 
         return as_if
@@ -422,7 +429,7 @@ def fence_is_given_by_an_owner_that_is_behind() -> Any:
 def fence_is_used_before_what_the_owner_has_applied() -> Any:
     original = attempts.Attempts.fenced
     return replaced(
-        attempts.Attempts, "fenced", lambda self, message, now: original(self, message._replace(dependencies=b""), now)
+        attempts.Attempts, "fenced", lambda self, message: original(self, message._replace(dependencies=b""))
     )
 
 
@@ -431,7 +438,7 @@ def fence_does_not_look_at_tags() -> Any:
     original = atomic.Atomic.set
 
     def set_(self: Any, *arguments: Any) -> None:
-        with replaced(peer.Peer, "tags_hit_since", lambda self, tags, moment: False):
+        with replaced(knowledge.Knowledge, "tags_invalidated_since", lambda self, tags, version: False):
             original(self, *arguments)
 
     return replaced(atomic.Atomic, "set", set_)
@@ -442,7 +449,7 @@ def fence_set_is_not_announced() -> Any:
     original = atomic.Atomic.set
 
     def set_(self: Any, *arguments: Any) -> None:
-        with replaced(peer.Peer, "announce", lambda self, targets: 0):
+        with replaced(effects.Effects, "announce", lambda self, targets: 0):
             original(self, *arguments)
 
     return replaced(atomic.Atomic, "set", set_)
@@ -458,7 +465,7 @@ def count_comes_before_what_the_asker_has_applied() -> Any:
     original = attempts.Attempts.alter
 
     def alter(self: Any, *arguments: Any) -> None:
-        with replaced(peer.Peer, "dependencies", lambda self, wires: b""):
+        with replaced(knowledge.Knowledge, "dependencies", lambda self, wires: b""):
             original(self, *arguments)
 
     return replaced(attempts.Attempts, "alter", alter)
@@ -472,7 +479,7 @@ def load_ends_with_its_caller() -> Any:
 
 @mutant
 def holder_is_not_told_that_others_wait() -> Any:
-    return replaced(fills.Desk, "_tell_holder", nothing)
+    return replaced(load_queues.LoadQueues, "_tell_holder", nothing)
 
 
 @mutant
@@ -482,12 +489,12 @@ def nobody_loads_beside_a_load_without_a_caller() -> Any:
 
 @mutant
 def abandonments_are_not_bounded_in_a_process() -> Any:
-    return replaced(reads, "MAX_FAILURES", sys.maxsize)
+    return replaced_in((reads, fetches), "MAX_FAILURES", sys.maxsize)
 
 
 @mutant
 def abandonments_are_not_bounded_at_the_owner() -> Any:
-    return replaced(fills, "MAX_FAILURES", sys.maxsize)
+    return replaced(load_queues, "MAX_FAILURES", sys.maxsize)
 
 
 @mutant

@@ -1,15 +1,16 @@
-"""Who is in the group, and until when each of them is known to have been heard in full.
+"""Who is in the group, and until when this member is known to have heard each of them in full.
 
-Every interval a member R pings every other member O, and notes its own clock, t0. O answers with the last number s of
-its stream. **Only when R has applied that stream up to s** does R hear O until t0 + L. From R's own send time: so no
-two clocks are compared, and a late answer gives less, never more:
+Every interval a member R pings every other member O, and notes the time on its own clock, t0. O answers with the last
+number s of its stream. **Only when R has applied that stream up to s** does R hear O until t0 + L. The time counts from
+R's own send time. So no two clocks are compared, and a late answer gives less time, never more:
 
-1. O answers "s = 4" at t = 0; the answer is held up; 2. O publishes event 5, which is lost; 3. the answer reaches R at
-t = 10. Counted from its arrival it would let R serve the old value until 10 + L; counted from R's ping, it gives
-nothing.
+1. O answers "s = 4" at t = 0. The answer is held up.
+2. O publishes event 5, which is lost.
+3. The answer reaches R at t = 10. If R counted from its arrival, R would serve the old value until 10 + L. R counts
+   from its ping, so the answer gives nothing.
 
-A ping counts only between members that know the same members, for one that R does not know may announce what R
-never hears. And an unreachable member is not a dead one: it holds everybody back until the kernel says that it died, or
+A ping counts only between members that know the same members, because a member that R does not know may announce what R
+never hears. An unreachable member is not a dead one: it holds everybody back until the kernel says that it died, or
 until nobody has heard it for `forget_after`.
 """
 
@@ -21,13 +22,13 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Any, NamedTuple
 
-from .messages import MAX_STREAMS, Message, Ping, Pong, Roster
+from .messages import MAX_STREAMS, Addressed, Ping, Pong, Roster
 from .stream import Reception
 
-TOMBSTONE = 600.0  # s; for as long an ended stream is remembered, so that nothing delayed brings it back to life
-TELL_ENDED = 60.0  # s; for as long, in all, an end is told to those who do not know of it; well below TOMBSTONE
-MAX_MEMBERS = 2048  # beside this one; whoever comes beyond is not counted, and so never becomes current
-MAX_PINGS = 64  # unanswered ones remembered per member: as many as a hurried member sends in one lease
+TOMBSTONE = 600.0  # s; how long an ended stream is remembered, so that no delayed message brings it back to life
+TELL_ENDED = 60.0  # s; how long, in all, members tell others of an end; well below TOMBSTONE
+MAX_MEMBERS = 2048  # beside this one; a further one does not count, and so never becomes current
+MAX_PINGS = 64  # unanswered pings remembered per member: as many as a member in a hurry sends in one lease
 
 
 class Member(NamedTuple):
@@ -50,40 +51,43 @@ class Acquaintance:
         self.member = member
         self.since = now
         self.stream = Reception()
-        self.heard_at = -math.inf  # the last sign of life, if there was one; for forgetting, never for serving
-        self.awaited_since = now  # from then on it could have been heard
+        self.heard_at = -math.inf  # the last sign of life; it decides about forgetting, never about serving
+        self.awaited_since = now  # since then this member could have heard it
         self.heard_until = -math.inf
         self.pings: dict[int, float] = {}  # id to send time
-        self.pong: tuple[float, int] | None = None  # send time of the ping, and s, of a pong that is ahead of applied
+        self.pong: tuple[float, int] | None = None  # of a pong that is ahead of applied: its ping's send time, and s
         self.next_ping = now
-        self.acked = 0  # of this member's own stream
-        self.met = False  # it has shown that it counts this member among those it must hear
-        self.silent: dict[bytes, float] = {}  # whom it has not heard, for how long, by its last pong
-        self.last_ending: int | None = None  # its stream is over, at this number, which is not applied yet
-        self.replays_running = 0  # replays that brought events since the bus last did
-        self.unresponsive = False  # it did not answer a fetch in time, and was not heard since
-        self.ended = False  # its stream is over, and settled here
-        self.faded = 0  # of its stream, what was applied so long ago that `Remembered` may have forgotten it
-        self.fading = 0  # and what will have been at the next turn
+        self.acked = 0  # what it has acknowledged of this member's own stream
+        self.met = False  # it has shown that this member is one of those that it must hear
+        self.silent: dict[bytes, float] = {}  # members that it has not heard, and for how long, by its last pong
+        self.last_ending: int | None = None  # the last number of its stream, which is over; not applied here yet
+        self.replays_running = 0  # replays that brought events since the bus last brought one
+        self.unresponsive = False  # it did not answer a request in time, and has not answered a ping since
+        self.ended = False  # its stream is over, and all of it is dealt with here
+        self.faded = 0  # the last number applied so long ago that `Remembered` may have forgotten it
+        self.fading = 0  # what ``faded`` becomes at the next turn
 
 
 class Members:
-    """The other members, and the leases on them. Not thread-safe; ``send`` takes what is to be sent to one of them."""
+    """The other members, and the leases on them. Not thread-safe. ``send`` sends a message to one of them."""
 
-    def __init__(self, me: Member, lease: float, forget_after: float, send: Callable[[Message], None]) -> None:
+    def __init__(self, me: Member, lease: float, forget_after: float, send: Callable[[Addressed], None]) -> None:
         self.me = me
         self._lease = lease
         self._forget_after = forget_after
         self._send = send
         self._others: dict[bytes, Acquaintance] = {}
-        self._ended: dict[bytes, tuple[int, float, str, int, float]] = {}  # last number, since when, seat, pid, the end
-        self._told_ago: dict[bytes, float] = {}  # how long ago a stream ended that a roster says is over
-        self._forgotten: dict[bytes, tuple[float, float]] = {}  # when it was last knocked at, and when forgotten
+        self._ended: dict[
+            bytes, tuple[int, float, str, int, float]
+        ] = {}  # last number, known since, seat, pid, ended at
+        self._told_ago: dict[bytes, float] = {}  # how many seconds ago a stream ended, by a roster
+        self._forgotten: dict[bytes, tuple[float, float]] = {}  # when it was probed last, and when forgotten
         self._ids = 0
         self._digest = self._compute_digest()
         self._ticked_at = -math.inf
         self.introduced = True  # this member knows the whole group, or has met somebody who does
         self._turned_at = -math.inf
+        self._seats: dict[str, bytes] | None = None
 
     # --- Who there is
 
@@ -94,57 +98,74 @@ class Members:
         return len(self._others)
 
     def get(self, incarnation: bytes) -> Acquaintance | None:
-        """Return what is known of a member; None if it is not one, any more or yet."""
+        """Return what is known of a member; None if it is not a member, or no longer, or not yet."""
         return self._others.get(incarnation)
 
     def has_ended(self, incarnation: bytes) -> bool:
-        """Whether the stream is known to be over for good."""
+        """Tell whether the stream is known to be over for good."""
         return incarnation in self._ended
 
     def has_forgotten(self, incarnation: bytes) -> bool:
-        """Whether the member was forgotten, and has not spoken since."""
+        """Tell whether the member was forgotten, and has not spoken since."""
         return incarnation in self._forgotten
 
+    def seats(self) -> dict[str, bytes]:
+        """Return which member has which seat: the same object until that changes.
+
+        If two incarnations hold a seat for a moment, it is the newer one's; this member's own is always its own.
+        """
+        if self._seats is None:
+            by_age = sorted(self, key=lambda other: other.since)
+            self._seats = {other.member.seat: other.member.incarnation for other in by_age}
+            self._seats[self.me.seat] = self.me.incarnation
+        return self._seats
+
     def learn(self, member: Member, now: float) -> Acquaintance | None:
-        """Take a member in; None if it is known, ended, this member itself, or one too many."""
+        """Take a member in. Return None if it is known, has ended, is this member itself, or is one too many."""
         if member.incarnation in self._others or member.incarnation == self.me.incarnation:
             return None
         if member.incarnation in self._ended or len(self._others) >= MAX_MEMBERS:
             return None
         self._forgotten.pop(member.incarnation, None)
         other = self._others[member.incarnation] = Acquaintance(member, now)
-        self._digest = self._compute_digest()
+        self._change()
         return other
 
     def end(self, member: Member, last: int, now: float) -> None:
-        """A stream is over and settled here: its member is one no more, and never again."""
+        """Count a member no more, and never again: its stream is over, and all of it is dealt with here."""
         other = self._others.pop(member.incarnation, None)
         if other is not None:
             other.ended = True
         ended_at = now - self._told_ago.pop(member.incarnation, 0.0)
         self._ended[member.incarnation] = (last, now, member.seat, member.pid, ended_at)
-        self._digest = self._compute_digest()
+        self._change()
 
     def forget(self, incarnation: bytes, now: float) -> None:
-        """Count an unreachable member no more; if it speaks again, it is met anew."""
+        """Count an unreachable member no more. If it speaks again, this member meets it anew."""
         self._others.pop(incarnation, None)
         self._forgotten[incarnation] = (now, now)
-        self._digest = self._compute_digest()
+        self._change()
 
-    def knock(self, incarnation: bytes, now: float) -> Ping | None:
-        """Return what to send to a forgotten member whose files were seen, once a lease: if it lives, it answers."""
-        knocked_at, forgotten_at = self._forgotten[incarnation]
-        if now - knocked_at < self._lease:
+    def reseat(self, other: Acquaintance, seat: str) -> None:
+        """Note the seat that a member says it has. It knows best: two containers may see one directory differently."""
+        if other.member.seat != seat:
+            other.member = other.member._replace(seat=seat)
+            self._seats = None
+
+    def probe(self, incarnation: bytes, now: float) -> Ping | None:
+        """Return a ping for a forgotten member whose files were seen, at most once a lease. If it lives, it answers."""
+        probed_at, forgotten_at = self._forgotten[incarnation]
+        if now - probed_at < self._lease:
             return None
         self._forgotten[incarnation] = (now, forgotten_at)
         self._ids += 1
         return Ping(self.me.incarnation, incarnation, self._ids, self._told_digest, 0, self.me.pid, self.me.seat)
 
     def forgettable(self, now: float) -> list[Acquaintance]:
-        """Return the members that neither this one nor anybody whom it hears has heard for `forget_after`.
+        """Return the members that have been silent for `forget_after`, here and for every member that is heard here.
 
-        A witness that has never heard it is no witness: or each newcomer, who is told of it, would keep it for as long
-        again, and where workers are recycled nobody would ever be current.
+        A member that has never heard the silent one is not a witness. Otherwise each newcomer that is told of it would
+        keep it for as long again, and where workers are recycled nobody would ever be current.
         """
         return [other for other in self if self._is_lost(other, now)]
 
@@ -163,23 +184,26 @@ class Members:
     def interval(self) -> float:
         """Seconds between two pings of the same member: a sixth of the lease, more in large groups."""
         # 50 ms per member: a ping and an answer each way take 0.5 ms of processor time, most of it to wake threads
-        # (benchmarks/footprint.py), so this is 1 % of a core. A third of the lease is the most: one ping may get lost.
+        # (benchmarks/footprint.py). So this takes 1 % of a core. A third of the lease is the limit: one ping may get
+        # lost.
         return min(self._lease / 3, max(self._lease / 6, 0.05 * len(self._others)))
 
     def current_until(self) -> float:
-        """The instant until which every member is known to have been heard in full.
+        """Return the instant until which this member is known to have heard every member in full.
 
-        This member's own tick counts too: a process whose driving thread is gone, or that woke from a long stop, must
-        not go on serving though it has nobody to hear.
+        The last tick counts where there is nobody to hear: a process whose driving thread is gone, or that wakes from a
+        long stop, must not go on serving.
         """
         if not self.introduced:
             return -math.inf
         return min((o.heard_until for o in self), default=math.inf) if self._others else self._ticked_at + self._lease
 
     def tick(self, now: float, hurry: bool) -> None:
-        """Ping those whose turn it is; ``hurry`` while this member is not current."""
-        if now - self._ticked_at > self._lease:  # stopped itself: it could not hear anybody, so nobody was silent.
-            for other in self:  # Or a group that was frozen as a whole would fall apart when it thaws.
+        """Ping the members whose turn it is. ``hurry`` says that this member is not current."""
+        if now - self._ticked_at > self._lease:
+            # This member was stopped, and could not hear anybody, so nobody was silent. Otherwise a group that was
+            # frozen as a whole would fall apart when it thaws.
+            for other in self:
                 other.awaited_since = now
                 other.heard_at = now if other.heard_at > -math.inf else other.heard_at
         self._ticked_at = now
@@ -190,14 +214,14 @@ class Members:
             _prune(table, now - keep)
 
     def turn(self, now: float) -> None:
-        """Note what `Remembered` has forgotten by now; to be called whenever its own `turn` is."""
+        """Note what `Remembered` has forgotten by now. To be called whenever its own `turn` is called."""
         if now - self._turned_at >= 2 * self._lease:
             self._turned_at = now
             for other in self:
                 other.faded, other.fading = other.fading, other.stream.applied
 
     def deadline(self) -> float:
-        """Return the instant of the next ping, or of the next `tick` of a member that is alone."""
+        """Return the instant of the next ping; of the next `tick` if there is nobody to ping."""
         return min((o.next_ping for o in self), default=self._ticked_at + self._lease / 6)
 
     def ping(self, other: Acquaintance, now: float, hurry: bool = False) -> None:
@@ -212,7 +236,7 @@ class Members:
         self._send(Ping(me.incarnation, to, self._ids, self._told_digest, other.stream.applied, me.pid, me.seat))
 
     def pong(self, ping: Ping, last: int, now: float) -> None:
-        """Answer a ping of a member; and send it the roster if it does not know the same members."""
+        """Answer a member's ping. Send it the roster, too, if it does not know the same members."""
         other = self._others.get(ping.sender)
         if other is None:
             return
@@ -226,7 +250,7 @@ class Members:
             self.send_roster(ping.sender, now)
 
     def hear_pong(self, pong: Pong, now: float) -> bool:
-        """Take an answer in; whether it extended the lease, or will as soon as the stream is applied so far."""
+        """Take an answer in. Tell whether it extends the lease, now or when the stream is applied so far."""
         other = self._others.get(pong.sender)
         sent_at = other.pings.pop(pong.id, None) if other else None
         if other is None or sent_at is None:
@@ -244,14 +268,14 @@ class Members:
         return True
 
     def _wait_with(self, silent: dict[bytes, float], now: float) -> None:
-        """Whom this member has never heard, it has waited for as long as those who have, or have forgotten it."""
+        """Wait for a member never heard here since as long ago as those who have heard it, or have forgotten it."""
         for incarnation, seconds in silent.items():
             lost = self._others.get(incarnation)
             if lost is not None and lost.heard_at == -math.inf and seconds < math.inf:
                 lost.awaited_since = min(lost.awaited_since, now - seconds)
 
     def extend(self, other: Acquaintance) -> None:
-        """Hear a member for longer if its stream is applied up to what its newest answer said."""
+        """Hear a member for longer if its stream is applied up to the number in its newest answer."""
         if other.pong is not None and other.stream.applied >= other.pong[1]:
             other.heard_until = max(other.heard_until, other.pong[0] + self._lease)
             other.pong = None
@@ -259,10 +283,11 @@ class Members:
     # --- Rosters
 
     def send_roster(self, to: bytes, now: float, also: Iterable[bytes] = ()) -> None:
-        """Tell a member whom this one knows, and whose streams have ended of late; ``also``: or have ended at all.
+        """Tell a member which members this one knows, and which streams have ended recently.
 
-        And how long ago that was. Or each who is told of an end would tell it for as long again, and in a group whose
-        members come and go nobody would ever forget anybody.
+        ``also`` names streams to tell of though they ended long ago. The roster says how long ago each stream ended.
+        Otherwise each member that is told of an end would tell it for as long again, and in a group whose members come
+        and go nobody would ever forget anybody.
         """
         rows: list[tuple[bytes, str, int, int, float]] = [(*self.me, -1, 0.0)]
         rows += [(*o.member, -1, max(0.0, now - o.heard_at)) for o in self]
@@ -274,10 +299,10 @@ class Members:
         self._send(Roster(self.me.incarnation, to, tuple(value for row in rows[:MAX_STREAMS] for value in row)))
 
     def read_roster(self, roster: Roster) -> tuple[list[Member], list[tuple[Member, int]], set[bytes]]:
-        """Return who is new here, who has ended with which number, and whom the sender takes for alive who is not.
+        """Return the new members, the ended ones with their last numbers, and those that the sender wrongly counts.
 
-        Whom this member knows is not new: what is news is answered with a ping, and a ping with the roster as long as
-        the two know different members, so they would talk to each other as fast as they can.
+        A member that is known here is not new. News is answered with a ping, and a ping is answered with the roster
+        while the two know different members. So they would talk to each other as fast as they can.
         """
         new, over, wrong = [], [], set()
         values = iter(roster.rows)
@@ -297,8 +322,12 @@ class Members:
 
     @property
     def _told_digest(self) -> bytes:
-        """Nobody is introduced by somebody who is not."""
+        """The digest to tell: of a member that is not introduced, one that equals nobody's, so it introduces nobody."""
         return self._digest if self.introduced else bytes(8)
+
+    def _change(self) -> None:
+        self._seats = None
+        self._digest = self._compute_digest()
 
     def _compute_digest(self) -> bytes:
         return blake2b(b"".join(sorted([*self._others, self.me.incarnation])), digest_size=8).digest()

@@ -78,7 +78,7 @@ class Event(NamedTuple):
     targets: tuple[bytes, ...]
 
 
-class Left(NamedTuple):
+class Goodbye(NamedTuple):
     """A stream has ended with the event ``last`` (`NO_NUMBER`: nobody knows); its member serves nothing any more."""
 
     sender: bytes
@@ -180,7 +180,7 @@ class Value(NamedTuple):
     id: int
     payload: bytes
     age: float
-    left: float
+    ttl_left: float
     current: bool
     tags: tuple[str, ...]
 
@@ -227,7 +227,7 @@ class Fill(NamedTuple):
     key: bytes
     token: int
     payload: bytes
-    left: float
+    ttl: float
     older: float  # by how much it may be older than the token, having been made of cached values; infinity: unknown
     tags: tuple[str, ...]
 
@@ -252,7 +252,7 @@ class Peek(NamedTuple):
     keys: tuple[bytes, ...]
 
 
-class Found(NamedTuple):
+class Peeked(NamedTuple):
     """Answers a peek, in one or more parts: records as of `pack_record`."""
 
     sender: bytes
@@ -271,8 +271,8 @@ class Set(NamedTuple):
     id: int
     key: bytes
     payload: bytes
-    left: float
-    settle: bool
+    ttl: float
+    acknowledged: bool
     after: int
     tags: tuple[str, ...]
 
@@ -287,7 +287,7 @@ class Stored(NamedTuple):
     kept: bool
 
 
-class Settled(NamedTuple):
+class SetReceipt(NamedTuple):
     """Follows a stored, where asked: what became of the event's acknowledgements (a Receipt, spread out)."""
 
     sender: bytes
@@ -321,7 +321,7 @@ class Fenced(NamedTuple):
     found: bool
     payload: bytes
     age: float
-    left: float
+    ttl_left: float
     dependencies: bytes
     tags: tuple[str, ...]
 
@@ -334,7 +334,7 @@ class SetFenced(NamedTuple):
     id: int
     key: bytes
     payload: bytes
-    left: float
+    ttl: float
     fence: int
     tags: tuple[str, ...]
 
@@ -352,7 +352,7 @@ class Alter(NamedTuple):
     touch: bool
     delta: int
     start: bytes
-    left: float
+    ttl: float
     patience: float
     dependencies: bytes
     tags: tuple[str, ...]
@@ -369,10 +369,14 @@ class Altered(NamedTuple):
     payload: bytes
 
 
-Message = (
-    Event | Left | Ping | Pong | Roster | Ack | Replay | Replayed | Reset | Get | Value | Load | Wait | Alone
-    | Cancel | Fill | Fail | Peek | Found | Set | Stored | Settled | GetFenced | Fenced | SetFenced | Alter | Altered
+#: What one member says to another one.
+Addressed = (
+    Ping | Pong | Roster | Ack | Replay | Replayed | Reset | Get | Value | Load | Wait | Alone | Cancel | Fill | Fail
+    | Peek | Peeked | Set | Stored | SetReceipt | GetFenced | Fenced | SetFenced | Alter | Altered
 )  # fmt: skip
+#: What answers a request that an owner was asked.
+Answer = Value | Load | Wait | Alone | Peeked | Stored | SetReceipt | Fenced | Altered
+Message = Event | Goodbye | Addressed
 
 
 # --- Frames -----------------------------------------------------------------------------------------------------
@@ -477,7 +481,7 @@ _LEAST_EVENT = 25  # bytes of an event's frame; shorter ones, in great number, w
 # code, record, a check per field, the list that ends it
 _TABLE: tuple[tuple[int, type[Any], tuple[Check, ...], _Rest | None], ...] = (
     (1, Event, (_identity, _count), _Rest((_target,), MAX_TARGETS)),
-    (2, Left, (_identity, _identity, _count), None),
+    (2, Goodbye, (_identity, _identity, _count), None),
     (3, Ping, (*_ID, _count, _digest, _count, _count, _name), None),
     (4, Pong, (*_ID, _count, _digest, _count), _Rest((_identity, _seconds), MAX_STREAMS)),
     (5, Roster, _ID, _Rest((_identity, _name, _count, _number, _seconds), MAX_STREAMS)),
@@ -494,10 +498,10 @@ _TABLE: tuple[tuple[int, type[Any], tuple[Check, ...], _Rest | None], ...] = (
     (16, Fill, (*_ID, _key, _count, _payload, _seconds, _seconds), _TAGS),
     (17, Fail, (*_ID, _key, _count), None),
     (18, Peek, (*_ID, _count, _seconds, _positions), _Rest((_key,), MAX_TARGETS)),
-    (19, Found, (*_ID, _count, _flag, _flag), _Rest((_blob,), MAX_TARGETS)),
+    (19, Peeked, (*_ID, _count, _flag, _flag), _Rest((_blob,), MAX_TARGETS)),
     (20, Set, (*_ID, _count, _key, _payload, _seconds, _flag, _count), _TAGS),
     (21, Stored, (*_ID, _count, _count, _flag), None),
-    (22, Settled, (*_ID, _count, _flag, _seconds, _count), _Rest((_name,), 2 * MAX_STREAMS)),
+    (22, SetReceipt, (*_ID, _count, _flag, _seconds, _count), _Rest((_name,), 2 * MAX_STREAMS)),
     (23, GetFenced, (*_ID, _count, _key, _seconds, _positions), None),
     (24, Fenced, (*_ID, _count, _number, _flag, _flag, _payload, _seconds, _seconds, _positions), _TAGS),
     (25, SetFenced, (*_ID, _count, _key, _payload, _seconds, _count), _TAGS),
@@ -609,7 +613,7 @@ class Record(NamedTuple):
     place: int
     payload: bytes
     age: float
-    left: float
+    ttl_left: float
     tags: tuple[str, ...]
 
 
@@ -617,13 +621,13 @@ _RECORD = (_count, _payload, _seconds, _seconds)
 
 
 def pack_record(record: Record) -> bytes:
-    """Return a record of a `Found`."""
+    """Return a record of a `Peeked`."""
     packed: bytes = msgpack.packb((*record[:-1], *record.tags))
     return packed
 
 
 def unpack_record(blob: bytes) -> Record:
-    """Return the record of a `Found`. Raises WireError."""
+    """Return the record of a `Peeked`. Raises WireError."""
     packed = memoryview(blob)
     count, start = _list_head(packed)
     return _read(Record, _RECORD, _TAGS, _values(packed[start:], count), count)  # type: ignore[no-any-return]

@@ -1,169 +1,128 @@
-"""What a member does for those who ask it, as the owner of a key or because they believe that it is.
+"""What a member does for others that ask it as the owner of a key, or because they believe that it is the owner.
 
-Before it answers, it applies what the asker has applied already (the request's **dependencies**):
+Before it answers, it applies what the asker has applied already: the **dependencies** of the request.
 
-1. W's event reaches R, which drops k, and asks O; 2. O has not heard the event, and answers with the old value; 3. R
-keeps it, and will never hear of the event again. Nothing at R could have told: the event came before the request.
+1. W's event reaches R, which drops k, and asks O.
+2. O has not heard the event, and answers with the old value.
+3. R keeps it, and will never hear of the event again. Nothing at R can tell, because the event came before the request.
 """
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from ..entry import Entry
-from .announcements import Receipt
+from ..store import Store
 from .atomic import Atomic
-from .fills import Asker, Desk, Grant
-from .host import AnnouncingHost
+from .knowledge import Knowledge
+from .load_queues import Asker, Grant, LoadQueues
 from .messages import (
     MAX_LINK,
     Alone,
     Alter,
+    Cancel,
     Fill,
-    Found,
     Get,
     GetFenced,
     Peek,
+    Peeked,
     Record,
-    Set,
-    SetFenced,
-    Settled,
-    Stored,
     Value,
-    key_target,
     pack_record,
     unpack_positions,
 )
+from .outbox import Outbox
+from .replays import Replays
 
-# What askers may make an owner remember. Whoever comes beyond is told at once that it is on its own.
+# What others may make an owner remember. It tells those that ask beyond it, at once, that it cannot serve them.
 MAX_PARKED = 2_000  # requests that wait for events
 MAX_PARKED_POSITIONS = 100_000  # that they depend on, in all
 MAX_PARKED_SECONDS = 60.0
-MAX_SETTLING = 10_000  # sets whose acknowledgements are waited for
 
 
-class Host(AnnouncingHost, Protocol):
-    """What `Owner` needs of the peer that it belongs to."""
-
-    def servable(self, wire: bytes) -> Entry | None:
-        """Return a key's entry if it may be served."""
-
-    def store_entry(self, entry: Entry) -> bool:
-        """Keep an entry in the shard; False if it is too large."""
-
-    def hit_by(self, wire: bytes, stream: bytes, number: int) -> bool:
-        """Whether the key was hit, as far as remembered, by an event of the stream beyond ``number``."""
-
-
-Request = Get | Peek | GetFenced | Alter  # what an owner answers once it has applied what the asker has
+Question = Get | Peek | GetFenced | Alter  # what an owner answers once it has applied what the asker has
 
 
 class _Parked(NamedTuple):
-    request: Request
+    question: Question
     positions: dict[bytes, int]
     until: float
 
-    def is_of(self, member: bytes, request: int) -> bool:
-        """Whether it is this request of this member."""
-        return self.request.sender == member and self.request.id == request
-
 
 class Owner:
-    """Answers gets, peeks, fills and sets. Not thread-safe."""
+    """The owner's side of gets, peeks and fills; it passes on what `Atomic` answers. Not thread-safe."""
 
-    def __init__(self, host: Host, desk: Desk, atomic: Atomic) -> None:
-        self._host = host
-        self._desk = desk
+    def __init__(
+        self, knowledge: Knowledge, outbox: Outbox, store: Store, replays: Replays, queues: LoadQueues, atomic: Atomic
+    ) -> None:
+        self._knowledge = knowledge
+        self._outbox = outbox
+        self._store = store
+        self._replays = replays
+        self._queues = queues
         self._atomic = atomic
         self._parked: list[_Parked] = []
-        self._last_sets: dict[bytes, int] = {}  # writer to the number of its newest set
-        self._settling = 0
 
-    def asked(self, request: Request, now: float) -> None:
-        """Answer a request, once all that it depends on is applied here."""
-        if isinstance(request, Alter) and not self._atomic.is_news(request):
+    def asked(self, question: Question) -> None:
+        """Answer a question, once all that it depends on is applied here."""
+        if isinstance(question, Alter) and not self._atomic.is_news(question):
             return
-        positions = unpack_positions(request.dependencies)
-        applied = self._host.has_applied(positions)
+        positions = unpack_positions(question.dependencies)
+        applied = self._replays.has_applied(positions)
         if applied:
-            self._answer(request, now)
-        elif applied is None:
-            self._refuse(request)
-        elif self._may_park(positions):
-            self._parked.append(_Parked(request, positions, now + min(request.patience, MAX_PARKED_SECONDS)))
+            self._answer(question)
+        elif applied is False and self._may_park(positions):
+            until = self._knowledge.now + min(question.patience, MAX_PARKED_SECONDS)
+            self._parked.append(_Parked(question, positions, until))
         else:
-            self._refuse(request)
+            self._refuse(question)
 
-    def retry(self, now: float) -> None:
-        """Answer the parked requests whose dependencies are applied by now; forget those that nobody waits for."""
+    def retry(self) -> None:
+        """Answer the parked questions whose dependencies are applied by now; forget those that nobody waits for."""
         parked, self._parked = self._parked, []
         for waiting in parked:
-            if waiting.until > now:
-                applied = self._host.has_applied(waiting.positions)
+            if waiting.until > self._knowledge.now:
+                applied = self._replays.has_applied(waiting.positions)
                 if applied is False:
                     self._parked.append(waiting)
                 elif applied:
-                    self._answer(waiting.request, now)
+                    self._answer(waiting.question)
                 else:
-                    self._refuse(waiting.request)
+                    self._refuse(waiting.question)
 
-    def filled(self, fill: Fill, now: float) -> None:
-        """Store a value under its token, and give it to who waits."""
-        host = self._host
-        grant = self._desk.redeem(fill)
-        if grant is None or host.tags_hit_since(fill.tags, grant.moment):
-            host.counters.fills_refused += 1
+    def filled(self, fill: Fill) -> Entry | None:
+        """Take a value under its token, and give it to those who wait; return its entry if it is stored."""
+        knowledge = self._knowledge
+        grant = self._queues.redeem(fill)
+        if grant is None or knowledge.tags_invalidated_since(fill.tags, grant.version):
+            self._outbox.counters.fills_refused += 1
             if grant is not None:
-                self._desk.pass_on(fill.key, now, host.moment)
-            return
-        if host.established:
-            host.counters.fills += 1
-            host.store_entry(Entry(fill.key, fill.payload, grant.at - fill.older, now + fill.left, fill.tags))
-        for asker in self._desk.release(fill.key, now):
-            self._hand_over(asker, fill, grant, now)
+                self._queues.pass_on(fill.key)
+            return None
+        entry: Entry | None = None
+        if knowledge.established:
+            self._outbox.counters.fills += 1
+            entry = Entry(fill.key, fill.payload, grant.at - fill.older, knowledge.now + fill.ttl, fill.tags)
+            entry = entry if self._store.put(entry, near=False) else None
+        for asker in self._queues.release(fill.key):
+            self._hand_over(asker, fill, grant)
+        return entry
 
-    def set(self, request: Set, now: float) -> None:
-        """Store a value unconditionally, and announce that the key has changed.
+    def cancel(self, cancel: Cancel) -> None:
+        """A member no longer waits for the answer to a get."""
+        request = cancel.sender, cancel.id
+        self._parked = [
+            parked
+            for parked in self._parked
+            if not isinstance(parked.question, Get) or (parked.question.sender, parked.question.id) != request
+        ]
+        self._queues.cancel(*request)
 
-        A set that was given up by its writer became an invalidation in the writer's stream: if that was applied here,
-        the set came too late, and would bring back what others may have invalidated since; it is only announced.
-        While behind, this member cannot know, and keeps nothing either. When the value was read from the source
-        nobody says, so it is never served while behind: its age counts as infinite.
-        """
-        host = self._host
-        if request.id <= self._last_sets.get(request.sender, 0):  # a duplicate, or overtaken by a later one
-            return
-        self._last_sets[request.sender] = request.id
-        kept = host.is_current() and not host.hit_by(request.key, request.sender, request.after)
-        number = host.announce((key_target(request.key),))
-        if kept:
-            entry = Entry(request.key, request.payload, -math.inf, now + request.left, request.tags)
-            kept = host.store_entry(entry)
-            host.counters.sets += 1
-        host.send(Stored(host.incarnation, request.sender, request.id, number, kept))
-        if request.settle and self._settling < MAX_SETTLING:
-            self._settling += 1
-            host.receipt_for(number, lambda receipt: self._settled(request, receipt))
-        elif request.settle:
-            self._send_settled(request, Receipt((), (), False, 0.0))
-
-    def set_fenced(self, request: SetFenced, now: float) -> None:
-        """Store a value if its fence stands."""
-        if self._atomic.is_news(request):
-            self._atomic.set(request, now)
-
-    def cancel(self, member: bytes, get: int, now: float) -> None:
-        """A member waits no more for the answer to a get."""
-        self._parked = [p for p in self._parked if not (isinstance(p.request, Get) and p.is_of(member, get))]
-        self._desk.cancel(member, get, now, self._host.moment)
-
-    def left(self, member: bytes, now: float) -> None:
+    def member_left(self, member: bytes) -> None:
         """A member is gone: it waits for nothing, and its tokens lapse."""
-        self._parked = [p for p in self._parked if p.request.sender != member]
-        self._desk.cancel_all(member, now, self._host.moment)
-        self._last_sets.pop(member, None)
-        self._atomic.left(member)
+        self._parked = [parked for parked in self._parked if parked.question.sender != member]
+        self._queues.cancel_all(member)
+        self._atomic.member_left(member)
 
     # --- Steps
 
@@ -171,69 +130,64 @@ class Owner:
         parked = sum(len(waiting.positions) for waiting in self._parked)
         return len(self._parked) < MAX_PARKED and parked + len(positions) <= MAX_PARKED_POSITIONS
 
-    def _answer(self, request: Request, now: float) -> None:
-        if isinstance(request, GetFenced):
-            self._atomic.give(request, now)
-            return
-        if isinstance(request, Alter):
-            self._atomic.alter(request, now)
-            return
-        if isinstance(request, Peek):
-            self._found(request, now)
-            return
-        host = self._host
-        entry = host.servable(request.key)
-        if entry is None or entry.payload is None:
-            self._desk.ask(request, now, host.moment)
-            return
-        entry.count_fetch()
-        age, left = max(0.0, now - entry.loaded_at), max(0.0, entry.expires - now)
-        host.send(
-            Value(host.incarnation, request.sender, request.id, entry.payload, age, left, host.is_current(), entry.tags)
-        )
+    def _answer(self, question: Question) -> None:
+        if isinstance(question, GetFenced):
+            self._atomic.give(question)
+        elif isinstance(question, Alter):
+            self._atomic.alter(question)
+        elif isinstance(question, Peek):
+            self._show(question)
+        else:
+            self._give(question)
 
-    def _found(self, request: Peek, now: float) -> None:
-        host = self._host
-        current = host.is_current()
-        records: list[bytes] = []
+    def _give(self, get: Get) -> None:
+        record = self._record(get.key)
+        if record is None:
+            self._queues.ask(get)
+            return
+        me, current = self._knowledge.incarnation, self._knowledge.is_current()
+        _, payload, age, ttl_left, tags = record
+        self._outbox.send(Value(me, get.sender, get.id, payload, age, ttl_left, current, tags))
+
+    def _show(self, peek: Peek) -> None:
+        """Answer a peek, in parts that each fit a link."""
+        ids = self._knowledge.incarnation, peek.sender, peek.id, self._knowledge.is_current()
+        blobs: list[bytes] = []
         size = 0
-        for index, wire in enumerate(request.keys):
-            entry = host.servable(wire)
-            if entry is None or entry.payload is None:
+        for place, wire in enumerate(peek.keys):
+            record = self._record(wire, place)
+            if record is None:
                 continue
-            entry.count_fetch()
-            age, left = max(0.0, now - entry.loaded_at), max(0.0, entry.expires - now)
-            record = pack_record(Record(index, entry.payload, age, left, entry.tags))
-            if size + len(record) > MAX_LINK - 2048:
-                host.send(Found(host.incarnation, request.sender, request.id, current, True, tuple(records)))
-                records, size = [], 0
-            records.append(record)
-            size += len(record) + 8
-        host.send(Found(host.incarnation, request.sender, request.id, current, False, tuple(records)))
+            blob = pack_record(record)
+            if size + len(blob) > MAX_LINK - 2048:
+                self._outbox.send(Peeked(*ids, True, tuple(blobs)))
+                blobs, size = [], 0
+            blobs.append(blob)
+            size += len(blob) + 8
+        self._outbox.send(Peeked(*ids, False, tuple(blobs)))
 
-    def _refuse(self, request: Request) -> None:
-        host = self._host
-        if isinstance(request, Get):
-            host.send(Alone(host.incarnation, request.sender, request.id))
-        elif isinstance(request, GetFenced | Alter):
-            self._atomic.refuse(request)
+    def _record(self, wire: bytes, place: int = 0) -> Record | None:
+        entry, now = self._knowledge.servable(self._store, wire), self._knowledge.now
+        if entry is None or entry.payload is None:
+            return None
+        entry.count_fetch()
+        age, ttl_left = max(0.0, now - entry.loaded_at), max(0.0, entry.expires - now)
+        return Record(place, entry.payload, age, ttl_left, entry.tags)
+
+    def _refuse(self, question: Question) -> None:
+        ids = self._knowledge.incarnation, question.sender, question.id
+        if isinstance(question, Get):
+            self._outbox.send(Alone(*ids))
+        elif isinstance(question, Peek):
+            self._outbox.send(Peeked(*ids, False, False, ()))
         else:
-            host.send(Found(host.incarnation, request.sender, request.id, False, False, ()))
+            self._atomic.refuse(question)
 
-    def _hand_over(self, asker: Asker, fill: Fill, grant: Grant, now: float) -> None:
-        """Only a current owner hands a fill over; while it is behind, an event that it missed may have overtaken it."""
-        host, me = self._host, self._host.incarnation
-        if host.is_current():
-            age = now - grant.at + fill.older
-            host.send(Value(me, asker.member, asker.id, fill.payload, age, fill.left, True, fill.tags))
+    def _hand_over(self, asker: Asker, fill: Fill, grant: Grant) -> None:
+        """Give a fill to a member that waits, unless this member is behind: an event that it missed may overtake it."""
+        knowledge, ids = self._knowledge, (self._knowledge.incarnation, asker.member, asker.id)
+        if knowledge.is_current():
+            age = knowledge.now - grant.at + fill.older
+            self._outbox.send(Value(*ids, fill.payload, age, fill.ttl, True, fill.tags))
         else:
-            host.send(Alone(me, asker.member, asker.id))
-
-    def _settled(self, request: Set, receipt: Receipt) -> None:
-        self._settling -= 1
-        self._send_settled(request, receipt)
-
-    def _send_settled(self, request: Set, receipt: Receipt) -> None:
-        seats = (*receipt.acknowledged, *receipt.waited_out)
-        me, acknowledged = self._host.incarnation, len(receipt.acknowledged)
-        self._host.send(Settled(me, request.sender, request.id, receipt.complete, receipt.seconds, acknowledged, seats))
+            self._outbox.send(Alone(*ids))

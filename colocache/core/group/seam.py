@@ -8,7 +8,7 @@ from .members import Member
 
 
 class Settings(NamedTuple):
-    """The numbers of the protocol; durations in seconds."""
+    """The numbers of the protocol. Durations are in seconds."""
 
     lease: float = 3.0
     max_stale: float = 3.0
@@ -20,13 +20,13 @@ class Settings(NamedTuple):
 
 
 class Publish(NamedTuple):
-    """Send a frame to everybody, by the bus."""
+    """Send a frame to everybody, on the bus."""
 
     frame: bytes
 
 
 class Send(NamedTuple):
-    """Send a frame to one member; ``reply``: back on the connection that its own frames come from."""
+    """Send a frame to one member. A ``reply`` goes back on the connection that the member's own frames come from."""
 
     to: bytes
     frame: bytes
@@ -34,13 +34,13 @@ class Send(NamedTuple):
 
 
 class Connect(NamedTuple):
-    """A member is new: hear its bus, and open a link to it."""
+    """A member is new: subscribe to its bus, and open a link to it."""
 
     member: Member
 
 
 class Probe(NamedTuple):
-    """Send a frame, if that is possible at once, to somebody who is no member, nor becomes one by it."""
+    """Send a frame, if that is possible at once, to a process that does not count as a member."""
 
     member: Member
     frame: bytes

@@ -1,8 +1,9 @@
-"""Streams: the numbered events of each member, as announced by it and as heard by the others.
+"""Streams: the numbered events of each member, as it announces them and as the others hear them.
 
-A member numbers its events 1, 2, 3, …, logs them, and publishes them on a bus that may lose. Whoever hears 5 after 3,
-or learns that the stream is at 5, has a gap: it asks for a replay, and gets either the missing events or, where the
-log does not reach back, a reset: everything that may be stale must go, and the stream counts as applied up to there.
+A member numbers its events 1, 2, 3, …, logs them, and publishes them on a bus that may lose frames. A member that hears
+5 after 3, or learns that the stream is at 5, has a gap and asks for a replay. It gets the missing events or, if the log
+does not reach back far enough, a reset: it drops everything that may be stale, and counts the stream as applied up to
+the number that the reset names.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ MAX_BULK = 1024  # streams with bulk events, per generation of `Remembered`
 
 
 class Journal(Protocol):
-    """Where a member's events are kept so that they outlive it (in production, a mapped file)."""
+    """Where a member's events are kept so that they outlive it: in production, a mapped file."""
 
     def append(self, number: int, frame: bytes) -> None:
-        """Keep an event's frame; after the return it survives the death of the process."""
+        """Keep an event's frame. Once this returns, the frame survives the death of the process."""
 
 
-class Log:
+class EventLog:
     """The newest events of one stream, as frames: at most ``limit`` of them, none older than ``keep`` seconds."""
 
     def __init__(self, limit: int, keep: float) -> None:
@@ -46,7 +47,7 @@ class Log:
             events.popleft()
 
     def since(self, first: int) -> list[bytes] | None:
-        """Return the frames from number ``first`` to the last one; None if the log does not reach back to it."""
+        """Return the frames from number ``first`` to the last one; None if the log does not reach back so far."""
         oldest = self.last - len(self._events) + 1
         if first < oldest:
             return None
@@ -57,9 +58,9 @@ class Log:
 
 
 class Announcer:
-    """A member's own stream: numbers events, and sees that each is journalled before anybody can hear of it."""
+    """A member's own stream: numbers each event, and journals it before any other member can hear of it."""
 
-    def __init__(self, stream: bytes, log: Log, journal: Journal) -> None:
+    def __init__(self, stream: bytes, log: EventLog, journal: Journal) -> None:
         self.stream = stream
         self.log = log
         self._journal = journal
@@ -72,9 +73,14 @@ class Announcer:
     def announce(self, targets: tuple[bytes, ...], now: float) -> tuple[int, bytes]:
         """Number, journal and log an event; return its number and the frame to publish.
 
-        1. the journal holds the event; 2. a ping is answered with its number; 3. it is published. A pong must never
-        report less than was published, and a process killed between 1 and 3 has announced it: its host-mates
-        replay it from the journal.
+        The order of the steps is fixed, because a pong must never report less than was published:
+
+        1. The journal holds the event.
+        2. Pongs name its number.
+        3. The driver publishes it.
+
+        If the process is killed between 1 and 3, it has announced the event all the same: its host-mates read the
+        event from the journal.
         """
         number = self.log.last + 1
         frame = encode(Event(self.stream, number, targets))
@@ -84,7 +90,7 @@ class Announcer:
 
 
 class Reception:
-    """One stream as it is heard: what is applied, what came early, and whether something is missing."""
+    """One stream as this member hears it: what is applied, what came early, and whether events are missing."""
 
     __slots__ = ("_ahead", "applied", "asked_at", "known")
 
@@ -96,11 +102,11 @@ class Reception:
 
     @property
     def behind(self) -> bool:
-        """Whether events are known of that are not applied."""
+        """Tell whether this member knows of events that it has not applied."""
         return self.known > self.applied
 
     def hear(self, event: Event) -> list[Event]:
-        """Take one event in; return those whose turn has come, in order: none for a duplicate or after a gap."""
+        """Take one event in; return the events whose turn has come, in order. A duplicate or a gap gives none."""
         self.known = max(self.known, event.number)
         if event.number <= self.applied:
             return []
@@ -125,11 +131,12 @@ class Reception:
 
 
 class Remembered:
-    """The events of late, by key, and the bulk ones: what a request must name as its dependencies.
+    """Recent events by key, and recent bulk events: what a request must name as its dependencies.
 
-    Kept for at least ``keep`` seconds and at most twice that, in two generations, so that forgetting costs nothing per
-    event. A generation that is full turns its keys into bulk events: dependencies of every key, safe and bounded. If
-    even these are too many to be named in a request, nobody is asked for anything until they are forgotten.
+    They are kept for at least ``keep`` seconds and at most twice as long, in two generations, so that forgetting costs
+    nothing per event. A generation that is full turns the events of keys into bulk events, which are dependencies of
+    every key: this is safe, and bounded. If even the bulk events are too many for a request to name, this member asks
+    nobody until they are forgotten.
     """
 
     def __init__(self, keep: float, limit: int = 100_000) -> None:
@@ -140,34 +147,34 @@ class Remembered:
         self._old: dict[bytes, tuple[int, dict[bytes, int]]] = {}
         self._young_bulk: dict[bytes, int] = {}
         self._old_bulk: dict[bytes, int] = {}
-        self._bulk_moment = 0
+        self._bulk_version = 0
         self._young_full = self._old_full = False  # there were more bulk events than are remembered
 
     def turn(self, now: float) -> None:
-        """Begin a new generation when the present one has been kept for long enough."""
+        """Begin a new generation if the present one is old enough."""
         if now - self._turned_at >= self._keep:
             self._turned_at = now
             self._old, self._young = self._young, {}
             self._old_bulk, self._young_bulk = self._young_bulk, {}
             self._old_full, self._young_full = self._young_full, False
 
-    def key(self, wire: bytes, stream: bytes, number: int, moment: int) -> None:
-        """Remember an event that hit one key; ``moment`` counts what this member has applied."""
+    def key(self, wire: bytes, stream: bytes, number: int, version: int) -> None:
+        """Remember an event that invalidates one key; ``version`` counts the events that this member has applied."""
         if len(self._young) >= self._limit and wire not in self._young:
             self._overflow()
         _, positions = self._young.get(wire, (0, {}))
         _raise(positions, stream, number)
-        self._young[wire] = (moment, positions)
+        self._young[wire] = (version, positions)
 
-    def bulk(self, stream: bytes, number: int, moment: int) -> None:
-        """Remember an event, or a reset, or a stream's end, that may have hit any key."""
-        self._bulk_moment = moment
+    def bulk(self, stream: bytes, number: int, version: int) -> None:
+        """Remember an event, a reset or a stream's end that may invalidate any key."""
+        self._bulk_version = version
         self._add_bulk(stream, number)
 
     def dependencies(self, wires: Iterable[bytes]) -> dict[bytes, int] | None:
-        """Return stream to highest number among the remembered events that may have hit one of the keys.
+        """Return, by stream, the highest number among the remembered events that may invalidate one of the keys.
 
-        None if they are of more streams than can be named.
+        Return None if they are of more streams than a request can name.
         """
         if self._young_full or self._old_full:
             return None
@@ -181,19 +188,19 @@ class Remembered:
                         _raise(positions, stream, number)
         return positions if len(positions) <= MAX_STREAMS else None
 
-    def hit_since(self, wire: bytes, moment: int) -> bool:
-        """Whether an event that may have hit the key was applied after ``moment``."""
-        if self._bulk_moment > moment:
+    def invalidated_since(self, wire: bytes, version: int) -> bool:
+        """Tell whether an event that may invalidate the key was applied after ``version``."""
+        if self._bulk_version > version:
             return True
         young, old = self._young.get(wire), self._old.get(wire)
-        return (young is not None and young[0] > moment) or (old is not None and old[0] > moment)
+        return (young is not None and young[0] > version) or (old is not None and old[0] > version)
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
     def _overflow(self) -> None:
-        for moment, positions in self._young.values():
-            self._bulk_moment = max(self._bulk_moment, moment)
+        for version, positions in self._young.values():
+            self._bulk_version = max(self._bulk_version, version)
             for stream, number in positions.items():
                 self._add_bulk(stream, number)
         self._young = {}
@@ -205,8 +212,11 @@ class Remembered:
             self._young_full = True
 
 
-class TagMoments:
-    """When each tag was last hit, for as long as a load may take: a fill whose tags were hit since is refused."""
+class TagVersions:
+    """The version at which each tag was last invalidated, kept for as long as a load may take.
+
+    An owner refuses a fill if one of its tags was invalidated since the load was granted.
+    """
 
     def __init__(self, keep: float, limit: int = 100_000) -> None:
         self._keep = keep
@@ -214,24 +224,24 @@ class TagMoments:
         self._turned_at = float("-inf")
         self._young: dict[str, int] = {}
         self._old: dict[str, int] = {}
-        self._floor = 0  # moments up to here are assumed to have hit every tag
+        self._floor = 0  # every tag counts as invalidated at this version
 
     def turn(self, now: float) -> None:
-        """Begin a new generation when the present one has been kept for long enough."""
+        """Begin a new generation if the present one is old enough."""
         if now - self._turned_at >= self._keep:
             self._turned_at = now
             self._old, self._young = self._young, {}
 
-    def hit(self, tag: str, moment: int) -> None:
-        """Note an event that hit a tag."""
+    def invalidate(self, tag: str, version: int) -> None:
+        """Note an event that invalidates a tag."""
         if len(self._young) >= self._limit and tag not in self._young:
-            self._floor = moment
+            self._floor = version
             self._young = {}
-        self._young[tag] = moment
+        self._young[tag] = version
 
-    def hit_since(self, tags: Iterable[str], moment: int) -> bool:
-        """Whether one of the tags was hit after ``moment``."""
-        return any(max(self._young.get(tag, 0), self._old.get(tag, 0), self._floor) > moment for tag in tags)
+    def invalidated_since(self, tags: Iterable[str], version: int) -> bool:
+        """Tell whether one of the tags was invalidated after ``version``."""
+        return any(max(self._young.get(tag, 0), self._old.get(tag, 0), self._floor) > version for tag in tags)
 
 
 def _raise(positions: dict[bytes, int], stream: bytes, number: int) -> None:

@@ -1,4 +1,4 @@
-"""What the parts of a peer see of it, made by hand: everything is noted, and every answer is set by the test."""
+"""Everything around a part of a peer, made by hand: it notes what the part does, and answers as the test says."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from colocache.core.entry import DEAD, Entry
-from colocache.core.group.announcements import Receipt
-from colocache.core.group.reads import Loaded
+from colocache.core.group.outcomes import Loaded, Receipt
+from colocache.core.group.seam import Settings
 from colocache.core.keys import prefix, wire
+from colocache.core.options import EntryOptions
+from colocache.core.timers import Timers
 from colocache.stats import Counters
 
 ME, OWNER, OTHER, THIRD = (bytes([n]) * 16 for n in range(1, 5))
 KEY, KEY2 = wire(prefix(""), "k"), wire(prefix("users/old"), "k2")
-
-
 LEASE = 3.0  # s
 
 
-class FakeHost:
-    """Stands for the peer before `Owner`, `Reads` and `Requests`."""
+class Surroundings:
+    """Stands for the knowledge, the outbox, the store, the effects, the replays and the announcements of a part."""
 
     incarnation = ME
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings = Settings(lease=LEASE)) -> None:  # noqa: B008
+        self.settings = settings
+        self.timers = Timers()
         self.now = 100.0
-        self.moment = 0
+        self.version = 0
         self.last = 0
         self.established = True
         self.current = True
@@ -33,7 +35,7 @@ class FakeHost:
         self.owner: bytes | None = OWNER
         self.applied: bool | None = True
         self.sent: list[Any] = []
-        self.settled: list[tuple[int, Any]] = []
+        self.resolved: list[tuple[int, Any]] = []
         self.kept: dict[bytes, Entry] = {}
         self.shard: dict[bytes, Entry] = {}
         self.shard_takes = True
@@ -42,10 +44,24 @@ class FakeHost:
         self.announced: list[tuple[bytes, ...]] = []
         self.touched: list[bytes] = []
         self.remembered: dict[bytes, tuple[bytes, int, int]] = {}
-        self.tag_moments: dict[str, int] = {}
+        self.tag_versions: dict[str, int] = {}
         self.positions: bytes | None = b""
-        self.hits: set[tuple[bytes, int]] = set()  # streams with the numbers of their events that hit every key
+        self.events: set[tuple[bytes, int]] = set()  # streams, with the numbers of events that invalidate every key
         self.receipts: list[tuple[int, Callable[[Receipt], None]]] = []
+
+    def at(self, now: float, version: int = 0) -> None:
+        """Let time pass, and events be applied, without more ado."""
+        self.now, self.version = now, version
+
+    def pass_time(self, seconds: float) -> None:
+        """Let timers run, each at its instant."""
+        end = self.now + seconds
+        while self.timers.deadline() <= end:
+            self.now = self.timers.deadline()
+            self.timers.run(self.now)
+        self.now = end
+
+    # --- Knowledge
 
     def is_current(self) -> bool:
         return self.current
@@ -56,22 +72,6 @@ class FakeHost:
     def trusted_since(self) -> float:
         return self.now - self.max_stale
 
-    def send(self, message: Any) -> None:
-        self.sent.append(message)
-
-    def take(self) -> list[Any]:
-        """Return, and forget, what was sent."""
-        sent, self.sent = self.sent, []
-        return sent
-
-    def settle(self, ticket: int, outcome: Any) -> None:
-        self.settled.append((ticket, outcome))
-
-    def outcomes(self) -> list[tuple[int, Any]]:
-        """Return, and forget, what was settled."""
-        settled, self.settled = self.settled, []
-        return settled
-
     def owner_of(self, wire: bytes) -> bytes | None:
         return self.owner
 
@@ -81,59 +81,83 @@ class FakeHost:
     def dependencies(self, wires: Iterable[bytes]) -> bytes | None:
         return self.positions
 
-    def has_applied(self, positions: dict[bytes, int]) -> bool | None:
-        return self.applied
+    def tags_invalidated_since(self, tags: Iterable[str], version: int) -> bool:
+        return any(self.tag_versions.get(tag, 0) > version for tag in tags)
 
-    def tags_hit_since(self, tags: Iterable[str], moment: int) -> bool:
-        return any(self.tag_moments.get(tag, 0) > moment for tag in tags)
+    def overtaken(self, wire: bytes, tags: Iterable[str], version: int) -> bool:
+        later = wire in self.remembered and self.remembered[wire][2] > version
+        return later or self.tags_invalidated_since(tags, version)
 
-    def overtaken(self, wire: bytes, tags: Iterable[str], moment: int) -> bool:
-        hit = wire in self.remembered and self.remembered[wire][2] > moment
-        return hit or self.tags_hit_since(tags, moment)
+    def invalidated_beyond(self, wire: bytes, stream: bytes, number: int) -> bool:
+        return any(of == stream and at > number for of, at in self.events)
 
-    def hit_by(self, wire: bytes, stream: bytes, number: int) -> bool:
-        return any(hit == stream and at > number for hit, at in self.hits)
+    def servable(self, store: Surroundings, wire: bytes) -> Entry | None:
+        return store.shard.get(wire)
 
-    def keep(self, entry: Entry) -> None:
-        self.kept[entry.wire] = entry
+    def remember(self, wire: bytes, stream: bytes, number: int) -> None:
+        self.remembered[wire] = (stream, number, self.version)
 
-    def shard_entry(self, wire: bytes) -> Entry | None:
-        return self.shard.get(wire)
+    # --- Outbox
 
-    def servable(self, wire: bytes) -> Entry | None:
-        return self.shard.get(wire)
+    def send(self, message: Any) -> None:
+        self.sent.append(message)
 
-    def store_entry(self, entry: Entry) -> bool:
-        if self.shard_takes:
+    def take(self) -> list[Any]:
+        """Return, and forget, what was sent."""
+        sent, self.sent = self.sent, []
+        return sent
+
+    def resolve(self, ticket: int, outcome: Any) -> None:
+        self.resolved.append((ticket, outcome))
+
+    def outcomes(self) -> list[tuple[int, Any]]:
+        """Return, and forget, the outcomes of calls."""
+        resolved, self.resolved = self.resolved, []
+        return resolved
+
+    # --- Store
+
+    def put(self, entry: Entry, *, near: bool) -> bool:
+        if near:
+            self.kept[entry.wire] = entry
+        elif self.shard_takes:
             self.shard[entry.wire] = entry
         else:
             entry.expires = DEAD
-        return self.shard_takes
+        return near or self.shard_takes
+
+    def find(self, wire: bytes, now: float) -> Entry | None:
+        return self.shard.get(wire)
+
+    def charge_object(self, entry: Entry) -> None:
+        """Nothing is accounted for here."""
+
+    # --- Replays, effects, announcements
+
+    def has_applied(self, positions: dict[bytes, int]) -> bool | None:
+        return self.applied
 
     def touch(self, wire: bytes) -> None:
-        self.moment += 1
+        self.version += 1
         self.touched.append(wire)
 
-    def remember(self, wire: bytes, stream: bytes, number: int) -> None:
-        self.remembered[wire] = (stream, number, self.moment)
-
     def announce(self, targets: tuple[bytes, ...]) -> int:
-        self.moment += 1
+        self.version += 1
         self.last += 1
         self.announced.append(targets)
         for target in targets:
             self.shard.pop(target[1:], None)
         return self.last
 
-    def receipt_for(self, number: int, settle: Callable[[Receipt], None]) -> None:
-        self.receipts.append((number, settle))
+    def wait(self, number: int, now: float, patience: float, resolve: Callable[[Receipt], None]) -> None:
+        self.receipts.append((number, resolve))
 
 
 def nowhere(_: Entry) -> None:
     """Publish an entry to nobody."""
 
 
-def loaded(payload: bytes | None, tags: tuple[str, ...] = (), left: float = 300.0,
+def loaded(payload: bytes | None, tags: tuple[str, ...] = (), ttl: float = 300.0,
            publish: Callable[[Entry], None] = nowhere) -> Loaded:  # fmt: skip
     """Return what a loader gave."""
-    return Loaded(payload, payload, left, tags, publish)
+    return Loaded(payload, payload, EntryOptions(ttl, tags), publish)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from colocache.core.group.announcements import Receipt
 from colocache.core.group.members import Acquaintance
 from colocache.core.group.messages import Message, decode, encode
-from colocache.core.group.requests import Written
+from colocache.core.group.outcomes import Receipt, Written
 from colocache.core.group.seam import Settings
 from colocache.testing.simulator import Loading, Network, Reader, Simulated
 
@@ -224,10 +223,10 @@ class Table(Network):
         self.settle()
         return call
 
-    def set(self, member: Simulated, key: str, value: object, settle: bool = False) -> Call:
+    def set(self, member: Simulated, key: str, value: object, acknowledged: bool = False) -> Call:
         """Begin a set."""
         call = Call(self)
-        member.set(key, value, call, settle)
+        member.set(key, value, call, acknowledged)
         self.settle()
         return call
 
@@ -244,6 +243,13 @@ class Table(Network):
     def is_current(member: Simulated) -> bool:
         """Whether a member is known to have heard every event."""
         return member.now() < member.peer.gate.current_until
+
+    @staticmethod
+    def serves(member: Simulated, key: str) -> bool:
+        """Tell whether a member would serve a key from its own store."""
+        engine = member.peer._engine
+        engine.knowledge.now = member.now()
+        return engine.knowledge.servable(engine.store, member.wire(key)) is not None
 
     @staticmethod
     def knows(member: Simulated, other: Simulated) -> Acquaintance:

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from colocache.core.group.announcements import Announcements, Receipt
+from colocache.core.group.announcements import Announcements
 from colocache.core.group.members import Acquaintance, Member
+from colocache.core.group.outcomes import Receipt
 
 LEASE = 3.0
 WAITED = LEASE * 1.01  # s; in no case longer

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 
 from colocache.core.entry import MISSING
-from colocache.core.group.atomic import DONE, NO_INTEGER, NOTHING, REFUSED, UNAVAILABLE
-from colocache.core.group.attempts import Altering, Fence
 from colocache.core.group.fences import NO_FENCE
 from colocache.core.group.messages import (
     EVERYTHING,
@@ -24,8 +22,10 @@ from colocache.core.group.messages import (
     namespace_target,
     tag_target,
 )
+from colocache.core.group.outcomes import DONE, NO_INTEGER, NOTHING, REFUSED, UNAVAILABLE, Altering, Fence
 from colocache.core.group.seam import Settings
 from colocache.core.numbers import MAX_BYTES, pack_integer, unpack_integer
+from colocache.core.options import EntryOptions
 from colocache.testing.simulator import Simulated
 from tests.core.group.hand import LEASE, Call, Table
 
@@ -161,7 +161,7 @@ def test_fence_of_an_owner_that_is_ahead_for_too_long_is_none() -> None:
     table.pass_time(0.3)
     assert [fence.number for fence in seen] == [NO_FENCE]
     assert not table.knows(r, o).unresponsive, "it has answered"
-    assert len(r.peer._attempts) == 0
+    assert len(r.peer._engine.requests) == 0
 
 
 def test_owner_that_is_behind_gives_no_fence_and_takes_no_set() -> None:
@@ -260,7 +260,7 @@ def test_what_is_no_number_cannot_be_counted_with(payload: bytes) -> None:
     a, o = table.living
     k = table.key(o)
     call = Call(table)
-    a.call(call, lambda ticket: a.peer.set(ticket, a.wire(k), payload, 300.0, (), False, a.now()))
+    a.call(call, lambda ticket: a.peer.calls.set(ticket, a.wire(k), payload, EntryOptions(300.0), False, a.now()))
     table.settle()
     assert alter(table, a, k).outcome == NO_INTEGER
     assert held(o, k).payload == payload
@@ -311,7 +311,10 @@ def test_count_drops_near_copies() -> None:
     table.set(a, k, 1)
     table.peek(b, k)
     call = Call(table)
-    a.call(call, lambda ticket: a.peer.set(ticket, a.wire(k), pack_integer(1) or b"", 300.0, (), False, a.now()))
+    a.call(
+        call,
+        lambda ticket: a.peer.calls.set(ticket, a.wire(k), pack_integer(1) or b"", EntryOptions(300.0), False, a.now()),
+    )
     table.settle()
     assert alter(table, a, k).position is not None
     table.settle()
@@ -376,7 +379,7 @@ def test_touch_prolongs_and_shortens() -> None:
 
 def catch_up(table: Table, member: Simulated, positions: dict[bytes, int], patience: float = 0.2) -> Call:
     call = Call(table)
-    member.call(call, lambda ticket: member.peer.catch_up(ticket, positions, patience, member.now()))
+    member.call(call, lambda ticket: member.peer.calls.catch_up(ticket, positions, patience, member.now()))
     table.settle()
     return call
 
@@ -407,7 +410,7 @@ def test_position_that_cannot_be_reached_is_given_up() -> None:
     assert not catch_up(table, r, {r.member.incarnation: 1}).outcome.done
     assert not catch_up(table, r, {w.member.incarnation: 1}, patience=0.0).outcome.done
     assert catch_up(table, r, {w.member.incarnation: 0, r.member.incarnation: 0}).outcome.done
-    assert len(r.peer._catching_up) == 0
+    assert len(r.peer._engine.catching_up) == 0
 
 
 def test_stream_that_has_ended_is_caught_up_with() -> None:
@@ -425,7 +428,7 @@ def test_receipts_of_all_that_was_announced() -> None:
     for k in "abc":
         table.invalidate(w, k, patience=0.0)
     call = Call(table)
-    w.call(call, lambda ticket: w.peer.await_receipt(ticket, math.inf, w.now()))
+    w.call(call, lambda ticket: w.peer.calls.await_receipt(ticket, math.inf, w.now()))
     table.settle()
     assert call.outcome.acknowledged == ("host/1", "host/2")
     assert call.outcome.complete

@@ -15,7 +15,7 @@ from colocache.core.group.messages import (
     Event,
     Fill,
     Get,
-    Left,
+    Goodbye,
     Load,
     Ping,
     Pong,
@@ -289,7 +289,7 @@ def test_joiner_whose_only_acquaintance_leaves_before_it_is_introduced_is_not_al
     table.members[j.member.incarnation] = j
     j.peer.meet(a.member, j.now())
     j.peer.start(j.now(), met_all=False)
-    table.inject(j, Left(a.member.incarnation, a.member.incarnation, 0))
+    table.inject(j, Goodbye(a.member.incarnation, a.member.incarnation, 0))
     table.kill(a)
     table.bury(a, w)
     table.pass_time(LEASE)
@@ -686,7 +686,7 @@ def test_age_is_counted_early() -> None:
 def test_pong_never_reports_less_than_was_published() -> None:
     """I22: W answers a ping in the very moment of its call; the answer counts the event, or R would trust it."""
     _table, w, r, _, k = group_of_three()
-    w.peer.invalidate(1, [key_target(w.wire(k))], 0.0, w.now())
+    w.peer.calls.invalidate(1, [key_target(w.wire(k))], 0.0, w.now())
     assert len(w.journal.frames) == 1, "an event is journalled before anybody can hear of it"
     ping = Ping(r.member.incarnation, w.member.incarnation, 99, bytes(8), 0, 1, "host/1")
     w.peer.receive(encode(ping), w.now())  # before the bus thread has published anything
@@ -704,7 +704,7 @@ def test_own_copy_is_gone_before_invalidate_returns() -> None:
     for member in (w, o):
         assert table.read(member, k).value == 1
         assert member.cached(k) == 1
-        member.peer.invalidate(1, [key_target(member.wire(k))], FOREVER, member.now())
+        member.peer.calls.invalidate(1, [key_target(member.wire(k))], FOREVER, member.now())
         assert member.cached(k) is MISSING, "before a frame was sent"
         read = table.read(member, k)
         assert read.loading
@@ -745,13 +745,13 @@ def test_crash_of_a_member_whose_last_event_was_lost() -> None:
     assert table.is_current(o)
 
 
-@pytest.mark.parametrize("lost", [Left, Roster])
+@pytest.mark.parametrize("lost", [Goodbye, Roster])
 def test_crash_that_only_a_host_mate_noticed(lost: type) -> None:
     """I14 (a), where R's own kernel says nothing: "left, last = 1" must do, or O's roster that says so later."""
     table, w, r, o, k, spare = last_words()
     table.hold(lost, sender=o, to=r)
     table.bury(w, o)
-    table.pass_time(0.5 if lost is Left else 0.0)
+    table.pass_time(0.5 if lost is Goodbye else 0.0)
     table.pass_time(0.3)
     assert (r.cached(k), r.cached(spare)) == (MISSING, MISSING)
     assert (table.resets(r), table.resets(o)) == (1, 0)
@@ -802,7 +802,7 @@ def test_crash_of_which_the_owner_has_not_heard_yet() -> None:
     """I14 (d): R drops rightly, and asks O, which knows neither the event nor W's end: it must not answer with 1."""
     table, w, r, o, k = group_of_three()
     table.hold(Event, sender=w)
-    table.hold(Left, to=o)
+    table.hold(Goodbye, to=o)
     table.invalidate(w, k, patience=0.0)
     table.kill(w)
     table.bury(w, r, readable=False)
@@ -902,7 +902,7 @@ def test_page_is_not_built_from_a_part_that_its_owner_knows_to_be_old() -> None:
     table.hold(Event, sender=w, to=r)
     repair = table.hold(Replayed, sender=w, to=r)
     both = [key_target(w.wire(part)), key_target(w.wire(page))]
-    w.call(lambda _: None, lambda ticket: w.peer.invalidate(ticket, both, 0.0, w.now()))
+    w.call(lambda _: None, lambda ticket: w.peer.calls.invalidate(ticket, both, 0.0, w.now()))
     table.settle()
     read = table.read(r, page)
     assert r.cached(part) == 1, "R has not heard the event"
@@ -986,10 +986,10 @@ def test_page_that_an_owner_is_given_is_no_younger_there_than_the_part() -> None
     assert not read.loader.alone
     read.load(r.cached(part, read.loader))
     table.settle()
-    assert o.peer.servable(o.wire(page)) is not None
+    assert table.serves(o, page)
     table.pass_time(0.2 * LEASE)
     assert receipt_of(call).complete
-    assert o.peer.servable(o.wire(page)) is None
+    assert not table.serves(o, page)
 
 
 def test_token_granted_by_a_reset_names_the_reset() -> None:

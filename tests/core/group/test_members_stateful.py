@@ -101,12 +101,12 @@ class Node:
         if sent_at is not None and pong.digest == digest(self.members):
             self.answered[pong.sender].append((sent_at, pong.last))
         before = other.heard_until
-        settled = self.members.hear_pong(pong, self.now)
+        counts = self.members.hear_pong(pong, self.now)
         if sent_at is None or pong.digest != digest(self.members):
-            assert not settled
+            assert not counts
             assert other.heard_until == before
         assert other.stream.known <= len(sender.announced)
-        self.world.note("answers that count", settled)
+        self.world.note("answers that count", counts)
 
     def read_roster(self, roster: Roster) -> None:
         new, over, wrong = self.members.read_roster(roster)
@@ -320,7 +320,7 @@ class MembersMachine(Machine):
     def memory_is_bounded(self) -> None:
         for _, other, _ in self.views():
             assert len(other.pings) <= MAX_PINGS
-        assert not any(node.members._told_ago for node in self.living()), "kept until the end is settled"
+        assert not any(node.members._told_ago for node in self.living()), "kept until the end is dealt with"
 
     def check_silence(self, node: Node, lost: bytes) -> None:
         """Nobody whom the node hears has heard the lost one for so long, as far as the node can have been told."""

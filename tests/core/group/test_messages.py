@@ -30,10 +30,10 @@ from colocache.core.group.messages import (
     NO_NUMBER,
     PROTOCOL,
     Event,
-    Found,
     Get,
     Message,
     Peek,
+    Peeked,
     Pong,
     Record,
     Set,
@@ -218,8 +218,8 @@ def test_every_message_arrives_as_it_was_sent(record: type[Any]) -> None:
 def test_codes_are_those_of_every_other_release(record: type[Any]) -> None:
     # A code that is given to another message would make members of two releases misread one another.
     order = (
-        "Event Left Ping Pong Roster Ack Replay Replayed Reset Get Value Load Wait Alone Cancel Fill Fail Peek Found "
-        "Set Stored Settled GetFenced Fenced SetFenced Alter Altered"
+        "Event Goodbye Ping Pong Roster Ack Replay Replayed Reset Get Value Load Wait Alone Cancel Fill Fail Peek "
+        "Peeked Set Stored SetReceipt GetFenced Fenced SetFenced Alter Altered"
     )
     assert KINDS[record][0] == order.split().index(record.__name__) + 1
 
@@ -243,7 +243,7 @@ MOST_POSITIONS = pack_positions({number.to_bytes(16, "big"): NO_NUMBER for numbe
         messages.SetFenced(ME, YOU, NO_NUMBER, LONGEST_KEY, bytes(MAX_VALUE), 1.5, NO_NUMBER, MOST_TAGS),
         messages.Alter(ME, YOU, 1, LONGEST_KEY, False, -NO_NUMBER, bytes(68), 1.5, 1.5, MOST_POSITIONS, MOST_TAGS),
         messages.Fill(ME, YOU, LONGEST_KEY, NO_NUMBER, bytes(MAX_VALUE), 1.5, 0.5, MOST_TAGS),
-        Found(ME, YOU, 1, True, False, (pack_record(Record(1023, bytes(MAX_VALUE), 1.5, 1.5, MOST_TAGS)),)),
+        Peeked(ME, YOU, 1, True, False, (pack_record(Record(1023, bytes(MAX_VALUE), 1.5, 1.5, MOST_TAGS)),)),
         Get(ME, YOU, 1, LONGEST_KEY, 1.5, MOST_POSITIONS),
         Peek(ME, YOU, 1, 1.5, MOST_POSITIONS, (LONGEST_KEY,) * MAX_TARGETS),
         Pong(ME, YOU, 1, bytes(8), NO_NUMBER, (ME, 1.5) * MAX_STREAMS),
@@ -273,7 +273,7 @@ def test_another_version_of_the_protocol_is_refused_by_name(version: int) -> Non
 
 
 def test_a_frame_beyond_the_limit_is_not_even_looked_at() -> None:
-    at_limit = Found(ME, YOU, 1, True, False, (b"",))
+    at_limit = Peeked(ME, YOU, 1, True, False, (b"",))
     room = MAX_LINK - len(encode(at_limit)) - 3
     decode(encode(at_limit._replace(records=(bytes(room),))))
     assert f"a frame of {MAX_LINK + 1} bytes" in refused(encode(at_limit._replace(records=(bytes(room + 1),))))
@@ -490,9 +490,9 @@ COSTLY = {
     "roster": messages.Roster(ME, YOU, (ME, "a", 300, 300, 1.5) * MAX_STREAMS),
     "roster of long names": messages.Roster(ME, YOU, (ME, "a" * MAX_SEAT, 300, NO_NUMBER, 1.5) * MAX_STREAMS),
     "pong": Pong(ME, YOU, 1, bytes(8), 5, (ME, 1.5) * MAX_STREAMS),
-    "receipt": messages.Settled(ME, YOU, 1, True, 1.0, 5, ("a",) * 2 * MAX_STREAMS),
-    "receipt of names": messages.Settled(ME, YOU, 1, True, 1.0, 5, ("a" * 124,) * 2 * MAX_STREAMS),
-    "receipt of long names": messages.Settled(ME, YOU, 1, True, 1.0, 5, ("a" * MAX_SEAT,) * 2 * (MAX_MEMBERS + 1)),
+    "receipt": messages.SetReceipt(ME, YOU, 1, True, 1.0, 5, ("a",) * 2 * MAX_STREAMS),
+    "receipt of names": messages.SetReceipt(ME, YOU, 1, True, 1.0, 5, ("a" * 124,) * 2 * MAX_STREAMS),
+    "receipt of long names": messages.SetReceipt(ME, YOU, 1, True, 1.0, 5, ("a" * MAX_SEAT,) * 2 * (MAX_MEMBERS + 1)),
     "replayed events": messages.Replayed(ME, YOU, ME, (bytes(25),) * 35_000),
     "event": Event(ME, 5, (b"ta",) * MAX_TARGETS),
     "value": Value(ME, YOU, 5, bytes(MAX_VALUE), 1.0, 1.0, True, MOST_TAGS),

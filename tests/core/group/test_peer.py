@@ -20,12 +20,12 @@ from colocache.core.group.messages import (
     Altered,
     Event,
     Fenced,
-    Found,
     Get,
     GetFenced,
-    Left,
+    Goodbye,
     Load,
     Message,
+    Peeked,
     Ping,
     Pong,
     Replay,
@@ -34,7 +34,7 @@ from colocache.core.group.messages import (
     Roster,
     Set,
     SetFenced,
-    Settled,
+    SetReceipt,
     Stored,
     Value,
     Wait,
@@ -46,7 +46,7 @@ from colocache.core.group.messages import (
     tag_target,
 )
 from colocache.core.group.messages import Record as FoundRecord
-from colocache.core.group.requests import Written
+from colocache.core.group.outcomes import Written
 from colocache.core.group.seam import Settings
 from colocache.core.numbers import pack_integer
 from colocache.testing.simulator import Simulated
@@ -93,11 +93,11 @@ def messages_from(sender: bytes, to: bytes) -> list[Message]:
     """One message of each kind that says something of consequence."""
     me, key = (sender, to), b"\0k"
     return [
-        Event(sender, 1, (EVERYTHING,)), Left(sender, to, 1), Pong(*me, 1, bytes(8), 9, ()),
+        Event(sender, 1, (EVERYTHING,)), Goodbye(sender, to, 1), Pong(*me, 1, bytes(8), 9, ()),
         Roster(*me, (b"x" * 16, "host/7", 1, -1, 0.0)), Ack(*me, 9), Replay(*me, to, 1), Replayed(*me, sender, ()),
         Reset(*me, sender, 9), Get(*me, 1, key, 9.0, b""), Value(*me, 1, b"9", 0.0, 9.0, True, ()), Load(*me, 1, 1),
         Wait(*me, 1), Alone(*me, 1), Set(*me, 1, key, b"9", 9.0, False, 0, ()), Stored(*me, 1, 1, True),
-        Settled(*me, 1, True, 0.0, 0, ()), Found(*me, 1, True, False, ()), GetFenced(*me, 1, key, 9.0, b""),
+        SetReceipt(*me, 1, True, 0.0, 0, ()), Peeked(*me, 1, True, False, ()), GetFenced(*me, 1, key, 9.0, b""),
         Fenced(*me, 1, 0, True, True, b"9", 0.0, 9.0, b"", ()), SetFenced(*me, 2, key, b"9", 9.0, 0, ()),
         Alter(*me, 3, key, False, 1, pack_integer(1), 9.0, 9.0, b"", ()), Altered(*me, 1, 1, 0, b""),
     ]  # fmt: skip
@@ -118,7 +118,7 @@ def test_frames_for_another_incarnation_are_ignored() -> None:
     """A successor may sit at the same address; what was meant for its predecessor is nothing to it."""
     table = Table(2)
     a, b = table.living
-    messages = [m for m in messages_from(b.member.incarnation, b"p" * 16) if not isinstance(m, Event | Left)]
+    messages = [m for m in messages_from(b.member.incarnation, b"p" * 16) if not isinstance(m, Event | Goodbye)]
     messages.append(Ping(b.member.incarnation, b"p" * 16, 1, bytes(8), 9, 1, "host/1"))
     for message in messages:
         assert a.peer.receive(encode(message), a.now()) is None
@@ -167,10 +167,10 @@ def test_odd_but_well_formed_messages_harm_nobody() -> None:
     for message in (
         *messages_from(me, to)[2:],
         Roster(me, to, rows), Roster(me, to, rows[:10]), Pong(me, to, NO_NUMBER, bytes(8), 0, (to, math.inf, me, 0.0)),
-        Replay(me, to, to, 0), Replay(me, to, to, NO_NUMBER), Found(me, to, NO_NUMBER, True, True, (record, b"")),
-        Settled(me, to, 1, True, math.inf, NO_NUMBER, ("host/1",)), Stored(me, to, NO_NUMBER, NO_NUMBER, True),
+        Replay(me, to, to, 0), Replay(me, to, to, NO_NUMBER), Peeked(me, to, NO_NUMBER, True, True, (record, b"")),
+        SetReceipt(me, to, 1, True, math.inf, NO_NUMBER, ("host/1",)), Stored(me, to, NO_NUMBER, NO_NUMBER, True),
         Get(me, to, NO_NUMBER, b"\0k", math.inf, pack_positions({b"y" * 16: NO_NUMBER, to: NO_NUMBER})),
-        Value(me, to, NO_NUMBER, b"", math.inf, math.inf, True, ("t",)), Left(me, b"z" * 16, NO_NUMBER),
+        Value(me, to, NO_NUMBER, b"", math.inf, math.inf, True, ("t",)), Goodbye(me, b"z" * 16, NO_NUMBER),
     ):  # fmt: skip
         a.peer.receive(encode(message), a.now())
         a.pump()
@@ -261,8 +261,8 @@ def test_read_that_was_given_up_while_it_waited_for_the_joiner_asks_for_nothing(
     table = Table(2)
     frames = table.hold(Pong)
     j = table.join()
-    j.peer.read(99, j.wire("k"), (), 10.0, j.now())
-    j.peer.abandon(99, j.now())
+    j.peer.calls.read(99, j.wire("k"), (), 10.0, j.now())
+    j.peer.calls.abandon(99, j.now())
     asked = table.hold(Get)
     frames.stop()
     table.pass_time(1.0)
@@ -272,12 +272,12 @@ def test_read_that_was_given_up_while_it_waited_for_the_joiner_asks_for_nothing(
 def test_lone_member_is_current_as_soon_as_it_starts_and_promises_nothing_before() -> None:
     table = Table(0)
     alone = Simulated(table, 0, 1.0)
-    alone.peer.invalidate(1, [EVERYTHING], 0.0, alone.now())
+    alone.peer.calls.invalidate(1, [EVERYTHING], 0.0, alone.now())
     assert not alone.peer.outcomes()[0][1].complete
     assert not table.is_current(alone)
     alone.peer.start(alone.now())
     assert table.is_current(alone)
-    alone.peer.invalidate(2, [EVERYTHING], 0.0, alone.now())
+    alone.peer.calls.invalidate(2, [EVERYTHING], 0.0, alone.now())
     assert alone.peer.outcomes()[0][1].complete
 
 
@@ -504,7 +504,7 @@ def test_death_is_told_once_however_many_say_so() -> None:
     table = Table(3)
     a, b, c = table.living
     table.kill(c)
-    said = table.hold(Left)
+    said = table.hold(Goodbye)
     table.bury(c, a, a)
     assert len(said.messages) == 2, "by the bus, and by the link"
     said.stop()
@@ -567,7 +567,7 @@ def test_member_that_is_given_up_for_dead_serves_and_promises_nothing() -> None:
     a, b, c = table.living
     k = table.key(a)
     table.fill(a, k, 1)
-    told = table.hold(Left, to=a)
+    told = table.hold(Goodbye, to=a)
     open_call = table.hold(Event, sender=a)
     call = table.invalidate(a, "other")
     table.bury(a, b, c, readable=False)
@@ -692,7 +692,7 @@ def test_replay_that_is_larger_than_a_frame_comes_in_parts() -> None:
     parts = table.hold(Replayed)
     targets = [key_target(b"\0" + n.to_bytes(2, "big") + bytes(190)) for n in range(300)]
     for _ in range(25):
-        a.peer.invalidate(0, targets, 0.0, a.now())
+        a.peer.calls.invalidate(0, targets, 0.0, a.now())
     a.pump()
     lost.stop()
     table.pass_time(0.6)
@@ -708,7 +708,7 @@ def test_events_are_split_to_fit_the_bus() -> None:
     a, _b = table.living
     events = table.hold(Event)
     targets = [key_target(b"\0" + n.to_bytes(2, "big") + bytes(190)) for n in range(3000)]
-    call = a.peer.invalidate(1, targets, 9.0, a.now())
+    call = a.peer.calls.invalidate(1, targets, 9.0, a.now())
     assert call is None
     a.pump()
     assert len(events.messages) > 3
@@ -829,7 +829,7 @@ def test_bulk_event_during_a_peek(target: bytes) -> None:
     w, r, o = table.living
     k = table.key(o)
     table.fill(o, k, 1, tags=("t",))
-    answers = table.hold(Found, sender=o, to=r)
+    answers = table.hold(Peeked, sender=o, to=r)
     call = table.peek(r, k)
     table.invalidate(w, target, patience=0.0)
     answers.deliver()
@@ -846,7 +846,7 @@ def test_member_is_forgotten_during_a_peek() -> None:
     table.cut(w, r)
     table.hold(Pong, sender=o, to=r)
     table.pass_time(table.knows(r, w).heard_at + FORGET - r.now() - 0.01)
-    answers = table.hold(Found, sender=o, to=r)
+    answers = table.hold(Peeked, sender=o, to=r)
     call = table.peek(r, k)
     while table.resets(r) == 0:
         table.pass_time(HOP)
@@ -865,7 +865,7 @@ def test_reads_of_what_is_kept_ask_nobody() -> None:
     frames = table.hold(Get)
     assert [table.read(member, k).value for member in (a, b, a)] == [1, 1, 1]
     assert table.peek(a, k).outcome == 1
-    a.peer.peek(9, [a.wire(k)], a.now())
+    a.peer.calls.peek(9, [a.wire(k)], a.now())
     assert a.peer.stats(a.now()).near_hits == 1
     assert frames.messages == []
 
@@ -893,7 +893,7 @@ def test_set_is_seen_by_everybody_and_settled_by_all() -> None:
     w, r, o = table.living
     k = table.key(o)
     table.fill(r, k, 1)
-    call = table.set(w, k, 2, settle=True)
+    call = table.set(w, k, 2, acknowledged=True)
     assert call.outcome.kept
     assert receipt_of(call).complete
     assert receipt_of(call).acknowledged == ("host/0", "host/1")
@@ -1016,8 +1016,8 @@ def test_nothing_grows_while_members_come_and_go() -> None:
         table.pass_time(0.3)
     assert agree(table)
     table.pass_time(40.0)
-    peer = a.peer
-    assert len(peer._desk) == len(peer._reads) == len(peer._requests) == len(peer._announcements) == 0
-    assert not peer._owner._last_sets.keys() - {b.member.incarnation}
-    assert peer._timers.deadline() == math.inf
-    assert not peer.outcomes()
+    engine = a.peer._engine
+    assert len(engine.queues) == len(engine.requests) == len(engine.fetches) == len(engine.announcements) == 0
+    assert not engine.storing._newest.keys() - {b.member.incarnation}
+    assert engine.timers.deadline() == math.inf
+    assert not a.peer.outcomes()

@@ -7,51 +7,62 @@ from typing import Any
 import pytest
 
 from colocache.core.entry import DEAD, Entry
+from colocache.core.group.deliveries import Deliveries
+from colocache.core.group.fetches import Fetches, Ticket
 from colocache.core.group.messages import Alone, Cancel, Fail, Fill, Get, Load, Value, Wait
-from colocache.core.group.reads import REASK, Found, Lead, Reads, Solo, Ticket
-from colocache.core.timers import Timers
-from tests.core.group.fakes import KEY, KEY2, LEASE, ME, OTHER, OWNER, FakeHost, loaded
+from colocache.core.group.outcomes import Found, Lead, Solo
+from colocache.core.group.reads import REASK, Reads
+from colocache.core.group.requests import Requests
+from colocache.core.group.seam import Settings
+from tests.core.group.fakes import KEY, KEY2, ME, OTHER, OWNER, Surroundings, loaded
 
 FETCH_TIMEOUT = 0.25
 PATIENCE = 30.0
 
 
-class Desk:
-    """A `Reads` with its host, its timers and its clock."""
+class Reader:
+    """A `Reads` with what surrounds it. It stands for the owner's part of this member, too."""
 
-    def __init__(self) -> None:
-        self.host = FakeHost()
-        self.timers = Timers()
-        self.reads = Reads(self.host, LEASE, FETCH_TIMEOUT, self.timers)
+    def __init__(self, settings: Settings = Settings(fetch_timeout=FETCH_TIMEOUT)) -> None:  # noqa: B008
+        around: Any = Surroundings(settings)
+        self.around = around
+        self.fills: list[Fill] = []  # of this member's own
+        self.stored: Entry | None = None  # what becomes of them
+        self.requests = Requests(around, around.timers)
+        self.fetches = Fetches(self.requests)
+        owner: Any = self
+        deliveries = Deliveries(around, around, around, owner)
+        self.reads = Reads(around, around, around.timers, around, self.requests, self.fetches, deliveries)
         self.tickets = 0
+
+    def filled(self, fill: Fill) -> Entry | None:
+        """Take a fill of this member's own."""
+        self.fills.append(fill)
+        return self.stored
 
     @property
     def now(self) -> float:
-        return self.host.now
+        return float(self.around.now)
 
     def pass_time(self, seconds: float) -> None:
         """Let timers run."""
-        end = self.now + seconds
-        while self.timers.deadline() <= end:
-            self.host.now = self.timers.deadline()
-            self.timers.run(self.now)
-        self.host.now = end
+        self.around.pass_time(seconds)
 
     def read(self, key: bytes = KEY, tags: tuple[str, ...] = (), patience: float = PATIENCE) -> int:
         """Begin a read; return its ticket."""
         self.tickets += 1
-        self.reads.read(Ticket(self.tickets, key, tags, self.now, self.now + patience), self.now)
+        self.reads.read(Ticket(self.tickets, key, tags, self.now, self.now + patience))
         return self.tickets
 
     def asked(self) -> Get:
         """Return the one request that was sent."""
-        (get,) = self.host.take()
+        (get,) = self.around.take()
         assert isinstance(get, Get)
         return get
 
     def answer(self, message: Any) -> None:
         """Have an answer arrive."""
-        self.reads.answered(message, self.now)
+        self.reads.answered(message)
 
     def value(self, get: Get, payload: bytes = b"1", age: float = 0.0, current: bool = True,
               tags: tuple[str, ...] = (), sender: bytes = OWNER) -> None:  # fmt: skip
@@ -61,49 +72,51 @@ class Desk:
     def leads(self, get: Get, token: int = 7) -> int:
         """Have a token arrive; return the fetch that is led."""
         self.answer(Load(OWNER, ME, get.id, token))
-        ((_, outcome),) = self.host.outcomes()
+        ((_, outcome),) = self.around.outcomes()
         assert isinstance(outcome, Lead)
         return outcome.fetch
 
     def found(self) -> dict[int, bytes]:
         """Return, and forget, which tickets found which payload."""
-        return {ticket: outcome.entry.payload for ticket, outcome in self.host.outcomes() if isinstance(outcome, Found)}
+        return {
+            ticket: outcome.entry.payload for ticket, outcome in self.around.outcomes() if isinstance(outcome, Found)
+        }
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def reader() -> Reader:
+    return Reader()
 
 
-def test_readers_of_a_key_share_one_fetch_and_its_value(desk: Desk) -> None:
-    readers = [desk.read() for _ in range(3)]
-    get = desk.asked()
+def test_readers_of_a_key_share_one_fetch_and_its_value(reader: Reader) -> None:
+    readers = [reader.read() for _ in range(3)]
+    get = reader.asked()
     assert get == Get(ME, OWNER, get.id, KEY, PATIENCE, b"")
-    desk.value(get)
-    assert desk.found() == dict.fromkeys(readers, b"1")
-    assert desk.host.kept[KEY].loaded_at == desk.now
-    assert len(desk.reads) == 0
+    reader.value(get)
+    assert reader.found() == dict.fromkeys(readers, b"1")
+    assert reader.around.kept[KEY].loaded_at == reader.now
+    assert len(reader.requests) == 0
 
 
-def test_keys_are_fetched_apart(desk: Desk) -> None:
-    desk.read(KEY)
-    desk.read(KEY2)
-    assert [get.key for get in desk.host.take()] == [KEY, KEY2]
+def test_keys_are_fetched_apart(reader: Reader) -> None:
+    reader.read(KEY)
+    reader.read(KEY2)
+    assert [get.key for get in reader.around.take()] == [KEY, KEY2]
 
 
-def test_age_counts_from_the_request_and_so_does_the_time_to_live(desk: Desk) -> None:
-    desk.read()
-    get = desk.asked()
-    desk.pass_time(0.2)
-    desk.value(get, age=1.5)
-    entry = desk.host.kept[KEY]
+def test_age_counts_from_the_request_and_so_does_the_time_to_live(reader: Reader) -> None:
+    reader.read()
+    get = reader.asked()
+    reader.pass_time(0.2)
+    reader.value(get, age=1.5)
+    entry = reader.around.kept[KEY]
     assert (entry.loaded_at, entry.expires) == (100.0 - 1.5, 100.0 + 300.0)
 
 
-def test_requests_carry_what_they_depend_on_and_how_long_they_wait(desk: Desk) -> None:
-    desk.host.positions = b"x" * 24
-    desk.read(patience=5.0)
-    get = desk.asked()
+def test_requests_carry_what_they_depend_on_and_how_long_they_wait(reader: Reader) -> None:
+    reader.around.positions = b"x" * 24
+    reader.read(patience=5.0)
+    get = reader.asked()
     assert (get.dependencies, get.patience) == (b"x" * 24, 5.0)
 
 
@@ -113,656 +126,666 @@ def test_requests_carry_what_they_depend_on_and_how_long_they_wait(desk: Desk) -
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda desk: desk.reads.mark(KEY),
-        lambda desk: desk.reads.mark_all(""),
-        lambda desk: desk.host.tag_moments.update(t=1),
-        lambda desk: setattr(desk.host, "current", False),
+        lambda reader: reader.fetches.mark(KEY),
+        lambda reader: reader.fetches.mark_all(""),
+        lambda reader: reader.around.tag_versions.update(t=1),
+        lambda reader: setattr(reader.around, "current", False),
     ],
     ids=["key", "everything", "tag that came with the value", "owner behind"],
 )
-def test_overtaken_value_is_used_by_who_waited_and_not_kept(desk: Desk, spoil: Any) -> None:
-    reader = desk.read()
-    get = desk.asked()
-    spoil(desk)
-    desk.value(get, tags=("t",), current=desk.host.current)
-    assert desk.found() == {reader: b"1"}
-    assert desk.host.kept == {}
+def test_overtaken_value_is_used_by_who_waited_and_not_kept(reader: Reader, spoil: Any) -> None:
+    first = reader.read()
+    get = reader.asked()
+    spoil(reader)
+    reader.value(get, tags=("t",), current=reader.around.current)
+    assert reader.found() == {first: b"1"}
+    assert reader.around.kept == {}
 
 
-def test_joiner_keeps_nothing_even_if_it_is_established_before_the_answer(desk: Desk) -> None:
-    desk.host.established = False
-    reader = desk.read()
-    get = desk.asked()
-    desk.host.established = True
-    desk.value(get)
-    assert desk.found() == {reader: b"1"}
-    assert desk.host.kept == {}
+def test_joiner_keeps_nothing_even_if_it_is_established_before_the_answer(reader: Reader) -> None:
+    reader.around.established = False
+    reader.reads.park_until(reader.now)
+    first = reader.read()
+    get = reader.asked()
+    reader.around.established = True
+    reader.value(get)
+    assert reader.found() == {first: b"1"}
+    assert reader.around.kept == {}
 
 
-def test_namespace_event_marks_what_lies_below_it_alone(desk: Desk) -> None:
+def test_namespace_event_marks_what_lies_below_it_alone(reader: Reader) -> None:
     for key in (KEY, KEY2):
-        desk.read(key)
-    above, below = desk.host.take()
-    desk.reads.mark_all("users")
-    desk.value(above)
-    desk.value(below)
-    assert list(desk.host.kept) == [KEY]
+        reader.read(key)
+    above, below = reader.around.take()
+    reader.fetches.mark_all("users")
+    reader.value(above)
+    reader.value(below)
+    assert list(reader.around.kept) == [KEY]
 
 
-def test_tag_event_marks_a_load_that_is_known_to_carry_it(desk: Desk) -> None:
-    desk.read(tags=("t",))
-    fetch = desk.leads(desk.asked())
-    desk.reads.mark_tag("t")
-    desk.reads.loaded(fetch, loaded(b"1", ("t",)), desk.now)
-    assert desk.host.kept == {}
+def test_tag_event_marks_a_load_that_is_known_to_carry_it(reader: Reader) -> None:
+    reader.read(tags=("t",))
+    fetch = reader.leads(reader.asked())
+    reader.fetches.mark_tag("t")
+    reader.reads.loaded(fetch, loaded(b"1", ("t",)))
+    assert reader.around.kept == {}
 
 
-def test_load_whose_own_tags_were_hit_meanwhile_is_not_kept(desk: Desk) -> None:
+def test_load_whose_own_tags_were_hit_meanwhile_is_not_kept(reader: Reader) -> None:
     """Its caller named no tags, so nothing could mark the load."""
-    desk.read()
-    fetch = desk.leads(desk.asked())
-    desk.host.moment = 1
-    desk.host.tag_moments["t"] = 1
-    after = desk.read()
-    desk.reads.loaded(fetch, loaded(b"1", ("t",)), desk.now)
-    assert desk.host.kept == {}
-    fill, again = desk.host.take()
+    reader.read()
+    fetch = reader.leads(reader.asked())
+    reader.around.version = 1
+    reader.around.tag_versions["t"] = 1
+    after = reader.read()
+    reader.reads.loaded(fetch, loaded(b"1", ("t",)))
+    assert reader.around.kept == {}
+    fill, again = reader.around.take()
     assert isinstance(fill, Fill)
-    desk.value(again, b"2")
-    assert desk.found() == {after: b"2"}
+    reader.value(again, b"2")
+    assert reader.found() == {after: b"2"}
 
 
-@pytest.mark.parametrize("shard", [None, b"2"])
-def test_own_load_whose_fill_the_shard_refused_is_not_kept(desk: Desk, shard: bytes | None) -> None:
-    desk.host.owner = ME
-    desk.read()
-    second = desk.read()
-    desk.answer(Load(ME, ME, desk.asked().id, 7))
-    ((_, lead),) = desk.host.outcomes()
-    if shard is not None:
-        desk.host.shard[KEY] = Entry(KEY, shard, desk.now, desk.now + 300, ())
+def test_own_load_whose_fill_was_refused_is_not_kept(reader: Reader) -> None:
+    reader.around.owner = ME
+    reader.read()
+    second = reader.read()
+    reader.answer(Load(ME, ME, reader.asked().id, 7))
+    ((_, lead),) = reader.around.outcomes()
     published: list[Entry] = []
-    desk.reads.loaded(lead.fetch, loaded(b"1", publish=published.append), desk.now)
-    ((ticket, outcome),) = desk.host.outcomes()
+    reader.reads.loaded(lead.fetch, loaded(b"1", publish=published.append))
+    assert reader.fills == [Fill(ME, ME, KEY, 7, b"1", 300.0, 0.0, ())]
+    ((ticket, outcome),) = reader.around.outcomes()
     assert (ticket, outcome.entry.value, outcome.entry.expires) == (second, b"1", DEAD)
     assert published == []
-    assert desk.host.kept == {}
+    assert reader.around.kept == {}
 
 
-def test_own_value_that_the_shard_has_not_taken_is_used_once(desk: Desk) -> None:
+def test_own_load_is_published_as_what_the_shard_has_stored(reader: Reader) -> None:
+    reader.around.owner = ME
+    reader.read()
+    reader.answer(Load(ME, ME, reader.asked().id, 7))
+    ((_, lead),) = reader.around.outcomes()
+    reader.stored = Entry(KEY, b"1", reader.now, reader.now + 300, ())
+    published: list[Entry] = []
+    reader.reads.loaded(lead.fetch, loaded(b"1", publish=published.append))
+    assert published == [reader.stored]
+    assert reader.around.kept == {}
+
+
+def test_own_value_that_the_shard_has_not_taken_is_used_once(reader: Reader) -> None:
     # Or it would be found by readers, where no event could drop it: it is in no store.
-    desk.host.owner = ME
-    desk.read()
-    desk.value(desk.asked(), sender=ME)
-    ((_, outcome),) = desk.host.outcomes()
+    reader.around.owner = ME
+    reader.read()
+    reader.value(reader.asked(), sender=ME)
+    ((_, outcome),) = reader.around.outcomes()
     assert outcome.entry.payload == b"1"
     assert outcome.entry.expires == DEAD
 
 
-def test_own_value_is_the_shards_own_entry(desk: Desk) -> None:
-    desk.host.owner = ME
-    desk.read()
-    mine = desk.host.shard[KEY] = Entry(KEY, b"1", desk.now, desk.now + 300, ())
-    desk.value(desk.asked(), sender=ME)
-    ((_, outcome),) = desk.host.outcomes()
+def test_own_value_is_the_shards_own_entry(reader: Reader) -> None:
+    reader.around.owner = ME
+    reader.read()
+    mine = reader.around.shard[KEY] = Entry(KEY, b"1", reader.now, reader.now + 300, ())
+    reader.value(reader.asked(), sender=ME)
+    ((_, outcome),) = reader.around.outcomes()
     assert outcome.entry is mine
-    assert desk.host.kept == {}
+    assert reader.around.kept == {}
 
 
 # --- Who may join
 
 
-def test_marked_fetch_is_not_joined(desk: Desk) -> None:
-    before = desk.read()
-    first = desk.asked()
-    desk.reads.mark(KEY)
-    after = desk.read()
-    second = desk.asked()
+def test_marked_fetch_is_not_joined(reader: Reader) -> None:
+    before = reader.read()
+    first = reader.asked()
+    reader.fetches.mark(KEY)
+    after = reader.read()
+    second = reader.asked()
     assert second.id != first.id
-    desk.value(first)
-    assert desk.found() == {before: b"1"}
-    desk.value(second, b"2")
-    assert desk.found() == {after: b"2"}
-    assert desk.host.kept[KEY].payload == b"2"
+    reader.value(first)
+    assert reader.found() == {before: b"1"}
+    reader.value(second, b"2")
+    assert reader.found() == {after: b"2"}
+    assert reader.around.kept[KEY].payload == b"2"
 
 
-def test_newest_fetch_is_the_one_that_is_joined(desk: Desk) -> None:
-    desk.read()
-    desk.reads.mark(KEY)
-    second, third = desk.read(), desk.read()
-    _, newest = desk.host.take()
-    desk.value(newest, b"2")
-    assert desk.found() == {second: b"2", third: b"2"}
+def test_newest_fetch_is_the_one_that_is_joined(reader: Reader) -> None:
+    reader.read()
+    reader.fetches.mark(KEY)
+    second, third = reader.read(), reader.read()
+    _, newest = reader.around.take()
+    reader.value(newest, b"2")
+    assert reader.found() == {second: b"2", third: b"2"}
 
 
-def test_reader_that_is_behind_joins_what_began_a_moment_ago_alone(desk: Desk) -> None:
-    desk.read()
-    desk.asked()
-    desk.host.current = False
-    desk.pass_time(0.1)
-    desk.read()
-    assert desk.host.take() == []
-    desk.reads.answered(Wait(OWNER, ME, 1), desk.now)
-    desk.pass_time(3.0)
-    desk.host.take()
-    desk.read()
-    assert isinstance(desk.asked(), Get)
+def test_reader_that_is_behind_joins_what_began_a_moment_ago_alone(reader: Reader) -> None:
+    reader.read()
+    reader.asked()
+    reader.around.current = False
+    reader.pass_time(0.1)
+    reader.read()
+    assert reader.around.take() == []
+    reader.reads.answered(Wait(OWNER, ME, 1))
+    reader.pass_time(3.0)
+    reader.around.take()
+    reader.read()
+    assert isinstance(reader.asked(), Get)
 
 
-def test_reader_that_joined_while_behind_takes_no_older_value_than_it_would_serve(desk: Desk) -> None:
+def test_reader_that_joined_while_behind_takes_no_older_value_than_it_would_serve(reader: Reader) -> None:
     """The fetch began a moment before the read, but the value in the answer is older than `max_stale`."""
-    desk.read()
-    get = desk.asked()
-    desk.host.current = False
-    desk.pass_time(0.1)
-    late = desk.read()
-    desk.value(get, age=2.95, current=False)
-    assert desk.found() == {1: b"1"}, "who began before the fetch may have it"
-    again = desk.asked()
-    desk.value(again, b"2")
-    assert desk.found() == {late: b"2"}
+    reader.read()
+    get = reader.asked()
+    reader.around.current = False
+    reader.pass_time(0.1)
+    late = reader.read()
+    reader.value(get, age=2.95, current=False)
+    assert reader.found() == {1: b"1"}, "who began before the fetch may have it"
+    again = reader.asked()
+    reader.value(again, b"2")
+    assert reader.found() == {late: b"2"}
 
 
-def test_reader_that_came_after_a_tag_event_does_not_get_what_the_tag_overtook(desk: Desk) -> None:
+def test_reader_that_came_after_a_tag_event_does_not_get_what_the_tag_overtook(reader: Reader) -> None:
     """Nothing marked the fetch, for nobody knew its tags; the answer tells."""
-    before = desk.read()
-    get = desk.asked()
-    desk.host.moment = 1
-    desk.host.tag_moments["t"] = 1
-    after = desk.read()
-    desk.value(get, tags=("t",))
-    assert desk.found() == {before: b"1"}
-    desk.value(desk.asked(), b"2", tags=("t",))
-    assert desk.found() == {after: b"2"}
+    before = reader.read()
+    get = reader.asked()
+    reader.around.version = 1
+    reader.around.tag_versions["t"] = 1
+    after = reader.read()
+    reader.value(get, tags=("t",))
+    assert reader.found() == {before: b"1"}
+    reader.value(reader.asked(), b"2", tags=("t",))
+    assert reader.found() == {after: b"2"}
 
 
-def test_load_that_takes_longer_than_its_caller_waits_is_not_joined(desk: Desk) -> None:
+def test_load_that_takes_longer_than_its_caller_waits_is_not_joined(reader: Reader) -> None:
     """Or one hung loader would have every later reader of the key wait for it in vain."""
-    desk.read(patience=5.0)
-    hung = desk.leads(desk.asked())
-    desk.pass_time(4.9)
-    desk.read()
-    assert desk.host.take() == []
-    desk.pass_time(0.2)
-    reader = desk.read()
-    desk.value(desk.asked(), b"2")
-    assert desk.found() == {reader: b"2"}
-    desk.reads.loaded(hung, loaded(b"1"), desk.now)
-    assert desk.found() == {2: b"1"}
+    reader.read(patience=5.0)
+    hung = reader.leads(reader.asked())
+    reader.pass_time(4.9)
+    reader.read()
+    assert reader.around.take() == []
+    reader.pass_time(0.2)
+    first = reader.read()
+    reader.value(reader.asked(), b"2")
+    assert reader.found() == {first: b"2"}
+    reader.reads.loaded(hung, loaded(b"1"))
+    assert reader.found() == {2: b"1"}
 
 
 # --- Loading
 
 
-def test_first_reader_leads_and_the_others_get_its_value(desk: Desk) -> None:
+def test_first_reader_leads_and_the_others_get_its_value(reader: Reader) -> None:
     published: list[Entry] = []
-    desk.read()
-    second = desk.read()
-    fetch = desk.leads(desk.asked())
-    desk.pass_time(1.0)
-    desk.reads.loaded(fetch, loaded(b"1", ("t",), publish=published.append), desk.now)
-    assert desk.host.take() == [Fill(ME, OWNER, KEY, 7, b"1", 300.0, 0.0, ("t",))]
-    entry = desk.host.kept[KEY]
+    reader.read()
+    second = reader.read()
+    fetch = reader.leads(reader.asked())
+    reader.pass_time(1.0)
+    reader.reads.loaded(fetch, loaded(b"1", ("t",), publish=published.append))
+    assert reader.around.take() == [Fill(ME, OWNER, KEY, 7, b"1", 300.0, 0.0, ("t",))]
+    entry = reader.around.kept[KEY]
     assert published == [entry]
     assert entry.value == b"1", "as the object that the loader gave"
-    assert (entry.loaded_at, entry.expires) == (100.0, desk.now + 300.0)
-    assert desk.found() == {second: b"1"}
-    assert desk.host.counters.loads == 1
+    assert (entry.loaded_at, entry.expires) == (100.0, reader.now + 300.0)
+    assert reader.found() == {second: b"1"}
+    assert reader.around.counters.loads == 1
 
 
-def test_value_that_is_too_large_to_travel_is_shared_here_and_not_kept(desk: Desk) -> None:
-    desk.read()
-    second = desk.read()
-    fetch = desk.leads(desk.asked())
-    desk.reads.loaded(fetch, loaded(None), desk.now)
-    assert desk.host.take() == [Fail(ME, OWNER, KEY, 7)]
-    assert desk.host.kept == {}
-    assert desk.found() == {second: None}
+def test_value_that_is_too_large_to_travel_is_shared_here_and_not_kept(reader: Reader) -> None:
+    reader.read()
+    second = reader.read()
+    fetch = reader.leads(reader.asked())
+    reader.reads.loaded(fetch, loaded(None))
+    assert reader.around.take() == [Fail(ME, OWNER, KEY, 7)]
+    assert reader.around.kept == {}
+    assert reader.found() == {second: None}
 
 
-def test_failed_load_is_tried_by_the_next_and_after_two_failures_everybody_tries_alone(desk: Desk) -> None:
-    readers = [desk.read() for _ in range(4)]
-    get = desk.asked()
-    desk.reads.failed(desk.leads(get, 7), desk.now)
-    fail, get = desk.host.take()
+def test_failed_load_is_tried_by_the_next_and_after_two_failures_everybody_tries_alone(reader: Reader) -> None:
+    readers = [reader.read() for _ in range(4)]
+    get = reader.asked()
+    reader.reads.failed(reader.leads(get, 7))
+    fail, get = reader.around.take()
     assert fail == Fail(ME, OWNER, KEY, 7)
-    desk.reads.failed(desk.leads(get, 8), desk.now)
-    assert desk.host.take() == [Fail(ME, OWNER, KEY, 8)]
-    assert desk.host.outcomes() == [(ticket, Solo()) for ticket in readers[2:]]
-    assert (desk.host.counters.loads, desk.host.counters.fallbacks) == (4, 2)
-    assert len(desk.reads) == 0
+    reader.reads.failed(reader.leads(get, 8))
+    assert reader.around.take() == [Fail(ME, OWNER, KEY, 8)]
+    assert reader.around.outcomes() == [(ticket, Solo()) for ticket in readers[2:]]
+    assert (reader.around.counters.loads, reader.around.counters.fallbacks) == (4, 2)
+    assert len(reader.requests) == 0
 
 
-def test_reader_that_is_sent_away_loads_for_this_process(desk: Desk) -> None:
-    desk.read()
-    second = desk.read()
-    get = desk.asked()
-    desk.answer(Alone(OWNER, ME, get.id))
-    ((_, lead),) = desk.host.outcomes()
-    desk.reads.loaded(lead.fetch, loaded(b"1"), desk.now)
-    assert desk.host.take() == [], "nothing is filled in without a token"
-    assert desk.found() == {second: b"1"}
-    assert desk.host.kept[KEY].payload == b"1"
+def test_reader_that_is_sent_away_loads_for_this_process(reader: Reader) -> None:
+    reader.read()
+    second = reader.read()
+    get = reader.asked()
+    reader.answer(Alone(OWNER, ME, get.id))
+    ((_, lead),) = reader.around.outcomes()
+    reader.reads.loaded(lead.fetch, loaded(b"1"))
+    assert reader.around.take() == [], "nothing is filled in without a token"
+    assert reader.found() == {second: b"1"}
+    assert reader.around.kept[KEY].payload == b"1"
 
 
-def test_token_is_used_once_what_the_owner_has_applied_is_applied_here(desk: Desk) -> None:
-    desk.host.applied = False
-    desk.read()
-    get = desk.asked()
+def test_token_is_used_once_what_the_owner_has_applied_is_applied_here(reader: Reader) -> None:
+    reader.around.applied = False
+    reader.read()
+    get = reader.asked()
     for _ in range(2):
-        desk.answer(Load(OWNER, ME, get.id, 7, b"x" * 24))
-        desk.reads.retry(desk.now)
-    assert desk.host.settled == []
-    desk.reads.mark(KEY)  # what is missing comes, and hits the key
-    desk.host.applied = True
-    desk.reads.retry(desk.now)
-    ((_, lead),) = desk.host.outcomes()
-    desk.pass_time(FETCH_TIMEOUT)
-    desk.reads.loaded(lead.fetch, loaded(b"2"), desk.now)
-    assert desk.host.take() == [Fill(ME, OWNER, KEY, 7, b"2", 300.0, 0.0, ())]
-    assert desk.host.kept[KEY].payload == b"2", "loaded after the event"
+        reader.answer(Load(OWNER, ME, get.id, 7, b"x" * 24))
+        reader.reads.retry()
+    assert reader.around.resolved == []
+    reader.fetches.mark(KEY)  # what is missing comes, and hits the key
+    reader.around.applied = True
+    reader.reads.retry()
+    ((_, lead),) = reader.around.outcomes()
+    reader.pass_time(FETCH_TIMEOUT)
+    reader.reads.loaded(lead.fetch, loaded(b"2"))
+    assert reader.around.take() == [Fill(ME, OWNER, KEY, 7, b"2", 300.0, 0.0, ())]
+    assert reader.around.kept[KEY].payload == b"2", "loaded after the event"
 
 
 @pytest.mark.parametrize("applied", [False, None])
-def test_token_goes_back_if_what_the_owner_has_applied_cannot_be_had(desk: Desk, applied: bool | None) -> None:
-    desk.host.applied = applied
-    desk.read()
-    get = desk.asked()
-    desk.answer(Load(OWNER, ME, get.id, 7, b"x" * 24))
-    desk.pass_time(FETCH_TIMEOUT)
-    assert desk.host.take() == [Cancel(ME, OWNER, get.id)]
-    ((_, lead),) = desk.host.outcomes()
-    desk.reads.loaded(lead.fetch, loaded(b"1"), desk.now)
-    assert desk.host.take() == []
+def test_token_goes_back_if_what_the_owner_has_applied_cannot_be_had(reader: Reader, applied: bool | None) -> None:
+    reader.around.applied = applied
+    reader.read()
+    get = reader.asked()
+    reader.answer(Load(OWNER, ME, get.id, 7, b"x" * 24))
+    reader.pass_time(FETCH_TIMEOUT)
+    assert reader.around.take() == [Cancel(ME, OWNER, get.id)]
+    ((_, lead),) = reader.around.outcomes()
+    reader.reads.loaded(lead.fetch, loaded(b"1"))
+    assert reader.around.take() == []
 
 
 @pytest.mark.parametrize("how", ["declined", "abandoned", "owner left", "answered after all"])
-def test_nothing_is_kept_of_a_token_that_was_not_used(desk: Desk, how: str) -> None:
-    desk.host.applied = False
-    reader = desk.read()
-    get = desk.asked()
-    desk.answer(Load(OWNER, ME, get.id, 7, b"x" * 24))
+def test_nothing_is_kept_of_a_token_that_was_not_used(reader: Reader, how: str) -> None:
+    reader.around.applied = False
+    first = reader.read()
+    get = reader.asked()
+    reader.answer(Load(OWNER, ME, get.id, 7, b"x" * 24))
     if how == "declined":
-        desk.pass_time(FETCH_TIMEOUT)
-        ((_, lead),) = desk.host.outcomes()
-        desk.reads.loaded(lead.fetch, loaded(b"1"), desk.now)
+        reader.pass_time(FETCH_TIMEOUT)
+        ((_, lead),) = reader.around.outcomes()
+        reader.reads.loaded(lead.fetch, loaded(b"1"))
     elif how == "abandoned":
-        desk.reads.abandon(reader, desk.now)
+        reader.reads.abandon(first)
     elif how == "owner left":
-        desk.reads.owner_left(OWNER, desk.now)
-        desk.value(desk.host.take()[-1])
+        reader.requests.owner_left(OWNER)
+        reader.value(reader.around.take()[-1])
     else:
-        desk.value(get)
-    assert len(desk.reads) == 0
-    assert desk.reads._catching_up == {}
+        reader.value(get)
+    assert len(reader.requests) == 0
+    assert reader.reads._catching_up == {}
 
 
-def test_report_of_no_load_is_ignored(desk: Desk) -> None:
-    desk.read()
-    get = desk.asked()
+def test_report_of_no_load_is_ignored(reader: Reader) -> None:
+    reader.read()
+    get = reader.asked()
     for request in (get.id, 99):
-        desk.reads.loaded(request, loaded(b"1"), desk.now)
-        desk.reads.failed(request, desk.now)
-    assert desk.host.take() == []
-    assert desk.host.settled == []
-    fetch = desk.leads(get)
-    desk.reads.loaded(fetch, loaded(b"1"), desk.now)
-    desk.host.take()
-    desk.reads.loaded(fetch, loaded(b"2"), desk.now)
-    assert desk.host.take() == []
+        reader.reads.loaded(request, loaded(b"1"))
+        reader.reads.failed(request)
+    assert reader.around.take() == []
+    assert reader.around.resolved == []
+    fetch = reader.leads(get)
+    reader.reads.loaded(fetch, loaded(b"1"))
+    reader.around.take()
+    reader.reads.loaded(fetch, loaded(b"2"))
+    assert reader.around.take() == []
 
 
-def test_token_that_came_twice_is_kept_and_one_that_came_too_late_goes_back(desk: Desk) -> None:
-    desk.read()
-    get = desk.asked()
-    desk.leads(get, 7)
-    desk.answer(Load(OWNER, ME, get.id, 7))
-    assert desk.host.take() == []
-    desk.answer(Load(OWNER, ME, get.id, 8))
-    desk.answer(Load(OWNER, ME, 99, 9))
-    assert desk.host.take() == [Cancel(ME, OWNER, get.id), Cancel(ME, OWNER, 99)]
-    desk.answer(Wait(OWNER, ME, 99))
-    desk.answer(Alone(OWNER, ME, 99))
-    assert desk.host.take() == []
+def test_token_that_came_twice_is_kept_and_one_that_came_too_late_goes_back(reader: Reader) -> None:
+    reader.read()
+    get = reader.asked()
+    reader.leads(get, 7)
+    reader.answer(Load(OWNER, ME, get.id, 7))
+    assert reader.around.take() == []
+    reader.answer(Load(OWNER, ME, get.id, 8))
+    reader.answer(Load(OWNER, ME, 99, 9))
+    assert reader.around.take() == [Cancel(ME, OWNER, get.id), Cancel(ME, OWNER, 99)]
+    reader.answer(Wait(OWNER, ME, 99))
+    reader.answer(Alone(OWNER, ME, 99))
+    assert reader.around.take() == []
 
 
-def test_answers_of_others_than_the_owner_are_ignored(desk: Desk) -> None:
-    desk.read()
-    get = desk.asked()
+def test_answers_of_others_than_the_owner_are_ignored(reader: Reader) -> None:
+    reader.read()
+    get = reader.asked()
     value = Value(OTHER, ME, get.id, b"9", 0.0, 9.0, True, ())
     for message in (value, Alone(OTHER, ME, get.id), Wait(OTHER, ME, get.id)):
-        desk.answer(message)
-    assert desk.host.settled == []
-    desk.value(get)
-    assert desk.found() == {1: b"1"}
+        reader.answer(message)
+    assert reader.around.resolved == []
+    reader.value(get)
+    assert reader.found() == {1: b"1"}
 
 
 # --- Nobody waits for ever
 
 
-def test_owner_that_does_not_answer_is_passed_over(desk: Desk) -> None:
-    desk.read()
-    desk.pass_time(FETCH_TIMEOUT)
-    assert desk.host.passed_over == [OWNER]
-    assert desk.host.take()[1:] == [Cancel(ME, OWNER, 1)]
-    ((_, lead),) = desk.host.outcomes()
+def test_owner_that_does_not_answer_is_passed_over(reader: Reader) -> None:
+    reader.read()
+    reader.pass_time(FETCH_TIMEOUT)
+    assert reader.around.passed_over == [OWNER]
+    assert reader.around.take()[1:] == [Cancel(ME, OWNER, 1)]
+    ((_, lead),) = reader.around.outcomes()
     assert isinstance(lead, Lead)
 
 
-def test_owner_that_is_passed_over_is_not_asked(desk: Desk) -> None:
-    desk.host.owner = None
-    desk.read()
-    assert desk.host.take() == []
-    assert isinstance(desk.host.outcomes()[0][1], Lead)
-    assert desk.host.counters.fallbacks == 1
+def test_owner_that_is_passed_over_is_not_asked(reader: Reader) -> None:
+    reader.around.owner = None
+    reader.read()
+    assert reader.around.take() == []
+    assert isinstance(reader.around.outcomes()[0][1], Lead)
+    assert reader.around.counters.fallbacks == 1
 
 
-def test_reader_that_waits_asks_again_now_and_then(desk: Desk) -> None:
-    desk.read()
-    get = desk.asked()
+def test_reader_that_waits_asks_again_now_and_then(reader: Reader) -> None:
+    reader.read()
+    get = reader.asked()
     for _ in range(3):
-        desk.answer(Wait(OWNER, ME, get.id))
-        desk.pass_time(REASK - 0.01)
-        assert desk.host.take() == []
-        desk.pass_time(0.01)
-        assert desk.asked().id == get.id
-    assert desk.host.passed_over == []
+        reader.answer(Wait(OWNER, ME, get.id))
+        reader.pass_time(REASK - 0.01)
+        assert reader.around.take() == []
+        reader.pass_time(0.01)
+        assert reader.asked().id == get.id
+    assert reader.around.passed_over == []
 
 
-def test_owner_that_hangs_while_readers_wait_is_passed_over(desk: Desk) -> None:
+def test_owner_that_hangs_while_readers_wait_is_passed_over(reader: Reader) -> None:
     """It said "wait", and then it was stopped: a reader must not wait as long for it as for a load."""
-    desk.read()
-    desk.answer(Wait(OWNER, ME, desk.asked().id))
-    desk.pass_time(REASK + FETCH_TIMEOUT)
-    assert desk.host.passed_over == [OWNER]
-    assert isinstance(desk.host.outcomes()[0][1], Lead)
+    reader.read()
+    reader.answer(Wait(OWNER, ME, reader.asked().id))
+    reader.pass_time(REASK + FETCH_TIMEOUT)
+    assert reader.around.passed_over == [OWNER]
+    assert isinstance(reader.around.outcomes()[0][1], Lead)
 
 
 def test_time_out_of_the_first_request_does_not_end_the_second() -> None:
-    desk = Desk()
-    desk.reads = Reads(desk.host, LEASE, 1.5 * REASK, desk.timers)
-    desk.read()
-    get = desk.asked()
-    desk.answer(Wait(OWNER, ME, get.id))
-    desk.pass_time(1.5 * REASK)
-    assert desk.host.passed_over == []
-    desk.pass_time(REASK)
-    assert desk.host.passed_over == [OWNER]
+    reader = Reader(Settings(fetch_timeout=1.5 * REASK))
+    reader.read()
+    get = reader.asked()
+    reader.answer(Wait(OWNER, ME, get.id))
+    reader.pass_time(1.5 * REASK)
+    assert reader.around.passed_over == []
+    reader.pass_time(REASK)
+    assert reader.around.passed_over == [OWNER]
 
 
-def test_waiting_reader_goes_where_another_one_found_the_owner_silent(desk: Desk) -> None:
-    desk.read()
-    desk.answer(Wait(OWNER, ME, desk.asked().id))
-    desk.host.owner = None
-    desk.pass_time(REASK)
-    assert isinstance(desk.host.outcomes()[0][1], Lead)
+def test_waiting_reader_goes_where_another_one_found_the_owner_silent(reader: Reader) -> None:
+    reader.read()
+    reader.answer(Wait(OWNER, ME, reader.asked().id))
+    reader.around.owner = None
+    reader.pass_time(REASK)
+    assert isinstance(reader.around.outcomes()[0][1], Lead)
 
 
-def test_reader_whose_time_is_up_loads_for_itself(desk: Desk) -> None:
-    late, patient = desk.read(patience=0.5), desk.read()
-    get = desk.asked()
-    desk.answer(Wait(OWNER, ME, get.id))
-    desk.pass_time(REASK)
-    assert desk.host.outcomes() == [(late, Solo())]
-    desk.host.take()
-    desk.value(get)
-    assert desk.found() == {patient: b"1"}
+def test_reader_whose_time_is_up_loads_for_itself(reader: Reader) -> None:
+    late, patient = reader.read(patience=0.5), reader.read()
+    get = reader.asked()
+    reader.answer(Wait(OWNER, ME, get.id))
+    reader.pass_time(REASK)
+    assert reader.around.outcomes() == [(late, Solo())]
+    reader.around.take()
+    reader.value(get)
+    assert reader.found() == {patient: b"1"}
 
 
-def test_fetch_whose_readers_time_is_up_is_given_up(desk: Desk) -> None:
-    desk.read(patience=0.5)
-    get = desk.asked()
-    desk.answer(Wait(OWNER, ME, get.id))
-    desk.pass_time(REASK)
-    assert desk.host.outcomes() == [(1, Solo())]
-    assert desk.host.take() == [Cancel(ME, OWNER, get.id)]
-    assert len(desk.reads) == 0
+def test_fetch_whose_readers_time_is_up_is_given_up(reader: Reader) -> None:
+    reader.read(patience=0.5)
+    get = reader.asked()
+    reader.answer(Wait(OWNER, ME, get.id))
+    reader.pass_time(REASK)
+    assert reader.around.outcomes() == [(1, Solo())]
+    assert reader.around.take() == [Cancel(ME, OWNER, get.id)]
+    assert len(reader.requests) == 0
 
 
-def test_token_for_readers_whose_time_is_up_goes_back(desk: Desk) -> None:
-    desk.read(patience=0.1)
-    get = desk.asked()
-    desk.answer(Wait(OWNER, ME, get.id))
-    desk.pass_time(0.2)
-    desk.answer(Load(OWNER, ME, get.id, 7))
-    assert desk.host.outcomes() == [(1, Solo())]
-    given_up, given_back = desk.host.take()
+def test_token_for_readers_whose_time_is_up_goes_back(reader: Reader) -> None:
+    reader.read(patience=0.1)
+    get = reader.asked()
+    reader.answer(Wait(OWNER, ME, get.id))
+    reader.pass_time(0.2)
+    reader.answer(Load(OWNER, ME, get.id, 7))
+    assert reader.around.outcomes() == [(1, Solo())]
+    given_up, given_back = reader.around.take()
     assert given_up == given_back == Cancel(ME, OWNER, get.id)
-    assert len(desk.reads) == 0
+    assert len(reader.requests) == 0
 
 
-def test_reader_that_got_its_answer_costs_nothing_when_its_patience_ends(desk: Desk) -> None:
-    reader = desk.read()
-    desk.value(desk.asked())
-    assert desk.found() == {reader: b"1"}
-    desk.pass_time(2 * PATIENCE)
-    assert desk.host.outcomes() == [], "a reader is answered once"
-    assert desk.host.take() == [], "there is nothing to cancel"
-    assert desk.host.counters.loads == desk.host.counters.fallbacks == 0
+def test_reader_that_got_its_answer_costs_nothing_when_its_patience_ends(reader: Reader) -> None:
+    first = reader.read()
+    reader.value(reader.asked())
+    assert reader.found() == {first: b"1"}
+    reader.pass_time(2 * PATIENCE)
+    assert reader.around.outcomes() == [], "a reader is answered once"
+    assert reader.around.take() == [], "there is nothing to cancel"
+    assert reader.around.counters.loads == reader.around.counters.fallbacks == 0
 
 
-def test_abandoned_reader_is_forgotten_and_the_last_one_cancels_the_fetch(desk: Desk) -> None:
-    first, second = desk.read(), desk.read()
-    get = desk.asked()
-    desk.reads.abandon(first, desk.now)
-    assert desk.host.take() == []
-    desk.reads.abandon(second, desk.now)
-    assert desk.host.take() == [Cancel(ME, OWNER, get.id)]
-    desk.value(get)
-    assert desk.host.settled == []
-    assert len(desk.reads) == 0
+def test_abandoned_reader_is_forgotten_and_the_last_one_cancels_the_fetch(reader: Reader) -> None:
+    first, second = reader.read(), reader.read()
+    get = reader.asked()
+    reader.reads.abandon(first)
+    assert reader.around.take() == []
+    reader.reads.abandon(second)
+    assert reader.around.take() == [Cancel(ME, OWNER, get.id)]
+    reader.value(get)
+    assert reader.around.resolved == []
+    assert len(reader.requests) == 0
 
 
-def test_reader_that_is_abandoned_takes_nobody_with_it(desk: Desk) -> None:
-    desk.read()
-    second = desk.read()
-    fetch = desk.leads(desk.asked())
-    other = desk.read(KEY2)
-    desk.host.take()
-    desk.reads.abandon(other, desk.now)
-    desk.host.take()
-    desk.reads.abandon(77, desk.now)
-    desk.reads.loaded(fetch, loaded(b"1"), desk.now)
-    assert desk.found() == {second: b"1"}
+def test_reader_that_is_abandoned_takes_nobody_with_it(reader: Reader) -> None:
+    reader.read()
+    second = reader.read()
+    fetch = reader.leads(reader.asked())
+    other = reader.read(KEY2)
+    reader.around.take()
+    reader.reads.abandon(other)
+    reader.around.take()
+    reader.reads.abandon(77)
+    reader.reads.loaded(fetch, loaded(b"1"))
+    assert reader.found() == {second: b"1"}
 
 
 @pytest.mark.parametrize("first", ["abandoned", "failed"])
 @pytest.mark.parametrize("second", ["abandoned", "failed"])
-def test_who_waits_for_two_loads_that_gave_nothing_loads_alone(desk: Desk, first: str, second: str) -> None:
+def test_who_waits_for_two_loads_that_gave_nothing_loads_alone(reader: Reader, first: str, second: str) -> None:
     """1. a load takes 5 s, and its caller waits for 1 s; 2. the next one, too; 3. so it could go on for ever."""
-    leader, successor, third = (desk.read(patience=patience) for patience in (30.0, 20.0, 10.0))
-    get = desk.asked()
+    leader, successor, third = (reader.read(patience=patience) for patience in (30.0, 20.0, 10.0))
+    get = reader.asked()
     for how, who in ((first, leader), (second, successor)):
-        fetch = desk.leads(get)
+        fetch = reader.leads(get)
         if how == "abandoned":
-            desk.reads.abandon(who, desk.now)
+            reader.reads.abandon(who)
         else:
-            desk.reads.failed(fetch, desk.now)
-        word, *gets = desk.host.take()
+            reader.reads.failed(fetch)
+        word, *gets = reader.around.take()
         assert isinstance(word, Cancel if how == "abandoned" else Fail)
         get = gets[0] if gets else get
     assert not gets
-    assert desk.host.outcomes() == [(third, Solo())]
-    assert desk.host.counters.fallbacks == 1
+    assert reader.around.outcomes() == [(third, Solo())]
+    assert reader.around.counters.fallbacks == 1
 
 
-def test_who_will_wait_longest_is_to_load(desk: Desk) -> None:
-    readers = [desk.read(patience=patience) for patience in (1.0, 3.0, 2.0)]
-    desk.answer(Load(OWNER, ME, desk.asked().id, 7))
-    assert [ticket for ticket, _ in desk.host.outcomes()] == [readers[1]]
+def test_who_will_wait_longest_is_to_load(reader: Reader) -> None:
+    readers = [reader.read(patience=patience) for patience in (1.0, 3.0, 2.0)]
+    reader.answer(Load(OWNER, ME, reader.asked().id, 7))
+    assert [ticket for ticket, _ in reader.around.outcomes()] == [readers[1]]
 
 
-def test_load_that_nobody_else_waits_for_is_not_awaited(desk: Desk) -> None:
-    desk.read()
-    fetch = desk.leads(desk.asked())
-    assert not desk.reads.is_awaited(fetch)
-    other = desk.read()
-    assert desk.reads.is_awaited(fetch)
-    desk.reads.abandon(other, desk.now)
-    assert not desk.reads.is_awaited(fetch)
-    assert not desk.reads.is_awaited(fetch + 1)
+def test_load_that_nobody_else_waits_for_is_not_awaited(reader: Reader) -> None:
+    reader.read()
+    fetch = reader.leads(reader.asked())
+    assert not reader.reads.is_awaited(fetch)
+    other = reader.read()
+    assert reader.reads.is_awaited(fetch)
+    reader.reads.abandon(other)
+    assert not reader.reads.is_awaited(fetch)
+    assert not reader.reads.is_awaited(fetch + 1)
 
 
-def test_owner_says_that_another_member_waits_for_the_load(desk: Desk) -> None:
-    desk.read()
-    get = desk.asked()
-    desk.answer(Wait(OWNER, ME, get.id))  # for somebody else's load
-    fetch = desk.leads(get)
-    assert not desk.reads.is_awaited(fetch)
-    desk.answer(Wait(OTHER, ME, get.id))
-    assert not desk.reads.is_awaited(fetch), "not the owner"
-    desk.answer(Wait(OWNER, ME, get.id))
-    assert desk.reads.is_awaited(fetch)
+def test_owner_says_that_another_member_waits_for_the_load(reader: Reader) -> None:
+    reader.read()
+    get = reader.asked()
+    reader.answer(Wait(OWNER, ME, get.id))  # for somebody else's load
+    fetch = reader.leads(get)
+    assert not reader.reads.is_awaited(fetch)
+    reader.answer(Wait(OTHER, ME, get.id))
+    assert not reader.reads.is_awaited(fetch), "not the owner"
+    reader.answer(Wait(OWNER, ME, get.id))
+    assert reader.reads.is_awaited(fetch)
 
 
-def test_owner_says_so_while_the_load_waits_for_events(desk: Desk) -> None:
-    desk.read()
-    get = desk.asked()
-    desk.host.applied = False
-    desk.answer(Load(OWNER, ME, get.id, 7))
-    desk.answer(Wait(OWNER, ME, get.id))
-    desk.host.applied = True
-    desk.reads.retry(desk.now)
-    ((_, outcome),) = desk.host.outcomes()
-    assert desk.reads.is_awaited(outcome.fetch)
+def test_owner_says_so_while_the_load_waits_for_events(reader: Reader) -> None:
+    reader.read()
+    get = reader.asked()
+    reader.around.applied = False
+    reader.answer(Load(OWNER, ME, get.id, 7))
+    reader.answer(Wait(OWNER, ME, get.id))
+    reader.around.applied = True
+    reader.reads.retry()
+    ((_, outcome),) = reader.around.outcomes()
+    assert reader.reads.is_awaited(outcome.fetch)
 
 
-def begun(desk: Desk) -> list[int]:
+def begun(reader: Reader) -> list[int]:
     """Return, and forget, which tickets were told to load."""
-    return [ticket for ticket, outcome in desk.host.outcomes() if isinstance(outcome, Lead)]
+    return [ticket for ticket, outcome in reader.around.outcomes() if isinstance(outcome, Lead)]
 
 
-def test_one_of_those_who_wait_begins_another_load_beside_one_without_a_caller(desk: Desk) -> None:
+def test_one_of_those_who_wait_begins_another_load_beside_one_without_a_caller(reader: Reader) -> None:
     """One load takes long, where all others are fast: whoever waits gets a value as soon as anybody has one."""
-    desk.read(), desk.read()  # the first one leads
-    fetch = desk.leads(desk.asked())
-    third = desk.read(patience=60.0)
-    desk.reads.detach(fetch)
-    assert begun(desk) == [third], "who will wait longest"
-    assert desk.host.take() == [], "under the same token"
-    desk.reads.loaded(fetch, loaded(b"fast"), desk.now)
-    assert desk.found() == {2: b"fast"}
-    (fill,) = desk.host.take()
+    reader.read(), reader.read()  # the first one leads
+    fetch = reader.leads(reader.asked())
+    third = reader.read(patience=60.0)
+    reader.reads.detach(fetch)
+    assert begun(reader) == [third], "who will wait longest"
+    assert reader.around.take() == [], "under the same token"
+    reader.reads.loaded(fetch, loaded(b"fast"))
+    assert reader.found() == {2: b"fast"}
+    (fill,) = reader.around.take()
     assert (type(fill), fill.payload) == (Fill, b"fast")
-    desk.reads.loaded(fetch, loaded(b"slow"), desk.now)
-    assert desk.host.take() == [], "the first value counts"
-    assert len(desk.reads) == 0
+    reader.reads.loaded(fetch, loaded(b"slow"))
+    assert reader.around.take() == [], "the first value counts"
+    assert len(reader.requests) == 0
 
 
-def test_loads_beside_each_other_are_bounded_and_the_first_value_serves_all(desk: Desk) -> None:
+def test_loads_beside_each_other_are_bounded_and_the_first_value_serves_all(reader: Reader) -> None:
     """All loads take long: they are not begun again and again while nobody has a value."""
-    readers = [desk.read() for _ in range(2)]
-    fetch = desk.leads(desk.asked())
-    desk.reads.detach(fetch)
-    assert begun(desk) == [readers[1]]
-    waiting = [desk.read() for _ in range(3)]
-    desk.reads.detach(fetch)
-    waiting.append(desk.read())
-    assert begun(desk) == []
-    desk.reads.loaded(fetch, loaded(b"1"), desk.now)
-    assert desk.found() == dict.fromkeys(waiting, b"1")
+    readers = [reader.read() for _ in range(2)]
+    fetch = reader.leads(reader.asked())
+    reader.reads.detach(fetch)
+    assert begun(reader) == [readers[1]]
+    waiting = [reader.read() for _ in range(3)]
+    reader.reads.detach(fetch)
+    waiting.append(reader.read())
+    assert begun(reader) == []
+    reader.reads.loaded(fetch, loaded(b"1"))
+    assert reader.found() == dict.fromkeys(waiting, b"1")
 
 
 def test_load_without_a_caller_that_only_other_members_wait_for_goes_on_and_the_next_reader_begins_another(
-    desk: Desk,
+    reader: Reader,
 ) -> None:
-    desk.read()
-    get = desk.asked()
-    fetch = desk.leads(get)
-    desk.answer(Wait(OWNER, ME, get.id))
-    desk.reads.detach(fetch)
-    assert begun(desk) == []
-    second = desk.read()
-    assert begun(desk) == [second]
-    third = desk.read()
-    assert begun(desk) == [], "the second load has a caller"
-    desk.reads.loaded(fetch, loaded(b"1"), desk.now)
-    assert desk.found() == {third: b"1"}
+    reader.read()
+    get = reader.asked()
+    fetch = reader.leads(get)
+    reader.answer(Wait(OWNER, ME, get.id))
+    reader.reads.detach(fetch)
+    assert begun(reader) == []
+    second = reader.read()
+    assert begun(reader) == [second]
+    third = reader.read()
+    assert begun(reader) == [], "the second load has a caller"
+    reader.reads.loaded(fetch, loaded(b"1"))
+    assert reader.found() == {third: b"1"}
 
 
 @pytest.mark.parametrize("ends", ["failed", "abandoned"])
-def test_while_one_of_two_loads_goes_on_who_waits_waits_for_it(desk: Desk, ends: str) -> None:
-    desk.read(), desk.read()
-    fetch = desk.leads(desk.asked())
-    desk.reads.detach(fetch)
-    (second,) = begun(desk)
-    third = desk.read()
+def test_while_one_of_two_loads_goes_on_who_waits_waits_for_it(reader: Reader, ends: str) -> None:
+    reader.read(), reader.read()
+    fetch = reader.leads(reader.asked())
+    reader.reads.detach(fetch)
+    (second,) = begun(reader)
+    third = reader.read()
     if ends == "failed":
-        desk.reads.failed(fetch, desk.now)
+        reader.reads.failed(fetch)
     else:
-        desk.reads.abandon(second, desk.now)
-    assert (desk.host.take(), desk.host.outcomes()) == ([], [])
-    desk.reads.failed(fetch, desk.now)
-    fail, get = desk.host.take()
+        reader.reads.abandon(second)
+    assert (reader.around.take(), reader.around.outcomes()) == ([], [])
+    reader.reads.failed(fetch)
+    fail, get = reader.around.take()
     assert (type(fail), type(get)) == (Fail, Get), "both gave nothing, so the next one is asked for"
-    desk.value(get)
-    assert desk.found() == {third: b"1"}
+    reader.value(get)
+    assert reader.found() == {third: b"1"}
 
 
-def test_nobody_is_asked_to_load_beside_a_load_that_is_over(desk: Desk) -> None:
-    desk.read()
-    fetch = desk.leads(desk.asked())
-    desk.reads.loaded(fetch, loaded(b"1"), desk.now)
-    desk.reads.detach(fetch)
-    assert desk.host.outcomes() == []
+def test_nobody_is_asked_to_load_beside_a_load_that_is_over(reader: Reader) -> None:
+    reader.read()
+    fetch = reader.leads(reader.asked())
+    reader.reads.loaded(fetch, loaded(b"1"))
+    reader.reads.detach(fetch)
+    assert reader.around.outcomes() == []
 
 
-def test_readers_of_an_owner_that_left_ask_the_next_one(desk: Desk) -> None:
-    readers = [desk.read(), desk.read()]
-    desk.asked()
-    desk.host.owner = OTHER
-    desk.reads.owner_left(OWNER, desk.now)
-    get = desk.asked()
+def test_readers_of_an_owner_that_left_ask_the_next_one(reader: Reader) -> None:
+    readers = [reader.read(), reader.read()]
+    reader.asked()
+    reader.around.owner = OTHER
+    reader.requests.owner_left(OWNER)
+    get = reader.asked()
     assert get.to == OTHER
-    desk.value(get, sender=OTHER)
-    assert desk.found() == dict.fromkeys(readers, b"1")
+    reader.value(get, sender=OTHER)
+    assert reader.found() == dict.fromkeys(readers, b"1")
 
 
-def test_load_for_an_owner_that_left_goes_on_for_this_process(desk: Desk) -> None:
-    desk.read()
-    second = desk.read()
-    fetch = desk.leads(desk.asked())
-    desk.host.owner = OTHER
-    desk.reads.owner_left(OWNER, desk.now)
-    desk.reads.loaded(fetch, loaded(b"1"), desk.now)
-    assert desk.host.take() == []
-    assert desk.found() == {second: b"1"}
+def test_load_for_an_owner_that_left_goes_on_for_this_process(reader: Reader) -> None:
+    reader.read()
+    second = reader.read()
+    fetch = reader.leads(reader.asked())
+    reader.around.owner = OTHER
+    reader.requests.owner_left(OWNER)
+    reader.reads.loaded(fetch, loaded(b"1"))
+    assert reader.around.take() == []
+    assert reader.found() == {second: b"1"}
 
 
-def test_nothing_is_left_when_every_reader_has_its_outcome(desk: Desk) -> None:
+def test_nothing_is_left_when_every_reader_has_its_outcome(reader: Reader) -> None:
     for n in range(50):
-        desk.read()
+        reader.read()
         if n % 3 == 0:
-            desk.reads.mark(KEY)
-    desk.pass_time(FETCH_TIMEOUT)
+            reader.fetches.mark(KEY)
+    reader.pass_time(FETCH_TIMEOUT)
     settled = []
-    while outcomes := desk.host.outcomes():
+    while outcomes := reader.around.outcomes():
         for ticket, outcome in outcomes:
             settled.append(ticket)
             if isinstance(outcome, Lead):
-                desk.reads.failed(outcome.fetch, desk.now)
-        desk.pass_time(FETCH_TIMEOUT)
+                reader.reads.failed(outcome.fetch)
+        reader.pass_time(FETCH_TIMEOUT)
     assert sorted(settled) == list(range(1, 51))
-    assert len(desk.reads) == 0
-    desk.pass_time(PATIENCE)
-    assert desk.timers.deadline() == float("inf")
+    assert len(reader.requests) == 0
+    reader.pass_time(PATIENCE)
+    assert reader.around.timers.deadline() == float("inf")
 
 
-def test_where_dependencies_are_too_many_to_be_named_a_reader_loads_for_its_process(desk: Desk) -> None:
-    desk.host.positions = None
-    desk.read()
-    assert desk.host.take() == [Cancel(ME, OWNER, 1)]
-    ((_, outcome),) = desk.host.outcomes()
+def test_where_dependencies_are_too_many_to_be_named_a_reader_loads_for_its_process(reader: Reader) -> None:
+    reader.around.positions = None
+    reader.read()
+    assert reader.around.take() == [Cancel(ME, OWNER, 1)]
+    ((_, outcome),) = reader.around.outcomes()
     assert isinstance(outcome, Lead)
-    assert desk.host.passed_over == []
+    assert reader.around.passed_over == []
 
 
-def test_who_waits_for_another_ones_load_asks_again_with_as_much_time_however_late(desk: Desk) -> None:
-    desk.read()
-    get = desk.asked()
-    desk.answer(Wait(OWNER, ME, get.id))
-    desk.host.now += REASK + 5.0  # this process was stopped
-    desk.timers.run(desk.now)
-    assert desk.asked() == get._replace(patience=get.patience - REASK - 5.0)
-    desk.pass_time(FETCH_TIMEOUT - 0.01)
-    assert desk.host.passed_over == []
+def test_who_waits_for_another_ones_load_asks_again_with_as_much_time_however_late(reader: Reader) -> None:
+    reader.read()
+    get = reader.asked()
+    reader.answer(Wait(OWNER, ME, get.id))
+    reader.around.now += REASK + 5.0  # this process was stopped
+    reader.around.timers.run(reader.now)
+    assert reader.asked() == get._replace(patience=get.patience - REASK - 5.0)
+    reader.pass_time(FETCH_TIMEOUT - 0.01)
+    assert reader.around.passed_over == []

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from colocache.core.group.messages import EVERYTHING, Event, decode
-from colocache.core.group.stream import MAX_AHEAD, MAX_BULK, Announcer, Log, Reception, Remembered, TagMoments
+from colocache.core.group.stream import MAX_AHEAD, MAX_BULK, Announcer, EventLog, Reception, Remembered, TagVersions
 
 A, B = b"a" * 16, b"b" * 16
 
@@ -68,7 +68,7 @@ def test_of_what_comes_early_a_bounded_number_is_kept_and_the_rest_can_come_agai
 
 
 def test_the_log_of_a_silent_stream_ages() -> None:
-    log = Log(10, 60.0)
+    log = EventLog(10, 60.0)
     log.append(b"1", 100.0)
     log.append(b"2", 130.0)
     log.prune(160.0)
@@ -83,7 +83,7 @@ def test_the_log_of_a_silent_stream_ages() -> None:
 
 
 class Notebook:
-    """A journal that notes what others could know at the moment when it is written to."""
+    """A journal that notes what others could know at the version when it is written to."""
 
     def __init__(self) -> None:
         self.announcer: Announcer | None = None
@@ -102,7 +102,7 @@ class Notebook:
 @pytest.fixture
 def notebook() -> Notebook:
     notebook = Notebook()
-    notebook.announcer = Announcer(A, Log(10, 60.0), notebook)
+    notebook.announcer = Announcer(A, EventLog(10, 60.0), notebook)
     return notebook
 
 
@@ -149,7 +149,7 @@ def test_an_event_is_remembered_for_its_time_however_the_generations_fall() -> N
         for tenth in range(41):
             remembered.turn(begin + tenth / 10)
             assert remembered.dependencies((b"k1",)) == {A: 7, B: 8}
-            assert remembered.hit_since(b"k1", 0)
+            assert remembered.invalidated_since(b"k1", 0)
         for tenth in range(41, 82):
             remembered.turn(begin + tenth / 10)
         assert remembered.dependencies((b"k1",)) == {}
@@ -180,16 +180,16 @@ def test_a_generation_that_is_full_becomes_bulk_and_names_no_less() -> None:
     for number in range(1, 4):
         remembered.key(b"k%d" % number, A, number, number)
     assert remembered.dependencies((b"other",)) == {}
-    assert not remembered.hit_since(b"other", 0)
+    assert not remembered.invalidated_since(b"other", 0)
     remembered.key(b"k3", B, 7, 4)  # a key that is in it already needs no room
     assert len(remembered) == 3
     remembered.key(b"k4", A, 5, 5)
     assert len(remembered) == 1
     assert remembered.dependencies((b"k1",)) == remembered.dependencies((b"other",)) == {A: 3, B: 7}
     assert remembered.dependencies((b"k4",)) == {A: 5, B: 7}
-    assert remembered.hit_since(b"other", 3)
-    assert not remembered.hit_since(b"other", 4)
-    assert remembered.hit_since(b"k4", 4)
+    assert remembered.invalidated_since(b"other", 3)
+    assert not remembered.invalidated_since(b"other", 4)
+    assert remembered.invalidated_since(b"k4", 4)
 
 
 def test_what_overflowed_is_kept_for_as_long_as_what_did_not() -> None:
@@ -207,29 +207,29 @@ def test_what_overflowed_is_kept_for_as_long_as_what_did_not() -> None:
 
 
 def test_tags_that_overflow_count_as_hit_until_then() -> None:
-    moments = TagMoments(KEEP, limit=2)
-    moments.hit("red", 1)
-    moments.hit("green", 2)
-    moments.hit("red", 3)  # known already: needs no room
-    assert not moments.hit_since(("blue",), 0)
-    moments.hit("blue", 4)
+    versions = TagVersions(KEEP, limit=2)
+    versions.invalidate("red", 1)
+    versions.invalidate("green", 2)
+    versions.invalidate("red", 3)  # known already: needs no room
+    assert not versions.invalidated_since(("blue",), 0)
+    versions.invalidate("blue", 4)
     for tag in ("red", "green", "blue", "never hit"):
-        assert moments.hit_since((tag,), 3)
-        assert not moments.hit_since((tag,), 4)
-    assert not moments.hit_since((), 0)
+        assert versions.invalidated_since((tag,), 3)
+        assert not versions.invalidated_since((tag,), 4)
+    assert not versions.invalidated_since((), 0)
 
 
 def test_hits_of_tags_are_forgotten_in_time() -> None:
-    moments = TagMoments(KEEP)
-    moments.turn(0.0)
-    moments.hit("red", 1)
+    versions = TagVersions(KEEP)
+    versions.turn(0.0)
+    versions.invalidate("red", 1)
     for now in (3.9, 4.0, 7.9):
-        moments.turn(now)
-        assert moments.hit_since(("red",), 0)
-    moments.turn(8.0)
-    assert not moments.hit_since(("red",), 0)
-    assert not moments._young
-    assert not moments._old
+        versions.turn(now)
+        assert versions.invalidated_since(("red",), 0)
+    versions.turn(8.0)
+    assert not versions.invalidated_since(("red",), 0)
+    assert not versions._young
+    assert not versions._old
 
 
 def test_where_more_streams_are_to_be_named_than_can_be_nobody_is_asked_until_they_are_forgotten() -> None:
@@ -241,7 +241,7 @@ def test_where_more_streams_are_to_be_named_than_can_be_nobody_is_asked_until_th
     for n in range(MAX_BULK, 3 * MAX_BULK):
         remembered.bulk(n.to_bytes(16, "big"), 1, n)
     assert remembered.dependencies((b"k",)) is None
-    assert remembered.hit_since(b"k", 3 * MAX_BULK - 2)
+    assert remembered.invalidated_since(b"k", 3 * MAX_BULK - 2)
     remembered.turn(6.0)
     assert remembered.dependencies((b"k",)) is None
     remembered.turn(12.0)

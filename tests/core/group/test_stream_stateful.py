@@ -1,8 +1,9 @@
 """Streams against a simple model: what a member counts as applied it has applied in turn, or has dropped everything.
 
 Each member of a small group announces events, and hears those of the others through a network that loses, doubles,
-delays and reorders whatever it likes. What is shipped runs on both sides: `Announcer`, `Log`, `Hearing`, `Reception`,
-`Remembered` and `TagMoments`; the machine does what the peer does with them, and keeps, for ever, what has happened.
+delays and reorders them. What is shipped runs on both sides: `Announcer`, `EventLog`, `Hearing`, `Replays`,
+`Reception`, `Remembered` and `TagVersions`. The machine does with them what the peer does, and keeps all that has
+happened.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from colocache.core.group.messages import (
     NO_NUMBER,
     Ack,
     Event,
-    Left,
+    Goodbye,
     Ping,
     Pong,
     Replay,
@@ -32,7 +33,9 @@ from colocache.core.group.messages import (
     Reset,
     decode,
 )
-from colocache.core.group.stream import Announcer, Log, Remembered, TagMoments
+from colocache.core.group.replays import Replays
+from colocache.core.group.seam import Settings
+from colocache.core.group.stream import Announcer, EventLog, Remembered, TagVersions
 from colocache.core.keys import prefix, wire
 from colocache.core.store import Store
 from colocache.core.timers import Timers
@@ -58,10 +61,10 @@ class Past(NamedTuple):
     target: bytes
     stream: bytes
     number: int
-    moment: int
+    version: int
 
-    def may_hit(self, key: bytes) -> bool:
-        """Whether it hit the key, or may have: tags, namespaces and resets count as if they hit every key."""
+    def may_invalidate(self, key: bytes) -> bool:
+        """Tell whether it invalidates the key, or may: what names no key counts for every key."""
         return self.target[:1] != b"k" or self.target[1:] == key
 
 
@@ -80,21 +83,25 @@ class Noted(Counters):
 class Listener:
     """One member: what the peer does around its streams, and what the model knows of it."""
 
+    settings = Settings(fetch_timeout=PATIENCE)
+
     def __init__(self, world: StreamMachine, seat: int) -> None:
         self.world = world
         self.member = Member(bytes([seat]) * 16, f"host/{seat}", seat)
         self.incarnation = self.member.incarnation
         self.alive = True
-        self.moment = 0
+        self.version = 0
         self.timers = Timers()
         self.counters = Noted(world.note)
         self.members = Members(self.member, LEASE, math.inf, self.send)
         self.store = Store(100_000, 0, "lru")
-        self.log = Log(world.log_limit, world.log_keep)
+        self.log = EventLog(world.log_limit, world.log_keep)
         self.announcer = Announcer(self.incarnation, self.log, self)
-        self.hearing = Hearing(self, self.members, self.announcer, self.store, PATIENCE, self.timers)
+        me: Any = self  # it stands for the knowledge, the outbox and the effects
+        self.replays = Replays(me, self.members, self.announcer, me, self.timers)
+        self.hearing = Hearing(me, self.members, me, self.store, self.timers, self.replays, me)
         self.remembered = Remembered(2 * LEASE, world.limit)
-        self.tags = TagMoments(LOAD_TIMEOUT, world.limit)
+        self.tags = TagVersions(LOAD_TIMEOUT, world.limit)
         # The model
         self.journal: list[bytes] = []
         self.announced_at: list[float] = []
@@ -104,9 +111,12 @@ class Listener:
         self.behind_since: dict[bytes, float] = {}
         self.acknowledged: dict[bytes, int] = {}  # by others: stream to the highest number that they said they applied
         self.past: list[Past] = []
-        self.remembers_reset = False  # and has not dropped everything for it yet
 
-    # --- What the parts ask of their peer
+    # --- What the parts ask for
+
+    @property
+    def now(self) -> float:
+        return self.world.now
 
     def append(self, number: int, frame: bytes) -> None:
         """Journal an event: before anybody can hear of it, or be told of its number."""
@@ -123,33 +133,25 @@ class Listener:
         assert number == self.covered.get(stream, 0) + 1, "out of turn, twice, or with one missing before it"
         assert event == decode(self.world.listeners[stream].journal[number - 1])
         self.covered[stream] = number
-        self.moment += 1
+        self.version += 1
         for target in targets:
-            self.past.append(Past(self.world.now, target, stream, number, self.moment))
+            self.past.append(Past(self.world.now, target, stream, number, self.version))
             if target.startswith(b"k"):
-                self.remembered.key(target[1:], stream, number, self.moment)
+                self.remembered.key(target[1:], stream, number, self.version)
             else:
-                self.remembered.bulk(stream, number, self.moment)
+                self.remembered.bulk(stream, number, self.version)
                 if target.startswith(b"t"):
-                    self.tags.hit(target[1:].decode(), self.moment)
+                    self.tags.invalidate(target[1:].decode(), self.version)
 
-    def drop_all(self) -> None:
-        assert self.remembers_reset, "or the tokens that are granted anew would not name it"
-        self.remembers_reset = False
-        self.moment += 1
+    def reset(self, stream: bytes, last: int) -> None:
+        self.covered[stream] = max(self.covered.get(stream, 0), last)
+        self.past.append(Past(self.world.now, EVERYTHING, stream, last, self.version))
+        self.remembered.bulk(stream, last, self.version)
+        self.version += 1
         self.store.drop_namespace("")
         self.world.note("resets")
 
-    def depend_on(self, stream: bytes, last: int) -> None:
-        self.remembers_reset = True
-        self.covered[stream] = max(self.covered.get(stream, 0), last)
-        self.past.append(Past(self.world.now, EVERYTHING, stream, last, self.moment))
-        self.remembered.bulk(stream, last, self.moment)
-
-    def progressed(self) -> None:
-        pass
-
-    def gone(self, member: Member) -> None:
+    def lets_go(self, member: Member) -> None:
         announced = len(self.world.listeners[member.incarnation].journal)
         assert self.covered.get(member.incarnation, 0) >= announced, "a stream ends when all of it is applied or reset"
         assert self.members.has_ended(member.incarnation)
@@ -165,19 +167,19 @@ class Listener:
 
     def receive(self, message: Any) -> None:
         """Take a message from a member in."""
-        now, hearing = self.world.now, self.hearing
+        hearing = self.hearing
         other = self.members.get(message.sender)
         if other is None:
             return
         self.learn(message)
         if isinstance(message, Event):
-            hearing.heard(message, now)
+            hearing.heard(message)
         elif isinstance(message, Replay):
-            hearing.replay(message)
+            self.replays.answer(message)
         elif isinstance(message, Replayed | Reset):
-            hearing.answered(message, now)
-        elif isinstance(message, Left):
-            hearing.left(message, now)
+            hearing.answered(message)
+        elif isinstance(message, Goodbye):
+            hearing.goodbye(message)
         elif isinstance(message, Pong):
             self.hear_pong(other, message)
         else:
@@ -197,7 +199,7 @@ class Listener:
     def hear_pong(self, other: Acquaintance, pong: Pong) -> None:
         other.stream.known = max(other.stream.known, pong.last)
         if other.stream.behind:
-            self.hearing.expect(pong.sender, self.world.now + GAP_PATIENCE)
+            self.replays.expect(pong.sender, self.world.now + GAP_PATIENCE)
 
     def bury(self, dead: Listener, readable: bool) -> None:
         """The kernel says that a host-mate died; read its journal, and tell everybody."""
@@ -207,10 +209,10 @@ class Listener:
         known = self.members.get(dead.incarnation)
         assert known is not None
         frames = tuple(dead.journal[known.stream.applied :]) if readable else ()
-        self.hearing.replayed(dead.incarnation, frames, self.world.now)
+        self.hearing.replayed(dead.incarnation, frames)
         last = len(dead.journal) if readable else NO_NUMBER
-        self.world.broadcast(self, Left(self.incarnation, dead.incarnation, last))
-        self.hearing.over(dead.member, last, self.world.now, journal_read=True)
+        self.world.broadcast(self, Goodbye(self.incarnation, dead.incarnation, last))
+        self.hearing.over(dead.member, last, journal_read=True)
 
     def tick(self) -> None:
         self.timers.run(self.world.now)
@@ -221,7 +223,9 @@ class Listener:
         self.tags.turn(self.world.now)
 
     def finish(self) -> None:
-        """Send what is batched."""
+        """Do what a step ends with, and send what is batched."""
+        for member in self.hearing.gone():
+            self.lets_go(member)
         for stream, applied in self.hearing.acknowledgements():
             assert applied == self.covered.get(stream, 0)
             self.send(Ack(self.incarnation, stream, applied))
@@ -231,12 +235,12 @@ class Listener:
     def check(self) -> None:
         self.a_log_gives_all_from_a_number_on_or_nothing()
         self.a_request_names_the_events_of_late()
-        for moment in range(max(0, self.moment - 4), self.moment + 1):
+        for version in range(max(0, self.version - 4), self.version + 1):
             for key in KEYS[:2]:
-                self.a_key_was_hit_if_it_was(key, moment)
+                self.a_key_is_invalidated_if_it_was(key, version)
             for tag in TAGS[:2]:
-                self.a_tag_was_hit_if_it_was(tag, moment)
-            assert not self.tags.hit_since((), moment)
+                self.a_tag_is_invalidated_if_it_was(tag, version)
+            assert not self.tags.invalidated_since((), version)
         assert len(self.remembered) <= 2 * self.world.limit
         assert len(self.tags._young) + len(self.tags._old) <= 2 * self.world.limit
 
@@ -250,32 +254,34 @@ class Listener:
             assert self.log.since(first) == (self.journal[first - 1 :] if reaches else None)
 
     def a_request_names_the_events_of_late(self) -> None:
-        """All of the last two leases that hit one of its keys, and none of before twice that, nor of other keys."""
+        """Of its keys: all of the last two leases, and none older than twice that."""
         now, overflows = self.world.now, self.world.limit < len(KEYS)  # keys that overflow count as bulk, which is safe
         for keys in (KEYS[:1], KEYS[1:3]):
             named = self.remembered.dependencies(keys)
-            hits = [past for past in self.past if overflows or any(map(past.may_hit, keys))]
-            for past in hits:
-                if past.at > now - 2 * LEASE + ROUNDING and any(map(past.may_hit, keys)):
+            covering = [past for past in self.past if overflows or any(map(past.may_invalidate, keys))]
+            for past in covering:
+                if past.at > now - 2 * LEASE + ROUNDING and any(map(past.may_invalidate, keys)):
                     assert named.get(past.stream, -1) >= past.number, "forgotten too early"
-            rightly = {(past.stream, past.number) for past in hits if past.at > now - 2 * (2 * LEASE + TICK) - ROUNDING}
+            rightly = {
+                (past.stream, past.number) for past in covering if past.at > now - 2 * (2 * LEASE + TICK) - ROUNDING
+            }
             assert named.items() <= rightly
 
-    def a_key_was_hit_if_it_was(self, key: bytes, moment: int) -> None:
-        since = [past for past in self.past if past.moment > moment]
-        hits = [past for past in since if past.may_hit(key)]
-        if any(past.at > self.world.now - 2 * LEASE + ROUNDING for past in hits):
-            assert self.remembered.hit_since(key, moment)
-        if not (since if self.world.limit < len(KEYS) else hits):
-            assert not self.remembered.hit_since(key, moment)
+    def a_key_is_invalidated_if_it_was(self, key: bytes, version: int) -> None:
+        since = [past for past in self.past if past.version > version]
+        covering = [past for past in since if past.may_invalidate(key)]
+        if any(past.at > self.world.now - 2 * LEASE + ROUNDING for past in covering):
+            assert self.remembered.invalidated_since(key, version)
+        if not (since if self.world.limit < len(KEYS) else covering):
+            assert not self.remembered.invalidated_since(key, version)
 
-    def a_tag_was_hit_if_it_was(self, tag: str, moment: int) -> None:
-        since = [past for past in self.past if past.moment > moment and past.target.startswith(b"t")]
-        hits = [past for past in since if past.target[1:] == tag.encode()]
-        if any(past.at > self.world.now - LOAD_TIMEOUT + ROUNDING for past in hits):
-            assert self.tags.hit_since((tag,), moment)
-        if not (since if self.world.limit < len(TAGS) else hits):
-            assert not self.tags.hit_since((tag,), moment)
+    def a_tag_is_invalidated_if_it_was(self, tag: str, version: int) -> None:
+        since = [past for past in self.past if past.version > version and past.target.startswith(b"t")]
+        covering = [past for past in since if past.target[1:] == tag.encode()]
+        if any(past.at > self.world.now - LOAD_TIMEOUT + ROUNDING for past in covering):
+            assert self.tags.invalidated_since((tag,), version)
+        if not (since if self.world.limit < len(TAGS) else covering):
+            assert not self.tags.invalidated_since((tag,), version)
 
 
 class StreamMachine(Machine):
@@ -323,12 +329,14 @@ class StreamMachine(Machine):
     # --- What happens
 
     @rule(
-        who=st.integers(0, 4), hits=st.lists(st.sampled_from(TARGETS), min_size=1, max_size=2), times=st.integers(1, 7)
+        who=st.integers(0, 4),
+        targets=st.lists(st.sampled_from(TARGETS), min_size=1, max_size=2),
+        times=st.integers(1, 7),
     )
-    def announce(self, who: int, hits: list[bytes], times: int) -> None:
+    def announce(self, who: int, targets: list[bytes], times: int) -> None:
         announcer = self.one(who)
         for _ in range(times):
-            self.broadcast(announcer, decode(announcer.announce(*hits)))
+            self.broadcast(announcer, decode(announcer.announce(*targets)))
 
     @rule(which=st.integers(0, 99))
     def deliver(self, which: int) -> None:
@@ -391,7 +399,7 @@ class StreamMachine(Machine):
         dead = self.one(who)
         dead.alive = False
         if clean:
-            self.broadcast(dead, Left(dead.incarnation, dead.incarnation, dead.announcer.last))
+            self.broadcast(dead, Goodbye(dead.incarnation, dead.incarnation, dead.announcer.last))
         for number, witness in enumerate(self.living()):
             if number in witnesses:
                 witness.bury(dead, readable)
@@ -413,7 +421,7 @@ class StreamMachine(Machine):
                 verdicts.append(listener.covered.get(stream, 0) >= number if known else None)
         expected = None if None in verdicts else all(verdicts)
         named = {bytes([seat]) * 16: number for seat, number in positions.items()}
-        assert listener.hearing.has_applied(named, self.now) is expected
+        assert listener.replays.has_applied(named) is expected
 
     # --- What must hold
 
@@ -448,9 +456,9 @@ class StreamMachine(Machine):
         """Of an event that is not remembered any more, `faded` says that it may have been."""
         name = other.member.incarnation
         for key in KEYS[:2]:
-            hits = [past.number for past in listener.past if past.stream == name and past.may_hit(key)]
+            covering = [past.number for past in listener.past if past.stream == name and past.may_invalidate(key)]
             remembered = listener.remembered.dependencies((key,)).get(name, -1)
-            assert max(hits, default=-1) <= max(remembered, other.faded)
+            assert max(covering, default=-1) <= max(remembered, other.faded)
 
     def teardown(self) -> None:
         """Once nothing is lost any more, everybody soon has applied everything, and everybody knows."""

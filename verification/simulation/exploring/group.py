@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from colocache.core.group.announcements import Receipt
 from colocache.core.group.messages import EVERYTHING, Event, Set, tag_target
-from colocache.core.group.requests import Written
+from colocache.core.group.outcomes import Receipt, Written
 from colocache.core.group.ring import Ring, slot_of
 from colocache.testing.simulator import Simulated
 from verification.simulation.exploring import checks
@@ -204,7 +203,7 @@ class Group:
         if isinstance(operation, Peek):
             return ("peek", number)
         if isinstance(operation, Put):
-            return ("set", number, version, operation.settle)
+            return ("set", number, version, operation.acknowledged)
         if isinstance(operation, Unrelated):
             return ("invalidate", number, OTHER_KEY, 0.0)
         assert isinstance(operation, Write)

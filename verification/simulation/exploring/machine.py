@@ -98,7 +98,7 @@ class Machine:
         self.network = Caught(birth.place, birth.settings)
         self.member = Simulated(self.network, birth.seat, birth.rate)
         self.member.offset = 1000.0 * birth.place  # so that nobody compares the clocks of two members unpunished
-        self.member.peer._now = self.member.now()
+        self.member.peer._knowledge.now = self.member.now()
         self.hits = self.member.homes[""].hits  # made by the first look, so that later looks change nothing
         self.loaders: dict[int, Any] = {}  # thread to what its loader reports to
         self.results: list[tuple[int, str, Any]] = []
@@ -145,9 +145,9 @@ class Machine:
         """Begin an invalidation."""
         self.member.invalidate(target, partial(self._returns, thread), patience)
 
-    def set(self, thread: int, value: int, settle: bool) -> None:
+    def set(self, thread: int, value: int, acknowledged: bool) -> None:
         """Begin a set."""
-        self.member.set(self.key, value, partial(self._returns, thread), settle)
+        self.member.set(self.key, value, partial(self._returns, thread), acknowledged)
 
     def load(self, thread: int, value: object) -> None:
         """A loader returns a value, or an exception."""
@@ -176,7 +176,7 @@ class Machine:
         found = [store.find(self.member.wire(self.key), self.member.now()), self.hits.get(self.key)]
         gate = Gate()
         gate.current_until, gate.max_stale = peer.gate.current_until, peer.gate.max_stale
-        queues = peer._desk._queues.values()
+        queues = peer._engine.queues._queues.values()
         grants = [(q.grant.token, (q.grant.holder.member, q.grant.holder.id)) for q in queues if q.grant]
         assert len(grants) == len(dict(grants)), "one token stands twice"
         return View(
@@ -189,7 +189,7 @@ class Machine:
             last=peer.last,
             due=peer.deadline(),
             grants=dict(grants),
-            tokens=peer._desk._tokens,
+            tokens=peer._engine.queues._tokens,
             journal=tuple(self.member.journal.frames),
             introduced=peer.introduced,
             rate=self.member.rate,

@@ -44,9 +44,9 @@ class Unrelated(NamedTuple):
 
 
 class Put(NamedTuple):
-    """Commit a new version, and ``set`` it; ``settle``: until everybody has acknowledged."""
+    """Commit a new version, and ``set`` it; ``acknowledged``: and wait until everybody has acknowledged it."""
 
-    settle: bool = False
+    acknowledged: bool = False
 
 
 class Start(NamedTuple):
@@ -114,7 +114,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "sets_of_one_writer": Scenario(
         "W sets twice, the second time until all have acknowledged; R reads.",
-        "WOR", "O", (("W", (Put(), Put(settle=True))), ("R", (READ, READ))),
+        "WOR", "O", (("W", (Put(), Put(acknowledged=True))), ("R", (READ, READ))),
         losses=1,
     ),
     "sets_of_two_writers_in_turn": Scenario(

@@ -15,7 +15,7 @@ from verification.simulation.exploring.world import BUS, Choice, Violation, Worl
 #: What a frame says, in a word or two.
 WORDS: dict[type[Any], Callable[[Any], str]] = {
     m.Event: lambda e: f"event {e.number}",
-    m.Left: lambda e: "end of a stream",
+    m.Goodbye: lambda e: "end of a stream",
     m.Ping: lambda e: f"ping {e.id}",
     m.Pong: lambda e: f"pong {e.id}: last event {e.last}",
     m.Roster: lambda e: "roster",
@@ -32,10 +32,10 @@ WORDS: dict[type[Any], Callable[[Any], str]] = {
     m.Fill: lambda e: f"fill {int(e.payload)} under token {e.token}",
     m.Fail: lambda e: f"nothing under token {e.token}",
     m.Peek: lambda e: f"peek {e.id}",
-    m.Found: lambda e: f"{len(e.records)} values for peek {e.id}",
+    m.Peeked: lambda e: f"{len(e.records)} values for peek {e.id}",
     m.Set: lambda e: f"set {int(e.payload)}",
     m.Stored: lambda e: f"stored, as event {e.number}",
-    m.Settled: lambda e: "settled",
+    m.SetReceipt: lambda e: "receipt of a set",
 }
 
 LETTERS = "ABCDEFGH"  # of the threads

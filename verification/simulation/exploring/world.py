@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from colocache.core.group.messages import decode
-from colocache.core.group.peer import _REPLIES
+from colocache.core.group.outbox import REPLIES
 
 message_of = lru_cache(maxsize=None)(decode)  # the same few frames are under way in thousands of worlds
 
@@ -104,7 +104,7 @@ def channels_of(place: int, to: int | None, frame: bytes, places: range) -> list
     """Return the channels that a frame takes from a member to another, or (None) to all."""
     if to is None:
         return [(place, other, BUS) for other in places if other != place]
-    return [(place, to, ANSWERS if isinstance(message_of(frame), _REPLIES) else LINK)]
+    return [(place, to, ANSWERS if isinstance(message_of(frame), REPLIES) else LINK)]
 
 
 def _with(values: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:

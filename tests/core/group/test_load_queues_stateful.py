@@ -1,7 +1,7 @@
-"""The owner's desk, watched: whatever it sends is held against what those who ask may expect of it.
+"""The owner's load queues, watched: whatever they send is held against what those who ask may expect.
 
-The machine is the askers, and the peer around the desk. The owner itself asks, too: what it is sent is handled before
-`send` returns, so an asker of its own may give a token back, or fail, while the desk is still at work.
+The machine is the members that ask, and the peer around the queues. The owner itself asks, too. Its mail is handled
+when a step ends, so it may give a token back, or fail, at once.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
-from colocache.core.group.fills import MAX_FAILURES, Asker, Desk, Grant
-from colocache.core.group.messages import Alone, Fill, Get, Load, Message, Wait
+from colocache.core.group.load_queues import MAX_FAILURES, Asker, Grant, LoadQueues
+from colocache.core.group.messages import Alone, Fail, Fill, Get, Load, Message, Wait
+from colocache.core.group.seam import Settings
 from colocache.core.keys import prefix, wire
-from colocache.core.timers import Timers
-from tests.core.group.fakes import ME, OTHER, THIRD
+from tests.core.group.fakes import ME, OTHER, THIRD, Surroundings
 from tests.core.stateful import Machine, explore, machine_test
 
 LOAD_TIMEOUT = 3.1
@@ -44,21 +44,33 @@ class Call:
 class Token:
     """One grant as its holder knows it."""
 
-    def __init__(self, number: int, call: Call, at: float, moment: int) -> None:
-        self.number, self.call, self.at, self.moment = number, call, at, moment
+    def __init__(self, number: int, call: Call, at: float, version: int) -> None:
+        self.number, self.call, self.at, self.version = number, call, at, version
         self.lapses_at = at + LOAD_TIMEOUT
         self.awaited = False  # the holder was told that somebody waits
 
 
-class DeskMachine(Machine):
-    """A desk, those who ask, and what they know."""
+class Around(Surroundings):
+    """What surrounds the queues: it passes on what they send."""
+
+    def __init__(self, send: Any) -> None:
+        super().__init__(Settings(load_timeout=LOAD_TIMEOUT))
+        self.now = 12345.678
+        self.send = send
+
+    def dependencies(self, wires: Any) -> bytes:
+        return b"of " + b"".join(wires)
+
+
+class QueuesMachine(Machine):
+    """Load queues, those who ask, and what they know."""
 
     @initialize()
     def begin(self) -> None:
-        self.now = 12345.678
-        self.moment = 0
-        self.timers = Timers()
-        self.desk = Desk(ME, LOAD_TIMEOUT, self.send, lambda wires: b"of " + b"".join(wires), self.timers)
+        self.around: Any = Around(self.send)
+        self.timers = self.around.timers
+        self.queues = LoadQueues(self.around, self.around, self.timers)
+        self.mail: list[Call] = []  # of the owner's own process, with tokens that it has not heard of yet
         self.calls: dict[tuple[bytes, int], Call] = {}
         self.waiting: dict[bytes, list[Call]] = {}  # by key
         self.standing: dict[bytes, Token] = {}  # by key
@@ -66,7 +78,11 @@ class DeskMachine(Machine):
         # Loads that gave nothing, by key, since somebody asked for a key that nobody loaded.
         self.failures: dict[bytes, int] = {}
 
-    # --- What the desk sends
+    @property
+    def now(self) -> float:
+        return float(self.around.now)
+
+    # --- What the queues send
 
     def send(self, message: Message) -> None:
         assert isinstance(message, Load | Wait | Alone)
@@ -98,11 +114,11 @@ class DeskMachine(Machine):
         assert load.token > max((token.number for token in self.tokens), default=0), "no token is given twice"
         self.leave_line(call, self.now)
         call.state = "loading"
-        self.tokens.append(Token(load.token, call, self.now, self.moment))
+        self.tokens.append(Token(load.token, call, self.now, self.around.version))
         self.standing[call.key] = self.tokens[-1]
         self.note("tokens")
         if call.member == ME and call.reaction != "load":
-            self.react(call, load.token)
+            self.mail.append(call)
 
     def leave_line(self, call: Call, now: float) -> None:
         line = self.waiting.get(call.key, [])
@@ -115,12 +131,19 @@ class DeskMachine(Machine):
             assert call.state == "asking"
             assert not any(each.until > now for each in line), "out of turn"
 
-    def react(self, call: Call, token: int) -> None:
+    def handle_mail(self) -> None:
+        """The owner's own process hears of its tokens, when a step has ended."""
+        while self.mail:
+            call = self.mail.pop(0)
+            if self.has_token(call):
+                self.react(call)
+
+    def react(self, call: Call) -> None:
         """An asker in the owner's own process has no use for its token, and says so at once."""
         self.note("reactions")
         if call.reaction == "cancel":
             self.forget(call)
-            self.desk.cancel(ME, call.id, self.now, self.moment)
+            self.queues.cancel(ME, call.id)
         else:
             self.fail_load(self.standing[call.key])
 
@@ -157,9 +180,10 @@ class DeskMachine(Machine):
     def get(self, call: Call, patience: float) -> None:
         if call.key not in self.standing:
             self.failures[call.key] = 0
-        self.desk.ask(Get(call.member, ME, call.id, call.key, patience, b""), self.now, self.moment)
+        self.queues.ask(Get(call.member, ME, call.id, call.key, patience, b""))
         if call.state == "waiting":
             self.waiting.setdefault(call.key, []).append(call)
+        self.handle_mail()
 
     @rule(which=st.integers(0, 99))
     def cancel(self, which: int) -> None:
@@ -167,14 +191,16 @@ class DeskMachine(Machine):
         if self.calls:
             call = list(self.calls.values())[which % len(self.calls)]
             self.forget(call)
-            self.desk.cancel(call.member, call.id, self.now, self.moment)
+            self.queues.cancel(call.member, call.id)
+            self.handle_mail()
 
     @rule(member=st.sampled_from(MEMBERS))
     def leave(self, member: bytes) -> None:
         for call in self.calls.values():
             if call.member == member:
                 self.forget(call, dies=True)
-        self.desk.cancel_all(member, self.now, self.moment)
+        self.queues.cancel_all(member)
+        self.handle_mail()
 
     def forget(self, call: Call, *, dies: bool = False) -> None:
         if call in self.waiting.get(call.key, ()):
@@ -188,31 +214,32 @@ class DeskMachine(Machine):
 
     @rule(which=st.integers(0, 99), refused=st.booleans())
     def fill(self, which: int, refused: bool) -> None:
-        """Somebody who loads, or did, fills in; ``refused``: one of the tags was hit, so the next in line loads."""
+        """Somebody who loads, or did, fills in; ``refused``: a tag was invalidated, so the next in line loads."""
         if self.tokens:
             token = self.tokens[-1 - which % min(len(self.tokens), 6)]
             self.fill_in(token, refused)
 
     def fill_in(self, token: Token, refused: bool) -> None:
         key = token.call.key
-        grant = self.desk.redeem(fill(token.call.member, key, token.number))
+        grant = self.queues.redeem(fill(token.call.member, key, token.number))
         if self.standing.get(key) is not token:
             assert grant is None, "void, lapsed, spent or given back"
             self.note("fills refused")
             return
         assert grant is not None
         self.check_grant(grant, token)
-        assert self.desk.redeem(fill(token.call.member, key, token.number)) is None, "it is spent"
+        assert self.queues.redeem(fill(token.call.member, key, token.number)) is None, "it is spent"
         del self.standing[key]
         token.call.state = "answered"
         if refused:
-            self.desk.pass_on(key, self.now, self.moment)
+            self.queues.pass_on(key)
         else:
-            self.hand_out(key, self.desk.release(key, self.now))
+            self.hand_out(key, self.queues.release(key))
+        self.handle_mail()
 
     def check_grant(self, grant: Grant, token: Token) -> None:
         assert (grant.token, grant.holder.id, grant.holder.member) == (token.number, token.call.id, token.call.member)
-        assert grant.moment <= token.moment, "every event since the load began counts"
+        assert grant.version == token.version, "every event since the load began counts"
         assert grant.at == token.at, "the value is as old as its load, or counts as older"
 
     def hand_out(self, key: bytes, askers: list[Asker]) -> None:
@@ -230,8 +257,8 @@ class DeskMachine(Machine):
         token, other = self.standing.get(key), self.standing.get(other_key)
         number = max(0, other.number + beside) if other is not None else 1
         if token is None or (token.number, token.call.member) != (number, member):
-            assert self.desk.redeem(fill(member, key, number)) is None
-            self.desk.fail(key, number, member, self.now, self.moment)
+            assert self.queues.redeem(fill(member, key, number)) is None
+            self.queues.fail(Fail(member, ME, key, number))
             self.note("forgeries")
 
     @rule(which=st.integers(0, 99))
@@ -239,6 +266,7 @@ class DeskMachine(Machine):
         """A load of now, or of some time ago, raised."""
         if self.tokens:
             self.fail_load(self.tokens[-1 - which % min(len(self.tokens), 6)])
+            self.handle_mail()
 
     def fail_load(self, token: Token) -> None:
         key = token.call.key
@@ -248,25 +276,27 @@ class DeskMachine(Machine):
             token.call.state = "gone"
             self.failures[key] += 1
             self.note("failures")
-        self.desk.fail(key, token.number, token.call.member, self.now, self.moment)
+        self.queues.fail(Fail(token.call.member, ME, key, token.number))
         if stood and self.failures[key] >= MAX_FAILURES:
             assert key not in self.standing, "nobody waits for a source that is broken"
 
     # --- What happens to the owner
 
     @rule(key=keys)
-    def hit_key(self, key: bytes) -> None:
-        self.moment += 1
+    def invalidate_key(self, key: bytes) -> None:
+        self.around.version += 1
         self.void(key)
-        self.desk.pass_on(key, self.now, self.moment)
+        self.queues.pass_on(key)
+        self.handle_mail()
 
     @rule(namespace=st.sampled_from(tuple(SPACES)))
-    def hit_namespace(self, namespace: str) -> None:
-        self.moment += 1
+    def invalidate_namespace(self, namespace: str) -> None:
+        self.around.version += 1
         for key, space in KEYS.items():
             if space in SPACES[namespace]:
                 self.void(key)
-        self.desk.pass_on_all(namespace, self.now, self.moment)
+        self.queues.pass_on_all(namespace)
+        self.handle_mail()
 
     def void(self, key: bytes) -> None:
         token = self.standing.pop(key, None)
@@ -277,12 +307,13 @@ class DeskMachine(Machine):
     def wait(self, seconds: float, in_time: bool) -> None:
         """Time passes; a driver that is stopped runs its timers late."""
         ends = self.now + seconds
-        self.now = self.now if in_time else ends
+        self.around.now = self.now if in_time else ends
         while self.timers.deadline() <= ends:
-            self.now = max(self.now, self.timers.deadline())
+            self.around.now = max(self.now, self.timers.deadline())
             self.lapse()
             self.timers.run(self.now)
-        self.now = ends
+            self.handle_mail()
+        self.around.now = ends
 
     def lapse(self) -> None:
         """The timers will be run: who waits no more by now is passed over, however late that is."""
@@ -295,11 +326,11 @@ class DeskMachine(Machine):
 
     @invariant()
     def check(self) -> None:
-        queues: dict[bytes, Any] = self.desk._queues
+        queues: dict[bytes, Any] = self.queues._queues
         assert {key: queue.grant.token for key, queue in queues.items()} == {
             key: token.number for key, token in self.standing.items()
         }, "a queue without a token would be empty, or wait for ever"
-        assert len(self.desk) == len(self.standing)
+        assert len(self.queues) == len(self.standing)
         for key, line in self.waiting.items():
             if key not in self.standing:
                 assert not [call for call in line if call.until > self.now], "somebody waits whom nobody will answer"
@@ -307,29 +338,30 @@ class DeskMachine(Machine):
         for key, token in self.standing.items():
             waits = any(call.until > self.now for call in self.waiting.get(key, ()))
             assert token.awaited or not waits, "who loads knows that somebody waits"
-        assert set(self.desk._standing) == {token.number for token in self.standing.values()}
+        assert set(self.queues._standing) == {token.number for token in self.standing.values()}
 
     def teardown(self) -> None:
         """When each load ends, in whatever way, all who wait are answered, and nothing is left."""
-        if not hasattr(self, "desk"):
+        if not hasattr(self, "queues"):
             return
         for number in range(2 * len(self.calls) + 1):
             for token in list(self.standing.values()):
                 if self.standing.get(token.call.key) is token:
                     self.fail_load(token) if number % 2 else self.fill_in(token, refused=number % 4 == 0)
+                    self.handle_mail()
             self.check()
         assert not any(call.until > self.now for line in self.waiting.values() for call in line)
-        assert len(self.desk) == 0
+        assert len(self.queues) == 0
         self.wait(LOAD_TIMEOUT, True)
         assert not self.timers._heap
 
 
 def fill(member: bytes, key: bytes, token: int) -> Fill:
-    return Fill(member, ME, key, token, payload=b"1", left=300.0, older=0.0, tags=())
+    return Fill(member, ME, key, token, payload=b"1", ttl=300.0, older=0.0, tags=())
 
 
 @machine_test
 def test_whoever_waits_is_answered_and_no_token_outlives_what_voids_it() -> None:
     happens = ("tokens", "tokens voided", "tokens lapsed", "failures", "loads given up", "reactions",
                "answers", "fills refused", "holders told")  # fmt: skip
-    explore(DeskMachine, 200, 50, *happens)
+    explore(QueuesMachine, 200, 50, *happens)

@@ -1,0 +1,79 @@
+"""What leaves the protocol of a member: actions for its driver, outcomes of calls, mail to itself, and counts."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ...stats import Counters
+from .messages import (
+    Addressed,
+    Alone,
+    Altered,
+    Fenced,
+    Load,
+    Peeked,
+    Pong,
+    Replayed,
+    Reset,
+    Roster,
+    SetReceipt,
+    Stored,
+    Value,
+    Wait,
+    encode,
+)
+from .outcomes import Outcome
+from .seam import Action, Publish, Send
+
+REPLIES = (
+    Pong, Roster, Value, Load, Wait, Alone, Peeked, Stored, SetReceipt, Fenced, Altered, Replayed, Reset,
+)  # fmt: skip
+
+
+class Outbox:
+    """Collects what the parts of a member want done. Not thread-safe.
+
+    A message to this member itself is mail. The step that sends it ends first, and then the mail is handled, in the
+    order in which it was sent. So a member answers its own requests as it answers those of others, and no part is
+    entered again while it works.
+    """
+
+    def __init__(self, me: bytes) -> None:
+        self.counters = Counters()
+        self._me = me
+        self._actions: list[Action] = []
+        self._outcomes: list[tuple[int, Outcome]] = []
+        self._mail: deque[Addressed] = deque()
+
+    def send(self, message: Addressed) -> None:
+        """Send a message to the member that it names."""
+        if message.to == self._me:
+            self._mail.append(message)
+        else:
+            self.act(Send(message.to, encode(message), isinstance(message, REPLIES)))
+
+    def publish(self, frame: bytes) -> None:
+        """Send a frame to everybody, on the bus."""
+        self.act(Publish(frame))
+
+    def act(self, action: Action) -> None:
+        """Have the driver do something."""
+        self._actions.append(action)
+
+    def resolve(self, ticket: int, outcome: Outcome) -> None:
+        """Give a call its outcome."""
+        self._outcomes.append((ticket, outcome))
+
+    def next_mail(self) -> Addressed | None:
+        """Take the oldest message to this member itself out; None if there is none."""
+        return self._mail.popleft() if self._mail else None
+
+    def actions(self) -> list[Action]:
+        """Return, and forget, what the driver is to do, in order."""
+        actions, self._actions = self._actions, []
+        return actions
+
+    def outcomes(self) -> list[tuple[int, Outcome]]:
+        """Return, and forget, the outcomes of calls, by their tickets."""
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
