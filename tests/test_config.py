@@ -114,16 +114,16 @@ def test_the_choices_cover_every_setting():
     assert {row[0] for row in CHOICES} == set(SETTINGS) == set(FORMS)
 
 
-@pytest.mark.parametrize(("name", "variable", "text", "meant", "argument", "settled"), CHOICES)
-def test_argument_before_variable_before_default(name, variable, text, meant, argument, settled):
+@pytest.mark.parametrize(("name", "variable", "text", "meant", "argument", "chosen"), CHOICES)
+def test_argument_before_variable_before_default(name, variable, text, meant, argument, chosen):
     environ = {"COLOCACHE_GROUP": "shop", variable: text}
 
-    def settle(**arguments):
+    def choose(**arguments):
         return getattr(Config.resolve(arguments, environ), name)
 
-    assert (settle(), settle(**{name: UNSET}), settle(**{name: argument})) == (meant, meant, settled)
-    assert type(settle()) is type(meant)
-    assert type(settle(**{name: argument})) is type(settled)
+    assert (choose(), choose(**{name: UNSET}), choose(**{name: argument})) == (meant, meant, chosen)
+    assert type(choose()) is type(meant)
+    assert type(choose(**{name: argument})) is type(chosen)
 
 
 @pytest.mark.parametrize("blank", ["", "  ", "\t\n"])
@@ -335,7 +335,7 @@ def test_other_and_empty_variables_do_not_warn():
         resolve({"COLOCACHE_TTTL": " ", "COLOCACHEX": "1", "MY_COLOCACHE_TTTL": "1", "PATH": "/bin"})
 
 
-def test_the_warning_points_at_whoever_makes_the_cache():
+def test_the_warning_points_at_the_line_that_makes_the_cache():
     def constructor_of_a_cache():
         resolve_as_caches_do({"group": "shop"}, {"COLOCACHE_TTTL": "1"})
 
@@ -350,13 +350,13 @@ def test_the_warning_points_at_whoever_makes_the_cache():
 
 
 def test_frozen_slotted_and_keyword_only():
-    settled = resolve()
+    chosen = resolve()
     with pytest.raises(dataclasses.FrozenInstanceError):
-        settled.lease = 1.0
-    assert not hasattr(settled, "__dict__")
-    assert hash(settled) == hash(resolve())
+        chosen.lease = 1.0
+    assert not hasattr(chosen, "__dict__")
+    assert hash(chosen) == hash(resolve())
     with pytest.raises(TypeError):
-        Config(*dataclasses.astuple(settled))
+        Config(*dataclasses.astuple(chosen))
 
 
 def test_replacing_a_setting_checks_again():
@@ -467,7 +467,7 @@ def test_for_ever(value):
 
 
 @pytest.mark.parametrize("value", ["", "  ", "junk", "-1", "1h30", "nan", "inf", -1, math.nan, LONGEST_SECONDS + 1])
-def test_a_duration_that_is_none_says_so(value):
+def test_a_text_that_is_not_a_duration_is_refused(value):
     with pytest.raises(ConfigError) as caught:
         parse_duration(value)
     assert str(caught.value) == f"duration={value!r} cannot be used: give {FROM_0}"
@@ -523,7 +523,7 @@ def test_a_number_is_taken_as_it_is_or_refused(value):
             parse_duration(value)
 
 
-# The alphabet of the grammar finds its holes; free text finds what is none of it.
+# Texts of the grammar's letters find the holes in the grammar; free text finds the rest.
 ALMOST = st.text(st.sampled_from("0123456789.dhmsDHMS kKibBgG-+e_\n"), max_size=12) | st.text(max_size=6)
 
 
@@ -564,7 +564,7 @@ def test_sizes(value, size):
 
 
 @pytest.mark.parametrize("value", ["", "64M", "64 Mi", "1.5GiB", "-1", "MiB", "1TiBx", "6 4", "1_000", -1])
-def test_a_size_that_is_none_says_so(value):
+def test_a_text_that_is_not_a_size_is_refused(value):
     with pytest.raises(ConfigError) as caught:
         parse_size(value)
     assert str(caught.value) == f"size={value!r} cannot be used: give {SIZE}"

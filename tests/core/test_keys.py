@@ -180,7 +180,7 @@ def test_lone_surrogates_are_carried() -> None:
     assert [namespace_of(wire(prefix(text), text)) for text in alike] == alike
 
 
-# --- What is no key
+# --- What is not a key
 
 
 class Opaque:

@@ -1,4 +1,4 @@
-"""What may be in a key, and which keys are the same: one rule, cold and warm, in every process."""
+"""What may be in a key, and which keys are the same: by one rule, whatever is cached, in every process."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Right(enum.Flag):
 
 
 class Loud(enum.Enum):
-    """Compares its members in its own way, and so cannot be looked up."""
+    """Compares its members in its own way, so they cannot be looked up."""
 
     ON = 1
 
@@ -180,13 +180,13 @@ def test_all_others_are_apart_in_bytes_and_in_the_dictionary_of_hits() -> None:
     assert len({canonical(part): None for part in APART}) == len(APART)
 
 
-def test_nothing_that_is_told_by_its_type_is_found_by_what_a_user_writes() -> None:
-    """Readers look the key up as it is written first: it must not find what is another key."""
+def test_a_part_under_rule_2_is_not_found_by_what_a_user_writes() -> None:
+    """Readers look up the key as it is written first. That must not find another key."""
     kept = {canonical(part): form(part) for part in APART}
     for written in APART:
         try:
             found = kept.get(written)
-        except TypeError:  # unhashable: it is looked up in its canonical form alone
+        except TypeError:  # it has no hash, so it is looked up only in its canonical form
             continue
         assert found in (None, form(written)), written
 
@@ -282,7 +282,7 @@ def test_an_object_of_an_orm_is_refused_though_it_is_a_dataclass() -> None:
         canonical(Row(1))
 
 
-def test_what_a_cache_key_raises_is_its_own() -> None:
+def test_an_exception_of_a_cache_key_comes_through() -> None:
     class Broken:
         def __cache_key__(self) -> str:
             raise LookupError("broken")
@@ -291,7 +291,7 @@ def test_what_a_cache_key_raises_is_its_own() -> None:
         canonical(Broken())
 
 
-def test_a_class_that_is_defined_anew_is_the_same_on_the_wire() -> None:
+def test_a_class_that_is_defined_again_is_the_same_on_the_wire() -> None:
     again = type("User", (), {"__cache_key__": User.__cache_key__, "__module__": __name__, "number": 1})
     assert form(again()) == form(User(1))
     assert canonical(again()) != canonical(User(1)), "the old class may be another one"

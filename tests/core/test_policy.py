@@ -1,4 +1,4 @@
-"""Eviction: each policy against a slow model of what its source describes, in whatever order things happen."""
+"""Eviction: each policy behaves as a slow model of its source, in any order of events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BUDGET = 20
 
 
 class Model:
-    """What all have in common: which names there are, in which order, and how often each was hit."""
+    """What all models have in common: the names, their order, and how many hits each has."""
 
     def __init__(self) -> None:
         self.order: list[str] = []
@@ -39,7 +39,7 @@ class Model:
         del self.marks[name]
 
     def leave(self, name: str) -> None:
-        """It is evicted."""
+        """Evict a name."""
         self.remove(name)
 
     def victim(self) -> str:
@@ -47,7 +47,7 @@ class Model:
 
 
 class SecondChance(Model):
-    """Corbato 1968: the oldest leaves, but if it was hit, its mark is taken away and it becomes the newest."""
+    """Corbato 1968: the oldest leaves. But if it has a hit, it loses its mark and becomes the newest."""
 
     def victim(self) -> str:
         while self.marks[self.order[0]]:
@@ -57,7 +57,7 @@ class SecondChance(Model):
 
 
 class GeneralisedClock(Model):
-    """Smith 1978: as second chance, but every hit, up to a number of them, is worth one more round."""
+    """Smith 1978: as second chance, but each hit, up to a number of them, gives one more round."""
 
     def victim(self) -> str:
         while credit := min(self.marks[self.order[0]], Lfu.MOST):
@@ -184,7 +184,7 @@ class Pair:
         self.follow()
 
     def follow(self) -> list[int]:
-        """Have the model evict as many as the policy has; return their sizes."""
+        """Let the model evict as many as the policy has evicted; return their sizes."""
         sizes = []
         for name in self.evicted:
             assert self.model.victim() == name
@@ -269,7 +269,7 @@ def filled(policy: str, names: str) -> Policy:
 
 
 @every_policy
-def test_nothing_can_be_taken_out_of_nothing(policy: str) -> None:
+def test_an_empty_mapping_has_nothing_to_evict(policy: str) -> None:
     empty = filled(policy, "")
     with pytest.raises(KeyError):
         empty.popitem()
@@ -310,7 +310,7 @@ def test_hits_of_an_entrys_earlier_life_do_not_count(policy: str) -> None:
 
 
 def lives_of_a_favourite(policy: str) -> int:
-    """How many newcomers come before an entry that was hit often, long ago, leaves; 100 if it outlives them all."""
+    """Return how many newcomers come before an entry with many old hits leaves; 100 if it outlives them all."""
     cache = filled(policy, "abc")
     cache[b"a"].hits += 1000
     for newcomer in range(1, 100):

@@ -1,4 +1,4 @@
-"""Which arguments make the key of a call: all, but those that are ignored, or that a framework puts in."""
+"""Which arguments make the key of a call: all, except those that are ignored or that a framework injects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """Stands for one of a database: it is opened for a call, and closed."""
+    """Stands for a session of a database: it is opened for a call, and closed after it."""
 
     def close(self) -> None: ...
 
@@ -51,7 +51,7 @@ PAIRS: list[tuple[Any, Any, bool]] = [
 
 @pytest.mark.parametrize("one_part", [True, False], ids=["one argument", "two arguments"])
 @pytest.mark.parametrize(("plain", "odd", "is_one"), PAIRS, ids=str)
-def test_what_is_one_key_is_one_for_every_use_and_whatever_is_held(
+def test_equal_arguments_are_one_key_for_every_use_whatever_the_cache_holds(
     cache: Cache, plain: Any, odd: Any, is_one: bool, one_part: bool
 ) -> None:
     calls: list[str] = []
@@ -78,7 +78,7 @@ def test_what_is_one_key_is_one_for_every_use_and_whatever_is_held(
 
 
 @pytest.mark.parametrize(("plain", "odd", "is_one"), PAIRS, ids=str)
-def test_keys_of_ones_own_follow_the_same_rule(cache: Cache, plain: Any, odd: Any, is_one: bool) -> None:
+def test_keys_that_the_user_makes_follow_the_same_rule(cache: Cache, plain: Any, odd: Any, is_one: bool) -> None:
     assert cache.set(("key", odd), "odd")
     assert cache.get(("key", odd)) == cache.get(("key", odd)) == "odd"
     assert (cache.get(("key", plain)) == "odd") is is_one
@@ -104,7 +104,7 @@ def test_values_without_a_hash_are_hits_too(cache: Cache, until: Until) -> None:
     assert search.cache_info() == (2, 2, None, 2)
 
 
-def test_keys_of_ones_own_without_a_hash_are_hits_too(cache: Cache, until: Until) -> None:
+def test_keys_that_the_user_makes_need_no_hash(cache: Cache, until: Until) -> None:
     assert cache.get_or_load(("key", [1, {2: 3}]), lambda: "loaded") == "loaded"
     until(lambda: cache._hit(("key", [1, {2: 3}])) == "loaded", failing="it never was served at once")
     assert cache._hit(("key", [True, {2.0: 3}])) == "loaded"
@@ -178,14 +178,14 @@ def test_the_object_of_a_method_can_be_ignored(cache: Cache) -> None:
 
 
 @pytest.mark.parametrize("ignore", [("dB",), ("db", 5), ("self",)])
-def test_a_name_that_is_no_parameter_is_refused(cache: Cache, ignore: Any) -> None:
+def test_a_name_that_is_not_a_parameter_is_refused(cache: Cache, ignore: Any) -> None:
     def load(db: Any, number: int) -> None: ...
 
     with pytest.raises(TypeError, match=r"ignore names .*, which is not a parameter of .*load\(db: "):
         cache.cached(ignore=ignore)(load)
 
 
-def test_ignore_is_no_text_and_no_companion_of_key(cache: Cache) -> None:
+def test_ignore_cannot_be_a_text_or_stand_beside_key(cache: Cache) -> None:
     def load(db: Any) -> None: ...
 
     with pytest.raises(TypeError, match=r"write ignore=\('db',\)"):
@@ -194,7 +194,7 @@ def test_ignore_is_no_text_and_no_companion_of_key(cache: Cache) -> None:
         cache.cached(ignore=("db",), key=lambda db: "a")
 
 
-def test_a_session_is_no_part_of_a_key_and_not_ignored_by_itself(cache: Cache) -> None:
+def test_a_session_cannot_be_part_of_a_key_and_is_not_ignored_by_default(cache: Cache) -> None:
     @cache.cached()
     def load(db: Session, number: int) -> int:
         return number

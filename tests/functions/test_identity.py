@@ -1,4 +1,4 @@
-"""Which function is which: no two of them get each other's results, and the same one is the same in all processes."""
+"""Names of functions: two functions never share results, and one function has one name in all processes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_living_functions_that_close_over_different_objects_are_refused(cache: C
 
 
 def test_an_application_that_is_made_again_has_its_functions_again(cache: Cache) -> None:
-    """As by `create_app` in each test: the former one is gone, though in a circle of references."""
+    """Each test may call `create_app`. The former application is gone, but in a circle of references."""
 
     def create_app() -> Any:
         app = SimpleNamespace(database=["tea"])
@@ -100,7 +100,7 @@ def test_functions_with_helpers_of_their_own_are_the_same_if_these_are(cache: Ca
         make(3)
 
 
-def test_a_name_of_ones_own_tells_functions_apart(cache: Cache) -> None:
+def test_a_given_name_tells_functions_apart(cache: Cache) -> None:
     euros, dollars = (converter(cache, rate, name=f"convert-{rate}") for rate in (2, 3))
     assert (euros(1), dollars(1)) == ((1, "2"), (1, "3"))
     assert name_of(euros) == "convert-2"
@@ -111,12 +111,12 @@ def test_a_name_of_ones_own_tells_functions_apart(cache: Cache) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "/a", "a/", 5, ("a",)])
-def test_a_name_that_is_none_is_refused(cache: Cache, name: Any) -> None:
+def test_a_name_that_cannot_be_used_is_refused(cache: Cache, name: Any) -> None:
     with pytest.raises(ValueError, match="name is a non-empty text that neither begins nor ends with '/'"):
         cache.cached(name=name)
 
 
-def test_a_lambda_may_have_a_name_of_its_own(cache: Cache) -> None:
+def test_a_lambda_can_be_given_a_name(cache: Cache) -> None:
     assert cache.cached(name="one")(lambda: 1)() == 1
 
 
@@ -200,7 +200,7 @@ def report(x):
 
 @pytest.fixture
 def module(run_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Imports a module, the first time and again, with code that returns what is given."""
+    """Imports a module, the first time and again, with code that returns the given result."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     loaded: list[Any] = []
@@ -225,7 +225,7 @@ def test_a_module_may_be_loaded_again(module: Any) -> None:
     assert name_of(again) == name_of(first) == "reloaded:report"
 
 
-def test_a_function_that_is_loaded_again_with_other_code_is_warned_of(module: Any) -> None:
+def test_a_function_that_is_loaded_again_with_other_code_gives_a_warning(module: Any) -> None:
     first = module("one").report
     with pytest.warns(UserWarning, match=r"'reloaded:report' is defined again, .*report.cache_clear\(\)"):
         again = module("two").report
@@ -334,7 +334,7 @@ def test_a_script_in_a_package_has_the_name_of_its_package(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("way", ["by the directory that it is run from", "by the path"])
-def test_a_script_that_others_may_import_by_another_name_is_warned_of(tmp_path: Path, way: str) -> None:
+def test_a_script_that_others_may_import_by_another_name_gives_a_warning(tmp_path: Path, way: str) -> None:
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "shop.py").write_text(SHOP)
     elsewhere = tmp_path / "elsewhere"
@@ -414,10 +414,10 @@ class Visitor:
 
 
 @pytest.mark.parametrize("given", [None, "orders"])
-def test_a_function_that_a_view_defines_anew_around_another_object_is_told_of(
+def test_a_function_that_is_defined_again_around_another_object_is_logged(
     cache: Cache, caplog: pytest.LogCaptureFixture, given: str | None
 ) -> None:
-    """The earlier one is gone by then, so it can be in nobody's way; but its results are there."""
+    """The earlier function is gone, so there is no conflict. But its results are still cached."""
 
     def view(user: Visitor) -> Any:
         @cache.cached(ttl=60, name=given)

@@ -1,4 +1,4 @@
-"""Classes of applications and of libraries travel: equal, of the same type, and without a line of their code."""
+"""Instances of classes travel: they come back equal and of the same type, and no code of the class runs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Tag(pydantic.BaseModel):
 
 
 class Item(pydantic.BaseModel):
-    """What people have: nested, aliases, validators, a private attribute, a cached property, a computed field."""
+    """A model as people write them: nested, with an alias, validators, a private attribute and computed fields."""
 
     model_config = pydantic.ConfigDict(extra="allow")
 
@@ -223,7 +223,7 @@ def test_a_model_that_lacks_a_field_is_refused_by_its_name() -> None:
         CODEC.encode(Tag.model_construct())
 
 
-def test_what_a_part_of_a_model_has_is_named() -> None:
+def test_an_error_names_the_part_of_a_model() -> None:
     for where, value in {
         r"value\.tags\[0\]": Item.model_construct(id=1, price=0, size=1, tags=[object()], parent=None),
         r"value\.model_extra\['more'\]": Item(id=1, more=object()),
@@ -467,7 +467,7 @@ def test_what_an_annotation_names_travels_in_both_directions(function: Callable[
     assert one.decode(other.encode(value)) == value
 
 
-def test_only_what_annotations_name_is_made_of_bytes() -> None:
+def test_bytes_become_only_classes_that_annotations_name() -> None:
     codec = MsgpackCodec()
     codec.learn(maybe)
     for stranger in (Point(1), Frozen(link="https://a.b", key="x"), Where({})):
@@ -489,7 +489,7 @@ def test_a_subclass_of_what_is_named_is_another_class() -> None:
         codec.encode([Special(id=1)])
 
 
-def test_an_annotation_that_cannot_be_resolved_is_no_error_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_annotation_that_cannot_be_resolved_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     codec = MsgpackCodec()
     codec.learn(broken)
     codec.learn(silent)
@@ -511,7 +511,7 @@ def test_classes_of_a_function_that_makes_the_application_are_found() -> None:
     assert codec.decode(codec.encode(made())) == made()
 
 
-def test_of_two_classes_with_one_name_the_later_one_travels_and_the_other_never_comes_back_as_it() -> None:
+def test_of_two_classes_with_one_name_only_the_later_one_travels() -> None:
     def define() -> Callable[[], Any]:
         class Local(pydantic.BaseModel):
             n: int
@@ -539,7 +539,7 @@ def test_a_registered_name_wins_over_a_learned_one() -> None:
     assert b"\xa3tag" in codec.encode(Tag(name="x"))
 
 
-def test_functions_that_are_gone_leave_nothing() -> None:
+def test_the_codec_forgets_functions_that_are_gone() -> None:
     codec = MsgpackCodec()
     for _ in range(100):
 

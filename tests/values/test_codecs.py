@@ -79,7 +79,7 @@ class Point:
 
 @dataclasses.dataclass
 class Order:
-    """Whoever runs its __init__ needs `rate`; whoever runs __post_init__ computes `total` again."""
+    """Its __init__ would need `rate`, and its __post_init__ would compute `total` again."""
 
     net: int
     rate: dataclasses.InitVar[int]
@@ -108,7 +108,7 @@ CODEC = make_codec()
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal and of one type at every depth; nan is the same as nan, 0.0 is not -0.0, and order counts in a dict."""
+    """Tell whether two values are equal and of one type at every depth. nan equals nan, and dicts keep their order."""
     kind = type(a)
     if kind is not type(b):
         return False
@@ -361,7 +361,7 @@ def test_what_is_decoded_is_new_each_time():
 
 @pytest.mark.parametrize("filler", ["", "ASCII", "ř", 1.1, 50_000, *range(0xC4, 0xDA)], ids=repr)
 @pytest.mark.parametrize("odd", [bytearray(b"x"), [bytearray()], {"k": bytearray(b"long" * 100)}], ids=repr)
-def test_a_bytearray_is_found_among_whatever_bytes(filler: object, odd: object):
+def test_a_bytearray_is_noticed_beside_any_bytes(filler: object, odd: object):
     assert comes_back([filler, odd])
     assert comes_back({"a": [filler] * 100, "b": {"c": odd}})
 
@@ -635,7 +635,7 @@ def test_a_long_cycle_does_not_overflow_the_stack():
     assert "contains itself" in excess(cycle)
 
 
-# --- payloads of strangers ---
+# --- hostile payloads ---
 
 
 @pytest.mark.parametrize(
@@ -723,7 +723,7 @@ def test_what_does_not_parse_is_a_value_error(payload: bytes):
     ],
     ids=["class", "field", "member", "zone", "key of a zone"],
 )
-def test_an_error_is_short_however_long_that_is_which_it_is_about(payload: bytes):
+def test_an_error_about_a_long_payload_is_short(payload: bytes):
     with pytest.raises(ValueError, match="the payload does not parse as msgpack-1: ") as caught:
         CODEC.decode(payload)
     assert len(str(caught.value)) < 500, "it may end in a log"
@@ -773,7 +773,7 @@ def test_nesting_is_counted_across_extensions():
     ],
     ids=["int", "Decimal", "Fraction", "deep"],
 )
-def test_what_is_only_too_long_or_too_deep_is_no_matter_of_its_type(value: object, text: str):
+def test_a_value_that_is_only_too_long_or_too_deep_is_no_type_error(value: object, text: str):
     assert excess(value).startswith(text)
 
 
@@ -944,7 +944,7 @@ def test_the_wire_of_a_zone_does_not_change():
 
 @pytest.fixture
 def _hasty_threads() -> Iterator[None]:
-    """Let threads take turns after every few instructions, instead of every 5 ms."""
+    """Let threads take turns after every few instructions instead of every 5 ms."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

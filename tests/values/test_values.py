@@ -156,7 +156,7 @@ def test_values_come_back_as_they_were(owned: tuple[Cache, Cache, str], until: U
 
 
 @pytest.mark.parametrize("value", [VALUES["all together"], VALUES["dataclass"], b"x" * 100_000])
-def test_values_come_back_as_copies_where_that_was_asked_for(
+def test_a_cache_that_copies_returns_copies(
     call: Call, owned: tuple[Cache, Cache, str], value: Any, key_of: Any
 ) -> None:
     for cache in owned[:2]:
@@ -261,7 +261,7 @@ def test_a_pickling_codec_carries_what_pickle_does(pair: list[Cache], new_cache:
 
 
 class Faulty:
-    """A codec that breaks its word: whatever it is given to read, it raises what it must not."""
+    """A codec with a bug: its `decode` always raises an exception that it must not raise."""
 
     name = "faulty"
 
@@ -338,9 +338,7 @@ def test_a_value_that_has_grown_over_a_limit_is_used_and_not_kept(
 
 
 @pytest.mark.parametrize("waiting", [1, 5])
-def test_those_who_wait_for_a_value_that_cannot_be_copied_load_for_themselves(
-    new_cache: NewCache, until: Until, waiting: int
-) -> None:
+def test_waiters_load_themselves_what_cannot_be_copied(new_cache: NewCache, until: Until, waiting: int) -> None:
     cache, begun, go = new_cache(copy=True), threading.Event(), threading.Event()
 
     def load() -> Any:
@@ -393,7 +391,7 @@ def test_what_a_decorated_function_returns_is_read_by_another_process(new_group:
 
         return team
 
-    for number in range(20):  # some are owned by the one, and some by the other
+    for number in range(20):  # each process owns some of them
         first, second = decorated(one)(number), decorated(other)(number)
         assert shape(list(first)) == shape(list(second)) == shape([value])
     assert one.stats().loads + other.stats().loads == 20
@@ -413,7 +411,7 @@ def test_a_class_that_an_annotation_names_and_that_cannot_travel_raises_before_a
     assert ran == []
 
 
-def test_a_codec_of_ones_own_decides_for_itself(new_cache: NewCache) -> None:
+def test_another_codec_decides_which_classes_travel(new_cache: NewCache) -> None:
     cache = new_cache(codec=PickleCodec(key=bytes(range(32))))
 
     @cache.cached(ttl=60)
@@ -436,7 +434,7 @@ def test_register_is_a_decorator_of_the_cache(cache: Cache) -> None:
 def test_many_keys_are_set_read_and_invalidated_in_two_processes(
     call: Call, new_group: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More than one question, one step of an invalidation, and one round of sets can hold."""
+    """They are more than one question, one step of an invalidation, or one round of sets can hold."""
     one, other = new_group(2, fetch_timeout=10)  # as long as a busy machine may take
     steps: list[int] = []
 
@@ -467,7 +465,7 @@ def test_many_keys_are_set_read_and_invalidated_in_two_processes(
 
 
 @pytest.mark.parametrize(("size", "ahead"), [(0, 4), (3 << 20, 3), (20 << 20, 1)], ids=["small", "large", "huge"])
-def test_only_so_many_questions_and_bytes_are_under_way(size: int, ahead: int) -> None:
+def test_questions_and_bytes_under_way_are_bounded(size: int, ahead: int) -> None:
     asked: list[Any] = []
 
     def ask(item: int) -> Any:
