@@ -12,7 +12,7 @@ import math
 import os.path
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
@@ -391,12 +391,6 @@ class Config:
         if chosen["max_stale"] is UNSET:
             chosen["max_stale"] = chosen["lease"]
         return cls(**chosen)
-
-    @staticmethod
-    def describe() -> Iterator[tuple[str, str, str, str]]:
-        """Yield (setting, variable, default, meaning) for each setting, in the order of the fields."""
-        for name, setting in SETTINGS.items():
-            yield name, setting.variable, setting.default_in_words or str(setting.default), setting.meaning
 
 
 SETTINGS: Final[Mapping[str, Setting]] = {each.name: each.metadata["setting"] for each in fields(Config)}

@@ -22,7 +22,8 @@ from dogpile.cache.api import (
 )
 from dogpile.cache.region import RegionInvalidationStrategy
 
-from colocache import MISSING, Cache, Config, MsgpackCodec, Space
+from colocache import MISSING, Cache, MsgpackCodec, Space
+from colocache.config import SETTINGS
 from colocache.runtime.logs import Log
 
 __all__ = ["Backend", "GroupInvalidation"]
@@ -31,7 +32,7 @@ LONGEST_KEY = 200  # bytes; of a longer one, as calls with many arguments have, 
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05  # s between two attempts to lock what another process has locked
 
 #: The arguments that `Cache` takes.
-OF_CACHE: Final = frozenset({*inspect.signature(Cache).parameters, *(name for name, *_ in Config.describe())})
+OF_CACHE: Final = frozenset({*inspect.signature(Cache).parameters, *SETTINGS})
 
 _caches: dict[tuple[Any, ...], Cache] = {}  # by what they were made of: the regions of a process share them
 _making = threading.Lock()

@@ -79,41 +79,31 @@ class Stats:
 FIGURES: Final = tuple(Figure(name=each.name, **each.metadata) for each in fields(Stats))
 
 
-@dataclass(slots=True)
+#: The counters that `Counters` counts. The store counts the others itself.
+COUNTED: Final = tuple(
+    figure.name
+    for figure in FIGURES
+    if figure.kind == "counter" and figure.name not in ("shard_hits", "near_hits", "evictions")
+)
+
+
 class Counters:
     """The counters of `Stats` that a member adds to: ``counters.loads += 1``. A wrong name is an AttributeError.
 
-    One thread counts, and any thread may read. The store counts its hits and evictions itself.
+    One thread counts, and any thread may read.
     """
 
-    fetches: int = 0
-    loads: int = 0
-    waits: int = 0
-    misses: int = 0
-    fallbacks: int = 0
-    failed_loads: int = 0
-    fills: int = 0
-    fills_refused: int = 0
-    sets: int = 0
-    sets_refused: int = 0
-    unavailable: int = 0
-    oversize: int = 0
-    invalidations: int = 0
-    incomplete: int = 0
-    events_sent: int = 0
-    events_applied: int = 0
-    events_replayed: int = 0
-    replays: int = 0
-    resets: int = 0
-    seconds_behind: float = 0.0
-    frames_refused: int = 0
-    frames_ignored: int = 0
-    frames_dropped: int = 0
+    __slots__ = COUNTED
 
-
-_COUNTED: Final = tuple(each.name for each in fields(Counters))
+    def __init__(self) -> None:
+        self.fetches = self.loads = self.waits = self.misses = self.fallbacks = self.failed_loads = 0
+        self.fills = self.fills_refused = self.sets = self.sets_refused = self.unavailable = self.oversize = 0
+        self.invalidations = self.incomplete = self.events_sent = self.events_applied = self.events_replayed = 0
+        self.replays = self.resets = 0
+        self.seconds_behind = 0.0
+        self.frames_refused = self.frames_ignored = self.frames_dropped = 0
 
 
 def with_counters(stats: Stats, counters: Counters) -> Stats:
     """Return the figures with what was counted added to them."""
-    return replace(stats, **{name: getattr(stats, name) + getattr(counters, name) for name in _COUNTED})
+    return replace(stats, **{name: getattr(stats, name) + getattr(counters, name) for name in COUNTED})

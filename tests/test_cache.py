@@ -543,7 +543,7 @@ def test_a_namespace_without_a_proper_name_is_refused(cache: Cache, name: Any) -
 
 
 def test_a_namespace_whose_path_is_too_long_is_refused(cache: Cache) -> None:
-    with pytest.raises(ValueError, match="takes 201 bytes; at most 200"):
+    with pytest.raises(ValueError, match="takes 201 bytes: give it a name of at most 200"):
         cache.namespace("x" * 100).namespace("y" * 100)
 
 

@@ -11,8 +11,8 @@ from typing import Any, Final, Literal, cast
 from flask import Flask, current_app
 from werkzeug.local import LocalProxy
 
-from .. import Cache, Config
-from ..config import Duration
+from .. import Cache
+from ..config import SETTINGS, Duration
 from ..wsgi import CacheMiddleware
 
 NAME: Final = "colocache"
@@ -88,7 +88,7 @@ current_cache = cast(Cache, LocalProxy(_current))
 
 def settings_in(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings in a Flask configuration, as arguments of `Cache`; warns of names that are none."""
-    names = {variable: name for name, variable, _, _ in Config.describe()}
+    names = {setting.variable: name for name, setting in SETTINGS.items()}
     given = {key: value for key, value in config.items() if key.startswith("COLOCACHE_")}
     if unknown := sorted(given.keys() - names.keys()):
         warnings.warn(f"in app.config, but no settings of colocache: {unknown}; there are {[*names]}", stacklevel=4)

@@ -18,7 +18,8 @@ from weakref import WeakValueDictionary
 from ..core.parts import encode
 from ..naming import qualified, warn_of_script
 from ..runtime.logs import Log
-from .surroundings import Surroundings, as_part, closure, codes, differing, innermost, layers
+from ..values.annotations import closure
+from .surroundings import Surroundings, as_part, codes, differing, innermost, layers
 
 MAX_NAMES = 1000  # recent names: for each, the cache remembers which objects were around its function
 

@@ -10,6 +10,7 @@ from weakref import ref
 
 from ..core.parts import canonical
 from ..naming import qualified
+from ..values.annotations import closure
 
 # --- Layers
 
@@ -34,17 +35,6 @@ def codes(function: FunctionType) -> list[CodeType]:
 
 
 # --- What is around
-
-
-def closure(function: FunctionType) -> dict[str, Any]:
-    """Return what a function uses from around it, by name, without what is not assigned yet."""
-    found = {}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            found[name] = cell.cell_contents
-        except ValueError:  # empty: the function itself, or something that is defined after it
-            continue
-    return found
 
 
 def as_part(value: object) -> Any:

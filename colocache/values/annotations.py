@@ -31,7 +31,7 @@ class Named(NamedTuple):
 
 def named_by(function: Callable[..., Any]) -> Named:
     """Return the classes that a function's annotations name, then those that their fields name, and so on."""
-    found, complete, more = dict[type, None](), True, _free_names(function)
+    found, complete, more = dict[type, None](), True, closure(inspect.unwrap(function))
     for hint in _walk(_hints_of(function), lambda hint: _fields(hint, more) if _is_class(hint) else _parts(hint)):
         if hint is _UNRESOLVED or isinstance(hint, str | typing.ForwardRef):
             complete = False
@@ -59,21 +59,20 @@ def _walk(hints: list[Any], inside: Callable[[Any], list[Any]]) -> Iterator[Any]
 def result_of(function: Callable[..., Any]) -> Any:
     """Return what a function's return annotation means. It is not a class if it cannot be resolved."""
     own = inspect.unwrap(function)
-    return _resolved(_annotations(own).get("return"), getattr(own, "__globals__", {}), _free_names(own))
+    return _resolved(_annotations(own).get("return"), getattr(own, "__globals__", {}), closure(own))
 
 
 def _hints_of(function: Callable[..., Any]) -> list[Any]:
     own = inspect.unwrap(function)
-    names, more = getattr(own, "__globals__", {}), _free_names(own)
+    names, more = getattr(own, "__globals__", {}), closure(own)
     return [_resolved(hint, names, more) for hint in _annotations(own).values()]
 
 
-def _free_names(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the variables of surrounding functions that a function uses, for example a model that they define."""
-    own: Any = inspect.unwrap(function)
+def closure(function: Any) -> dict[str, Any]:
+    """Return what a function uses from around it, by name, for example a model that a surrounding function defines."""
     names = dict[str, Any]()
-    for name, cell in zip(own.__code__.co_freevars, own.__closure__ or (), strict=True):
-        with contextlib.suppress(ValueError):  # it is not assigned yet
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # empty: the function itself, or something that is defined after it
             names[name] = cell.cell_contents
     return names
 

@@ -27,6 +27,7 @@ from xml.etree import ElementTree
 import pytest
 
 import colocache
+from colocache.config import SETTINGS
 from colocache.core import entry, keys
 from colocache.core.group import messages, ring
 from tests import ROOT
@@ -203,7 +204,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 
 
 def test_the_pages_name_no_variable_that_is_not_a_setting() -> None:
-    known = {variable for _, variable, _, _ in colocache.Config.describe()}
+    known = {setting.variable for setting in SETTINGS.values()}
     known.add("COLOCACHE_MIDDLEWARE")  # a setting of Django's
     for page in PAGES:
         text = page.read_text("utf-8").replace("COLOCACHE_TLL", "")  # the misspelt one, of the page on troubles
