@@ -31,6 +31,7 @@ types: $(VENV)/.installed-lint  ## mypy --strict, over the package and the plugi
 	@$(VENV)/bin/python scripts/check_doc_types.py
 
 docs: $(VENV)/.installed-docs  ## build the documentation site into build/docs, without warnings
+	@$(VENV)/bin/python scripts/write_reference.py
 	@$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -d build/doctrees $(ARGS) . build/docs
 	@echo "open build/docs/index.html"
 

@@ -1,7 +1,7 @@
-"""``write_reference.py [--check]``: write the parts of docs/reference that the code knows better than anybody.
+"""``write_reference.py [--check]``: write the tables of docs/reference whose facts stand in the code.
 
-Such a part stands on its page between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``. With ``--check`` nothing is
-written, and the exit status is 1 if a page is out of date.
+Each table stands on its page between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``. With ``--check`` the script
+writes nothing, and its exit status is 1 if a page is out of date.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Registry:
         return self.forms.get(cls)
 
     def named(self, name: str) -> Form | None:
-        """Return the form of the class that is registered under a name; None if there is none."""
+        """Return the form of the class that is registered under a name; None if no class is."""
         if name not in self._names:
             self._read_annotations()
         cls = self._names.get(name)
