@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .parts import MAX_PART, NoPart, canonical, encode, shortened
+from .parts import MAX_PART, NotAPart, canonical, encode, shortened
 
 MAX_BODY = MAX_PART  # bytes; a longer body travels hashed, so a key takes at most this much on the wire
 MAX_NAMESPACE = 200  # bytes of UTF-8
@@ -47,9 +47,9 @@ def found(key: object) -> Any:
         raise TypeError(f"a key is a str or a tuple, not {kind.__name__}: {_shown(key, 100)}; {remedy}")
     try:
         return canonical(key)
-    except NoPart as error:
+    except NotAPart as error:
         raise TypeError(
-            f"a key cannot hold {_shown(error.found, 60)} of the type {type(error.found).__name__}, which "
+            f"a key cannot hold {_shown(error.part, 60)} of the type {type(error.part).__name__}, which "
             f"{error.reason}: {_shown(key, 100)}. Convert it, for example with str(), or define __cache_key__(self)"
         ) from None
 
@@ -70,7 +70,7 @@ def within(namespace: str, ancestor: str) -> bool:
 def _is_part(value: object) -> bool:
     try:
         canonical(value)
-    except NoPart:
+    except NotAPart:
         return False
     return True
 

@@ -36,12 +36,12 @@ MAX_DEPTH = 16  # nested containers
 MAX_DIGITS = 100_000  # of a Decimal without exponent
 
 
-class NoPart(TypeError):
-    """The object ``found`` cannot be part of a key. ``reason`` says why, and completes "which …"."""
+class NotAPart(TypeError):
+    """The object ``part`` cannot be part of a key. ``reason`` says why, and completes "which …"."""
 
-    def __init__(self, found: object, reason: str) -> None:
+    def __init__(self, part: object, reason: str) -> None:
         super().__init__(reason)
-        self.found = found
+        self.part = part
         self.reason = reason
 
 
@@ -73,14 +73,14 @@ class Part(tuple[Any, ...]):
 def canonical(part: Any, depth: int = 0) -> Any:
     """Return the canonical form of a part of a key. It can be hashed, and `encode` makes bytes of it.
 
-    The canonical form is the part itself if possible. A canonical form is its own canonical form. Raises `NoPart`, and
-    whatever a ``__cache_key__`` raises.
+    The canonical form is the part itself if possible. A canonical form is its own canonical form. Raises `NotAPart`,
+    and whatever a ``__cache_key__`` raises.
     """
     kind = type(part)
     if kind in _AS_THEY_ARE or (kind is float and math.isfinite(part)):
         return part
     if depth > MAX_DEPTH:
-        raise NoPart(part, f"nests deeper than {MAX_DEPTH}")
+        raise NotAPart(part, f"nests deeper than {MAX_DEPTH}")
     if kind is tuple:
         return _tuple(part, depth)
     equal = _by_equality(part, depth)
@@ -177,7 +177,7 @@ def _number(part: Any) -> Any:
         if math.isnan(value):
             return _part("nan", b"")
         if value != part:
-            raise NoPart(part, "is a number that a float cannot hold")
+            raise NotAPart(part, "is a number that a float cannot hold")
         return value
     if isinstance(part, numbers.Complex):
         whole = complex(part)
@@ -191,7 +191,7 @@ def _index(part: Any) -> int:
     try:
         return index(part)
     except TypeError:  # numpy's time spans count as integers
-        raise NoPart(part, "is not a number: convert it, for example by .item()") from None
+        raise NotAPart(part, "is not a number: convert it, for example by .item()") from None
 
 
 def _decimal(part: Decimal) -> Any:
@@ -200,7 +200,7 @@ def _decimal(part: Decimal) -> Any:
     if part.is_infinite():
         return float(part)
     if abs(part.adjusted()) > MAX_DIGITS:
-        raise NoPart(part, f"is a number of more than {MAX_DIGITS} digits")
+        raise NotAPart(part, f"is a number of more than {MAX_DIGITS} digits")
     return _rational(Fraction(part))
 
 
@@ -236,13 +236,13 @@ def _by_type(part: Any, kind: type, depth: int) -> Any:
     if form is not None:
         return _part(kind.__name__, form(part, depth + 1))
     if hasattr(kind, "__mapper__"):
-        raise NoPart(part, "is an object of an ORM, which changes and belongs to a session: use its primary key")
+        raise NotAPart(part, "is an object of an ORM, which changes and belongs to a session: use its primary key")
     for base in (datetime, time, timedelta, PurePath):
         if isinstance(part, base):
             return _part(qualified(kind), _FORMS[base](part, depth + 1))
     fields = _fields(part, kind)
     if fields is None:
-        raise NoPart(part, _why_not(kind))
+        raise NotAPart(part, _why_not(kind))
     return _part(qualified(kind), _joined(canonical(each, depth + 1) for each in fields))
 
 
@@ -329,7 +329,7 @@ def _zone(zone: tzinfo, part: object) -> Any:
             return (qualified(type(zone)), str(name))
     offset = zone.utcoffset(None)
     if offset is None:
-        raise NoPart(part, f"has a time zone of the type {type(zone).__qualname__}: use a zoneinfo.ZoneInfo")
+        raise NotAPart(part, f"has a time zone of the type {type(zone).__qualname__}: use a zoneinfo.ZoneInfo")
     return _microseconds(offset)
 
 
@@ -346,7 +346,7 @@ def _mapping(part: Mapping[Any, Any], depth: int) -> bytes:
         _sized(encode(canonical(key, depth))): _sized(encode(canonical(value, depth))) for key, value in part.items()
     }
     if len(pairs) < len(part):
-        raise NoPart(part, "is a dict, and two of its keys are the same part")
+        raise NotAPart(part, "is a dict, and two of its keys are the same part")
     return b"".join(key + pairs[key] for key in sorted(pairs))
 
 

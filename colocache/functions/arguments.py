@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from inspect import Parameter, Signature
 from typing import Any
 
-from ..core.parts import NoPart, canonical, placeholder, typed
+from ..core.parts import NotAPart, canonical, placeholder, typed
 from .injected import annotations_of
 
 _NAMED = (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD)
@@ -87,7 +87,7 @@ class Arguments:
     def _part(self, name: str, value: Any, depth: int) -> Any:
         try:
             return typed(value, depth) if name == "self" else canonical(value, depth)
-        except NoPart as error:
+        except NotAPart as error:
             if name in self._injected and self._injected[name].may_be_means(type(value)):
                 return None  # as a call of `invalidate` writes in its place
             parameter = self.signature.parameters.get(name)
@@ -95,9 +95,9 @@ class Arguments:
                 return _DEFAULT
             raise TypeError(self._refusal(name, value, error)) from None
 
-    def _refusal(self, name: str, value: object, error: NoPart) -> str:
+    def _refusal(self, name: str, value: object, error: NotAPart) -> str:
         what = f"{self._function.__qualname__}() has an argument {name!r} of the type {type(value).__qualname__}, "
-        inside = "" if error.found is value else f"with a {type(error.found).__qualname__} in it, "
+        inside = "" if error.part is value else f"with a {type(error.part).__qualname__} in it, "
         return (
             f"{what}{inside}which cannot be part of a key: it {error.reason}. If the result does not depend on it, "
             f"give cached(ignore=({name!r},)). Otherwise define __cache_key__(self) in its class, a key that tells its "

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colocache.core.parts import MAX_DEPTH, NoPart, canonical, encode
+from colocache.core.parts import MAX_DEPTH, NotAPart, canonical, encode
 from tests import ROOT, shown
 
 
@@ -268,7 +268,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize(("part", "reason"), REFUSED.values(), ids=REFUSED.keys())
 @pytest.mark.parametrize("wrap", [lambda part: part, lambda part: (1, [part])], ids=["alone", "within"])
 def test_what_has_no_form_is_refused_with_the_reason(part: Any, reason: str, wrap: Any) -> None:
-    with pytest.raises(NoPart, match=reason):
+    with pytest.raises(NotAPart, match=reason):
         canonical(wrap(part))
 
 
@@ -278,7 +278,7 @@ def test_an_object_of_an_orm_is_refused_though_it_is_a_dataclass() -> None:
         __mapper__ = None
         number: int
 
-    with pytest.raises(NoPart, match=r"is an object of an ORM, .* use its primary key"):
+    with pytest.raises(NotAPart, match=r"is an object of an ORM, .* use its primary key"):
         canonical(Row(1))
 
 
@@ -310,7 +310,7 @@ def test_numbers_and_texts_of_numpy() -> None:
         assert form(one) == form(other), one
         assert canonical(one) == canonical(other), one
     for refused in (np.array([1, 2]), np.array(1), np.datetime64("2024-01-01"), np.zeros((2, 2))):
-        with pytest.raises(NoPart):
+        with pytest.raises(NotAPart):
             canonical(refused)
 
 
