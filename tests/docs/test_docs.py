@@ -85,7 +85,8 @@ def execute(
             if named := FILE.match(module):
                 (Path(directory) / named[1]).write_text(module, "utf-8")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COLOCACHE_")}
-        environment |= {"COLOCACHE_DIR": directory, "PYTHONPATH": str(ROOT)}
+        patient = {"COLOCACHE_FETCH_TIMEOUT": "5s"}  # a busy machine may not answer within the default
+        environment |= {"COLOCACHE_DIR": directory, "PYTHONPATH": str(ROOT), **patient}
         command = [sys.executable, "-W", "error", "-c", program, *arguments]
         return subprocess.run(
             command, input=stdin, capture_output=True, text=True, env=environment, cwd=directory, timeout=60
