@@ -34,9 +34,7 @@ from tests import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("examples/**/*.md")])
-ELSEWHERE = {
-    DOCS / "howto" / "django.md": ROOT / "tests" / "integrations" / "test_django_docs.py"
-}  # which runs the page
+ELSEWHERE = {DOCS / "howto" / "django.md": ROOT / "tests" / "django" / "test_docs.py"}  # which runs the page
 WIRE = DOCS / "reference" / "wire.md"
 API = sorted((DOCS / "reference" / "api").glob("*.rst"))
 TROUBLES = DOCS / "howto" / "troubleshoot.md"
@@ -161,7 +159,10 @@ def test_commands_that_a_page_names_exist(page: Path) -> None:
     text = page.read_text("utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     assert set(re.findall(r"(?:`|^    |\$ )make ([a-z-]+)\b", text, re.MULTILINE)) <= targets
-    scripts = set(re.findall(r"python ((?:benchmarks|examples|scripts|tests|verification)/\S+?\.py)", text))
+    scripts = re.findall(r"python ((?:benchmarks|examples|scripts|tests|verification)/\S+?\.py)", text)
+    scripts += [
+        f"{name.replace('.', '/')}.py" for name in re.findall(r"python -m ((?:benchmarks|verification)\.[\w.]+)", text)
+    ]
     assert not [script for script in scripts if not (ROOT / script).is_file()]
 
 
