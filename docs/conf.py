@@ -28,6 +28,7 @@ highlight_language = "text"  # a block without a language is a command or its ou
 myst_heading_anchors = 4  # the anchors that the hosts of repositories make
 myst_enable_extensions = ["colon_fence"]
 
+autoclass_content = "both"  # the docstring of the class, and that of its constructor
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 100
