@@ -1,7 +1,8 @@
-"""``make types``: mypy --strict and pyright on the examples of the documentation, as one who copies them sees them.
+"""``make types``: check the types of the documentation's examples, as a reader who copies them would.
 
-Each ``python`` block of a page, and all sessions (``pycon``) of a page together, become a file. What a checker says is
-told with the page and the line in it. ``EXCEPTIONS`` are those that are meant, and each must still be needed.
+Each ``python`` block of a page becomes a file, and so do all sessions (``pycon``) of a page together. mypy --strict and
+pyright check these files. An error names the page and its line. ``EXCEPTIONS`` lists the errors that are intended, and
+each of them must still occur.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ PAGES = sorted(
 )
 FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
-#: Codes that the examples need not satisfy, because a page is shorter without: annotations of the reader's own
-#: functions, and what follows from there being none. What is called in them is checked all the same.
+#: Errors that the examples may have, because a page is shorter without annotations of the reader's own functions. The
+#: calls inside these functions are checked anyway.
 UNANNOTATED = ("no-untyped-def", "no-untyped-call", "untyped-decorator")
 
-THERE = "the session has just stored it, which a type checker does not know"
+THERE = "the session has just stored the value, and a type checker does not know that"
 
-#: Page, a part of the line, a part of what is said, and why it is meant.
+#: The page, a part of the line, a part of the error, and why the error is intended.
 EXCEPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("docs/howto/celery.md", "from tasks import cache, price", "tasks", "the module is another block of the page"),
     ("docs/howto/gunicorn.md", "from shop import cache", "shop", "the module is another block of the page"),
@@ -45,7 +46,7 @@ EXCEPTIONS: tuple[tuple[str, str, str, str], ...] = (
 
 
 class Example(NamedTuple):
-    """What becomes one file: the page, and by number of each line that in the page."""
+    """The lines that become one file: the page, and each line with its number in the page."""
 
     page: str
     lines: list[tuple[int, str]]
@@ -82,13 +83,13 @@ def examples() -> Iterator[Example]:
 
 
 def _typed_in(session: str, first: int) -> Iterator[tuple[int, str]]:
-    """Yield what somebody has typed in a session."""
+    """Yield the lines that somebody types in a session."""
     for part in doctest.DocTestParser().get_examples(session):
         yield from enumerate(part.source.splitlines(), first + part.lineno)
 
 
 def check(found: list[Example], directory: Path) -> Iterator[Complaint]:
-    """Yield what the checkers say."""
+    """Yield the errors of both checkers."""
     files = {}
     for number, example in enumerate(found):
         file = directory / f"example_{number}.py"
@@ -100,13 +101,13 @@ def check(found: list[Example], directory: Path) -> Iterator[Complaint]:
 
 
 def mypy(directory: Path) -> Iterator[tuple[str, str, int, str]]:
-    """Run mypy; yield its name, a file, a line and what it says."""
+    """Run mypy; yield its name, the file, the line and the text of each error."""
     disabled = (option for code in UNANNOTATED for option in ("--disable-error-code", code))
     command = [
         sys.executable, "-m", "mypy", "--strict", "--config-file", str(ROOT / "pyproject.toml"), "--output", "json",
         "--cache-dir", str(directory / ".cache"), *disabled, *map(str, sorted(directory.glob("*.py"))),
     ]  # fmt: skip
-    environment = {**os.environ, "MYPYPATH": str(ROOT)}  # no checker follows an editable installation
+    environment = {**os.environ, "MYPYPATH": str(ROOT)}  # neither checker follows an editable installation
     done = subprocess.run(command, capture_output=True, text=True, cwd=directory, env=environment)
     if done.returncode not in (0, 1):
         sys.exit(f"mypy could not run:\n{done.stdout}{done.stderr}")
@@ -116,7 +117,7 @@ def mypy(directory: Path) -> Iterator[tuple[str, str, int, str]]:
 
 
 def pyright(directory: Path) -> Iterator[tuple[str, str, int, str]]:
-    """Run pyright; yield its name, a file, a line and what it says."""
+    """Run pyright; yield its name, the file, the line and the text of each error."""
     (directory / "pyrightconfig.json").write_text(json.dumps({"extraPaths": [str(ROOT)]}), "utf-8")
     where = ["--pythonpath", sys.executable, "--project", str(directory)]
     command = [sys.executable, "-m", "pyright", "--outputjson", *where]
@@ -125,8 +126,8 @@ def pyright(directory: Path) -> Iterator[tuple[str, str, int, str]]:
         report = json.loads(done.stdout)
     except ValueError:
         sys.exit(
-            "pyright could not run. It is a program of Node, which its package gets by npm when it runs for the first "
-            f"time: is a registry of npm reached?\n{(done.stdout + done.stderr)[-2000:]}"
+            "pyright could not run. It is a Node program, which its package installs with npm at the first run: "
+            f"can an npm registry be reached?\n{(done.stdout + done.stderr)[-2000:]}"
         )
     for each in report["generalDiagnostics"]:
         if each["severity"] == "error":
@@ -134,8 +135,8 @@ def pyright(directory: Path) -> Iterator[tuple[str, str, int, str]]:
             yield "pyright", Path(each["file"]).name, each["range"]["start"]["line"] + 1, said
 
 
-def is_meant(complaint: Complaint) -> bool:
-    """Whether a complaint is one of the exceptions."""
+def is_intended(complaint: Complaint) -> bool:
+    """Tell whether a complaint is one of the exceptions."""
     return any(_fits(exception, complaint) for exception in EXCEPTIONS)
 
 
@@ -145,19 +146,19 @@ def _fits(exception: tuple[str, str, str, str], complaint: Complaint) -> bool:
 
 
 def needless(complaints: Iterable[Complaint]) -> Iterator[str]:
-    """Yield the exceptions that nothing is said about any more."""
+    """Yield the exceptions that no longer occur."""
     known = list(complaints)
     for exception in EXCEPTIONS:
         if not any(_fits(exception, complaint) for complaint in known):
-            yield f"{exception[0]}: the exception {exception[1]!r} is not needed any more: remove it"
+            yield f"{exception[0]}: the exception {exception[1]!r} no longer occurs: remove it"
 
 
 def main() -> None:
-    """Check all examples; exit with 1 if one has an error that is not meant."""
+    """Check all examples; exit with 1 if one has an error that is not intended."""
     found = list(examples())
     with tempfile.TemporaryDirectory() as directory:
         complaints = list(check(found, Path(directory)))
-    wrong = [*(str(each) for each in complaints if not is_meant(each)), *needless(complaints)]
+    wrong = [*(str(each) for each in complaints if not is_intended(each)), *needless(complaints)]
     print("\n".join(wrong) or f"mypy and pyright accept the {len(found)} examples of the documentation")
     sys.exit(bool(wrong))
 

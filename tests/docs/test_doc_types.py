@@ -1,4 +1,4 @@
-"""``make types`` checks the very examples that the other tests run, and tells where on the page an error is."""
+"""``make types`` checks the examples that the other tests run, and names the line of the page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scripts import check_doc_types as check
 from tests import ROOT
 
 
-def test_every_line_of_every_example_is_checked_under_its_own_number() -> None:
+def test_every_line_of_every_example_is_checked_under_its_number() -> None:
     programs = sessions = 0
     for example in check.examples():
         page = (ROOT / example.page).read_text("utf-8").splitlines()
@@ -23,7 +23,7 @@ def test_every_line_of_every_example_is_checked_under_its_own_number() -> None:
 
 def test_an_exception_is_for_one_line_of_one_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "EXCEPTIONS", (("a.md", "f(", "wrong", "why"), ("b.md", "g(", "wrong", "why")))
-    meant, other = (check.Complaint("mypy", page, 3, "f(1)", "this is wrong") for page in ("a.md", "b.md"))
-    assert check.is_meant(meant)
-    assert not check.is_meant(other)
-    assert list(check.needless([meant, other])) == ["b.md: the exception 'g(' is not needed any more: remove it"]
+    intended, other = (check.Complaint("mypy", page, 3, "f(1)", "this is wrong") for page in ("a.md", "b.md"))
+    assert check.is_intended(intended)
+    assert not check.is_intended(other)
+    assert list(check.needless([intended, other])) == ["b.md: the exception 'g(' no longer occurs: remove it"]

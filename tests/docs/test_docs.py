@@ -1,4 +1,4 @@
-"""The documentation tells the truth: its examples run, its links lead somewhere, its tables are those of the code.
+"""The documentation is true: its examples run, its links have targets, and its tables agree with the code.
 
 A ``pycon`` block is a session. The test replays all sessions of a page in one process. They must print what the page
 says, and close their caches. A ``python`` block is a program that must run. If it begins with a comment such as
@@ -58,18 +58,18 @@ sys.exit(f"caches that were not closed: {still_open}" if still_open else failed 
 
 
 def name_of(page: Path) -> str:
-    """A page's path within the project."""
+    """Return a page's path within the project."""
     return page.relative_to(ROOT).as_posix()
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The code blocks of a page in one language."""
+    """Return the code blocks of a page in one language."""
     found = FENCED.findall(page.read_text("utf-8"))
     return [re.sub(f"^{indent}", "", code, flags=re.MULTILINE) for indent, kind, code in found if kind == language]
 
 
 def rows(page: Path) -> list[list[str]]:
-    """The rows of a page's tables, cell by cell."""
+    """Return the rows of a page's tables, cell by cell."""
     lines = TABLE_ROW.findall(page.read_text("utf-8"))
     return [[cell.strip() for cell in re.split(r" \| ", line)] for line in lines]
 
@@ -170,14 +170,14 @@ def test_commands_that_a_page_names_exist(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as the hosts of repositories make them."""
+    """Return the anchors that the hosts of repositories make from a page's headings."""
     text = FENCED.sub("", page.read_text("utf-8"))
     headings = re.findall(r"^#+ +(.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def broken_links(page: Path) -> Iterator[str]:
-    """The links of a page that lead nowhere within the project."""
+    """Yield the links of a page whose target is not in the project."""
     for link in LINK.findall(FENCED.sub("", page.read_text("utf-8"))):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
@@ -209,17 +209,17 @@ def test_the_pages_name_no_variable_that_is_not_a_setting() -> None:
     known = {setting.variable for setting in SETTINGS.values()}
     known.add("COLOCACHE_MIDDLEWARE")  # a setting of Django's
     for page in PAGES:
-        text = page.read_text("utf-8").replace("COLOCACHE_TLL", "")  # the misspelt one, of the page on troubles
+        text = page.read_text("utf-8").replace("COLOCACHE_TLL", "")  # the misspelt variable of the page on troubles
         assert set(re.findall(r"COLOCACHE_[A-Z_]+[A-Z]", text)) <= known, page
 
 
 def public_methods(cls: type) -> set[str]:
-    """The methods of a class and its bases that users may call."""
+    """Return the public methods of a class and its bases."""
     return {name for name, _ in inspect.getmembers(cls, callable) if not name.startswith("_")}
 
 
 def documented() -> set[str]:
-    """The full names that the API pages are made for."""
+    """Return the full names of what the API pages document."""
     names: set[str] = set()
     for page in API:
         text = page.read_text("utf-8")
@@ -278,7 +278,7 @@ def test_the_numbers_that_the_pages_quote_are_those_of_the_code() -> None:
 
 
 def logged() -> Iterator[tuple[str, str]]:
-    """Every call of a logger in the package: its level and its text."""
+    """Yield the level and the text of every call of a logger in the package."""
     for path in sorted((ROOT / "colocache").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
