@@ -543,7 +543,7 @@ def test_a_join_that_a_signal_handler_interrupts_leaves_nothing_behind(
         if at == "end":
             join(self)
         else:
-            colocache.runtime.threaded.start_driver(self._run, "colocache", ThreadErrands())
+            colocache.runtime.threaded.start_driver(self._run, "colocache", ThreadErrands(), self._joined.give)
         raise Late
 
     with monkeypatch.context() as patched:

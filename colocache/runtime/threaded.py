@@ -34,7 +34,6 @@ from .waiting.answers import TOO_LATE, Answer
 from .waiting.greenlets import HubErrands
 from .waiting.threads import (
     Errands,
-    NoThread,
     ThreadErrands,
     is_patched,
     on_driver_thread,
@@ -95,10 +94,7 @@ class ThreadDriver(Driver):
             # A thread of the system and a greenlet that import the same module could wait for each other.
             with contextlib.suppress(ImportError):  # the thread will tell
                 from . import transport  # noqa: F401
-        try:
-            start_driver(self._run, f"colocache {self._config.group}", self._errands)
-        except NoThread as error:
-            raise CannotJoin(OSError(errno.EAGAIN, str(error))) from None
+        start_driver(self._run, f"colocache {self._config.group}", self._errands, self._joined.give)
         trouble = self._joined.result(JOINING)
         if trouble is TOO_LATE:
             self.leave(0.0)
@@ -207,6 +203,8 @@ class ThreadDriver(Driver):
         self._transport.watch(self._waker.source)
         self._neighbours = Neighbours(directory, seat, self._peer, self._transport, config.lease, log)
         self._owned.callback(self._neighbours.close)
+        if self._stopping is not None:
+            raise InterruptedError("nobody waits for this member any more")
         seat.announce()
 
     def _begin(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import threading
 from collections import deque
@@ -115,9 +116,10 @@ def test_whose_loop_is_closed_is_not_waited_for_and_the_others_are_woken() -> No
 
 
 def on_driver(work: Any, errands: Any = None) -> Any:
-    """Do something on a driver's thread, and return what it returns."""
+    """Do something on a driver's thread, and return what it returns, or why there is no such thread."""
     done: Answer = Answer()
-    start_driver(lambda: done.give(work()), "its name", errands if errands is not None else ThreadErrands())
+    errands = errands if errands is not None else ThreadErrands()
+    start_driver(lambda: done.give(work()), "its name", errands, done.give)
     return done.result(30)
 
 
@@ -134,22 +136,28 @@ def test_a_driver_waits_for_nobody(wait: Any) -> None:
     assert not on_driver_thread()
 
 
-def test_a_system_without_another_thread_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_self: object) -> None:
+@pytest.mark.parametrize("at", ["first", "second"])
+def test_a_system_without_another_thread_says_so(monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(NoThread, match="the thread 'its name' cannot be started: can't start new thread"):
-        on_driver(lambda: None)
+    if at == "first":
+        monkeypatch.setattr(threads, "_start_new_thread", refuse)
+    else:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+    error = on_driver(lambda: None)
+    assert isinstance(error, NoThread)
+    assert error.errno == errno.EAGAIN
+    assert "the thread 'its name' cannot be started: can't start new thread" in str(error)
 
 
 def test_what_a_signal_handler_raises_while_a_thread_starts_reaches_the_application(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def interrupted(_self: object) -> None:
+    def interrupted(*_: object) -> None:
         raise RuntimeError("late")
 
-    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    monkeypatch.setattr(threads, "_start_new_thread", interrupted)
     with pytest.raises(RuntimeError, match="late"):
         on_driver(lambda: None)
 

@@ -7,11 +7,12 @@ is started past the patch. As a greenlet it would wait in the kernel, and all ot
 from __future__ import annotations
 
 import _thread
+import errno
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from typing import Any, Protocol, TypeVar
 
@@ -40,7 +41,7 @@ thread_id: Callable[[], int] = genuine("get_ident")
 RLock = genuine("RLock")
 
 
-class NoThread(Exception):
+class NoThread(OSError):
     """The system, or Python at its end, starts no more threads."""
 
 
@@ -113,26 +114,45 @@ def is_patched() -> bool:
 
 
 def start(work: Callable[[], None], name: str) -> None:
-    """Start a thread of the system's. Raise NoThread if there is none left."""
-    try:
+    """Start a thread of the system's, from one in which no signal handlers run. Raise NoThread if there is none left.
+
+    `threading` starts a thread in several steps. If a signal handler raises between them, KeyError can come out.
+    """
+    with _no_thread(name):
         if is_patched():
             _start_new_thread(work, ())
         else:
             threading.Thread(target=work, name=name, daemon=True).start()
-    except RuntimeError as error:
-        if "can't start new thread" not in str(error):
-            raise  # a signal handler of the application has raised it
-        raise NoThread(f"the thread {name!r} cannot be started: {error}") from error
 
 
-def start_driver(work: Callable[[], None], name: str, errands: Errands) -> None:
-    """Start a driver's thread. Raise NoThread if there is none left."""
+def start_driver(work: Callable[[], None], name: str, errands: Errands, failed: Callable[[NoThread], object]) -> None:
+    """Start a driver's thread in one step, which no signal handler can interrupt; ``failed`` is told if it fails."""
 
     def run() -> None:
         here.errands = errands
         work()
 
-    start(run, name)
+    def start_under_its_name() -> None:
+        try:
+            start(run, name)
+        except NoThread as error:
+            failed(error)
+
+    try:
+        with _no_thread(name):
+            _start_new_thread(start_under_its_name, ())
+    except NoThread as error:
+        failed(error)
+
+
+@contextmanager
+def _no_thread(name: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise  # a signal handler of the application has raised it
+        raise NoThread(errno.EAGAIN, f"the thread {name!r} cannot be started: {error}") from None
 
 
 def on_driver_thread() -> bool:
