@@ -566,6 +566,60 @@ def test_what_keeps_the_thread_from_binding_is_told_to_who_joins(cache: Cache, m
     cache.start()
 
 
+# --- Code of users in the driver's thread
+
+
+def test_a_finalizer_in_the_drivers_thread_waits_for_nobody(cache: Cache, new_cache: NewCache, until: Until) -> None:
+    """A value's last reference may be the cache's, and Python may collect garbage in any thread."""
+    seen: list[Any] = []
+    other = new_cache("other")
+
+    class Value(dict[str, int]):
+        def __del__(self) -> None:
+            began = time.monotonic()
+            receipt = cache.invalidate("also")
+            found = [each.get_or_load("k", lambda: "own") for each in (cache, other)]
+            seen.append((receipt.complete, found, cache.stats().members, time.monotonic() - began))
+
+    cache.set("also", 1)
+    held = {"k": Value()}
+    driver = cache._member()
+    assert driver is not None
+    driver.tell(lambda peer, now: held.clear())
+    until(lambda: seen)
+    complete, found, members, took = seen[0]
+    assert (complete, found, members) == (False, ["own", "own"], 1)
+    assert took < 1
+    until(lambda: cache.get("also") is None)
+    assert cache.get_or_load("k", lambda: "theirs") == "theirs", "nobody waits for the load of the finalizer"
+
+
+def test_a_log_handler_may_use_the_cache_and_take_its_time(cache: Cache, new_cache: NewCache, until: Until) -> None:
+    logged: list[str] = []
+    go_on = threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            assert go_on.wait(30)
+            logged.append(cache.get_or_load(("line", record.getMessage()), record.getMessage))
+
+    cache.start()
+    logger, handler = logging.getLogger("colocache"), Handler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        new_cache().start()
+        until(lambda: len(cache.members()) == 2 and cache.stats().current)
+        assert cache.invalidate("k").complete
+        assert not logged
+        go_on.set()
+        until(lambda: sum("joined" in line for line in logged) == 3)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 def test_a_journal_that_finds_no_room_is_done_without(
     call: Call, cache: Cache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
