@@ -330,13 +330,13 @@ class StreamMachine(Machine):
 
     @rule(
         who=st.integers(0, 4),
-        targets=st.lists(st.sampled_from(TARGETS), min_size=1, max_size=2),
+        changed=st.lists(st.sampled_from(TARGETS), min_size=1, max_size=2),
         times=st.integers(1, 7),
     )
-    def announce(self, who: int, targets: list[bytes], times: int) -> None:
+    def announce(self, who: int, changed: list[bytes], times: int) -> None:
         announcer = self.one(who)
         for _ in range(times):
-            self.broadcast(announcer, decode(announcer.announce(*targets)))
+            self.broadcast(announcer, decode(announcer.announce(*changed)))
 
     @rule(which=st.integers(0, 99))
     def deliver(self, which: int) -> None:
