@@ -43,6 +43,7 @@ class Node:
         self.asked: dict[tuple[bytes, int], float] = {}  # (whom, ping) to this node's time
         self.answered: dict[bytes, list[tuple[float, int]]] = {}  # whom to (time of the ping, last number) of answers
         self.heard: dict[bytes, list[float]] = {}
+        self.met_at: dict[bytes, float] = {}
         self.ended: dict[bytes, float] = {}
         self.has_known: set[bytes] = set()
         self.ticked_at = self.woke_at = -math.inf
@@ -76,6 +77,7 @@ class Node:
         if other is None:
             return
         self.has_known.add(member.incarnation)
+        self.met_at[member.incarnation] = self.world.now
         self.answered[member.incarnation] = []
         self.asked = {ping: at for ping, at in self.asked.items() if ping[0] != member.incarnation}
         self.members.ping(other, self.now, hurry=True)
@@ -323,8 +325,15 @@ class MembersMachine(Machine):
         assert not any(node.members._told_ago for node in self.living()), "kept until the end is dealt with"
 
     def check_silence(self, node: Node, lost: bytes) -> None:
-        """Nobody whom the node hears has heard the lost one for so long, as far as the node can have been told."""
-        if lost in node.heard:
+        """Check that no member that the node hears has heard the lost one lately, as far as the node can know.
+
+        A node that was stopped must wait for a member again, unless it has not heard it since it met it:
+
+        1. A and B do not hear each other, and forget each other. C hears both, so B meets A again.
+        2. A dies. B is stopped, and wakes.
+        3. B has not heard A since it met it, so it has waited for A as long as C has: see `Members._wait_with`.
+        """
+        if any(at >= node.met_at[lost] for at in node.heard.get(lost, ())):
             assert node.woke_at <= self.now - FORGET + ROUNDING, "it was stopped, and could not have heard anybody"
         assert not any(at > self.now - FORGET + ROUNDING for at in node.heard.get(lost, ()))
         tolerance = 2 * node.members.interval()
