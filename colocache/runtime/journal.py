@@ -314,7 +314,7 @@ def why_not_private(path: str) -> str:
 
 def _advice(path: str, wrong: str) -> str:
     return (
-        f"the runtime directory {path} {wrong}. Mend that, or set COLOCACHE_DIR to another path: a directory of"
+        f"the runtime directory {path} {wrong}. Correct that, or set COLOCACHE_DIR to another path: a directory of"
         " this user's with mode 0700, or one that is to be created where this user may write"
     )
 

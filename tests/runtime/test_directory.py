@@ -851,4 +851,4 @@ def test_a_descriptor_is_closed_once_whoever_closes_it() -> None:
     assert os.open(os.devnull, os.O_RDONLY) == number, "the next file gets its number"
     descriptor.close()
     os.close(number)
-    discovery.Descriptor(number).close()  # of one that is gone; there is nothing to be mended
+    discovery.Descriptor(number).close()  # of one that is gone; there is nothing to repair

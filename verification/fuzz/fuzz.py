@@ -3,7 +3,7 @@
 Every target of `targets.py` runs in a process of its own for its share of the time, under atheris, which makes new
 inputs of those that reached new code. It begins with the corpus: an input for each thing that can happen, kept in
 ``corpus/``. An input that fails is put there, too, as ``failure-...``: from then on the tests fail on it, until the
-defect is mended.
+defect is fixed.
 """
 
 from __future__ import annotations
