@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from threading import RLock
 from typing import TypeVar
 from weakref import WeakKeyDictionary
@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from .annotations import named_by
 from .classes import class_form, default_name, is_of_a_kind
 from .form import Form
-from .plain import BOXES, FORMS, Boxes
+from .plain import BOXES, FORMS
 
 C = TypeVar("C", bound=type)
 
@@ -23,12 +23,12 @@ class Registry:
 
     def __init__(self, known: Callable[[type], Form | None]) -> None:
         self._known = known
-        self._lock = RLock()  # re-entrant, because a signal handler or a finalizer may register a class in between
-        # Each of these is replaced as a whole and never changed, so readers need no lock.
-        self.forms: Mapping[type, Form] = FORMS
-        self.boxes: Boxes = BOXES
-        self._names: Mapping[str, type] = {}
-        # These are used under the lock.
+        # The lock is held to register a class, so that a name has one class. It is re-entrant, because a signal handler
+        # or a finalizer may register another class meanwhile. Each change is one step, so readers need no lock.
+        self._lock = RLock()
+        self.forms = dict(FORMS)
+        self.boxes = dict(BOXES)
+        self._names = dict[str, type]()
         self._learned = set[str]()  # the names that only annotations gave
         self._unread = WeakKeyDictionary[Callable[..., object], None]()  # functions whose annotations may tell more
 
@@ -45,16 +45,14 @@ class Registry:
 
     def learn(self, function: Callable[..., object]) -> None:
         """Let the classes travel that a function's annotations name; see `MsgpackCodec.learn`."""
-        with self._lock:
-            self._unread[function] = None
+        self._unread[function] = None
 
     def form_of(self, cls: type) -> Form | None:
         """Return how instances of a class travel; None if they do not. Reads annotations first, if that may help."""
         if cls not in self.forms:
             self._read_annotations()
         if cls not in self.forms and (form := self._known(cls)) is not None:
-            with self._lock:
-                self._add(cls, form)
+            self._add(cls, form)
         return self.forms.get(cls)
 
     def named(self, name: str) -> Form | None:
@@ -67,26 +65,23 @@ class Registry:
     def _name(self, cls: type, form: Form, name: str) -> None:
         earlier = self._names.get(name, cls)
         self._add(cls, form)
-        self._names = {**self._names, name: cls}  # last, because a reader that finds the class looks for its form next
-        if earlier not in self._names.values():  # its instances must not come back as those of the later class
-            self.forms = {each: form for each, form in self.forms.items() if each is not earlier}
-            self.boxes = {each: parts for each, parts in self.boxes.items() if each is not earlier}
+        self._names[name] = cls  # last, because a reader that finds the class looks for its form next
+        if earlier not in [*self._names.values()]:  # its instances must not come back as those of the later class
+            self.forms.pop(earlier, None)
+            self.boxes.pop(earlier, None)
 
     def _add(self, cls: type, form: Form) -> None:
-        self.forms = {**self.forms, cls: form}
-        self.boxes = {**self.boxes, cls: form.to_wire}
+        self.boxes[cls] = form.to_wire
+        self.forms[cls] = form
 
     def _read_annotations(self) -> None:
         """Register the classes that annotations name, as far as they can be resolved by now."""
-        with self._lock:
-            functions = [*self._unread]
-        for function in functions:
+        for function in filter(None, [reference() for reference in self._unread.keyrefs()]):
             named = named_by(function)
             for cls in named.classes:
                 self._register_quietly(cls)
             if named.complete:
-                with self._lock:
-                    self._unread.pop(function, None)
+                self._unread.pop(function, None)
 
     def _register_quietly(self, cls: type) -> None:
         if cls in self.forms or not is_of_a_kind(cls):

@@ -987,6 +987,28 @@ def test_no_registration_is_lost_among_threads():
     assert all(travelled(cls(1), codec) == cls(1) for cls in classes)
 
 
+def test_a_class_can_be_registered_while_the_same_thread_registers_another():
+    """A signal handler may do so at any instruction. Here it is the hash of a class."""
+
+    class Interrupting(type):
+        def __hash__(cls) -> int:
+            if not done:
+                done.append(cls)
+                codec.register(User, name="user")
+            return type.__hash__(cls)
+
+    done = list[type]()
+    codec = MsgpackCodec()
+    cls: Any = Interrupting("Slow", (), {"__annotations__": {"x": int}, "__module__": __name__})
+    done.append(cls)  # the decorator uses the hash, too
+    cls = dataclasses.dataclass(cls)
+    done.clear()
+    codec.register(cls, name="slow")
+    assert done
+    assert travelled(User("x", []), codec) == User("x", [])
+    assert travelled(cls(1), codec) == cls(1)
+
+
 # --- pickle ---
 
 KEY = bytes(range(32))
