@@ -208,15 +208,6 @@ def parse_ttl(value: Duration | None) -> float | None:
     return _read(_ttl, value, "ttl", _TTL_FORM)
 
 
-def parse_size(value: int | str) -> int:
-    """Return bytes, from a whole number of them or text: ``"65536"``, ``"512KiB"``, ``"64mb"``.
-
-    KiB, MiB and GiB are powers of 1024; KB, MB and GB are powers of 1000. Raises ConfigError for a negative number or
-    another text, and TypeError for any other type, bool and float included. Any thread may call it.
-    """
-    return _read(_size, value, "size", _SIZE_FORM)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """What is known about one setting. ``form`` completes "give …", and ``meaning`` is one sentence.

@@ -22,7 +22,6 @@ from colocache.config import (
     Duration,
     PolicyName,
     parse_duration,
-    parse_size,
     parse_ttl,
 )
 from colocache.errors import ConfigError
@@ -526,6 +525,11 @@ def test_text_is_parsed_or_refused_and_nothing_else(text):
 
 
 # --- sizes ---
+
+
+def parse_size(value: object) -> int:
+    """Return a size as the setting ``memory`` reads it, however small it is."""
+    return config._read(config._size, value, "size", config._SIZE_FORM)
 
 
 @pytest.mark.parametrize(
