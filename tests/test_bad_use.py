@@ -23,8 +23,8 @@ import pytest
 import zmq
 
 import colocache.cache
-import colocache.runtime.descriptors
 import colocache.runtime.directory
+import colocache.runtime.files
 import colocache.runtime.threaded
 import colocache.runtime.transport
 from colocache import MISSING, Cache, ClosedError, ConfigError, InvalidationIncomplete, Stats
@@ -494,7 +494,7 @@ def test_whether_descriptors_are_left_is_told_without_opening_a_file(monkeypatch
     """In a container there need not be a /dev/null."""
     monkeypatch.setattr(os, "devnull", "/nowhere/null")
     monkeypatch.setattr("builtins.open", never)
-    assert not colocache.runtime.descriptors.are_scarce()
+    assert not colocache.runtime.files.descriptors_are_scarce()
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many"), TimeoutError("late"), ImportError("zmq")])

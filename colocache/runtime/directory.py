@@ -3,10 +3,10 @@
 ====================================  =================================================================================
 file                                  meaning
 ====================================  =================================================================================
-``<n>.seat``                          empty; whoever has it locked has seat n. Never deleted, so that one name is always
-                                      one file: of two files under one name, two processes could lock one each
+``<n>.seat``                          empty; the process that has it locked has seat n. It is never deleted, so that one
+                                      name is always one file. Otherwise two processes could lock one file each
 ``<n>-<incarnation>.tmp``             the stream of a member that is not ready yet
-``<n>-<incarnation>.stream``          the same file, once announced (see `colocache.runtime.journal`); its lock is
+``<n>-<incarnation>.stream``          the same file, once announced (see `colocache.runtime.journal`). Its lock is
                                       the truth about the member's life: the seat's may be a successor's already
 ``<n>-<begin of incarnation>.link``   the member's ipc socket for requests, and ``.bus`` for publications. Named by
                                       incarnation, so that no connection ever reaches a successor
@@ -14,11 +14,12 @@ file                                  meaning
 
 Record locks have three traps:
 
-1. Closing ANY descriptor of a file gives up all the locks that the process has on it. So a file of ours is opened once;
-   before files are looked at, `_Holdings` tells which are ours.
-2. A process is never refused a lock that it has: two threads, or two caches, would share a seat. `_Holdings` again.
-3. A forked child has the descriptors and not the locks. If it took the seat of its dead parent and then closed what it
-   inherited, trap 1 would get it: so a child drops what it inherited before it does anything here.
+1. Closing ANY descriptor of a file gives up all the locks that the process has on it. So a file of this process is
+   opened once. Before files are looked at, `_Holdings` tells which ones are this process's.
+2. A process is never refused a lock that it has, so two threads, or two caches, would share a seat. `_Holdings` tells
+   that, too.
+3. A forked child has the descriptors and not the locks. A child that took the seat of its dead parent, and then closed
+   what it inherited, would lose the seat by trap 1. So a child drops what it inherited before it does anything here.
 """
 
 from __future__ import annotations
@@ -32,11 +33,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from ..errors import ConfigError
-from . import logs
-from .descriptors import Descriptor
-from .journal import (
-    Journal,
-    Log,
+from .files import (
+    Descriptor,
     holder,
     lock,
     make_private,
@@ -45,21 +43,23 @@ from .journal import (
     open_theirs,
     why_not_private,
 )
+from .journal import Journal, JournalReader
+from .logs import Log
 from .waiting.threads import allocate_lock
 
-SEATS = 4096  # a few hundred members on one host are a lot
+SEATS = 4096  # a few hundred members on one host are many
 
 _LONGEST_SOCKET_PATH = 103  # sun_path holds 104 bytes on macOS and 108 on Linux, a final zero among them
 _SHORT = "/tmp"  # not the temp directory: that one is long on macOS, and members with different TMPDIR would not meet
 
 _FILE = re.compile(r"(0|[1-9][0-9]{0,3})-([0-9a-f]{32})\.(stream|tmp)")
-_PLAIN_GROUP = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,31}")  # no capitals: macOS takes Shop and shop for one directory
-_TOUCH_EVERY = 3600.0  # seconds; who cleans temp directories spares what is younger than 3 days (macOS), 10 (systemd)
+_PLAIN_GROUP = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,31}")  # no capitals: on macOS, Shop and shop are one directory
+_TOUCH_EVERY = 3600.0  # s; cleaners of temp directories spare files younger than 3 days (macOS) or 10 days (systemd)
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """An announced member of this host. ``pid`` is None if it is dead, 0 if it lives in another pid namespace."""
+    """An announced member of this host. A dead one has no ``pid``; in another pid namespace the ``pid`` is 0."""
 
     number: int
     incarnation: bytes
@@ -69,23 +69,23 @@ class Sighting:
 class Directory:
     """The meeting place of one group on one host. For one thread at a time."""
 
-    def __init__(self, group: str, base: str | None, *, log_bytes: int = 1 << 20, log: logs.Log | None = None) -> None:
-        """Touches nothing yet. ``base`` is an absolute path; None is a directory per user in the temp directory.
+    def __init__(self, group: str, base: str | None, *, journal_bytes: int = 1 << 20, log: Log | None = None) -> None:
+        """Touch nothing yet. ``base`` is an absolute path; None is a directory per user in the temp directory.
 
-        All members of the group on one host must come to the same one, or they never hear of each other. That is why
-        the default is not below XDG_RUNTIME_DIR, which is set in a login session and not in a service, and deleted
+        All members of the group on one host must use the same directory, otherwise they never meet. That is why the
+        default is not below XDG_RUNTIME_DIR: that is set in a login session and not in a service, and it is deleted
         when the user's last session ends.
         """
-        self.path = ""  # of the group's directory; known once it is opened
+        self.path = ""  # of the group's directory, once it is opened
         self._group = group
         self._base = base
-        self._log_bytes = log_bytes
-        self._log = log if log is not None else logs.Log(group)
+        self._journal_bytes = journal_bytes
+        self._log = log if log is not None else Log(group)
         self._sockets = ""
         self._dead: set[Sighting] = set()
 
     def open(self) -> None:
-        """Creates what is missing and checks that nobody else can get in; ConfigError if that fails."""
+        """Create what is missing, and check that no other user can get in. Raise ConfigError if that fails."""
         base = _base_directory(self._base)
         make_private(base)
         self.path = os.path.join(os.path.realpath(base), _directory_name(self._group))
@@ -94,14 +94,14 @@ class Directory:
         make_private(self._sockets)
 
     def take(self, incarnation: bytes) -> Seat:
-        """The lowest free seat, for a new member with this ``incarnation``: 16 random bytes, never used again.
+        """Return the lowest free seat, for a new member with this ``incarnation``: 16 random bytes, never used again.
 
-        Nobody sees the member before `Seat.announce`. ConfigError if all seats are taken, or if something other than
-        a file of ours is in the way; OSError of the file system.
+        Nobody sees the member before `Seat.announce`. Raise ConfigError if all seats are taken, or if something else
+        is in the place of a file. Raise OSError if the file system fails.
         """
         seat = self._lowest_free(incarnation)
         try:
-            seat._begin(self._log_bytes, self._log)
+            seat._begin(self._journal_bytes, self._log)
         except BaseException:
             seat.release()
             raise
@@ -122,18 +122,18 @@ class Directory:
         raise ConfigError(f"all {SEATS} seats of the group {self._group!r} in {self.path} are taken")
 
     def scan(self) -> list[Sighting]:
-        """The living members that are announced, without the one that was taken from this very object.
+        """Return the living members that are announced, without the one that was taken from this very object.
 
-        Where a process has two seats of a group, each of the two sees the other. While a killed process ends, its
-        seat can be free a moment before its stream is: then two members have one seat number.
+        If a process has two seats of a group, each of the two sees the other. While a killed process ends, its seat
+        can be free a moment before its stream is. Then two members have one seat number.
         """
         return [sighting for sighting in self._census() if sighting.pid is not None]
 
     def remains(self) -> list[Sighting]:
-        """The dead members that did not leave, and whose streams nobody has cleaned up yet.
+        """Return the dead members that did not leave, and whose streams are still there.
 
-        One that lived for less than the time between two scans may have been seen by nobody, or by some; its events
-        must reach everybody all the same. So `watch` these, too.
+        A member that lived for less than the time between two scans may have been seen by nobody, or by some members.
+        Its events must reach all of them. So `watch` these, too.
         """
         return [sighting for sighting in self._census() if sighting.pid is None]
 
@@ -149,7 +149,7 @@ class Directory:
         return found
 
     def watch(self, incarnation: bytes) -> Neighbour | None:
-        """Gets hold of that member's stream, dead or alive, until closed; None if it is not there."""
+        """Open a member's stream, whether it lives or is dead. Return None if the stream is not there."""
         for number, found in self._members("stream"):
             if found == incarnation:
                 with contextlib.suppress(FileNotFoundError):
@@ -160,16 +160,16 @@ class Directory:
         endpoints = self.endpoints(number, incarnation)
         seat = _mine().members.get(incarnation)
         if seat is not None:
-            return Neighbour(number, incarnation, endpoints, seat.journal.log(incarnation), None)
+            return Neighbour(number, incarnation, endpoints, seat.journal.reader(incarnation), None)
         descriptor = Descriptor(open_theirs(self._member_path(number, incarnation)))
-        return Neighbour(number, incarnation, endpoints, Log.of(descriptor.number, incarnation), descriptor)
+        return Neighbour(number, incarnation, endpoints, JournalReader.of(descriptor.number, incarnation), descriptor)
 
     def clean(self) -> None:
-        """Deletes the files of members that were dead at the previous call already; to be called about every minute.
+        """Delete the files of members that were dead at the previous call already. Call this about once a minute.
 
-        Two calls, so that everybody who scans in between has met the dead member and, by `watch`, keeps what it needs
-        of it. Between our finding a stream's lock free and the deletion nobody can take the lock, because nobody uses
-        an incarnation twice.
+        Two calls are needed, so that all members that scan in between have met the dead member and, by `watch`, keep
+        what they need of it. After a stream's lock is found free, nobody can take it before the deletion, because
+        nobody uses an incarnation twice.
         """
         dead = set(self.remains())
         for sighting in dead & self._dead:
@@ -180,9 +180,9 @@ class Directory:
                 self._delete(number, incarnation, "tmp")
 
     def _is_abandoned(self, number: int, incarnation: bytes) -> bool:
-        """Whether nobody is behind a temporary file: its maker has the seat from before the file to its own end.
+        """Return whether a temporary file has no living maker. A maker has its seat from before the file to its end.
 
-        Which is why the file must have been seen before its seat is found free, or our own.
+        That is why the file must be seen first, and its seat found free, or taken by this process, afterwards.
         """
         mine = _mine()
         path = self._seat_path(number)
@@ -193,13 +193,13 @@ class Directory:
         return False
 
     def _delete(self, number: int, incarnation: bytes, kind: str) -> None:
-        # The sockets first: whoever comes to delete them finds them by the other file only.
+        # The sockets first, because they are found by the other file only.
         for endpoint in self.endpoints(number, incarnation):
             _unlink(_socket_path(endpoint))
         _unlink(self._member_path(number, incarnation, kind))
 
     def endpoints(self, number: int, incarnation: bytes) -> tuple[str, str]:
-        """The ZeroMQ endpoints of a member of this host: for requests, for publications."""
+        """Return the ZeroMQ endpoints of a member of this host: the one for requests, the one for publications."""
         stem = f"ipc://{self._sockets}/{number}-{incarnation.hex()[:12]}"
         return f"{stem}.link", f"{stem}.bus"
 
@@ -222,18 +222,18 @@ def _base_directory(chosen: str | None) -> str:
 
 
 def why_unusable(directory: str | None) -> str:
-    """Why members of this user could not meet in a runtime directory; empty if they could. Creates nothing.
+    """Return why members of this user could not meet in a runtime directory, or an empty text. Create nothing.
 
     ``directory`` is the setting: an absolute path, or None for the default.
     """
     try:
         return why_not_private(_base_directory(directory))
-    except OSError as error:  # there is no temp directory
+    except OSError as error:  # the system has no temp directory
         return str(error)
 
 
 class Seat:
-    """A member's place on its host, for life; made by `Directory.take`. For one thread at a time."""
+    """A member's place on its host, for life. `Directory.take` makes it. For one thread at a time."""
 
     def __init__(self, directory: Directory, number: int, incarnation: bytes, descriptor: Descriptor) -> None:
         self.directory = directory
@@ -247,9 +247,9 @@ class Seat:
         self._journal: Journal | None = None
         self._released = False
 
-    def _begin(self, log_bytes: int, log: logs.Log) -> None:
+    def _begin(self, journal_bytes: int, log: Log) -> None:
         self._descriptors.append(Descriptor(open_new(self._path)))
-        self._journal = Journal.create(self._descriptors[-1].number, self._path, self.incarnation, log_bytes, log)
+        self._journal = Journal.create(self._descriptors[-1].number, self._path, self.incarnation, journal_bytes, log)
 
     @property
     def journal(self) -> Journal:
@@ -258,32 +258,32 @@ class Seat:
         return self._journal
 
     def announce(self) -> None:
-        """Makes the member visible to its host-mates; to be called when its two sockets are bound."""
+        """Make the member visible to its host-mates. Call this when its two sockets are bound."""
         announced = self.directory._member_path(self.number, self.incarnation)
         os.rename(self._path, announced)
         self._path = announced
 
     def tend(self) -> bool:
-        """Whether the seat's files are still in their places; to be asked as often as one scans.
+        """Return whether the seat's files are still in their places. Ask this as often as you scan.
 
-        If not, somebody deleted them: the member lives on, but newcomers do not see it and may take its seat. Also
-        keeps the files young, so that who cleans the temp directory leaves them alone.
+        If not, somebody deleted them. The member lives on, but newcomers do not see it and may take its seat. This also
+        keeps the files young, so that cleaners of temp directories leave them alone.
         """
         paths = (self.directory._seat_path(self.number), self._path)
         return all(_tend(path, each.number) for path, each in zip(paths, self._descriptors, strict=True))
 
     def release(self, *, unheard: bool = False) -> None:
-        """Leaves: deletes the member's sockets and stream, and frees the seat. May be called twice.
+        """Leave: delete the member's sockets and stream, and free the seat. Callable twice.
 
-        With ``unheard`` an announced stream stays, among the `Directory.remains`: for a member that has not heard all
-        of it, and may not even know of it, because it was stopped since before this one came.
+        With ``unheard``, an announced stream stays among the `Directory.remains`. Another member may not have heard all
+        of it. It may not even know this member, if it was stopped since before this one came.
 
-        In a forked child it only forgets.
+        In a forked child this only forgets.
         """
         try:
             if os.getpid() == self._pid and not self._released:
                 self._delete_files(unheard)
-        finally:  # or a member that is gone would count as alive
+        finally:  # otherwise a member that is gone would count as alive
             self._let_go()
 
     def _delete_files(self, unheard: bool) -> None:
@@ -293,7 +293,7 @@ class Seat:
             _unlink(self._path)
 
     def forget_after_fork(self) -> None:
-        """In a forked child: closes what it inherited, and leaves the parent's member alone. May be called twice."""
+        """In a forked child, close what it inherited, and leave the parent's member alone. Callable twice."""
         self._released = True
         for descriptor in self._descriptors:
             descriptor.close()
@@ -309,20 +309,25 @@ class Seat:
 
 
 class Neighbour:
-    """A member of this host as another one sees it; made by `Directory.watch`. For one thread at a time."""
+    """A member of this host as another one sees it. `Directory.watch` makes it. For one thread at a time."""
 
     def __init__(
-        self, number: int, incarnation: bytes, endpoints: tuple[str, str], log: Log, descriptor: Descriptor | None
+        self,
+        number: int,
+        incarnation: bytes,
+        endpoints: tuple[str, str],
+        journal: JournalReader,
+        descriptor: Descriptor | None,
     ) -> None:
         self.number = number
         self.incarnation = incarnation
         self.endpoints = endpoints
-        self._log = log
+        self._journal = journal
         self._descriptor = descriptor  # None: a member of this very process, whose file must not be opened again
         self.pid = self._holder() or 0
 
     def alive(self) -> bool:
-        """Whether the member's process still has its stream locked; False for good once it ended or left."""
+        """Return whether the member's process still has its stream locked. Once it has ended or left, never again."""
         return self._holder() is not None
 
     def _holder(self) -> int | None:
@@ -331,16 +336,16 @@ class Neighbour:
         return holder(self._descriptor.number)
 
     def last(self) -> int | None:
-        """The number of its last event, 0 before the first; None if its log cannot be read. Final once it is dead."""
-        return self._log.last()
+        """Return the number of its last event, 0 before the first; None if unreadable. Final once it is dead."""
+        return self._journal.last()
 
     def events(self, first: int) -> list[tuple[int, bytes]] | None:
-        """Its events from ``first`` to the last; None if the log no longer reaches back, or is damaged."""
-        return self._log.events(first)
+        """Return its events from ``first`` to the last; None if the journal does not reach back, or is damaged."""
+        return self._journal.events(first)
 
     def close(self) -> None:
-        """Lets go of the stream. May be called twice, and in a forked child. Ask nothing afterwards."""
-        self._log.close()
+        """Let go of the stream. Callable twice, and in a forked child. Ask nothing afterwards."""
+        self._journal.close()
         if self._descriptor is not None:
             self._descriptor.close()
 
@@ -350,7 +355,9 @@ class _Holdings:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.lock = allocate_lock()  # from the look whether a seat's file is ours until it is locked, or closed again
+        # Held from the look whether a seat's file is this process's until it is locked, or closed again. By drivers'
+        # threads only, in which no signal handler runs.
+        self.lock = allocate_lock()
         self.seats: set[tuple[int, int]] = set()  # files by device and inode: a path may have two spellings
         self.members: dict[bytes, Seat] = {}  # by incarnation, which is in the names of a member's files
 
@@ -359,28 +366,28 @@ _holdings = _Holdings()
 
 
 def _mine() -> _Holdings:
-    """What this process has locked; in a child nothing yet, and what it inherited is dropped first (trap 3)."""
+    """Return what this process has locked. In a child, first drop what it inherited (trap 3)."""
     global _holdings
     inherited = _holdings
     if inherited.pid != os.getpid():
-        with contextlib.suppress(KeyError):  # one by one: should anything be raised in between, the next call goes on
+        with contextlib.suppress(KeyError):  # one by one: if anything is raised in between, the next call goes on
             while True:
                 inherited.members.popitem()[1].forget_after_fork()
         _holdings = _Holdings()
     return _holdings
 
 
-# Where fork goes past Python (uWSGI) the comparison of the pids is what notices. It alone would not do: a grandchild
-# can get the pid of its dead grandparent.
+# A fork that goes past Python (uWSGI) is noticed by comparing the pids. That alone is not enough: a grandchild can get
+# the pid of its dead grandparent.
 os.register_at_fork(after_in_child=_mine)
 
 
 def _lock_seat(path: str, ours: set[tuple[int, int]]) -> int | None:
-    """The descriptor of the seat's file, locked; None if the seat is taken."""
+    """Return a descriptor of the seat's file, locked, or None if the seat is taken."""
     if _identity_at(path) in ours:
         return None
     descriptor = open_ours(path)
-    # Deleted by hand after it was opened, it would be locked in vain: nobody else will meet it.
+    # If somebody deletes the file after it was opened, nobody else finds it, and its lock is of no use.
     if lock(descriptor) and _identity(os.fstat(descriptor)) == _identity_at(path):
         return descriptor
     os.close(descriptor)
@@ -414,13 +421,13 @@ def _tend(path: str, descriptor: int) -> bool:
 
 
 def _unlink(path: str) -> None:
-    """Deletes a file; leaves a directory in its place, which is none of ours, alone (EPERM on macOS)."""
+    """Delete a file. Leave a directory in its place alone, because somebody else has made it (EPERM on macOS)."""
     with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
         os.unlink(path)
 
 
 def _directory_name(group: str) -> str:
-    """The group's own name where that will do, else something like it and a hash that tells it from all others."""
+    """Return the group's own name if that is a plain one. Otherwise add a hash that tells it from all others."""
     if _PLAIN_GROUP.fullmatch(group):
         return group
     digest = blake2b(group.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
@@ -428,7 +435,7 @@ def _directory_name(group: str) -> str:
 
 
 def _socket_directory(path: str) -> str:
-    """Where the sockets of all members go: to the group's directory, unless that makes their paths too long."""
+    """Return the directory of all members' sockets: the group's own, unless that makes their paths too long."""
     longest = f"{path}/{SEATS - 1}-{'0' * 12}.link"
     if len(os.fsencode(longest)) <= _LONGEST_SOCKET_PATH:
         return path

@@ -1,4 +1,4 @@
-"""The package's log. Every line names the process and the group, and a trouble that goes on does not flood the log.
+"""The package's log. Every line names the process and the group, and a lasting trouble does not flood the log.
 
 ::
 
@@ -9,9 +9,9 @@ writes to the logger ``colocache``::
 
     colocache[4242] shop: the file /run/x cannot be read: Permission denied
 
-A warning or an error is written once a minute, however often it occurs: `Log` compares the texts **before** their
-details are filled in. The next line with the same text says how many were left out. ``about`` tells apart what one text
-says of several things, such as functions::
+A warning or an error is written once a minute, however often it occurs. `Log` compares the texts **before** their
+details are filled in. The next line with the same text says how many were left out. Where one text is about several
+things, such as functions, ``about`` tells them apart::
 
     log.warning("the result of %s cannot be kept: %s", name, error, about=name)
 """
@@ -39,11 +39,11 @@ _logger = logging.getLogger("colocache")
 class Log:
     """Writes the lines of one group to the logger ``colocache``, from any thread, signal handler or finalizer.
 
-    Takes no lock of its own. Whoever writes lines keeps one for as long as it lives, because a new one has seen nothing
-    yet. A forked child starts to count anew.
+    It takes no lock of its own. Keep one `Log` as long as you write lines, because a new one has seen nothing yet. A
+    forked child starts to count anew.
 
-    Where gevent has patched the locks of the log handlers, the bus thread must not wait for them: while greenlets take
-    a lock by turns, a thread that wants it may never get it, and the leases run out. There a greenlet writes instead.
+    Log handlers are code of users, and can be slow, or wait for a thread that waits for the cache. So they never run in
+    a driver's thread, which hands its lines over.
     """
 
     def __init__(self, group: str) -> None:
@@ -51,23 +51,23 @@ class Log:
         self._seen: dict[tuple[int, str, object], _Seen] = {}  # by process, text, and what it is about
 
     def debug(self, text: str, *details: object) -> None:
-        """Tell what only somebody who looks for a fault wants to know. Never left out."""
+        """Write a line for somebody who looks for a fault. Such lines are never left out."""
         self._write(logging.DEBUG, text, details, None)
 
     def info(self, text: str, *details: object) -> None:
-        """Tell what is as it should be."""
+        """Write a line about a normal event."""
         self._write(logging.INFO, text, details, None)
 
     def warning(self, text: str, *details: object, about: object = None) -> None:
-        """Tell of a trouble that the cache can live with. ``about`` is hashable."""
+        """Write a line about a trouble that the cache can live with. ``about`` is hashable."""
         self._write(logging.WARNING, text, details, about)
 
     def error(self, text: str, *details: object, about: object = None) -> None:
-        """Tell of a trouble in which the cache does not do its work."""
+        """Write a line about a trouble in which the cache does not work."""
         self._write(logging.ERROR, text, details, about)
 
     def exception(self, text: str, *details: object, about: object = None) -> None:
-        """Tell of the exception that is being handled, with its traceback."""
+        """Write a line about the exception that is being handled, with its traceback."""
         self._write(logging.ERROR, text, details, about, exc_info=sys.exception())
 
     def _write(self, level: int, text: str, details: tuple[object, ...], about: object, **more: Any) -> None:
@@ -83,7 +83,7 @@ class Log:
             _logger.log(level, line, *filled_in, stacklevel=3, **more)
 
     def _left_out(self, level: int, text: str, about: object) -> int | None:
-        """Return how many lines like this were left out since the last one; None if this one is to be left out, too."""
+        """Return how many lines like this were left out since the last one; None if this one is left out, too."""
         most = MOST.get(level)
         if most is None:
             return 0
@@ -111,5 +111,5 @@ class _Seen:
         self._numbers = itertools.count()
 
     def count(self) -> int:
-        """Count one line, and return how many there were before it. One step, which no other thread can divide."""
+        """Count one line, and return how many there were before it, in one step that no other thread can divide."""
         return next(self._numbers)

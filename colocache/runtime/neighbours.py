@@ -21,9 +21,9 @@ from ..core.group.members import Member
 from ..core.group.messages import MAX_SEAT
 from ..core.group.peer import Peer
 from ..core.group.seam import Connect, Disconnect, Probe
-from . import descriptors
-from .descriptors import Descriptor
+from . import files
 from .directory import Directory, Neighbour, Seat, Sighting
+from .files import Descriptor
 from .logs import Log
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Neighbours:
     def _why_to_leave(self) -> str:
         if not self._seat.tend():  # newcomers cannot find this member, and would not be waited for
             return f"its files in {self._directory.path} were deleted"
-        if descriptors.are_scarce():
+        if files.descriptors_are_scarce():
             return "hardly a file descriptor is left in this process"
         return ""
 

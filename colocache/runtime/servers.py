@@ -1,4 +1,4 @@
-"""What some servers do to a process that the cache has to know of: no threads for Python, forks past Python's hooks."""
+"""What some servers do to a process: they give Python no threads, or fork past Python's hooks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..errors import ConfigError
 
 
 def check_threads() -> None:
-    """Raise ConfigError where the server gives a thread no chance to run, rather than hang there."""
+    """Raise ConfigError if the server gives a thread no chance to run. Otherwise the process would hang."""
     uwsgi = sys.modules.get("uwsgi")  # only in a uWSGI server
     if uwsgi is not None and not getattr(uwsgi, "has_threads", True):
         raise ConfigError(
@@ -25,21 +25,21 @@ def check_threads() -> None:
 
 
 def call_after_fork(forget: Callable[[], None]) -> None:
-    """Have something called in children that uWSGI forks; for all others there is `os.register_at_fork`.
+    """Have something called in children that uWSGI forks. For all others there is `os.register_at_fork`.
 
-    A fork past Python's hooks is noticed by the pid when the cache is used; but a hit does not look at that.
+    The pid tells of a fork past Python's hooks when the cache is used. But a hit does not look at the pid.
     """
     uwsgi = sys.modules.get("uwsgi")
     if uwsgi is not None:
         hook = getattr(uwsgi, "post_fork_hook", None)
-        if not isinstance(hook, _Hook):  # at first, or since somebody imported uwsgidecorators, which replaces it
+        if not isinstance(hook, _Hook):  # at first, or after an import of uwsgidecorators, which replaces it
             uwsgi.post_fork_hook = hook = _Hook(hook)  # type: ignore[attr-defined]
         if forget not in hook.calls:
             hook.calls.append(forget)
 
 
 class _Hook:
-    """What uWSGI calls in a child: what we want of it, and then what was there before."""
+    """What uWSGI calls in a child: the calls of this package, and then the hook that was there before."""
 
     def __init__(self, before: Callable[[], None] | None) -> None:
         self._before = before

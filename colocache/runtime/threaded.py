@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import Config
 from ..core.group.seam import Publish, Send
-from . import descriptors, neighbours
+from . import files, neighbours
 from .directory import SEATS, Directory
 from .driver import Command, Driver
 from .logs import Log
@@ -189,7 +189,7 @@ class ThreadDriver(Driver):
     def _join(self) -> None:
         from .transport import Transport
 
-        if descriptors.are_scarce():
+        if files.descriptors_are_scarce():
             raise OSError(errno.EMFILE, "hardly a file descriptor is left in this process")
         config, log = self._config, self._log
         directory = Directory(config.group, config.directory, log=log)

@@ -1,9 +1,14 @@
 """How frames travel between the members of a host: by ZeroMQ. This is the only module that imports zmq.
 
-There are four kinds of socket: a PUB, the **publisher**, for this member's stream; a SUB, the **subscriber**, for the
-streams of all others; a ROUTER that the requests of the others come to; and for each member a DEALER, the **link**, for
-requests to it. Answers go back through the ROUTER, on the connection that the member's own requests came by. No routing
-id is set: a DEALER that reconnects with a fixed one would be refused as its own double.
+There are four kinds of socket:
+
+- the **publisher**, a PUB, sends this member's stream;
+- the **subscriber**, a SUB, hears the streams of all others;
+- the **router**, a ROUTER, gets the requests of the others;
+- a **link**, a DEALER per member, sends requests to that member.
+
+Publisher and subscribers are **the bus**. Answers go back through the router, on the connection that the member's own
+requests came by. No routing id is set: a link that reconnects with a fixed one would be refused as its own double.
 
 The driver's thread alone uses a transport, because signal handlers of the application never run in that thread:
 
@@ -83,7 +88,7 @@ class Transport:
     def _socket(self, kind: int, largest: int, queue: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         for option, value in (
-            (zmq.LINGER, 0),  # `linger` sets another one for a goodbye; nothing else is worth waiting for
+            (zmq.LINGER, 0),  # only the frames of a goodbye are worth waiting for: see `linger`
             (zmq.SNDTIMEO, 0),
             (zmq.RCVTIMEO, 0),
             (zmq.SNDHWM, queue),
@@ -247,7 +252,7 @@ class Transport:
 
     def close(self) -> None:
         """Close all sockets. Not in a forked child: libzmq would wait for I/O threads that are not there."""
-        self._context.destroy()  # and with it its sockets: it would wait for ever for a forgotten one
+        self._context.destroy()  # with its sockets: otherwise it would wait for ever for a forgotten one
 
 
 @contextlib.contextmanager

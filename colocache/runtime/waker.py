@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from .descriptors import Descriptor
+from .files import Descriptor
 
 
 class Waker:

@@ -30,9 +30,9 @@ AGENT = """
 import os, signal, sys
 from colocache.runtime.directory import Directory
 
-def take(group, base, incarnation, log_bytes=5000):
+def take(group, base, incarnation, journal_bytes=5000):
     global directory, seat
-    directory = Directory(group, base, log_bytes=log_bytes)
+    directory = Directory(group, base, journal_bytes=journal_bytes)
     directory.open()
     seat = directory.take(incarnation)
     return seat.number
@@ -126,7 +126,7 @@ def opened(base: str) -> Iterator[Callable[..., Directory]]:
     before = set(discovery._mine().members)
 
     def make(group: str = "shop", base: str = base) -> Directory:
-        directory = Directory(group, base, log_bytes=5000)
+        directory = Directory(group, base, journal_bytes=5000)
         directory.open()
         return directory
 
@@ -838,10 +838,10 @@ def test_a_struct_flock_is_as_long_as_the_systems(monkeypatch: pytest.MonkeyPatc
         members = [("start", ctypes.c_int64), ("len", ctypes.c_int64), ("pid", ctypes.c_int), ("type", ctypes.c_short),
                    ("whence", ctypes.c_short)]  # fmt: skip
     flock = type("flock", (ctypes.Structure,), {"_fields_": members})
-    from colocache.runtime import journal
+    from colocache.runtime import files
 
-    assert len(journal._QUESTION) >= ctypes.sizeof(flock)
-    assert flock.from_buffer_copy(journal._QUESTION).type == journal.fcntl.F_WRLCK
+    assert len(files._QUESTION) >= ctypes.sizeof(flock)
+    assert flock.from_buffer_copy(files._QUESTION).type == files.fcntl.F_WRLCK
 
 
 def test_a_descriptor_is_closed_once_whoever_closes_it() -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from colocache.errors import ConfigError
+from colocache.runtime import files, logs
 from colocache.runtime import journal as journal_module
-from colocache.runtime import logs
-from colocache.runtime.journal import Journal, Log
+from colocache.runtime.journal import Journal, JournalReader
 from tests import ROOT
 
 ME = bytes(range(16))
@@ -32,8 +32,8 @@ def frame(number: int) -> bytes:
     return f"event {number} ".encode() * (number % 5)
 
 
-def anonymous(log_bytes: int, appended: int = 0) -> tuple[mmap.mmap, Journal]:
-    mapping = mmap.mmap(-1, RING + log_bytes)
+def anonymous(ring_bytes: int, appended: int = 0) -> tuple[mmap.mmap, Journal]:
+    mapping = mmap.mmap(-1, RING + ring_bytes)
     journal = Journal(mapping, ME)
     for number in range(1, appended + 1):
         journal.append(number, frame(number))
@@ -49,14 +49,14 @@ def copy_of(mapping: mmap.mmap) -> mmap.mmap:
 @pytest.fixture
 def new_file(tmp_path: Path) -> Iterator[tuple[int, str]]:
     path = str(tmp_path / "stream")
-    descriptor = journal_module.open_new(path)
+    descriptor = files.open_new(path)
     yield descriptor, path
     os.close(descriptor)
 
 
 def test_what_is_appended_can_be_read_from_the_file(new_file: tuple[int, str]) -> None:
     journal = Journal.create(*new_file, ME, 1000, LOG)
-    log = Log.of(new_file[0], ME)
+    log = JournalReader.of(new_file[0], ME)
     assert (log.last(), log.events(1)) == (0, [])
     for number in (1, 2, 3):
         journal.append(number, frame(number))
@@ -73,14 +73,14 @@ def test_numbers_follow_one_another() -> None:
     for number in (0, 2, 4):
         with pytest.raises(ValueError, match=f"event {number} does not follow event 2"):
             journal.append(number, b"")
-    assert Log(mapping, ME).events(1) == [(1, frame(1)), (2, frame(2))]
+    assert JournalReader(mapping, ME).events(1) == [(1, frame(1)), (2, frame(2))]
 
 
 def test_the_largest_frame_fills_the_log_and_a_larger_one_is_refused() -> None:
     mapping, journal = anonymous(100, appended=1)
-    with pytest.raises(ValueError, match="event 2 of 85 bytes exceeds the log of 100 bytes"):
+    with pytest.raises(ValueError, match="event 2 of 85 bytes exceeds the journal of 100 bytes"):
         journal.append(2, bytes(100 - OVERHEAD + 1))
-    log = Log(mapping, ME)
+    log = JournalReader(mapping, ME)
     assert log.events(1) == [(1, frame(1))]
     journal.append(2, b"x" * (100 - OVERHEAD))
     assert log.events(2) == [(2, b"x" * (100 - OVERHEAD))]
@@ -96,7 +96,7 @@ def test_the_ring_holds_whatever_fits_and_admits_the_rest(checksums: str, monkey
     for _ in range(60):
         size = rng.randrange(40, 700)
         mapping, journal = anonymous(size)
-        log, frames = Log(mapping, ME), [b""]
+        log, frames = JournalReader(mapping, ME), [b""]
         for number in range(1, 120):
             frames.append(rng.randbytes(rng.randrange(min(size - OVERHEAD, rng.choice((1, 30, 700))) + 1)))
             journal.append(number, frames[number])
@@ -155,7 +155,7 @@ def test_a_kill_between_any_two_stores_leaves_the_earlier_state(before: int) -> 
             journal.append(before + 1, b"the last words of a dying process")
             survived = True
             break
-        log = Log(mapping, ME)
+        log = JournalReader(mapping, ME)
         assert log.last() == before
         assert log.events(before) == [(before, frame(before))]
         assert log.events(1) in (None, [(number, frame(number)) for number in range(1, before + 1)])
@@ -171,7 +171,7 @@ def test_a_record_with_any_bit_changed_is_not_given_out() -> None:
     for at in range(third, fourth + 4 + OVERHEAD):
         damaged = copy_of(mapping)
         damaged[RING + at] ^= 1 << (at % 8)
-        log = Log(damaged, ME)
+        log = JournalReader(damaged, ME)
         assert log.last() == 4
         assert log.events(3) is None
         assert log.events(4) == ([(4, b"four")] if at < fourth else None)
@@ -181,7 +181,7 @@ def test_a_record_with_any_bit_changed_is_not_given_out() -> None:
 def test_numbers_and_places_that_are_junk_are_no_events(junk: bytes) -> None:
     mapping, _ = anonymous(1000, appended=3)
     mapping[LAST : LAST + 24] = junk
-    assert Log(mapping, ME).events(1) in (None, [])
+    assert JournalReader(mapping, ME).events(1) in (None, [])
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_numbers_and_places_that_are_junk_are_no_events(junk: bytes) -> None:
 )
 def test_a_head_of_another_kind_makes_the_log_unreadable(offset: int, what: str) -> None:
     mapping, _ = anonymous(1000, appended=3)
-    log = Log(mapping, ME)
+    log = JournalReader(mapping, ME)
     assert log.last() == 3
     mapping[offset] ^= 1
     assert (log.last(), log.events(1)) == (None, None), what
@@ -198,9 +198,9 @@ def test_a_head_of_another_kind_makes_the_log_unreadable(offset: int, what: str)
 @pytest.mark.parametrize("size", [0, 1, RING, RING + 1, RING + 999, RING + 1001])
 def test_a_file_of_another_size_is_unreadable(new_file: tuple[int, str], size: int) -> None:
     Journal.create(*new_file, ME, 1000, LOG).append(1, b"one")
-    assert Log.of(new_file[0], ME).last() == 1
+    assert JournalReader.of(new_file[0], ME).last() == 1
     os.ftruncate(new_file[0], size)
-    log = Log.of(new_file[0], ME)
+    log = JournalReader.of(new_file[0], ME)
     assert (log.last(), log.events(1)) == (None, None)
     log.close()
 
@@ -208,11 +208,12 @@ def test_a_file_of_another_size_is_unreadable(new_file: tuple[int, str], size: i
 CUT = f"""
 import os, sys
 from colocache.runtime import logs
-from colocache.runtime.journal import Journal, Log, open_new
+from colocache.runtime.files import open_new
+from colocache.runtime.journal import Journal, JournalReader
 path = sys.argv[1]
 descriptor = open_new(path)
 Journal.create(descriptor, path, {ME!r}, 1 << 16, logs.Log('test')).append(1, b"one")
-log = Log.of(descriptor, {ME!r})
+log = JournalReader.of(descriptor, {ME!r})
 print(log.last(), log.events(1), flush=True)
 os.ftruncate(descriptor, int(sys.argv[2]))
 print(log.last(), log.events(1), flush=True)
@@ -232,15 +233,15 @@ def test_a_file_that_is_cut_short_under_its_reader_kills_nobody(tmp_path: Path, 
 def test_a_number_that_no_message_could_carry_is_none(number: int, known: int | None) -> None:
     mapping, _ = anonymous(1000, appended=3)
     mapping[LAST : LAST + 8] = number.to_bytes(8, sys.byteorder)
-    assert Log(mapping, ME).last() == known
+    assert JournalReader(mapping, ME).last() == known
 
 
 def test_a_file_larger_than_any_journal_is_not_even_mapped(new_file: tuple[int, str]) -> None:
     Journal.create(*new_file, ME, (1 << 24) - RING, LOG)
-    assert Log.of(new_file[0], ME).last() == 0
+    assert JournalReader.of(new_file[0], ME).last() == 0
     os.ftruncate(new_file[0], 1 << 40)  # a hole, which takes no room
     os.pwrite(new_file[0], journal_module._head((1 << 40) - RING, ME), 0)
-    assert Log.of(new_file[0], ME).last() is None
+    assert JournalReader.of(new_file[0], ME).last() is None
 
 
 def test_a_writer_that_overtakes_the_reader_spoils_only_the_answer() -> None:
@@ -249,7 +250,7 @@ def test_a_writer_that_overtakes_the_reader_spoils_only_the_answer() -> None:
     answered = 0
     for _ in range(400):
         mapping, journal = anonymous(400, appended=rng.randrange(1, 30))
-        log = Log(mapping, ME)
+        log = JournalReader(mapping, ME)
         read = log._bytes
 
         def overtaken(start: int, length: int, journal: Journal = journal, read: object = read) -> bytes:
@@ -269,7 +270,8 @@ def test_a_writer_that_overtakes_the_reader_spoils_only_the_answer() -> None:
 APPEND_FOR_EVER = f"""
 import sys
 from colocache.runtime import logs
-from colocache.runtime.journal import Journal, open_new
+from colocache.runtime.files import open_new
+from colocache.runtime.journal import Journal
 path = sys.argv[1]
 journal = Journal.create(open_new(path), path, {ME!r}, 1 << 14, logs.Log('test'))
 frames = [f"event {{n}} ".encode() for n in range(1000)]
@@ -287,22 +289,22 @@ def expected(events: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
 
 
 @pytest.fixture
-def writer(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Log]]:
+def writer(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], JournalReader]]:
     path = str(tmp_path / "stream")
     command = [sys.executable, "-c", APPEND_FOR_EVER, path]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
-        descriptor = journal_module.open_theirs(path)
-        log = Log.of(descriptor, ME)
+        descriptor = files.open_theirs(path)
+        log = JournalReader.of(descriptor, ME)
         yield process, log
         process.kill()
     log.close()
     os.close(descriptor)
 
 
-def test_the_number_of_a_living_writer_only_grows(writer: tuple[subprocess.Popen[str], Log]) -> None:
+def test_the_number_of_a_living_writer_only_grows(writer: tuple[subprocess.Popen[str], JournalReader]) -> None:
     _, log = writer
     before, intact = 0, 0
     for _ in range(20_000):
@@ -319,7 +321,7 @@ def test_the_number_of_a_living_writer_only_grows(writer: tuple[subprocess.Popen
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_the_log_of_a_killed_writer_is_whole(writer: tuple[subprocess.Popen[str], Log], attempt: int) -> None:
+def test_the_log_of_a_killed_writer_is_whole(writer: tuple[subprocess.Popen[str], JournalReader], attempt: int) -> None:
     process, log = writer
     while (log.last() or 0) < 1000 * attempt + 500:
         pass
@@ -352,7 +354,7 @@ def test_without_posix_fallocate_zeros_are_written(
         monkeypatch.setattr(os, "posix_fallocate", unsupported, raising=False)
     Journal.create(*new_file, ME, 1 << 18, LOG).append(1, b"one")
     assert os.fstat(new_file[0]).st_blocks * 512 >= RING + (1 << 18)
-    assert Log.of(new_file[0], ME).events(1) == [(1, b"one")]
+    assert JournalReader.of(new_file[0], ME).events(1) == [(1, b"one")]
 
 
 def test_a_full_disk_leaves_a_journal_that_others_cannot_read(
@@ -370,16 +372,16 @@ def test_a_full_disk_leaves_a_journal_that_others_cannot_read(
         assert part in record.getMessage()
     journal.append(1, b"one")
     assert journal.last == 1
-    assert journal.log(ME).events(1) == [(1, b"one")]
+    assert journal.reader(ME).events(1) == [(1, b"one")]
     assert os.fstat(new_file[0]).st_size == 0
-    assert Log.of(new_file[0], ME).last() is None
+    assert JournalReader.of(new_file[0], ME).last() is None
 
 
 def test_the_readers_of_the_own_process_outlive_the_journal(new_file: tuple[int, str]) -> None:
     journal = Journal.create(*new_file, ME, 1000, LOG)
     journal.append(1, b"one")
-    log = journal.log(ME)
-    other = journal.log(ME)
+    log = journal.reader(ME)
+    other = journal.reader(ME)
     other.close()
     journal.append(2, b"two")
     journal.close()
@@ -395,16 +397,16 @@ def test_only_plain_files_of_ours_are_opened(tmp_path: Path) -> None:
     (tmp_path / "public").touch(0o644)
     (tmp_path / "directory").mkdir(0o700)
     os.mkfifo(tmp_path / "pipe", 0o600)
-    os.close(journal_module.open_theirs(str(tmp_path / "real")))
+    os.close(files.open_theirs(str(tmp_path / "real")))
     for name in ("link", "public", "directory", "pipe", "nothing", "real/beyond"):
         with pytest.raises(FileNotFoundError):
-            journal_module.open_theirs(str(tmp_path / name))
+            files.open_theirs(str(tmp_path / name))
     for name in ("link", "public", "directory", "pipe"):
         with pytest.raises(ConfigError, match=f"{name} .*: remove it"):
-            journal_module.open_ours(str(tmp_path / name))
+            files.open_ours(str(tmp_path / name))
     with pytest.raises(FileExistsError):
-        journal_module.open_new(str(tmp_path / "real"))
-    descriptor = journal_module.open_new(str(tmp_path / "new"))
+        files.open_new(str(tmp_path / "real"))
+    descriptor = files.open_new(str(tmp_path / "new"))
     assert os.fstat(descriptor).st_mode & 0o777 == 0o600
     assert not os.get_inheritable(descriptor)
     os.close(descriptor)

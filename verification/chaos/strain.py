@@ -46,7 +46,7 @@ class Strain(NamedTuple):
         sys.setswitchinterval(self.switch)
         runtime: Any = colocache.runtime
         runtime.driver.Settings = partial(colocache.core.group.seam.Settings, log_events=self.log)
-        runtime.threaded.Directory = partial(colocache.runtime.directory.Directory, log_bytes=self.log * RECORD)
+        runtime.threaded.Directory = partial(colocache.runtime.directory.Directory, journal_bytes=self.log * RECORD)
         runtime.transport.Transport._socket = lambda transport, kind, largest, queue: _socket(
             transport, kind, largest, min(queue, self.queue)
         )

@@ -93,7 +93,7 @@ class Files:
         os.mkdir(self._outside, 0o700)
         with open(f"{self._outside}/precious", "w") as file:
             file.write("untouched")
-        self.directory = Directory("fuzz", f"{self._base}/run", log_bytes=PAGE)
+        self.directory = Directory("fuzz", f"{self._base}/run", journal_bytes=PAGE)
         self.directory.open()
         for _ in range(dice.below(7)):
             path = f"{self.directory.path}/{_name(dice)}"

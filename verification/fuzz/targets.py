@@ -17,7 +17,7 @@ from colocache.core.group import messages
 from colocache.core.group.messages import MAX_BUS, NO_NUMBER, Event, decode, encode, split_targets
 from colocache.core.keys import namespace_of, prefix, wire
 from colocache.errors import ConfigError, WireError
-from colocache.runtime.journal import Log
+from colocache.runtime.journal import JournalReader
 from verification.fuzz.dice import Dice
 from verification.fuzz.files import Files, journal_file
 from verification.fuzz.forge import Forge
@@ -167,7 +167,7 @@ def journal(data: bytes) -> None:
     """Whatever a stream's file holds, and whenever it is cut short: its events, in order, or None."""
     dice = Dice(data)
     with journal_file(dice) as (descriptor, cut), at_most(64 << 10):
-        log = Log.of(descriptor, ME)
+        log = JournalReader.of(descriptor, ME)
         try:
             first = 1 + dice.below(9)
             _check_log(log, first)
@@ -177,7 +177,7 @@ def journal(data: bytes) -> None:
             log.close()
 
 
-def _check_log(log: Log, first: int) -> None:
+def _check_log(log: JournalReader, first: int) -> None:
     last, events = log.last(), log.events(first)
     assert last is None or 0 <= last <= NO_NUMBER
     if events is not None:

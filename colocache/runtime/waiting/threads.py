@@ -114,7 +114,7 @@ def is_patched() -> bool:
 
 
 def start(work: Callable[[], None], name: str) -> None:
-    """Start a thread of the system's, from one in which no signal handlers run. Raise NoThread if there is none left.
+    """Start a thread of the system, from a thread in which no signal handlers run. Raise NoThread if that fails.
 
     `threading` starts a thread in several steps. If a signal handler raises between them, KeyError can come out.
     """

@@ -1,0 +1,191 @@
+"""Files and directories that only this user can touch, record locks on them, and file descriptors.
+
+Record locks have three traps:
+
+1. Closing ANY descriptor of a file gives up all locks that the process has on it.
+2. A process is never refused a lock that it has.
+3. A forked child has the descriptors and not the locks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+import stat
+import struct
+import sys
+from collections.abc import Callable
+
+from ..errors import ConfigError
+
+SPARE = 64  # where libzmq can have no descriptor for an epoll, or to accept by ipc, it aborts the whole process
+
+
+class Descriptor:
+    """A file descriptor that belongs to the holder of this object. It is closed once, however often it is closed.
+
+    Its number is given up before the kernel is told, because the kernel gives it to the next one that opens a file:
+
+    1. the driver's thread closes descriptor 7;
+    2. the application opens a file, which gets the number 7;
+    3. the process forks;
+    4. the child lets go of what it inherited, and closes 7, which is the application's.
+
+    A fork between giving up the number and telling the kernel leaves the descriptor open in the child. That is
+    harmless.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._numbers = [number]
+
+    @property
+    def number(self) -> int:
+        """The descriptor itself. Raises IndexError once it is closed."""
+        return self._numbers[0]
+
+    def close(self) -> None:
+        """Close it, unless it is closed. Raise nothing: where the kernel refuses, there is nothing to repair."""
+        with contextlib.suppress(IndexError, OSError):
+            os.close(self._numbers.pop())
+
+
+def descriptors_are_scarce() -> bool:
+    """Return whether fewer than `SPARE` more files can be opened. A new one gets the lowest number that is free."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    try:
+        lowest, next_one = os.pipe()  # a pipe, because in a container there may be no file, not even /dev/null
+    except OSError:
+        return True
+    os.close(lowest)
+    os.close(next_one)
+    return limit != resource.RLIM_INFINITY and lowest > limit - SPARE
+
+
+# --- Record locks
+# A struct flock is packed as the C compiler lays it out. A question about a lock is about the whole file.
+
+if sys.platform == "linux":
+    _FLOCK = struct.Struct("hhqqi4x")
+    _TYPE, _PID = 0, 4
+    _QUESTION = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+else:  # macOS and the BSDs
+    _FLOCK = struct.Struct("qqihh")
+    _TYPE, _PID = 3, 2
+    _QUESTION = _FLOCK.pack(0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET)
+
+
+def lock(descriptor: int) -> bool:
+    """Lock the file, and return whether that succeeds: another process may have it. This process gets it again."""
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        return False
+    return True
+
+
+def holder(descriptor: int) -> int | None:
+    """Return the pid of the other process that has the file locked, or None if no process has. Lock nothing.
+
+    The pid is 0 if that process is in another pid namespace.
+    """
+    answer = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, _QUESTION))
+    return None if answer[_TYPE] == fcntl.F_UNLCK else int(answer[_PID])
+
+
+# --- Files and directories of this user alone
+
+
+_CAREFULLY = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # the last one because a named pipe would block
+_NOT_A_FILE = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO)
+_NOT_FOR_US = (*_NOT_A_FILE, errno.ENOTDIR, errno.EACCES, errno.EPERM)
+_BAD_PLACE = (*_NOT_FOR_US, errno.ENOENT, errno.EROFS, errno.ENAMETOOLONG)
+
+
+def make_private(path: str) -> None:
+    """Create the directory if needed. Raise ConfigError if that is not possible, or if other users can get in."""
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        wrong = _what_is_wrong(os.lstat(path), stat.S_ISDIR, "directory")
+    except OSError as error:
+        if error.errno not in _BAD_PLACE:
+            raise
+        wrong = f"cannot be used: {error.strerror}"
+    if wrong:
+        raise ConfigError(_advice(path, wrong))
+
+
+def why_not_private(path: str) -> str:
+    """Return why `make_private` would refuse the directory, or an empty text. Create nothing."""
+    try:
+        wrong = _what_is_wrong(os.lstat(path), stat.S_ISDIR, "directory")
+    except FileNotFoundError:
+        parent = os.path.dirname(path)
+        may_create = os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK)
+        wrong = "" if may_create else f"is not there, and cannot be created in {parent}"
+    except OSError as error:
+        wrong = f"cannot be used: {error.strerror}"
+    return _advice(path, wrong) if wrong else ""
+
+
+def _advice(path: str, wrong: str) -> str:
+    return (
+        f"the runtime directory {path} {wrong}. Correct that, or set COLOCACHE_DIR to another path: a directory of"
+        " this user's with mode 0700, or one that is to be created where this user may write"
+    )
+
+
+def open_new(path: str) -> int:
+    """Create a file, and return a descriptor of it."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _CAREFULLY, 0o600)
+
+
+def open_ours(path: str) -> int:
+    """Return a descriptor of a file, created if needed. Raise ConfigError if something else is there."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _CAREFULLY, 0o600)
+    except OSError as error:
+        if error.errno not in _NOT_A_FILE:
+            raise
+        raise ConfigError(f"{path} is not a plain file: remove it") from error
+    wrong = _what_is_wrong(os.fstat(descriptor), stat.S_ISREG, "plain file")
+    if wrong:
+        os.close(descriptor)
+        raise ConfigError(f"{path} {wrong}: remove it")
+    return descriptor
+
+
+def open_theirs(path: str) -> int:
+    """Return a descriptor to look at a file of another process. Raise FileNotFoundError if there is no such file.
+
+    A file that other users can touch counts as absent.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | _CAREFULLY)
+    except OSError as error:
+        if error.errno not in _NOT_FOR_US:
+            raise
+        raise FileNotFoundError(errno.ENOENT, "there is no file of ours", path) from error
+    if _what_is_wrong(os.fstat(descriptor), stat.S_ISREG, "plain file"):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "there is no file of ours", path)
+    return descriptor
+
+
+def _what_is_wrong(found: os.stat_result, is_kind: Callable[[int], bool], kind: str) -> str:
+    """Return what is wrong with something that must be a ``kind`` that only this user can touch, or an empty text.
+
+    The text follows the path in an error.
+    """
+    if not is_kind(found.st_mode):
+        return f"is {'a symbolic link' if stat.S_ISLNK(found.st_mode) else 'something else'}, not a {kind}"
+    if found.st_uid != os.geteuid():
+        return f"belongs to user {found.st_uid}, not to {os.geteuid()}, who runs this process"
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        return f"has mode {stat.S_IMODE(found.st_mode):04o}, which lets other users in"
+    return ""
