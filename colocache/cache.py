@@ -29,8 +29,10 @@ from .core.numbers import pack_integer, unpack_integer
 from .errors import ClosedError, OversizeError
 from .functions.identity import Functions
 from .operations.flows import Flow, Wait, arun, run, shown
+from .runtime.inline import InlineDriver
 from .runtime.logs import Log
 from .runtime.servers import check_threads
+from .runtime.threaded import CannotJoin, ThreadDriver, members_here
 from .runtime.waiting.greenlets import let_others_run_while
 from .runtime.waiting.threads import RLock, on_driver_thread
 from .space import GRACE, UNKNOWN, Space, copies_of
@@ -40,7 +42,6 @@ from .values.msgpack_codec import MsgpackCodec
 
 if TYPE_CHECKING:
     from .runtime.driver import Driver
-    from .runtime.threaded import ThreadDriver
 
 C = TypeVar("C", bound=type)
 
@@ -281,13 +282,9 @@ class Cache(Space):
         own thread is here finds no member, and loads for itself.
         """
         if config.private:
-            from .runtime.inline import InlineDriver  # here, because members of a group do not need it
-
             self._bus = InlineDriver(config)
         else:
             check_threads()
-            from .runtime.threaded import CannotJoin, ThreadDriver
-
             driver = ThreadDriver(config, self._log)
             try:
                 driver.join()
@@ -567,8 +564,6 @@ _closes_at_exit = 0  # the process that is prepared
 
 
 def _close_all() -> None:
-    from .runtime.threaded import members_here
-
     for cache in list(_caches):
         if cache._own_bus() is not None:
             cache._retry_at = math.inf  # what still asks, at this late hour, loads for itself

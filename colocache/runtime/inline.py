@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from secrets import token_bytes
 from time import monotonic
 from typing import Any
 
@@ -71,7 +70,7 @@ class InlineDriver(Driver):
         self._lock = RLock()
         self._working = 0  # the id of the thread that carries out commands
         now = monotonic()
-        self._take_peer(Member(token_bytes(16), "private/0", os.getpid()), config, _NoJournal(), now)
+        self._take_peer(Member(os.urandom(16), "private/0", os.getpid()), config, _NoJournal(), now)
         self._peer.start(now)
         self._due = self._peer.deadline()  # when the clock has to be looked at
         # Not the peer's gate: that shuts when nobody has ticked for a lease. Here nobody must be heard.

@@ -5,8 +5,11 @@ own. The thread waits for its sockets, for the pipe, and, where the kernel offer
 host-mate's process ends.
 
 Joining is done by this thread, too. Signal handlers of the application never run in it, so a join is never interrupted
-halfway. No lock of the runtime directory is held in a thread of the application. And zmq is not imported there: an
-import that a signal handler interrupts cannot be repeated, because some extension modules load once only.
+halfway. No lock of the runtime directory is held in a thread of the application. And what only members of a group need,
+zmq above all, is imported by this thread. In a thread of the application, a signal handler can interrupt an import:
+
+- some extension modules load once only, so the import cannot be repeated;
+- the handler's exception can leave Python's import lock taken, and then no other thread can import anything.
 """
 
 from __future__ import annotations
@@ -17,17 +20,14 @@ import math
 import os
 import weakref
 from collections.abc import Callable
-from secrets import token_bytes
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..config import Config
 from ..core.group.seam import Publish, Send
-from . import files, neighbours
-from .directory import SEATS, Directory
+from . import files
 from .driver import Command, Driver
 from .logs import Log
-from .neighbours import Neighbours
 from .servers import call_after_fork
 from .switch_interval import SHORT_FOR, SwitchInterval
 from .waiting.answers import TOO_LATE, Answer
@@ -43,6 +43,7 @@ from .waiting.threads import (
 from .waker import Waker
 
 if TYPE_CHECKING:
+    from .neighbours import Neighbours
     from .transport import Transport
 
 TICK_EVERY = 0.005  # s; otherwise the time-out of each request, which is answered by then, would cost a tick of its own
@@ -93,7 +94,7 @@ class ThreadDriver(Driver):
         if is_patched():
             # A thread of the system and a greenlet that import the same module could wait for each other.
             with contextlib.suppress(ImportError):  # the thread will tell
-                from . import transport  # noqa: F401
+                from . import neighbours, transport  # noqa: F401
         start_driver(self._run, f"colocache {self._config.group}", self._errands, self._joined.give)
         trouble = self._joined.result(JOINING)
         if trouble is TOO_LATE:
@@ -187,6 +188,8 @@ class ThreadDriver(Driver):
             self._finish()
 
     def _join(self) -> None:
+        from .directory import SEATS, Directory
+        from .neighbours import Neighbours, me
         from .transport import Transport
 
         if files.descriptors_are_scarce():
@@ -194,9 +197,9 @@ class ThreadDriver(Driver):
         config, log = self._config, self._log
         directory = Directory(config.group, config.directory, log=log)
         directory.open()
-        seat = directory.take(token_bytes(16))
+        seat = directory.take(os.urandom(16))
         self._owned.callback(lambda: seat.release(unheard=self._unheard))
-        self._take_peer(neighbours.me(seat), config, seat.journal, monotonic())
+        self._take_peer(me(seat), config, seat.journal, monotonic())
         self._transport = self._owned.enter_context(contextlib.closing(Transport(self._peer.receive, SEATS)))
         self._transport.bind(seat.link_endpoint, seat.bus_endpoint)
         self._waker = Waker()

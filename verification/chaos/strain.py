@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import colocache.core.group.seam
 import colocache.runtime.directory
 import colocache.runtime.driver
-import colocache.runtime.threaded
 import colocache.runtime.transport
 
 RECORD = 128  # bytes; what an event of a few keys takes in a journal, generously
@@ -46,7 +45,7 @@ class Strain(NamedTuple):
         sys.setswitchinterval(self.switch)
         runtime: Any = colocache.runtime
         runtime.driver.Settings = partial(colocache.core.group.seam.Settings, log_events=self.log)
-        runtime.threaded.Directory = partial(colocache.runtime.directory.Directory, journal_bytes=self.log * RECORD)
+        runtime.directory.Directory = partial(_Directory, journal_bytes=self.log * RECORD)
         runtime.transport.Transport._socket = lambda transport, kind, largest, queue: _socket(
             transport, kind, largest, min(queue, self.queue)
         )
@@ -100,6 +99,7 @@ class Cut:
         return (to == self._lost[0] and reply in self._lost[1]) or self._send(to, frame, reply)
 
 
+_Directory: Callable[..., Any] = colocache.runtime.directory.Directory
 _socket: Callable[..., Any] = colocache.runtime.transport.Transport._socket
 
 
