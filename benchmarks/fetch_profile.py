@@ -91,7 +91,7 @@ class Subject(Member):
         return _told(profile, count)
 
     def _in_bus(self, do: Callable[[], None]) -> None:
-        bus = self.cache._member()
+        bus = self.cache._member.join()
         assert bus is not None
         done: Future[None] = Future()
 

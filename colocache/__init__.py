@@ -11,7 +11,7 @@ returns. See `Cache`.
 
 from __future__ import annotations
 
-from .cache import Cache, MemberInfo
+from .cache import Cache
 from .config import Config
 from .core.entry import MISSING
 from .core.group.outcomes import Receipt
@@ -26,6 +26,7 @@ from .errors import (
     WireError,
 )
 from .functions.decorators import Cached, CacheInfo
+from .member import MemberInfo
 from .space import Space
 from .stats import Stats
 from .values.codec import Codec

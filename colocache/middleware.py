@@ -12,8 +12,9 @@ from typing import Any, Final, Literal
 
 from . import Cache, ColocacheError
 from .config import Duration, parse_duration
+from .operations.positions import MAX_POSITIONS, Positions, read_positions, write_positions
 from .runtime.logs import Log
-from .scope import MAX_POSITIONS, Positions, Scope, read_positions, write_positions
+from .scope import Scope
 
 KEY: Final = "colocache"
 """Where the cache stands in a WSGI environ, and in the state of an ASGI scope."""

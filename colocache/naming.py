@@ -66,6 +66,14 @@ def shortened(name: str, room: int) -> str:
     return encoded[: max(0, room - len(end))].decode("utf-8", "ignore") + end
 
 
+def shown(key: object) -> str:
+    """Return a key as error texts name it."""
+    try:
+        return repr(key)[:100]
+    except ValueError:  # an int of more than 4300 digits, which Python does not write out
+        return f"<a {type(key).__name__}>"
+
+
 _warned: set[str] = set()  # the scripts about which this process has warned
 
 

@@ -148,7 +148,7 @@ def key_of() -> Callable[..., str]:
     """Finds a key that a cache owns."""
 
     def find(owner: Cache, namespace: str = "", name: str = "key") -> str:
-        bus = owner._member()
+        bus = owner._member.join()
         assert bus is not None
         me = bus.members().me.incarnation
         for number in range(1000):
@@ -167,7 +167,7 @@ def held() -> Callable[[Cache], Any]:
 
     @contextmanager
     def hold(cache: Cache) -> Iterator[None]:
-        bus = cache._member()
+        bus = cache._member.join()
         assert bus is not None
         stopped, go_on = threading.Event(), threading.Event()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import colocache.space
+import colocache.operations.flow
 from colocache import Cache, EventLoopError, RecursiveLoadError
 from colocache.core import keys
 
@@ -67,7 +67,7 @@ async def true(condition: Callable[[], object]) -> None:
 
 def waiting_at(owner: Cache, key: str) -> int:
     """How many requests wait at a key's owner for somebody's load."""
-    queue = owner._bus._peer._engine.queues._queues.get(keys.wire(keys.prefix(""), key))  # type: ignore[union-attr]
+    queue = owner._member.life.driver._peer._engine.queues._queues.get(keys.wire(keys.prefix(""), key))  # type: ignore[union-attr]
     return len(queue.waiters) if queue else 0
 
 
@@ -240,7 +240,7 @@ def test_a_value_that_cannot_be_carried_is_an_error_that_names_it_and_the_key_go
 def test_a_load_that_hangs_is_waited_for_no_longer_than_the_load_timeout(
     call: Call, new_group: Any, crew: Crew, source: Source, key_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(colocache.space, "GRACE", 0.0)
+    monkeypatch.setattr(colocache.operations.flow, "GRACE", 0.0)
     one, other = new_group(2, load_timeout=0.3, fetch_timeout=0.2)
     key = key_of(one)
     crew.start(lambda: other.get_or_load(key, source.load))
@@ -259,7 +259,7 @@ def test_a_load_that_hangs_is_waited_for_no_longer_than_the_load_timeout(
 def test_a_bus_thread_that_hangs_does_not_hang_the_application(
     call: Call, new_cache: NewCache, held: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(colocache.space, "GRACE", 0.05)
+    monkeypatch.setattr(colocache.operations.flow, "GRACE", 0.05)
     cache = new_cache(load_timeout=0.02, fetch_timeout=0.01, lease=0.1)
     cache.start()
     with held(cache):
@@ -358,8 +358,8 @@ def test_trap_b_a_load_whose_caller_is_cancelled_serves_who_waits_in_another_mem
         leader = asyncio.create_task(other.aget_or_load(key, source.aload))
         await true(lambda: source.loads == 1)
         waiter = asyncio.create_task(one.aget_or_load(key, source.aload))
-        (fetch,) = (each.id for each in other._bus._peer._engine.fetches.all())  # type: ignore[union-attr]
-        await true(lambda: other._bus.is_awaited(fetch))  # type: ignore[union-attr]
+        (fetch,) = (each.id for each in other._member.life.driver._peer._engine.fetches.all())  # type: ignore[union-attr]
+        await true(lambda: other._member.life.driver.is_awaited(fetch))  # type: ignore[union-attr]
         leader.cancel()
         with pytest.raises(asyncio.CancelledError):
             await leader

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import colocache.space
+import colocache.operations.write
 from colocache import Cache, EventLoopError, PickleCodec
 from colocache.scope import Scope
 
@@ -291,7 +291,7 @@ def test_a_set_long_after_the_miss_is_refused_and_invalidates(
     assert other.namespace("pages").set("k", "old")
     later = time.monotonic() + one.config.load_timeout
     with monkeypatch.context() as patch:
-        patch.setattr(colocache.space, "monotonic", lambda: later)
+        patch.setattr(colocache.operations.write, "monotonic", lambda: later)
         assert pages.set("k", "new") is False
     until(lambda: all(cache.namespace("pages").get("k") is None for cache in group))
 

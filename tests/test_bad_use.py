@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zmq
 
-import colocache.cache
+import colocache.member
 import colocache.runtime.directory
 import colocache.runtime.files
 import colocache.runtime.threaded
@@ -30,6 +30,8 @@ import colocache.runtime.transport
 from colocache import MISSING, Cache, ClosedError, ConfigError, InvalidationIncomplete, Stats
 from colocache.core.entry import Entry
 from colocache.core.group.messages import MAX_BUS, Event, Get, Pong, Replayed, encode
+from colocache.member import Member
+from colocache.operations import load, read
 from colocache.runtime.waiting.threads import ThreadErrands
 from colocache.scope import Scope
 from tests import ROOT
@@ -251,7 +253,7 @@ def test_a_cache_whose_member_fails_joins_anew(
 
 def fail(cache: Cache, until: Until) -> None:
     """Kill the bus thread of a cache, as a bug would."""
-    bus = cache._bus
+    bus = cache._member.life.driver
     assert bus is not None
     bus.tell(lambda peer, now: 1 / 0)  # type: ignore[arg-type, return-value]
     until(lambda: not bus.alive)
@@ -273,8 +275,8 @@ def test_an_entry_of_the_old_member_is_not_let_through_by_the_new_one(cache: Cac
             assert cache.stats().current
             return entry
 
-    cache._hits = Interrupted(cache._hits)
-    assert cache._hit("k") is MISSING
+    cache._keyspace.hits = Interrupted(cache._keyspace.hits)
+    assert cache._keyspace.hit("k") is MISSING
 
 
 @pytest.mark.parametrize("how", ["get", "get_or_load", "loader"])
@@ -284,13 +286,14 @@ def test_what_the_old_member_answered_is_not_shown_to_readers_of_the_new_one(
     """Nobody could invalidate it there: the new member's store has not got it."""
     if how != "loader":
         cache.set("k", "old")
+    keyspace = cache._keyspace
     flow = {
-        "get": lambda: cache._peek("k"),
-        "get_or_load": lambda: cache._load("k", never, 60, ()),
-        "loader": lambda: cache._load("k", lambda: "old", 60, ()),
+        "get": lambda: read.get(keyspace, "k", None),
+        "get_or_load": lambda: load.get_or_load(keyspace, "k", never, keyspace.given(60, ())),
+        "loader": lambda: load.get_or_load(keyspace, "k", lambda: "old", keyspace.given(60, ())),
     }[how]()
     step = next(flow)
-    answer = step.ask().result(30)
+    answer = step.driver.ask(step.command, step.otherwise, step.asked).result(30)
     if how == "loader":
         flow.send(answer)
         answer = "old"
@@ -299,7 +302,7 @@ def test_what_the_old_member_answered_is_not_shown_to_readers_of_the_new_one(
     with pytest.raises(StopIteration) as end:
         flow.send(answer)
     assert end.value.value == "old"
-    assert cache._hits == {}
+    assert cache._keyspace.hits == {}
 
 
 # --- Where it cannot join
@@ -385,7 +388,7 @@ def test_when_the_runtime_directory_is_mended_it_joins(
     cache = new_cache(directory=str(place))
     assert cache.get_or_load("k", lambda: 1) == 1
     place.unlink()
-    monkeypatch.setattr(colocache.cache, "monotonic", lambda: time.monotonic() + colocache.cache.RETRY)
+    monkeypatch.setattr(colocache.member, "monotonic", lambda: time.monotonic() + colocache.member.RETRY)
     assert cache.get_or_load("k", lambda: 2) == cache.get_or_load("k", never) == 2
 
 
@@ -475,7 +478,7 @@ def test_when_space_returns_it_joins_again(
     full.undo()
     monkeypatch.setenv("COLOCACHE_DIR", cache.config.directory or "")
     assert cache.get_or_load("k", lambda: 2) == 2, "it does not try again at once"
-    monkeypatch.setattr(colocache.cache, "monotonic", lambda: time.monotonic() + colocache.cache.RETRY)
+    monkeypatch.setattr(colocache.member, "monotonic", lambda: time.monotonic() + colocache.member.RETRY)
     assert cache.get_or_load("k", lambda: 3) == 3
     monkeypatch.undo()
     assert len(cache.members()) == 1
@@ -583,7 +586,7 @@ def test_a_finalizer_in_the_drivers_thread_waits_for_nobody(cache: Cache, new_ca
 
     cache.set("also", 1)
     held = {"k": Value()}
-    driver = cache._member()
+    driver = cache._member.join()
     assert driver is not None
     driver.tell(lambda peer, now: held.clear())
     until(lambda: seen)
@@ -717,7 +720,7 @@ assert users.get_or_load("k", lambda: "parent's") == "parent's"
 ready, tell = os.pipe()
 child = os.fork()
 if not child:
-    assert users._hits == {} and cache.members() == []
+    assert users._keyspace.hits == {} and cache.members() == []
     assert cache.stats().loads == 0
     assert users.get_or_load("k", lambda: "child's") in ("parent's", "child's")
     me, parent = cache.members()
@@ -785,13 +788,13 @@ ended, other = colocache.Cache("ended"), colocache.Cache("other")
 neighbour = colocache.Cache("ended")
 assert other.get_or_load("k", lambda: "parent's") == "parent's"
 for cache in (ended, neighbour): cache.start()
-while len(ended._bus._neighbours._deaths) < 1: pass
+while len(ended._member.life.driver._neighbours._deaths) < 1: pass
 shutil.rmtree(os.environ["COLOCACHE_DIR"] + "/ended")
-while ended._bus.alive or neighbour._bus.alive: pass
+while ended._member.life.driver.alive or neighbour._member.life.driver.alive: pass
 files = [open(os.devnull) for _ in range(64)]
 if not (child := os.fork()):
     for file in files: os.fstat(file.fileno())
-    assert other._pid == os.getpid() and other._hits == {} and other.members() == []
+    assert other._member._pid == os.getpid() and other._keyspace.hits == {} and other.members() == []
     assert ended.get_or_load("k", lambda: "child's") == "child's"
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
@@ -815,13 +818,13 @@ def fail_once(bus):
     forget(bus)
 ThreadDriver.forget_after_fork = fail_once
 failing = failing[:ONCE]
-gates = [cache._gate for cache in caches]
+gates = [cache._keyspace.gate for cache in caches]
 if not (child := os.fork()):
     assert all(gate.current_until == float("-inf") for gate in gates)
     for cache in caches:
         cache.invalidate("k")
         assert cache.get_or_load("k", lambda: "child's") == "child's"
-        assert cache._pid == os.getpid() and [each.pid for each in cache.members() if each.me] == [os.getpid()]
+        assert cache._member._pid == os.getpid() and [each.pid for each in cache.members() if each.me] == [os.getpid()]
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 """
@@ -846,7 +849,7 @@ class Inherited:
     def __init__(self, cache: Cache) -> None:
         self.forgotten = 0
         self.cache = cache
-        cache._bus, cache._pid = self, 0  # type: ignore[assignment]
+        cache._member.life.driver, cache._member._pid = self, 0  # type: ignore[assignment]
 
     @property
     def alive(self) -> bool:
@@ -854,7 +857,7 @@ class Inherited:
 
     def forget_after_fork(self) -> None:
         self.forgotten += 1
-        assert self.cache._pid == 0, "other threads must not take the cache for this process's before it is"
+        assert self.cache._member._pid == 0, "other threads must not take the cache for this process's before it is"
 
 
 def test_a_fork_that_went_past_pythons_hooks_is_noticed(cache: Cache) -> None:
@@ -869,7 +872,7 @@ def test_of_several_threads_that_notice_a_fork_one_forgets(
     cache: Cache, monkeypatch: pytest.MonkeyPatch, crew: Crew
 ) -> None:
     """1. Two threads notice; 2. one forgets, and joins; 3. the other forgets what the first has joined."""
-    inherited, forget = Inherited(cache), Cache._forget
+    inherited, forget = Inherited(cache), Member._be_new
     noticed, forgot, door = threading.Semaphore(0), [], threading.Lock()
 
     class Door:
@@ -880,23 +883,23 @@ def test_of_several_threads_that_notice_a_fork_one_forgets(
         def __exit__(self, *_: object) -> None:
             door.release()
 
-    def forget_when_both_have_noticed(self: Cache) -> None:
+    def forget_when_both_have_noticed(self: Member) -> None:
         if not forgot:
-            crew.start(cache._member)
+            crew.start(cache._member.join)
             assert all(noticed.acquire(timeout=30) for _ in range(2))
         forgot.append(True)
         forget(self)
 
-    monkeypatch.setattr(colocache.cache, "_inheriting", Door())
-    monkeypatch.setattr(Cache, "_forget", forget_when_both_have_noticed)
-    assert [cache._member()] == crew.join()
+    monkeypatch.setattr(colocache.member, "_inheriting", Door())
+    monkeypatch.setattr(Member, "_be_new", forget_when_both_have_noticed)
+    assert [cache._member.join()] == crew.join()
     assert (len(forgot), inherited.forgotten) == (1, 1)
 
 
 def test_no_thread_takes_the_parents_member_for_its_own_while_another_one_forgets_it(cache: Cache) -> None:
     """1. A thread finds the parent's bus; 2. another one forgets it, and notes the new pid; 3. the first compares."""
 
-    forgetting = iter([cache._member])
+    forgetting = iter([cache._member.join])
 
     class Interrupted(Inherited):
         @property
@@ -906,7 +909,7 @@ def test_no_thread_takes_the_parents_member_for_its_own_while_another_one_forget
             return True
 
     inherited = Interrupted(cache)
-    assert cache._member() is not inherited
+    assert cache._member.join() is not inherited
 
 
 def test_closing_in_a_child_does_not_touch_the_parents_member(cache: Cache) -> None:
@@ -1023,7 +1026,7 @@ def test_garbage_of_a_member_is_counted_and_does_no_harm(pair: list[Cache], unti
     print(f"seed {seed}")
     one, other = pair
     frames = [frame for frame in garbage(seed) if len(frame) <= MAX_BUS]  # a longer one would cost the connection
-    driver: Any = one._member()
+    driver: Any = one._member.join()
 
     def publish(_peer: object, _now: float) -> None:
         for frame in frames:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import colocache.cache
-import colocache.space
+import colocache.operations.keyspace
+import colocache.operations.load
 from colocache import (
     MISSING,
     Cache,
@@ -25,8 +25,10 @@ from colocache import (
     Receipt,
     Stats,
 )
+from colocache.core import keys
 from colocache.core.entry import Entry
 from colocache.core.gate import Gate
+from colocache.operations.load import get_or_load
 from colocache.stats import Counters
 
 if TYPE_CHECKING:
@@ -149,24 +151,24 @@ class Clock:
     def __call__(self) -> float:
         return self._real() + self.ahead
 
-    _real = staticmethod(colocache.space.monotonic)
+    _real = staticmethod(colocache.operations.keyspace.monotonic)
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch, cache: Cache) -> Clock:
     cache.start()
     clock = Clock()
-    monkeypatch.setattr(colocache.space, "monotonic", clock)
-    cache._gate = Gate()
-    cache._gate.current_until = float("inf")  # the bus thread's would be closed to a clock that is ahead
+    monkeypatch.setattr(colocache.operations.keyspace, "monotonic", clock)
+    cache._keyspace.gate = Gate()
+    cache._keyspace.gate.current_until = float("inf")  # the bus thread's would be closed to a clock that is ahead
     return clock
 
 
 def left(space: Any, key: Any) -> float:
     """In how many seconds the entry of a key ends, by what its readers look at."""
     space.get(key)  # so that the entry can be found by its key
-    entry: Entry = space._hits[key]
-    return entry.expires - colocache.space.monotonic()
+    entry: Entry = space._keyspace.hits[key]
+    return entry.expires - colocache.operations.keyspace.monotonic()
 
 
 FORMS = [(60, 60.0), (60.5, 60.5), (timedelta(minutes=2), 120.0), ("90s", 90.0), ("1h30m", 5400.0), ("65000ms", 65.0)]
@@ -234,11 +236,11 @@ def test_a_ttl_of_a_wrong_type_is_refused(cache: Cache, ttl: Any) -> None:
 def test_what_has_expired_is_not_served(call: Call, cache: Cache, clock: Clock) -> None:
     call(cache, "set", "k", 1, ttl=60)
     assert call(cache, "get", "k") == 1
-    assert cache._hit("k") == 1
+    assert cache._keyspace.hit("k") == 1
     clock.ahead = 59.0
-    assert cache._hit("k") == 1
+    assert cache._keyspace.hit("k") == 1
     clock.ahead = 61.0
-    assert cache._hit("k") is MISSING
+    assert cache._keyspace.hit("k") is MISSING
 
 
 def test_what_has_expired_is_loaded_again_and_leaves_the_memory(
@@ -277,15 +279,16 @@ def test_what_a_loader_is_served_while_behind_counts_for_the_age_of_what_it_make
     call: Call, cache: Cache, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call(cache, "get_or_load", "part", lambda: "part")
-    until(lambda: "part" in cache._hits)
-    entry = cache._hits["part"]
+    until(lambda: "part" in cache._keyspace.hits)
+    entry = cache._keyspace.hits["part"]
     reports: list[Any] = []
-    original = colocache.space.Loaded
-    monkeypatch.setattr(colocache.space, "Loaded", lambda *fields: reports.append(original(*fields)) or reports[-1])
+    load = colocache.operations.load
+    original = load.Loaded
+    monkeypatch.setattr(load, "Loaded", lambda *fields: reports.append(original(*fields)) or reports[-1])
     call(cache, "get_or_load", "page", lambda: cache.get("part"))
     behind = Gate()
     behind.max_stale = 60.0
-    cache._gate = behind
+    cache._keyspace.gate = behind
     call(cache, "get_or_load", "other page", lambda: cache.get("part"))
     assert [report.value for report in reports] == ["part", "part"]
     assert [report.oldest for report in reports] == [math.inf, entry.loaded_at]
@@ -491,11 +494,11 @@ def test_a_set_that_was_to_reach_all_and_cannot_is_logged_and_counted(
     key = key_of(one)
     with held(other):
         crew.start(lambda: call(one, "set", key, "new", wait="all"))
-        until(lambda: len(one._bus._peer._engine.announcements) == 1)
-        one._bus.close(0.0)
+        until(lambda: len(one._member.life.driver._peer._engine.announcements) == 1)
+        one._member.life.driver.close(0.0)
         assert crew.join() == [False]
     assert "not acknowledged by everybody" in caplog.text
-    assert one._counters.incomplete == 1
+    assert one._member.life.counters.incomplete == 1
 
 
 def test_a_set_waits_for_all_or_for_the_owner_and_for_nothing_else(call: Call, cache: Cache) -> None:
@@ -599,12 +602,13 @@ def test_readers_of_a_copying_space_share_not_even_what_is_too_large_to_be_kept(
 def test_what_its_loader_does_to_a_large_value_later_does_not_reach_who_waited_for_it(new_cache: NewCache) -> None:
     """1. A reader waits; 2. the leader's load ends, and its caller changes the value; 3. the reader takes it up."""
     cache = new_cache(copy=True)
-    leader, waiter = (cache._load("k", lambda: ["x" * 2_000_000], 60, ()) for _ in range(2))
-    lead = next(leader).ask().result(30)
-    answer = next(waiter).ask()
+    leader, waiter = (
+        get_or_load(cache._keyspace, "k", lambda: ["x" * 2_000_000], cache._keyspace.given(60, ())) for _ in range(2)
+    )
+    lead, answer = (step.driver.ask(step.command, step.otherwise, step.asked) for step in (next(leader), next(waiter)))
+    lead = lead.result(30)
     load = leader.send(lead)
-    with load:
-        mine = load.loader()
+    mine = load.call()
     load.succeed(mine)
     with pytest.raises(StopIteration) as ended:
         leader.send(mine)
@@ -617,7 +621,7 @@ def test_what_its_loader_does_to_a_large_value_later_does_not_reach_who_waited_f
 
 def test_copying_is_inherited_and_can_be_overruled(new_cache: NewCache) -> None:
     cache = new_cache(copy=True)
-    assert cache.namespace("copies")._copies
+    assert cache.namespace("copies")._keyspace.copies
     shared = cache.namespace("shared", copy=False)
     shared.set("k", [1])
     assert shared.get("k") is shared.get("k")
@@ -693,7 +697,7 @@ def test_one_load_in_the_whole_group(call: Call, pair: list[Cache], crew: Crew, 
     for cache in pair:
         crew.start(lambda cache=cache: call(cache, "get_or_load", key, load), times=4)
     until(lambda: sum(cache.stats().waits for cache in pair) == 6)
-    until(lambda: len(pair[0]._bus._peer._engine.queues._queues[keys_wire(key)].waiters) == 1)  # type: ignore[union-attr]
+    until(lambda: len(pair[0]._member.life.driver._peer._engine.queues._queues[keys_wire(key)].waiters) == 1)  # type: ignore[union-attr]
     go_on.set()
     assert crew.join() == ["once"] * 8
     assert calls == [1]
@@ -701,7 +705,7 @@ def test_one_load_in_the_whole_group(call: Call, pair: list[Cache], crew: Crew, 
 
 def keys_wire(key: str) -> bytes:
     """A key of the root namespace as it travels."""
-    return colocache.space.keys.wire(colocache.space.keys.prefix(""), key)
+    return keys.wire(keys.prefix(""), key)
 
 
 # --- What it shows
@@ -753,7 +757,7 @@ def test_counting_from_many_threads_loses_nothing(cache: Cache, crew: Crew) -> N
             return value
 
     cache.start()
-    cache._counters = Slow()
+    cache._member.life.counters = Slow()
     crew.start(lambda: [cache.get(("nobody", n)) for n in range(20)], times=8)
     crew.join()
     assert cache.stats().misses == 160
@@ -907,8 +911,8 @@ def test_other_reads_that_wait_for_a_peer_when_their_cache_is_closed_find_nothin
         crew.start(lambda: call(one, "get", key, GONE))
         crew.start(lambda: call(one, "get_many", [key]))
         crew.start(lambda: call(one, "set", key, 1))
-        until(lambda: len(one._bus._peer._engine.requests) == 3)
-        one._bus.close(0.0)
+        until(lambda: len(one._member.life.driver._peer._engine.requests) == 3)
+        one._member.life.driver.close(0.0)
         assert {repr(result) for result in crew.join()} == {repr(GONE), "{}", "False"}
 
 
@@ -919,8 +923,8 @@ def test_an_invalidation_that_waits_when_its_cache_is_closed_is_incomplete(
     with held(other):
         crew.start(lambda: call(one, "invalidate", "k"))
         crew.start(lambda: call(one, "invalidate", "k", strict=True))
-        until(lambda: len(one._bus._peer._engine.announcements) == 2)
-        one._bus.close(0.0)  # as close() does when its patience is over
+        until(lambda: len(one._member.life.driver._peer._engine.announcements) == 2)
+        one._member.life.driver.close(0.0)  # as close() does when its patience is over
         receipt, error = sorted(crew.join(), key=lambda result: isinstance(result, Exception))
     assert not receipt.complete
     assert isinstance(error, InvalidationIncomplete)
@@ -953,8 +957,9 @@ def test_a_cache_that_is_dropped_without_a_close_leaves_the_group(new_cache: New
 
 def _names_kept(cache: Cache) -> int:
     """How many namespaces and tags are in the tables of a cache and its member, whatever is kept of them."""
-    store = cache._bus.store if cache._bus is not None else None
-    tables: list[Any] = [cache._homes, cache._modes, cache._spaces]
+    store = cache._member.life.driver.store if cache._member.life.driver is not None else None
+    keyspaces = cache._member.keyspaces
+    tables: list[Any] = [keyspaces._homes, keyspaces._modes, keyspaces._all]
     if store is not None:
         tables += [store._wires, store._tagged]
     return sum(map(len, tables))
@@ -963,7 +968,7 @@ def _names_kept(cache: Cache) -> int:
 def test_nothing_is_kept_of_namespaces_and_tags_that_nobody_uses_any_more(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(colocache.cache, "MAX_MODES", 20)
+    monkeypatch.setattr(colocache.operations.keyspace, "MAX_MODES", 20)
     cache.start()
     before = _names_kept(cache)
     for number in range(1000):
@@ -979,7 +984,7 @@ def test_nothing_is_kept_of_namespaces_and_tags_that_nobody_uses_any_more(
 def test_what_is_kept_of_namespaces_is_bounded_before_the_cache_has_joined_too(
     new_cache: NewCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(colocache.cache, "MAX_MODES", 20)
+    monkeypatch.setattr(colocache.operations.keyspace, "MAX_MODES", 20)
     cache = new_cache(disabled=True)
     for number in range(1000):
         cache.namespace(f"tenant {number}").get_or_load("k", lambda: 1)
@@ -993,7 +998,7 @@ def test_a_value_is_found_at_once_by_a_reader_who_comes_when_nobody_holds_the_na
     gc.collect()
     before = cache.stats().shard_hits
     again = cache.namespace("tenant")
-    assert again._hits["k"].value == again.get("k") == "v"
+    assert again._keyspace.hits["k"].value == again.get("k") == "v"
     assert cache.stats().shard_hits == before + 1
 
 
@@ -1011,10 +1016,10 @@ def test_all_who_read_a_namespace_find_what_any_of_them_has_loaded_whenever_they
     for number in range(200):
         one, other = cache.namespace("tenant"), cache.namespace("tenant")
         one.get_or_load(("k", number), lambda number=number: number)  # type: ignore[misc]
-        assert one._home is other._home
+        assert one._keyspace.home is other._keyspace.home
         if number % 50 == 49:
             cache.leave()
-        assert one._home is other._home
+        assert one._keyspace.home is other._keyspace.home
         one.invalidate(("k", number))
     stop.set()
     crew.join()
@@ -1029,7 +1034,7 @@ def test_what_is_loaded_for_a_member_that_has_left_is_not_shown_to_readers_of_th
         return "of the old member"
 
     assert space.get_or_load("k", load) == "of the old member"
-    assert space._hits == {}
+    assert space._keyspace.hits == {}
     assert space.get("k") is None
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from colocache import Cache
 from colocache.core.group.outcomes import Receipt
-from colocache.scope import MAX_POSITIONS, Scope, current, read_positions, write_positions
+from colocache.operations.positions import MAX_POSITIONS, read_positions, write_positions
+from colocache.scope import Scope, current
 
 if TYPE_CHECKING:
     from tests.conftest import Call, Until
@@ -74,7 +75,7 @@ def test_a_receipt_that_is_not_complete_is_logged_and_counted(
     one.invalidate("k", wait=False)
     with scope:
         one.invalidate("k", wait="response")
-        one._bus.close(0.0)  # type: ignore[union-attr]
+        one._member.life.driver.close(0.0)  # type: ignore[union-attr]
         receipt = scope.settle()
     assert receipt is not None
     assert not receipt.complete

@@ -176,9 +176,9 @@ class Asker(Member):
 
     def _forget(self, name: str) -> None:
         """Drop the near copy, or the next read of it would be a hit."""
-        bus = self.cache._bus
+        bus = self.cache._member.life.driver
         assert bus is not None
-        wire = self.cache._wire(name)
+        wire = self.cache._keyspace.wire(name)
         bus._look(lambda now: bus.store.drop(wire))
 
 

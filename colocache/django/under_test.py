@@ -12,6 +12,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from colocache import Cache, Codec, Config
+from colocache.member import Member
 
 
 def is_under_test() -> bool:
@@ -20,34 +21,52 @@ def is_under_test() -> bool:
     return utils is not None and hasattr(utils._TestState, "saved_data")
 
 
+class AliasMember(Member):
+    """The member of an alias's cache. While tests run it is private, unless the alias's OPTIONS say otherwise."""
+
+    is_free = False  # whether the OPTIONS leave it open
+
+    def __init__(self, config: Config, codec: Codec | None) -> None:
+        self._was_under_test = is_under_test()
+        super().__init__(config, codec)
+
+    def is_private_by_default(self) -> bool:
+        return self.is_free and is_under_test()
+
+    def join(self) -> Any:
+        if is_under_test() is not self._was_under_test:  # what it has joined before is not for the tests
+            self._was_under_test = is_under_test()
+            if self.is_free:
+                self.leave()
+        return super().join()
+
+
 class AliasCache(Cache):
-    """The cache of an alias. While tests run it is private, unless its OPTIONS say otherwise."""
+    """The cache of an alias."""
+
+    _member: AliasMember
+    _member_type = AliasMember
 
     def __init__(self, group: str, *, codec: Codec, **settings: Any) -> None:
         """Take what `Cache` takes."""
-        self._is_free = "private" not in settings
-        self._was_under_test = is_under_test()
         super().__init__(group, codec=codec, **settings)
-
-    def _is_private_by_default(self) -> bool:
-        return self._is_free and is_under_test()
-
-    def _member(self) -> Any:
-        if is_under_test() is not self._was_under_test:  # what it has joined before is not for the tests
-            self._was_under_test = is_under_test()
-            if self._is_free:
-                self.leave()
-        return super()._member()
+        self._member.is_free = "private" not in settings
 
 
-class StandIn(AliasCache):
-    """The cache of an alias whose backend is another one, and shared: for tests only."""
+class StandInMember(AliasMember):
+    """The member of a cache that stands in for another backend."""
 
-    def _config_to_join(self) -> Config:
-        config = super()._config_to_join()
+    def config_to_join(self) -> Config:
+        config = super().config_to_join()
         if not (config.private or is_under_test()):
             raise ImproperlyConfigured(
                 f"CACHES[{self.config.group!r}] is not a cache of colocache, so cache_of({self.config.group!r}) cannot "
                 'be used outside of tests: give it the BACKEND "colocache.django.ColocacheCache"'
             )
         return config
+
+
+class StandIn(AliasCache):
+    """The cache of an alias whose backend is another one, and shared: for tests only."""
+
+    _member_type = StandInMember

@@ -124,7 +124,7 @@ class Backend(BaseCache):
         try:
             yield
         except TypeError as error:
-            self._cache._log.error(
+            self._cache._member.log.error(
                 "Flask-Caching cannot cache what it is given for %s: %s", key, error, about=type(value).__name__
             )
             raise

@@ -1,8 +1,8 @@
-"""A decorated function in a class: bound as the function is, and so are its methods such as ``invalidate``.
+"""A decorated function in a class. It is bound as a function is, and so are its methods, such as ``invalidate``.
 
-A plain function would do for calls, but its attributes know nothing of the object that it was got by. So what stands in
-the class is a `Method`, a `functools.partial` of nothing: as an attribute of an object it is a partial of that object.
-Partials are called by C code, so that binding costs no further Python frame.
+A plain function would serve for calls, but its attributes do not know the object by which it is reached. So the class
+holds a `Method`, a `functools.partial` without arguments. As an attribute of an object it is a partial of that object.
+C code calls partials, so binding costs no further Python frame.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 
 class Method(partial[Any]):
-    """A decorated function of a class; ``args`` is the object or class that it is bound to, if any."""
+    """A decorated function of a class. ``args`` holds the object or class that it is bound to, if there is one."""
 
     if TYPE_CHECKING:
         func: Any  # the wrapper, which has attributes of its own
 
-    # In the body of a pydantic model only what comes from this module, or is a plain function, need not be annotated.
+    # In the body of a pydantic model, every attribute needs an annotation unless it comes from this module.
     __module__ = "functools"
 
     __doc__ = property(lambda self: self.func.__doc__)
@@ -41,7 +41,7 @@ class Method(partial[Any]):
 
     def __delattr__(self, name: str) -> None:
         own = self.func._cc_calls.methods()
-        if name in own:  # it cannot go; what `mock.patch` has put in its place does
+        if name in own:  # it cannot go; what `mock.patch` has put in its place can
             setattr(self.func, name, own[name])
         else:
             delattr(self.func, name)
@@ -86,7 +86,7 @@ class Method(partial[Any]):
         return self.func.cache_key(*self._whole(args, kwargs), **kwargs)
 
     def _whole(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """Return the arguments with those that are bound. Raises TypeError for a method of nothing."""
+        """Return the arguments, with the bound one before them. Raise TypeError if the object is missing."""
         owner = getattr(self.func, "_cc_owner", None)
         if self.args or not args or owner is None or isinstance(args[0], owner):
             return (*self.args, *args)
@@ -97,14 +97,14 @@ class Method(partial[Any]):
 
 
 def _found(module: str, qualname: str) -> Any:
-    """Return what has a name in a module, for pickle."""
+    """Return the object of a name in a module, for pickle."""
     return reduce(getattr, qualname.split("."), import_module(module))
 
 
 def in_class(wrapper: Any, function: FunctionType) -> Any:
-    """Return what is to stand in a class for the wrapper of a function that is defined there."""
+    """Return what a class holds instead of the wrapper of one of its functions."""
     method = Method(wrapper)
-    if sys.version_info >= (3, 13):  # from then on a classmethod does not bind what it holds
+    if sys.version_info >= (3, 13):  # since then a classmethod does not bind what it holds
         body = _body_of_class(function)
         if body is not None:
             body.setdefault(_REBINDING, _Rebinding())
@@ -115,7 +115,7 @@ _REBINDING = "__colocache_rebinding__"
 
 
 class _Rebinding:
-    """Stands in the body of a class, and is told when the class is made: has its classmethods bind what they hold."""
+    """Stands in the body of a class until the class is made, and then has its classmethods bind what they hold."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         delattr(owner, name)
@@ -130,7 +130,7 @@ class _ClassMethod(classmethod):  # type: ignore[type-arg]
 
 
 def _body_of_class(function: FunctionType) -> Any:
-    """Return the names of the class whose body is being run, and defines a function; None if there is none."""
+    """Return the names in the class body that defines a function and runs now; None if there is none."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if not frame.f_code.co_flags & inspect.CO_OPTIMIZED:

@@ -1,4 +1,4 @@
-"""`cached`: a function whose results are kept in the cache, by its arguments."""
+"""`cached`: a decorated function. The cache keeps its results by its arguments."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from inspect import Parameter
 from types import FunctionType
 from typing import Any, Concatenate, NamedTuple, Never, ParamSpec, Protocol, TypeVar, overload
 
+from ..config import UNSET
 from ..core.entry import MISSING
 from ..core.group.outcomes import Receipt
 from ..core.keys import Key
+from ..operations import invalidate
+from ..operations.flow import arun, run
+from ..operations.keyspace import Given, Keyspace, Ttl
+from ..operations.load import get_or_load
 from .arguments import Arguments
 from .binding import Method, in_class
 from .specialised import has_one_part, may_be_specialised, specialise
@@ -23,13 +28,13 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 T = TypeVar("T")
 
-#: Read by type checkers: mypy takes it for true. The two infer the type of a classmethod, which is got by its class and
-#: so by ``__get__(None, ...)``, from different forms of the same overload, and each takes the other's form for more.
+#: For type checkers: mypy takes it for true, and pyright for false. A classmethod is reached by its class, and so by
+#: ``__get__(None, ...)``. The two infer its type from different forms of one overload, and each rejects the other's.
 MYPY = False
 
 
 class CacheInfo(NamedTuple):
-    """What `functools.lru_cache` tells, of one function in this process."""
+    """What `functools.lru_cache` tells about one function, here in this process."""
 
     hits: int  # calls answered at once, from what this process holds
     misses: int  # the other calls
@@ -38,18 +43,18 @@ class CacheInfo(NamedTuple):
 
 
 class Cached(Protocol[P, R]):
-    """A decorated function. As an attribute of an object or class it is bound, and so are the methods below."""
+    """A decorated function. As an attribute of an object or class it is bound, and so are its methods."""
 
     __wrapped__: Callable[P, R]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return the cached result; where nobody has it, call the function, once in the whole group."""
+        """Return the cached result. Where nobody has it, call the function, once in the whole group."""
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Receipt:
-        """Do what `Space.invalidate` does, for the call with these arguments."""
+        """Do what `Space.invalidate` does for the call with these arguments."""
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Invalidate the call with these arguments, then call the function anew, and return the result."""
+        """Invalidate the call with these arguments, call the function anew, and return its result."""
 
     def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> Key:
         """Return the key of the call with these arguments, within the function's own namespace."""
@@ -79,30 +84,30 @@ class Cached(Protocol[P, R]):
 
 
 class AsyncCached(Protocol[P, R]):
-    """A decorated coroutine function: what waits is one, too. See `Cached`."""
+    """A decorated coroutine function. Its methods that wait are coroutine functions, too; see `Cached`."""
 
     __wrapped__: Callable[P, Coroutine[Any, Any, R]]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        """As `Cached.__call__`."""
+        """Do what `Cached.__call__` does."""
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Receipt]:
-        """As `Cached.invalidate`."""
+        """Do what `Cached.invalidate` does."""
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        """As `Cached.refresh`."""
+        """Do what `Cached.refresh` does."""
 
     def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> Key:
-        """As `Cached.cache_key`."""
+        """Do what `Cached.cache_key` does."""
 
     def cache_info(self) -> CacheInfo:
-        """As `Cached.cache_info`."""
+        """Do what `Cached.cache_info` does."""
 
     def cache_clear(self) -> Coroutine[Any, Any, Receipt]:
-        """As `Cached.cache_clear`."""
+        """Do what `Cached.cache_clear` does."""
 
     def cache_parameters(self) -> dict[str, object]:
-        """As `Cached.cache_parameters`."""
+        """Do what `Cached.cache_parameters` does."""
 
     if not MYPY:
 
@@ -123,29 +128,20 @@ class AsyncCached(Protocol[P, R]):
     ) -> AsyncCached[Q, R]: ...
 
 
-class Space(Protocol):
-    """What a decorated function needs of a namespace; see `colocache.space.Space`."""
-
-    def _of_function(
-        self, function: FunctionType, name: str | None, ttl: float | None, one_part: bool
-    ) -> tuple[Any, str]:
-        """Return a part of the space for a function, and its name; ``one_part``: its keys are tuples of one part."""
-
-
 class Decorator:
-    """What `Space.cached` returns: to be called with the function."""
+    """What `Space.cached` returns. It is called with the function."""
 
     def __init__(
         self,
-        space: Space,
-        ttl: float | None,
+        keyspace: Keyspace,
+        ttl: Ttl,
         key: Callable[..., Key] | None = None,
         tags: Iterable[str] | Callable[..., Iterable[str]] = (),
         ignore: Iterable[str] = (),
         name: str | None = None,
     ) -> None:
-        self._space = space
-        self._ttl = ttl
+        self._keyspace = keyspace
+        self._ttl = keyspace.seconds(ttl)
         if key is not None and not callable(key):
             raise TypeError(f"key is a function that makes the key of a call from its arguments, not {key!r:.60}")
         self._key = key
@@ -170,14 +166,14 @@ class Decorator:
     def __call__(self, function: Callable[..., Any], /) -> Any:
         """Return the decorated function.
 
-        Raises TypeError for what is not a function, and ValueError for a function that has no name of its own: a
+        Raise TypeError for what is not a function. Raise ValueError for a function that has no name of its own: a
         lambda, or one of two functions that would get each other's results.
         """
         plain = _function(function, self._name)
         arguments = Arguments(plain, self._ignore)
         one_part = self._key is None and has_one_part(arguments.kept)
-        space, name = self._space._of_function(plain, self._name, self._ttl, one_part)
-        calls = _Calls(space, plain, arguments, self._key, self._tags)
+        keyspace, name = self._keyspace.of_function(plain, self._name, self._ttl, one_part)
+        calls = _Calls(keyspace, plain, arguments, self._key, self._tags)
         wrapper: Any = functools.update_wrapper(_async(calls) if _is_async(plain) else _sync(calls), plain)
         for attribute, value in calls.methods().items():  # last: a function may have attributes of these names
             setattr(wrapper, attribute, value)
@@ -186,13 +182,13 @@ class Decorator:
 
 
 class _Calls:
-    """One decorated function: how its calls become keys and tags, and how these are invalidated."""
+    """One decorated function: how its calls become keys and tags, and how they are invalidated."""
 
     def __init__(
-        self, space: Any, function: FunctionType, arguments: Arguments, key: Callable[..., Key] | None,
+        self, keyspace: Keyspace, function: FunctionType, arguments: Arguments, key: Callable[..., Key] | None,
         tags: tuple[str, ...] | Callable[..., Iterable[str]],
     ) -> None:  # fmt: skip
-        self.space = space
+        self.keyspace = keyspace
         self.function = function
         self.tags_of: Callable[..., Iterable[str]]
         if not callable(tags):
@@ -209,12 +205,16 @@ class _Calls:
 
     def look(self, key: Key) -> Any:
         """Return what is served at once, or MISSING."""
-        value = self.space._hit(key)
+        value = self.keyspace.hit(key)
         self.misses += value is MISSING
         return value
 
+    def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Given:
+        """Return what is given with the result of a call."""
+        return self.keyspace.given(UNSET, self.tags_of(*args, **kwargs))
+
     def wrap(self, miss: Callable[..., Any], *, waits: bool) -> Callable[..., Any]:
-        """Return the wrapper, which calls ``miss(key, args, kwargs)`` for what it cannot serve by itself."""
+        """Return the wrapper. It calls ``miss(key, args, kwargs)`` for what it cannot serve by itself."""
         arguments = self._arguments
         if not self._custom and may_be_specialised(arguments.signature):
 
@@ -225,7 +225,7 @@ class _Calls:
                 return await miss(arguments.key_of(args, kwargs), args, kwargs)
 
             find = afind_key if waits else find_key
-            return specialise(self.function, arguments.signature, arguments.kept, self.space, find, waits=waits)
+            return specialise(self.function, arguments.signature, arguments.kept, self.keyspace, find, waits=waits)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             return miss(self.key(*args, **kwargs), args, kwargs)
@@ -237,47 +237,46 @@ class _Calls:
 
     def info(self) -> CacheInfo:
         """Return this process's figures."""
-        hits, size = self.space._counts()
-        return CacheInfo(hits, self.misses, None, size)
+        return CacheInfo(self.keyspace.hit_count(), self.misses, None, len(self.keyspace.hits))
 
     def methods(self) -> dict[str, Any]:
         """Return what the decorated function offers beside the call."""
         offered = _async_methods(self) if _is_async(self.function) else _sync_methods(self)
         return {**offered, "cache_key": self.key, "cache_info": self.info, "_cc_calls": self}
 
-    # A function that is decorated twice is cached twice. What is invalidated outside is invalidated inside first: the
-    # other way round the outer cache could be filled with what the inner one still holds.
+    # A function that is decorated twice is cached twice. The inner cache is invalidated first. In the other order, the
+    # outer cache could be filled with what the inner one still holds.
 
     def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Receipt:
         """Invalidate one call, in all caches of the function."""
         key = self.key(*args, **kwargs)
         inside = () if self._inner is None else (self._inner.invalidate(args, kwargs),)
-        return _both(*inside, self.space.invalidate(key))
+        return _both(*inside, run(invalidate.keys(self.keyspace, (key,), True, False)))
 
     async def ainvalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Receipt:
         """The twin of `invalidate`."""
         key = self.key(*args, **kwargs)
         inside = () if self._inner is None else (await self._inner.ainvalidate(args, kwargs),)
-        return _both(*inside, await self.space.ainvalidate(key))
+        return _both(*inside, await arun(invalidate.keys(self.keyspace, (key,), True, False)))
 
     def clear(self) -> Receipt:
         """Invalidate all calls, in all caches of the function."""
         inside = () if self._inner is None else (self._inner.clear(),)
-        return _both(*inside, self.space.clear())
+        return _both(*inside, run(invalidate.all_keys(self.keyspace, True, False)))
 
     async def aclear(self) -> Receipt:
         """The twin of `clear`."""
         inside = () if self._inner is None else (await self._inner.aclear(),)
-        return _both(*inside, await self.space.aclear())
+        return _both(*inside, await arun(invalidate.all_keys(self.keyspace, True, False)))
 
 
 def _tags_of(
     tags: Callable[..., Iterable[str]], signature: inspect.Signature, function: FunctionType
 ) -> Callable[..., Iterable[str]]:
-    """Return a function of a call's arguments that gives its tags, and takes them as ``tags`` does.
+    """Return a function that gives the tags of a call, and passes its arguments to ``tags`` as ``tags`` takes them.
 
-    That is by position, or by name where ``tags`` cannot take all by position, as ``lambda sku, **rest: ...``. Raises
-    TypeError if it can take them in neither way.
+    That is by position, or by name where ``tags`` cannot take all by position, as ``lambda sku, **rest: ...``. Raise
+    TypeError if ``tags`` can take them in neither way.
     """
     try:
         own = inspect.signature(tags)
@@ -323,7 +322,7 @@ def _both(*receipts: Receipt) -> Receipt:
 
 
 def _inner(function: FunctionType) -> _Calls | None:
-    """Return the calls of a decorated function that a function wraps, if there is one."""
+    """Return the calls of the decorated function that a function wraps; None if it wraps none."""
     return next((calls for layer in layers(function) if (calls := getattr(layer, "_cc_calls", None)) is not None), None)
 
 
@@ -355,7 +354,7 @@ def _load(calls: _Calls, key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]
             raise _not_awaited(function, value)
         return value
 
-    return calls.space.get_or_load(key, load, tags=calls.tags_of(*args, **kwargs))
+    return run(get_or_load(calls.keyspace, key, load, calls.given(args, kwargs)))
 
 
 def _not_awaited(function: FunctionType, value: object) -> TypeError:
@@ -387,15 +386,15 @@ def _async_methods(calls: _Calls) -> dict[str, Any]:
 
 
 async def _aload(calls: _Calls, key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    function, tags = calls.function, calls.tags_of(*args, **kwargs)
-    return await calls.space.aget_or_load(key, lambda: function(*args, **kwargs), tags=tags)
+    function, given = calls.function, calls.given(args, kwargs)
+    return await arun(get_or_load(calls.keyspace, key, lambda: function(*args, **kwargs), given))
 
 
 # --- What is decorated
 
 
 def _function(function: Any, name: str | None) -> FunctionType:
-    """Return the function that is to be decorated. Raises TypeError and ValueError if its results cannot be cached."""
+    """Return the function to decorate. Raise TypeError or ValueError if its results cannot be cached."""
     if isinstance(function, Method):
         function = function.func
     if not inspect.isfunction(function):
@@ -413,7 +412,7 @@ def _function(function: Any, name: str | None) -> FunctionType:
 
 
 def _is_async(function: FunctionType) -> bool:
-    """Whether a function is a coroutine function, or wraps one, as a decorator that only passes the call on does."""
+    """Return whether a function is a coroutine function, or wraps one and only passes the call on."""
     return any(
         inspect.iscoroutinefunction(each) or getattr(each, "_is_coroutine", None) is not None  # before Python 3.12
         for each in layers(function)
@@ -421,7 +420,7 @@ def _is_async(function: FunctionType) -> bool:
 
 
 def _is_method(function: FunctionType) -> bool:
-    """Whether a function is defined in a class, or looks as if it were to be bound."""
+    """Return whether a function is defined in a class, or looks as if an object will bind it."""
     outside = function.__qualname__.rpartition(".")[0]
     return bool(outside and not outside.endswith("<locals>")) or next(_names(function), None) in ("self", "cls")
 

@@ -1,75 +1,109 @@
-"""A decorated function's wrapper, written for its signature: what is held already is served without packing arguments.
+"""Functions that serve at once what the near cache has, written for a signature: no arguments are packed for a hit.
 
-Python binds keywords and defaults as it calls, many times faster than `inspect.Signature.bind`; so the wrapper has the
-function's own parameters. It is made from source text, as `collections.namedtuple` and `dataclasses` make theirs; the
-text holds parameter names only, which are identifiers.
+Python binds keywords and defaults as it calls, many times faster than `inspect.Signature.bind`. So such a function has
+the parameters of the function that it stands for. It is made from source text, as `collections.namedtuple` and
+`dataclasses` make theirs. The text holds names of parameters only, which are identifiers, and the rule of what may be
+served (`colocache.core.gate.SERVE_AT_ONCE`).
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core.entry import MISSING
+from ..core.gate import SERVE_AT_ONCE
 from ..core.parts import OBJECT
 
-# The names that the wrapper uses itself begin with `_cc_`. The gate comes before the entry: see `Cache._rebind`.
-_SOURCE = """\
-{start} call({parameters}):
-    _cc_gate = _cc_space._gate
-    try:
-        _cc_entry = _cc_space._hits[{key}]
-        if _cc_entry.expires > _cc_monotonic() < _cc_gate.current_until:
-            _cc_value = _cc_entry.value
-            if _cc_value is not _cc_MISSING:
-                _cc_entry.hits += 1
-                return _cc_value
-    except _cc_MISSES:  # not held; or held under another form of the key, or no part of one: `miss` finds out
-        pass
-    return {wait}_cc_miss(({positional}), {{{named}}})
+if TYPE_CHECKING:
+    from ..operations.keyspace import Keyspace
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# The names that the function uses itself begin with `_cc_`.
+_START = "{start} call({parameters}):\n"
+_CALL = "    return {wait}_cc_miss(({positional}), {{{named}}})\n"
+_METHOD = """\
+    _cc_value = _cc_keyspace.hit({key})
+    if _cc_value is not _cc_MISSING:
+        return _cc_value
+    return {wait}_cc_miss({arguments})
 """
 
 
+def at_once(method: F) -> F:
+    """Have a method of `Space`, whose second parameter is a key, serve what the near cache has; it gets the rest."""
+    signature, waits = inspect.signature(method), inspect.iscoroutinefunction(method)
+    kept = list(signature.parameters.values())[1:2]
+    source = _METHOD.format(key=kept[0].name, wait=_wait(waits), arguments=_arguments(signature.parameters.values()))
+    names = {"_cc_miss": method, "_cc_MISSES": (KeyError, TypeError)}
+    made = _made(method, signature, "self._keyspace", kept[0].name, source, names, waits=waits)
+    return functools.update_wrapper(made, method)  # type: ignore[return-value]
+
+
+def specialise(
+    function: Callable[..., Any], signature: inspect.Signature, kept: Sequence[Parameter], keyspace: Keyspace,
+    miss: Callable[..., Any], *, waits: bool,
+) -> Callable[..., Any]:  # fmt: skip
+    """Return a wrapper for a signature that `may_be_specialised`. The parameters that are ``kept`` make the key.
+
+    ``miss`` gets the positional arguments as a tuple, and the others as a dict, where nothing can be served at once.
+    ``waits`` says that it is a coroutine function, and so the wrapper becomes one.
+    """
+    parameters = signature.parameters.values()
+    named = ", ".join(f"{each!r}: {each}" for each in _keyword_only(parameters))
+    source = _CALL.format(wait=_wait(waits), positional=_positional(parameters), named=named)
+    names = {
+        "_cc_of_function": keyspace, "_cc_miss": miss, "_cc_MISSES": (KeyError, TypeError, AttributeError),
+        "_cc_type": type, "_cc_OBJECT": OBJECT,
+    }  # fmt: skip
+    return _made(function, signature, "_cc_of_function", _key(kept), source, names, waits=waits)
+
+
+def _made(
+    function: Callable[..., Any], signature: inspect.Signature, keyspace: str, key: str, rest: str,
+    names: dict[str, Any], *, waits: bool,
+) -> Callable[..., Any]:  # fmt: skip
+    start, parameters = "async def" if waits else "def", signature.parameters
+    source = (
+        _START.format(start=start, parameters=_parameters(parameters))
+        + SERVE_AT_ONCE.format(keyspace=keyspace, key=key)
+        + rest
+    )
+    names |= {f"_cc_default_{name}": parameter.default for name, parameter in parameters.items()}
+    names |= {"_cc_monotonic": monotonic, "_cc_MISSING": MISSING}
+    exec(compile(source, f"<colocache: {function.__qualname__}>", "exec"), names)
+    made: Callable[..., Any] = names["call"]
+    return made
+
+
 def has_one_part(kept: Sequence[Parameter]) -> bool:
-    """Whether one argument makes the key, by position: keys are tuples of one part, and are found by that part."""
+    """Return whether one argument makes the key, by position: then entries are found by that part of the key."""
     kinds = [parameter.kind for parameter in kept]
     return kinds in ([Parameter.POSITIONAL_ONLY], [Parameter.POSITIONAL_OR_KEYWORD])
 
 
 def may_be_specialised(signature: inspect.Signature) -> bool:
-    """Whether every parameter has one place in the key, which is known before the call."""
+    """Return whether every parameter has one place in the key, which is known before the call."""
     kinds = [parameter.kind for parameter in signature.parameters.values()]
     if any(name.startswith("_cc_") for name in signature.parameters) or Parameter.VAR_KEYWORD in kinds:
         return False
     return Parameter.VAR_POSITIONAL not in kinds or Parameter.KEYWORD_ONLY not in kinds
 
 
-def specialise(
-    function: Callable[..., Any], signature: inspect.Signature, kept: Sequence[Parameter], space: Any,
-    miss: Callable[..., Any], *, waits: bool,
-) -> Callable[..., Any]:  # fmt: skip
-    """Return a wrapper for a signature that `may_be_specialised`. The parameters that are ``kept`` make the key.
+def _wait(waits: bool) -> str:
+    return "await " if waits else ""
 
-    ``miss`` gets the positional arguments as a tuple and the others as a dict where nothing can be served at once;
-    ``waits``: it is a coroutine function, and so becomes the wrapper.
-    """
-    parameters = signature.parameters
-    source = _SOURCE.format(
-        start="async def" if waits else "def", wait="await " if waits else "",
-        parameters=_parameters(parameters), key=_key(kept), positional=_positional(parameters.values()),
-        named=", ".join(f"{each!r}: {each}" for each in _keyword_only(parameters.values())),
-    )  # fmt: skip
-    defaults = {f"_cc_default_{name}": parameter.default for name, parameter in parameters.items()}
-    names = {
-        "_cc_space": space, "_cc_miss": miss, "_cc_monotonic": monotonic, "_cc_MISSING": MISSING,
-        "_cc_MISSES": (KeyError, TypeError, AttributeError), "_cc_type": type, "_cc_OBJECT": OBJECT, **defaults,
-    }  # fmt: skip
-    exec(compile(source, f"<colocache: {function.__qualname__}>", "exec"), names)
-    wrapper: Callable[..., Any] = names["call"]
-    return wrapper
+
+def _arguments(parameters: Iterable[Parameter]) -> str:
+    """Return the arguments that pass on all parameters of a method, which takes no others."""
+    return ", ".join(
+        f"{each.name}={each.name}" if each.kind is Parameter.KEYWORD_ONLY else each.name for each in parameters
+    )
 
 
 def _parameters(parameters: Mapping[str, Parameter]) -> str:

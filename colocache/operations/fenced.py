@@ -1,12 +1,14 @@
-"""The fences of the keys that were missed of late in this thread or task: what the next `set` of such a key goes by.
+"""The fences of the keys that this thread or task has missed lately. The next `set` of such a key is made under one.
 
-A context's and not the process's:
+They belong to a context, and not to the process. Otherwise:
 
-1. thread A misses, and reads the source; 2. the key is invalidated; 3. thread B misses, too: the process's last miss is
-younger than the event; 4. A sets what it has read, and would be believed.
+1. Thread A misses a key, and reads the source.
+2. The key is invalidated.
+3. Thread B misses the key, too. The process's last miss is now younger than the event.
+4. A sets what it has read, and is believed.
 
-And a request's, where there are scopes: a worker's thread answers one after another, and what one of them has missed
-says nothing of what a later one sets.
+Where there are scopes, the fences belong to a request. A worker's thread answers one request after another, and what
+one request has missed says nothing about what a later one sets.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ from ..core import keys
 from ..core.group.fences import NO_FENCE
 from ..core.group.outcomes import Fence
 
-MAX_MISSED = 1024  # keys of one context; the oldest is forgotten, and its next set is one without a fence
+MAX_MISSED = 1024  # keys of one context; the oldest is forgotten, and its next set has no fence
 
 
 class Miss(NamedTuple):
-    """A key that was missed, the fence that its owner gave, and when that was."""
+    """A miss: the fence that the key's owner gave, and the time of the miss."""
 
     fence: Fence
     at: float
@@ -32,12 +34,12 @@ class Miss(NamedTuple):
 _Key = tuple[int, bytes]  # a cache's serial number, and a wire key
 Missed = dict[_Key, Miss]
 
-# The mappings are never changed, only replaced: a task inherits what its parent has missed, and shares nothing.
+# A mapping is never changed, only replaced: so a task inherits the misses of its parent, and shares nothing with it.
 missed: ContextVar[Missed | None] = ContextVar("colocache_missed", default=None)
 
 
 def note(cache: int, wire: bytes, fence: Fence, now: float) -> None:
-    """A key was missed: remember its fence."""
+    """Remember the fence of a key that was missed."""
     known = Missed(missed.get() or ())
     known.pop((cache, wire), None)
     known[cache, wire] = Miss(fence._replace(entry=None), now)
@@ -52,7 +54,7 @@ def find(cache: int, wire: bytes) -> Miss | None:
 
 
 def forget(cache: int, wires: Iterable[bytes]) -> None:
-    """Keys were set; or invalidated by this context itself: what it sets now is what it has written."""
+    """Forget the fences of keys that this context has set or invalidated: it sets what it has written now."""
     known = missed.get()
     if known:
         gone = {(cache, wire) for wire in wires}
@@ -60,18 +62,18 @@ def forget(cache: int, wires: Iterable[bytes]) -> None:
 
 
 def forget_within(cache: int, namespace: str) -> None:
-    """A namespace, and those below it, were cleared by this context itself."""
+    """Forget the fences of a namespace, and of those below it, which this context has cleared."""
     known = missed.get() or ()
     forget(cache, [wire for _, wire in known if keys.within(keys.namespace_of(wire), namespace)])
 
 
 def pack(fence: Fence) -> bytes:
-    """Return a fence as users carry it; empty for one that could not be had."""
+    """Return a fence as users carry it; empty if its owner gave none."""
     return fence.owner + fence.number.to_bytes(8, "big") if fence.number != NO_FENCE else b""
 
 
 def unpack(token: bytes) -> Fence:
-    """Return the fence of a token. Raises TypeError or ValueError for what is none."""
+    """Return the fence of a token. Raise TypeError or ValueError for what is not a token."""
     if not isinstance(token, bytes):
         raise TypeError(f"a token is what gets returned, bytes, not {type(token).__name__}: {token!r:.60}")
     if not token:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 
 from ..config import Config
 from ..core.gate import Gate
+from ..core.group.calls import Calls
 from ..core.group.members import Member
 from ..core.group.peer import Peer
 from ..core.group.seam import Settings
@@ -66,19 +67,23 @@ class Driver(ABC):
         """Whether this member works."""
         return self._alive
 
-    def tell(self, command: Callable[[Peer, float], None]) -> None:
+    def tell(self, command: Callable[[Calls, float], None]) -> None:
         """Have something done with the peer. Nothing comes back."""
-        self._order(lambda now: command(self._peer, now), lambda: None)
+        self._order(lambda now: command(self._peer.calls, now), lambda: None)
 
-    def ask(self, command: Callable[[Peer, int, float], None], otherwise: Any) -> Asked:
+    def new_call(self) -> Asked:
+        """Return the answer to a question that is to be asked. The question can be abandoned from now on."""
+        return Asked()
+
+    def ask(self, command: Callable[[Calls, int, float], None], otherwise: Any, asked: Asked | None = None) -> Asked:
         """Ask something of the peer; ``otherwise`` is the answer if this member ends first."""
-        asked = self._new_call()
+        asked = asked if asked is not None else self.new_call()
 
         def start(now: float) -> None:
             self._ticket += 1
             asked.ticket = self._ticket
             self._calls[self._ticket] = (asked, otherwise)
-            command(self._peer, self._ticket, now)
+            command(self._peer.calls, self._ticket, now)
 
         self._order(start, lambda: asked.give(otherwise))
         return asked
@@ -89,8 +94,10 @@ class Driver(ABC):
             return
 
         def forget(now: float) -> None:
-            self._calls.pop(asked.ticket, None)
-            self._peer.calls.abandon(asked.ticket, now)
+            ticket = asked.take_ticket()
+            if ticket:
+                self._calls.pop(ticket, None)
+                self._peer.calls.abandon(ticket, now)
 
         self._order(forget, lambda: None)
 
@@ -131,9 +138,6 @@ class Driver(ABC):
     @abstractmethod
     def _look(self, view: Callable[[float], Any]) -> Any:
         """Return what a function sees while nothing changes."""
-
-    def _new_call(self) -> Asked:
-        return Asked()
 
     def _resolve(self) -> None:
         """Give the calls the outcomes that the peer has for them."""

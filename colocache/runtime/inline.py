@@ -80,7 +80,7 @@ class InlineDriver(Driver):
 
     def age(self, seconds: float) -> None:
         """Be as if so many seconds had passed. For tests."""
-        self.tell(lambda peer, now: peer.calls.age(seconds, now))
+        self.tell(lambda calls, now: calls.age(seconds, now))
 
     def leave(self, patience: float) -> None:
         """End, and let go of all that wait. There is nothing to wait for. Take no lock."""
@@ -109,11 +109,12 @@ class InlineDriver(Driver):
 
     def look_at_the_clock(self) -> None:
         """Do what is due."""
-        self.tell(lambda peer, now: None)
+        self.tell(lambda calls, now: None)
 
     # --- One thread at a time
 
-    def _new_call(self) -> Asked:
+    def new_call(self) -> Asked:
+        """Return an answer whose waiters look at the clock."""
         return _Asked(self)
 
     def _look(self, view: Callable[[float], Any]) -> Any:

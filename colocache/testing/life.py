@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .. import cache as caches
 from ..cache import Cache
 from ..config import Duration, parse_duration
+from ..member import Member, all_members, in_tests
 from ..runtime.inline import InlineDriver
 
 
@@ -28,22 +28,25 @@ def private() -> Iterator[None]:
 @contextmanager
 def in_place_of_settings(**settings: Any) -> Iterator[None]:
     """Have all caches of this process begin anew, with these settings whatever they say themselves."""
-    outer, aside = dict(caches._in_tests), [(cache, cache._set_aside()) for cache in list(caches._caches)]
-    caches._in_tests.clear()
-    caches._in_tests.update(settings)
+    outer, aside = dict(in_tests), [(member, member.set_aside()) for member in all_members()]
+    _put_in_place(settings)
     try:
         yield
     finally:
-        new = set(caches._caches).difference(cache for cache, _ in aside)
-        caches._in_tests.clear()
-        caches._in_tests.update(outer)
-        for cache, life in aside:
-            cache._take_up(life)
-        for cache in new:
-            cache.leave()
+        new = set(all_members()).difference(member for member, _ in aside)
+        _put_in_place(outer)
+        for member, life in aside:
+            member.take_up(life)
+        for member in new:
+            member.leave()
 
 
-def travel(duration: Duration, *caches_: Cache) -> None:
+def _put_in_place(settings: dict[str, Any]) -> None:
+    in_tests.clear()
+    in_tests.update(settings)
+
+
+def travel(duration: Duration, *caches: Cache) -> None:
     """Be as if so much time had passed for the private caches of this process, or for those that are given.
 
     What they hold is older by that: it expires, and fences and tokens of `Space.gets` lapse. A load under way is taken
@@ -55,15 +58,19 @@ def travel(duration: Duration, *caches_: Cache) -> None:
     what they hold with other processes.
     """
     seconds = parse_duration(duration)
-    shared = [cache for cache in caches_ if not cache._config_to_join().private]
+    shared = [cache for cache in caches if not _is_private(cache._member)]
     if shared:
         raise ValueError(f"{shared[0]!r} is not private, and the time of a group cannot be moved: use private() around")
-    chosen = caches_ or [
-        cache for cache in list(caches._caches) if cache._config_to_join().private and not cache._closed
+    chosen = [cache._member for cache in caches] or [
+        member for member in all_members() if _is_private(member) and not member.life.is_closed
     ]
-    if not chosen and not caches._in_tests.get("private"):
+    if not chosen and not in_tests.get("private"):
         raise RuntimeError("no cache of this process is private, and the time of a group cannot be moved")
-    for cache in chosen:
-        bus = cache._own_bus()
-        if isinstance(bus, InlineDriver):
-            bus.age(seconds)
+    for member in chosen:
+        driver = member.own_driver()
+        if isinstance(driver, InlineDriver):
+            driver.age(seconds)
+
+
+def _is_private(member: Member) -> bool:
+    return member.config_to_join().private

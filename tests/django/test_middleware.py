@@ -30,10 +30,12 @@ from django.test import AsyncClient, Client, override_settings
 from django.urls import path
 
 import colocache.asgi
+import colocache.scope
 import colocache.wsgi
 from colocache import Cache
 from colocache.django import CacheMiddleware, cache_of, invalidate_on_commit
 from colocache.django.checks import check_caches
+from colocache.operations.positions import last_receipt
 from colocache.scope import current
 from tests.django import project
 
@@ -108,13 +110,12 @@ def test_what_a_request_invalidates_is_waited_for_once_before_the_response(
     with_middleware()
     order = []
     mine, other = cache_of(), cache_of("other")
-    receipts = Cache._receipts
 
-    def waiting(self: Any) -> Any:
+    def waiting(member: Any) -> Any:
         order.append("waits")
-        return receipts(self)
+        return last_receipt(member)
 
-    monkeypatch.setattr(Cache, "_receipts", waiting)
+    monkeypatch.setattr(colocache.scope, "last_receipt", waiting)
     mine.set_many({"a": 1, "b": 2})
     assert other.get_many(["a", "b"]) == {"a": 1, "b": 2}
     for key in ("a", "b"):
@@ -154,8 +155,8 @@ def test_what_is_invalidated_on_commit_is_seen_by_all_when_the_response_is_there
 ) -> None:
     cache = site(other=OTHER)
     with_middleware()
-    waits, receipts = [], Cache._receipts
-    monkeypatch.setattr(Cache, "_receipts", lambda self: waits.append(1) or receipts(self))
+    waits: list[int] = []
+    monkeypatch.setattr(colocache.scope, "last_receipt", lambda member: waits.append(1) or last_receipt(member))
 
     def write(*keys: str, tags: Any = ()) -> str:
         with transaction.atomic():

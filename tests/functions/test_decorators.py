@@ -671,7 +671,7 @@ def test_a_receipt_is_complete_only_if_that_of_the_inner_cache_is(new_cache: New
 
     price("tea")
     inner: Any = price.__wrapped__
-    inner._cc_calls.space.invalidate = lambda key: Receipt(("a/0",), ("a/1",), False, 1.0)
+    inner._cc_calls.invalidate = lambda args, kwargs: Receipt(("a/0",), ("a/1",), False, 1.0)
     receipt = price.invalidate("tea")
     assert not receipt.complete
     assert receipt.acknowledged == ("a/0",)

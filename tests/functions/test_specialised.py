@@ -43,20 +43,20 @@ class Looked(dict[Any, Entry]):
         return super().__getitem__(key)
 
 
-class Shelf:
-    """A space whose member is current."""
+class NearCache:
+    """A keyspace whose member is current."""
 
     def __init__(self) -> None:
-        self._hits = Looked()
-        self._gate = Gate()
-        self._gate.current_until = math.inf
+        self.hits = Looked()
+        self.gate = Gate()
+        self.gate.current_until = math.inf
 
 
 class Wrapped:
     """A function's wrapper, with the calls that it could not serve."""
 
     def __init__(self, function: Callable[..., Any], *, ignore: Sequence[str] = (), waits: bool = False) -> None:
-        self.space = Shelf()
+        self.keyspace = NearCache()
         self.missed: list[tuple[Any, Any]] = []
         self.signature = inspect.signature(function)
         self.arguments = Arguments(function, ignore)
@@ -69,11 +69,11 @@ class Wrapped:
             return miss(args, kwargs)
 
         find = amiss if waits else miss
-        self.call = specialise(function, self.signature, self.arguments.kept, self.space, find, waits=waits)
+        self.call = specialise(function, self.signature, self.arguments.kept, self.keyspace, find, waits=waits)
 
     def hold(self, key: Any, value: Any) -> Entry:
         """Have a value found under a key."""
-        entry = self.space._hits[key] = Entry(b"", None, 0.0, math.inf, ())
+        entry = self.keyspace.hits[key] = Entry(b"", None, 0.0, math.inf, ())
         entry.value = value
         return entry
 
@@ -97,7 +97,7 @@ def test_a_call_looks_for_the_key_that_it_is_stored_under(function: Any, args: A
     key = wrapped.arguments.key_of(bound.args, bound.kwargs)
     assert wrapped.call(*args, **kwargs) == "missed"
     assert wrapped.missed == [(bound.args, bound.kwargs)]
-    assert wrapped.space._hits.keys_found == [key[0] if has_one_part(wrapped.arguments.kept) else key]  # type: ignore[index]
+    assert wrapped.keyspace.hits.keys_found == [key[0] if has_one_part(wrapped.arguments.kept) else key]  # type: ignore[index]
 
 
 def test_what_is_held_is_served_and_counted_and_what_is_dead_or_undecoded_is_not() -> None:
@@ -109,7 +109,7 @@ def test_what_is_held_is_served_and_counted_and_what_is_dead_or_undecoded_is_not
     assert wrapped.call(5) == "missed"
     entry.value, entry.expires = "held", DEAD
     assert wrapped.call(5) == "missed"
-    entry.expires, wrapped.space._gate.current_until = math.inf, -math.inf
+    entry.expires, wrapped.keyspace.gate.current_until = math.inf, -math.inf
     assert wrapped.call(5) == "missed"
 
 

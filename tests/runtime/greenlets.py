@@ -107,7 +107,7 @@ def two_members() -> Iterator[tuple[colocache.Cache, Other]]:
 
 def key_owned(cache: colocache.Cache, *, here: bool) -> str:
     """Find a key that this process owns, or the other one."""
-    bus = cache._member()
+    bus = cache._member.join()
     me = bus.members().me.incarnation
     for number in range(1000):
         wire = keys.wire(keys.prefix(""), f"key-{number}")

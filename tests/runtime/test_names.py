@@ -57,10 +57,10 @@ def test_no_name_leads_out_of_the_groups_directory(
     known = len(spy.connected)
     assert known == 4, "each connects to the other, twice"
 
-    me, friend = (each._member()._peer.me for each in (cache, other))
+    me, friend = (each._member.join()._peer.me for each in (cache, other))
+    driver = cache._member.join()
     for frame in _hostile(me, friend):
-        cache._member().tell(lambda peer, now, frame=frame: peer.receive(frame, now))
-        cache._member()._look(lambda now: None)
+        driver._look(lambda now, frame=frame: driver._peer.receive(frame, now))
     until(lambda: cache.stats().members == 2, failing="who is nowhere in the directory is no member")
 
     (directory,) = (entry.path for entry in os.scandir(run_dir))

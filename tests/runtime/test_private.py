@@ -116,7 +116,7 @@ def test_the_hits_never_end_by_themselves(new_cache: NewCache, until: Until) -> 
     cache = new_cache(private=True, lease="100ms", forget_after="200ms")
     cache.set("k", 1, ttl=None)
     cache.get("k")
-    driver = cache._member()
+    driver = cache._member.join()
     assert isinstance(driver, InlineDriver)
     until(lambda: driver._peer.deadline() < driver._peer._knowledge.now + 1 and not driver._peer.stats(now()).current)
 
@@ -166,7 +166,7 @@ def test_who_waits_for_a_loader_that_hangs_loads_when_its_time_is_over(
     new_cache: NewCache, crew: Crew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody else looks at the clock meanwhile, and it does not wait until all hope is lost."""
-    monkeypatch.setattr("colocache.space.GRACE", 10_000)
+    monkeypatch.setattr("colocache.operations.flow.GRACE", 10_000)
     cache = new_cache(private=True, load_timeout=0.2, fetch_timeout=0.1)
     begun, go_on = threading.Event(), threading.Event()
 
@@ -237,7 +237,7 @@ def test_what_a_signal_handler_raises_in_the_middle_leaves_a_cache_that_works(ca
 
 def test_what_is_raised_in_the_middle_of_a_step_lets_go_of_all_who_wait(cache: Cache, crew: Crew, until: Until) -> None:
     """Nobody knows how far the step came: the member ends, and the next call makes a new one."""
-    begun, go_on, driver = threading.Event(), threading.Event(), cache._member()
+    begun, go_on, driver = threading.Event(), threading.Event(), cache._member.join()
     assert isinstance(driver, InlineDriver)
 
     def load() -> str:
@@ -257,7 +257,7 @@ def test_what_is_raised_in_the_middle_of_a_step_lets_go_of_all_who_wait(cache: C
     until(lambda: crew.results == ["second"])
     go_on.set()
     assert crew.join() == ["second", "first"]
-    assert cache._member() is not driver
+    assert cache._member.join() is not driver
     assert cache.get("k") is None
 
 
@@ -272,7 +272,7 @@ def test_a_finalizer_may_use_it_while_an_entry_is_dropped(cache: Cache) -> None:
 
     cache.set("also", 1)
     held = {"k": Value()}
-    driver = cache._member()
+    driver = cache._member.join()
     assert isinstance(driver, InlineDriver)
     driver.tell(lambda peer, now: held.clear())
     gc.collect()

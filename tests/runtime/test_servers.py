@@ -86,10 +86,10 @@ assert cache.get_or_load("key", lambda: "the parent's") == cache.get("key")
 child = ctypes.PyDLL(None).fork()  # as uWSGI does: no hook of Python runs
 if not child:
     uwsgi.post_fork_hook()
-    os._exit(cache._hit("key") is not colocache.MISSING)
+    os._exit(cache._keyspace.hit("key") is not colocache.MISSING)
 assert os.waitpid(child, 0)[1] == 0
 uwsgi.post_fork_hook()  # is for children: here it does nothing
-assert cache._hit("key") == "the parent's"
+assert cache._keyspace.hit("key") == "the parent's"
 cache.close()
 """
 

@@ -19,9 +19,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-import colocache.space
 from colocache import MISSING, Cache, MsgpackCodec, PickleCodec
 from colocache.core.group.calls import Calls
+from colocache.core.group.messages import MAX_VALUE
+from colocache.operations.flow import Ahead
 
 if TYPE_CHECKING:
     from tests.conftest import Call, NewCache, Until
@@ -225,7 +226,7 @@ def test_what_is_too_large_is_used_and_not_kept(call: Call, owned: tuple[Cache, 
 
 def test_the_largest_value_that_is_kept(pair: list[Cache], key_of: Any) -> None:
     one, other = pair
-    limit = colocache.core.group.messages.MAX_VALUE - 4 - 5  # the codec's name, and what msgpack says of the length
+    limit = MAX_VALUE - 4 - 5  # the codec's name, and what msgpack says of the length
     for owner in pair:
         key = key_of(owner)
         assert one.set(key, b"x" * limit)
@@ -468,11 +469,12 @@ def test_many_keys_are_set_read_and_invalidated_in_two_processes(
 def test_questions_and_bytes_under_way_are_bounded(size: int, ahead: int) -> None:
     asked: list[Any] = []
 
-    def ask(item: int) -> Any:
-        asked.append(item)
-        return item
+    class Driver:
+        def ask(self, command: int, otherwise: None) -> Any:
+            asked.append(command)
+            return command
 
-    questions = colocache.space._Ahead(range(10), ask, 4, lambda _: size)
+    questions: Any = Ahead(Driver(), range(10), lambda item: item, None, 0.0, 4, lambda _: size)  # type: ignore
     for number in range(10):
-        assert questions.next() == number
+        assert questions.new_call() == number
         assert asked == [*range(min(10, number + ahead))]

@@ -52,7 +52,7 @@ class Strain(NamedTuple):
 
     def impose(self, cache: colocache.Cache, dice: Random, enough: threading.Event) -> list[threading.Thread]:
         """Have a member lose publications; return the threads that hog the interpreter until it is enough."""
-        transport: Any = cache._member()._transport  # type: ignore[union-attr]
+        transport: Any = cache._member.join()._transport  # type: ignore[union-attr]
         transport._publisher = Lossy(transport._publisher, self.loss, dice)
         if self.cut:
             transport.send = Cut(transport, self.cut, dice)

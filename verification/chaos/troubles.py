@@ -38,7 +38,7 @@ class Troubles:
 
     def publisher_is_idle(self) -> bool:
         """Whether libzmq waits for nobody to look after the socket that publishes; until then it frees nothing."""
-        driver: Any = self.cache._member()
+        driver: Any = self.cache._member.join()
         descriptor = driver._look(lambda now: driver._transport._publisher.getsockopt(zmq.FD))
         return not select.select([descriptor], [], [], 0)[0]
 
@@ -52,13 +52,13 @@ class Troubles:
     def stall(self, seconds: float) -> None:
         """Have the driver's thread do nothing for so long."""
         stalled: Future[None] = Future()
-        driver: Any = self.cache._member()
+        driver: Any = self.cache._member.join()
         driver.tell(lambda peer, now: stalled.set_result(sleep(seconds)))
         stalled.result()
 
     def refuse_sockets(self, refuse: bool) -> None:
         """Have the host refuse a socket to every newcomer."""
-        transport: Any = self.cache._member()._transport  # type: ignore[union-attr]
+        transport: Any = self.cache._member.join()._transport  # type: ignore[union-attr]
         transport.__dict__.pop("_socket", None)
         if refuse:
             transport._socket = _refused
@@ -82,7 +82,7 @@ class Troubles:
     def census(self) -> dict[str, int]:
         """What there is in this process's memory, and in its member's tables."""
         gc.collect()
-        driver: Any = self.cache._member()
+        driver: Any = self.cache._member.join()
         tables = driver._look(lambda now: _tables(driver))
         return {"blocks": sys.getallocatedblocks(), "objects": len(gc.get_objects()), **tables}
 

@@ -223,7 +223,7 @@ class Worker(Troubles):
 
     def write_and_die(self, key: str) -> None:
         """Announce an event that no socket carries, and be killed before anybody can ask for it."""
-        transport: Any = self.cache._member()._transport  # type: ignore[union-attr]
+        transport: Any = self.cache._member.join()._transport  # type: ignore[union-attr]
         transport._publisher = Lossy(transport._publisher, 1.0, Random())
         self._source.write(key)
         self.cache.invalidate(key, wait=False)

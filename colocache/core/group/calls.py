@@ -20,6 +20,11 @@ class Calls:
         self._knowledge = engine.knowledge
         self._outbox = engine.outbox
 
+    @property
+    def position(self) -> tuple[bytes, int]:
+        """This member's incarnation, and the number of its newest event."""
+        return self._engine.announcer.stream, self._engine.announcer.last
+
     # --- Reading
 
     def read(self, ticket: int, wire: bytes, tags: tuple[str, ...], patience: float, now: float) -> None:

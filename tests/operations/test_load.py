@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dis
 import gc
+import itertools
 import math
+import sys
 import threading
 from collections.abc import Callable, Coroutine
+from functools import cache
+from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 import pytest
@@ -15,15 +20,17 @@ import pytest
 from colocache import EventLoopError, RecursiveLoadError
 from colocache.core.entry import Entry
 from colocache.core.group.outcomes import Found, Lead, Solo
-from colocache.operations import flows
-from colocache.operations.flows import MAX_NESTED, Flow, Load, Wait, arun, get_or_load, run, served_while_behind, shown
+from colocache.naming import shown
+from colocache.operations import load
+from colocache.operations.flow import Flow, Wait, arun, run
+from colocache.operations.load import MAX_NESTED, Load, load_or_wait, note_age
 from colocache.runtime.waiting.answers import Answer
 
 T = TypeVar("T")
 
 
 class Asking:
-    """A question to a bus that answers at once, or (`PENDING`) not before the test does; it notes who gave up."""
+    """A driver that answers one question at once, or (`PENDING`) not before the test does; it notes who gave up."""
 
     PENDING = object()
 
@@ -34,16 +41,21 @@ class Asking:
         if answer is not self.PENDING:
             self.answer.give(answer)
 
-    def wait(self, timeout: float = 30.0, *, local: bool = False) -> Wait:
-        return Wait(self._ask, timeout, "otherwise", self.abandoned.append, local)
+    def wait(self, limit: float = 30.0, *, local: bool = False) -> Wait:
+        return Wait(self, None, limit, "otherwise", local)  # type: ignore[arg-type]
 
-    def _ask(self) -> Answer:
-        self.asked += 1
+    def new_call(self) -> Answer:
         return self.answer
+
+    def ask(self, command: object, otherwise: object, answer: Answer) -> None:
+        self.asked += 1
+
+    def abandon(self, answer: Answer) -> None:
+        self.abandoned.append(answer)
 
 
 class Ask:
-    """A `flows.Loading` whose bus answers as told, and that notes what it hears."""
+    """A `load.Duty` whose member answers as told, and that notes what it hears."""
 
     timeout = 30.0
 
@@ -58,33 +70,44 @@ class Ask:
         self.cache = cache
         self.readable = readable
         self.awaited = awaited
+        self.is_open = False
         self.heard: list[tuple[str, Any]] = []
 
     def ask(self) -> Flow[Any]:
-        return (yield Asking(self.outcome).wait())
+        self.is_open = True
+        outcome = yield Asking(self.outcome).wait()
+        self.is_open = isinstance(outcome, Lead)
+        return outcome
 
     def use(self, entry: Entry) -> Any:
         if not self.readable:
             raise ValueError("unreadable")
         return entry.value
 
-    def undecodable(self, error: ValueError) -> None:
+    def on_undecodable(self, error: ValueError) -> None:
         self.heard.append(("undecodable", str(error)))
 
-    def is_awaited(self, outcome: Any) -> bool:
+    def is_awaited(self) -> bool:
         return self.awaited
 
-    def detached(self, outcome: Any) -> None:
-        self.heard.append(("detached", outcome))
+    def on_detach(self) -> None:
+        self.is_open = False
+        self.heard.append(("detached", self.outcome))
 
-    def lost(self, error: BaseException) -> None:
+    def on_lost(self, error: BaseException) -> None:
         self.heard.append(("lost", error))
 
-    def failed(self, outcome: Any, error: BaseException) -> None:
-        self.heard.append(("failed", (outcome, error)))
+    def fail(self, error: BaseException) -> None:
+        self.is_open = False
+        self.heard.append(("failed", (self.outcome, error)))
 
-    def loaded(self, outcome: Any, value: Any, oldest: float) -> None:
-        self.heard.append(("loaded", (outcome, value)))
+    def give_back(self) -> None:
+        self.is_open = False
+        self.heard.append(("given back", self.outcome))
+
+    def succeed(self, value: Any, oldest: float) -> None:
+        self.is_open = False
+        self.heard.append(("loaded", (self.outcome, value)))
         if oldest < math.inf:
             self.heard.append(("oldest", oldest))
 
@@ -101,7 +124,7 @@ def steps(*given: Wait | Callable[[], Any] | Ask) -> Flow[list[Any]]:
         if isinstance(step, Wait):
             answers.append((yield step))
         else:
-            answers.append((yield Load(step if isinstance(step, Ask) else Ask(Lead(1), step), Lead(1))))
+            answers.append((yield Load(step if isinstance(step, Ask) else Ask(Lead(1), step))))  # type: ignore[arg-type]
     return answers
 
 
@@ -125,9 +148,12 @@ def test_a_flow_gets_the_answers_of_its_steps(drive: Callable[[Flow[Any]], Any])
     assert drive(steps(Asking("a").wait(), lambda: "b", Asking(None).wait())) == ["a", "b", None]
 
 
-def test_a_wait_that_takes_too_long_gives_the_other_answer_and_is_abandoned(drive: Callable[[Flow[Any]], Any]) -> None:
+def test_a_wait_that_takes_too_long_gives_the_other_answer_and_is_abandoned(
+    drive: Callable[[Flow[Any]], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("colocache.operations.flow.GRACE", 0.0)
     asking = Asking(Asking.PENDING)
-    assert drive(steps(asking.wait(timeout=0.001))) == ["otherwise"]
+    assert drive(steps(asking.wait(0.001))) == ["otherwise"]
     assert asking.abandoned == [asking.answer]
 
 
@@ -145,7 +171,7 @@ def test_what_a_loader_raises_is_reported_and_raised_as_it_is(
 
     def flow() -> Flow[None]:
         try:
-            yield Load(ask, Lead(1))
+            yield Load(ask)
         finally:
             cleaned.append(True)
 
@@ -299,20 +325,20 @@ def found(value: object) -> Found:
 @pytest.mark.parametrize("value", [1, None, ()])
 def test_what_is_found_is_not_loaded(drive: Callable[[Flow[Any]], Any], value: object) -> None:
     ask = Ask(found(value), lambda: pytest.fail("loaded"))
-    assert drive(get_or_load(ask)) == value
+    assert drive(load_or_wait(ask)) == value
     assert ask.heard == []
 
 
 @pytest.mark.parametrize("outcome", [Lead(7), Solo()])
 def test_who_is_to_load_loads_and_reports(drive: Callable[[Flow[Any]], Any], outcome: Any) -> None:
     ask = Ask(outcome, lambda: "value")
-    assert drive(get_or_load(ask)) == "value"
+    assert drive(load_or_wait(ask)) == "value"
     assert ask.heard == [("loaded", (outcome, "value"))]
 
 
 def test_what_cannot_be_read_is_loaded(drive: Callable[[Flow[Any]], Any]) -> None:
     ask = Ask(found("theirs"), lambda: "mine", readable=False)
-    assert drive(get_or_load(ask)) == "mine"
+    assert drive(load_or_wait(ask)) == "mine"
     assert ask.heard[0] == ("undecodable", "unreadable")
 
 
@@ -324,36 +350,36 @@ def test_a_failed_load_is_reported_with_its_outcome(drive: Callable[[Flow[Any]],
 
     ask = Ask(Lead(7), loader)
     with pytest.raises(OSError, match="gone"):
-        drive(get_or_load(ask))
+        drive(load_or_wait(ask))
     assert ask.heard == [("failed", (Lead(7), error))]
 
 
 def test_a_load_of_the_key_that_is_being_loaded_is_refused_at_once() -> None:
     inner = Ask(Solo(), lambda: "never", key=("profile", 42))
     with pytest.raises(RecursiveLoadError, match=r"the loader of the key \('profile', 42\) asks for that same key"):
-        run(get_or_load(Ask(Lead(1), lambda: run(get_or_load(inner)))))
+        run(load_or_wait(Ask(Lead(1), lambda: run(load_or_wait(inner)))))
     assert inner.heard == []
 
 
 @pytest.mark.parametrize("other", [{"wire": b"\0sother"}, {"cache": 2}], ids=["key", "cache"])
 def test_another_key_or_another_cache_may_be_loaded_meanwhile(other: dict[str, Any]) -> None:
     inner = Ask(Solo(), lambda: "inner", **other)
-    assert run(get_or_load(Ask(Lead(1), lambda: run(get_or_load(inner))))) == "inner"
+    assert run(load_or_wait(Ask(Lead(1), lambda: run(load_or_wait(inner))))) == "inner"
 
 
 def test_what_is_made_of_cached_values_is_told_how_old_the_oldest_was() -> None:
-    inner = Ask(Lead(2), lambda: served_while_behind(3.0), wire=b"\0sinner")
-    after = Ask(Lead(3), lambda: served_while_behind(5.0), wire=b"\0safter")
+    inner = Ask(Lead(2), lambda: note_age(3.0), wire=b"\0sinner")
+    after = Ask(Lead(3), lambda: note_age(5.0), wire=b"\0safter")
 
     def loader() -> None:
         for part in (inner, after):
-            run(get_or_load(part))
+            run(load_or_wait(part))
 
     outer = Ask(Lead(1), loader)
-    run(get_or_load(outer))
+    run(load_or_wait(outer))
     oldest = [ask.heard[1:] for ask in (inner, after, outer)]
     assert oldest == [[("oldest", 3.0)], [("oldest", 5.0)], [("oldest", 3.0)]]
-    served_while_behind(1.0)  # outside of any load, it concerns nobody
+    note_age(1.0)  # outside of any load, it concerns nobody
 
 
 def test_the_same_key_may_be_loaded_again_afterwards_even_where_the_first_load_failed() -> None:
@@ -361,8 +387,8 @@ def test_the_same_key_may_be_loaded_again_afterwards_even_where_the_first_load_f
         raise LookupError
 
     with pytest.raises(LookupError):
-        run(get_or_load(Ask(Lead(1), loader)))
-    assert run(get_or_load(Ask(Lead(2), lambda: "second"))) == "second"
+        run(load_or_wait(Ask(Lead(1), loader)))
+    assert run(load_or_wait(Ask(Lead(2), lambda: "second"))) == "second"
 
 
 def finish(work: Coroutine[Any, Any, T], *, debug: bool = False) -> T:
@@ -400,7 +426,7 @@ class Held:
 
 async def cancelled(ask: Ask, held: Held) -> None:
     """Begin a load, and cancel its caller while it runs."""
-    caller = asyncio.create_task(arun(get_or_load(ask)))
+    caller = asyncio.create_task(arun(load_or_wait(ask)))
     await held.begun.wait()
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -440,7 +466,7 @@ def test_a_load_that_nobody_else_waits_for_has_ended_when_its_caller_goes_on() -
 
     async def main() -> None:
         ask = Ask(Lead(7), loader)
-        caller = asyncio.create_task(arun(get_or_load(ask)))
+        caller = asyncio.create_task(arun(load_or_wait(ask)))
         await begun.wait()
         caller.cancel()
         await rounds(2)
@@ -468,7 +494,7 @@ def test_a_cancelled_caller_is_cancelled_though_its_loader_is_not() -> None:
         ask = Ask(Lead(7), loader)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
-                await arun(get_or_load(ask))
+                await arun(load_or_wait(ask))
         assert ask.heard == [("loaded", (Lead(7), "all the same"))]
 
     begun = asyncio.Event()
@@ -502,7 +528,7 @@ def test_what_a_load_raises_as_it_is_cancelled_is_told() -> None:
 
     async def main() -> None:
         ask = Ask(Lead(7), loader)
-        caller = asyncio.create_task(arun(get_or_load(ask)))
+        caller = asyncio.create_task(arun(load_or_wait(ask)))
         await begun.wait()
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -552,7 +578,7 @@ def test_a_load_under_way_at_the_end_of_its_loop_ends_quietly(awaited: bool) -> 
         if awaited:
             await cancelled(ask, held)
         else:
-            caller = asyncio.create_task(arun(get_or_load(ask)))
+            caller = asyncio.create_task(arun(load_or_wait(ask)))
             await held.begun.wait()
             assert not caller.done()
 
@@ -566,7 +592,7 @@ def test_a_load_whose_task_is_cancelled_before_it_began_is_reported() -> None:
 
     async def main() -> Ask:
         ask = Ask(Lead(7), lambda: "never")
-        flow = get_or_load(ask)
+        flow = load_or_wait(ask)
         wait = flow.send(None)
         assert isinstance(wait, Wait)
         load = flow.send(Lead(7))
@@ -582,7 +608,7 @@ def test_a_load_whose_task_is_cancelled_before_it_began_is_reported() -> None:
         return (yield load)
 
     ask = finish(main())
-    assert len(ask.errors) == 1
+    assert ask.heard == [("given back", Lead(7))]
 
 
 def test_a_loader_runs_in_one_task_with_the_context_of_its_caller() -> None:
@@ -601,7 +627,7 @@ def test_a_loader_runs_in_one_task_with_the_context_of_its_caller() -> None:
             return load()
 
         variable.set("mine")
-        assert await arun(get_or_load(Ask(Lead(7), loader))) == "value"
+        assert await arun(load_or_wait(Ask(Lead(7), loader))) == "value"
         assert seen[0] == seen[1]
         assert seen[0][1] == "mine"
 
@@ -616,7 +642,7 @@ def test_what_a_load_without_a_caller_is_made_of_is_told() -> None:
 
         async def loader() -> Any:
             await held()
-            served_while_behind(3.0)
+            note_age(3.0)
 
         ask = Ask(Lead(7), loader, awaited=True)
         await cancelled(ask, held)
@@ -641,12 +667,12 @@ def test_what_a_loader_starts_and_does_not_await_may_wait_for_the_load() -> None
         tasks = []
 
         async def loader() -> str:
-            tasks.append(asyncio.create_task(arun(get_or_load(Joining(Lead(2), lambda: "never")))))
+            tasks.append(asyncio.create_task(arun(load_or_wait(Joining(Lead(2), lambda: "never")))))
             while not waiting.asked:
                 await asyncio.sleep(0)
             return "value"
 
-        value = await arun(get_or_load(Ask(Lead(1), loader)))
+        value = await arun(load_or_wait(Ask(Lead(1), loader)))
         waiting.answer.give(found(value))
         return [value, await tasks[0]]
 
@@ -666,11 +692,11 @@ def test_a_thread_that_a_loader_starts_may_wait_for_the_load() -> None:
     def loader() -> str:
         context = contextvars.copy_context()
         inner = Joining(Lead(2), lambda: "never")
-        threads.append(threading.Thread(target=lambda: results.append(context.run(run, get_or_load(inner)))))
+        threads.append(threading.Thread(target=lambda: results.append(context.run(run, load_or_wait(inner)))))
         threads[0].start()
         return "value"
 
-    assert run(get_or_load(Ask(Lead(1), loader))) == "value"
+    assert run(load_or_wait(Ask(Lead(1), loader))) == "value"
     waiting.answer.give(found("value"))
     threads[0].join()
     assert results == ["value"]
@@ -681,12 +707,12 @@ def test_a_circle_through_a_task_that_the_loader_awaits_ends_with_the_wait() -> 
 
     async def main() -> None:
         async def loader() -> Any:
-            return await asyncio.gather(arun(get_or_load(inner)))
+            return await asyncio.gather(arun(load_or_wait(inner)))
 
         inner = Ask(Solo(), lambda: "never")
         outer = Ask(Lead(1), loader)
         with pytest.raises(RecursiveLoadError, match="a task or thread that the loader of the key 'key' has started"):
-            await arun(get_or_load(outer))
+            await arun(load_or_wait(outer))
         assert [type(error) for error in outer.errors] == [RecursiveLoadError]
 
     finish(main())
@@ -699,10 +725,10 @@ def test_a_circle_through_tasks_that_each_are_told_to_load_ends() -> None:
     async def main() -> None:
         async def loader() -> Any:
             begun.append(1)
-            return await asyncio.gather(arun(get_or_load(Ask(Lead(len(begun)), loader))))
+            return await asyncio.gather(arun(load_or_wait(Ask(Lead(len(begun)), loader))))
 
         with pytest.raises(RecursiveLoadError):
-            await arun(get_or_load(Ask(Lead(0), loader)))
+            await arun(load_or_wait(Ask(Lead(0), loader)))
 
     finish(main())
     assert len(begun) == MAX_NESTED
@@ -711,13 +737,13 @@ def test_a_circle_through_tasks_that_each_are_told_to_load_ends() -> None:
 def test_a_circle_through_another_key_is_refused_at_once() -> None:
     async def main() -> None:
         def first() -> Any:
-            return arun(get_or_load(Ask(Lead(2), second, wire=b"\0sother", key="other")))
+            return arun(load_or_wait(Ask(Lead(2), second, wire=b"\0sother", key="other")))
 
         def second() -> Any:
-            return arun(get_or_load(Ask(Lead(3), lambda: "never")))
+            return arun(load_or_wait(Ask(Lead(3), lambda: "never")))
 
         with pytest.raises(RecursiveLoadError, match="the loader of the key 'key' asks for that same key"):
-            await arun(get_or_load(Ask(Lead(1), first)))
+            await arun(load_or_wait(Ask(Lead(1), first)))
 
     finish(main())
 
@@ -735,19 +761,19 @@ def test_a_load_that_its_caller_has_left_may_wait_for_the_callers_own_load() -> 
 
         async def part_loader() -> Any:
             await left.wait()
-            return await arun(get_or_load(Joining(Lead(3), lambda: "never")))
+            return await arun(load_or_wait(Joining(Lead(3), lambda: "never")))
 
         async def loader() -> str:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.001):
-                    await arun(get_or_load(part))
+                    await arun(load_or_wait(part))
             left.set()
             while not asks.asked:
                 await asyncio.sleep(0)
             return "value"
 
         part = Ask(Lead(2), part_loader, wire=b"\0spart", awaited=True)
-        assert await arun(get_or_load(Ask(Lead(1), loader))) == "value"
+        assert await arun(load_or_wait(Ask(Lead(1), loader))) == "value"
         asks.answer.give(found("value"))
         await rounds()
         assert part.heard[-1] == ("loaded", (Lead(2), "value"))
@@ -764,13 +790,13 @@ def test_loads_that_are_over_do_not_stay_in_the_context() -> None:
         loop = asyncio.get_running_loop()
 
         async def loader() -> None:
-            sizes.append(len(flows._loads.get()))
+            sizes.append(len(load._loads.get()))
             if len(sizes) < 50:
-                loop.call_soon(lambda: kept.append(asyncio.ensure_future(arun(get_or_load(Ask(Lead(1), loader))))))
+                loop.call_soon(lambda: kept.append(asyncio.ensure_future(arun(load_or_wait(Ask(Lead(1), loader))))))
             else:
                 done.set()
 
-        kept = [asyncio.ensure_future(arun(get_or_load(Ask(Lead(1), loader))))]
+        kept = [asyncio.ensure_future(arun(load_or_wait(Ask(Lead(1), loader))))]
         await done.wait()
         await asyncio.gather(*kept)
 
@@ -785,9 +811,9 @@ def test_a_task_that_outlives_the_load_that_started_it_may_load_the_key() -> Non
 
         async def later() -> str:
             await may_start.wait()
-            return await arun(get_or_load(Ask(Lead(2), lambda: "later")))
+            return await arun(load_or_wait(Ask(Lead(2), lambda: "later")))
 
-        await arun(get_or_load(Ask(Lead(1), lambda: tasks.append(asyncio.create_task(later())))))
+        await arun(load_or_wait(Ask(Lead(1), lambda: tasks.append(asyncio.create_task(later())))))
         may_start.set()
         return await tasks[0]
 
@@ -796,15 +822,84 @@ def test_a_task_that_outlives_the_load_that_started_it_may_load_the_key() -> Non
 
 def test_a_load_closed_in_another_context_than_its_own_ends_quietly() -> None:
     """So it goes with a coroutine whose loop is gone: whoever collects it closes it."""
-    flow = get_or_load(Ask(Lead(1), lambda: "never"))
+    flow = load_or_wait(Ask(Lead(1), lambda: "never"))
     context = contextvars.copy_context()
     assert isinstance(context.run(next, flow), Wait)
     assert isinstance(context.run(flow.send, Lead(1)), Load)
     flow.close()
-    assert run(get_or_load(Ask(Lead(2), lambda: "second"))) == "second"
+    assert run(load_or_wait(Ask(Lead(2), lambda: "second"))) == "second"
 
 
 def test_a_key_is_shown_whatever_it_is() -> None:
     assert shown(("a", 1)) == "('a', 1)"
     assert shown("x" * 1000) == "'" + "x" * 99
     assert shown((10**5000,)) == "<a tuple>"
+
+
+# --- Signal handlers
+
+
+class Interrupt(Exception):
+    """What a signal handler raises, as a time limit does."""
+
+
+@cache
+def points(code: CodeType) -> frozenset[int]:
+    """Where in a function signal handlers run: at its start, after calls, and where a loop goes back."""
+    found, before = set[int](), "RESUME"
+    for each in dis.get_instructions(code):
+        if before.startswith(("CALL", "RESUME", "JUMP_BACKWARD", "SEND", "YIELD")):
+            found.add(each.offset)
+        before = each.opname
+    return frozenset(found)
+
+
+def interrupted(number: int, work: Callable[[], object]) -> bool:
+    """Do some work, and raise at so many points of the operations from its start; return whether that came."""
+    left = [number]
+
+    def at_instruction(frame: FrameType, event: str, _argument: object) -> Any:
+        frame.f_trace_opcodes = True
+        if event == "opcode" and frame.f_lasti in points(frame.f_code):
+            left[0] -= 1
+            if left[0] == 0:
+                raise Interrupt
+        return at_instruction
+
+    def at_call(frame: FrameType, event: str, argument: object) -> Any:
+        if not frame.f_code.co_filename.endswith(("operations/flow.py", "operations/load.py")):
+            return None
+        return at_instruction(frame, event, argument)
+
+    before = sys.gettrace()
+    sys.settrace(at_call)
+    try:
+        work()
+    except Interrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    return left[0] <= 0
+
+
+def test_an_exception_at_any_instruction_leaves_no_duty_with_nobody() -> None:
+    """1. A call is told to load; 2. a time limit raises in it; 3. all who want the key wait for its load for ever."""
+    asking = Asking(Lead(7))
+
+    class Noting(Ask):
+        def ask(self) -> Flow[Any]:
+            self.is_open = True
+            outcome = yield asking.wait()
+            self.is_open = isinstance(outcome, Lead)
+            return outcome
+
+    for number in itertools.count(1):
+        asking.asked, asking.abandoned = 0, []
+        ask = Noting(Lead(7), lambda: "value")
+        if not interrupted(number, lambda ask=ask: run(load_or_wait(ask))):  # type: ignore[misc]
+            break
+        reports = [what for what, _ in ask.heard if what in ("loaded", "failed", "given back")]
+        assert not asking.asked or reports or asking.abandoned, f"the duty is lost at point {number}"
+        assert load._active() == (), f"the load seems to be under way after point {number}"
+    assert number > 30
+    assert ask.heard == [("loaded", (Lead(7), "value"))]

@@ -1,0 +1,305 @@
+"""The keys of one namespace, as operations see them: what the namespace's user chose, and its near cache."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import weakref
+from collections.abc import Callable, Iterable
+from time import monotonic
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from ..config import Duration, Unset, parse_ttl
+from ..core import keys
+from ..core.entry import MISSING, Entry, Home
+from ..core.gate import Gate
+from ..core.group.messages import EVERYTHING, MAX_TAGS, check_tag, key_target, namespace_target
+from ..core.keys import Key
+from ..core.options import EntryOptions
+from ..core.store import Store
+from ..naming import shortened
+from ..runtime.waiting.threads import RLock
+from . import fenced
+from .load import copied, note_age
+
+if TYPE_CHECKING:
+    from ..member import Member
+    from ..runtime.driver import Driver
+
+Ttl = Duration | None | Unset
+
+MAX_MODES = 1000  # namespaces that are not in use now, of which is remembered whether their readers get copies
+
+
+class Given(NamedTuple):
+    """What a caller gives with a value, checked."""
+
+    options: EntryOptions
+    excess: str = ""  # why no value can have all the tags; "" if one can
+
+
+class Keyspace:
+    """The keys of one namespace, with what one `Space` or decorated function chose for them."""
+
+    __slots__ = ("__weakref__", "copies", "fence", "function", "gate", "hits", "home", "member", "one_part", "path",
+                 "prefix", "ttl")  # fmt: skip
+
+    def __init__(
+        self, member: Member, path: str, ttl: float | None, copies: bool, *, fence: bool = False,
+        function: FunctionType | None = None, one_part: bool = False,
+    ) -> None:  # fmt: skip
+        self.member = member
+        self.path = path
+        self.prefix = keys.prefix(path)
+        self.ttl = ttl  # s; None is for ever
+        self.copies = copies  # whether each reader gets a value of its own
+        self.fence = fence
+        self.function = function  # whose results these keys hold; None once a load has checked it
+        self.one_part = one_part  # all keys are tuples of one part, and readers find them by that part
+        self.gate = Gate()
+        self.home = Home(None)
+        self.hits = self.home.hits
+        member.keyspaces.add(self)
+
+    # --- Others beside it
+
+    def below(self, name: str, ttl: Ttl, copy: bool | None, fence: bool | None) -> Keyspace:
+        """Return the keyspace of a namespace below this one; None is for what this one has."""
+        if type(name) is not str or not name or name.startswith("/") or name.endswith("/"):
+            raise ValueError(f"a namespace is a non-empty text that neither begins nor ends with '/': {name!r}")
+        path = f"{self.path}/{name}" if self.path else name
+        copies = self._copies_below(path) if copy is None else check_copy(copy)
+        return Keyspace(self.member, path, self.seconds(ttl), copies, fence=self.fence if fence is None else fence)
+
+    def of_function(
+        self, function: FunctionType, name: str | None, ttl: float | None, one_part: bool
+    ) -> tuple[Keyspace, str]:
+        """Return the keyspace of a decorated function, and its name."""
+        known = self.member.functions.name(function, self.path, name)
+        before = f"{self.path}/" if self.path else ""
+        if name is None:
+            known = shortened(known, keys.MAX_NAMESPACE - len(before.encode()))
+        copies = self._copies_below(before + known)
+        keyspace = Keyspace(self.member, before + known, ttl, copies, function=function, one_part=one_part)
+        self.member.carrier.learn(function)
+        return keyspace, known
+
+    def _copies_below(self, path: str) -> bool:
+        used = self.member.keyspaces.copies_in(path)
+        return self.copies if used is None else used
+
+    # --- Reading from the near cache
+
+    def hit(self, key: Key) -> Any:
+        """Return what a reader is served at once, and count it; MISSING if nothing is."""
+        gate = self.gate  # before the entry: see `Keyspaces.bind`
+        entry = self._look_up(key)
+        if entry is None:
+            return MISSING
+        now = monotonic()
+        is_behind = now >= gate.current_until
+        if not gate.lets(entry, now):
+            return MISSING
+        value = entry.value if entry.value is not MISSING else self._copy_of(entry)
+        if value is not MISSING:
+            entry.hits += 1
+            if is_behind:
+                note_age(entry.loaded_at)
+        return value
+
+    def _look_up(self, key: Key) -> Entry | None:
+        written: Any = key[0] if self.one_part else key
+        try:
+            entry = self.hits.get(written)
+        except TypeError:  # it cannot be hashed
+            entry = None
+        if entry is None:
+            canonical = self._canonical(key)
+            entry = self.hits.get(canonical) if canonical is not written else None
+        return entry
+
+    def _copy_of(self, entry: Entry) -> Any:
+        if self.copies and entry.payload is not None:
+            with contextlib.suppress(ValueError):  # the call that asks the member then is told what is wrong
+                return self.member.carrier.decode(entry.payload)
+        return MISSING
+
+    def _canonical(self, key: Key) -> Key:
+        """Return what stands for a key in `hits`. Raise TypeError for what is no key."""
+        if type(key) is str:
+            return key
+        found = keys.found(key)
+        return cast(Key, found[0] if self.one_part else found)
+
+    def hit_count(self) -> int:
+        """Return how often readers of this process found an entry at once."""
+        return self.home.hit_count()
+
+    # --- Using what the member answers
+
+    def use(self, driver: Driver, key: Key, entry: Entry) -> Any:
+        """Return the value of a member's entry, and let later readers find the entry by the key.
+
+        Raise ValueError if the value cannot be decoded.
+        """
+        if monotonic() >= driver.gate.current_until:
+            note_age(entry.loaded_at)
+        payload, value = entry.payload, entry.value  # in this order: see `Entry.publish`
+        if self.copies and payload is None:  # it was too large to be kept
+            return copied(value)
+        if self.copies or value is MISSING:
+            assert payload is not None
+            value = self.member.carrier.decode(payload)
+        elif self.hits.get(self._canonical(key)) is entry:
+            return value
+        self.publisher(driver, key, value)(entry)
+        return value
+
+    def publisher(self, driver: Driver, key: Key, value: object) -> Callable[[Entry], None]:
+        """Return what lets readers of this process find an entry of a member by its key."""
+        home, key = self.home, self._canonical(key)
+        if home.owner is not driver.store:  # it is another member's by now, which could not invalidate the entry
+            home = Home(driver.store)
+        if self.copies:
+            return lambda entry: entry.publish(home, key, MISSING, keep_payload=True)
+        return lambda entry: entry.publish(home, key, value, keep_payload=False)
+
+    # --- Checking what callers give
+
+    def wire(self, key: Key) -> bytes:
+        """Return the key as it travels. Raise TypeError for what is no key."""
+        return keys.wire(self.prefix, key)
+
+    def given(self, ttl: Ttl, tags: Iterable[str]) -> Given:
+        """Return what a caller gives with a value. Raise TypeError or ConfigError for what says nothing."""
+        if isinstance(tags, str):
+            raise TypeError(f"tags is a tuple of texts, not a text: write tags=({tags!r},)")
+        seconds = self.seconds(ttl)
+        names, excess = travelling(tags)
+        if len(names) > MAX_TAGS:
+            excess = f"it has {len(names)} tags, more than {MAX_TAGS}: {names!r:.100}"
+        return Given(EntryOptions(math.inf if seconds is None else seconds, names), excess)
+
+    def seconds(self, ttl: Ttl) -> float | None:
+        """Return a ttl in seconds, this namespace's own if none is given; None is for ever."""
+        return self.ttl if isinstance(ttl, Unset) else parse_ttl(ttl)
+
+    def encode(self, key: Key, value: object, given: Given) -> bytes | None:
+        """Return a value as it travels; None, counted and logged, if it or its tags are too large to be kept."""
+        payload = self.member.encode(value, key, self.path)
+        if payload is not None and given.excess:
+            self.member.decline(key, self.path, given.excess)
+            return None
+        return payload
+
+    def check_function(self) -> None:
+        """Raise TypeError, before the first load, if the function returns a class that cannot travel."""
+        if self.function is not None:
+            self.member.carrier.check(self.function)
+            self.function = None
+
+    # --- What an invalidation names
+
+    def key_targets(self, names: Iterable[Key]) -> list[bytes]:
+        """Return the targets of keys, which this context does not take for missed any more."""
+        wires = [self.wire(key) for key in names]
+        if self.fence:
+            fenced.forget(self.member.serial, wires)
+        return [key_target(wire) for wire in wires]
+
+    def own_targets(self) -> list[bytes]:
+        """Return the target of all keys here and below, which this context does not take for missed any more."""
+        if self.fence:
+            fenced.forget_within(self.member.serial, self.path)
+        return [namespace_target(self.path) if self.path else EVERYTHING]
+
+
+class Keyspaces:
+    """The keyspaces of one member, and the homes in which their readers find entries."""
+
+    def __init__(self) -> None:
+        self._all: weakref.WeakSet[Keyspace] = weakref.WeakSet()
+        self._modes: dict[str, bool] = {}  # namespaces of late, the oldest first, to whether their readers get copies
+        self.reset()
+
+    def reset(self) -> None:
+        """Be bound to no member, with a lock that nobody holds: at first, and in a forked child."""
+        self._lock = RLock()
+        self.bind(None, Gate())
+
+    def bind(self, store: Store | None, gate: Gate) -> None:
+        """Have readers find the entries of this store; of none if there is none.
+
+        Readers look at the gate first. So their entries are exchanged first, and the gate second. Otherwise:
+
+        1. A reader finds an entry of the old member.
+        2. The cache is bound to a new member.
+        3. The reader looks at the gate of the new member, which is open.
+        4. It uses the entry, which the new member could not invalidate.
+        """
+        with self._lock:
+            self._store, self._gate = store, gate
+            self._homes = weakref.WeakValueDictionary[tuple[str, bool], Home]()
+            for keyspace in list(self._all):
+                self._give_home(keyspace)
+                keyspace.gate = gate
+
+    def add(self, keyspace: Keyspace) -> None:
+        """Give a new keyspace its home. Raise ValueError if its namespace is in use with other copying."""
+        path, copies = keyspace.path, keyspace.copies
+        with self._lock:
+            if self.copies_in(path) is (not copies):
+                raise ValueError(
+                    f"the namespace {path!r} cannot have copy={copies}: it is in use with copy={not copies}, and all "
+                    "its readers share what they find; use another namespace"
+                )
+            self._remember_mode(path, copies)
+            self._all.add(keyspace)
+            self._give_home(keyspace)
+            keyspace.gate = self._gate
+
+    def copies_in(self, path: str) -> bool | None:
+        """Return whether readers of a namespace get copies; None if nobody uses it."""
+        for one_part in (False, True):
+            home = self._homes.get((path, one_part))
+            if home is not None:
+                return home.copies
+        return self._modes.get(path)
+
+    def _remember_mode(self, path: str, copies: bool) -> None:
+        """Remember how a namespace is read, also while nobody reads it, unless there were many others since."""
+        self._modes.pop(path, None)
+        self._modes[path] = copies
+        if len(self._modes) > MAX_MODES:
+            del self._modes[next(iter(self._modes))]
+
+    def _give_home(self, keyspace: Keyspace) -> None:
+        """Give a keyspace the home of its namespace, which all keyspaces of that namespace share.
+
+        Only under the lock. Otherwise, of two threads that make a home at once, one has readers who find nothing.
+        """
+        name = keyspace.path, keyspace.one_part
+        home = self._homes.get(name)
+        if home is None:
+            home = self._homes[name] = Home(self._store, keyspace.copies)
+        keyspace.home = home
+        keyspace.hits = home.hits
+
+
+def travelling(tags: Iterable[str]) -> tuple[tuple[str, ...], str]:
+    """Return the tags that can travel, each once, and why another one cannot. Raise TypeError for what is no text."""
+    names, excess = dict[str, None](), ""
+    for tag in tags:
+        try:
+            names[check_tag(tag)] = None
+        except ValueError as error:
+            excess = str(error)
+    return tuple(names), excess
+
+
+def check_copy(copy: bool) -> bool:
+    """Return whether readers get copies. Raise TypeError if this is not a bool."""
+    if not isinstance(copy, bool):
+        raise TypeError(f"copy is True or False, not {copy!r:.60}")
+    return copy

@@ -1,0 +1,59 @@
+"""How values travel: numbers in a form of their own, and all others by the cache's codec, under the codec's mark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
+
+from ..core.group.messages import MAX_VALUE
+from ..core.numbers import pack_integer, unpack_integer
+from ..errors import OversizeError
+from .codec import Codec
+from .msgpack_codec import MsgpackCodec
+
+
+class Carrier:
+    """Makes payloads of values, and values of payloads. Any thread may use it."""
+
+    def __init__(self, codec: Codec | None) -> None:
+        self.codec = codec if codec is not None else MsgpackCodec()
+        self._mark = blake2b(self.codec.name.encode(), digest_size=4).digest()
+
+    def encode(self, value: object) -> bytes:
+        """Return a value as it travels. Raise TypeError if it cannot travel, OversizeError if it is too large."""
+        if type(value) is int:
+            number = pack_integer(value)
+            if number is not None:
+                return number
+        try:
+            payload = self._mark + self.codec.encode(value)
+        except RecursionError as error:
+            raise OversizeError(str(error)) from None
+        if len(payload) > MAX_VALUE:
+            raise OversizeError(f"it takes {len(payload)} bytes, more than {MAX_VALUE}")
+        return payload
+
+    def decode(self, payload: bytes) -> Any:
+        """Return the value of a payload. Raise ValueError if this process cannot read it."""
+        if payload[:4] != self._mark:
+            number = unpack_integer(payload)
+            if number is not None:
+                return number
+            raise ValueError(f"it was written with another codec than {self.codec.name!r}")
+        try:
+            return self.codec.decode(payload[4:])
+        except ValueError:
+            raise
+        except Exception as error:  # a codec that breaks its contract must not break the application
+            raise ValueError(f"the codec {self.codec.name!r} raised {type(error).__name__}: {error}") from error
+
+    def learn(self, function: Callable[..., Any]) -> None:
+        """Let the classes travel that a function's annotations name."""
+        if isinstance(self.codec, MsgpackCodec):
+            self.codec.learn(function)
+
+    def check(self, function: Callable[..., Any]) -> None:
+        """Raise TypeError if a function's return annotation names a class that cannot travel."""
+        if isinstance(self.codec, MsgpackCodec):
+            self.codec.check(function)
