@@ -75,7 +75,7 @@ def _hostile(me: Member, friend: Member) -> list[bytes]:
     ]
     renamed = [Ping(friend.incarnation, me.incarnation, 1, bytes(8), 0, 1, text[:300]) for text in TEXTS]
     rosters = [
-        Roster(friend.incarnation, me.incarnation, (bytes((number,)) + incarnation[1:], text[:300], 1, -1, 0.0))
+        Roster(friend.incarnation, me.incarnation, ((bytes((number,)) + incarnation[1:], text[:300], 1, -1, 0.0),))
         for number, incarnation in enumerate(INCARNATIONS)
         for text in TEXTS
     ]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
-
-import msgpack
+from typing import Any, get_args, get_type_hints
 
 from colocache.core.group import messages
 from colocache.core.group.messages import MAX_STREAMS, MAX_TAG, MAX_TAGS, NO_NUMBER, Record, pack_positions
@@ -14,16 +12,15 @@ from colocache.core.keys import MAX_BODY, MAX_NAMESPACE, prefix, wire
 from verification.fuzz.dice import Dice
 from verification.fuzz.world import DEAD, FORGOTTEN, KEYS, ME, SEATS, STRANGER, A, B
 
-HEAD = bytes((messages.PROTOCOL,))
-KINDS = [(code, record._fields, checks, rest) for code, record, checks, rest in messages._TABLE]
-KINDS = [*KINDS[:22], *KINDS[:1] * 3, *KINDS[22:], *KINDS[:1] * 3]  # events, which all turns on, come in swarms
+EVENT, *OTHERS = get_args(messages.Message)
+KINDS = [*OTHERS, *[EVENT] * 7]  # on events all turns, so they come in swarms
 ROWS = ((1, 0, 2, 3, 5, 8), (64, 65, 200))
 ODD = 12  # one value in so many is none of the good ones
 
 # For each kind of field: what a member might say, and what no member would.
 NUMBERS = (
     (*range(13), 20, NO_NUMBER),
-    (1023, 1024, 1025, 1 << 31, 1 << 32, NO_NUMBER - 1, 1 << 63, (1 << 64) - 1, -1, -2),
+    (1023, 1024, 1025, 1 << 31, 1 << 32, NO_NUMBER - 1, -1, -2, -1 << 63),
 )
 SECONDS = ((1.0, 0.0, 0.05, 0.3, 3.0, 30.0, 1e6, math.inf), (5e-324, 1e308, -0.0, math.nan, -1.0, -math.inf))
 TEXTS = (
@@ -38,11 +35,8 @@ WIRES = (
     tuple(key for of_member in KEYS.values() for key in of_member),
     (wire(prefix("n" * MAX_NAMESPACE), "k" * (MAX_BODY - 1)), b"\0s", b"", b"\5user", b"\2\xff\xfesk", b"\0" * 402),
 )
-FLAGS = ((True, False), (1, None))
-STRANGE: tuple[Any, ...] = (
-    None, True, 0, -1, 1.5, "", "a", b"", b"x", b"\xff" * 24, [], [1], {}, {"a": 1}, 1 << 63,
-    msgpack.ExtType(5, b"a"), msgpack.Timestamp(1),
-)  # fmt: skip
+FLAGS = (True, False)
+DIGESTS = (bytes(8), b"a digest")
 
 
 class Forge:
@@ -50,27 +44,26 @@ class Forge:
 
     def __init__(self, dice: Dice, digest: Callable[[], bytes] = lambda: bytes(8)) -> None:
         self._dice = dice
-        self._fields: dict[Callable[[Any], bool], Callable[[], Any]] = {
-            messages._identity: self.incarnation, messages._digest: lambda: self._one_of(((digest(),), (b"short",))),
-            messages._count: self.number, messages._number: self.number, messages._delta: self.number,
-            messages._start: lambda: self._one_of(STARTS),
-            messages._seconds: lambda: self._one_of(SECONDS), messages._flag: lambda: self._one_of(FLAGS),
-            messages._name: lambda: self._one_of(TEXTS), messages._tag: lambda: self._one_of(TEXTS),
-            messages._key: lambda: self._one_of(WIRES), messages._payload: lambda: self._one_of(PAYLOADS),
-            messages._target: self.target, messages._positions: self._positions,
-            messages._blob: self._record, messages._event_frame: self.event,
+        self._fields: dict[Any, Callable[[], Any]] = {
+            messages.Identity: self.incarnation, messages.Digest: lambda: self._one_of(((digest(),), DIGESTS)),
+            messages.Count: self.number, messages.Number: self.number, messages.Delta: self.number,
+            messages.Start: lambda: self._one_of(STARTS), messages.Seconds: self._seconds,
+            messages.Flag: lambda: self._dice.pick(FLAGS), messages.Seat: self._text,
+            messages.Key: self._key, messages.Payload: lambda: self._one_of(PAYLOADS),
+            messages.Positions: self._positions, messages.Tags: lambda: self._rows(self._text),
+            messages.Targets: lambda: self._rows(self.target), messages.Keys: lambda: self._rows(self._key),
+            messages.Records: lambda: self._rows(self._record), messages.Seats: lambda: self._rows(self._text),
+            messages.EventFrames: lambda: self._rows(self.event),
+            messages.Silent: lambda: self._rows(lambda: (self.incarnation(), self._seconds())),
+            messages.Members: lambda: self._rows(self._member),
         }  # fmt: skip
 
     def frame(self) -> tuple[bytes, bool]:
-        """Return a frame, and whether it comes by the bus; one in six is damaged, as a whole or in one field."""
-        code, names, checks, rest = self._dice.pick(KINDS)
-        fields = [code, *(self._field(name, check) for name, check in zip(names, checks, strict=False))]
-        if rest is not None:
-            for _ in range(self._one_of(ROWS)):
-                fields += [self._fields[check]() for check in rest.row]
-        if self._dice.once_in(ODD):
-            fields[self._dice.below(len(fields))] = self._dice.pick(STRANGE)
-        return self._perhaps_damaged(HEAD + msgpack.packb(fields)), ("to" in names) == self._dice.once_in(ODD)
+        """Return a frame, and whether it comes by the bus. One in so many is damaged."""
+        kind = self._dice.pick(KINDS)
+        hints = get_type_hints(kind, include_extras=True)
+        message = kind(*(self._field(name, hint) for name, hint in hints.items()))
+        return self._perhaps_damaged(messages.encode(message)), ("to" in hints) == self._dice.once_in(ODD)
 
     def _perhaps_damaged(self, frame: bytes) -> bytes:
         dice = self._dice
@@ -79,12 +72,15 @@ class Forge:
         at = dice.below(len(frame))
         return frame[:at] + dice.blob(8) + frame[at + dice.below(9) :]
 
-    def _field(self, name: str, check: Callable[[Any], bool]) -> Any:
+    def _field(self, name: str, hint: Any) -> Any:
         if name == "to":
-            return self._one_of(((ME,), (A, B, STRANGER, b"")))
+            return self._one_of(((ME,), (A, B, STRANGER)))
         if name == "sender":
-            return self._one_of(((A, B), (ME, STRANGER, DEAD, FORGOTTEN, b"")))
-        return self._fields[check]()
+            return self._one_of(((A, B), (ME, STRANGER, DEAD, FORGOTTEN)))
+        return self._fields[hint]()
+
+    def _rows(self, value: Callable[[], Any]) -> tuple[Any, ...]:
+        return tuple(value() for _ in range(self._one_of(ROWS)))
 
     def _one_of(self, words: tuple[Sequence[Any], Sequence[Any]]) -> Any:
         good, odd = words
@@ -100,7 +96,19 @@ class Forge:
 
     def number(self) -> int:
         """Return a number."""
-        return self._dice.below(1 << 64) if self._dice.once_in(ODD) else self._one_of(NUMBERS)
+        return self._dice.below(1 << 64) - (1 << 63) if self._dice.once_in(ODD) else self._one_of(NUMBERS)
+
+    def _seconds(self) -> float:
+        return self._one_of(SECONDS)
+
+    def _text(self) -> str:
+        return self._one_of(TEXTS)
+
+    def _key(self) -> bytes:
+        return self._one_of(WIRES)
+
+    def _member(self) -> tuple[Any, ...]:
+        return self.incarnation(), self._text(), self.number(), self.number(), self._seconds()
 
     def target(self) -> bytes:
         """Return what an event can hit, or something of the kind."""
@@ -133,4 +141,4 @@ class Forge:
         if self._dice.once_in(ODD):
             return self._dice.blob(40)
         targets = [self.target() for _ in range(1 + self._dice.below(4))]
-        return HEAD + msgpack.packb([1, self.incarnation(), self.number(), *targets])
+        return messages.encode(messages.Event(self.incarnation(), self.number(), tuple(targets)))

@@ -244,8 +244,8 @@ class Members:
         other.met = other.met or ping.digest == self._digest
         silent = [(o.member.incarnation, now - o.heard_at) for o in self if now - o.heard_at > self._lease]
         silent += [(lost, now - at + self._forget_after) for lost, (_, at) in self._forgotten.items()]
-        flat: tuple[Any, ...] = tuple(value for pair in silent[:MAX_STREAMS] for value in pair)
-        self._send(Pong(self.me.incarnation, ping.sender, ping.id, self._told_digest, last, flat))
+        listed = tuple(silent[:MAX_STREAMS])
+        self._send(Pong(self.me.incarnation, ping.sender, ping.id, self._told_digest, last, listed))
         if ping.digest != self._digest:
             self.send_roster(ping.sender, now)
 
@@ -256,7 +256,7 @@ class Members:
         if other is None or sent_at is None:
             return False
         other.heard_at, other.unresponsive = now, False
-        other.silent = dict(zip(pong.silent[::2], pong.silent[1::2], strict=True))
+        other.silent = dict(pong.silent)
         self._wait_with(other.silent, now)
         other.stream.known = max(other.stream.known, pong.last)
         if pong.digest != self._digest:
@@ -296,7 +296,7 @@ class Members:
             for incarnation, (last, _, seat, pid, ended_at) in self._ended.items()
             if now - ended_at < TELL_ENDED or incarnation in also
         ]
-        self._send(Roster(self.me.incarnation, to, tuple(value for row in rows[:MAX_STREAMS] for value in row)))
+        self._send(Roster(self.me.incarnation, to, tuple(rows[:MAX_STREAMS])))
 
     def read_roster(self, roster: Roster) -> tuple[list[Member], list[tuple[Member, int]], set[bytes]]:
         """Return the new members, the ended ones with their last numbers, and those that the sender wrongly counts.
@@ -305,8 +305,7 @@ class Members:
         while the two know different members. So they would talk to each other as fast as they can.
         """
         new, over, wrong = [], [], set()
-        values = iter(roster.rows)
-        for incarnation, seat, pid, last, seconds in zip(*[values] * 5, strict=True):
+        for incarnation, seat, pid, last, seconds in roster.rows:
             member = Member(incarnation, seat, pid)
             if last >= 0:
                 if incarnation not in self._ended and incarnation != self.me.incarnation:
