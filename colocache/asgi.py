@@ -1,4 +1,4 @@
-"""The middleware for ASGI applications; users import it as `colocache.asgi.CacheMiddleware`."""
+"""The middleware for ASGI applications: `colocache.asgi.CacheMiddleware`."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ Send = Callable[[Message], Awaitable[None]]
 class CacheMiddleware(Middleware):
     """An ASGI application around another one: ``application = CacheMiddleware(application, cache)``.
 
-    The cache joins its group at the lifespan's startup, or else with the first request, and leaves it at the lifespan's
-    shutdown; that works in front of applications that take no part in the lifespan, too. Every request finds it as
-    ``scope["state"]["colocache"]``, and what it invalidates with ``wait="response"`` is waited for once, before the
-    response begins. `Middleware` says what the other arguments do. Nothing is buffered; websockets pass.
+    The cache joins its group at the startup of the lifespan, otherwise at the first request. It leaves the group at the
+    shutdown. The application need not take part in the lifespan.
 
-    Trouble with the cache never fails a request. A second one around the same application does nothing, and none does
-    if the cache is disabled. For asyncio, with any event loop of it.
+    A request finds the cache as ``scope["state"]["colocache"]``. What it invalidates with ``wait="response"`` is waited
+    for once, before the response begins. Nothing is buffered, and websockets pass. `Middleware` describes the other
+    arguments.
+
+    Trouble with the cache never fails a request. A second middleware around the same application does nothing, and a
+    middleware of a disabled cache does nothing. It needs asyncio, with any event loop.
     """
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answer a request, or carry a lifespan or a websocket."""
-        if scope.get(KEY) is self.cache:  # not in the state: servers hand the lifespan's on to every request
+        """Answer a request, or pass a lifespan or a websocket on."""
+        if scope.get(KEY) is self.cache:  # not in the state, which a server copies from the lifespan to each request
             await self.app(scope, receive, send)
             return
         scope[KEY] = self.cache
@@ -40,13 +42,12 @@ class CacheMiddleware(Middleware):
         elif scope["type"] == "lifespan":
             await _Lifespan(self, receive, send).run(scope)
         else:
-            if not self.is_started:
-                await asyncio.to_thread(self.start)  # it opens files and sockets
+            await self.astart()
             await (self._answer if scope["type"] == "http" else self.app)(scope, receive, send)
 
     async def _answer(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         request = Request(self, self._brought(scope), scope.get("scheme") == "https")
-        await request.acatch_up()
+        await request.abegin()
 
         async def send_settled(message: Message) -> None:
             await request.asettle()
@@ -62,7 +63,7 @@ class CacheMiddleware(Middleware):
                 await request.asettle()
                 raise
             else:
-                await request.asettle()  # what it announced after the response, as in a background task
+                await request.asettle()  # what was announced after the response, for example by a background task
             finally:
                 request.scope.close()
 
@@ -71,26 +72,28 @@ class CacheMiddleware(Middleware):
             return ""
         wanted = b"cookie" if self.barrier.in_cookie else self.barrier.name.lower().encode("ascii")
         values = [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
-        # HTTP/2 sends each cookie in a header of its own.
+        # Because HTTP/2 sends each cookie in a header of its own.
         return "; ".join(values) if self.barrier.in_cookie else "".join(values[:1])
 
 
 class _Lifespan:
-    """One lifespan: the cache starts before the application, and leaves after it; or without it, where it has none."""
+    """One lifespan. The cache starts before the application, and leaves after it."""
 
     def __init__(self, middleware: CacheMiddleware, receive: Receive, send: Send) -> None:
         self._middleware = middleware
         self._receive = receive
         self._send = send
-        self._startup = self._started = self._shutdown = self._ended = False  # how far it is
-        self._misunderstood = False  # the application took it for a request
+        self._startup = self._started = self._shutdown = self._ended = False  # what has happened so far
+        self._misunderstood = False  # whether the application took it for a request
 
     async def run(self, scope: MutableMapping[str, Any]) -> None:
-        """Carry it out."""
+        """Run it from startup to shutdown."""
         try:
             await self._middleware.app(scope, self.receive, self.send)
         except Exception as error:
-            if self._started or (self._startup and not self._misunderstood):  # it takes part, and has failed
+            if self._started or (
+                self._startup and not self._misunderstood
+            ):  # the application takes part, and has failed
                 if self._shutdown:
                     await self._leave()
                 raise
@@ -101,17 +104,17 @@ class _Lifespan:
             await self._go_on_alone()
 
     async def receive(self) -> Message:
-        """What the application gets as receive."""
+        """Be the ``receive`` of the application."""
         message = await self._receive()
         if message["type"] == "lifespan.startup":
             self._startup = True
-            await asyncio.to_thread(self._middleware.start)
+            await self._middleware.astart()
         elif message["type"] == "lifespan.shutdown":
             self._shutdown = True
         return message
 
     async def send(self, message: Message) -> None:
-        """What the application gets as send."""
+        """Be the ``send`` of the application."""
         kind = message["type"]
         if not kind.startswith("lifespan."):
             self._misunderstood = True
@@ -132,4 +135,4 @@ class _Lifespan:
         await self.send({"type": "lifespan.shutdown.complete"})
 
     async def _leave(self) -> None:
-        await asyncio.to_thread(self._middleware.leave)  # it may wait for what others have not acknowledged yet
+        await asyncio.to_thread(self._middleware.leave)  # because it may wait for acknowledgements

@@ -1,4 +1,4 @@
-"""A backend for dogpile.cache, whose regions are shared by all processes of a group."""
+"""A backend for dogpile.cache. All processes of a group share its regions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, Final, cast
 
@@ -28,30 +29,35 @@ from colocache.runtime.logs import Log
 
 __all__ = ["Backend", "GroupInvalidation"]
 
-LONGEST_KEY = 200  # bytes; of a longer one, as calls with many arguments have, a part is hashed
-FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05  # s between two attempts to lock what another process has locked
+LONGEST_KEY = 200  # bytes; a part of a longer key, such as that of a call with many arguments, is hashed
+FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05  # s between two attempts to take a lock of another process
 
 #: The arguments that `Cache` takes.
 OF_CACHE: Final = frozenset({*inspect.signature(Cache).parameters, *SETTINGS})
 
-_caches: dict[tuple[Any, ...], Cache] = {}  # by what they were made of: the regions of a process share them
-_making = threading.Lock()
+_caches: dict[tuple[Any, ...], Cache] = {}  # by their settings, because the regions of a process share them
 
 
 class Backend(CacheBackend):
-    """dogpile.cache's interface to a cache. May be used from any thread.
+    """dogpile.cache's interface to a cache. Any thread may use it.
 
-    Its ``arguments`` are ``group`` and the other arguments of `Cache`; or ``cache``, one that is there already. Regions
-    with the same arguments share a cache, and those that also have the same ``namespace`` share their keys. ``ttl`` is
-    for ever unless given: a region's ``expiration_time`` decides. ``distributed_lock``, on by default, has one process
-    of the group create a value at a time, ``lock_timeout`` seconds long at most (`Cache`'s ``load_timeout``).
-    Arguments that it does not know are ignored, as dogpile's own backends do, and named in the log.
+    Its ``arguments`` are:
 
-    A value that was created because it was missing is not stored if its key was deleted meanwhile.
+    - ``group`` and the other arguments of `Cache`, or ``cache``, an existing one. Regions with the same arguments share
+      a cache.
+    - ``namespace``. Regions with the same cache and namespace share their keys.
+    - ``ttl``. By default values live for ever here, and the region's ``expiration_time`` decides.
+    - ``copy``, that of `Cache.namespace`.
+    - ``distributed_lock``, on by default: only one process of the group at a time creates a value, for at most
+      ``lock_timeout`` seconds. The default is the cache's ``load_timeout``.
+
+    Other arguments are ignored, as by the backends of dogpile.cache itself, and named in the log.
+
+    A value that was created after a miss is not stored if its key was deleted in between.
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
-        """Join nothing yet. Raises ConfigError, ValueError or TypeError for arguments that cannot be used."""
+        """Start nothing yet. Raise ConfigError, ValueError or TypeError for arguments that cannot be used."""
         given = dict(arguments)
         name = given.pop("namespace", "default")
         ttl, copy = given.pop("ttl", None), given.pop("copy", None)
@@ -71,46 +77,46 @@ class Backend(CacheBackend):
         self._lock_timeout = float(timeout) if timeout is not None else self.cache.config.load_timeout
 
     def get(self, key: KeyType) -> BackendFormatted:
-        """Return what was set, or NO_VALUE."""
+        """Return the value, or NO_VALUE."""
         found = self._space.get(_short(key), MISSING)
         return NO_VALUE if found is MISSING else cast(BackendFormatted, found)
 
     def get_multi(self, keys: Iterable[KeyType]) -> Sequence[BackendFormatted]:
-        """Do what `get` does for every key, at once."""
+        """Do what `get` does, for several keys at once."""
         names = [_short(key) for key in keys]
         found = self._space.get_many(names)
         return [found.get(name, NO_VALUE) for name in names]
 
     def set(self, key: KeyType, value: BackendSetType) -> None:
-        """Store a value; TypeError if it cannot be carried. Not if its key was deleted since this thread missed it."""
+        """Store a value, unless its key was deleted since this thread missed it. Raise TypeError for unknown types."""
         self._space.set(_short(key), value)
 
     def set_multi(self, mapping: Mapping[KeyType, BackendSetType]) -> None:
-        """Do what `set` does for every item, at once."""
+        """Do what `set` does, for several items at once."""
         self._space.set_many({_short(key): value for key, value in mapping.items()})
 
     def delete(self, key: KeyType) -> None:
-        """Return when no process has the value any more."""
+        """Delete a value. Return when no process serves it any more."""
         self._space.invalidate(_short(key))
 
     def delete_multi(self, keys: Iterable[KeyType]) -> None:
-        """Do what `delete` does for every key, at once."""
+        """Do what `delete` does, for several keys at once."""
         self._space.invalidate(*map(_short, keys))
 
     def clear(self) -> None:
-        """Return when no process has any of the values any more that were set under this namespace."""
+        """Delete all values of this namespace. Return when no process serves them any more."""
         self._space.clear()
 
     def get_mutex(self, key: KeyType) -> CacheMutex | None:
-        """Return the lock that who creates the value holds; None, with which dogpile locks within each process."""
+        """Return the lock for the creation of a value. With None, dogpile.cache locks within each process."""
         return None if self._locks is None else _Mutex(self._locks, _short(key), self._lock_timeout)
 
 
 class GroupInvalidation(RegionInvalidationStrategy):
-    """Makes `CacheRegion.invalidate` drop the values in all processes, where dogpile's own does so in one.
+    """Makes `CacheRegion.invalidate` drop the values in all processes. That of dogpile.cache does so in one process.
 
-    Given to a region with its backend, as ``region_invalidator=GroupInvalidation(region)``. It drops all that is under
-    the backend's namespace, and returns when no process has it; a soft invalidation is the same as a hard one.
+    Give it to a region with its backend: ``region_invalidator=GroupInvalidation(region)``. It drops everything in the
+    backend's namespace, and returns when no process serves it any more. A soft invalidation is the same as a hard one.
     """
 
     def __init__(self, region: CacheRegion) -> None:
@@ -120,26 +126,28 @@ class GroupInvalidation(RegionInvalidationStrategy):
         """Drop everything."""
         backend = self._region.actual_backend
         if not isinstance(backend, Backend):
-            raise TypeError(f"GroupInvalidation is for regions of the backend colocache, not of {backend!r:.60}")
+            raise TypeError(f"GroupInvalidation is for regions with the backend colocache, not {backend!r:.60}")
         backend.clear()
 
     def is_hard_invalidated(self, timestamp: float) -> bool:
-        """Whether a value of that age is to be created anew: none, for what was invalidated is not there any more."""
+        """Return False for a value of any age, because an invalidated value does not exist any more."""
         return False
 
     is_soft_invalidated = is_invalidated = is_hard_invalidated
 
     def was_soft_invalidated(self) -> bool:
-        """Whether the region serves old values: never."""
+        """Return False, because the region never serves old values."""
         return False
 
     was_hard_invalidated = was_soft_invalidated
 
 
 class _Mutex(CacheMutex):
-    """One lock for the threads of this process, and then one for the processes of the group.
+    """First a lock for the threads of this process, then one for the processes of the group.
 
-    Where the group's cannot be had, the process's has to do: to wait would not make it better.
+    Without the second one, for example because its owner does not answer, the first one must be enough. Nobody waits
+    for either longer than the timeout. So a thread that took a lock and was ended by the exception of a signal handler,
+    before it could note that, blocks nobody for ever.
     """
 
     def __init__(self, locks: Space, key: str, timeout: float) -> None:
@@ -147,66 +155,71 @@ class _Mutex(CacheMutex):
         self._key = key
         self._timeout = timeout
         self._here = threading.Lock()
-        self._mine: str | None = None  # what is at the key if this process has locked it
+        self._mine: str | None = None  # the value at the key, if this process has locked it
 
     def acquire(self, wait: bool = True) -> bool:
-        """Lock; if ``wait`` is false, only if that is possible at once. Whether it is locked."""
-        if not self._here.acquire(wait):
+        """Lock. If ``wait`` is false, do so only if it is possible at once. Tell whether it is locked."""
+        if not self._here.acquire(wait, min(self._timeout, threading.TIMEOUT_MAX) if wait else -1) and not wait:
             return False
+        taken = False
         try:
             taken = self._acquire_in_group(wait)
-        except BaseException:
-            self._here.release()
-            raise
-        if not taken:
-            self._here.release()
+        finally:
+            if not taken:
+                self._release_here()
         return taken
 
     def _acquire_in_group(self, wait: bool) -> bool:
         mine, pause = os.urandom(8).hex(), FIRST_PAUSE
-        gives_up_at = time.monotonic() + self._timeout
+        deadline = time.monotonic() + self._timeout
         while True:
             if self._locks.add(self._key, mine, ttl=self._timeout):
                 self._mine = mine
                 return True
             if self._locks.get(self._key) is None:
-                # It was given back just now, or whoever would keep it cannot be had.
+                # It was released just now, or the member that would keep it does not answer.
                 if self._locks.add(self._key, mine, ttl=self._timeout):
                     self._mine = mine
                 return True
             if not wait:
                 return False
-            if time.monotonic() >= gives_up_at:
+            if time.monotonic() >= deadline:
                 return True
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def release(self) -> None:
-        """Unlock. From any thread."""
+        """Unlock. Any thread may do so."""
         mine, self._mine = self._mine, None
         try:
-            if mine is not None and self._locks.get(self._key) == mine:  # else it has lapsed, and may be another's
+            if (
+                mine is not None and self._locks.get(self._key) == mine
+            ):  # otherwise it has lapsed, and may be another one's
                 self._locks.invalidate(self._key, wait=False)
         finally:
+            self._release_here()
+
+    def _release_here(self) -> None:
+        with suppress(RuntimeError):  # two that did not wait any longer hold it, and the other one has released it
             self._here.release()
 
     def locked(self) -> bool:
-        """Whether this process, or another one, has locked it."""
+        """Tell whether this or another process has locked it."""
         return self._here.locked() or self._locks.get(self._key) is not None
 
 
 def _cache(settings: dict[str, Any]) -> Cache:
     if "cache" in settings:
-        raise ValueError(f"with the argument cache, {sorted(settings.keys() - {'cache'})} are what that cache has")
+        raise ValueError(
+            f"with the argument cache, {sorted(settings.keys() - {'cache'})} cannot be given: that cache has its own"
+        )
     made_of = tuple(sorted((name, repr(value)) for name, value in settings.items()))
-    with _making:
-        if made_of not in _caches:
-            _caches[made_of] = Cache(**settings)
-        return _caches[made_of]
+    # If two threads make it at the same time, both get the first one. The other one has started nothing.
+    return _caches.get(made_of) or _caches.setdefault(made_of, Cache(**settings))
 
 
 def _is_on(setting: Any) -> bool:
-    """Whether a switch is on, which may come from a configuration file, as text."""
+    """Tell whether a switch is on. It may be a text from a configuration file."""
     return str(setting).strip().lower() not in ("false", "no", "off", "0", "")
 
 

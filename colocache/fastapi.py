@@ -1,4 +1,4 @@
-"""For FastAPI and Starlette: the cache as a dependency, and in the lifespan. Users import `colocache.fastapi`."""
+"""For FastAPI and Starlette: the cache as a dependency, and in the lifespan."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import HTTPConnection
 
 from . import Cache
-from .middleware import KEY
+from .middleware import KEY, checked_cache
 
 __all__ = ["get_cache", "lifespan"]
 
@@ -21,7 +21,7 @@ WholeLifespan = Callable[[Any], AbstractAsyncContextManager[dict[str, Any]]]
 def get_cache(connection: HTTPConnection) -> Cache:
     """Return the cache of the application, in a request or a websocket: ``Annotated[Cache, Depends(get_cache)]``.
 
-    It is put there by `colocache.asgi.CacheMiddleware`, or by `lifespan`. RuntimeError if neither is in use.
+    Raise RuntimeError if the application has neither `colocache.asgi.CacheMiddleware` nor `lifespan`.
     """
     cache = connection.scope.get("state", {}).get(KEY)
     if not isinstance(cache, Cache):
@@ -33,14 +33,15 @@ def get_cache(connection: HTTPConnection) -> Cache:
 
 
 def lifespan(cache: Cache, inner: Lifespan | None = None) -> WholeLifespan:
-    """Return a lifespan for ``FastAPI(lifespan=…)`` that has the cache join its group first, and leave it last.
+    """Return a lifespan for ``FastAPI(lifespan=…)``: the cache joins its group first, and leaves it last.
 
-    In between runs ``inner``, the application's own; the cache is in its state, as ``request.state.colocache``. Raises
-    what keeps the cache from joining its group, so that the server does not start. Not needed where `CacheMiddleware`
-    is in use, which does this, too, but starts in any case.
+    In between runs ``inner``, the application's own lifespan. The cache is in the state, as
+    ``request.state.colocache``. If the cache cannot join its group, the lifespan raises, and the server does not start.
+
+    An application with `CacheMiddleware` does not need this. The middleware does the same, but lets the server start in
+    any case.
     """
-    if not isinstance(cache, Cache):
-        raise TypeError(f"cache is a colocache.Cache, not {type(cache).__name__}: {cache!r:.60}")
+    checked_cache(cache)
 
     @asynccontextmanager
     async def whole(app: Any) -> AsyncIterator[dict[str, Any]]:

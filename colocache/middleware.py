@@ -1,12 +1,14 @@
-"""What the WSGI and the ASGI middleware have in common: starting the member, the barrier, what a request waits for."""
+"""What the middlewares for WSGI, ASGI and Django share: start of the cache, barrier, and what a request waits for."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import re
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Final, Literal
 
@@ -17,13 +19,20 @@ from .runtime.logs import Log
 from .scope import Scope
 
 KEY: Final = "colocache"
-"""Where the cache stands in a WSGI environ, and in the state of an ASGI scope."""
+"""The key of the cache in a WSGI environ, and in the state of an ASGI scope."""
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,60}")  # names of cookies and headers, by RFC 9110
 
 
+def checked_cache(cache: object) -> Cache:
+    """Return what is a cache. Raise TypeError otherwise."""
+    if not isinstance(cache, Cache):
+        raise TypeError(f"cache is a colocache.Cache, not {type(cache).__name__}: {cache!r:.60}")
+    return cache
+
+
 class Middleware:
-    """The part of a middleware that does not depend on how it is called. Safe to use from any thread."""
+    """The part of a middleware that does not depend on its interface. Any thread may use it."""
 
     def __init__(
         self,
@@ -35,49 +44,53 @@ class Middleware:
         barrier_name: str | None = None,
         barrier_timeout: Duration | None = None,
     ) -> None:
-        """Wrap an application; starts nothing.
+        """Wrap an application. This starts nothing.
 
-        ``debug_header`` adds a ``Server-Timing`` header to every response. ``barrier`` has clients carry the position
-        of what they announced, in a cookie (``True`` is ``"cookie"``) or a header, called ``barrier_name``, and has
-        their later requests wait until this process has applied it: no longer than ``barrier_timeout``, a duration,
-        by default the cache's fetch timeout. Raises TypeError and ValueError for what cannot be used.
+        ``debug_header`` adds a ``Server-Timing`` header to every response.
+
+        ``barrier`` makes clients carry the position of the invalidations that their requests announced: in a cookie
+        (``"cookie"``, or ``True``) or in a header (``"header"``) with the name ``barrier_name``. A later request of the
+        client waits until this process has applied them, but no longer than ``barrier_timeout``. This is a duration;
+        the default is the cache's fetch timeout.
+
+        Raise TypeError or ValueError for an argument that cannot be used.
         """
         if not callable(app):
             raise TypeError(f"app is the application to wrap, a callable, not {type(app).__name__}: {app!r:.60}")
-        if not isinstance(cache, Cache):
-            raise TypeError(f"cache is a colocache.Cache, not {type(cache).__name__}: {cache!r:.60}")
         self.app = app
-        self.cache = cache
+        self.cache = checked_cache(cache)
         self.debug_header = debug_header
         self.barrier = None if barrier is False else Barrier(cache, barrier, barrier_name, barrier_timeout)
-        self.barriers_missed = 0  # requests that went on without having seen all that their client had announced
-        self._started_in = 0  # the process in which `start` was called
+        self.barriers_missed = 0  # requests that went on before this process had applied what their client announced
+        self._started_in = 0  # the id of the process that called `start` last
         self.log = Log(cache.config.group)
 
-    @property
-    def is_started(self) -> bool:
-        """Whether `start` was called in this process."""
-        return self._started_in == os.getpid()
-
     def start(self) -> None:
-        """Have the cache join its group. What keeps it from that is logged, and never raised."""
+        """Let the cache join its group, once in each process. Log a failure, and never raise it."""
+        if self._started_in == os.getpid():
+            return
         try:
             self.cache.start()
-            self._tell_if_another_serves()
-        except ColocacheError as error:  # it is closed, or its place or this server cannot be used
+            self._warn_of_a_second_cache()
+        except ColocacheError as error:  # the cache is closed, or its directory or this server cannot be used
             self.log.error("the cache cannot start, and requests go on without it: %s", error)
         except (OSError, ImportError) as error:  # the cache has logged it, and tries again at every use
             if isinstance(error, OSError) and error.errno is None:
-                raise  # a signal handler's, as that of a time limit: those of the system have a number
-        self._started_in = os.getpid()  # last: who comes meanwhile waits for the same start
+                raise  # by a signal handler, for example at a time limit. An error of the system has a number
+        self._started_in = os.getpid()  # last, so that concurrent requests wait for the same start
+
+    async def astart(self) -> None:
+        """The twin of `start`."""
+        if self._started_in != os.getpid():
+            await asyncio.to_thread(self.start)  # because it opens files and sockets
 
     def leave(self) -> None:
-        """Have the cache leave its group; what still uses it, or a second life of the application, joins anew."""
+        """Let the cache leave its group. It joins again at its next use."""
         self._started_in = 0
         self.cache.leave()
 
     def missed(self) -> None:
-        """A request's client is ahead of this process, which could not catch up in time."""
+        """Count and log a request that did not wait long enough for what its client had announced."""
         self.barriers_missed += 1
         self.log.warning(
             "a request went on before this process had heard all that its client had announced; %d so far",
@@ -85,10 +98,10 @@ class Middleware:
         )
 
     def refused(self, error: ColocacheError) -> None:
-        """The cache would not wait for what a request announced or brought."""
+        """Log that a request could not wait for what it, or its client, had announced."""
         self.log.error("a request went on without waiting for its invalidations: %s", error)
 
-    def _tell_if_another_serves(self) -> None:
+    def _warn_of_a_second_cache(self) -> None:
         config = self.cache.config
         other = _serving.setdefault((config.group, config.directory), self.cache)
         if other is not self.cache and other.members():
@@ -100,13 +113,15 @@ class Middleware:
             _serving[config.group, config.directory] = self.cache
 
 
+# By group and directory: the cache that serves it in this process.
 _serving: weakref.WeakValueDictionary[tuple[str, str | None], Cache] = weakref.WeakValueDictionary()
 
 
 class Barrier:
-    """Read your writes, without waiting at the write: clients carry positions, and their next requests wait for them.
+    """Lets clients read their own writes although the write does not wait.
 
-    What clients send is not trusted: it is bounded, nothing in it is ever raised, and waiting for it is, too.
+    A client carries the positions of what it announced, and its next request waits until they are applied. What a
+    client sends is not trusted: its size is limited, nonsense is ignored, and the wait has a time limit.
     """
 
     def __init__(
@@ -119,18 +134,18 @@ class Barrier:
         if not _TOKEN.fullmatch(self.name):
             raise ValueError(f"barrier_name={name!r:.80} cannot be the name of a cookie or header: use letters and '-'")
         self.timeout = cache.config.fetch_timeout if timeout is None else parse_duration(timeout, "barrier_timeout")
-        # By then whoever still serves what is older has been behind for as long as it may; a second for slow networks.
+        # After this time every process has applied it, or has stopped to serve. One second more for slow networks.
         self.max_age = math.ceil(max(cache.config.lease * 1.01, cache.config.max_stale)) + 1
 
     def brought(self, text: str) -> Positions:
-        """Return the positions in the header that a request brought, or in its cookies; none if it is nonsense."""
+        """Return the positions in the text of a request's header or cookies. Return none if the text is nonsense."""
         if self.in_cookie:
             pairs = (pair.strip().partition("=") for pair in text.split(";"))
             text = next((value for name, _, value in pairs if name == self.name), "")
         return (text and read_positions(text)) or {}
 
     def header(self, positions: Positions, secure: bool) -> tuple[str, str]:
-        """Return the header that has the client carry positions, the newest of them if they are too many."""
+        """Return the header that tells the client to carry positions. If there are too many, keep the newest."""
         text = write_positions(dict([*positions.items()][-MAX_POSITIONS:]))
         if not self.in_cookie:
             return self.name, text
@@ -139,10 +154,10 @@ class Barrier:
 
 
 class Request:
-    """One request: what it announces, what its client had announced before, and how long it waited for both."""
+    """One request: what it announces, what its client announced before, and how long it waited for both."""
 
     def __init__(self, middleware: Middleware, brought: str = "", secure: bool = False) -> None:
-        """Begin one; ``brought`` is the text of the barrier's header."""
+        """Begin one. ``brought`` is the text of the barrier's header or of the cookies."""
         self.scope = Scope(middleware.cache)
         self._middleware = middleware
         self._barrier = middleware.barrier
@@ -150,46 +165,40 @@ class Request:
         self._secure = secure
         self._waited = 0.0  # s
 
-    def catch_up(self) -> None:
-        """Wait until this process has applied what the client had announced; no longer than the barrier lets."""
-        cache = self._middleware.cache
-        try:
-            reached = [cache.catch_up(position, left) for position, left in self._ahead()]
-        except ColocacheError as error:
-            self._middleware.refused(error)
-        else:
-            self._judge(reached)
+    def begin(self) -> None:
+        """Start the cache, and wait until this process has applied what the client had announced."""
+        self._middleware.start()
+        with self._waiting():
+            self._judge([self._middleware.cache.catch_up(*each) for each in self._ahead()])
 
-    async def acatch_up(self) -> None:
-        """The twin of `catch_up`."""
-        cache = self._middleware.cache
-        try:
-            reached = [await cache.acatch_up(position, left) for position, left in self._ahead()]
-        except ColocacheError as error:
-            self._middleware.refused(error)
-        else:
-            self._judge(reached)
+    async def abegin(self) -> None:
+        """The twin of `begin`."""
+        await self._middleware.astart()
+        with self._waiting():
+            self._judge([await self._middleware.cache.acatch_up(*each) for each in self._ahead()])
 
     def settle(self) -> None:
         """Wait for what was announced by ``wait="response"`` since the last time."""
-        began = monotonic()
-        try:
+        with self._waiting():
             self.scope.settle()
-        except ColocacheError as error:
-            self._middleware.refused(error)
-        self._waited += monotonic() - began
 
     async def asettle(self) -> None:
         """The twin of `settle`."""
+        with self._waiting():
+            await self.scope.asettle()
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Measure the time, and log what the cache raises."""
         began = monotonic()
         try:
-            await self.scope.asettle()
+            yield
         except ColocacheError as error:
             self._middleware.refused(error)
         self._waited += monotonic() - began
 
     def headers(self) -> list[tuple[str, str]]:
-        """Return the headers that the response gets beside its own: none, unless the middleware was told so."""
+        """Return the headers to add to the response: those of the barrier and of ``debug_header``, if these are on."""
         headers = []
         if self._barrier is not None and (position := self.scope.position()) is not None:
             announced = read_positions(position) or {}
@@ -201,15 +210,14 @@ class Request:
         return headers
 
     def _ahead(self) -> Iterator[tuple[str, float]]:
-        """Yield what the client brought, and for how many seconds it may be waited for, all in all.
+        """Yield each position that the client brought, and for how many more seconds the request may wait.
 
-        One by one: of a worker that has left meanwhile nothing can be had, and the others are to be waited for.
+        One position at a time, because a worker that has left cannot be waited for, and the others can.
         """
         began = monotonic()
         for stream, number in self._brought.items():
             assert self._barrier is not None
             yield write_positions({stream: number}), max(0.0, began + self._barrier.timeout - monotonic())
-        self._waited += monotonic() - began
 
     def _judge(self, reached: list[bool]) -> None:
         if not all(reached):

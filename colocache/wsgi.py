@@ -1,4 +1,4 @@
-"""The middleware for WSGI applications; users import it as `colocache.wsgi.CacheMiddleware`."""
+"""The middleware for WSGI applications: `colocache.wsgi.CacheMiddleware`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _END: Final = object()
 class CacheMiddleware(Middleware):
     """A WSGI application around another one: ``application = CacheMiddleware(application, cache)``.
 
-    The first request of each worker process has the cache join its group. Every request finds it as
-    ``environ["colocache"]``, and what it invalidates with ``wait="response"`` is waited for once, before the first byte
-    of the response is sent. `Middleware` says what the other arguments do. Nothing is buffered.
+    The cache joins its group at the first request of each worker process. A request finds it as
+    ``environ["colocache"]``. What the request invalidates with ``wait="response"`` is waited for once, before the first
+    byte of the response is sent. Nothing is buffered. `Middleware` describes the other arguments.
 
-    Trouble with the cache never fails a request. A second one around the same application does nothing, and none does
-    if the cache is disabled.
+    Trouble with the cache never fails a request. A second middleware around the same application does nothing, and a
+    middleware of a disabled cache does nothing.
     """
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -31,10 +31,8 @@ class CacheMiddleware(Middleware):
         environ[KEY] = self.cache
         if self.cache.config.disabled:
             return self._pass(environ, start_response)
-        if not self.is_started:
-            self.start()
         request = Request(self, self._brought(environ), environ.get("wsgi.url_scheme") == "https")
-        request.catch_up()
+        request.begin()
         response = _Response(request, start_response)
         with request.scope:
             try:
@@ -60,7 +58,7 @@ class CacheMiddleware(Middleware):
 
 
 class _Response:
-    """Holds a response's status and headers back until the application returns, writes, or gives its first chunk."""
+    """The start of a response, held back until the application returns, writes, or gives its first chunk."""
 
     def __init__(self, request: Request, start_response: StartResponse) -> None:
         self._request = request
@@ -69,16 +67,16 @@ class _Response:
         self._write: Callable[[bytes], object] | None = None
 
     def start(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
-        """What the application gets as start_response."""
+        """Be the ``start_response`` of the application."""
         if self._held is not None and not any(exc_info):
-            self.hand_on()  # the server says what is wrong with calling it twice
+            self.hand_on()  # so that the server complains about the second call
         if self._write is not None:
             return self._start_response(status, headers, *exc_info)
         self._held = (status, headers, exc_info)
         return self._write_settled
 
     def hand_on(self) -> None:
-        """Wait for what the application announced; then let the server have the headers, if it has not got them."""
+        """Wait for what the application announced. Then give the server the headers, unless it has them."""
         self._request.settle()
         if self._held is not None:
             (status, headers, exc_info), self._held = self._held, None
@@ -91,7 +89,10 @@ class _Response:
 
 
 class _Body:
-    """A response whose chunks are made while they are sent: each within its request, and after what it announced."""
+    """A response whose chunks are made while they are sent.
+
+    Each is made inside the request's scope, and sent after everything that the application announced before.
+    """
 
     def __init__(self, body: Iterable[bytes], request: Request, response: _Response) -> None:
         self._body = body
@@ -115,7 +116,7 @@ class _Body:
             return cast(bytes, chunk)
 
     def close(self) -> None:
-        """Close the application's own response, as the server has closed this one."""
+        """Close the application's own response, because the server has closed this one."""
         with self._request.scope:
             try:
                 if hasattr(self._body, "close"):
@@ -126,8 +127,10 @@ class _Body:
 
 
 def _runs_no_code(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
-    """Whether sending a response runs nothing of the application: a list, or a file, which the server may know how to
-    send faster than by reading it. Servers look at the type, so that it must not be wrapped."""
+    """Tell whether a response is a list or a file, so that to send it runs no code of the application.
+
+    A server may know how to send a file faster than by reading it. It looks at the type, so it must get that file.
+    """
     wrapper = environ.get("wsgi.file_wrapper")
     if isinstance(wrapper, type) and isinstance(body, wrapper):
         return True

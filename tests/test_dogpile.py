@@ -353,7 +353,7 @@ def test_a_region_with_the_groups_invalidation_forgets_everywhere(pair: list[Cac
 def test_the_groups_invalidation_is_for_this_backend_only() -> None:
     made = make_region()
     made.configure("dogpile.cache.memory", region_invalidator=GroupInvalidation(made))
-    with pytest.raises(TypeError, match="of the backend colocache"):
+    with pytest.raises(TypeError, match="with the backend colocache"):
         made.invalidate()
 
 

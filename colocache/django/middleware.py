@@ -1,8 +1,7 @@
-"""The middleware: what `colocache.wsgi.CacheMiddleware` and `colocache.asgi.CacheMiddleware` do, for Django."""
+"""The middleware for Django. It does what those for WSGI and ASGI do."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
@@ -23,22 +22,22 @@ SETTING = "COLOCACHE_MIDDLEWARE"
 
 
 class CacheMiddleware:
-    """Put it first in MIDDLEWARE.
+    """Django's middleware. Put it first in MIDDLEWARE.
 
-    With the first request of each worker process the caches of CACHES join their groups. What a request invalidates by
-    ``wait="response"``, as `colocache.django.invalidate_on_commit` does, is waited for once, before the response.
-    The setting COLOCACHE_MIDDLEWARE, a dict, may hold the arguments ``debug_header``, ``barrier``, ``barrier_name`` and
-    ``barrier_timeout`` of `colocache.wsgi.CacheMiddleware`.
+    The caches of CACHES join their groups at the first request of each worker process. What a request invalidates with
+    ``wait="response"``, as `colocache.django.invalidate_on_commit` does, is waited for once, before the response. The
+    setting COLOCACHE_MIDDLEWARE is a dict, and may hold the arguments ``debug_header``, ``barrier``, ``barrier_name``
+    and ``barrier_timeout`` of `colocache.wsgi.CacheMiddleware`.
 
-    Does nothing for a cache that such a middleware around the whole application looks after already, nor for one that
-    is disabled. Trouble with the cache never fails a request. Runs under WSGI and ASGI without a thread between.
+    It leaves out a cache that is disabled, and a cache with a middleware around the whole application. Trouble with the
+    cache never fails a request. It runs under WSGI and ASGI, and needs no further thread.
     """
 
     sync_capable = True
     async_capable = True
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
-        """Starts nothing. Raises MiddlewareNotUsed if there is no cache for it in CACHES."""
+        """Make it. This starts nothing. Raise MiddlewareNotUsed if CACHES has no cache for it."""
         self._answer = get_response
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
@@ -52,13 +51,9 @@ class CacheMiddleware:
         """Answer a request."""
         if self._is_async:
             return self._acall(request)
-        brought = [each for each in self._parts if current(each.cache) is None]
-        for part in brought:
-            if not part.is_started:
-                part.start()
-        requests = [_request(part, request) for part in brought]
+        requests = self._requests(request)
         for each in requests:
-            each.catch_up()
+            each.begin()
         with _within(requests):
             try:
                 response = self._answer(request)
@@ -69,13 +64,9 @@ class CacheMiddleware:
         return response
 
     async def _acall(self, request: HttpRequest) -> HttpResponseBase:
-        brought = [each for each in self._parts if current(each.cache) is None]
-        for part in brought:
-            if not part.is_started:
-                await asyncio.to_thread(part.start)  # it opens files and sockets
-        requests = [_request(part, request) for part in brought]
+        requests = self._requests(request)
         for each in requests:
-            await each.acatch_up()
+            await each.abegin()
         with _within(requests):
             try:
                 response: HttpResponseBase = await self._answer(request)
@@ -84,6 +75,9 @@ class CacheMiddleware:
                     await each.asettle()
         _add_headers(response, requests)
         return response
+
+    def _requests(self, request: HttpRequest) -> list[Request]:
+        return [_request(part, request) for part in self._parts if current(part.cache) is None]
 
 
 def _own_caches() -> list[Cache]:
@@ -99,7 +93,9 @@ def _part(get_response: Callable[..., Any], cache: Cache, number: int) -> Middle
     except (TypeError, ValueError) as error:
         raise ImproperlyConfigured(f"{SETTING} = {given!r}: {error}") from error
     if part.barrier is not None and number:
-        part.barrier.name = f"{part.barrier.name}-{number + 1}"  # else the second cache would overwrite the first's
+        part.barrier.name = (
+            f"{part.barrier.name}-{number + 1}"  # otherwise the second cache overwrites the cookie of the first
+        )
     return part
 
 

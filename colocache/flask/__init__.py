@@ -1,4 +1,4 @@
-"""For Flask: the extension `FlaskCache`, `current_cache`, and `Backend`, which is for Flask-Caching."""
+"""For Flask: the extension `FlaskCache`, `current_cache`, and `Backend` for Flask-Caching."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Backend", "FlaskCache", "current_cache"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Backend":  # at its first use, for it needs Flask-Caching, which the extension does without
+    if name == "Backend":  # at its first use, because it needs Flask-Caching, and the extension does not
         from .flask_caching import Backend
 
         return Backend

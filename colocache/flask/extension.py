@@ -1,10 +1,8 @@
-"""The extension for Flask; users import it as `colocache.flask.FlaskCache`."""
+"""The extension for Flask: `colocache.flask.FlaskCache`."""
 
 from __future__ import annotations
 
-import threading
 import warnings
-import weakref
 from collections.abc import Mapping
 from typing import Any, Final, Literal, cast
 
@@ -13,19 +11,22 @@ from werkzeug.local import LocalProxy
 
 from .. import Cache
 from ..config import SETTINGS, Duration
+from ..middleware import checked_cache
 from ..wsgi import CacheMiddleware
 
 NAME: Final = "colocache"
-"""Where the extension stands in ``app.extensions``."""
+"""The key of the cache in ``app.extensions``."""
 
 
 class FlaskCache:
     """Puts a cache into Flask applications: ``FlaskCache(app, cache)``, or ``init_app`` in an application factory.
 
-    The cache joins its group with the first request of each worker process, requests run inside of
-    `colocache.wsgi.CacheMiddleware`, and `current_cache` is the cache of the application at work. Without a cache the
-    extension makes one for each application, from ``app.config["COLOCACHE_GROUP"]`` and its other ``COLOCACHE_*``
-    names, which are those of the environment variables, and win over them.
+    The cache joins its group at the first request of each worker process. Requests run inside
+    `colocache.wsgi.CacheMiddleware`. `current_cache` is the cache of the current application.
+
+    Without the argument ``cache`` the extension makes a cache for each application, from
+    ``app.config["COLOCACHE_GROUP"]`` and the other ``COLOCACHE_*`` names in ``app.config``. These have the names of the
+    environment variables, and win over them.
     """
 
     def __init__(
@@ -38,12 +39,10 @@ class FlaskCache:
         barrier_name: str | None = None,
         barrier_timeout: Duration | None = None,
     ) -> None:
-        """Make the extension, and `init_app` the application if one is given. The rest is `CacheMiddleware`'s."""
+        """Make the extension, and call `init_app` if an application is given. The rest is for `CacheMiddleware`."""
         if app is not None and not isinstance(app, Flask):
             raise TypeError(f"app is a Flask application, not {type(app).__name__}: {app!r:.60}; name the others")
-        if cache is not None and not isinstance(cache, Cache):
-            raise TypeError(f"cache is a colocache.Cache, not {type(cache).__name__}: {cache!r:.60}")
-        self._cache = cache
+        self._cache = None if cache is None else checked_cache(cache)
         self._options: dict[str, Any] = {
             "debug_header": debug_header,
             "barrier": barrier,
@@ -54,13 +53,13 @@ class FlaskCache:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Put the cache into an application; once more with the same cache does nothing. Starts nothing.
+        """Put the cache into an application. This starts nothing. A second call with the same cache does nothing.
 
-        Raises ConfigError for a setting that cannot be used, and RuntimeError if the application has another cache.
+        Raise ConfigError for a setting that cannot be used, and RuntimeError if the application has another cache.
         """
         cache = self._cache or cache_of(app.config)
         if self._cache is not None and (ignored := sorted(settings_in(app.config))):
-            warnings.warn(f"ignored in app.config, since the extension was given a cache: {ignored}", stacklevel=2)
+            warnings.warn(f"ignored in app.config, because the extension was given a cache: {ignored}", stacklevel=2)
         other = app.extensions.get(NAME)
         if other is cache:
             return
@@ -83,11 +82,11 @@ def _current() -> Cache:
 
 
 current_cache = cast(Cache, LocalProxy(_current))
-"""The cache of the application at work. RuntimeError outside of an application context, or where it has none."""
+"""The cache of the current application. Its use raises RuntimeError if there is no application, or no cache."""
 
 
 def settings_in(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings in a Flask configuration, as arguments of `Cache`; warns of names that are none."""
+    """Return the settings in a Flask configuration, as arguments of `Cache`. Warn of unknown names."""
     names = {setting.variable: name for name, setting in SETTINGS.items()}
     given = {key: value for key, value in config.items() if key.startswith("COLOCACHE_")}
     if unknown := sorted(given.keys() - names.keys()):
@@ -96,18 +95,14 @@ def settings_in(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cache_of(config: Mapping[str, Any]) -> Cache:
-    """Return the cache that a Flask configuration describes: one for all applications that describe it alike.
+    """Return the cache that a Flask configuration describes. Applications with equal settings share it.
 
-    A second cache of the same group would be a second member, with a memory and a thread of its own.
+    Otherwise each application would be a member of the group, with a memory and a thread of its own.
     """
     settings = settings_in(config)
     described = repr(sorted(settings.items()))
-    with _making:
-        cache = _made.get(described)
-        if cache is None:
-            cache = _made[described] = Cache(**settings)
-        return cache
+    # If two threads make it at the same time, both get the first one. The other one has started nothing.
+    return _made.get(described) or _made.setdefault(described, Cache(**settings))
 
 
-_made: weakref.WeakValueDictionary[str, Cache] = weakref.WeakValueDictionary()
-_making = threading.Lock()
+_made: dict[str, Cache] = {}  # for the life of the process

@@ -112,7 +112,7 @@ def test_a_setting_that_cannot_be_used_is_named(run_dir: str, cache: Cache) -> N
         FlaskCache(app)
     other = Flask("other")
     other.config["COLOCACHE_GROUP"] = "ignored"
-    with pytest.warns(UserWarning, match="since the extension was given a cache"):
+    with pytest.warns(UserWarning, match="because the extension was given a cache"):
         FlaskCache(other, cache)
     with pytest.raises(TypeError, match="not str: 'shop'"):
         FlaskCache(None, "shop")  # type: ignore[arg-type]
@@ -332,7 +332,7 @@ def test_what_cannot_be_carried_is_not_cached_and_says_why(
         return flask.Response(iter(["one", "two"]))
 
     assert app.test_client().get("/").data == b"onetwo"
-    assert "a response that is streamed cannot be cached" in caplog.text
+    assert "a streamed response cannot be cached" in caplog.text
     with pytest.raises(TypeError, match="cannot be carried"):
         backend.set("a", NotFound(response=flask.Response("own")))
 
