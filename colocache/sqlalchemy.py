@@ -1,12 +1,13 @@
-"""Invalidation after COMMIT, by what SQLAlchemy's sessions have written.
+"""Invalidation after COMMIT of the rows that SQLAlchemy's sessions have written.
 
-A flush notes the tags of the rows that it writes, with the transaction or savepoint that it is in. Where a savepoint is
-released they become those of the transaction around it; where it is rolled back nobody asks for them any more. What the
-outermost transaction has when it is committed is announced, before `Session.commit` returns.
+1. A flush notes the tags of the rows that it writes, with the current transaction or savepoint.
+2. When a savepoint is released, its tags become tags of the transaction around it. When it is rolled back, they are
+   lost.
+3. When the outermost transaction is committed, its tags are invalidated, before `Session.commit` returns.
 
-What a flush has written, the flush knows best: its context has every object, those too that are deleted because their
-parent let go of them, and the changes of every relationship. So nothing is guessed from the objects themselves. What a
-bulk statement changes is in its criterion, if that names whole primary keys. Otherwise it may be any row.
+The context of the flush says what was written: it has all objects, also orphans that the flush deletes, and the changes
+of all relationships. So nothing is guessed from the objects themselves. A bulk statement changes the rows with the
+primary keys in its criterion, if the criterion names whole primary keys. Otherwise it may change any row.
 """
 
 from __future__ import annotations
@@ -37,34 +38,36 @@ Tags = Iterable[str] | Callable[[Any], Iterable[str]]
 Key = tuple[Any, ...]
 Wait = bool | float | Literal["response"]
 
-LONGEST = 200  # bytes of a tag that is written out; a longer one ends in a hash
+LONGEST = 200  # bytes of a tag; a longer one is cut, and ends in a hash
 
-#: Types of columns, and of values that equal a column's exactly if their texts are equal. A text has collations: a
-#: criterion with 'ANN' may change the row of 'ann'. A float, a bool or a Decimal equals an integer of another text.
+#: The types of a column and a value for which equal values have equal texts. Texts are not among them, because of
+#: collations: a criterion with 'ANN' may change the row of 'ann'. A float, a bool or a Decimal may equal an integer and
+#: have another text.
 EXACT: Final = ((Integer, int), (Uuid, UUID))
 
-#: By the sessions that are listened to: the caches that hear of their commits.
+#: By the sessions with listeners: the caches that their commits invalidate.
 _installed: WeakKeyDictionary[Any, list[Space]] = WeakKeyDictionary()
 
-#: The classes of sync sessions that were made here, one for each `async_sessionmaker`.
+#: The classes of sync sessions made by `_sync`, one for each `async_sessionmaker`.
 _made: WeakSet[type[Session]] = WeakSet()
 
 
 def table_tag(model: Any) -> str:
-    """Return the tag of a mapped class, its object or a `Table`: what is made of any of its rows, as a list is.
+    """Return the tag of a whole table, for what is made of any of its rows, such as a list.
 
-    It is the name of the table, with its schema if it has one: ``"users"``.
+    Give it a mapped class, an object of one, or a `Table`. The tag is the name of the table, with its schema if it has
+    one: ``"users"``.
     """
     return _short(_tables(model)[-1].fullname)
 
 
 def row_tags(model: Any, *key: Any) -> tuple[str, ...]:
-    """Return the tags of what is made of one row: of a mapped object, or of a class or `Table` and a primary key.
+    """Return the tags of one row, for what is made of it.
 
-    For the class ``User`` of the table ``users`` and 42 they are ``("users:42", "users:*")``. The second one is
-    invalidated by a bulk statement that does not name the primary keys of the rows that it changes. The parts of a
-    composite key follow each other, as for `Session.get`. Raises TypeError if there is no key, or one of another
-    length.
+    Give it a mapped object, or a mapped class or `Table` and a primary key. For the class ``User`` of the table
+    ``users`` and 42 the tags are ``("users:42", "users:*")``. A bulk statement invalidates the second one if it does
+    not name the primary keys of the rows that it changes. Give the parts of a composite key as separate arguments.
+    Raise TypeError if there is no key, or if it has the wrong number of parts.
     """
     table = _tables(model)[-1]
     if isinstance(model, Table):
@@ -82,18 +85,22 @@ def row_tags(model: Any, *key: Any) -> tuple[str, ...]:
 def invalidate_on_commit(
     sessions: Any, cache: Space, *, tags: Mapping[type, Tags] | None = None, wait: Wait = True
 ) -> None:
-    """Have a cache invalidated by what sessions write, when that is committed.
+    """Invalidate a cache whenever sessions commit what they have written.
 
-    ``sessions`` is a `sessionmaker`, `scoped_session`, `Session` or a class of them, or their async twins. Of each row
-    that is written the `table_tag` and the first of the `row_tags` are invalidated, in all of its tables if its class
-    inherits from others. So are those of a many-to-many table (``secondary``) whose rows a relationship writes, and
-    those of the objects at both ends. A bulk statement invalidates the `table_tag`, and the first of the `row_tags` of
-    those rows whose integer or UUID primary keys its criterion names, otherwise the second one. ``tags`` gives more for
-    the objects of a class and of its subclasses: a function of the object, or texts with names of its attributes, as in
-    ``{Order: ["customer:{customer_id}"]}``, of which both the old and the new value count.
+    ``sessions`` is a `sessionmaker`, `scoped_session`, `Session` or a class of sessions, or their async twins.
 
-    ``wait`` is that of `Space.invalidate`: by default `commit` returns when no process serves the old values. A
-    commit does not fail because of the cache; what goes wrong is logged. Calling it twice changes nothing.
+    - A written row invalidates its `table_tag` and the first of its `row_tags`. If its class inherits from others, it
+      does so for all of its tables.
+    - A relationship that writes rows of a many-to-many table (``secondary``) invalidates the tags of these rows, and of
+      the objects at both ends.
+    - A bulk statement invalidates the `table_tag`. If its criterion names whole primary keys, and they are integers or
+      UUIDs, it invalidates the first of the `row_tags` of these rows, otherwise the second one.
+    - ``tags`` gives further tags for the objects of a class and of its subclasses. They are a function of the object,
+      or texts with names of its attributes, such as ``{Order: ["customer:{customer_id}"]}``. For a text both the old
+      and the new value of an attribute count.
+
+    ``wait`` is that of `Space.invalidate`: by default `commit` returns when no process serves the old values. A commit
+    does not fail because of the cache, but trouble is logged. A second call changes nothing.
     """
     if not isinstance(cache, Space):
         raise TypeError(f"give invalidate_on_commit a cache, not {cache!r:.60}")
@@ -106,29 +113,31 @@ def invalidate_on_commit(
         for name in ("before_flush", "after_flush", "do_orm_execute", "after_commit"):
             event.listen(target, name, getattr(listener, name))
     except Exception as error:
-        raise TypeError(f"give invalidate_on_commit a session, or what makes them, not {sessions!r:.60}") from error
+        raise TypeError(
+            f"give invalidate_on_commit a session, or a maker or class of sessions, not {sessions!r:.60}"
+        ) from error
     known.append(cache)
 
 
 class _Listener:
-    """Hears what sessions do, for one cache."""
+    """Listens to sessions for one cache."""
 
     def __init__(self, cache: Space, more: dict[type, Tags], wait: Wait) -> None:
         self._cache = cache
         self._log = Log(cache.group)
         self._more = more
         self._wait = wait
-        # Where a transaction ends otherwise than by COMMIT nothing has to be done: it is never asked for again.
+        # A transaction that ends without COMMIT needs nothing: its tags go with it.
         self._pending: WeakKeyDictionary[SessionTransaction, dict[str, None]] = WeakKeyDictionary()
 
     def before_flush(self, session: Session, _context: object, _objects: object) -> None:
-        """The old values that texts speak of, which after the UPDATE are nowhere to be had."""
+        """Note the old values of attributes in texts, because after the UPDATE they are gone."""
         if self._more:
             for written in (*session.dirty, *session.deleted):
                 self._note(session, self._more_tags(written, session))
 
     def after_flush(self, session: Session, context: Any) -> None:
-        """New keys are there, and what was new, changed or deleted is still told."""
+        """Note what was written. New rows have keys by now, and the context still knows the objects of all rows."""
         for state, (is_deleted, only_listed) in [*context.states.items()]:
             if is_deleted or (not only_listed and _is_changed(session, state)):
                 self._note_object(session, state)
@@ -143,7 +152,7 @@ class _Listener:
             self._note(session, self._more_tags(written))
 
     def _note_associations(self, session: Session, context: Any, state: Any) -> None:
-        """The rows of many-to-many tables that were written because of an object, and who is at their other ends."""
+        """Note the rows of many-to-many tables written for an object, and the objects at both ends of them."""
         for relation, other in _associated(context, state):
             self._note(session, _association_tags(relation, state, other))
             for end in (state, other):
@@ -154,10 +163,10 @@ class _Listener:
                     self._note_object(session, end)
 
     def do_orm_execute(self, execution: ORMExecuteState) -> Result[Any] | None:
-        """A bulk statement."""
+        """Execute a bulk statement, and note what it changes."""
         if not (execution.is_update or execution.is_delete or execution.is_insert):
             return None
-        result = execution.invoke_statement()  # it may be what begins the transaction
+        result = execution.invoke_statement()  # first, because it may begin the transaction
         statement: Any = execution.statement
         described = statement.entity_description
         keys = _rows_named(execution, described["entity"]) if "entity" in described else None
@@ -167,7 +176,7 @@ class _Listener:
         return result
 
     def after_commit(self, session: Session) -> None:
-        """COMMIT, or RELEASE SAVEPOINT."""
+        """Hand the tags on to the transaction around a released savepoint, or announce them after COMMIT."""
         transaction = _transaction(session)
         tags = self._pending.pop(transaction, {})
         if transaction.nested:
@@ -183,11 +192,14 @@ class _Listener:
         try:
             if not (self._has_waited(tags) or self._has_awaited(tags)):
                 self._cache.invalidate_tags(*tags, wait=False)
-        except (ColocacheError, TypeError, ValueError):  # it is committed: to raise would say that it is not
-            self._log.exception("what was committed may be served in its old form until it expires: %s", tags)
+        except (ColocacheError, TypeError, ValueError):  # not raised, because the transaction is committed
+            self._log.exception(
+                "a commit could not invalidate these tags, and old values may be served until they expire: %s",
+                tags,
+            )
 
     def _has_waited(self, tags: list[str]) -> bool:
-        """Announce and wait; False on the thread of an event loop."""
+        """Invalidate and wait. Return False on the thread of an event loop."""
         try:
             self._cache.invalidate_tags(*tags, wait=self._wait)
         except EventLoopError:
@@ -195,7 +207,7 @@ class _Listener:
         return True
 
     def _has_awaited(self, tags: list[str]) -> bool:
-        """Announce and await, for an async session; False for a sync one, on the thread of an event loop."""
+        """Invalidate and await, if the session is async. Return False if it is sync, on the thread of an event loop."""
         try:
             concurrency.await_only(self._cache.ainvalidate_tags(*tags, wait=self._wait))
         except (MissingGreenlet, ImportError):
@@ -206,7 +218,7 @@ class _Listener:
         self._pending.setdefault(_transaction(session), {}).update(dict.fromkeys(tags))
 
     def _more_tags(self, written: object, before: Session | None = None) -> Iterator[str]:
-        """Return the further tags of an object; ``before`` the session has written it, those that texts give."""
+        """Yield the further tags of an object. With ``before``, a session about to write it, only those of texts."""
         for model in type(written).__mro__:
             more = self._more.get(model, ())
             if not callable(more):
@@ -217,7 +229,7 @@ class _Listener:
 
 
 def _filled_in(text: str, written: object, before: Session | None) -> Iterator[str]:
-    """Return a text with its attributes filled in, by their old values and their new ones, if they have any."""
+    """Yield a text with its attributes filled in, once for each combination of old and new values."""
     values = [[(name, value) for value in _values(name, written, before)] for name in _names(text)]
     for each in itertools.product(*values):
         yield _short(text.format(**dict(each)))
@@ -229,7 +241,7 @@ def _values(name: str, written: object, before: Session | None) -> Iterator[obje
     history = attribute.load_history() if before is not None else attribute.history
     found = history.sum()
     if before is not None and history.added and not history.deleted and state.identity is not None:
-        # It was set without having been loaded, and what it was is in the database only.
+        # It was set before it was loaded, so its old value is in the database only.
         row = [column == part for column, part in zip(state.mapper.primary_key, state.identity, strict=True)]
         found.append(before.scalar(select(getattr(state.class_, name)).where(*row)))
     return (value for value in found if value is not None)
@@ -240,7 +252,7 @@ def _names(text: str) -> list[str]:
 
 
 def _checked(model: type, more: Tags) -> Tags:
-    """Return further tags of a class. Raises TypeError or ValueError, early, for what would fail in a flush."""
+    """Return further tags of a class. Raise TypeError or ValueError now for tags that would fail in a flush."""
     mapper = _mapper(model)
     if callable(more):
         return more
@@ -250,21 +262,21 @@ def _checked(model: type, more: Tags) -> Tags:
     for text in texts:
         for name in _names(text):
             if name not in mapper.column_attrs:
-                raise ValueError(f"the tag {text!r} of {model.__name__} speaks of {name!r}, which is no column of it")
+                raise ValueError(f"the tag {text!r} of {model.__name__} names {name!r}, which is not a column of it")
     return texts
 
 
 def _transaction(session: Session) -> SessionTransaction:
-    """Return the innermost savepoint, or else the transaction; not that of the flush itself."""
+    """Return the innermost savepoint, otherwise the transaction. That of the flush itself does not count."""
     transaction = session.get_nested_transaction() or session.get_transaction()
-    assert transaction is not None, "there is one wherever this is called"
+    assert transaction is not None, "a flush, a statement and a commit are always in one"
     return transaction
 
 
 def _sync(sessions: Any) -> Any:
-    """Return what there are events of: sync sessions, also those behind async ones."""
+    """Return the sync sessions, because only they have events. Async sessions have sync ones inside."""
     twins = sys.modules.get("sqlalchemy.ext.asyncio")
-    if twins is None:  # then there are none; and to import it takes greenlet, which need not be there
+    if twins is None:  # then no session is async. Importing it would need greenlet, which may be missing
         return sessions
     if isinstance(sessions, twins.async_scoped_session):
         sessions = sessions.session_factory
@@ -272,7 +284,7 @@ def _sync(sessions: Any) -> Any:
         return sessions.sync_session
     if isinstance(sessions, twins.async_sessionmaker):
         known = sessions.kw.get("sync_session_class") or sessions.class_.sync_session_class
-        if known not in _made:  # without a class of its own, all the sessions of this process would be heard
+        if known not in _made:  # otherwise we would listen to all async sessions of this process
             known = type(known.__name__, (known,), {})
             _made.add(known)
             sessions.configure(sync_session_class=known)
@@ -284,12 +296,12 @@ def _mapper(model: Any) -> Mapper[Any]:
     try:
         found: Mapper[Any] = inspect(model).mapper
     except (NoInspectionAvailable, AttributeError):
-        raise TypeError(f"{model!r:.60} is no mapped class, nor an object of one") from None
+        raise TypeError(f"{model!r:.60} is not a mapped class or an object of one") from None
     return found
 
 
 def _tables(model: Any) -> list[TableClause]:
-    """Return the tables of a class, an object or themselves: those that it inherits first, its own last."""
+    """Return the tables of a class, an object or a table: inherited ones first, its own last."""
     while isinstance(model, Alias):
         model = model.element
     if isinstance(model, TableClause):
@@ -300,27 +312,27 @@ def _tables(model: Any) -> list[TableClause]:
 
 
 def _tables_below(model: Any) -> list[TableClause]:
-    """Return the tables of a class and of its subclasses, whose rows a statement on the class may change."""
+    """Return the tables of a class and of its subclasses. A statement on the class may change rows of all of them."""
     mapper = inspect(model, raiseerr=False) if not isinstance(model, Alias | TableClause) else None
     classes = [each.class_ for each in mapper.mapper.self_and_descendants] if mapper is not None else [model]
     return list(dict.fromkeys(table for each in classes for table in _tables(each)))
 
 
 def _is_changed(session: Session, state: Any) -> bool:
-    """Whether a flush has inserted or updated an object, or changed a relationship of it."""
+    """Tell whether a flush has inserted or updated an object, or changed one of its relationships."""
     written = state.obj()
     return written is None or written in session.new or session.is_modified(written)
 
 
 def _keys(state: Any) -> set[Key]:
-    """Return the primary key of an object; if it was given another one, both."""
+    """Return the primary key of an object. If its key was changed, return both."""
     keys: set[Key] = {state.identity} if state.identity is not None else set()
     values = [_value(state, column) for column in state.mapper.primary_key]
     return keys if None in values else {*keys, tuple(values)}
 
 
 def _value(state: Any, column: Any) -> Any:
-    """Return what an object has in a column, without asking the database; None if that is not known."""
+    """Return the value of an object in a column, without a query, or None if it is not loaded."""
     return state.dict.get(state.mapper.get_property_by_column(column).key)
 
 
@@ -328,11 +340,11 @@ def _value(state: Any, column: Any) -> Any:
 
 
 def _associated(context: Any, state: Any) -> Iterator[tuple[RelationshipProperty[Any], Any]]:
-    """Yield the relationships that have written rows of many-to-many tables for an object, and the object beyond."""
+    """Yield the relationships that wrote rows of many-to-many tables for an object, and the other object."""
     is_deleted, _ = context.states[state]
     for relation in state.mapper.relationships:
         if isinstance(relation.secondary, Table) and not relation.viewonly:
-            added, unchanged, deleted = context.get_attribute_history(state, relation.key)  # what it wrote
+            added, unchanged, deleted = context.get_attribute_history(state, relation.key)  # what the flush wrote
             kept = unchanged if is_deleted or len(_keys(state)) > 1 else ()
             for other in (*(added or ()), *(deleted or ()), *(kept or ())):
                 if other is not None:
@@ -340,7 +352,7 @@ def _associated(context: Any, state: Any) -> Iterator[tuple[RelationshipProperty
 
 
 def _association_tags(relation: RelationshipProperty[Any], state: Any, other: Any) -> Iterator[str]:
-    """Yield the tags of the row that associates two objects."""
+    """Yield the tags of the row between two objects."""
     table = relation.secondary
     assert isinstance(table, Table)
     sources = ((state, relation.synchronize_pairs), (other, relation.secondary_synchronize_pairs or ()))
@@ -355,10 +367,10 @@ def _association_tags(relation: RelationshipProperty[Any], state: Any, other: An
 
 
 def _rows_named(execution: ORMExecuteState, model: Any) -> set[Key] | None:
-    """Return the primary keys of the only rows that a bulk statement may change; None if these may be others, too."""
+    """Return the primary keys of all rows that a bulk statement may change. Return None if they are not known."""
     mapper = _mapper(model)
     statement: Any = execution.statement
-    if execution.is_insert or len(_tables(model)) > 1 or inspect(model) is not mapper:  # where it is an alias
+    if execution.is_insert or len(_tables(model)) > 1 or inspect(model) is not mapper:  # an alias
         return None
     if execution.is_update and isinstance(execution.parameters, list):
         return _rows_given(execution, mapper)
@@ -384,23 +396,23 @@ def _rows_given(execution: ORMExecuteState, mapper: Mapper[Any]) -> set[Key] | N
 
 
 def _leaves_keys(statement: Any, mapper: Mapper[Any]) -> bool:
-    """Whether an UPDATE sets columns only that are known, and not those of the primary key."""
+    """Tell whether an UPDATE sets only known columns, and none of the primary key."""
     assigned = [*(statement._values or ()), *(each for each, _ in getattr(statement, "_ordered_values", None) or ())]
     return bool(assigned) and all(_property_name(each, mapper) not in {None, *_key_names(mapper)} for each in assigned)
 
 
 def _property_name(column: Any, mapper: Mapper[Any]) -> str | None:
-    """Return the attribute of a class that a column, or its name, is; None if that is not certain."""
+    """Return the attribute for a column or its name. Return None if that is not certain."""
     if isinstance(column, str):
         return column if column in mapper.column_attrs else None
     try:
         return mapper.get_property_by_column(column).key if isinstance(column, Column) else None
-    except UnmappedColumnError:  # it is of another table, or of an alias of this one
+    except UnmappedColumnError:  # a column of another table, or of an alias of this one
         return None
 
 
 def _conditions(clause: Any) -> Iterator[Any]:
-    """Yield the conditions that a criterion joins by AND."""
+    """Yield the conditions that a criterion joins with AND."""
     if isinstance(clause, Grouping):
         yield from _conditions(clause.element)
     elif isinstance(clause, BooleanClauseList) and clause.operator is operators.and_:
@@ -411,7 +423,7 @@ def _conditions(clause: Any) -> Iterator[Any]:
 
 
 def _named(condition: Any, mapper: Mapper[Any]) -> Iterator[tuple[str, list[Any]]]:
-    """Yield a column of the primary key and the only values that it has, if a condition says so."""
+    """Yield a column of the primary key with its only possible values, if a condition says so."""
     if not isinstance(condition, BinaryExpression):
         return
     column, bound = condition.left, condition.right
@@ -435,7 +447,7 @@ def _is_exact(column: Any, value: object) -> bool:
 
 
 def _key_names(mapper: Mapper[Any]) -> list[str]:
-    """Return the attributes that are the primary key, in its order."""
+    """Return the attributes of the primary key, in order."""
     return [mapper.get_property_by_column(column).key for column in mapper.primary_key]
 
 
@@ -448,8 +460,8 @@ def _rows_tag(table: TableClause) -> str:
 
 
 def _short(tag: str) -> str:
-    """Return a tag, or one that stands for it where it is too long."""
+    """Return a tag. If it is too long, return its beginning and a hash."""
     encoded = tag.encode("utf-8", "surrogatepass")
     if len(encoded) <= LONGEST:
-        return str(tag)  # names of tables are of a class of SQLAlchemy's own
+        return str(tag)  # because the name of a table has a class of SQLAlchemy's own
     return tag[:40] + "~" + blake2b(encoded, digest_size=16).hexdigest()
