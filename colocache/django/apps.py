@@ -1,4 +1,4 @@
-"""The application: ``"colocache.django"`` in INSTALLED_APPS brings the system checks. It starts nothing."""
+"""The application ``"colocache.django"`` for INSTALLED_APPS. It adds the system checks, and starts nothing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from .checks import check_caches
 
 
 class ColocacheConfig(AppConfig):  # type: ignore[misc]  # Django has no types
-    """Registers the system checks. Processes join their groups when they first use a cache, and not here.
+    """Registers the system checks.
 
-    Here, management commands would join, too, and so would the parent of runserver's autoreloader.
+    A process joins a group at its first use of the cache, and not here. Otherwise each management command, and the
+    parent process of runserver's autoreloader, would join, too.
     """
 
     name = "colocache.django"

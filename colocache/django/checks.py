@@ -1,4 +1,4 @@
-"""System checks: what is likely a mistake in CACHES or MIDDLEWARE; `manage.py check` tells, and so does `runserver`."""
+"""System checks: likely mistakes in CACHES and MIDDLEWARE. `manage.py check` and `runserver` show them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .groups import BACKEND, CACHE_OPTIONS, MEANINGLESS
 
 MIDDLEWARE: Final = "colocache.django.CacheMiddleware"
 
-#: What sets pages on the way out.
+#: The middlewares that store pages when the response passes.
 _FILLING: Final = ("django.middleware.cache.UpdateCacheMiddleware", "django.middleware.cache.CacheMiddleware")
 
 
 def check_caches(app_configs: object = None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """Return what is wrong, or likely so, with the aliases that are colocache's, and its middleware."""
+    """Return what is wrong, or probably wrong, with our aliases and our middleware."""
     ours = {alias: config for alias, config in settings.CACHES.items() if config.get("BACKEND") == BACKEND}
     return [
         *_without_location(ours), *_meaningless(ours), *_in_two_parts(ours), *_out_of_order(), *_without_place(ours),
@@ -35,7 +35,7 @@ def _without_location(ours: dict[str, Any]) -> Iterable[checks.CheckMessage]:
         if not isinstance(location, str) or not location.strip():
             yield checks.Error(
                 f"CACHES[{alias!r}] has no LOCATION.",
-                hint='Name the group of processes that share the cache, as by "LOCATION": "shop".',
+                hint='Name the group of processes that share the cache, for example "LOCATION": "shop".',
                 id="colocache.E001",
             )
 
@@ -45,7 +45,7 @@ def _meaningless(ours: dict[str, Any]) -> Iterable[checks.CheckMessage]:
         for name in MEANINGLESS:
             if name in (config.get("OPTIONS") or {}) or name in config:
                 yield checks.Warning(
-                    f'CACHES[{alias!r}]: "{name}" means nothing to colocache and is ignored.',
+                    f'CACHES[{alias!r}]: "{name}" means nothing to colocache, and is ignored.',
                     hint='What is kept is bounded by memory: give OPTIONS {"memory": "64MiB"}, or COLOCACHE_MEMORY.',
                     id="colocache.W002",
                 )
@@ -59,7 +59,7 @@ def _in_two_parts(ours: dict[str, Any]) -> Iterable[checks.CheckMessage]:
         options = {repr(_shared(ours[alias].get("OPTIONS") or {})) for alias in names}
         if len(options) > 1:
             yield checks.Warning(
-                f"The caches {', '.join(map(repr, names))} have one LOCATION, {location}, and different OPTIONS.",
+                f"The caches {', '.join(map(repr, names))} have the same LOCATION, {location}, and different OPTIONS.",
                 hint="Each process joins the group once for each of them, with a thread and a memory of its own. Give "
                 "them the same OPTIONS, or names of their own; KEY_PREFIX is enough to keep their keys apart.",
                 id="colocache.W003",
@@ -73,7 +73,7 @@ def _out_of_order() -> Iterable[checks.CheckMessage]:
         if name in _FILLING:
             yield checks.Warning(
                 f"{name!r} stands before {MIDDLEWARE!r} in MIDDLEWARE.",
-                hint=f"It would cache pages outside of the request that {MIDDLEWARE!r} opens, and so it caches none: "
+                hint=f"It stores pages after the request of {MIDDLEWARE!r} has ended, so it stores none: "
                 "put the latter first.",
                 id="colocache.W004",
             )
@@ -87,14 +87,14 @@ def _without_place(ours: dict[str, Any]) -> Iterable[checks.CheckMessage]:
         try:
             settled = Config.resolve({"group": config.get("LOCATION"), **given}, os.environ)
         except (ConfigError, TypeError):
-            continue  # whoever makes the cache is told
+            continue  # making the cache raises it
         if not settled.disabled and (reason := why_unusable(settled.directory)):
             reasons[reason].append(alias)
     for reason, names in reasons.items():
         yield checks.Warning(
             f"The caches {', '.join(map(repr, names))} cannot join their groups: {reason}.",
-            hint="A process of this user caches nothing, and what it invalidates reaches nobody. Its requests do not "
-            "fail for that.",
+            hint="A process of this user caches nothing, and its invalidations reach no other process. Its requests "
+            "do not fail because of that.",
             id="colocache.W005",
         )
 

@@ -1,15 +1,18 @@
-"""How what Django caches becomes bytes: colocache's msgpack, which carries safe strings, and responses beside it.
+"""The codec for what Django caches. It adds responses to what `MsgpackCodec` carries, and needs no pickle.
 
-Django caches three kinds of things by itself: the pages of ``cache_page``, which are whole responses; template
-fragments, which are safe strings; and sessions, which are dicts of what the application puts there. These travel
-without pickle. A response travels as its class (by its registered name), headers, cookies, body and further
-attributes, and nothing of it is run when it is read.
+Django itself caches three kinds of values:
+
+- the pages of ``cache_page``: whole responses,
+- fragments of templates: safe strings,
+- sessions: dicts with values of the application.
+
+A response travels as the registered name of its class, headers, cookies, body and further attributes. Reading it runs
+no code of the response.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from http.cookies import Morsel, SimpleCookie
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -21,13 +24,13 @@ from colocache import MsgpackCodec
 from colocache.values.form import KNOWN, Form
 
 try:
-    from django.utils.csp import CSP  # since 6.0: csp_override() leaves its members in responses
+    from django.utils.csp import CSP  # since 6.0: csp_override() puts its members into responses
 except ImportError:
     CSP = None
 
 _Class = TypeVar("_Class", bound=type)
 
-#: The attributes of a response that are carried in a form of their own, or made anew.
+#: The attributes of a response that travel in a form of their own, or are made anew.
 _OWN: Final = frozenset({"headers", "cookies", "_container", "_resource_closers", "_handler_class", "closed", "text"})
 
 
@@ -39,28 +42,26 @@ class _Kind(NamedTuple):
     without: frozenset[str]
 
 
-_registering = threading.Lock()
-_kinds: Mapping[type, _Kind] = {}  # replaced as a whole, never changed, so readers need no lock
-_named: Mapping[str, _Kind] = {}
+# Both only grow, and each change is a single step. So they need no lock.
+_kinds: dict[type, _Kind] = {}
+_named: dict[str, _Kind] = {}
 
 
 def register_response(cls: _Class, *, without: Iterable[str] = ()) -> _Class:
-    """Let the responses of a class travel, and return the class, so that this can be its decorator.
+    """Let the responses of a class travel. Return the class, so that this can be its decorator.
 
-    Django's own are registered. Every process must register the class; it travels by its name, ``module:qualname``. A
-    response is restored without ``__init__``, with its headers, cookies, body and whatever other attributes its
-    ``__getstate__`` gives; ``without`` are names of attributes that a cached response can do without. Raises TypeError
-    if the class is no HttpResponse, or a streaming one.
+    Django's own classes are registered. Every process must register the class, because it travels by its name,
+    ``module:qualname``. A response is restored without ``__init__``, with its headers, cookies, body and the other
+    attributes of its ``__getstate__``. ``without`` names attributes that a cached response does not need. Raise
+    TypeError if the class is not an HttpResponse, or if it is a streaming one.
     """
-    global _kinds, _named
     if not (isinstance(cls, type) and issubclass(cls, http.HttpResponse)):
-        raise TypeError(f"{cls!r} is no subclass of HttpResponse: only a response with a body can be cached")
+        raise TypeError(f"{cls!r} is not a subclass of HttpResponse: only a response with a body can be cached")
     if isinstance(without, str):
         raise TypeError(f"without is a tuple of names, not a text: write without=({without!r},)")
     kind = _Kind(f"{cls.__module__}:{cls.__qualname__}", cls, _OWN | frozenset(without))
-    with _registering:
-        _named = {**_named, kind.name: kind}
-        _kinds = {**_kinds, cls: kind}
+    _named[kind.name] = kind  # before the other one, so that what can be written can be read
+    _kinds[cls] = kind
     return cls
 
 
@@ -74,7 +75,7 @@ for _each in (
 
 
 class DjangoCodec(MsgpackCodec):
-    """What `colocache.MsgpackCodec` carries, and besides HttpResponse and its registered subclasses.
+    """The codec that carries what `colocache.MsgpackCodec` carries, HttpResponse, and its registered subclasses.
 
     Any thread may call its methods at any time.
     """
@@ -87,13 +88,13 @@ class DjangoCodec(MsgpackCodec):
             self.register(CSP)
 
     def encode(self, value: object) -> bytes:
-        """Return the payload of a value; raise `TypeError`, with what, where and a remedy, if it cannot be carried."""
+        """Return the payload of a value. Raise TypeError, which names the part that cannot be carried, and a remedy."""
         try:
             return super().encode(value)
         except TypeError as error:
             refusal = f"{error}{_advice(value)}"
         if type(value) in _kinds:
-            value.__getstate__()  # of a template response without its page this raises ContentNotRenderedError
+            value.__getstate__()  # raises ContentNotRenderedError for a template response that is not rendered
         raise TypeError(refusal)
 
     def _known_form(self, cls: type) -> Form | None:
@@ -107,8 +108,8 @@ _MARK: Final = "django:response"
 
 
 def _to_wire(response: Any) -> list[Any]:
-    # What pickle would carry, so that classes can say what is not to be kept. Of a template response that is not
-    # rendered this raises ContentNotRenderedError, as it should: there is no page yet.
+    # The state that pickle would carry, so that a class can leave attributes out. For a template response that is not
+    # rendered this raises ContentNotRenderedError, because it has no page yet.
     kind, state = _kinds[type(response)], response.__getstate__()
     attributes = {name: value for name, value in state.items() if name not in kind.without}
     cookies = [
@@ -127,7 +128,7 @@ def _from_wire(name: str, headers: Any, cookies: Any, body: Any, attributes: Any
             "colocache.django.register_response in all of them"
         )
     if not all(type(name) is str for name in attributes):
-        raise ValueError("an attribute of a response whose name is no text")
+        raise ValueError("an attribute of a response whose name is not a text")
     response: Any = kind.cls.__new__(kind.cls)
     response.__dict__.update(attributes)
     response.__dict__.update(
@@ -156,7 +157,7 @@ def _cookies(parts: list[Any]) -> SimpleCookie:
 
 
 def _advice(value: object) -> str:
-    """Return what to do about a value that cannot be carried."""
+    """Return advice for a value that cannot be carried."""
     pickle = 'have pickle carry it, by OPTIONS={"codec": "pickle"} of this cache'
     if isinstance(value, http.HttpResponse) and type(value) not in _kinds:
         return f"; register its class by colocache.django.register_response({type(value).__name__}), or {pickle}"

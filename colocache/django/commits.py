@@ -1,7 +1,6 @@
-"""Invalidation after COMMIT: nothing is announced before it, and nothing after a rollback.
+"""Invalidation after COMMIT. Nothing is announced before it, or after a rollback.
 
-Who invalidates inside a transaction does it too early: until COMMIT everybody who loads reads the old rows, and caches
-them again.
+An invalidation inside a transaction is too early. Until COMMIT, a load reads the old rows, and caches them again.
 """
 
 from __future__ import annotations
@@ -24,23 +23,23 @@ from .groups import invalidate_tags_beside
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: An alias of CACHES; what ``caches[alias]`` gives, or ``cache``; or a cache or namespace of colocache itself.
+#: An alias of CACHES, a cache of Django, such as ``caches[alias]``, or a cache or namespace of colocache.
 Invalidated: TypeAlias = "str | BaseCache | ConnectionProxy | Space"
 
 
 def invalidate_on_commit(
     cache: Invalidated, *keys: Any, tags: Iterable[str] = (), using: str | None = None, version: int | None = None
 ) -> None:
-    """Invalidate keys, and all entries with one of the tags, when the transaction under way is committed.
+    """Invalidate keys, and all entries with one of the tags, when the current transaction is committed.
 
-    ``cache`` is an alias, such as ``"default"``, and then the keys are those of Django's cache interface, of
-    ``version``; or a `colocache.Cache` or one of its namespaces, with keys of its own. ``using`` is the alias of the
-    database, by default the default one. Outside of a transaction it is done at once; if the transaction, or the
-    savepoint, is rolled back, never.
+    ``cache`` is an alias, such as ``"default"``. Then the keys are those of Django's cache interface, and ``version``
+    is theirs. Or it is a `colocache.Cache` or one of its namespaces, with keys of its own. ``using`` is the alias of
+    the database. Without a transaction the keys are invalidated at once. After a rollback of the transaction or the
+    savepoint they are not invalidated.
 
-    It is waited for before the response, where `CacheMiddleware` is installed, and else until no process serves the old
-    values. Trouble with the cache fails no request: it is logged, and members that cannot be reached are waited out.
-    Raises TypeError and ValueError for what cannot be a key or a tag. In a test case that never commits, use
+    With `CacheMiddleware` the response waits until no process serves the old values. Otherwise the commit waits.
+    Trouble with the cache fails no request, but is logged; members that do not answer are waited out. Raise TypeError
+    or ValueError for keys and tags that cannot be used. In a test case that never commits, use
     ``captureOnCommitCallbacks(execute=True)``.
     """
     space, wires = _resolve(cache, keys, version)
@@ -50,7 +49,7 @@ def invalidate_on_commit(
 async def ainvalidate_on_commit(
     cache: Invalidated, *keys: Any, tags: Iterable[str] = (), using: str | None = None, version: int | None = None
 ) -> None:
-    """The twin of `invalidate_on_commit`, in the thread where Django has its database connection."""
+    """The twin of `invalidate_on_commit`. It runs in the thread that has Django's database connection."""
     await sync_to_async(invalidate_on_commit)(cache, *keys, tags=tags, using=using, version=version)
 
 
@@ -61,15 +60,15 @@ def invalidates(
     tags: Callable[..., Iterable[str]] | Iterable[str] = (),
     using: str | None = None,
 ) -> Callable[[F], F]:
-    """Decorate a function, or coroutine function, after whose success keys and tags are invalidated, on commit.
+    """Decorate a function or coroutine function: when it has succeeded, invalidate keys and tags on commit.
 
     ``keys`` and ``tags`` are tuples, or functions that make them of the function's arguments::
 
         @invalidates(keys=lambda user_id, name: [f"user:{user_id}"])
         def rename(user_id, name): ...
 
-    Nothing is invalidated if the function raises. What it has committed by itself is invalidated when it returns; what
-    is part of a larger transaction, when that is committed. See `invalidate_on_commit`.
+    If the function raises, nothing is invalidated. If it is called inside a transaction, the keys and tags are
+    invalidated when that is committed, otherwise when the function returns. See `invalidate_on_commit`.
     """
     keys_of, tags_of = _called(keys, "keys"), _called(tags, "tags")
 
@@ -92,12 +91,13 @@ def invalidates(
 
 
 class _Invalidation:
-    """What one call invalidates; the callback of a transaction.
+    """The keys and tags of one call, as the callback of a transaction.
 
-    Those that follow each other in a transaction, of one space, are a batch. After COMMIT the first of them announces
-    the whole batch, and the others find nothing left: a thousand saves in one transaction wait once. A callback that is
-    called while the transaction is under way was captured by a test, which calls those of its own part only, and
-    perhaps again. It announces what is its own.
+    Successive ones of a transaction, for the same space, are a batch. After COMMIT the first of them announces the
+    whole batch, and the others find nothing left. So a thousand saves in one transaction wait once.
+
+    A callback inside a transaction was captured by a test. Tests call only the callbacks of their own part, perhaps
+    several times. So such a callback announces only what is its own.
     """
 
     def __init__(self, space: Space | BaseCache, keys: list[Any], tags: tuple[str, ...], using: str | None) -> None:
@@ -109,7 +109,7 @@ class _Invalidation:
         self._batch = [self]
 
     def follow(self, other: _Invalidation) -> None:
-        """Become a part of the other's batch, if that is of the same space."""
+        """Join another one's batch, if that is for the same space."""
         if other._space is self._space:
             self._batch = other._batch
             self._batch.append(self)
@@ -125,7 +125,7 @@ class _Invalidation:
     def _announce(self, pending: list[_Invalidation]) -> None:
         keys = dict.fromkeys(key for each in pending for key in each._keys)
         tags = dict.fromkeys(tag for each in pending for tag in each._tags)
-        if not isinstance(self._space, Space):  # another backend, as in tests
+        if not isinstance(self._space, Space):  # another backend, for example in tests
             self._space.delete_many(list(keys))
             invalidate_tags_beside(self._space, tags)
             return
@@ -136,30 +136,30 @@ class _Invalidation:
 
 
 def _on_commit(invalidation: _Invalidation, using: str | None) -> None:
-    """Have it called after COMMIT."""
+    """Register it to be called after COMMIT."""
     previous = _previous(transaction.get_connection(using))
     if previous is not None:
         invalidation.follow(previous)
-    # Robust: the transaction is committed, and nothing that goes wrong now must look as if it were not.
+    # Robust, because an exception would look as if the transaction were not committed.
     transaction.on_commit(invalidation, using=using, robust=True)
 
 
 def _previous(connection: Any) -> _Invalidation | None:
-    """Return the callback that is to be called last so far, if it is one of ours, and stands and falls with the next.
+    """Return the last registered callback, if it is one of ours and belongs to the same savepoints as the next one.
 
-    A rollback to a savepoint may otherwise take the one and leave the other.
+    Otherwise a rollback to a savepoint may remove one of them and leave the other.
     """
     waiting = getattr(connection, "run_on_commit", None)
     if not connection.in_atomic_block or not waiting:
         return None
     savepoints, callback, *_ = waiting[-1]
-    # None is of a block without a savepoint, which is rolled back with the one around it.
+    # None stands for a block without a savepoint. It is rolled back with the block around it.
     stand_together = savepoints - {None} == set(connection.savepoint_ids) - {None}
     return callback if stand_together and isinstance(callback, _Invalidation) else None
 
 
 def _resolve(cache: Any, keys: Iterable[Any], version: int | None) -> tuple[Space | BaseCache, list[Any]]:
-    """Return where to invalidate, and the keys as they are there. Raises TypeError for what is no cache."""
+    """Return the space or backend, and the keys in its form. Raise TypeError if there is no cache."""
     if isinstance(cache, Space):
         return cache, list(keys)
     backend = caches[cache] if isinstance(cache, str) else cache
@@ -179,7 +179,7 @@ def _names(tags: Iterable[str]) -> tuple[str, ...]:
 
 
 def _called(what: Any, name: str) -> Callable[..., Iterable[Any]]:
-    """Return a function that gives keys or tags."""
+    """Return a function that gives keys or tags of the arguments."""
     if callable(what):
         return what  # type: ignore[no-any-return]
     if isinstance(what, str):

@@ -1,7 +1,7 @@
-"""The caches behind Django's aliases: one for each group and its options, in this process, whoever asks.
+"""The caches behind Django's aliases. A process has one for each group with its options.
 
-Django makes a backend object for each thread, and for each request of an asynchronous server; these are handles, and
-what they are handles of is here. Nothing here starts anything: a cache joins its group at its first use.
+Django makes a backend object for each thread, and for each request of an asynchronous server. These objects are
+handles on the caches here. Nothing here starts anything, because a cache joins its group at its first use.
 """
 
 from __future__ import annotations
@@ -27,54 +27,53 @@ from .codec import DjangoCodec
 from .under_test import AliasCache, StandIn
 
 BACKEND: Final = "colocache.django.ColocacheCache"
-NAMESPACE: Final = "django"  # of a group, where the keys of Django are; the rest is the application's own
+NAMESPACE: Final = "django"  # for the keys of Django. The application may use all others
 
-#: What OPTIONS may hold besides the arguments of `colocache.Cache`.
+#: What OPTIONS may contain besides the arguments of `colocache.Cache`.
 OWN_OPTIONS: Final = ("codec", "fence", "wait")
 CACHE_OPTIONS: Final = tuple(field.name for field in dataclasses.fields(Config) if field.name != "group")
 
-#: What other backends take, and which has no meaning here.
+#: Options of other backends that have no meaning here.
 MEANINGLESS: Final = ("MAX_ENTRIES", "CULL_FREQUENCY")
 
 
 class Group(NamedTuple):
-    """A cache, and the views of it that Django's keys are in."""
+    """A cache, and its views for Django's keys."""
 
     cache: Cache
     values: Space
-    fenced: Space  # the same keys; a set after a miss is refused if the key had an event in between
-    fence: bool  # whether all keys are to be fenced
+    fenced: Space  # the same keys. A set after a miss is refused if an event named the key in between
+    fence: bool  # whether all keys are fenced
     wait: bool  # whether writes return when no process serves the old value any more
 
 
 def find(location: object, options: Mapping[str, Any]) -> Group:
-    """Return the group of a backend's LOCATION and OPTIONS. Raises ImproperlyConfigured if they make no sense."""
+    """Return the group of a backend's LOCATION and OPTIONS. Raise ImproperlyConfigured if they cannot be used."""
     known = (repr(location), *((name, repr(options[name])) for name in sorted(options)))
     group = _groups.get(known)
-    # Of two threads that make it at once, one wins, and the other's cache has started nothing yet.
+    # If two threads make it at the same time, both get the first one. The other one has started nothing.
     return group if group is not None else _groups.setdefault(known, _group(location, options))
 
 
-#: By LOCATION and OPTIONS. For ever, as what is in the cache outlives those who use it.
+#: By LOCATION and OPTIONS. For ever, because the content of a cache outlives its backend objects.
 _groups: dict[tuple[Any, ...], Group] = {}
 
-#: By LOCATION and those options that are the cache's own: aliases that differ in the others share it.
+#: By LOCATION and the options of the cache itself. Aliases that differ only in other options share a cache.
 _caches: dict[tuple[Any, ...], Cache] = {}
 
-
-#: By alias, what `cache_of` has given: decorated functions keep it, though tests give the alias another backend.
+#: By alias, the caches that `cache_of` has returned. Decorated functions keep them when a test changes the backend.
 _of_aliases: dict[str, Cache] = {}
 
 
 def cache_of(alias: str = "default") -> Cache:
-    """Return the `colocache.Cache` behind an alias of CACHES, for what Django's interface has no words for.
+    """Return the `colocache.Cache` behind an alias of CACHES, for what Django's interface does not offer.
 
-    Such as ``@cache_of().cached(ttl=60, tags=...)``, whose hits are live objects. Its keys are apart from Django's. It
-    may be called when modules are imported, and starts nothing.
+    An example is ``@cache_of().cached(ttl=60, tags=...)``, whose hits are live objects. Its keys are separate from
+    Django's. A module may call this when it is imported, because it starts nothing.
 
-    Where the settings, those of tests for example, give the alias another backend, it is a cache that does what that
-    backend does: beside LocMemCache a private one, beside DummyCache one that keeps nothing. Beside any other backend
-    it is a private one while tests run, and its first use raises ImproperlyConfigured otherwise.
+    The settings, for example those of tests, may give the alias another backend. Then the cache does what that backend
+    does: it is private beside LocMemCache, and keeps nothing beside DummyCache. Beside any other backend it is private
+    while tests run. Otherwise its first use raises ImproperlyConfigured.
     """
     backend = caches[alias]
     group = getattr(backend, "group", None)
@@ -87,7 +86,7 @@ def cache_of(alias: str = "default") -> Cache:
 
 
 def invalidate_tags_beside(backend: BaseCache, tags: Iterable[str]) -> None:
-    """Invalidate tags where the alias of a backend that has none has a cache by `cache_of`."""
+    """Invalidate tags in the caches that `cache_of` has returned for the aliases of a backend without tags."""
     for alias, cache in list(_of_aliases.items()):
         if alias in caches.settings and caches[alias] is backend:
             cache.invalidate_tags(*tags, wait="response")
@@ -112,8 +111,8 @@ def _group(location: object, options: Mapping[str, Any]) -> Group:
     for name in MEANINGLESS:
         if name in options:
             warnings.warn(
-                f'{where}: OPTIONS["{name}"] means nothing here and is ignored; what is kept is bounded by memory, '
-                'as in OPTIONS={"memory": "64MiB"}',
+                f'{where}: OPTIONS["{name}"] means nothing here, and is ignored. The limit is the memory, '
+                'for example OPTIONS={"memory": "64MiB"}',
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -159,12 +158,10 @@ def _codec(codec: object, where: str) -> Codec:
     if isinstance(codec, type):
         codec = codec()
     if not all(hasattr(codec, name) for name in ("name", "encode", "decode")):
-        raise ImproperlyConfigured(
-            f'{where}: OPTIONS["codec"] has to have a name, encode() and decode(), and {codec!r} has not'
-        )
+        raise ImproperlyConfigured(f'{where}: OPTIONS["codec"] needs a name, encode() and decode(): {codec!r}')
     return codec  # type: ignore[return-value]
 
 
 def _signing_key() -> bytes:
-    """Return what pickles are signed with: made of SECRET_KEY, so that one cannot be had from the other."""
+    """Return the key that signs pickles. It is a hash of SECRET_KEY, so it does not reveal that."""
     return blake2b(force_bytes(settings.SECRET_KEY), digest_size=32, person=b"colocache-django").digest()

@@ -1,20 +1,31 @@
-"""The keys of which Django itself has the habit "get, miss, make, set", and how their sets are kept from being stale.
+"""The keys that Django itself gets, misses, and then sets; and how such a set never stores a stale value.
 
-All of them are fenced: a set after a miss is refused if the key had an event in between. For template fragments, and
-for sessions that are read from the database, that is all. ``cache_page`` needs more, for it keeps two entries for a
-page: one, by its URL, with the names of the headers that the page varies on, and one, by the values of these headers,
-with the page. Where the first is missing, the second is never asked for, and has no fence:
+All of these keys are fenced: a set after a miss is refused if an event named the key in between. For fragments of
+templates, and for sessions in the database, that is enough. ``cache_page`` needs more, because it keeps two entries for
+a page:
 
-1. A asks for the headers of a URL, finds none, and makes the page; 2. the cache is cleared; 3. A sets the headers,
-which is refused, and the page, which is not; 4. B asks for the URL with another method, and sets the headers; 5. A's
-page is found.
+- the headers: under the URL, the names of the request headers that the page depends on;
+- the page itself: under the URL and the values of these headers.
 
-So headers that were missed are not set until the page is. Then the page gets a fence, the headers are set, if nothing
-has hit them since they were missed, and then the page, if nothing has hit it either. And who deletes a page deletes the
-headers of its URL with it, so that whatever hits a page hits its headers, too.
+If the first one is missing, Django does not ask for the second one. So the second one would have no fence:
 
-A fence is relied on for the load timeout, and within one request. What takes longer to make, or is set by a middleware
-around the one that has opened the request's scope, is not kept.
+1. A asks for the headers of a URL, finds none, and makes the page.
+2. The cache is cleared.
+3. A sets the headers. This is refused.
+4. A sets the page. This is not refused.
+5. B asks for the URL with another method, and sets the headers.
+6. Everybody finds A's stale page.
+
+So a set of missed headers is held back until the page is set. Then the steps are:
+
+1. The page gets a fence.
+2. The headers are set, unless an event has named them since the miss.
+3. The page is set, unless an event has named it since step 1.
+
+And a deletion of a page also deletes the headers of its URL, so an event for the page is one for the headers, too.
+
+A fence counts only within one request, and for the load timeout. A value is not kept if it takes longer to make, or if
+a middleware sets it outside the scope of the request.
 """
 
 from __future__ import annotations
@@ -34,10 +45,10 @@ from .steps import Plan, step
 HEADERS: Final = "views.decorators.cache.cache_header."
 PAGE: Final = "views.decorators.cache.cache_page."
 
-#: What the keys begin with that Django fills after a miss.
+#: The beginnings of the keys that Django sets after a miss.
 FILLED: Final = (HEADERS, PAGE, "template.cache.", "django.contrib.sessions.cached_db")
 
-MAX_MISSED: Final = 64  # of these keys, that one thread or task has missed, and not set yet
+MAX_MISSED: Final = 64  # such keys that one thread or task has missed and not set yet
 
 _PAGE_KEY: Final = re.compile(
     re.escape(PAGE) + r"(?P<prefix>.*)\.[A-Z]+\.(?P<url>[0-9a-f]{32})\.[0-9a-f]{32}(?P<rest>.*)", re.DOTALL
@@ -45,38 +56,38 @@ _PAGE_KEY: Final = re.compile(
 
 
 class _Headers(NamedTuple):
-    """What is to be set under the key of a URL's headers, once its page is."""
+    """The headers of a URL, held back until its page is set."""
 
     value: object
     options: dict[str, Any]
 
 
 class _Miss(NamedTuple):
-    """A key that was missed, and is to be set."""
+    """A missed key that may be set."""
 
     at: float
-    scope: Scope | None  # the request in which it was missed; its fence ends with that
-    headers: _Headers | None = None  # where the key is that of headers, and they are known by now
+    scope: Scope | None  # of the request that missed it; the fence ends with the request
+    headers: _Headers | None = None  # if the key is that of headers, and they were set
 
 
-# By the space and the key as it is in there. Never changed, only replaced: a task inherits it, and shares nothing.
+# By the space and its key. It is replaced and never changed, because tasks inherit it and must not share it.
 _Missed = dict[tuple[Space, str], _Miss]
 _missed: ContextVar[_Missed | None] = ContextVar("colocache_django_pages", default=None)
 
 
 def is_filled(key: object) -> bool:
-    """Whether a key is one that Django fills after a miss."""
+    """Tell whether Django sets a key after a miss."""
     return isinstance(key, str) and key.startswith(FILLED)
 
 
 def headers_key(key: object) -> str | None:
-    """Return the key of the headers that belong to the key of a page; None for other keys."""
+    """Return the key of the headers for the key of a page, and None for other keys."""
     found = _PAGE_KEY.fullmatch(key) if isinstance(key, str) and key.startswith(PAGE) else None
     return f"{HEADERS}{found['prefix']}.{found['url']}{found['rest']}" if found else None
 
 
 def with_headers(keys: Iterable[object]) -> Iterator[object]:
-    """Yield keys, and after each of a page that of its headers."""
+    """Yield keys, and after the key of a page that of its headers."""
     for key in keys:
         yield key
         if (headers := headers_key(key)) is not None:
@@ -84,11 +95,11 @@ def with_headers(keys: Iterable[object]) -> Iterator[object]:
 
 
 def get(group: Group, wire: str) -> Plan[Any]:
-    """Get a filled key, or MISSING; then it may be set for a while."""
+    """Get such a key, or MISSING. After a miss it may be set for a while."""
     fenced = group.fenced
     miss = _take(group, wire)
     if miss is not None and miss.headers is not None:
-        # Learnt, and no page has come of it: who has done that may want to find them.
+        # They were held back, and no page was set. Now somebody looks for them.
         yield step(fenced, "set", wire, miss.headers.value, **miss.headers.options)
     value = yield step(fenced, "get", wire, MISSING)
     if value is MISSING:
@@ -99,9 +110,9 @@ def get(group: Group, wire: str) -> Plan[Any]:
 def set(
     group: Group, key: str, wire: str, headers_wire: str | None, value: object, options: dict[str, Any]
 ) -> Plan[bool]:
-    """Set a filled key, or not, if what it is set to may be old.
+    """Set such a key, unless the value may be stale. Tell whether it is set.
 
-    ``headers_wire``, where the key is that of a page, is that of its headers.
+    ``headers_wire`` is the key of the headers, if the key is that of a page.
     """
     fenced = group.fenced
     miss = _take(group, wire)
@@ -119,21 +130,21 @@ def set(
 
 
 def forget(group: Group, wires: Iterable[str] | None = None) -> None:
-    """Keys, or all of them, were deleted by this thread or task itself: what it sets now is what it has made since."""
+    """Forget the misses of keys, or of all, because this thread or task has deleted them and may now set new values."""
     if known := _missed.get():
         gone = {wire for _, wire in known} if wires is None else {*wires}
         _missed.set({key: miss for key, miss in known.items() if key[0] is not group.fenced or key[1] not in gone})
 
 
 def _holds(group: Group, miss: _Miss) -> bool:
-    """Whether the fence of a miss is still relied on."""
+    """Tell whether the fence of a miss still counts."""
     return miss.at > monotonic() - group.cache.config.load_timeout and miss.scope is current(group.cache)
 
 
 def _set_both(
     fenced: Space, wire: str, headers_wire: str | None, headers: _Headers, value: object, options: dict[str, Any]
 ) -> Plan[bool]:
-    """Set a page, after it has got a fence, or a token, and after that its headers."""
+    """Give a page a fence or a token, set its headers, and then set the page. Tell whether it is set."""
     seen = None
     if (yield step(fenced, "get", wire, MISSING)) is not MISSING:
         seen = yield step(fenced, "gets", wire)
@@ -157,7 +168,7 @@ def _note(fenced: Space, wire: str, miss: _Miss) -> None:
 
 
 def _take(group: Group, wire: str) -> _Miss | None:
-    """Return the miss of a key, once; None if there was none, or in an earlier request of this thread."""
+    """Take the miss of a key away, and return it. Return None if it was in an earlier request of this thread."""
     kept, known = _missed.get(), (group.fenced, wire)
     if not kept or known not in kept:
         return None

@@ -1,4 +1,4 @@
-"""Invalidation by the signals of models: in one line, after commit."""
+"""Invalidation by the signals of models, after commit."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def invalidate_with(
 ) -> Callable[[], None]:
     """Invalidate keys and tags whenever an object of a model is saved or deleted, or its many-to-many fields change.
 
-    Each time when the transaction is committed: see `invalidate_on_commit`. ``keys`` and ``tags`` are tuples, or
-    functions that make them of the object, as it is then::
+    This happens when the transaction is committed: see `invalidate_on_commit`. ``keys`` and ``tags`` are tuples, or
+    functions that make them of the object as it is at the signal::
 
         invalidate_with(User, keys=lambda user: [f"user:{user.pk}"], tags=("users",))
 
-    Subclasses of the model count, those that are defined later, too; so the model may be an abstract one. Call it once,
-    in the module of the models or in ``AppConfig.ready``. Returns a function that ends it.
+    Subclasses of the model count, also those that are defined later. So the model may be abstract. Call this once, in
+    the module of the models or in ``AppConfig.ready``. It returns a function that ends it.
 
-    ``QuerySet.update``, ``bulk_create``, ``bulk_update``, raw SQL, and what a database deletes by itself, send no
-    signals: call `invalidate_on_commit` after them.
+    ``QuerySet.update``, ``bulk_create``, ``bulk_update``, raw SQL, and cascades in the database send no signals. Call
+    `invalidate_on_commit` after them.
     """
     if not (isinstance(model, type) and issubclass(model, Model)):
         raise TypeError(f"a model is a class, not {model!r:.80}: call this where it can be imported")
@@ -56,7 +56,7 @@ class _Watch:
         self._undo: list[Callable[[], object]] = []
 
     def begin(self) -> None:
-        """Connect. Each class by itself, for a receiver of all would make all deletions of all models slow."""
+        """Connect each class, because one receiver for all classes would slow down the deletions of all models."""
         self._connect(class_prepared, self._on_class, None)
         for model in {self._model, *_below(self._model)}:
             self._watch(model)
@@ -77,12 +77,12 @@ class _Watch:
         self._connect(post_delete, self._on_object, model)
         for field in model._meta.many_to_many:
             through = field.remote_field.through
-            if isinstance(through, str) and "." not in through:  # not defined yet: Django connects when it is
+            if isinstance(through, str) and "." not in through:  # not defined yet; Django connects it later
                 through = f"{model._meta.app_label}.{through}"
             self._connect(m2m_changed, partial(self._on_relation, model, field.name), through)
 
     def _connect(self, signal: Any, receiver: Callable[..., None], sender: Any) -> None:
-        uid = (id(self), len(self._undo))  # one and the same table may be that of several classes
+        uid = (id(self), len(self._undo))  # because several classes may have the same table
         signal.connect(receiver, sender=sender, weak=False, dispatch_uid=uid)
         self._undo.append(lambda: signal.disconnect(sender=sender, dispatch_uid=uid))
 
@@ -93,7 +93,7 @@ class _Watch:
         self, owner: type[Model], field: str, *, instance: Any, action: str, reverse: bool, model: type[Model],
         pk_set: set[Any] | None, using: str, **_: Any,
     ) -> None:  # fmt: skip
-        """A relation changes: that of one of our objects, or, from its other side, that of several of them."""
+        """Invalidate when a relation changes: of one of our objects, or, from its other side, of several of them."""
         changed = action == "post_clear" or (action in ("post_add", "post_remove") and pk_set)
         if changed and not reverse and isinstance(instance, owner):
             self._invalidate([instance], using)
@@ -102,7 +102,7 @@ class _Watch:
         objects = owner._base_manager.using(using)
         if changed and pk_set:
             self._invalidate(objects.filter(pk__in=pk_set), using)
-        elif action == "pre_clear":  # afterwards nobody knows any more which they were
+        elif action == "pre_clear":  # because after it nobody knows which they were
             self._invalidate(objects.filter(**{field: instance}), using)
 
     def _invalidate(self, objects: Iterable[Any], using: str) -> None:

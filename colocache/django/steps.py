@@ -1,7 +1,7 @@
-"""What a backend does with a cache, step by step, written once and driven two ways.
+"""Plans: what a backend does with a cache, written once for sync and async callers.
 
-A plan is a generator that yields `Step`, and gets what the step gives. `do` carries the steps out in this thread,
-`ado` in this task, by the a-twins of the same methods.
+A plan is a generator. It yields each `Step`, and is sent the result. `do` executes the steps in this thread. `ado`
+executes them in this task, with the a-twins of the methods.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Step(NamedTuple):
-    """One call of a method of a space, by its sync name."""
+    """One call of a method of a space. The name is that of the sync method."""
 
     space: Space
     method: str
@@ -31,12 +31,12 @@ Plan = Generator[Step, Any, T]
 
 
 def step(space: Space, method: str, *args: Any, **kwargs: Any) -> Step:
-    """Return the step that calls a method."""
+    """Return the step for a call of a method."""
     return Step(space, method, args, kwargs)
 
 
 def do(plan: Plan[T]) -> T:
-    """Carry out a plan in this thread."""
+    """Execute a plan in this thread."""
     answer: Any = None
     while True:
         try:
@@ -47,7 +47,7 @@ def do(plan: Plan[T]) -> T:
 
 
 async def ado(plan: Plan[T]) -> T:
-    """Carry out a plan in this task."""
+    """Execute a plan in this task."""
     answer: Any = None
     while True:
         try:
@@ -58,13 +58,13 @@ async def ado(plan: Plan[T]) -> T:
 
 
 def here(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Return what a sync method of a space gives, also on the thread of a running event loop.
+    """Call a sync method of a space, also on the thread of a running event loop.
 
-    There the methods refuse to wait. But Django itself calls caches so: ``cache_page`` around an asynchronous view, the
-    cache tag of a template that one renders, sessions in places. So the event loop waits, as it does for other
-    backends, until another thread has the answer; a hit needs none of this.
+    There the methods refuse to wait. But Django itself calls caches there: by ``cache_page`` around an asynchronous
+    view, by the cache tag in its templates, and in places for sessions. So another thread makes the call, and the event
+    loop waits for it, as it does for other backends. A hit needs no other thread.
     """
-    # Nothing is called while an exception is handled: its own would show that one as what they came from.
+    # No call inside an except clause, because its own exceptions would name that one as their context.
     if asyncio._get_running_loop() is None:
         return call(*args, **kwargs)
     if call.__name__ in _MAY_HIT:
@@ -73,7 +73,7 @@ def here(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     return _beside_the_loop(call, *args, **kwargs)
 
 
-#: The methods that may need no waiting.
+#: The methods that need not wait for a hit.
 _MAY_HIT: Final = frozenset({"get", "get_many"})
 
 
@@ -87,11 +87,11 @@ def _beside_the_loop(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         except BaseException as error:
             raised.append(error)
 
-    # No pool: its threads would be missing after a fork. And this is the slow way anyway.
+    # No pool of threads, because they would be missing after a fork, and this is the slow path anyway.
     thread = threading.Thread(target=work, name="colocache beside the event loop", daemon=True)
     thread.start()
     thread.join()
-    for variable in context:  # such as the fence of what was missed
+    for variable in context:  # for example the fence of a miss
         if variable.get(None) is not context[variable]:
             variable.set(context[variable])
     if raised:

@@ -663,7 +663,7 @@ def test_a_location_that_is_left_out_says_what_to_write() -> None:
         ({"fence": "yes"}, "\"fence\"] is True or False, not 'yes'"),
         ({"wait": 1}, '"wait"] is True or False'),
         ({"codec": "shop.codecs.missing"}, "\"codec\"] is .*, not 'shop.codecs.missing'"),
-        ({"codec": "os.path"}, "has to have a name"),
+        ({"codec": "os.path"}, "needs a name"),
         ({"copy": "never"}, "no 'copy'"),
     ],
 )
@@ -674,7 +674,7 @@ def test_options_that_make_no_sense_are_named(site: Site, options: dict[str, Any
 
 @pytest.mark.parametrize("name", ["MAX_ENTRIES", "CULL_FREQUENCY"])
 def test_bounds_on_numbers_are_ignored_and_said_to_be(site: Site, name: str) -> None:
-    with pytest.warns(RuntimeWarning, match=f'{name}"] means nothing here and is ignored.*"memory"'):
+    with pytest.warns(RuntimeWarning, match=f'{name}"] means nothing here, and is ignored.*"memory"'):
         cache = site(default={"OPTIONS": {name: 5}})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
