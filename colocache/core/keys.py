@@ -30,11 +30,11 @@ def prefix(namespace: str) -> bytes:
 
 
 def wire(namespace_prefix: bytes, key: Key) -> bytes:
-    """Return the wire key of ``key`` under a namespace's `prefix`. Raises TypeError as `found` does."""
-    return namespace_prefix + shortened(encode(found(key)), b"colocache-key")
+    """Return the wire key of ``key`` under a namespace's `prefix`. Raises TypeError as `canonical_form` does."""
+    return namespace_prefix + shortened(encode(canonical_form(key)), b"colocache-key")
 
 
-def found(key: object) -> Any:
+def canonical_form(key: object) -> Any:
     """Return the canonical form of a key, by which readers find its entry. It is the key itself if possible.
 
     Keys that are the same have the same form. Raises TypeError, with the name of a part that cannot be in a key.

@@ -126,11 +126,11 @@ class Keyspace:
         return MISSING
 
     def _canonical(self, key: Key) -> Key:
-        """Return what stands for a key in `hits`. Raise TypeError for what is no key."""
+        """Return what stands for a key in `hits`. Raise TypeError for what is not a key."""
         if type(key) is str:
             return key
-        found = keys.found(key)
-        return cast(Key, found[0] if self.one_part else found)
+        form = keys.canonical_form(key)
+        return cast(Key, form[0] if self.one_part else form)
 
     def hit_count(self) -> int:
         """Return how often readers of this process found an entry at once."""
@@ -168,7 +168,7 @@ class Keyspace:
     # --- Checking what callers give
 
     def wire(self, key: Key) -> bytes:
-        """Return the key as it travels. Raise TypeError for what is no key."""
+        """Return the key as it travels. Raise TypeError for what is not a key."""
         return keys.wire(self.prefix, key)
 
     def given(self, ttl: Ttl, tags: Iterable[str]) -> Given:

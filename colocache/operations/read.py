@@ -34,7 +34,7 @@ Values = dict[bytes, Any]
 def get(keyspace: Keyspace, key: Key, default: object) -> Flow[Any]:
     """Return the value of one key, or ``default``. The caller has looked in the near cache already."""
     if type(key) is not str:
-        key = forms.found(key)  # a form that can be hashed
+        key = forms.canonical_form(key)
     found = yield from _search(keyspace, (key,), LEVELS[1:])
     return found.get(key, default)
 
