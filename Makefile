@@ -7,11 +7,16 @@ PYTHON ?=
 VENV   ?= .venv
 ARGS   ?=
 
+PYTEST := $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal
+
+# Tests start hundreds of processes: each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # What is installed depends on these: a stamp older than one of them is made again.
 FRAME := pyproject.toml setup.cfg scripts/prepare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types wheel conformance simulate mutants explore chaos soak servers rolling fuzz bench bench-quick docs clean
+.PHONY: help demo test check lint types types-package wheel conformance simulate mutants explore chaos soak servers rolling fuzz bench bench-quick docs clean
 
 help:  ## show this list
 	@echo "colocache: what make can do here"
@@ -20,15 +25,21 @@ help:  ## show this list
 demo: $(VENV)/.installed-demo  ## four gunicorn workers, with and without the cache, checked for stale answers (about a minute)
 	@$(VENV)/bin/python examples/demo/drive.py $(ARGS)
 
-test: $(VENV)/.installed-test  ## run the tests
-	@$(VENV)/bin/python -m pytest $(ARGS)
+test: $(VENV)/.installed-test  ## run the tests, two on each core at a time
+	@$(PYTEST) $(ARGS)
 
-lint: $(VENV)/.installed-lint  ## ruff, over everything
-	@$(VENV)/bin/ruff check $(ARGS) .
+check: lint types-package $(VENV)/.installed-test  ## lint, the types of the package, and the fast tests: before each commit (a minute)
+	@$(PYTEST) -m "not slow" --quiet $(ARGS)
 
-types: $(VENV)/.installed-lint  ## mypy --strict, over the package and the plugin; mypy and pyright, over the examples of the documentation
-	@$(VENV)/bin/mypy --strict colocache pytest_colocache.py $(ARGS)
+lint: $(VENV)/.installed-lint  ## check every file with ruff, its form too
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+
+types: types-package  ## check the types of the package with mypy, and of the examples of the documentation with mypy and pyright
 	@$(VENV)/bin/python scripts/check_doc_types.py
+
+types-package: $(VENV)/.installed-lint
+	@$(VENV)/bin/mypy --strict colocache pytest_colocache.py
 
 docs: $(VENV)/.installed-docs  ## build the documentation site into build/docs, without warnings
 	@$(VENV)/bin/python scripts/write_reference.py

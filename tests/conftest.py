@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ import pytest
 from colocache import Cache
 from colocache.core import keys
 from colocache.core.group.ring import slot_of
+from tests import ROOT
 
 PATIENCE = 30.0  # s; only a test that fails waits so long
 
@@ -84,6 +85,34 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marked = any(mark.name == "in_a_group" for mark in metafunc.definition.iter_markers())
     if module in ALSO_PRIVATE and "new_cache" in asks_for and not asks_for & OF_A_GROUP and not marked:
         metafunc.parametrize("new_cache", ["group", "private"], indirect=True)
+
+
+#: What `make check` leaves out: directories and modules whose tests start processes or servers, or take long.
+SLOW = {
+    "docs", "examples", "processes", "testing", "verification", "test_benchmarks", "test_celery", "test_gevent",
+    "test_typing", "test_under_test",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow tests."""
+    for item in items:
+        if SLOW & {part.removesuffix(".py") for part in item.path.relative_to(ROOT / "tests").parts}:
+            item.add_marker("slow")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes ``pytest -n auto`` starts: two for each core, because many tests wait."""
+    return 2 * (os.cpu_count() or 1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape what UTF-8 cannot carry, because pytest-xdist sends reports as UTF-8: logs quote odd names of files."""
+    report = yield
+    report.sections = [(title, text.encode("utf-8", "backslashreplace").decode()) for title, text in report.sections]
+    return report
 
 
 @pytest.fixture
