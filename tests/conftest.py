@@ -87,17 +87,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("new_cache", ["group", "private"], indirect=True)
 
 
-#: What `make check` leaves out: directories and modules whose tests start processes or servers, or take long.
+#: Directories and modules whose tests start processes or servers, or take long.
 SLOW = {
     "docs", "examples", "processes", "testing", "verification", "test_benchmarks", "test_celery", "test_gevent",
-    "test_typing", "test_under_test",
+    "test_policy", "test_ring", "test_typing", "test_under_test",
 }  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the slow tests."""
+    """Mark what `make check` leaves out: the slow directories and modules, state machines, and property tests."""
     for item in items:
-        if SLOW & {part.removesuffix(".py") for part in item.path.relative_to(ROOT / "tests").parts}:
+        names = {part.removesuffix(".py") for part in item.path.relative_to(ROOT / "tests").parts}
+        is_property = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        if SLOW & names or item.path.stem.endswith("_stateful") or is_property:
             item.add_marker("slow")
 
 

@@ -318,7 +318,7 @@ GROWN: dict[str, Any] = {
     "too deep": lambda: nested(100),
     "far too deep": lambda: nested(50_000),
     "a long number": lambda: 10**10_000,
-    "too large": lambda: [0] * 2_000_000,
+    "too large": lambda: [bytes(1 << 20)] * 2,
 }
 
 
