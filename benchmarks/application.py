@@ -305,8 +305,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             tell(report, course, workers)
     stale = [len(tally.stale) for (cache, _, _), tally in course.tallies.items() if cache == "colocache"]
     pages = [tally.pages for (cache, _, _), tally in course.tallies.items() if cache == "colocache"]
-    report.say()
-    report.say(f"colocache: {sum(stale)} of {sum(pages):,} answers were stale")
+    report.note(f"colocache: {sum(stale)} of {sum(pages):,} answers were stale")
     if not chosen.quick:
         draw(report, course)
     return report.finish()

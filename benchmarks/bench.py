@@ -29,7 +29,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from benchmarks.measure import RESULTS, Ratio, machine
+from benchmarks import render
+from benchmarks.measure import Ratio, machine
+from benchmarks.render import RESULTS
 
 PROGRAMS = "benchmarks"  # the package that holds them
 LEAST = 0.1  # of the committed ratio: less is not worth a word, and two quiet runs differ by as much
@@ -165,8 +167,7 @@ def targets(found: Mapping[str, Mapping[str, Any] | None]) -> Iterator[str]:
     """Tell which targets were met."""
     for name, facts in found.items():
         for target in facts["targets"] if facts else ():
-            verdict = "met    " if target["met"] else "NOT met"
-            yield f"{verdict}  {name}: {target['name']}: {Ratio(**target['value'])}, at most {target['at_most']}"
+            yield render.target({**target, "name": f"{name}: {target['name']}"})
 
 
 def full(chosen: Sequence[Benchmark], flags: Sequence[str]) -> bool:
@@ -176,7 +177,7 @@ def full(chosen: Sequence[Benchmark], flags: Sequence[str]) -> bool:
         print(line)
     missing = {name: reason for facts in found.values() if facts for name, reason in facts["missing"].items()}
     for name, reason in missing.items():
-        print(f"missing: {name}: {reason}")
+        print(render.missing(name, reason))
     return _none_broke(found)
 
 

@@ -318,7 +318,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     limit = chosen.requests or (QUICK if chosen.quick else REQUESTS if not chosen.trace else None)
     requests = traced(chosen.trace)[:limit] if chosen.trace else zipf(limit or REQUESTS, chosen.seed)
     what = chosen.trace.name if chosen.trace else f"a Zipf of {KEYS} keys with the exponent {EXPONENT}"
-    report.say(f"{what}: {len(requests)} requests, {len(set(requests))} different keys")
+    report.note(f"{what}: {len(requests)} requests, {len(set(requests))} different keys")
     sharing(requests, report)
     policies(requests, report)
     return report.finish()

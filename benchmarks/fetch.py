@@ -292,7 +292,6 @@ def many_keys(course: Course, report: Report) -> dict[str, Series]:
 
 def judge(report: Report, one: dict[str, Series], many: dict[str, Series]) -> None:
     """Tell which targets are met; all are for 1 KiB and idle peers."""
-    report.say()
     for call in ("get", "get_or_load"):
         report.target(f"{call} / redis-py GET over TCP", ratio(one[f"colocache {call}"], one[TCP]), 1.0)
         report.target(f"{call} / redis-py GET over its Unix socket", ratio(one[f"colocache {call}"], one[UNIX]), 1.5)

@@ -159,7 +159,7 @@ def tell_overhead(report: Report) -> None:
             rows.append((kind, tagging, charged, *figures))
     columns = ("entry", "tags", "charged", *(f"{what} {count}" for count in counts for what in ("traced", "grown")))
     report.table(f"bytes per entry beside its key, its value of {VALUE} bytes and its tags' texts", columns, rows)
-    report.say(f"a tag's text takes {getsizeof('user:12345')} bytes or more, and is charged as such")
+    report.note(f"a tag's text takes {getsizeof('user:12345')} bytes or more, and is charged as such")
 
 
 # --- Entries: what they take in all, beside other caches

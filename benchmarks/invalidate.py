@@ -332,7 +332,6 @@ def throughput(course: Course, report: Report) -> None:
         rows.append((f"pub/sub by hand, not acknowledged, {at_once} in a pipeline", rate, "not known", "", ""))
     columns = ("", "calls' keys/s", "keys/s until all have dropped", "resets", "replays")
     report.table(f"keys invalidated a second, by one of {size} processes", columns, rows)
-    report.say()
     for flood in (flood for flood in FLOODS if not flood.waits):
         called, _, resets, _ = found[flood]
         report.target(f"{WANTED:,}/s / invalidations a second, {flood}", _exactly(WANTED / called), 1.0)

@@ -25,9 +25,9 @@ How it tells
         report.bars("hit", "ns per hit", {"dict": 30, "colocache": 90}, log=True)
         report.finish()
 
-        Everything is printed at once; `finish` writes results/<name>.txt and .json where ``--write`` was given, and the
-    plots, PNG, if matplotlib is there. ``--quick`` is for the benchmark to do the same work less often: a ratio of one
-    name must mean the same in both, since `bench.py --quick` compares it with the committed one.
+    Everything is printed at once. With ``--write``, `finish` writes results/<name>.json, and `render` makes the text
+    from it and, where matplotlib is installed, the plots. With ``--quick`` a benchmark does the same work less often.
+    A ratio of one name must mean the same in both, because `bench.py --quick` compares it with the committed one.
 
 What every benchmark file is
     A docstring that begins with its question, and ``main(argv=None)``, which returns what `Report.finish` does; so
@@ -50,16 +50,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
-from itertools import islice
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
 
-from benchmarks import draw
+from benchmarks import render
 from benchmarks.draw import shown
+from benchmarks.render import RESULTS
 
-RESULTS = Path(__file__).resolve().parent / "results"
 UNITS = {"ns": 1e9, "us": 1e6, "ms": 1e3, "s": 1.0}
 
 Sampler = Callable[[], Sequence[float]]
@@ -189,7 +188,7 @@ class Ratio:
     high: float  # 90th percentile
 
     def __str__(self) -> str:
-        return f"{shown(self.median)} ({shown(self.low)} to {shown(self.high)})"
+        return render.spread(self.median, self.low, self.high)
 
 
 def ratio(one: Series, other: Series) -> Ratio:
@@ -274,25 +273,18 @@ class Report:
     options: argparse.Namespace
     packages: Sequence[str] = ()
     servers: Mapping[str, str] | None = None
-    _lines: list[str] = field(default_factory=list)
-    _facts: dict[str, Any] = field(default_factory=dict)
-    _plots: list[Callable[[], Path]] = field(default_factory=list)
+    facts: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._facts = {"benchmark": self.name, "quick": self.options.quick,
-                       "machine": machine(self.packages, self.servers), "tables": [], "targets": [], "ratios": {},
-                       "missing": {}}  # fmt: skip
-        about = self._facts["machine"]
-        self.say(self.question)
-        self.say(f"{about['date']}, {about['python']}, {about['system']}")
-        self.say(f"{about['cpu']}, {about['cores']} cores, load {' '.join(map(str, about['load']))}")
-        self.say(", ".join(f"{name} {version}" for name, version in about["versions"].items()))
+        self.facts = {"benchmark": self.name, "question": self.question, "quick": self.options.quick,
+                      "machine": machine(self.packages, self.servers), "tables": [], "notes": [], "targets": [],
+                      "missing": {}, "ratios": {}, "plots": []}  # fmt: skip
+        _say(*render.head(self.facts))
 
-    def say(self, text: str = "") -> None:
-        """Print a line, and keep it for the text."""
-        progress("")
-        print(text, flush=True)
-        self._lines.append(text)
+    def note(self, text: str) -> None:
+        """Tell something in words."""
+        _say(text)
+        self.facts["notes"].append(text)
 
     def timings(self, title: str, series: Mapping[str, Series], baseline: str, unit: str = "us",
                 guard: str | None = "") -> None:  # fmt: skip
@@ -320,73 +312,58 @@ class Report:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Tell a table; numbers are shown with as many digits as mean something."""
-        self.say()
-        for line in _laid_out(title, columns, rows):
-            self.say(line)
-        self._facts["tables"].append({"title": title, "columns": list(columns), "rows": [list(row) for row in rows]})
+        table = {"title": title, "columns": list(columns), "rows": [list(row) for row in rows]}
+        _say("", *render.table(table))
+        self.facts["tables"].append(table)
 
     def ratio(self, name: str, value: Ratio) -> None:
         """Note a ratio for the guard; `bench.py` compares what has one name."""
-        self._facts["ratios"][name] = asdict(value)
+        self.facts["ratios"][name] = asdict(value)
 
     def target(self, name: str, value: Ratio, at_most: float) -> None:
         """Tell whether a ratio, or another figure with its spread, is as small as it is meant to be."""
-        met = value.median <= at_most
-        self.say(f"{'met    ' if met else 'NOT met'}  {name}: {value}, at most {shown(at_most)}")
-        self._facts["targets"].append({"name": name, "value": asdict(value), "at_most": at_most, "met": met})
+        target = {"name": name, "value": asdict(value), "at_most": at_most, "met": value.median <= at_most}
+        _say(render.target(target))
+        self.facts["targets"].append(target)
         self.ratio(name, value)
 
     def missing(self, name: str, reason: str) -> None:
         """Tell, once, that a contender does not take part, and why."""
-        if name in self._facts["missing"]:
-            return
-        self.say(f"missing: {name}: {reason}")
-        self._facts["missing"][name] = reason
+        if name not in self.facts["missing"]:
+            _say(render.missing(name, reason))
+            self.facts["missing"][name] = reason
 
     def bars(self, plot: str, label: str, values: Mapping[str, float], *, log: bool = False, title: str = "") -> None:
         """Have results/<plot>.png drawn: one bar for each name; names with ``colocache`` in them stand out."""
-        self._plots.append(lambda: draw.bars(RESULTS / f"{plot}.png", label, values, log, title or self.question))
+        self._plot(plot, "bars", label=label, values=values, log=log, title=title)
 
     def lines(self, plot: str, labels: tuple[str, str], curves: Mapping[str, Sequence[tuple[float, float]]], *,
               log: tuple[bool, bool] = (False, False), title: str = "") -> None:  # fmt: skip
         """Have results/<plot>.png drawn: one line for each name; ``labels`` and ``log`` are of x and y."""
-        self._plots.append(lambda: draw.lines(RESULTS / f"{plot}.png", labels, curves, log, title or self.question))
+        self._plot(plot, "lines", labels=labels, curves=curves, log=log, title=title)
+
+    def _plot(self, name: str, kind: str, *, title: str, **of: Any) -> None:
+        self.facts["plots"].append({"name": name, "kind": kind, "of": {**of, "title": title or self.question}})
 
     def finish(self) -> dict[str, Any]:
         """Write what is to be written; return all that is in the JSON."""
-        found = json.dumps(self._facts, indent=1) + "\n"
+        found = json.dumps(self.facts, indent=1) + "\n"
         if self.options.json:
             Path(self.options.json).write_text(found)
         if self.options.write:
             RESULTS.mkdir(exist_ok=True)
-            (RESULTS / f"{self.name}.txt").write_text("\n".join(self._lines) + "\n")
             (RESULTS / f"{self.name}.json").write_text(found)
-            self._draw()
-        return self._facts
+            render.write(self.facts)
+        return self.facts
 
-    def _draw(self) -> None:
-        if installed("matplotlib") is None:
-            print("no plots: matplotlib is not installed (the extra `bench` has it)")
-            return
-        for plot in self._plots:
-            print(f"drawn: results/{plot().name}")
+
+def _say(*lines: str) -> None:
+    progress("")
+    print("\n".join(lines), flush=True)
 
 
 def _by_median(series: Mapping[str, Series]) -> list[str]:
     return sorted(series, key=lambda name: median(samples(series[name])))
-
-
-def _laid_out(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
-    cells = [list(columns), *([_cell(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    yield f"# {title}"
-    for row in cells:
-        first, rest = row[0].ljust(widths[0]), zip(islice(row, 1, None), widths[1:], strict=True)
-        yield "  ".join((first, *(cell.rjust(width) for cell, width in rest))).rstrip()
-
-
-def _cell(value: Any) -> str:
-    return shown(value) if isinstance(value, float) else str(value)
 
 
 def _cpu() -> str:

@@ -214,8 +214,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         for name, figures in found[GUARDED]["operations"].items():
             report.ratio(f"messages per {name}, {GUARDED} members", Ratio(*[figures[0]] * 3))
     if max(found) < LARGEST:
-        report.say()
-        report.say(f"not simulated: more than {max(found)} members, which takes too long (--members goes further)")
+        report.note(f"not simulated: more than {max(found)} members, which takes too long (--members goes further)")
     drawn = [name for name in found[min(found)]["operations"] if name != "hit"]  # which takes none
     curves = {name: [(members, row["operations"][name][0]) for members, row in found.items()] for name in drawn}
     report.lines("scale", ("members", "messages per operation"), curves, log=(True, True),

@@ -295,7 +295,6 @@ def tell(report: Report, course: Course, series: dict[str, Series]) -> None:
     loads = {name: counts[1:] for name, counts in course.loads.items()}  # the first round does not count
     rows = [(name, median(counts), max(counts)) for name, counts in sorted(loads.items(), key=lambda it: median(it[1]))]
     report.table("loads made", ("", "median", "max"), rows)
-    report.say()
     report.target("loads by colocache", spread([float(count) for count in loads["colocache"]]), 1.0)
     report.ratio("loads by colocache, most", Ratio(*[float(max(loads["colocache"]))] * 3))
     times = {name: median(samples(one)) * 1e3 for name, one in series.items()}

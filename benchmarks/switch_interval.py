@@ -9,15 +9,15 @@ compete for the interpreter under a fixed interval: the most that it can cost. T
 
 from __future__ import annotations
 
-import platform
 import statistics
 import sys
 import threading
 import time
-from datetime import date
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.group import Group, Member
+from benchmarks.measure import Report, options
 
 INTERVALS = (0.0, 0.001, 0.0005, 0.0002)  # s; 0 leaves Python's own, 5 ms
 ROUNDS, FETCHES, PAUSE = 3, 200, 0.002
@@ -92,22 +92,35 @@ def throughput(threads: int, interval: float) -> int:
     return sum(done)
 
 
-def main() -> None:
-    """Print both tables."""
-    print(f"{date.today()}, CPython {platform.python_version()}, {platform.platform()}")
-    print(f"{'interval':>10} {'fetch p50':>10} {'p90':>8}   the owner's thread, rounds/s   (medians of {ROUNDS} runs)")
+def asked(report: Report) -> None:
+    """Tell how long fetches take of a process whose thread never pauses, and what that thread gets done."""
     found: dict[float, list[Any]] = {interval: [] for interval in INTERVALS}
     for _ in range(ROUNDS):
         for interval in INTERVALS:
             times, rounds = fetches(interval)
             found[interval].append((statistics.median(times), statistics.quantiles(times, n=10)[-1], rounds))
-    for interval, runs in found.items():
-        p50, p90, rounds = (statistics.median(column) for column in zip(*runs, strict=True))
-        print(f"{name(interval):>10} {p50:7.0f} us {p90:5.0f} us   {rounds:8.0f}")
-    print(f"\n{'threads':>10} " + " ".join(f"{name(interval):>9}" for interval in INTERVALS) + "   rounds")
+    rows = [(name(interval), *map(statistics.median, zip(*runs, strict=True))) for interval, runs in found.items()]
+    columns = ("interval", "fetch, median us", "p90", "the owner's thread, rounds/s")
+    report.table(f"fetches while a thread of the owner computes, the medians of {ROUNDS} runs", columns, rows)
+
+
+def competing(report: Report) -> None:
+    """Tell what threads get done that compete for the interpreter."""
+    rows = []
     for threads in THREADS:
         runs = [[throughput(threads, interval) for interval in INTERVALS] for _ in range(ROUNDS)]
-        print(f"{threads:>10} " + " ".join(f"{statistics.median(each):9.0f}" for each in zip(*runs, strict=True)))
+        rows.append((threads, *map(statistics.median, zip(*runs, strict=True))))
+    columns = ("threads", *map(name, INTERVALS))
+    report.table(f"rounds that competing threads get done in {SECONDS} s, by the interval", columns, rows)
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the benchmark; return what it found."""
+    question = "What does a shorter switch interval gain a fetch, and what does it cost the threads that compute?"
+    report = Report("switch_interval", question, options(__doc__ or "", argv=argv))
+    asked(report)
+    competing(report)
+    return report.finish()
 
 
 def name(interval: float) -> str:

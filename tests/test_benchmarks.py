@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bench, capacity, measure
+from benchmarks import bench, capacity, draw, measure, render
 from tests import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -76,6 +76,40 @@ def test_the_smallest_run_tells_something(name: str, tmp_path: Path) -> None:
     assert facts["tables"]
     assert all(table["rows"] for table in facts["tables"])
     assert "colocache" in said
+
+
+# --- Rendering
+
+
+@pytest.mark.parametrize("path", sorted(render.RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_the_committed_text_is_made_from_the_committed_figures(path: Path) -> None:
+    assert path.with_suffix(".txt").read_text() == render.text(json.loads(path.read_text()))
+
+
+def test_a_report_is_written_as_figures_text_and_plots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    for module in (measure, render):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    monkeypatch.setattr(render, "find_spec", lambda name: True)
+    monkeypatch.setattr(draw, "bars", lambda path, **of: drawn.append((path.name, of)) or path)
+    report = measure.Report("mine", "How long?", measure.options("", argv=["--write"]))
+    report.table("times", ("", "s"), [("one", 0.25)])
+    report.note("so it is")
+    report.target("one", measure.Ratio(2.0, 1.0, 3.0), 1.0)
+    report.missing("two", "not installed")
+    report.bars("mine", "s", {"one": 0.25})
+    found = report.finish()
+    assert json.loads((tmp_path / "mine.json").read_text()) == found
+    assert (tmp_path / "mine.txt").read_text().splitlines()[-7:] == [
+        "# times",
+        "        s",
+        "one  0.25",
+        "",
+        "so it is",
+        "NOT met  one: 2.00 (1.00 to 3.00), at most 1.00",
+        "missing: two: not installed",
+    ]
+    assert drawn == [("mine.png", {"label": "s", "values": {"one": 0.25}, "log": False, "title": "How long?"})]
 
 
 # --- Measuring
