@@ -94,7 +94,7 @@ class Directory:
         make_private(self._sockets)
 
     def take(self, incarnation: bytes) -> Seat:
-        """Return the lowest free seat, for a new member with this ``incarnation``: 16 random bytes, never used again.
+        """Take the lowest free seat. The new member has this ``incarnation``: 16 random bytes, never used again.
 
         Nobody sees the member before `Seat.announce`. Raise ConfigError if all seats are taken, or if something else
         is in the place of a file. Raise OSError if the file system fails.
@@ -387,7 +387,7 @@ def _lock_seat(path: str, ours: set[tuple[int, int]]) -> int | None:
     if _identity_at(path) in ours:
         return None
     descriptor = open_ours(path)
-    # If somebody deletes the file after it was opened, nobody else finds it, and its lock is of no use.
+    # If somebody deletes the file after it was opened, nobody else finds it or its lock.
     if lock(descriptor) and _identity(os.fstat(descriptor)) == _identity_at(path):
         return descriptor
     os.close(descriptor)

@@ -12,7 +12,7 @@ from verification.chaos.group import Group
 
 @pytest.fixture
 def group() -> Iterator[Callable[..., Group]]:
-    """Make groups; their processes end with the test, and must not have complained."""
+    """Make groups. Their processes end with the test, and must not have complained."""
     groups: list[Group] = []
 
     def make(**settings: Any) -> Group:

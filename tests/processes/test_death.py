@@ -1,4 +1,4 @@
-"""Processes that are killed: noticed at once, and nothing that they announced is lost with them."""
+"""Killed processes: the others notice it at once, and nothing that was announced is lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def ours(group: Callable[..., Group]) -> Group:
 def test_a_member_that_dies_while_it_is_waited_for_is_waited_for_no_longer(
     group: Callable[..., Group], signal: Signals
 ) -> None:
-    ours = group(lease=60.0, fetch_timeout=20.0, forget_after=120.0)  # so that a look around comes every 10 s
+    ours = group(lease=60.0, fetch_timeout=20.0, forget_after=120.0)  # so that a scan comes every 10 s
     first, second, victim = ours.start(3)
     together(ours.workers, "read", key="k0")
     seat = victim.call("me")[1]
@@ -38,7 +38,7 @@ def test_a_member_that_dies_while_it_is_waited_for_is_waited_for_no_longer(
     assert together([first, second], "read", key="k0") == [1, 1]
 
 
-def test_the_seat_of_the_dead_goes_to_its_successor(ours: Group) -> None:
+def test_the_seat_of_a_dead_member_goes_to_its_successor(ours: Group) -> None:
     workers = ours.start(3)
     victim = workers[1]
     incarnation, seat = victim.call("me")
@@ -50,7 +50,7 @@ def test_the_seat_of_the_dead_goes_to_its_successor(ours: Group) -> None:
     assert workers[2].call("write", key="k0")["complete"]
 
 
-def test_an_unheard_and_unwaited_invalidation_of_the_dead_reaches_everybody_from_its_journal(ours: Group) -> None:
+def test_an_invalidation_that_nobody_heard_reaches_everybody_from_the_journal_of_the_dead_member(ours: Group) -> None:
     workers = ours.start(4)
     together(workers, "read_all", keys=KEYS)
     survivors, victim = workers[:3], workers[3]
@@ -62,11 +62,11 @@ def test_an_unheard_and_unwaited_invalidation_of_the_dead_reaches_everybody_from
     for versions in together(survivors, "read_all", keys=KEYS):
         assert versions == [1] + [0] * 11
     assert [stats["resets"] for stats in together(survivors, "stats")] == resets
-    # The key itself; and what the dead one owned, which went with it. Of twelve keys it is never all.
+    # The key itself, and the keys that the dead member owned. It never owns all twelve.
     assert 1 <= ours.loads() - loads < len(KEYS)
 
 
-def test_readers_notice_nothing_of_a_death_but_for_the_loads_that_it_costs(ours: Group) -> None:
+def test_a_death_costs_readers_nothing_except_loads(ours: Group) -> None:
     workers = ours.start(4)
     survivors, victim = workers[:3], workers[3]
     for worker in workers:
@@ -87,24 +87,29 @@ def test_readers_notice_nothing_of_a_death_but_for_the_loads_that_it_costs(ours:
 def test_waiters_load_as_soon_as_the_holder_of_the_fill_token_is_killed(ours: Group) -> None:
     workers = ours.start(3)
     holder, others = workers[0], workers[1:]
-    holding = [holder.send("read", key=key, hold=True) for key in KEYS]  # of these keys everybody owns some
+    holding = [holder.send("read", key=key, hold=True) for key in KEYS]  # everybody owns some of these keys
     until(lambda: ours.loads() == len(KEYS))
     waiting = [worker.send("read", key=key) for worker in others for key in KEYS]
-    together(others, "stats")  # which follows the reads
+    together(others, "stats")  # they follow the reads
     assert ours.loads() == len(KEYS)
     assert not any(future.done() for future in waiting)
     holder.kill()
     assert [future.result() for future in waiting] == [0] * len(waiting)
-    assert len(KEYS) * 2 <= ours.loads() <= len(KEYS) * 3  # once more, or, where the owner went, perhaps twice
+    assert len(KEYS) * 2 <= ours.loads() <= len(KEYS) * 3  # once more, or perhaps twice if the owner has died
     for future in holding:
         with pytest.raises(Died):
             future.result()
 
 
-def test_a_member_that_dies_takes_nobody_with_it_who_has_more_of_its_messages_than_a_queue_holds(
+def test_a_dead_member_does_not_take_along_a_member_with_a_full_queue_of_its_messages(
     group: Callable[..., Group],
 ) -> None:
-    """1. R takes no messages for a while, and the queue of W's is full; 2. W dies; 3. libzmq would ping W."""
+    """What must not happen:
+
+    1. R takes no messages for a while, and the queue of messages from W is full;
+    2. W dies;
+    3. libzmq pings W, and aborts R.
+    """
     ours = group(lease=30.0, fetch_timeout=20.0, forget_after=120.0)
     workers = ours.start(3, join=False)
     together(workers, "limit_queues", limit=10)
@@ -120,7 +125,7 @@ def test_a_member_that_dies_takes_nobody_with_it_who_has_more_of_its_messages_th
     assert together([first, second], "read", key="k0") == [201, 201]
 
 
-def test_all_are_killed_and_those_who_come_after_find_no_trace(group: Callable[..., Group]) -> None:
+def test_after_all_are_killed_newcomers_find_no_trace(group: Callable[..., Group]) -> None:
     ours = group()
     old = ours.start(4)
     together(old, "read_all", keys=KEYS)

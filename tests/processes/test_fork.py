@@ -1,4 +1,4 @@
-"""Processes that fork: the child is a member of its own from its first call on, and the parent is none the wiser."""
+"""Processes that fork: the child is a member of its own from its first call on. The parent notices nothing."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_forked_child_that_never_uses_the_cache_leaves_no_trace(ours: Group) -
     assert parent.call("write", key="k0")["acknowledged"] == [other.call("me")[1]]
 
 
-def test_a_child_lives_on_when_its_parent_is_killed_and_holds_nothing_of_its(ours: Group) -> None:
+def test_a_child_lives_on_when_its_parent_is_killed_and_holds_nothing_of_the_parents(ours: Group) -> None:
     parent, other = ours.start(2)
     seat = parent.call("me")[1]
     child = ours.adopt(lambda: parent.call("fork"))
@@ -123,7 +123,7 @@ def test_a_fork_while_another_thread_joins_or_leaves_harms_neither_process(ours:
 
 def test_a_fork_in_a_loader_gives_the_value_to_the_parents_readers_and_harms_neither_process(ours: Group) -> None:
     parent, other = ours.start(2)
-    for number, key in enumerate(KEYS[:4], 1):  # so that each of the two owns one
+    for number, key in enumerate(KEYS[:4], 1):  # so that each of the two members owns one key
         ours.adopt(lambda key=key: parent.call("fork_in_a_loader", key=key))  # type: ignore[misc]
         assert ours.loads() == 2 * number  # the child's half of the call has loaded, too
         assert parent.call("read", key=key) == other.call("read", key=key) == 0
@@ -150,7 +150,7 @@ def test_processes_of_multiprocessing_that_are_forked_join(ours: Group) -> None:
 
 
 def test_workers_forked_from_a_master_that_has_used_the_cache_serve_nothing_that_they_inherited(ours: Group) -> None:
-    """As with ``gunicorn --preload``, where the application used its cache while it was loaded."""
+    """As with ``gunicorn --preload``, if the application uses its cache while it is loaded."""
     (master,) = ours.start(1)
     master.call("read_all", keys=KEYS)
     workers = ours.adopt_all(master.call("fork") for _ in range(4))

@@ -1,4 +1,4 @@
-"""Processes that end as they should: they are missed at once, and nothing is left of them."""
+"""Processes that end properly: the others miss them at once, and nothing is left of them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ def _close(worker: Worker) -> None:
 
 
 def _exit(worker: Worker) -> None:
-    """Without a word to the cache: the interpreter's own end closes it."""
+    """End without closing the cache: the end of the interpreter closes it."""
     worker.quit()
 
 
 @pytest.mark.parametrize("leave", [_close, _exit])
-def test_who_leaves_is_missed_at_once_and_nothing_is_left_of_it(ours: Group, leave: Callable[[Worker], None]) -> None:
+def test_a_member_that_leaves_is_missed_at_once_and_leaves_nothing(
+    ours: Group, leave: Callable[[Worker], None]
+) -> None:
     first, second, leaver = ours.start(3)
     together(ours.workers, "read_all", keys=KEYS)
     for worker in ours.workers:
@@ -45,7 +47,7 @@ def test_who_leaves_is_missed_at_once_and_nothing_is_left_of_it(ours: Group, lea
     assert [stats["resets"] for stats in together([first, second], "stats")] == resets
 
 
-def test_a_member_that_announces_nothing_lets_go_of_those_who_have_left_all_the_same(ours: Group) -> None:
+def test_a_member_that_announces_nothing_still_lets_go_of_members_that_have_left(ours: Group) -> None:
     (reader,) = ours.start(1)
     for _ in range(3):
         (guest,) = ours.start(1)
@@ -67,11 +69,11 @@ def test_processes_that_come_and_go_cost_the_others_nothing_but_what_they_owned(
     ours.settle(stayers)
     assert together(stayers, "read", key="k0")[0] == stayers[0].call("read", key="k0")
     assert [stats["resets"] for stats in together(stayers, "stats")] == resets
-    # Who leaves before it has met everybody leaves its stream to whoever comes to clean; of sockets nothing stays.
+    # A member that leaves before it has met everybody leaves its stream for a later cleaning, and no sockets.
     assert len([name for name in ours.names() if not name.endswith(".stream")]) == 4
 
 
-def test_the_last_event_of_who_leaves_is_heard_before_it_goes(ours: Group) -> None:
+def test_the_last_event_of_a_member_that_leaves_is_heard_before_it_goes(ours: Group) -> None:
     first, second, leaver = ours.start(3)
     together(ours.workers, "read_all", keys=KEYS)
     leaver.call("write", key="k0", wait=False)
@@ -90,7 +92,7 @@ def test_everybody_leaves_at_once(ours: Group) -> None:
     assert newcomer.call("write", key="k0")["complete"]
 
 
-def test_who_closes_while_its_threads_read_and_write_lets_them_go(ours: Group) -> None:
+def test_closing_lets_threads_go_that_read_and_write(ours: Group) -> None:
     leaver, stayer = ours.start(2)
     leaver.call("begin_reading", keys=KEYS)
     writing = leaver.send("write_each", keys=KEYS, times=1000)
@@ -103,8 +105,8 @@ def test_who_closes_while_its_threads_read_and_write_lets_them_go(ours: Group) -
     assert stayer.call("write", key="k63")["complete"]
 
 
-def test_a_load_that_ends_after_its_cache_was_closed_touches_nobody_elses_files(ours: Group) -> None:
-    """Which may have got the numbers of the descriptors by which the bus was woken."""
+def test_a_load_that_ends_after_its_cache_was_closed_touches_no_files_of_others(ours: Group) -> None:
+    """Those files may have the numbers of the descriptors of the waker."""
     (worker,) = ours.start(1)
     reading = worker.send("read", key="k0", hold=True)
     until(lambda: ours.loads() == 1)

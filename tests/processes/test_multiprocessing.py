@@ -1,4 +1,4 @@
-"""A child of multiprocessing, which ends by ``os._exit``, says goodbye all the same."""
+"""A child of multiprocessing ends by ``os._exit``, and still says goodbye."""
 
 from __future__ import annotations
 

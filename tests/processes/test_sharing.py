@@ -1,4 +1,4 @@
-"""Processes at peace: one load, invalidations that everybody has heard when they return, and no harm from strangers."""
+"""Processes without trouble: one load, acknowledged invalidations, and no harm from strangers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import zmq
 from colocache.core.group import messages
 from verification.chaos.group import Group, together, until
 
-#: A member that nobody answers for a fetch timeout is passed over, which here would only measure the machine.
+#: An owner that does not answer within the fetch timeout is passed over. Here that would only measure the machine.
 PATIENT = {"fetch_timeout": 20.0, "lease": 20.0}
 
 
@@ -114,7 +114,7 @@ def test_sixteen_processes_that_join_at_once_become_one_group(group: Callable[..
 
 
 def _noise(random: random.Random, incarnation: bytes) -> bytes:
-    """A frame that no member would send, of one of many kinds."""
+    """Return a frame of one of many kinds that no member sends."""
     ping = messages.encode(messages.Ping(bytes(16), incarnation, 1, bytes(8), 0, 1, "nowhere/0"))
     return random.choice(
         (
@@ -156,7 +156,7 @@ def test_garbage_on_every_socket_harms_nobody(group: Callable[..., Group]) -> No
 
 
 def _shout(ours: zmq.Socket[Any], path: Path, dice: random.Random) -> None:
-    """Noise by ZeroMQ, and noise of which not even ZeroMQ makes anything."""
+    """Send noise by ZeroMQ, and noise that is not even ZeroMQ."""
     incarnation = bytes.fromhex(next(path.parent.glob(f"{path.stem}*.stream")).stem.partition("-")[2])
     ours.linger = 0
     ours.connect(f"ipc://{path}")

@@ -1,4 +1,4 @@
-"""Processes that are stopped and go on: waited out while they are silent, and serving nothing old when they wake."""
+"""Processes that are stopped and go on: they are waited out, and serve nothing old when they wake."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def test_a_stopped_member_is_waited_out(group: Callable[..., Group]) -> None:
         assert versions == [1, 1, 1] + [0] * 9
 
 
-def test_a_member_that_wakes_serves_nothing_old_to_reads_that_come_before_its_bus_thread_runs(
+def test_a_member_that_wakes_serves_nothing_old_to_reads_that_come_before_its_thread_runs(
     group: Callable[..., Group],
 ) -> None:
     ours = group(lease=LEASE)
     writer, stopped = ours.start(2)
     together(ours.workers, "read_all", keys=KEYS)
-    stopped.call("begin_reading", keys=KEYS)  # its thread was reading when it stopped: so it reads first on waking
+    stopped.call("begin_reading", keys=KEYS)  # its thread was reading when it stopped, so it reads first on waking
     acknowledged: dict[str, int] = {}
     for number, key in enumerate(KEYS[:3]):
         before = stopped.call("reads_so_far")
@@ -59,10 +59,10 @@ def test_a_member_that_wakes_serves_nothing_old_to_reads_that_come_before_its_bu
 
 
 def test_a_member_hears_on_waking_of_one_that_came_and_went_while_it_was_stopped(group: Callable[..., Group]) -> None:
-    """Nobody else tells it: those who are left know the same members as it does.
+    """Nobody else tells it, because the other members know the same members as it does.
 
     1. S is stopped; 2. W joins, announces an event, is not acknowledged by S, waits no longer, and leaves; 3. S wakes,
-    hears everybody who is there, and is current. It must not serve what it kept before W's event.
+    hears all members that are there, and is current. It must not serve what it kept before W's event.
     """
     ours = group(lease=LEASE)
     other, stopped = ours.start(2)
@@ -100,7 +100,7 @@ def test_a_member_hears_on_waking_of_one_that_came_and_was_killed_while_it_was_s
 
 
 def test_a_member_that_was_forgotten_hears_on_waking_of_one_that_came_and_went(group: Callable[..., Group]) -> None:
-    """It was forgotten by then: so nobody waited for it, and everybody else had acknowledged."""
+    """It was forgotten by then. So nobody waited for it, and all others had acknowledged."""
     ours = group(lease=LEASE, forget_after=1.5)
     other, stopped = ours.start(2)
     together(ours.workers, "read_all", keys=KEYS)
@@ -122,7 +122,7 @@ def test_a_member_that_was_forgotten_hears_on_waking_of_one_that_came_and_went(g
 def test_a_member_that_waits_for_an_answer_while_it_is_stopped_goes_on_where_it_was(
     group: Callable[..., Group],
 ) -> None:
-    """Its own deadlines have passed when it wakes: that is no reason for an error, nor to wait any longer."""
+    """Its own deadlines have passed when it wakes. That must cause no error, and no further wait."""
     ours = group(lease=0.3, fetch_timeout=0.1, load_timeout=0.5)
     writer, stopped = ours.start(2)
     for version in range(1, 4):

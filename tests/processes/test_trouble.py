@@ -1,4 +1,4 @@
-"""Hosts on which something has run out, or is forbidden: the cache says so, and what it cannot do it does without."""
+"""Hosts on which something has run out, or is forbidden: the cache says so, and goes on without it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_directory_that_cannot_be_written_to_is_refused_by_name(group: Callabl
 
 
 def test_a_member_that_is_short_of_descriptors_leaves_before_libzmq_aborts_it(group: Callable[..., Group]) -> None:
-    """Where `accept` fails for want of one, libzmq 4.3.5 calls abort(): a newcomer would kill it."""
+    """Without a free descriptor `accept` fails, and libzmq 4.3.5 calls abort(): a newcomer would kill the member."""
     ours = group(lease=1.0)
     poor, other = ours.start(2)
     together(ours.workers, "read_all", keys=KEYS)
@@ -84,7 +84,7 @@ def test_a_member_that_is_short_of_descriptors_leaves_before_libzmq_aborts_it(gr
     together(others, "start")
     ours.settle(others)
     for version, worker in enumerate((other, poor), 1):
-        worker.call("write", key="k0")  # where it is no member, a process cannot tell the others
+        worker.call("write", key="k0")  # a process that is not a member cannot tell the others
         assert poor.call("read", key="k0") == version
     assert poor.call("members") == {}
     poor.call("limit_descriptors", room=None)

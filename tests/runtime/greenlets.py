@@ -1,4 +1,4 @@
-"""What a process that gevent has patched does, for test_gevent.py: each function is a story, with a process of its own.
+"""What a process that gevent has patched does, for test_gevent.py. Each function is a story with its own process.
 
     python greenlets.py STORY          ends with 0 if the story went as it should
 
@@ -28,7 +28,7 @@ from typing import Any
 import colocache
 from colocache.core import keys
 
-PATIENCE = 30.0  # s; only a story that goes wrong waits so long
+PATIENCE = 30.0  # s; only a story that fails waits so long
 TICKS = 50
 
 OTHER = """\
@@ -207,7 +207,12 @@ def the_load_of_a_killed_greenlet_passes_on() -> None:
 
 
 def loads_of_greenlets_that_run_out_of_time_are_bounded() -> None:
-    """1. A load takes longer than each request may; 2. each hands its duty on to the next; 3. nobody is ever served."""
+    """What must not happen:
+
+    1. a load takes longer than each request may take;
+    2. each request hands its duty to load on to the next;
+    3. nobody is ever served.
+    """
     begun: list[gevent.Greenlet] = []
 
     def never() -> None:
@@ -220,7 +225,7 @@ def loads_of_greenlets_that_run_out_of_time_are_bounded() -> None:
             until(lambda count=count: len(begun) == count and cache.stats().waits >= 4)
             begun[-1].kill(gevent.Timeout(), block=False)
             until(begun[-1].ready)
-        until(lambda: len(begun) == 5)  # those who are left load for themselves
+        until(lambda: len(begun) == 5)  # the others load for themselves
         gevent.killall(requests)
 
 
@@ -258,11 +263,11 @@ def threads_of_a_pool_and_greenlets_may_use_one_cache() -> None:
         assert [task.get(timeout=PATIENCE) for task in tasks] == ["done"] * 10
 
 
-def greenlets_and_the_bus_thread_may_log_at_once() -> None:
+def greenlets_and_the_drivers_thread_may_log_at_once() -> None:
     logged: list[str] = []
 
     class Slow(logging.Handler):
-        """Lets others run while it has its lock, as one does that sends to a server."""
+        """Lets others run while it has its lock, as a handler does that sends to a server."""
 
         def emit(self, record: logging.LogRecord) -> None:
             gevent.sleep(0.001)
@@ -287,7 +292,7 @@ def greenlets_and_the_bus_thread_may_log_at_once() -> None:
 
 
 def a_greenlet_that_waits_lives_on_in_a_forked_child() -> None:
-    """gevent copies all greenlets into the child, where nothing answers those that wait for the parent's bus thread."""
+    """gevent copies all greenlets into the child, where the parent's driver does not answer those that wait."""
     with two_members() as (cache, other):
         parent, key = os.getpid(), key_owned(cache, here=False)
         other.set(key, "theirs")

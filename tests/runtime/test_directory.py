@@ -1,4 +1,4 @@
-"""Members of one host find each other, and know who lives: with real processes, real locks and real kills."""
+"""Members of one host find each other, and know which ones live: with real processes, locks and kills."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Agent:
         return number
 
     def kill(self) -> None:
-        """As the kernel does it: no cleaning up. When this returns, its locks are free."""
+        """Kill it, so that it does not clean up. When this returns, its locks are free."""
         self.process.kill()
         self.process.wait()
 
@@ -122,7 +122,7 @@ def base() -> Iterator[str]:
 
 @pytest.fixture
 def opened(base: str) -> Iterator[Callable[..., Directory]]:
-    """Directories of this process, whose seats are released in the end."""
+    """Opens directories of this process, and releases their seats in the end."""
     before = set(discovery._mine().members)
 
     def make(group: str = "shop", base: str = base) -> Directory:
@@ -220,7 +220,7 @@ def test_two_seats_of_one_process_see_each_other_and_stay_locked(
         each.clean()
         each.clean()
 
-    # All that opened and closed files of ours if it were wrong. Do others still find them locked?
+    # Any of these calls would have closed a file of ours if it were wrong. Do others still find the files locked?
     other = agent()
     assert other.join(base, fresh()) == 2
     assert other("sorted((each.number, each.pid) for each in directory.scan())") == [(0, os.getpid()), (1, os.getpid())]
@@ -265,7 +265,7 @@ def test_a_seat_whose_start_fails_is_free_again(
     assert agent().join(base, fresh()) == 0
 
 
-def test_who_leaves_takes_everything_along_but_the_seats_file(
+def test_a_member_that_leaves_deletes_everything_except_the_seats_file(
     opened: Callable[..., Directory], agent: Callable[..., Agent], base: str
 ) -> None:
     directory = opened()
@@ -278,7 +278,7 @@ def test_who_leaves_takes_everything_along_but_the_seats_file(
     seat.release()
     assert files(directory) == ["0.seat"]
 
-    # Whatever got the numbers of its descriptors meanwhile, a second call must not close it.
+    # Other files may have the numbers of its descriptors by now. A second call must not close them.
     descriptors = [os.dup(0) for _ in range(5)]
     seat.release()
     for descriptor in descriptors:
@@ -397,7 +397,7 @@ def test_a_member_that_died_before_it_was_ever_seen_can_still_be_heard(
     neighbour.close()
 
 
-def test_who_leaves_is_gone_for_those_who_watch(
+def test_watchers_see_that_a_member_has_left(
     opened: Callable[..., Directory], agent: Callable[..., Agent], base: str
 ) -> None:
     directory = opened()
@@ -415,7 +415,7 @@ def test_who_leaves_is_gone_for_those_who_watch(
 # Cleaning up
 
 
-def test_the_dead_are_cleaned_away_at_the_second_call_the_living_never(
+def test_a_second_cleaning_deletes_the_files_of_dead_members_and_never_those_of_living_ones(
     opened: Callable[..., Directory], agent: Callable[..., Agent], base: str
 ) -> None:
     directory = opened()
@@ -441,7 +441,7 @@ def test_the_dead_are_cleaned_away_at_the_second_call_the_living_never(
     assert living("seat.tend()") is True
 
 
-def test_the_unborn_of_the_dead_are_cleaned_away_the_unborn_of_the_living_never(
+def test_cleaning_deletes_temporary_files_of_dead_makers_and_never_those_of_living_ones(
     opened: Callable[..., Directory], agent: Callable[..., Agent], base: str
 ) -> None:
     directory = opened()
@@ -457,7 +457,7 @@ def test_the_unborn_of_the_dead_are_cleaned_away_the_unborn_of_the_living_never(
     assert successor.join(base, fresh()) == 2
     everything = files(directory)
     directory.clean()
-    assert files(directory) == everything  # somebody is in that seat: which file is whose only he knows
+    assert files(directory) == everything  # that seat is taken, and only its process knows which files are its own
     successor("directory.clean()")
     gone = set(everything) - set(files(directory))
     assert {os.path.splitext(name)[1] for name in gone} == {".tmp", ".link"}
@@ -470,7 +470,7 @@ def test_the_unborn_of_the_dead_are_cleaned_away_the_unborn_of_the_living_never(
     assert mine.tend()
 
 
-def test_cleaners_do_not_get_into_each_others_way(
+def test_several_cleaners_do_not_disturb_each_other(
     opened: Callable[..., Directory], agent: Callable[..., Agent], base: str
 ) -> None:
     dead = agent()
@@ -544,7 +544,7 @@ def test_a_child_in_the_seat_of_its_dead_parent_keeps_it(
 def test_a_child_keeps_no_descriptor_of_its_parents_files(agent: Callable[..., Agent], base: str) -> None:
     family = agent()
     family.join(base, fresh())
-    # By number a descriptor may soon be another file's; and the mapping has one of its own.
+    # A number may soon be another file's, and the mapping has a descriptor of its own.
     family("names.__setitem__('held', {os.fstat(each.number).st_ino for each in seat._descriptors})")
     ours = "[each for each in range(3, 64) if open_file(each) in held]"
     assert len(family(ours)) == 3
@@ -555,7 +555,7 @@ def test_a_child_keeps_no_descriptor_of_its_parents_files(agent: Callable[..., A
 # Places and names
 
 
-def test_the_default_is_below_the_temp_directory_wherever_one_is_logged_in(
+def test_the_default_is_below_the_temp_directory_in_every_login_session(
     monkeypatch: pytest.MonkeyPatch, base: str, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", base)
@@ -597,7 +597,7 @@ def test_a_place_that_others_can_reach_is_refused(
         opened(base=f"{base}/new")
 
 
-def test_a_place_of_somebody_elses_is_refused(
+def test_a_place_of_another_user_is_refused(
     base: str, opened: Callable[..., Directory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner = os.geteuid()
@@ -618,13 +618,13 @@ def test_a_place_that_cannot_be_made_is_a_config_error(base: str, agent: Callabl
 
     Path(base, "closed").mkdir(0o500)
     other = agent()
-    if os.geteuid() == 0:  # whom nothing is forbidden
+    if os.geteuid() == 0:  # root may do everything
         other("os.setuid(65534)")
     with pytest.raises(AssertionError, match=r"ConfigError\(.*/closed/new cannot be used: Permission denied"):
         other("take('shop', base, b'0123456789abcdef')", base=f"{base}/closed/new")
 
 
-def test_trouble_of_the_disk_is_no_config_error(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_disk_is_not_a_config_error(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -634,7 +634,7 @@ def test_trouble_of_the_disk_is_no_config_error(base: str, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("kind", ["symlink", "directory", "public"])
-def test_a_seats_file_that_is_none_is_refused(opened: Callable[..., Directory], kind: str) -> None:
+def test_something_else_in_the_place_of_a_seats_file_is_refused(opened: Callable[..., Directory], kind: str) -> None:
     directory = opened()
     path = Path(directory.path, "0.seat")
     match kind:
@@ -780,7 +780,7 @@ def test_in_a_long_directory_only_the_sockets_go_elsewhere_for_all_members_alike
 # A full disk, made by the limit on the size of a process's files: a real OSError of the kernel, for any user
 
 
-def test_on_a_full_disk_a_member_lives_and_only_its_log_is_unreadable(
+def test_on_a_full_disk_a_member_lives_and_only_its_journal_is_unreadable(
     opened: Callable[..., Directory], agent: Callable[..., Agent], base: str
 ) -> None:
     directory = opened()
@@ -807,7 +807,7 @@ def test_on_a_full_disk_a_member_lives_and_only_its_log_is_unreadable(
     neighbour.close()
 
 
-def test_where_the_stream_cannot_be_mapped_it_is_locked_all_the_same(
+def test_a_stream_that_cannot_be_mapped_is_still_locked(
     opened: Callable[..., Directory], agent: Callable[..., Agent], base: str, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -844,11 +844,11 @@ def test_a_struct_flock_is_as_long_as_the_systems(monkeypatch: pytest.MonkeyPatc
     assert flock.from_buffer_copy(files._QUESTION).type == files.fcntl.F_WRLCK
 
 
-def test_a_descriptor_is_closed_once_whoever_closes_it() -> None:
+def test_a_descriptor_is_closed_once_however_often_it_is_closed() -> None:
     descriptor = discovery.Descriptor(os.open(os.devnull, os.O_RDONLY))
     number = descriptor.number
     descriptor.close()
     assert os.open(os.devnull, os.O_RDONLY) == number, "the next file gets its number"
     descriptor.close()
     os.close(number)
-    discovery.Descriptor(number).close()  # of one that is gone; there is nothing to repair
+    discovery.Descriptor(number).close()  # it is closed already, and there is nothing to repair

@@ -1,4 +1,4 @@
-"""gevent: the bus thread is a real one, and who waits for it lets the other greenlets run.
+"""gevent: the driver's thread is a real one, and greenlets that wait for it let the others run.
 
 Each story of greenlets.py is told in a process of its own: what gevent patches stays patched.
 """
@@ -32,7 +32,7 @@ STORIES = re.findall(
 
 @pytest.fixture
 def environment(run_dir: str) -> dict[str, str]:
-    """That of a process which finds the package and the test's runtime directory."""
+    """The environment of a process that finds the package and the test's runtime directory."""
     return os.environ | {"PYTHONPATH": str(ROOT), "COLOCACHE_DIR": run_dir}
 
 
@@ -81,7 +81,7 @@ def application(environ, start_response):
 
 
 class Connection(HTTPConnection):
-    """To a server at a Unix socket."""
+    """A connection to a server at a Unix socket."""
 
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=60)
@@ -94,7 +94,7 @@ class Connection(HTTPConnection):
 
 
 def ask(directory: Path, method: str = "GET") -> dict[str, Any]:
-    """Ask whichever worker takes the connection."""
+    """Ask the worker that takes the connection."""
     connection = Connection(directory / "socket")
     try:
         connection.request(method, "/")
@@ -106,7 +106,7 @@ def ask(directory: Path, method: str = "GET") -> dict[str, Any]:
 
 @contextmanager
 def gunicorn(directory: Path, environment: dict[str, str], *options: str) -> Iterator[subprocess.Popen[str]]:
-    """Two gevent workers, which must end by themselves, and must not have complained."""
+    """Start two gevent workers. They must end by themselves, without a complaint."""
     command = [
         sys.executable, "-m", "gunicorn", "--worker-class", "gevent", "--workers", "2", "--bind",
         f"unix:{directory}/socket", *options, "application:application",

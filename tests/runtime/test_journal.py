@@ -1,4 +1,4 @@
-"""A stream in a mapped file: what a reader gets is what was written, or None; never anything else."""
+"""A stream in a mapped file: a reader gets what was written, or None, and never anything else."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_numbers_follow_one_another() -> None:
     assert JournalReader(mapping, ME).events(1) == [(1, frame(1)), (2, frame(2))]
 
 
-def test_the_largest_frame_fills_the_log_and_a_larger_one_is_refused() -> None:
+def test_the_largest_frame_fills_the_journal_and_a_larger_one_is_refused() -> None:
     mapping, journal = anonymous(100, appended=1)
     with pytest.raises(ValueError, match="event 2 of 85 bytes exceeds the journal of 100 bytes"):
         journal.append(2, bytes(100 - OVERHEAD + 1))
@@ -88,8 +88,10 @@ def test_the_largest_frame_fills_the_log_and_a_larger_one_is_refused() -> None:
 
 
 @pytest.mark.parametrize("checksums", ["that work", "that miss everything"])
-def test_the_ring_holds_whatever_fits_and_admits_the_rest(checksums: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if checksums == "that miss everything":  # one in 2**32 does; an event that went its way must not depend on it
+def test_the_ring_holds_what_fits_and_says_what_is_gone(checksums: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if (
+        checksums == "that miss everything"
+    ):  # one in 2**32 does that; an event whose place is overwritten must not depend on it
         monkeypatch.setattr(zlib, "crc32", lambda _: 0)
     seed = random.randrange(1 << 32)
     rng = random.Random(seed)
@@ -178,7 +180,7 @@ def test_a_record_with_any_bit_changed_is_not_given_out() -> None:
 
 
 @pytest.mark.parametrize("junk", [b"\xff" * 24, b"\x01" * 24, bytes(24)])
-def test_numbers_and_places_that_are_junk_are_no_events(junk: bytes) -> None:
+def test_junk_numbers_and_places_give_no_events(junk: bytes) -> None:
     mapping, _ = anonymous(1000, appended=3)
     mapping[LAST : LAST + 24] = junk
     assert JournalReader(mapping, ME).events(1) in (None, [])
@@ -187,7 +189,7 @@ def test_numbers_and_places_that_are_junk_are_no_events(junk: bytes) -> None:
 @pytest.mark.parametrize(
     ("offset", "what"), [(0, "magic"), (8, "layout"), (16, "size"), (24, "incarnation"), (39, "incarnation")]
 )
-def test_a_head_of_another_kind_makes_the_log_unreadable(offset: int, what: str) -> None:
+def test_a_head_of_another_kind_makes_the_journal_unreadable(offset: int, what: str) -> None:
     mapping, _ = anonymous(1000, appended=3)
     log = JournalReader(mapping, ME)
     assert log.last() == 3
@@ -222,7 +224,7 @@ print(log.last(), log.events(1), flush=True)
 
 @pytest.mark.parametrize("size", [0, 1, RING, RING + 5000, RING + (1 << 16) - 1])
 def test_a_file_that_is_cut_short_under_its_reader_kills_nobody(tmp_path: Path, size: int) -> None:
-    # Whoever touches a mapping behind the end of its file gets SIGBUS: so this needs a process of its own.
+    # Reading a mapping past the end of its file raises SIGBUS, so this needs a process of its own.
     command = [sys.executable, "-c", CUT, str(tmp_path / "stream"), str(size)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert (done.returncode, done.stderr) == (0, "")
@@ -230,7 +232,7 @@ def test_a_file_that_is_cut_short_under_its_reader_kills_nobody(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(("number", "known"), [(0, 0), (2**63 - 1, 2**63 - 1), (2**63, None), (2**64 - 1, None)])
-def test_a_number_that_no_message_could_carry_is_none(number: int, known: int | None) -> None:
+def test_a_number_that_no_message_can_carry_is_refused(number: int, known: int | None) -> None:
     mapping, _ = anonymous(1000, appended=3)
     mapping[LAST : LAST + 8] = number.to_bytes(8, sys.byteorder)
     assert JournalReader(mapping, ME).last() == known
@@ -321,7 +323,9 @@ def test_the_number_of_a_living_writer_only_grows(writer: tuple[subprocess.Popen
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_the_log_of_a_killed_writer_is_whole(writer: tuple[subprocess.Popen[str], JournalReader], attempt: int) -> None:
+def test_the_journal_of_a_killed_writer_is_whole(
+    writer: tuple[subprocess.Popen[str], JournalReader], attempt: int
+) -> None:
     process, log = writer
     while (log.last() or 0) < 1000 * attempt + 500:
         pass
@@ -391,7 +395,7 @@ def test_the_readers_of_the_own_process_outlive_the_journal(new_file: tuple[int,
     log.close()
 
 
-def test_only_plain_files_of_ours_are_opened(tmp_path: Path) -> None:
+def test_only_plain_files_of_this_user_are_opened(tmp_path: Path) -> None:
     (tmp_path / "real").touch(0o600)
     (tmp_path / "link").symlink_to("real")
     (tmp_path / "public").touch(0o644)

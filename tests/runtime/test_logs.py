@@ -1,4 +1,4 @@
-"""The log: every line names the process and the group, and what goes on does not fill it."""
+"""The log: every line names the process and the group, and a lasting trouble does not fill it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from colocache.runtime.logs import Log
 
 
 class Clock:
-    """A time that tests move."""
+    """A clock that tests move."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -93,7 +93,7 @@ def test_what_lines_are_about_does_not_make_the_log_grow(clock: Clock, caplog: p
     assert len(caplog.records) == 3 * logs.MOST_TEXTS, "the newest is remembered"
 
 
-def test_states_are_told_more_often_than_troubles_but_not_without_end(
+def test_states_are_logged_more_often_than_troubles_but_not_without_limit(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = Log("shop")
@@ -160,7 +160,7 @@ def test_threads_that_warn_at_once_share_one_line(clock: Clock, caplog: pytest.L
     assert len(caplog.records) == 1
 
 
-def test_a_program_that_configures_no_logging_is_told_of_troubles_on_its_standard_error(run_dir: str) -> None:
+def test_a_program_that_configures_no_logging_gets_troubles_on_its_standard_error(run_dir: str) -> None:
     script = "import colocache; colocache.Cache('shop', directory='/dev/null/x').get_or_load('k', lambda: 1)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert "shop: cannot join, caches nothing" in done.stderr

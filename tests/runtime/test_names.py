@@ -1,4 +1,4 @@
-"""A member says its own name. Whatever it says, that leads nobody out of the group's directory."""
+"""A member tells its own name. No name leads another member out of the group's directory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Spy:
         monkeypatch.setattr(zmq.Socket, "connect", spied_connect)
 
     def outside(self, directory: str) -> list[str]:
-        """Return what does not lie right in a directory."""
+        """Return the paths that are not directly in a directory."""
         paths = [*self.opened, *(endpoint.removeprefix("ipc://") for endpoint in self.connected)]
         return [path for path in paths if os.path.dirname(os.path.normpath(path)) != directory]
 
@@ -61,7 +61,7 @@ def test_no_name_leads_out_of_the_groups_directory(
     driver = cache._member.join()
     for frame in _hostile(me, friend):
         driver._look(lambda now, frame=frame: driver._peer.receive(frame, now))
-    until(lambda: cache.stats().members == 2, failing="who is nowhere in the directory is no member")
+    until(lambda: cache.stats().members == 2, failing="a process that is not in the directory is not a member")
 
     (directory,) = (entry.path for entry in os.scandir(run_dir))
     assert not spy.outside(os.path.realpath(directory))
@@ -82,7 +82,7 @@ def _hostile(me: Member, friend: Member) -> list[bytes]:
     return [encode(message) for message in (*pings, *renamed, *rosters)]
 
 
-def test_the_spy_sees_who_goes_astray(cache: Cache, run_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_spy_sees_a_member_that_goes_astray(cache: Cache, run_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(monkeypatch)
     os.close(os.open("/dev/null", os.O_RDONLY))
     assert spy.outside(run_dir) == ["/dev/null"]

@@ -1,4 +1,4 @@
-"""A private cache is this process's alone, and needs nothing of the system.
+"""A private cache belongs to this process alone, and needs nothing of the system.
 
 That it behaves as one that is alone in its group, is shown by the tests of that: see `pytest_generate_tests` in
 conftest.py.
@@ -112,7 +112,7 @@ def test_a_child_begins_with_an_empty_one(cache: Cache, fork: Callable[[], Any] 
 
 
 def test_the_hits_never_end_by_themselves(new_cache: NewCache, until: Until) -> None:
-    """There is nobody to be heard, so there is no lease: what is held is found on an event loop's thread, too."""
+    """No other member must be heard, so there is no lease. Entries are found on the thread of an event loop, too."""
     cache = new_cache(private=True, lease="100ms", forget_after="200ms")
     cache.set("k", 1, ttl=None)
     cache.get("k")
@@ -133,7 +133,7 @@ def now() -> float:
 
 
 def test_what_would_wait_in_a_group_is_refused_on_the_thread_of_an_event_loop(cache: Cache) -> None:
-    """Or tests would find nothing wrong with what fails in production."""
+    """Otherwise tests would pass with code that fails in production."""
 
     async def main() -> None:
         with pytest.raises(EventLoopError):
@@ -162,10 +162,10 @@ def test_one_load_for_all_threads(cache: Cache, crew: Crew, until: Until) -> Non
     assert len(loads) == 1
 
 
-def test_who_waits_for_a_loader_that_hangs_loads_when_its_time_is_over(
+def test_a_waiter_for_a_loader_that_hangs_loads_when_its_time_is_over(
     new_cache: NewCache, crew: Crew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody else looks at the clock meanwhile, and it does not wait until all hope is lost."""
+    """The waiter looks at the clock itself, because nobody else does. It does not wait for the last time limit."""
     monkeypatch.setattr("colocache.operations.flow.GRACE", 10_000)
     cache = new_cache(private=True, load_timeout=0.2, fetch_timeout=0.1)
     begun, go_on = threading.Event(), threading.Event()
@@ -183,7 +183,7 @@ def test_who_waits_for_a_loader_that_hangs_loads_when_its_time_is_over(
 
 
 def test_a_signal_handler_may_use_it_at_any_moment(cache: Cache) -> None:
-    """Its thread may be inside at that moment, and the command is carried out when it goes on."""
+    """The handler's thread may be inside the cache. Then the command is carried out when the thread goes on."""
     handled, numbers = list[bool](), itertools.count()
 
     def handler() -> None:
@@ -221,7 +221,7 @@ def test_what_a_signal_handler_raises_in_the_middle_leaves_a_cache_that_works(ca
         for _ in range(300):
             try:
                 armed = True
-                while armed:  # where nobody can be told, as in a finalizer, Python swallows what is raised
+                while armed:  # Python swallows exceptions in places where nobody can catch them, such as finalizers
                     cache.set("old", 1)
                     cache.invalidate("old")
                     assert cache.get("old") is None
@@ -235,8 +235,8 @@ def test_what_a_signal_handler_raises_in_the_middle_leaves_a_cache_that_works(ca
     assert crew.join() == [[2, True, 3]] * 2
 
 
-def test_what_is_raised_in_the_middle_of_a_step_lets_go_of_all_who_wait(cache: Cache, crew: Crew, until: Until) -> None:
-    """Nobody knows how far the step came: the member ends, and the next call makes a new one."""
+def test_what_is_raised_in_the_middle_of_a_step_lets_go_of_all_waiters(cache: Cache, crew: Crew, until: Until) -> None:
+    """Nobody knows how far the step came. So the member ends, and the next call makes a new one."""
     begun, go_on, driver = threading.Event(), threading.Event(), cache._member.join()
     assert isinstance(driver, InlineDriver)
 
@@ -262,7 +262,7 @@ def test_what_is_raised_in_the_middle_of_a_step_lets_go_of_all_who_wait(cache: C
 
 
 def test_a_finalizer_may_use_it_while_an_entry_is_dropped(cache: Cache) -> None:
-    """A value's last reference may be the cache's: then it is finalized inside, by the thread that is at it."""
+    """If the cache has the last reference to a value, the value is finalized inside the cache."""
     seen: list[Any] = []
 
     class Value(dict[str, int]):

@@ -1,4 +1,4 @@
-"""What servers do to a process: threads switched off, and forks that Python does not hear of."""
+"""What servers do to a process: they switch threads off, and fork past Python's hooks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests import ROOT
 
 @pytest.fixture
 def uwsgi(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """As if this were a uWSGI server, as far as we look."""
+    """Make this look like a uWSGI server."""
     module = SimpleNamespace(has_threads=1)
     monkeypatch.setitem(sys.modules, "uwsgi", module)  # type: ignore[misc]
     return module
@@ -40,7 +40,7 @@ def test_uwsgi_without_threads_may_have_the_cache_switched_off(uwsgi: SimpleName
     assert new_cache(disabled=True).get_or_load("key", lambda: "loaded") == "loaded"
 
 
-def test_eventlet_is_refused_with_what_helps(monkeypatch: pytest.MonkeyPatch, cache: Cache) -> None:
+def test_eventlet_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch, cache: Cache) -> None:
     patched = {"thread": True}
     patcher = SimpleNamespace(is_monkey_patched=patched.get)
     monkeypatch.setitem(sys.modules, "eventlet.patcher", patcher)  # type: ignore[misc]
@@ -50,7 +50,7 @@ def test_eventlet_is_refused_with_what_helps(monkeypatch: pytest.MonkeyPatch, ca
     cache.start()
 
 
-def test_the_hook_that_was_there_is_called_too_and_ours_only_once(uwsgi: SimpleNamespace) -> None:
+def test_an_earlier_hook_is_called_too_and_ours_only_once(uwsgi: SimpleNamespace) -> None:
     called = []
     uwsgi.post_fork_hook = lambda: called.append("theirs")
 

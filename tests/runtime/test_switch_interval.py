@@ -23,7 +23,7 @@ def own() -> Iterator[float]:
     sys.setswitchinterval(before)
 
 
-def test_it_is_short_in_a_hurry_and_as_it_was_afterwards(own: float) -> None:
+def test_it_is_short_while_somebody_waits_and_as_it_was_afterwards(own: float) -> None:
     interval = SwitchInterval(0.001)
     interval.restore()
     assert sys.getswitchinterval() == own
@@ -60,7 +60,7 @@ def test_two_that_want_different_ones_leave_the_process_its_own(own: float) -> N
         assert sys.getswitchinterval() == own
 
 
-def test_nought_leaves_it_alone(own: float) -> None:
+def test_zero_leaves_it_alone(own: float) -> None:
     interval = SwitchInterval(0.0)
     interval.shorten()
     assert sys.getswitchinterval() == own

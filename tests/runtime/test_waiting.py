@@ -52,7 +52,7 @@ def test_none_is_an_outcome(wait: Any) -> None:
     assert wait(answer, 0) is None
 
 
-def test_who_waits_is_woken_and_many_may(wait: Any, crew: Any, until: Any) -> None:
+def test_all_that_wait_are_woken(wait: Any, crew: Any, until: Any) -> None:
     answer = Answer()
     crew.start(lambda: wait(answer, 30), times=5)
     until(lambda: len(answer._wakers) == 5)
@@ -65,7 +65,7 @@ def test_a_wait_that_takes_too_long_says_so(wait: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [TimeoutError, OSError, IndexError, KeyboardInterrupt])
-def test_what_a_signal_handler_raises_in_who_waits_reaches_it(wait: Any, kind: type[BaseException]) -> None:
+def test_what_a_signal_handler_raises_in_a_waiter_reaches_it(wait: Any, kind: type[BaseException]) -> None:
     def handler(*_: object) -> None:
         raise kind("the time is up")
 
@@ -99,7 +99,7 @@ def test_any_time_is_a_time_out(crew: Any, until: Any) -> None:
     assert crew.join() == [1]
 
 
-def test_whose_loop_is_closed_is_not_waited_for_and_the_others_are_woken() -> None:
+def test_a_waiter_whose_loop_is_closed_is_passed_over_and_the_others_are_woken() -> None:
     answer, woken = Answer(), []
 
     async def leave() -> None:
