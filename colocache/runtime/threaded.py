@@ -248,16 +248,19 @@ class ThreadDriver(Driver):
             commands.popleft().carry_out(self._asking_at)
 
     def _act(self) -> None:
-        """Carry out what the peer wants done. That may lead to more: a member may be found dead on connecting to it."""
-        while actions := self._peer.actions():
-            for action in actions:
-                if isinstance(action, Send):
-                    if not self._transport.send(*action):
-                        self._peer.counters.frames_dropped += 1
-                elif isinstance(action, Publish):
-                    self._transport.publish(action.frame)
-                else:
-                    self._neighbours.carry_out(action)
+        """Carry out what the peer wants done."""
+        neighbours_changed = False
+        for action in self._peer.actions():
+            if isinstance(action, Send):
+                if not self._transport.send(*action):
+                    self._peer.counters.frames_dropped += 1
+            elif isinstance(action, Publish):
+                self._transport.publish(action.frame)
+            else:
+                self._neighbours.carry_out(action)
+                neighbours_changed = True
+        if neighbours_changed:  # a member may be found dead on connecting to it, and that leads to more
+            self._act()
 
     def _scan(self, now: float) -> None:
         why = self._neighbours.scan(now)
