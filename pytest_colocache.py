@@ -1,7 +1,7 @@
 """colocache's plugin for pytest: private caches for a test, and real groups of two processes.
 
-Not a module of the package, because pytest loads it in every run where colocache is installed: it imports nothing of
-the package before a test asks for it.
+It is not a module of the package, because pytest loads it in every run in which colocache is installed. It imports
+nothing of the package until a test needs it.
 """
 
 from __future__ import annotations
@@ -17,22 +17,20 @@ if TYPE_CHECKING:
 
 _MARKS = {
     "colocache_private": "all caches of colocache are private in this test, and empty at its start",
-    "colocache_group": "the caches of colocache are members of real groups, in a directory of this test's own",
+    "colocache_group": "the caches of colocache are members of real groups, in a directory for this test",
 }
 
 _whole_run = pytest.StashKey[ExitStack]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Offer the setting that makes every test's caches private."""
-    parser.addini(
-        "colocache_private", type="bool", default=False,
-        help="make all caches of colocache private, for the whole run, and begin every test with empty ones",
-    )  # fmt: skip
+    """Add the setting that makes the caches of every test private."""
+    meaning = "make all caches of colocache private for the whole run, and empty at the start of every test"
+    parser.addini("colocache_private", type="bool", default=False, help=meaning)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks, and make the whole run private if it is to be."""
+    """Register the marks. Make the caches private for the whole run, if the setting says so."""
     for mark, meaning in _MARKS.items():
         config.addinivalue_line("markers", f"{mark}: {meaning}")
     if config.getini("colocache_private"):
@@ -45,13 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Go on as before."""
+    """Let the caches continue as before."""
     if _whole_run in config.stash:
         config.stash[_whole_run].close()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give a test that is marked what its mark says, before all its other fixtures."""
+    """Give a marked test the fixture of its mark, before all its other fixtures."""
     always = config.getini("colocache_private")
     for item in items:
         names: list[str] | None = getattr(item, "fixturenames", None)
@@ -66,10 +64,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class Private:
-    """The caches of this process, while they are private."""
+    """The private caches of this process."""
 
     def travel(self, duration: Any) -> None:
-        """Be as if so much time had passed: see `colocache.testing.travel`."""
+        """Move the clock of the caches forward: see `colocache.testing.travel`."""
         from colocache.testing import travel
 
         travel(duration)
@@ -77,7 +75,7 @@ class Private:
 
 @pytest.fixture
 def colocache_private() -> Iterator[Private]:
-    """All caches of this process are private and empty for this test; ``colocache_private.travel("1h")`` ages them."""
+    """Make all caches of this process private and empty. ``colocache_private.travel("1h")`` moves their clock."""
     from colocache.testing import private
 
     with private():
@@ -86,7 +84,7 @@ def colocache_private() -> Iterator[Private]:
 
 @pytest.fixture
 def colocache_group() -> Iterator[Group]:
-    """This process and ``colocache_group.other`` are members of real groups, in a directory of their own."""
+    """Make this process and ``colocache_group.other`` members of real groups, in a directory for this test."""
     from colocache.testing import group
 
     with group() as both:

@@ -21,7 +21,7 @@ WholeLifespan = Callable[[Any], AbstractAsyncContextManager[dict[str, Any]]]
 def get_cache(connection: HTTPConnection) -> Cache:
     """Return the cache of the application, in a request or a websocket: ``Annotated[Cache, Depends(get_cache)]``.
 
-    Raise RuntimeError if the application has neither `colocache.asgi.CacheMiddleware` nor `lifespan`.
+    Raise RuntimeError if the application uses no `colocache.asgi.CacheMiddleware` and no `lifespan`.
     """
     cache = connection.scope.get("state", {}).get(KEY)
     if not isinstance(cache, Cache):

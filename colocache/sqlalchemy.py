@@ -53,7 +53,7 @@ _made: WeakSet[type[Session]] = WeakSet()
 
 
 def table_tag(model: Any) -> str:
-    """Return the tag of a whole table, for what is made of any of its rows, such as a list.
+    """Return the tag of a whole table. Give it to values that are made of many rows, such as a list.
 
     Give it a mapped class, an object of one, or a `Table`. The tag is the name of the table, with its schema if it has
     one: ``"users"``.
@@ -62,7 +62,7 @@ def table_tag(model: Any) -> str:
 
 
 def row_tags(model: Any, *key: Any) -> tuple[str, ...]:
-    """Return the tags of one row, for what is made of it.
+    """Return the tags of one row. Give them to values that are made of it.
 
     Give it a mapped object, or a mapped class or `Table` and a primary key. For the class ``User`` of the table
     ``users`` and 42 the tags are ``("users:42", "users:*")``. A bulk statement invalidates the second one if it does

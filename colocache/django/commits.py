@@ -93,7 +93,7 @@ def invalidates(
 class _Invalidation:
     """The keys and tags of one call, as the callback of a transaction.
 
-    Successive ones of a transaction, for the same space, are a batch. After COMMIT the first of them announces the
+    Successive ones of one transaction and space are a batch. After COMMIT the first of them announces the
     whole batch, and the others find nothing left. So a thousand saves in one transaction wait once.
 
     A callback inside a transaction was captured by a test. Tests call only the callbacks of their own part, perhaps

@@ -66,7 +66,7 @@ _of_aliases: dict[str, Cache] = {}
 
 
 def cache_of(alias: str = "default") -> Cache:
-    """Return the `colocache.Cache` behind an alias of CACHES, for what Django's interface does not offer.
+    """Return the `colocache.Cache` behind an alias of CACHES. It can do more than Django's interface.
 
     An example is ``@cache_of().cached(ttl=60, tags=...)``, whose hits are live objects. Its keys are separate from
     Django's. A module may call this when it is imported, because it starts nothing.

@@ -1,4 +1,4 @@
-"""For tests of what uses the cache: private caches, time that can be moved, and a real group of two processes.
+"""For tests of code that uses the cache: private caches, a clock that can be moved, and a group of two processes.
 
     def test_a_price_is_kept_for_an_hour():
         with colocache.testing.private():
@@ -6,8 +6,8 @@
             colocache.testing.travel("1h")
             ...
 
-With pytest there are fixtures and marks for the same: see the page "Testing" of the documentation. `simulator` is for
-tests of colocache itself.
+pytest has fixtures and marks for this: see the page "Testing" of the documentation. `simulator` is for tests of
+colocache itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A real group of two processes: this one, and another one in which functions can be called."""
+"""A real group of two processes: this one, and another one that calls functions on request."""
 
 from __future__ import annotations
 
@@ -23,22 +23,24 @@ from .life import in_place_of_settings
 
 T = TypeVar("T")
 
-PATIENCE = 30.0  # s that a call in the other process may take
+PATIENCE = 30.0  # s for a call in the other process
 
 
 class OtherProcess:
-    """A second process of the group. Its methods may be called from one thread at a time."""
+    """A second process of the group. Only one thread at a time may call its methods."""
 
     def __init__(self, directory: str) -> None:
-        """Start it; ``directory`` is the runtime directory of its caches."""
+        """Start it. ``directory`` is the runtime directory of its caches."""
         self._calls, far = Pipe()
         environment = {name: value for name, value in os.environ.items() if name != "COLOCACHE_PRIVATE"}
         environment |= {"COLOCACHE_DIR": directory, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
         with far:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "colocache.testing.other", str(far.fileno()), directory],
-                pass_fds=[far.fileno()], stdin=subprocess.DEVNULL, env=environment,
-            )  # fmt: skip
+                pass_fds=[far.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
 
     @property
     def pid(self) -> int:
@@ -46,12 +48,14 @@ class OtherProcess:
         return self._process.pid
 
     def call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Call a function there, wait for its end, and return what it returns; a coroutine function is awaited.
+        """Call a function or coroutine function there, wait for it, and return its result.
 
-        The function is that of a module, which the other process imports itself, so there it is the other process's
-        caches that are used. Arguments, result and exceptions are pickled. Raises what the function raises, with the
-        other process's traceback as a note; TimeoutError if it takes longer than 30 s; RuntimeError if the process has
-        ended; TypeError for a method, a lambda or a function that is defined inside another one.
+        It must be a function of a module. The other process imports that module, so the function uses the caches of the
+        other process. Arguments, result and exceptions are pickled.
+
+        Raise what the function raises, with the traceback of the other process as a note. Raise TimeoutError if it
+        takes more than 30 s, RuntimeError if the process has ended, and TypeError for a method, a lambda, or a function
+        inside a function.
         """
         if inspect.ismethod(function) or "<" in function.__qualname__:
             raise TypeError(f"the other process can find functions of modules only, not {function!r}: write a def")
@@ -69,7 +73,7 @@ class OtherProcess:
         return value  # type: ignore[no-any-return]
 
     def stop(self) -> None:
-        """End it: it leaves the group. May be called twice."""
+        """End the process, which leaves the group first. A second call does nothing."""
         self._calls.close()
         try:
             self._process.wait(PATIENCE)
@@ -79,7 +83,7 @@ class OtherProcess:
 
 
 class Group:
-    """Two processes whose caches find each other, and nobody else."""
+    """Two processes whose caches find each other, and no other process."""
 
     def __init__(self, directory: str, other: OtherProcess) -> None:
         self.directory = directory  # the runtime directory
@@ -88,13 +92,13 @@ class Group:
 
 @contextmanager
 def group() -> Iterator[Group]:
-    """Make this process and another one the members of groups that nobody else is in.
+    """Make this process and another one the only members of their groups.
 
-    All caches of this process begin anew: where they are used inside, they join their groups in a runtime directory of
-    their own, also those that are private otherwise. Afterwards both processes leave, the directory is deleted, and the
-    caches go on as before. To be entered as `private` is.
+    All caches of this process begin anew. Inside, they join their groups in a runtime directory of this block, even
+    if they are private otherwise. Afterwards both processes leave, the directory is deleted, and the caches continue as
+    before. As with `private`, one thread enters and leaves it while no other thread uses a cache.
     """
-    # Not below TMPDIR, which is long on macOS: the path of a Unix socket has 107 bytes at most, there even fewer.
+    # Not below TMPDIR, which is long on macOS. The path of a Unix socket has at most 107 bytes, and fewer on macOS.
     directory = tempfile.mkdtemp(prefix="cc", dir="/tmp" if os.access("/tmp", os.W_OK) else None)
     before = os.environ.get("COLOCACHE_DIR")
     os.environ["COLOCACHE_DIR"] = directory  # for processes that are started inside
@@ -114,7 +118,7 @@ def group() -> Iterator[Group]:
 
 
 def answer_calls(calls: Connection) -> None:
-    """Do what the other process does: call what it is told to, until there is nobody to tell."""
+    """Be the other process: execute the calls that arrive, until the connection is closed."""
     with suppress(EOFError, OSError):
         while True:
             calls.send_bytes(_answer(calls.recv_bytes()))
@@ -123,7 +127,7 @@ def answer_calls(calls: Connection) -> None:
 def _answer(call: bytes) -> bytes:
     try:
         return pickle.dumps((_called(*pickle.loads(call)), None))
-    except Exception as error:  # the function's, or that of a result that cannot be pickled
+    except Exception as error:  # of the function, or of pickling its result
         return pickle.dumps((None, _for_sending(error)))
 
 
@@ -139,7 +143,7 @@ def _called(place: tuple[str, str | None, str], args: tuple[Any, ...], kwargs: d
 
 
 def _found(module: str, file: str | None, name: str) -> Any:
-    """Return a function of a module; pytest imports some modules by their files alone."""
+    """Return a function of a module. The file is needed for modules that pytest imports without a path to them."""
     try:
         home = importlib.import_module(module)
     except ModuleNotFoundError:
@@ -152,7 +156,7 @@ def _found(module: str, file: str | None, name: str) -> Any:
 
 
 def _for_sending(error: BaseException) -> BaseException:
-    """Return an exception that can be pickled, with its traceback as a note."""
+    """Return an exception that can be pickled, with the traceback as a note."""
     text = "".join(traceback.format_exception(error))
     try:
         pickle.loads(pickle.dumps(error))

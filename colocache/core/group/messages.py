@@ -1,4 +1,4 @@
-"""The wire vocabulary: what members say to each other, as frozen records, and as frames.
+"""The messages that members send each other, as frozen records and as frames.
 
 A frame is one byte of protocol version, one byte that says which message it is, and the message's fields in the form
 of its `Layout`. `decode` raises WireError, and only that, for every frame that is not exactly one of these messages
@@ -30,27 +30,27 @@ NO_NUMBER = (1 << 63) - 1  # a stream that ended without saying its last number
 
 _POSITION = struct.Struct(">16sQ")
 
-# What an event hits. A target is one letter and a name: b"k" + wire key, b"t" + tag, b"n" + namespace, or b"*".
+# What an event covers. A target is one letter and a name: b"k" + wire key, b"t" + tag, b"n" + namespace, or b"*".
 EVERYTHING = b"*"
 
 
 def key_target(wire: bytes) -> bytes:
-    """Return the event target that hits one key."""
+    """Return the event target that covers one key."""
     return b"k" + wire
 
 
 def tag_target(tag: str) -> bytes:
-    """Return the event target that hits every entry with ``tag``. Raises ValueError if the tag is too long."""
+    """Return the event target that covers every entry with ``tag``. Raise ValueError if the tag is too long."""
     return b"t" + check_tag(tag).encode()
 
 
 def namespace_target(namespace: str) -> bytes:
-    """Return the event target that hits a namespace and all below it."""
+    """Return the event target that covers a namespace and all below it."""
     return b"n" + namespace.encode("utf-8", "surrogatepass")
 
 
 def check_tag(tag: str) -> str:
-    """Return ``tag``, or raise TypeError or ValueError if it is not a text that may travel."""
+    """Return ``tag``, or raise TypeError or ValueError if it cannot travel."""
     if type(tag) is not str:
         raise TypeError(f"a tag is a str, not {type(tag).__name__}: {tag!r:.60}")
     try:
@@ -105,7 +105,7 @@ _SEAT = Sized(MAX_SEAT, _is_seat, is_text=True)
 _KEY = Sized(MAX_WIRE, _is_key)
 _TAG = Sized(MAX_TAG, bool, is_text=True)
 _TARGET = Sized(MAX_WIRE + 1, _is_target)
-# Shorter ones, in great number, would take far more memory than bytes.
+# Because many shorter ones take far more memory than bytes.
 _EVENT_FRAME = Sized(MAX_BUS, lambda frame: len(frame) >= LEAST_EVENT)
 
 Identity = Annotated[bytes, _IDENTITY]
@@ -126,9 +126,9 @@ Keys = Annotated[tuple[bytes, ...], Rows(_KEY, MAX_TARGETS)]
 Records = Annotated[tuple[bytes, ...], Rows(Sized(MAX_LINK), MAX_TARGETS)]
 Seats = Annotated[tuple[str, ...], Rows(_SEAT, 2 * MAX_STREAMS)]
 EventFrames = Annotated[tuple[bytes, ...], Rows(_EVENT_FRAME, MAX_LINK // LEAST_EVENT)]
-# Who, and seconds of silence.
+# A member, and seconds of its silence.
 Silent = Annotated[tuple[tuple[bytes, float], ...], Rows((_IDENTITY, _SECONDS), MAX_STREAMS)]
-# Who, its seat, its pid, the last number of its stream if that has ended, otherwise -1, and seconds of silence.
+# A member, its seat and pid, the last number of its stream if that has ended, otherwise -1, and seconds of silence.
 Members = Annotated[
     tuple[tuple[bytes, str, int, int, float], ...], Rows((_IDENTITY, _SEAT, _COUNT, _NUMBER, _SECONDS), MAX_STREAMS)
 ]
@@ -145,7 +145,7 @@ class Event(NamedTuple):
 
 
 class Goodbye(NamedTuple):
-    """A stream has ended with the event ``last`` (`NO_NUMBER`: nobody knows); its member serves nothing any more."""
+    """Says that a stream has ended, with the event ``last`` or `NO_NUMBER`. Its member serves nothing any more."""
 
     sender: Identity
     stream: Identity
@@ -156,7 +156,7 @@ class Goodbye(NamedTuple):
 
 
 class Ping(NamedTuple):
-    """Asks how far the receiver's stream is; introduces the sender, and tells what it has applied of that stream."""
+    """Asks for the last number of the receiver's stream. Introduces the sender, and says what it has applied of it."""
 
     sender: Identity
     to: Identity
@@ -168,7 +168,7 @@ class Ping(NamedTuple):
 
 
 class Pong(NamedTuple):
-    """Answers a ping: the last number of the sender's stream, and whom the sender has not heard, for how long."""
+    """Answers a ping: the last number of the sender's stream, and the members that the sender does not hear."""
 
     sender: Identity
     to: Identity
@@ -179,7 +179,7 @@ class Pong(NamedTuple):
 
 
 class Roster(NamedTuple):
-    """Whom the sender knows, sent to a member whose digest differs."""
+    """The members that the sender knows, sent to a member whose digest differs."""
 
     sender: Identity
     to: Identity
@@ -190,7 +190,7 @@ class Roster(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """The sender has applied the receiver's stream up to ``applied``."""
+    """Says that the sender has applied the receiver's stream up to ``applied``."""
 
     sender: Identity
     to: Identity
@@ -216,7 +216,7 @@ class Replayed(NamedTuple):
 
 
 class Reset(NamedTuple):
-    """The log of a stream does not reach back: whatever may be stale must go; the stream is at ``last``."""
+    """Says that the log of a stream does not reach back, and that the receiver drops what events may have covered."""
 
     sender: Identity
     to: Identity
@@ -228,7 +228,7 @@ class Reset(NamedTuple):
 
 
 class Get(NamedTuple):
-    """Asks an owner for a key's value, or for the permission to load it."""
+    """Asks an owner for the value of a key, or for the permission to load it."""
 
     sender: Identity
     to: Identity
@@ -239,7 +239,7 @@ class Get(NamedTuple):
 
 
 class Value(NamedTuple):
-    """Answers a get: the value, how old, for how long it lives, and whether the owner is current."""
+    """Answers a get: the value, its age, how long it lives, and whether the owner is current."""
 
     sender: Identity
     to: Identity
@@ -252,7 +252,7 @@ class Value(NamedTuple):
 
 
 class Load(NamedTuple):
-    """Answers a get: load the key yourself, once the dependencies are applied, and fill it in under this token."""
+    """Answers a get: apply the dependencies, load the key, and fill it in under this token."""
 
     sender: Identity
     to: Identity
@@ -262,7 +262,7 @@ class Load(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Answers a get: somebody is loading the key; an answer follows."""
+    """Answers a get: another member is loading the key, and an answer follows."""
 
     sender: Identity
     to: Identity
@@ -278,7 +278,7 @@ class Alone(NamedTuple):
 
 
 class Cancel(NamedTuple):
-    """The asker of a get has given up."""
+    """Says that the sender of a get does not wait any longer."""
 
     sender: Identity
     to: Identity
@@ -294,12 +294,12 @@ class Fill(NamedTuple):
     token: Count
     payload: Payload
     ttl: Seconds
-    older: Seconds  # by how much it may be older than the token, having been made of cached values; infinity: unknown
+    older: Seconds  # s that it may be older than the token, because it was made of cached values; infinity: unknown
     tags: Tags
 
 
 class Fail(NamedTuple):
-    """The load under a token gave no value that could be filled in."""
+    """Says that the load under a token gave no value to fill in."""
 
     sender: Identity
     to: Identity
@@ -308,7 +308,7 @@ class Fail(NamedTuple):
 
 
 class Peek(NamedTuple):
-    """Asks an owner for the values of keys that it has; never makes anybody load."""
+    """Asks an owner for the values that it has for keys. It never causes a load."""
 
     sender: Identity
     to: Identity
@@ -330,7 +330,7 @@ class Peeked(NamedTuple):
 
 
 class Set(NamedTuple):
-    """Asks an owner to store a value unconditionally, and to announce it; ``after`` is the writer's own last number."""
+    """Asks an owner to store a value in any case, and to announce it. ``after`` is the last number of the writer."""
 
     sender: Identity
     to: Identity
@@ -366,7 +366,7 @@ class SetReceipt(NamedTuple):
 
 
 class GetFenced(NamedTuple):
-    """Asks an owner for what it has under a key, and for a fence: see `colocache.core.group.fences`."""
+    """Asks an owner for the value of a key, and for a fence: see `colocache.core.group.fences`."""
 
     sender: Identity
     to: Identity
@@ -377,7 +377,7 @@ class GetFenced(NamedTuple):
 
 
 class Fenced(NamedTuple):
-    """Answers it: the fence, or -1; what there is; and what must be applied before a value is made under the fence."""
+    """Answers it: the fence, or -1; the value; and the events to apply before a value is made under the fence."""
 
     sender: Identity
     to: Identity
@@ -393,7 +393,7 @@ class Fenced(NamedTuple):
 
 
 class SetFenced(NamedTuple):
-    """Asks an owner to store a value if its key had no event since it gave the fence, and to announce it."""
+    """Asks an owner to store a value, and to announce it, if no event has covered the key since the fence."""
 
     sender: Identity
     to: Identity
@@ -406,9 +406,9 @@ class SetFenced(NamedTuple):
 
 
 class Alter(NamedTuple):
-    """Asks an owner to add to a number, or to let a value expire in ``ttl`` seconds: a touch.
+    """Asks an owner to add to a number, or, as a touch, to let a value expire in ``ttl`` seconds.
 
-    Where there is nothing, ``start`` is stored, unless it is empty.
+    If there is no value, ``start`` is stored, unless it is empty.
     """
 
     sender: Identity
@@ -425,7 +425,7 @@ class Alter(NamedTuple):
 
 
 class Altered(NamedTuple):
-    """Answers both: what became of it, the event that announces it, or 0, and the value as it is now."""
+    """Answers a fenced set and an alter: the outcome, the event that announces it, or 0, and the value as it is now."""
 
     sender: Identity
     to: Identity
@@ -441,7 +441,7 @@ Addressed = (
     | Peek | Peeked | Set | Stored | SetReceipt | GetFenced | Fenced | SetFenced | Alter | Altered
 )  # fmt: skip
 
-#: What answers a request that an owner was asked.
+#: The answers of an owner to a request.
 Answer = Value | Load | Wait | Alone | Peeked | Stored | SetReceipt | Fenced | Altered
 
 Message = Event | Goodbye | Addressed
@@ -483,7 +483,7 @@ def unpack_positions(blob: bytes) -> dict[bytes, int]:
 
 
 class Record(NamedTuple):
-    """One value in the answer to a peek: which of the keys asked for, and the rest as in `Value`."""
+    """One value in the answer to a peek: the place of its key in the request, and the rest as in `Value`."""
 
     place: Count
     payload: Payload
@@ -506,7 +506,7 @@ def unpack_record(blob: bytes) -> Record:
 
 
 def split_targets(targets: Iterable[bytes]) -> list[tuple[bytes, ...]]:
-    """Return the targets in parts that each fit an event on the bus, by count and by bytes."""
+    """Return the targets in parts, each of which fits an event on the bus in number and bytes."""
     parts: list[tuple[bytes, ...]] = []
     part: list[bytes] = []
     size = 0
