@@ -1,11 +1,11 @@
-"""How the state machines beside this module are run: some hundred histories at a time, or twenty times as many.
+"""How the state machines in these tests are run: about a hundred histories at a time, or sixty times as many.
 
     HYPOTHESIS_PROFILE=long pytest -s tests/core/test_store_stateful.py     # "short" is what runs otherwise; -s: counts
 
-A history that fails is shrunk, which may take minutes, and printed as the statements that repeat it. Hypothesis keeps
-it in ``.hypothesis``, and tries it first the next time; to repeat it elsewhere, put the ``@reproduce_failure(...)``
-that is printed, too, above the machine's class. Histories are drawn anew by each run; where ``CI`` is set they are the
-same in every run.
+If a history fails, Hypothesis shrinks it, which may take minutes, and prints the statements that repeat it. It keeps
+the history in ``.hypothesis``, and tries it first the next time. To repeat it elsewhere, put the line
+``@reproduce_failure(...)``, which is printed, too, above the machine's class. Each run draws new histories. Where
+``CI`` is set, they are the same in every run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-FACTORS = {"short": 1, "long": 20}
+FACTORS = {"short": 1, "long": 60}
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "short")
 
 #: Marks a test that runs a machine. It takes seconds, but when it fails Hypothesis may shrink the history for minutes.

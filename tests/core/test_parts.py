@@ -214,7 +214,7 @@ numbers = (
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=500)
+@settings(derandomize=True, deadline=None, max_examples=150)
 @given(numbers, numbers)
 def test_numbers_are_one_part_exactly_if_they_are_equal(one: Any, other: Any) -> None:
     assert (form(one) == form(other)) == (one == other) == (canonical(one) == canonical(other))

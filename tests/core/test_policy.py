@@ -219,7 +219,7 @@ def test_what_leaves_is_what_the_model_says(policy: str, sizes: tuple[int, ...])
     kinds = ("read",) * 7 + ("favour", "replace", "grow", "drop", "evict")
 
     @given(st.lists(st.tuples(st.sampled_from(kinds), names, size), min_size=40, max_size=120))
-    @settings(derandomize=True, deadline=None, max_examples=100)
+    @settings(derandomize=True, deadline=None, max_examples=30)
     def follows(steps: list[tuple[str, str, int]]) -> None:
         pair = Pair(policy)
         for kind, name, size in steps:

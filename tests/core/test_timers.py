@@ -87,7 +87,7 @@ instants = st.sampled_from((0.0, 1.0, 2.5, 7.0, math.inf)) | st.floats(0, 10)
 
 
 @given(st.lists(st.tuples(st.sampled_from(("at", "at", "run")), instants), max_size=40))
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(derandomize=True, deadline=None, max_examples=100)
 def test_timers_do_what_a_sorted_list_does(steps: list[tuple[str, float]]) -> None:
     diary = Diary()
     waiting: list[tuple[float, int]] = []

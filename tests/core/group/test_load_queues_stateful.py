@@ -364,4 +364,4 @@ def fill(member: bytes, key: bytes, token: int) -> Fill:
 def test_whoever_waits_is_answered_and_no_token_outlives_what_voids_it() -> None:
     happens = ("tokens", "tokens voided", "tokens lapsed", "failures", "loads given up", "reactions",
                "answers", "fills refused", "holders told")  # fmt: skip
-    explore(QueuesMachine, 200, 50, *happens)
+    explore(QueuesMachine, 80, 50, *happens)

@@ -379,4 +379,4 @@ def digest(members: Members) -> bytes:
 def test_members_believe_no_more_than_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(membership, "TELL_ENDED", TELL_ENDED)
     monkeypatch.setattr(membership, "TOMBSTONE", TOMBSTONE)
-    explore(MembersMachine, 100, 40, "answers that count", "rosters read", "ends", "forgotten")
+    explore(MembersMachine, 60, 40, "answers that count", "rosters read", "ends", "forgotten")

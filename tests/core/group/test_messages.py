@@ -52,7 +52,7 @@ from colocache.core.group.messages import (
 from colocache.core.keys import MAX_WIRE, namespace_of, prefix, wire
 from colocache.errors import WireError
 
-quick = settings(derandomize=True, deadline=None, max_examples=100)
+quick = settings(derandomize=True, deadline=None, max_examples=40)
 
 ME, YOU = b"m" * 16, b"y" * 16
 VERSION = bytes((PROTOCOL,))

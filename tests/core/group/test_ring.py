@@ -12,7 +12,7 @@ import pytest
 from colocache.core.group.ring import SLOTS, Ring, slot_of
 from tests import ROOT
 
-SIZES = (1, 2, 3, 4, 5, 7, 8, 12, 16, 24, 32, 47, 64, 81, 100, 128, 150, 175, 199, 200)
+SIZES = (1, 2, 3, 4, 5, 7, 8, 12, 16, 32, 47, 64, 128, 200)
 
 
 def hosts(seats: int) -> list[str]:
@@ -40,9 +40,9 @@ def moved(before: Ring, after: Ring) -> float:
 
 
 def leavers(ring: Ring, seed: int) -> list[str]:
-    """The seat with the most slots, the one with the fewest, and any three."""
+    """Return the seat with the most slots, the one with the fewest, and any other."""
     by_load = [seat for seat, _ in Counter(table(ring)).most_common()]
-    return [by_load[0], by_load[-1], *random.Random(seed).choices(ring.seats, k=3)]
+    return [by_load[0], by_load[-1], random.Random(seed).choice(ring.seats)]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_no_seat_owns_more_than_a_tenth_above_the_mean(naming, size: int) -> Non
     assert max(loads.values()) <= -(-SLOTS * 11 // (size * 10))
 
 
-@pytest.mark.parametrize("size", [2, 3, 5, 8, 16, 32])
+@pytest.mark.parametrize("size", [2, 5, 32])
 def test_while_no_seat_is_full_only_the_slots_of_the_one_that_comes_or_goes_move(size: int) -> None:
     before = Ring(hosts(size))
     for seat in leavers(before, seed=1):
@@ -154,18 +154,17 @@ def test_while_no_seat_is_full_only_the_slots_of_the_one_that_comes_or_goes_move
         assert {before.owner(slot) for slot in changes} == {seat}
 
 
-@pytest.mark.parametrize("size", [47, 64, 100, 150, 185, 200])
+@pytest.mark.parametrize("size", [47, 100, 200])
 def test_one_seat_that_comes_or_goes_moves_little_more_than_its_share(size: int) -> None:
-    for seed in range(2):
-        before = Ring(random_seats(size, seed))
-        for seat in leavers(before, seed):
-            assert moved(before, Ring(set(before.seats) - {seat})) <= 1.25, (seed, seat)
+    before = Ring(random_seats(size, seed=1))
+    for seat in leavers(before, seed=1):
+        assert moved(before, Ring(set(before.seats) - {seat})) <= 1.25, seat
 
 
 @pytest.mark.parametrize("size", [1, 2, 64, 200])
 def test_owners_begin_with_the_owner_and_name_every_seat_once(size: int) -> None:
     ring = Ring(hosts(size))
-    for slot in range(0, SLOTS, 11):  # enough to meet slots that a full seat passed over
+    for slot in range(0, SLOTS, 61):  # enough to meet slots that a full seat passed over
         owners = ring.owners(slot, size + 1)
         assert owners[0] == ring.owner(slot)
         assert sorted(owners) == sorted(ring.seats)
@@ -173,7 +172,7 @@ def test_owners_begin_with_the_owner_and_name_every_seat_once(size: int) -> None
         assert ring.owners(slot, 0) == ()
 
 
-@pytest.mark.parametrize("size", [3, 16, 64, 200])
+@pytest.mark.parametrize("size", [3, 16, 200])
 def test_the_second_of_the_owners_inherits_the_slot(size: int) -> None:
     ring = Ring(hosts(size))
     heirs = []
@@ -186,9 +185,9 @@ def test_the_second_of_the_owners_inherits_the_slot(size: int) -> None:
 
 def test_keys_spread_evenly_over_the_slots() -> None:
     for secret in (b"", b"secret"):
-        counts = Counter(slot_of(b"users:%d" % n, secret) for n in range(100_000))
+        counts = Counter(slot_of(b"users:%d" % n, secret) for n in range(50_000))
         assert set(counts) <= set(range(SLOTS))
-        mean = 100_000 / SLOTS
+        mean = 50_000 / SLOTS
         chi_square = sum((counts[slot] - mean) ** 2 / mean for slot in range(SLOTS))
         assert abs(chi_square - (SLOTS - 1)) <= 3 * (2 * (SLOTS - 1)) ** 0.5
 
@@ -196,7 +195,7 @@ def test_keys_spread_evenly_over_the_slots() -> None:
 def test_keys_chosen_to_meet_at_one_owner_are_spread_by_the_secret() -> None:
     ring = Ring(hosts(4))
     victim = ring.seats[0]
-    chosen = [key for key in map(b"%d".__mod__, range(100_000)) if ring.owner(slot_of(key)) == victim]
+    chosen = [key for key in map(b"%d".__mod__, range(50_000)) if ring.owner(slot_of(key)) == victim]
     loads = Counter(ring.owner(slot_of(key, b"secret")) for key in chosen)
     slots = Counter(table(ring))
     for seat in ring.seats:

@@ -490,7 +490,7 @@ class StreamMachine(Machine):
 @machine_test
 def test_streams_do_what_a_simple_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "MAX_AHEAD", AHEAD)
-    explore(StreamMachine, 200, 40, "events applied", "events replayed", "replays", "resets", "ends of streams")
+    explore(StreamMachine, 120, 40, "events applied", "events replayed", "replays", "resets", "ends of streams")
 
 
 @pytest.mark.parametrize("now", [0.1, 1234.5, 12345.678, 1.7e9])
