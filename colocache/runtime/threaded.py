@@ -159,7 +159,11 @@ class ThreadDriver(Driver):
         """
         if not self._woken:
             self._woken = True
-            self._waker.wake()
+            try:
+                self._waker.wake()
+            except BaseException:  # a signal handler has raised it, and other threads rely on this one by now
+                self._waker.wake()
+                raise
 
     # --- The thread
 
