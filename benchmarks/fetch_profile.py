@@ -5,13 +5,13 @@
 A group of two processes, idle but for one thread that reads keys of 1 KiB, which the other one owns. Printed are
 
 1. what the kernel says of each thread of both (Linux): processor time per fetch, and how often it went to sleep and was
-   woken, which is what a hand-over costs: three threads of each process take part, the bus thread, libzmq's I/O thread,
-   and in the process that asks the one that reads;
+   woken, which is what a hand-over costs: three threads of each process take part: the driver's thread,
+   libzmq's I/O thread, and in the process that asks the one that reads;
 2. what can be had: the same question and answer, unencoded, on a bare Unix socket, between two ZeroMQ sockets, and
    between two ZeroMQ sockets with a hand-over to a thread of their own on the asking side;
-3. what Python does in the asking thread and in both bus threads, by cProfile, as microseconds of the thread's processor
-   time, without its waits, and as calls per fetch. The profiler makes calls look two to five times as dear as they are,
-   the small ones most: see 1 for the truth.
+3. what Python does in the asking thread and in both drivers' threads, by cProfile, as microseconds of the thread's
+   processor time, without its waits, and as calls per fetch. The profiler makes calls look two to
+   five times as dear as they are, the small ones most: see 1 for the truth.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ class Subject(Member):
             found[name] = run / 1e9, int(status["voluntary_ctxt_switches"])
         return found
 
-    def watch_bus(self) -> None:
-        """Begin to profile the bus thread."""
+    def watch_driver(self) -> None:
+        """Begin to profile the driver's thread."""
         self._profile = cProfile.Profile(thread_time)
-        self._in_bus(self._profile.enable)
+        self._in_driver(self._profile.enable)
 
-    def seen_in_bus(self, count: int) -> str:
-        """Return what the bus thread did since `watch_bus`, per fetch."""
-        self._in_bus(self._profile.disable)
+    def seen_in_driver(self, count: int) -> str:
+        """Return what the driver's thread did since `watch_driver`, per fetch."""
+        self._in_driver(self._profile.disable)
         return _told(self._profile, count)
 
     def fetch_watched(self, count: int) -> str:
@@ -90,7 +90,7 @@ class Subject(Member):
         profile.disable()
         return _told(profile, count)
 
-    def _in_bus(self, do: Callable[[], None]) -> None:
+    def _in_driver(self, do: Callable[[], None]) -> None:
         bus = self.cache._member.join()
         assert bus is not None
         done: Future[None] = Future()
@@ -206,7 +206,7 @@ def handed_over(path: str, count: int) -> list[float]:
 FLOORS = {
     "a bare Unix socket": (_echo_bare, bare),
     "ZeroMQ, no hand-over": (_echo_zmq, zeromq),
-    "ZeroMQ, handed over to a bus thread by a pipe, and back by a Future": (_echo_zmq, handed_over),
+    "ZeroMQ, handed over to a driver's thread by a pipe, and back by a Future": (_echo_zmq, handed_over),
 }
 
 
@@ -269,10 +269,10 @@ def profile() -> None:
             usages(old, new)
         print("what can be had, unencoded:")
         floors(COUNT)
-        together((asker, owner), "watch_bus")
+        together((asker, owner), "watch_driver")
         print(f"\nthe asking thread\n{asker.call('fetch_watched', COUNT)}")
-        for name, seen in zip(("asker", "owner"), together((asker, owner), "seen_in_bus", COUNT), strict=True):
-            print(f"\nthe {name}'s bus thread\n{seen}")
+        for name, seen in zip(("asker", "owner"), together((asker, owner), "seen_in_driver", COUNT), strict=True):
+            print(f"\nthe driver's thread of the {name}\n{seen}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Caches to test with: real ones, in this process, that find each other in a directory of the test's own.
 
-Two `Cache` objects of one group in one process are two members, with seats, stores and bus threads of their own: what
+Two `Cache` objects of one group in one process are two members. Each has its own seat, store and driver's thread. What
 goes from one to the other goes by the wire.
 """
 
@@ -194,7 +194,7 @@ def key_of() -> Callable[..., str]:
 
 @pytest.fixture
 def held() -> Callable[[Cache], Any]:
-    """Stops a member's bus thread for as long as a ``with`` lasts: to the others, it is silent."""
+    """Stops the thread of a member's driver for as long as a ``with`` lasts: to the others, it is silent."""
 
     @contextmanager
     def hold(cache: Cache) -> Iterator[None]:

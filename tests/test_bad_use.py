@@ -252,7 +252,7 @@ def test_a_cache_whose_member_fails_joins_anew(
 
 
 def fail(cache: Cache, until: Until) -> None:
-    """Kill the bus thread of a cache, as a bug would."""
+    """Kill the driver's thread of a cache, as a bug would."""
     bus = cache._member.life.driver
     assert bus is not None
     bus.tell(lambda peer, now: 1 / 0)  # type: ignore[arg-type, return-value]

@@ -143,7 +143,7 @@ def test_many_are_read_and_written_at_once(call: Call, cache: Cache) -> None:
 
 
 class Clock:
-    """A clock that the readers of this process go by. The bus thread has its own, which may only be slower."""
+    """A clock that the readers of this process go by. The driver's thread has its own, which may only be slower."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
@@ -160,7 +160,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, cache: Cache) -> Clock:
     clock = Clock()
     monkeypatch.setattr(colocache.operations.keyspace, "monotonic", clock)
     cache._keyspace.gate = Gate()
-    cache._keyspace.gate.current_until = float("inf")  # the bus thread's would be closed to a clock that is ahead
+    cache._keyspace.gate.current_until = float("inf")  # the driver's gate would be closed to a clock that is ahead
     return clock
 
 

@@ -273,7 +273,7 @@ class Simulated:
             self.pump()
 
     def pump(self) -> None:
-        """Do what a bus thread does after each step."""
+        """Do what a driver's thread does after each step."""
         if not self.alive or self.paused:
             return
         for action in self.peer.actions():

@@ -462,7 +462,7 @@ def test_many_keys_are_set_read_and_invalidated_in_two_processes(
     assert call(one, "invalidate_tags", *map(str, range(10_000))).complete
     assert one.stats().frames_dropped == other.stats().frames_dropped == 0
     assert len(steps) > 60
-    assert max(steps) <= 4096, "the bus thread has others to serve in between"
+    assert max(steps) <= 4096, "the driver's thread has others to serve in between"
 
 
 @pytest.mark.parametrize(("size", "ahead"), [(0, 4), (3 << 20, 3), (20 << 20, 1)], ids=["small", "large", "huge"])

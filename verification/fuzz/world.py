@@ -170,7 +170,7 @@ class World:
         self.work()
 
     def work(self) -> None:
-        """Do what a bus thread does after each step."""
+        """Do what a driver's thread does after each step."""
         if self.peer.expelled:
             return
         wakes = 0

@@ -1,6 +1,6 @@
 """One member's whole protocol: bytes and instants in; frames, deadlines and outcomes out.
 
-The driver (in production the bus thread, in the tests a simulator) repeats these steps:
+The driver (in production `colocache.runtime.threaded`, in the tests a simulator) repeats these steps:
 
 1. It calls `receive` with each frame that came, and the `calls` that users make.
 2. It calls `tick` when the `deadline` has come.

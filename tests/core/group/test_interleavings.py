@@ -130,7 +130,7 @@ def test_wait_out_covers_one_percent_of_drift() -> None:
 
 
 def test_reads_on_wake_before_the_backlog_is_drained() -> None:
-    """I19: R is stopped; when it wakes, its threads read before the bus thread has looked at anything."""
+    """I19: R is stopped; when it wakes, its threads read before the driver's thread has looked at anything."""
     for stop, expected in ((0.8 * LEASE, 1), (1.02 * LEASE, MISSING), (5 * LEASE, MISSING)):
         table, w, r, _, k = group_of_three()
         table.pass_time(LEASE)
@@ -689,7 +689,7 @@ def test_pong_never_reports_less_than_was_published() -> None:
     w.peer.calls.invalidate(1, [key_target(w.wire(k))], 0.0, w.now())
     assert len(w.journal.frames) == 1, "an event is journalled before anybody can hear of it"
     ping = Ping(r.member.incarnation, w.member.incarnation, 99, bytes(8), 0, 1, "host/1")
-    w.peer.receive(encode(ping), w.now())  # before the bus thread has published anything
+    w.peer.receive(encode(ping), w.now())  # before the driver's thread has published anything
     actions = w.peer.actions()
     assert [a.frame for a in actions if isinstance(a, Publish)] == w.journal.frames
     (pong,) = [decode(a.frame) for a in actions if isinstance(a, Send)][:1]
