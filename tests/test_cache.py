@@ -30,34 +30,12 @@ from colocache.core.entry import Entry
 from colocache.core.gate import Gate
 from colocache.operations.load import get_or_load
 from colocache.stats import Counters
+from tests.loaders import counted, elsewhere, never
 
 if TYPE_CHECKING:
     from tests.conftest import Call, Crew, NewCache, Until
 
 GONE = object()
-
-
-def never() -> Any:
-    """A loader for values that must be there."""
-    raise AssertionError("loaded")
-
-
-def counted(value: Any) -> tuple[Callable[[], Any], list[Any]]:
-    """A loader of a value, and the list to which it adds at each call."""
-    calls: list[Any] = []
-
-    def loader() -> Any:
-        calls.append(value)
-        return value
-
-    return loader, calls
-
-
-def elsewhere(work: Callable[[], object]) -> None:
-    """Do something in another thread, and wait for it: on that of an event loop it could not wait."""
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
 
 
 # --- Reading and writing

@@ -64,6 +64,17 @@ class Server:
         assert status == 200, (status, page, self.log)
         return page
 
+    def answers_of_both(self, until: Any, path: str = "/users/1") -> list[Any]:
+        """Ask until both workers have answered; return all that they said."""
+        answers: list[Any] = []
+
+        def both_have_answered() -> bool:
+            answers.append(self.get(path))
+            return len({answer["answered_by"] for answer in answers}) == 2
+
+        until(both_have_answered, failing=f"only one worker answers: {answers[:3]}")
+        return answers
+
     def stop(self) -> int:
         """End it as an operator does; its exit status."""
         self.process.send_signal(signal.SIGTERM)

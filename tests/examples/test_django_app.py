@@ -50,27 +50,15 @@ def environment_of(run_dir: str, tmp_path: Path) -> dict[str, str]:
     }
 
 
-def answers_of_all(server: Any, until: Any, path: str = "/users/1") -> list[Any]:
-    """Ask until both workers have answered; all that they said."""
-    answers: list[Any] = []
-
-    def all_have_answered() -> bool:
-        answers.append(server.get(path))
-        return len({answer["answered_by"] for answer in answers}) == 2
-
-    until(all_have_answered, failing=f"only one worker answers: {answers[:3]}")
-    return answers
-
-
 @pytest.mark.parametrize("command", [GUNICORN, UVICORN], ids=["gunicorn", "uvicorn"])
 def test_one_write_is_seen_by_all_workers(manage: Any, serve: Any, until: Any, command: tuple[str, ...]) -> None:
     manage("migrate", "--verbosity", "0")
     server = serve(*command)
-    assert {answer["name"] for answer in answers_of_all(server, until)} == {"Ada"}
+    assert {answer["name"] for answer in server.answers_of_both(until)} == {"Ada"}
     for name in ("Augusta", "Ada King", "Ada Lovelace"):
         status, written = server.ask("POST", "/users/1", name=name)
         assert (status, written["id"], written["name"]) == (200, 1, name)
-        answers = answers_of_all(server, until)
+        answers = server.answers_of_both(until)
         assert {answer["name"] for answer in answers} == {name}, "a worker shows what another one has overwritten"
 
     def is_shared() -> bool:

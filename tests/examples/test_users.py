@@ -21,25 +21,13 @@ def server(request: pytest.FixtureRequest, serve: Any) -> Any:
     return serve(*request.param)
 
 
-def answers_of_all(server: Any, path: str, until: Any) -> list[Any]:
-    """Ask until both workers have answered; all that they said."""
-    answers: list[Any] = []
-
-    def all_have_answered() -> bool:
-        answers.append(server.get(path))
-        return len({answer["answered_by"] for answer in answers}) == 2
-
-    until(all_have_answered, failing=f"only one worker answers: {answers[:3]}")
-    return answers
-
-
 def test_what_one_worker_reads_all_show_and_what_one_writes_all_see(server: Any, until: Any) -> None:
-    assert {answer["name"] for answer in answers_of_all(server, "/users/1", until)} == {"Ada"}
+    assert {answer["name"] for answer in server.answers_of_both(until, "/users/1")} == {"Ada"}
 
     for name in ("Augusta", "Ada King", "Ada Lovelace"):
         status, written = server.ask("POST", "/users/1", name=name)
         assert (status, written["id"], written["name"]) == (200, 1, name)
-        answers = answers_of_all(server, "/users/1", until)
+        answers = server.answers_of_both(until, "/users/1")
         assert {answer["name"] for answer in answers} == {name}, "a worker shows what another one has overwritten"
 
     def is_shared() -> bool:
@@ -56,19 +44,19 @@ def test_what_one_worker_reads_all_show_and_what_one_writes_all_see(server: Any,
 
 def test_what_flask_caching_remembers_is_forgotten_by_all_workers(serve: Any, until: Any) -> None:
     server = serve(*EXAMPLES["flask"])
-    answers_of_all(server, "/users/2/greeting", until)
+    server.answers_of_both(until, "/users/2/greeting")
     for name in ("Grace", "Grace Hopper", "Rear Admiral Hopper"):
         assert server.ask("POST", "/users/2", name=name)[0] == 200
-        greetings = {answer["greeting"] for answer in answers_of_all(server, "/users/2/greeting", until)}
+        greetings = {answer["greeting"] for answer in server.answers_of_both(until, "/users/2/greeting")}
         assert greetings == {f"Hello, {name}!"}
 
 
 def test_a_commit_of_sqlalchemy_is_seen_in_what_is_made_of_the_whole_table(serve: Any, until: Any) -> None:
     server = serve(*EXAMPLES["sqlalchemy"])
-    answers_of_all(server, "/users", until)
+    server.answers_of_both(until, "/users")
     for name in ("Zoe", "Augusta"):
         assert server.ask("POST", "/users/1", name=name)[0] == 200
-        answers = answers_of_all(server, "/users", until)
+        answers = server.answers_of_both(until, "/users")
         assert {tuple(answer["names"]) for answer in answers} == {tuple(sorted((name, "Grace", "Edsger")))}
     assert server.stop() == 0, server.log
     assert "Traceback" not in server.log
