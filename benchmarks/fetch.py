@@ -115,7 +115,7 @@ def stash_client(path: str) -> Client:
 
 
 class Places(NamedTuple):
-    """Where the servers are; None where there is none."""
+    """The addresses of the servers; None where a server is missing."""
 
     host: str
     redis_port: int
@@ -146,7 +146,7 @@ class Asker(Member):
     """The process that asks, by colocache and by all the others."""
 
     def connect(self, places: Places) -> dict[str, str]:
-        """Make the clients; return which of them cannot be had, and why."""
+        """Make the clients; return which of them are missing, and why."""
         missing: dict[str, str] = {}
         self._rounds: dict[tuple[str, bool], Iterator[str]] = {}
         self._expected: dict[Key, Any] = {}

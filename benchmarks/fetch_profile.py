@@ -116,7 +116,7 @@ def _told(profile: cProfile.Profile, count: int) -> str:
     return "\n".join([f"{'own us':>9} {'with all':>9} {'calls':>7}  of {total:.0f} us per fetch", *lines])
 
 
-# --- What can be had
+# --- All that is installed
 
 
 def _echo_bare(path: str) -> None:
@@ -211,7 +211,7 @@ FLOORS = {
 
 
 def floors(count: int) -> None:
-    """Measure what can be had, and print it."""
+    """Measure what is installed, and print it."""
     directory = Path(tempfile.mkdtemp(prefix="bench"))
     for number, (name, (echo, ask)) in enumerate(FLOORS.items()):
         path = str(directory / str(number))

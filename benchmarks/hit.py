@@ -98,7 +98,7 @@ class Course:
     def _sampler(self, work: Work, threads: int) -> Sampler:
         if threads == 1:
             return looped(work, len(KEYS), self._seconds, thread_time)
-        # Four times as long, for a thread keeps the interpreter for 5 ms at a time.
+        # Four times as long, because a thread keeps the interpreter for 5 ms at a time.
         return looped(threaded(work, threads), len(KEYS) * threads, 4 * self._seconds)
 
     def sync(self, reads: dict[str, Read]) -> dict[str, Work]:

@@ -347,7 +347,7 @@ def _watched(course: Course, do: Callable[[], Any]) -> tuple[Any, tuple[int, int
     others = course.workers[1:]
     before = together(others, "stats")
     outcome = do()
-    time.sleep(0.6)  # longer than a ping interval, so that whoever has lost something knows it
+    time.sleep(0.6)  # longer than a ping interval, so that a member that has lost something knows it
     changes = [(after[name] - old[name] for name in ("resets", "replays"))
                for old, after in zip(before, together(others, "stats"), strict=True)]  # fmt: skip
     resets, replays = (sum(column) for column in zip(*changes, strict=True))

@@ -68,7 +68,7 @@ class Servers:
     """A Redis and two Memcacheds, and a stash where wanted, for as long as the context lasts."""
 
     def __init__(self, *, redis: bool = True, memcached: bool = True, stash: bool = False) -> None:
-        """Raises MissingServer if a program that is wanted is not there; a stash that cannot be had is left out."""
+        """Raises MissingServer if a program that is wanted is not there; a stash that is not installed is left out."""
         self._programs = [program("redis-server")] * redis + [program("memcached")] * memcached
         self._with_redis, self._with_memcached, self._with_stash = redis, memcached, stash and has_stash()
         self._processes: list[subprocess.Popen[bytes]] = []

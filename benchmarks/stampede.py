@@ -112,7 +112,7 @@ def redis_lock(place: Place) -> Read:
 
 
 def cachetools_condition(place: Place) -> Read:
-    """One load in each process: whoever comes later waits for the first."""
+    """One load in each process: later callers wait for the first."""
     import cachetools
 
     local: Any = cachetools.TTLCache(1000, TTL)
@@ -155,7 +155,7 @@ def cashews_lock(place: Place) -> ReadAsync:
 def aiocache_lock(place: Place) -> ReadAsync:
     """aiocache with Redis, over TCP: a decorated coroutine with its lock.
 
-    Who finds the lock taken waits for an event of its own process; where there is none it loads at once.
+    A caller that finds the lock taken waits for an event of its own process, or, without one, loads at once.
     """
     from aiocache import RedisCache, cached_stampede
     from aiocache.serializers import PickleSerializer
@@ -192,7 +192,7 @@ class Crowd(Member):
     """A process in which many want one key at once."""
 
     def connect(self, place: Place) -> dict[str, str]:
-        """Make the contenders; return which of them cannot be had, and why."""
+        """Make the contenders; return which of them are missing, and why."""
         missing: dict[str, str] = {}
         self._loads = 0
         self._counting = threading.Lock()
@@ -275,7 +275,7 @@ class Course:
         self._rushes = 0
 
     def contenders(self) -> list[Contender]:
-        """Return those that can be had."""
+        """Return those that are installed."""
         return [Contender(name, self._sampler(name)) for name in NAMES if name not in self.missing]
 
     def _sampler(self, name: str) -> Callable[[], list[float]]:

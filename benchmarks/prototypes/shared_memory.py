@@ -36,7 +36,7 @@ from benchmarks.servers import Servers
 from colocache import MsgpackCodec
 
 SLOTS = 1 << 12
-ROOM = 128 << 10  # bytes of a slot: for a value of 100 KiB
+ROOM = 128 << 10  # bytes of a slot, enough for a value of 100 KiB
 STREAMS = 64
 HEAD = struct.Struct("=d")  # until when the owner is current
 POSITION = struct.Struct("=16sQ")  # of a stream, and how far it is applied
@@ -90,7 +90,7 @@ class Published:
     # --- A reader
 
     def get(self, wire: bytes, dependencies: dict[bytes, int]) -> bytes | None:
-        """Return the payload of an entry that may be used; None if there is none, or none may be."""
+        """Return the payload of an entry that may be used, or None."""
         shared, mark, now = self._map, fingerprint(wire), monotonic()
         if HEAD.unpack_from(shared, 0)[0] <= now or (dependencies and not self._has_applied(dependencies)):
             return None

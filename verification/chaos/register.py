@@ -73,7 +73,7 @@ class _Line:
     """One thread's connection, open or not."""
 
     def __init__(self) -> None:
-        self.busy = threading.Lock()  # held in every statement, and by whoever forks
+        self.busy = threading.Lock()  # held in every statement, and by each fork
         self._connection: sqlite3.Connection | None = None
         with _all_lines:
             _lines.add(self)

@@ -42,7 +42,7 @@ TOLERANCE = {
 
 
 class Point(NamedTuple):
-    """One figure: of whom, what, after how many restarts, and when."""
+    """One figure of one process, with its name, the number of restarts before it, and its time."""
 
     who: str
     what: str

@@ -87,7 +87,7 @@ class Cut:
         self._send = transport.send
         self._longest = longest
         self._dice = dice
-        self._lost: tuple[bytes, tuple[bool, ...]] = (b"", ())  # to whom, and whether it is an answer
+        self._lost: tuple[bytes, tuple[bool, ...]] = (b"", ())  # the receiver, and whether it is an answer
         self._until = 0.0
 
     def __call__(self, to: bytes, frame: bytes, reply: bool) -> Any:

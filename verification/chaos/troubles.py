@@ -69,7 +69,7 @@ class Troubles:
             os.set_blocking(pipe[0], False)
 
     def read_pipes(self) -> str:
-        """What somebody has written into the pipes, for whom they were not."""
+        """The bytes in the pipes that nothing of the cache has written."""
         found = b""
         for source, _ in self._pipes:
             with suppress(BlockingIOError):

@@ -49,7 +49,7 @@ class Result:
         return self.counts["complete"] / max(1, self.counts["awaited"])
 
     def complaints(self) -> list[str]:
-        """Why this run is a failure; empty if it is none."""
+        """Why this run is a failure, or an empty text."""
         found = [f"{len(self.violations)} violations"] if self.violations else []
         if self.hit_rate < self.floors.hits:
             found.append(f"only {self.hit_rate:.1%} of the reads were hits")

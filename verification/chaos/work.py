@@ -20,7 +20,7 @@ from verification.chaos.register import Register
 from verification.chaos.strain import Strain
 
 SLOW = (0.0,) * 12 + (0.02, 0.02, 0.1)  # s; what a load may take once it has read the source
-MARGIN = 0.1  # s beyond the lease, for a scheduler that is late between a look at the clock and the next step
+MARGIN = 0.1  # s beyond the lease, because a scheduler may be late between a look at the clock and the next step
 GRACE = 4.0  # s; a call that took this much longer than it may was stopped, and may have given up before it announced
 TASKS = 3
 

@@ -1,4 +1,4 @@
-"""Choices read off bytes: the same bytes, the same choices, whoever made the bytes up."""
+"""Choices read off bytes: the same bytes give the same choices, from whatever source they come."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from verification.fuzz.world import DEAD, FORGOTTEN, KEYS, ME, SEATS, STRANGER, 
 EVENT, *OTHERS = get_args(messages.Message)
 KINDS = [*OTHERS, *[EVENT] * 7]  # on events all turns, so they come in swarms
 ROWS = ((1, 0, 2, 3, 5, 8), (64, 65, 200))
-ODD = 12  # one value in so many is none of the good ones
+ODD = 12  # one value in so many is a bad one
 
 # For each kind of field: what a member might say, and what no member would.
 NUMBERS = (

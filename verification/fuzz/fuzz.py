@@ -58,7 +58,7 @@ class Campaign:
         self.failures = sorted(set(self.corpus.iterdir()) - before) or [self.corpus] * broken
 
     def keep(self) -> None:
-        """Take up into the corpus what reaches code that the corpus does not; it stays small, for the tests run it."""
+        """Add to the corpus the inputs that reach new code. It stays small, because the tests run it."""
         self._libfuzzer("-merge=1", "-use_counters=0", self.corpus, self.found)
 
     def _libfuzzer(self, *options: object) -> bool:

@@ -297,7 +297,7 @@ def low_limits() -> Iterator[None]:
 
 
 def check_frame(action: object) -> None:
-    """Assert that whoever gets this frame understands it."""
+    """Assert that a receiver understands this frame."""
     if isinstance(action, Publish | Send):
         assert len(action.frame) <= (MAX_BUS if isinstance(action, Publish) else MAX_LINK)
         decode(action.frame)

@@ -252,7 +252,7 @@ class Trial:
         return "at once"
 
     def _one_that_stays(self) -> int:
-        """A worker that is not about to leave by itself; nor one that has just come, for then granian gives up."""
+        """Return a worker that stays, and that has not just come: granian would give up if that one died."""
         return (max if self.mode.recycling == "requests" else min)(self.members())
 
     def _busy(self) -> int:
@@ -311,7 +311,7 @@ def trial(mode: Mode, **settings: str) -> Iterator[Trial]:
 
 
 def install(mode: Mode) -> bool:
-    """Install what a mode needs aside of all others; whether that can be had."""
+    """Install what a mode needs, apart from all others; tell whether that worked."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--no-deps", "--only-binary", ":all:"]
     return subprocess.run([*pip, "--target", str(mode.place), mode.aside], stderr=subprocess.DEVNULL).returncode == 0
 

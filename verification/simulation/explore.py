@@ -140,7 +140,7 @@ class Search:
         self._front: list[tuple[int, World]] = []
 
     def run(self) -> Report:
-        """Take every path, until there is none, one breaks the contract, or the limit is reached."""
+        """Take every path, until no path is left, one breaks the contract, or the limit is reached."""
         began = time.perf_counter()
         self._arrive(self.group.first(), 0, 0)
         while self._front and self._advance():

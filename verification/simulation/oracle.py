@@ -13,7 +13,7 @@ from colocache.testing.simulator import Network, Simulated
 HOT = ("a", "b", "n/c")
 PAGE = "page"  # made of "a", by a loader that reads "a" through the cache: its version is that of "a"
 COLD = tuple(f"cold {number}" for number in range(12))
-SET = "set"  # written by `set`, by one writer at a time, for a set vouches for its value
+SET = "set"  # written by `set`, by one writer at a time, because a set vouches for its value
 KEYS = (*HOT, PAGE, *COLD, SET)
 LOADED = (*HOT, PAGE, *COLD)
 TAGS = {"a": ("t",), "b": ("t", "u"), "n/c": ("u",), PAGE: ("t",)}

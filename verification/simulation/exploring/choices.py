@@ -57,7 +57,7 @@ def _is_anybody_setting(group: Group, world: World) -> bool:
 
 
 def _introductions(group: Group, world: World) -> list[Choice]:
-    """Return whom a member may be shown that knew one other only, which died: its driver tries another one."""
+    """Return the members that a driver may try next: its member knew only one other, and that one died."""
     if not group.scenario.meets or not world.dead:
         return []
     living = group.living(world)

@@ -44,7 +44,7 @@ def _spell(thing: Any, out: list[Any], seen: dict[int, tuple[int, Any]]) -> None
     elif isinstance(thing, SKIPPED) or thing is MISSING or kind is BuiltinMethodType:
         out.append(kind.__name__)
     else:
-        seen[id(thing)] = (len(seen), thing)  # held, for else its id might come back
+        seen[id(thing)] = (len(seen), thing)  # held, because otherwise its id might come back
         out.append(kind.__name__)
         for part in _parts(thing, kind):
             _spell(part, out, seen)

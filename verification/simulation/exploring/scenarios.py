@@ -71,13 +71,13 @@ class Scenario(NamedTuple):
     prepared: tuple[tuple[str, Operation], ...] = ()  # done, and settled, before the exploration begins
     opening: tuple[Choice, ...] = ()  # steps that are taken then, before all others are free
     settings: Settings = QUIET
-    lengths: tuple[float, ...] = ()  # seconds that may pass, in this order; whoever is due then wakes when he likes
+    lengths: tuple[float, ...] = ()  # seconds that may pass, in this order; a thread that is due then wakes at any time
     losses: int = 0  # publications that may be lost
     resets: int = 0  # frames on links that may be lost
     failures: int = 0  # loaders that may raise
     mortal: str = ""  # members that may die
     slow: str = ""  # members whose clocks are slower by 1 %
-    meets: str = ""  # whom alone those that start later meet; "": everybody
+    meets: str = ""  # the only member that later ones meet; "": all
     successor: str = ""  # a member that starts in the first one's seat
 
 

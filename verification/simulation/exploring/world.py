@@ -32,7 +32,7 @@ class Thread(NamedTuple):
 
 
 class Announced(NamedTuple):
-    """An event: whose, its number, when, and the version that whoever has applied it must not be below."""
+    """An event: its writer, its number, its time, and the least version of a member that has applied it."""
 
     by: int
     number: int
