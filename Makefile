@@ -1,4 +1,4 @@
-# Everything runs in a virtual environment of its own. Nothing is installed anywhere else.
+# Everything runs in one virtual environment. Nothing is installed anywhere else.
 #   make test PYTHON=/path/to/python3.13    chooses the interpreter (3.11 or later)
 #   make test VENV=/tmp/env                 chooses another place than .venv
 #   make test ARGS="-k ring"                hands arguments to the tool behind the target
@@ -12,7 +12,7 @@ PYTEST := $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal
 # Tests start hundreds of processes: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-# What is installed depends on these: a stamp older than one of them is made again.
+# The installation depends on these: make repeats it when one of them is newer than the stamp.
 FRAME := pyproject.toml setup.cfg scripts/prepare
 
 .DEFAULT_GOAL := help
@@ -22,20 +22,20 @@ help:  ## show this list
 	@echo "colocache: what make can do here"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.installed-demo  ## four gunicorn workers, with and without the cache, checked for stale answers (about a minute)
+demo: $(VENV)/.installed-demo  ## run four gunicorn workers with and without the cache, and check every answer (a minute)
 	@$(VENV)/bin/python examples/demo/drive.py $(ARGS)
 
-test: $(VENV)/.installed-test  ## run the tests, two on each core at a time
+test: $(VENV)/.installed-test  ## run all tests, two on each core at a time
 	@$(PYTEST) $(ARGS)
 
-check: lint types-package $(VENV)/.installed-test  ## lint, the types of the package, and the fast tests: before each commit (a minute)
+check: lint types-package $(VENV)/.installed-test  ## check lint, the types of the package, and the fast tests, as before each commit (a minute)
 	@$(PYTEST) -m "not slow" --quiet $(ARGS)
 
-lint: $(VENV)/.installed-lint  ## check every file with ruff, its form too
+lint: $(VENV)/.installed-lint  ## check every file with ruff, and its formatting
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 
-types: types-package  ## check the types of the package with mypy, and of the examples of the documentation with mypy and pyright
+types: types-package  ## check the package with mypy, and the examples of the documentation with mypy and pyright
 	@$(VENV)/bin/python scripts/check_doc_types.py
 
 types-package: $(VENV)/.installed-lint
@@ -49,42 +49,42 @@ docs: $(VENV)/.installed-docs  ## build the documentation site into build/docs, 
 wheel: $(VENV)/.installed-test  ## build the wheel, install it alone in a fresh environment, use it there
 	@$(VENV)/bin/python scripts/check_wheel.py $(ARGS)
 
-conformance: $(VENV)/.installed-conformance  ## the tests of Django, Flask-Caching, cachelib, cachetools and dogpile.cache, run against colocache (5 minutes)
+conformance: $(VENV)/.installed-conformance  ## run the tests of Django, Flask-Caching, cachelib, cachetools and dogpile.cache against colocache (5 minutes)
 	@$(VENV)/bin/python -m verification.conformance.run $(ARGS)
 
-simulate: $(VENV)/.installed-test  ## 20,000 random histories of the protocol on all cores (about an hour)
+simulate: $(VENV)/.installed-test  ## run 20,000 random histories of the protocol on all cores (an hour)
 	@$(VENV)/bin/python -m verification.simulation.simulate $(ARGS)
 
-mutants: $(VENV)/.installed-test  ## the protocol with one rule taken out, again and again: the campaign must notice
+mutants: $(VENV)/.installed-test  ## take each rule out of the protocol, one at a time: the random histories must notice
 	@$(VENV)/bin/python -m verification.simulation.mutants $(ARGS)
 
-explore: $(VENV)/.installed-test  ## every interleaving of two and three members, to a depth that takes minutes
+explore: $(VENV)/.installed-test  ## take every interleaving of two to four members, to a depth that takes minutes
 	@$(VENV)/bin/python -m verification.simulation.explore $(ARGS)
 
-chaos: $(VENV)/.installed-test  ## real processes, killed, stopped and restarted at random, every read checked
+chaos: $(VENV)/.installed-test  ## kill, stop and restart real processes at random, and check every read
 	@$(VENV)/bin/python -m verification.chaos.chaos $(ARGS)
 
-soak: $(VENV)/.installed-test  ## half an hour of work and restarts: what the processes hold must not grow
+soak: $(VENV)/.installed-test  ## work and restart for half an hour: what the processes hold must not grow
 	@$(VENV)/bin/python -m verification.chaos.soak $(ARGS)
 
-servers: $(VENV)/.installed-servers  ## every server and mode, and what must hold in each; writes docs/howto/servers.md (2 minutes)
+servers: $(VENV)/.installed-servers  ## check what must hold under each server and mode, and write docs/howto/servers.md (2 minutes)
 	@$(VENV)/bin/python -m verification.servers.matrix $(ARGS)
 
-rolling: $(VENV)/.installed-servers  ## eight gunicorn workers under load, replaced all the time: nothing fails, nothing is stale
+rolling: $(VENV)/.installed-servers  ## replace eight gunicorn workers under load: no request fails, and no answer is stale
 	@$(VENV)/bin/python -m verification.servers.rolling $(ARGS)
 
-fuzz: $(VENV)/.installed-fuzz  ## everything that a peer can send, guided by coverage, for ten minutes
+fuzz: $(VENV)/.installed-fuzz  ## fuzz all that a peer can send, guided by coverage, for ten minutes
 	@$(VENV)/bin/python -m verification.fuzz.fuzz $(ARGS)
 
-bench: $(VENV)/.installed-bench  ## every benchmark, compared in one run with everything else; writes benchmarks/results (15 minutes)
+bench: $(VENV)/.installed-bench  ## run every benchmark beside other caches, and write benchmarks/results (15 minutes)
 	@$(VENV)/bin/python -m benchmarks.bench $(ARGS)
 
-bench-quick: $(VENV)/.installed-bench  ## the ratios measured again, and compared with the committed ones (a minute)
+bench-quick: $(VENV)/.installed-bench  ## measure the ratios again, and compare them with the committed ones (a minute)
 	@$(VENV)/bin/python -m benchmarks.bench --quick $(ARGS)
 
-clean:  ## remove everything that the targets above made
+clean:  ## remove everything that the other targets made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/demo/.data
-	find colocache tests examples benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find colocache tests verification examples benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed-%: $(FRAME)
 	@scripts/prepare "$(VENV)" "$*" "$(PYTHON)"

@@ -1,7 +1,7 @@
-"""Caches to test with: real ones, in this process, that find each other in a directory of the test's own.
+"""Caches to test with: real ones in this process, which find each other in a directory that only this test has.
 
 Two `Cache` objects of one group in one process are two members. Each has its own seat, store and driver's thread. What
-goes from one to the other goes by the wire.
+one sends to the other goes over the wire.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ PATIENCE = 30.0  # s; only a test that fails waits so long
 
 
 class NewCache(Protocol):
-    """Makes a cache of the group "test", closed after the test."""
+    """A function that makes a cache of the group "test", which the test closes at its end."""
 
     def __call__(self, group: str = ..., **settings: Any) -> Cache:
         """Return it; settings win over the defaults of the tests."""
 
 
 class Until(Protocol):
-    """Waits for a condition."""
+    """A function that waits for a condition."""
 
     def __call__(self, condition: Callable[[], object], *, failing: str = ...) -> None:
-        """Return when the condition holds; fail if it does not come true."""
+        """Return when the condition holds, and fail if that takes too long."""
 
 
 class Call(Protocol):
-    """Calls a method of a cache by its sync name: the method itself, or its twin in an event loop."""
+    """A function that calls a method of a cache by its sync name: the method, or its async twin in an event loop."""
 
     def __call__(self, space: Any, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Return what the method gives."""
+        """Return what the method returns."""
 
 
 @pytest.fixture
 def until() -> Until:
-    """Waits for a condition, and for nothing else."""
+    """Wait for a condition instead of a fixed time."""
 
     def wait(condition: Callable[[], object], *, failing: str = "the condition never came true") -> None:
         deadline, pause = time.monotonic() + PATIENCE, threading.Event()
@@ -62,7 +62,7 @@ def until() -> Until:
 
 @pytest.fixture
 def run_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A runtime directory with a path as short as sockets need it, and no other ``COLOCACHE_*`` in the environment."""
+    """Return a runtime directory whose path is short enough for sockets. Unset all other ``COLOCACHE_*`` variables."""
     for variable in [name for name in os.environ if name.startswith("COLOCACHE_")]:
         monkeypatch.delenv(variable)
     path = tempfile.mkdtemp(prefix="cc", dir="/tmp")
@@ -71,7 +71,7 @@ def run_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-#: Modules whose tests of one cache hold for a private one, too; and what a test asks for that needs a group.
+#: Modules whose tests of one cache also hold for a private cache; and the fixtures that need a group.
 ALSO_PRIVATE = {
     "test_async", "test_atomic", "test_cache", "test_decorators", "test_scope", "test_specialised", "test_stats",
     "test_values",
@@ -80,7 +80,7 @@ OF_A_GROUP = {"held", "key_of", "new_group", "pair"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Have the tests of one cache run twice: with one that is alone in its group, and with a private one."""
+    """Run the tests of one cache twice: with a cache that is alone in its group, and with a private one."""
     asks_for, module = set(metafunc.fixturenames), metafunc.module.__name__.rpartition(".")[2]
     marked = any(mark.name == "in_a_group" for mark in metafunc.definition.iter_markers())
     if module in ALSO_PRIVATE and "new_cache" in asks_for and not asks_for & OF_A_GROUP and not marked:
@@ -119,7 +119,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture
 def new_cache(request: pytest.FixtureRequest, run_dir: str) -> Iterator[NewCache]:
-    """Makes caches that have not joined yet; or private ones."""
+    """Make caches that have not joined yet, or private ones."""
     made: list[Cache] = []
     private = getattr(request, "param", "group") == "private"
 
@@ -134,13 +134,13 @@ def new_cache(request: pytest.FixtureRequest, run_dir: str) -> Iterator[NewCache
 
 @pytest.fixture
 def cache(new_cache: NewCache) -> Cache:
-    """A cache that is alone in its group."""
+    """Return a cache that is alone in its group."""
     return new_cache()
 
 
 @pytest.fixture
 def new_group(new_cache: NewCache, until: Until) -> Callable[..., list[Cache]]:
-    """Makes members of a group that know and hear each other."""
+    """Make members of a group that know and hear each other."""
 
     def make(size: int, **settings: Any) -> list[Cache]:
         caches = [new_cache(**settings) for _ in range(size)]
@@ -158,13 +158,13 @@ def new_group(new_cache: NewCache, until: Until) -> Callable[..., list[Cache]]:
 
 @pytest.fixture
 def pair(new_group: Callable[..., list[Cache]]) -> list[Cache]:
-    """Two members that know and hear each other."""
+    """Return two members that know and hear each other."""
     return new_group(2)
 
 
 @pytest.fixture(params=["sync", "async"])
 def call(request: pytest.FixtureRequest) -> Call:
-    """Calls a method in both of its forms, one test for each."""
+    """Call a method in both of its forms, one test for each."""
     if request.param == "sync":
         return lambda space, method, *args, **kwargs: getattr(space, method)(*args, **kwargs)
 
@@ -176,7 +176,7 @@ def call(request: pytest.FixtureRequest) -> Call:
 
 @pytest.fixture
 def key_of() -> Callable[..., str]:
-    """Finds a key that a cache owns."""
+    """Find a key that a cache owns."""
 
     def find(owner: Cache, namespace: str = "", name: str = "key") -> str:
         bus = owner._member.join()
@@ -194,7 +194,7 @@ def key_of() -> Callable[..., str]:
 
 @pytest.fixture
 def held() -> Callable[[Cache], Any]:
-    """Stops the thread of a member's driver for as long as a ``with`` lasts: to the others, it is silent."""
+    """Stop the thread of a member's driver within a ``with`` block: it is silent to the others."""
 
     @contextmanager
     def hold(cache: Cache) -> Iterator[None]:
@@ -224,7 +224,7 @@ class Crew:
         self.results: list[Any] = []
 
     def start(self, work: Callable[[], Any], times: int = 1) -> None:
-        """Have so many threads do some work."""
+        """Do some work in as many threads."""
 
         def do() -> None:
             try:
@@ -238,7 +238,7 @@ class Crew:
             thread.start()
 
     def join(self) -> list[Any]:
-        """Wait for all, and return what they gave, in the order of their ends."""
+        """Wait for all threads, and return their results in the order in which they end."""
         for thread in self.threads:
             thread.join(PATIENCE)
         assert len(self.results) == len(self.threads), "a thread hangs"
@@ -247,5 +247,5 @@ class Crew:
 
 @pytest.fixture
 def crew() -> Crew:
-    """Threads to do work in."""
+    """Return threads to do work in."""
     return Crew()
