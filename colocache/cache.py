@@ -9,7 +9,7 @@ from typing import TypedDict, TypeVar, Unpack
 from .config import UNSET, Config, Duration, Unset
 from .member import Member, MemberInfo
 from .operations import positions
-from .operations.flow import arun, run
+from .operations.drive import arun, run
 from .operations.keyspace import Keyspace, check_copy
 from .space import Space
 from .stats import Stats

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from .config import Config
 from .core.gate import Gate
-from .core.group.outcomes import Receipt
+from .core.group.outcomes import UNKNOWN, Receipt
 from .core.keys import Key
 from .errors import ClosedError, OversizeError
 from .functions.identity import Functions
 from .naming import shown
-from .operations.keyspace import Keyspaces
-from .operations.positions import UNKNOWN
+from .near_cache import NearCaches
 from .runtime.inline import InlineDriver
 from .runtime.logs import Log
 from .runtime.servers import check_threads
@@ -90,7 +89,7 @@ class Member:
         self.log = Log(config.group)
         self.carrier = Carrier(codec)
         self.functions = Functions(self.log)
-        self.keyspaces = Keyspaces()
+        self.near_caches = NearCaches()
         self.life = Life()
         self._joining: _Joining | None = None
         self._be_new()
@@ -190,7 +189,7 @@ class Member:
         with self._lock:
             self.life.joined_at = monotonic()
             self.life.driver = driver
-            self.keyspaces.bind(driver.store, driver.gate)
+            self.near_caches.bind(driver.store, driver.gate)
         if self.life.is_closed:
             driver.leave(0.0)
 
@@ -223,7 +222,7 @@ class Member:
         try:
             with self._lock:
                 self.life.driver = None
-                self.keyspaces.bind(None, Gate())
+                self.near_caches.bind(None, Gate())
         finally:
             if driver is not None:
                 driver.leave(patience)
@@ -247,7 +246,7 @@ class Member:
     def set_aside(self) -> Life:
         """Begin a new life, and return the present one for `take_up`. For tests; see `colocache.testing`."""
         life, self.life = self.life, Life()
-        self.keyspaces.bind(None, Gate())
+        self.near_caches.bind(None, Gate())
         return life
 
     def take_up(self, life: Life) -> None:
@@ -256,7 +255,7 @@ class Member:
         self.life = life
         driver = self.own_driver()
         if driver is not None:
-            self.keyspaces.bind(driver.store, driver.gate)
+            self.near_caches.bind(driver.store, driver.gate)
 
     def _be_new(self) -> None:
         """Be as if nothing had been started: at first, and in a forked child."""
@@ -266,7 +265,7 @@ class Member:
         self._joining = None
         self.life.retry_at = -math.inf
         self.life.counters = Counters()
-        self.keyspaces.reset()
+        self.near_caches.reset()
         if inherited is not None:
             inherited.forget_after_fork()
         self._pid = os.getpid()  # last: a thread that finds it here relies on all the rest

@@ -16,7 +16,7 @@ from .core.keys import Key
 from .functions import decorators
 from .functions.specialised import at_once
 from .operations import atomic, fenced, invalidate, load, read, write
-from .operations.flow import arun, run
+from .operations.drive import arun, run
 from .operations.invalidate import Waiting
 from .operations.keyspace import Keyspace, Ttl
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import colocache.operations.flow
+import colocache.operations.drive
 from colocache import Cache, EventLoopError, RecursiveLoadError
 from colocache.core import keys
 
@@ -240,7 +240,7 @@ def test_a_value_that_cannot_be_carried_is_an_error_that_names_it_and_the_key_go
 def test_a_load_that_hangs_is_waited_for_no_longer_than_the_load_timeout(
     call: Call, new_group: Any, crew: Crew, source: Source, key_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(colocache.operations.flow, "GRACE", 0.0)
+    monkeypatch.setattr(colocache.operations.drive, "GRACE", 0.0)
     one, other = new_group(2, load_timeout=0.3, fetch_timeout=0.2)
     key = key_of(one)
     crew.start(lambda: other.get_or_load(key, source.load))
@@ -259,7 +259,7 @@ def test_a_load_that_hangs_is_waited_for_no_longer_than_the_load_timeout(
 def test_a_bus_thread_that_hangs_does_not_hang_the_application(
     call: Call, new_cache: NewCache, held: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(colocache.operations.flow, "GRACE", 0.05)
+    monkeypatch.setattr(colocache.operations.drive, "GRACE", 0.05)
     cache = new_cache(load_timeout=0.02, fetch_timeout=0.01, lease=0.1)
     cache.start()
     with held(cache):

@@ -936,8 +936,8 @@ def test_a_cache_that_is_dropped_without_a_close_leaves_the_group(new_cache: New
 def _names_kept(cache: Cache) -> int:
     """How many namespaces and tags are in the tables of a cache and its member, whatever is kept of them."""
     store = cache._member.life.driver.store if cache._member.life.driver is not None else None
-    keyspaces = cache._member.keyspaces
-    tables: list[Any] = [keyspaces._homes, keyspaces._modes, keyspaces._all]
+    near_caches = cache._member.near_caches
+    tables: list[Any] = [near_caches._homes, near_caches._modes, near_caches._all]
     if store is not None:
         tables += [store._wires, store._tagged]
     return sum(map(len, tables))
@@ -946,7 +946,7 @@ def _names_kept(cache: Cache) -> int:
 def test_nothing_is_kept_of_namespaces_and_tags_that_nobody_uses_any_more(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(colocache.operations.keyspace, "MAX_MODES", 20)
+    monkeypatch.setattr(colocache.near_cache, "MAX_MODES", 20)
     cache.start()
     before = _names_kept(cache)
     for number in range(1000):
@@ -962,7 +962,7 @@ def test_nothing_is_kept_of_namespaces_and_tags_that_nobody_uses_any_more(
 def test_what_is_kept_of_namespaces_is_bounded_before_the_cache_has_joined_too(
     new_cache: NewCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(colocache.operations.keyspace, "MAX_MODES", 20)
+    monkeypatch.setattr(colocache.near_cache, "MAX_MODES", 20)
     cache = new_cache(disabled=True)
     for number in range(1000):
         cache.namespace(f"tenant {number}").get_or_load("k", lambda: 1)

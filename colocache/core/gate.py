@@ -24,7 +24,7 @@ class Gate:
 #: The same rule as source text, for functions that answer most readers: a call of `Gate.lets` would cost a hit half as
 #: much again. It leaves out members that are behind, and entries whose value is not there as an object: what follows
 #: the text serves those by the rule itself. ``{keyspace}`` is where the reader reads, and ``{key}`` is what entries are
-#: found by there. The gate comes before the entry, for the reason in `colocache.operations.keyspace.Keyspaces.bind`.
+#: found by there. The gate comes before the entry, for the reason in `colocache.near_cache.NearCaches.bind`.
 #: tests/core/test_gate.py compares the text with the rule.
 SERVE_AT_ONCE = """\
     _cc_keyspace = {keyspace}

@@ -15,7 +15,7 @@ from ..core.entry import MISSING
 from ..core.group.outcomes import Receipt
 from ..core.keys import Key
 from ..operations import invalidate
-from ..operations.flow import arun, run
+from ..operations.drive import arun, run
 from ..operations.keyspace import Given, Keyspace, Ttl
 from ..operations.load import get_or_load
 from .arguments import Arguments

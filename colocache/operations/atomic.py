@@ -10,10 +10,10 @@ from ..core.group.outcomes import DONE, NO_ANSWER, NO_INTEGER, Altering, Fence
 from ..core.keys import Key
 from ..core.numbers import pack_integer, unpack_integer
 from ..naming import shown
-from ..scope import tell
 from . import fenced
 from .flow import Flow, Wait
 from .read import NOT_FENCED, getting_fenced
+from .tally import tell
 from .write import put_fenced
 
 if TYPE_CHECKING:

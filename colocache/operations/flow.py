@@ -1,43 +1,23 @@
-"""The steps of a flow, and the two drivers that carry them out.
+"""The steps of a flow.
 
 An operation is a generator, a flow. It yields `Wait` for what the member is to answer, and `Load` for the user's
-function. `run` carries these out in a thread or greenlet, and `arun` in a task. Each call that waits has an answer of
-its own, so a call that is cancelled harms no other. When a step raises, the driver tells the step, closes the flow, and
-raises the exception to the caller as it is. It does not throw the exception into the flow, because out of a generator
-StopIteration would come as RuntimeError.
-
-No user's function is called inside an ``except`` block, because its exceptions would name ours as their context.
-
-An exception of a signal handler can come between any two instructions. So a driver closes its flow in all cases, and a
-flow that may be given a duty, to load a key, gives it back in a ``finally``.
+function. `colocache.operations.drive` carries these out.
 """
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
-
-from ..errors import EventLoopError
-from ..runtime.waiting.answers import TOO_LATE, Answer
-from ..runtime.waiting.greenlets import on_hub
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    import asyncio
-
     from ..core.group.calls import Calls
     from ..runtime.driver import Driver
-    from ..runtime.waiting.answers import Asked
-    from .load import Load
+    from ..runtime.waiting.answers import Answer, Asked
 
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-GRACE = 5.0  # s beyond a call's own limit, after which the driver is taken to be in trouble
-LOOK_EVERY = 0.1  # s between two looks at whether anybody still waits for a load that goes on without its caller
 BYTES_AT_ONCE = 8 << 20  # of the values in the questions of one call; one value may be larger
 
 
@@ -52,7 +32,7 @@ class Wait(NamedTuple):
     asked: Asked | None = None  # the answer, if the flow has made it before, so that it can abandon the question
 
 
-Flow = Generator["Wait | Load", Any, T]
+Flow = Generator[Any, Any, T]  # of steps, each a `Wait` or a `Load`
 Command = Callable[["Calls", int, float], None]
 
 
@@ -100,171 +80,3 @@ class Ahead(Generic[Item]):
 
 def _nothing(calls: Calls, ticket: int, now: float) -> None:
     """Stand for the command of a question that is asked already."""
-
-
-# --- The drivers
-
-
-def run(flow: Flow[T]) -> T:
-    """Drive a flow in this thread. Raise EventLoopError where it would have to wait on an event loop's thread."""
-    answer: Any = None
-    try:
-        while True:
-            try:
-                step = flow.send(answer)
-            except StopIteration as end:
-                return cast(T, end.value)
-            answer = _wait(step) if isinstance(step, Wait) else _load(step)
-    finally:
-        flow.close()
-
-
-async def arun(flow: Flow[T]) -> T:
-    """Drive a flow in this task. A loader runs in a task of its own, which may outlive this one: see `_aload`."""
-    answer: Any = None
-    try:
-        while True:
-            try:
-                step = flow.send(answer)
-            except StopIteration as end:
-                return cast(T, end.value)
-            answer = await (_await(step) if isinstance(step, Wait) else _aload(step))
-    finally:
-        flow.close()
-
-
-def _wait(step: Wait) -> Any:
-    if not step.local:
-        _refuse_to_stop_a_loop()
-    driver = step.driver
-    answer = step.asked or driver.new_call()
-    try:
-        driver.ask(step.command, step.otherwise, answer)
-        outcome = answer.result(step.limit + GRACE)
-    except BaseException:
-        driver.abandon(answer)
-        raise
-    if outcome is TOO_LATE:
-        driver.abandon(answer)
-        return step.otherwise
-    return outcome
-
-
-async def _await(step: Wait) -> Any:
-    driver = step.driver
-    answer = step.asked or driver.new_call()
-    try:
-        driver.ask(step.command, step.otherwise, answer)
-        outcome = await answer.awaited(step.limit + GRACE)
-    except BaseException:
-        driver.abandon(answer)
-        raise
-    if outcome is TOO_LATE:
-        driver.abandon(answer)
-        return step.otherwise
-    return outcome
-
-
-def _load(load: Load) -> Any:
-    try:
-        value = load.call()
-        if inspect.iscoroutine(value):
-            value.close()  # nobody will await it, and it would complain
-        if inspect.isawaitable(value):
-            raise TypeError(f"{load.loader!r} is to be awaited; load with the a-twin of the method that was called")
-        load.succeed(value)
-    except BaseException as error:
-        load.fail(error)
-        raise
-    return value
-
-
-async def _aload(load: Load) -> Any:
-    """Load in a task of its own, in a copy of this context, and wait for it.
-
-    If this task is cancelled meanwhile, the load goes on while other calls wait for it. Otherwise a load that takes
-    longer than each of its callers may wait would never end. If no other call waits, the load is cancelled too, and it
-    has ended when this task goes on, so the loader may use what belongs to its caller.
-    """
-    import asyncio  # a loop runs: it is imported already
-
-    task = asyncio.create_task(_in_own_task(load), name="colocache load")
-    task.add_done_callback(load.on_task_end)
-    try:
-        await asyncio.wait((task,))
-    except asyncio.CancelledError:
-        load.lose_caller()
-        if load.is_awaited() and not task.done():
-            load.detach()
-            _let_go_on(task, load)
-        else:
-            await _cancelled(task)
-        raise
-    try:
-        return task.result()
-    finally:
-        del task  # its exception, if it has one, knows this frame: they would keep each other
-
-
-async def _in_own_task(load: Load) -> Any:
-    try:
-        value = load.call()
-        if inspect.isawaitable(value):
-            value = await value
-        load.succeed(value)
-    except BaseException as error:
-        load.fail(error)
-        raise
-    return value
-
-
-def _let_go_on(task: asyncio.Task[Any], load: Load) -> None:
-    """Let a load go on without its caller while another call waits for it, and for the load timeout at most.
-
-    The timer also keeps the task alive, while its loop lives. Nothing tells when the last call that waits has gone, so
-    the timer looks again and again: what the loader uses may be closed with its request.
-    """
-    loop = task.get_loop()
-    ends = loop.time() + load.timeout
-
-    def look() -> None:
-        if task.done():
-            return
-        if loop.time() >= ends or not load.is_awaited():
-            task.cancel()
-        else:
-            loop.call_later(min(LOOK_EVERY, ends - loop.time()), look)
-
-    look()
-
-
-async def _cancelled(task: asyncio.Task[Any]) -> None:
-    """Cancel a load that nobody needs, and wait for its end, even if its caller is cancelled again.
-
-    Cancel scopes of anyio do that all the time, and must not disturb a loader that puts things in order.
-    """
-    import asyncio
-
-    task.cancel()
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait((task,))
-
-
-def _refuse_to_stop_a_loop() -> None:
-    """Raise EventLoopError on the thread of an event loop, or in a callback of gevent's hub.
-
-    Also if the answer is there already: whether it comes in time is chance, and chance must not decide.
-    """
-    asyncio = sys.modules.get("asyncio")  # no loop runs where nobody has imported it
-    if asyncio is not None and asyncio._get_running_loop() is not None:
-        raise EventLoopError(
-            "this call would have to wait, and would stop the event loop that runs on this thread; "
-            "await its twin instead: aget, aget_or_load, ainvalidate, … A decorated function has none: write it as "
-            "async def, or call it by await asyncio.to_thread(...)"
-        )
-    if "gevent" in sys.modules and on_hub():
-        raise EventLoopError(
-            "this call would have to wait, and would stop gevent's hub, of which this is a callback; "
-            "call it in a greenlet instead: gevent.spawn(…)"
-        )

@@ -8,13 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from ..core.group.messages import MAX_TARGETS, tag_target
-from ..core.group.outcomes import Receipt
+from ..core.group.outcomes import UNKNOWN, Receipt
 from ..core.keys import Key
 from ..errors import InvalidationIncomplete
-from ..scope import current_of, tell
 from .flow import Flow, Wait
 from .keyspace import travelling
-from .positions import UNKNOWN
+from .tally import current_tally, tell
 
 if TYPE_CHECKING:
     from ..core.group.calls import Calls
@@ -46,7 +45,7 @@ def all_keys(keyspace: Keyspace, wait: Waiting, strict: bool) -> Flow[Receipt]:
 
 def announce(keyspace: Keyspace, targets: list[bytes], wait: Waiting, strict: bool) -> Flow[Receipt]:
     """Announce that targets have changed, and wait for the receipt as the caller says."""
-    member, current, is_for_response = keyspace.member, current_of(keyspace.member), wait == "response"
+    member, current, is_for_response = keyspace.member, current_tally(keyspace.member), wait == "response"
     if wait == "response":
         if strict:
             raise ValueError("strict is for a call that waits, and wait='response' leaves that to the middleware")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy as copying
 import math
-import weakref
 from collections.abc import Callable, Iterable
 from time import monotonic
 from types import FunctionType
@@ -13,23 +13,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from ..config import Duration, Unset, parse_ttl
 from ..core import keys
 from ..core.entry import MISSING, Entry, Home
-from ..core.gate import Gate
 from ..core.group.messages import EVERYTHING, MAX_TAGS, check_tag, key_target, namespace_target
 from ..core.keys import Key
 from ..core.options import EntryOptions
-from ..core.store import Store
 from ..naming import shortened
-from ..runtime.waiting.threads import RLock
+from ..near_cache import NearCache
 from . import fenced
-from .load import copied, note_age
+from .under_way import note_age
 
 if TYPE_CHECKING:
     from ..member import Member
     from ..runtime.driver import Driver
 
 Ttl = Duration | None | Unset
-
-MAX_MODES = 1000  # namespaces that are not in use now, of which is remembered whether their readers get copies
 
 
 class Given(NamedTuple):
@@ -39,28 +35,22 @@ class Given(NamedTuple):
     excess: str = ""  # why no value can have all the tags; "" if one can
 
 
-class Keyspace:
+class Keyspace(NearCache):
     """The keys of one namespace, with what one `Space` or decorated function chose for them."""
 
-    __slots__ = ("__weakref__", "copies", "fence", "function", "gate", "hits", "home", "member", "one_part", "path",
-                 "prefix", "ttl")  # fmt: skip
+    __slots__ = ("fence", "function", "member", "prefix", "ttl")
 
     def __init__(
         self, member: Member, path: str, ttl: float | None, copies: bool, *, fence: bool = False,
         function: FunctionType | None = None, one_part: bool = False,
     ) -> None:  # fmt: skip
+        super().__init__(path, copies, one_part)
         self.member = member
-        self.path = path
         self.prefix = keys.prefix(path)
         self.ttl = ttl  # s; None is for ever
-        self.copies = copies  # whether each reader gets a value of its own
         self.fence = fence
         self.function = function  # whose results these keys hold; None once a load has checked it
-        self.one_part = one_part  # all keys are tuples of one part, and readers find them by that part
-        self.gate = Gate()
-        self.home = Home(None)
-        self.hits = self.home.hits
-        member.keyspaces.add(self)
+        member.near_caches.add(self)
 
     # --- Others beside it
 
@@ -86,14 +76,14 @@ class Keyspace:
         return keyspace, known
 
     def _copies_below(self, path: str) -> bool:
-        used = self.member.keyspaces.copies_in(path)
+        used = self.member.near_caches.copies_in(path)
         return self.copies if used is None else used
 
     # --- Reading from the near cache
 
     def hit(self, key: Key) -> Any:
         """Return what a reader is served at once, and count it; MISSING if nothing is."""
-        gate = self.gate  # before the entry: see `Keyspaces.bind`
+        gate = self.gate  # before the entry: see `NearCaches.bind`
         entry = self._look_up(key)
         if entry is None:
             return MISSING
@@ -215,78 +205,6 @@ class Keyspace:
         return [namespace_target(self.path) if self.path else EVERYTHING]
 
 
-class Keyspaces:
-    """The keyspaces of one member, and the homes in which their readers find entries."""
-
-    def __init__(self) -> None:
-        self._all: weakref.WeakSet[Keyspace] = weakref.WeakSet()
-        self._modes: dict[str, bool] = {}  # namespaces of late, the oldest first, to whether their readers get copies
-        self.reset()
-
-    def reset(self) -> None:
-        """Be bound to no member, with a lock that nobody holds: at first, and in a forked child."""
-        self._lock = RLock()
-        self.bind(None, Gate())
-
-    def bind(self, store: Store | None, gate: Gate) -> None:
-        """Have readers find the entries of this store; of none if there is none.
-
-        Readers look at the gate first. So their entries are exchanged first, and the gate second. Otherwise:
-
-        1. A reader finds an entry of the old member.
-        2. The cache is bound to a new member.
-        3. The reader looks at the gate of the new member, which is open.
-        4. It uses the entry, which the new member could not invalidate.
-        """
-        with self._lock:
-            self._store, self._gate = store, gate
-            self._homes = weakref.WeakValueDictionary[tuple[str, bool], Home]()
-            for keyspace in list(self._all):
-                self._give_home(keyspace)
-                keyspace.gate = gate
-
-    def add(self, keyspace: Keyspace) -> None:
-        """Give a new keyspace its home. Raise ValueError if its namespace is in use with other copying."""
-        path, copies = keyspace.path, keyspace.copies
-        with self._lock:
-            if self.copies_in(path) is (not copies):
-                raise ValueError(
-                    f"the namespace {path!r} cannot have copy={copies}: it is in use with copy={not copies}, and all "
-                    "its readers share what they find; use another namespace"
-                )
-            self._remember_mode(path, copies)
-            self._all.add(keyspace)
-            self._give_home(keyspace)
-            keyspace.gate = self._gate
-
-    def copies_in(self, path: str) -> bool | None:
-        """Return whether readers of a namespace get copies; None if nobody uses it."""
-        for one_part in (False, True):
-            home = self._homes.get((path, one_part))
-            if home is not None:
-                return home.copies
-        return self._modes.get(path)
-
-    def _remember_mode(self, path: str, copies: bool) -> None:
-        """Remember how a namespace is read, also while nobody reads it, unless there were many others since."""
-        self._modes.pop(path, None)
-        self._modes[path] = copies
-        if len(self._modes) > MAX_MODES:
-            del self._modes[next(iter(self._modes))]
-
-    def _give_home(self, keyspace: Keyspace) -> None:
-        """Give a keyspace the home of its namespace, which all keyspaces of that namespace share.
-
-        Only under the lock. Otherwise, of two threads that make a home at once, one has readers who find nothing.
-        """
-        name = keyspace.path, keyspace.one_part
-        home = self._homes.get(name)
-        if home is None:
-            home = self._homes[name] = Home(self._store, keyspace.copies)
-        keyspace.home = home
-        keyspace.hits = home.hits
-
-
 def travelling(tags: Iterable[str]) -> tuple[tuple[str, ...], str]:
     """Return the tags that can travel, each once, and why another one cannot. Raise TypeError for what is no text."""
     names, excess = dict[str, None](), ""
@@ -303,3 +221,11 @@ def check_copy(copy: bool) -> bool:
     if not isinstance(copy, bool):
         raise TypeError(f"copy is True or False, not {copy!r:.60}")
     return copy
+
+
+def copied(value: Any) -> Any:
+    """Return a copy of a value that does not travel. Raise ValueError if it cannot be copied: it may be too deep."""
+    try:
+        return copying.deepcopy(value)
+    except Exception as error:
+        raise ValueError(f"it cannot be copied: {type(error).__name__}: {error}") from error

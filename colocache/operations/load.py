@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import copy as copying
-import math
-import sys
-import threading
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from ..core.entry import Entry
@@ -15,8 +10,10 @@ from ..core.group.outcomes import Found, Lead, Loaded, Solo
 from ..core.keys import wire
 from ..errors import RecursiveLoadError
 from ..naming import shown
-from ..scope import scopes, tell
 from .flow import Command, Flow, Wait
+from .keyspace import copied
+from .tally import tallies, tell
+from .under_way import UnderWay, loads_above, waits_for_itself
 
 if TYPE_CHECKING:
     import asyncio
@@ -49,7 +46,7 @@ def load_or_wait(duty: Duty) -> Flow[Any]:
     load still runs when the load timeout is over, or if this call cannot wait for it, they are taken to wait for each
     other.
     """
-    if _waits_for_itself(duty) or _loads_above(duty) >= MAX_NESTED:
+    if waits_for_itself(duty.load_id) or loads_above(duty.load_id) >= MAX_NESTED:
         raise RecursiveLoadError(f"the loader of the key {shown(duty.key)} asks for that same key")
     try:
         outcome = yield from duty.ask()
@@ -58,7 +55,7 @@ def load_or_wait(duty: Duty) -> Flow[Any]:
                 return duty.use(outcome.entry)
             except ValueError as error:
                 duty.on_undecodable(error)
-        if not isinstance(outcome, Lead) and _loads_above(duty):
+        if not isinstance(outcome, Lead) and loads_above(duty.load_id):
             raise RecursiveLoadError(
                 f"a task or thread that the loader of the key {shown(duty.key)} has started asks for that same key, "
                 "and cannot wait any longer for the loader, which may be waiting for it"
@@ -82,7 +79,7 @@ class Duty:
         self.key = key
         self.wire = wire(keyspace.prefix, key)
         self.loader = loader
-        self.cache = member.serial  # tells one cache of this process from another
+        self.load_id = member.serial, self.wire
         self.timeout = member.config.load_timeout  # s that other calls wait for a load, at most
         self.is_open = False  # the question may have been asked, and nothing was reported yet
         self._keyspace = keyspace
@@ -105,7 +102,7 @@ class Duty:
                 self._member.counters.loads += 1
                 self._member.counters.fallbacks += stores and not self._member.config.disabled
         self._outcome = outcome or Solo()
-        if scopes.get():
+        if tallies.get():
             tell(self._member, "fetches" if isinstance(outcome, Found) else "loads")
         return self._outcome
 
@@ -186,42 +183,31 @@ class Duty:
         self.is_open = False
 
 
-class Load:
-    """The step of a flow that calls the user's function.
-
-    The context tells the loads under way to everything that the function starts. By who waits for whom it is known
-    whether a load would wait for itself: the caller of a load waits for it, unless it is detached.
-    """
+class Load(UnderWay):
+    """The step of a flow that calls the user's function."""
 
     def __init__(self, duty: Duty) -> None:
-        self.loader = duty.loader
+        super().__init__(duty.load_id)
         self.timeout = duty.timeout
-        self.oldest = math.inf  # see `note_age`
-        self.caller: object = _runner()  # the thread, task or greenlet that waits for it; None once there is none
-        self.runner: object = None  # the one that loads; None before and after
+        self.loader = duty.loader
         self._began = self._is_orphan = False
         self._duty = duty
 
     def call(self) -> Any:
         """Call the function; what it returns may be awaitable. It is under way until `succeed` or `fail`."""
         self._began = True
-        _loads.set((*_active(), self))
-        self.runner = _runner()
+        self.begin()
         return self.loader()
 
     def succeed(self, value: Any) -> None:
         """Report the function's value. Raise TypeError if it cannot travel."""
-        self._end()
+        self.end()
         self._duty.succeed(value, self.oldest)
 
     def fail(self, error: BaseException) -> None:
         """Report what the function, or the report of its value, has raised."""
-        self._end()
+        self.end()
         self._duty.fail(error)
-
-    def _end(self) -> None:
-        self.runner = self.caller = None
-        _loads.set(tuple(load for load in _loads.get() if load is not self))
 
     def is_awaited(self) -> bool:
         """Return whether another call than its own waits for it."""
@@ -244,56 +230,3 @@ class Load:
         error = task.exception()
         if error is not None and self._is_orphan:  # otherwise it is the caller's
             self._duty.on_lost(error)
-
-    def is_of(self, duty: Duty) -> bool:
-        """Return whether it loads that key."""
-        return self._duty.wire == duty.wire and self._duty.cache == duty.cache
-
-
-# --- Which loads this code is a part of
-
-_loads: ContextVar[tuple[Load, ...]] = ContextVar("colocache_loads", default=())
-
-
-def _active() -> tuple[Load, ...]:
-    """Return the loads under way that this thread or task is a part of, or was started by; the outermost first."""
-    return tuple(load for load in _loads.get() if load.runner is not None)
-
-
-def _runner() -> object:
-    """Return what tells this thread, task or greenlet from all others that run now."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and asyncio._get_running_loop() is not None:
-        return asyncio.current_task() or object()  # in a callback of the loop, which nobody waits for
-    return threading.get_ident()  # under gevent a greenlet's
-
-
-def _loads_above(duty: Duty) -> int:
-    """Return how many loads of the key are under way that have, directly or not, started this thread or task."""
-    return sum(load.is_of(duty) for load in _active())
-
-
-def _waits_for_itself(duty: Duty) -> bool:
-    """Return whether a load of the key waits for this thread or task: it runs the load, or one that does, and so on."""
-    waiting = _runner()
-    for load in reversed(_active()):
-        if load.runner != waiting:  # it has started this task, or one that has; whether it waits nobody knows
-            return False
-        if load.is_of(duty):
-            return True
-        waiting = load.caller
-    return False
-
-
-def note_age(loaded_at: float) -> None:
-    """Note that a member that is behind served a value of that age: what a loader makes of it counts as no younger."""
-    for load in _loads.get():
-        load.oldest = min(load.oldest, loaded_at)
-
-
-def copied(value: Any) -> Any:
-    """Return a copy of a value that does not travel. Raise ValueError if it cannot be copied: it may be too deep."""
-    try:
-        return copying.deepcopy(value)
-    except Exception as error:
-        raise ValueError(f"it cannot be copied: {type(error).__name__}: {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ..core.group.outcomes import CaughtUp, Receipt
+from ..core.group.outcomes import UNKNOWN, CaughtUp, Receipt
 from .flow import Flow, Wait
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 MAX_POSITIONS = 16
 
 NOT_CAUGHT_UP = CaughtUp(False)
-UNKNOWN = Receipt((), (), False, 0.0)  # of what this process could not announce, or not see through
 
 Positions = dict[bytes, int]  # incarnation to the number of an event
 

@@ -11,9 +11,9 @@ from ..core.entry import MISSING, Entry
 from ..core.group.fences import NO_FENCE
 from ..core.group.outcomes import Fence, Seen
 from ..core.keys import Key
-from ..scope import scopes, tell
 from . import fenced
 from .flow import Ahead, Command, Flow, Wait
+from .tally import tallies, tell
 
 if TYPE_CHECKING:
     from ..runtime.driver import Driver
@@ -70,7 +70,7 @@ def near_cache(keyspace: Keyspace, driver: Driver, wanted: Wanted) -> Flow[Value
 def group(keyspace: Keyspace, driver: Driver, wanted: Wanted) -> Flow[Values]:
     """Ask the owners of the keys."""
     entries = yield from (_fenced if keyspace.fence else _plain)(keyspace, driver, list(wanted))
-    if entries and scopes.get():
+    if entries and tallies.get():
         tell(keyspace.member, "fetches", len(entries))
     values: Values = {}
     for wire, entry in entries.items():

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from ..core.group.fences import NO_FENCE
 from ..core.group.messages import key_target
-from ..core.group.outcomes import DONE, NO_ANSWER, Altering, Fence, Written
+from ..core.group.outcomes import DONE, NO_ANSWER, UNKNOWN, Altering, Fence, Written
 from ..core.keys import Key
 from ..core.options import EntryOptions
-from ..scope import tell
 from . import fenced
 from .flow import Ahead, Command, Flow, Wait
 from .invalidate import announce
-from .positions import UNKNOWN
+from .tally import tell
 
 if TYPE_CHECKING:
     from ..runtime.driver import Driver

@@ -72,7 +72,7 @@ class Loading:
         self._done(value, self._oldest)
 
     def served_while_behind(self, loaded_at: float) -> None:
-        """Do what `colocache.operations.load.note_age` does."""
+        """Do what `colocache.operations.under_way.note_age` does."""
         self._oldest = min(self._oldest, loaded_at)
         if self._outer is not None:
             self._outer.served_while_behind(loaded_at)
@@ -94,7 +94,7 @@ class Reader:
             done(value)
 
     def cancel(self, *, ends_loader: bool = False) -> None:
-        """Do what `colocache.operations.flow` does when the caller's task is cancelled.
+        """Do what `colocache.operations.drive` does when the caller's task is cancelled.
 
         With ``ends_loader`` it is a thread or greenlet, in which the loader runs, too.
         """

@@ -21,9 +21,11 @@ from colocache import EventLoopError, RecursiveLoadError
 from colocache.core.entry import Entry
 from colocache.core.group.outcomes import Found, Lead, Solo
 from colocache.naming import shown
-from colocache.operations import load
-from colocache.operations.flow import Flow, Wait, arun, run
-from colocache.operations.load import MAX_NESTED, Load, load_or_wait, note_age
+from colocache.operations import under_way
+from colocache.operations.drive import arun, run
+from colocache.operations.flow import Flow, Wait
+from colocache.operations.load import MAX_NESTED, Load, load_or_wait
+from colocache.operations.under_way import note_age
 from colocache.runtime.waiting.answers import Answer
 
 T = TypeVar("T")
@@ -66,8 +68,7 @@ class Ask:
         self.outcome = outcome
         self.loader = loader
         self.key = key
-        self.wire = wire
-        self.cache = cache
+        self.load_id = cache, wire
         self.readable = readable
         self.awaited = awaited
         self.is_open = False
@@ -151,7 +152,7 @@ def test_a_flow_gets_the_answers_of_its_steps(drive: Callable[[Flow[Any]], Any])
 def test_a_wait_that_takes_too_long_gives_the_other_answer_and_is_abandoned(
     drive: Callable[[Flow[Any]], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("colocache.operations.flow.GRACE", 0.0)
+    monkeypatch.setattr("colocache.operations.drive.GRACE", 0.0)
     asking = Asking(Asking.PENDING)
     assert drive(steps(asking.wait(0.001))) == ["otherwise"]
     assert asking.abandoned == [asking.answer]
@@ -790,7 +791,7 @@ def test_loads_that_are_over_do_not_stay_in_the_context() -> None:
         loop = asyncio.get_running_loop()
 
         async def loader() -> None:
-            sizes.append(len(load._loads.get()))
+            sizes.append(len(under_way._loads.get()))
             if len(sizes) < 50:
                 loop.call_soon(lambda: kept.append(asyncio.ensure_future(arun(load_or_wait(Ask(Lead(1), loader))))))
             else:
@@ -867,7 +868,9 @@ def interrupted(number: int, work: Callable[[], object]) -> bool:
         return at_instruction
 
     def at_call(frame: FrameType, event: str, argument: object) -> Any:
-        if not frame.f_code.co_filename.endswith(("operations/flow.py", "operations/load.py")):
+        if not frame.f_code.co_filename.endswith(
+            ("operations/drive.py", "operations/load.py", "operations/under_way.py")
+        ):
             return None
         return at_instruction(frame, event, argument)
 
@@ -900,6 +903,6 @@ def test_an_exception_at_any_instruction_leaves_no_duty_with_nobody() -> None:
             break
         reports = [what for what, _ in ask.heard if what in ("loaded", "failed", "given back")]
         assert not asking.asked or reports or asking.abandoned, f"the duty is lost at point {number}"
-        assert load._active() == (), f"the load seems to be under way after point {number}"
+        assert under_way.active() == (), f"the load seems to be under way after point {number}"
     assert number > 30
     assert ask.heard == [("loaded", (Lead(7), "value"))]

@@ -166,7 +166,7 @@ def test_a_waiter_for_a_loader_that_hangs_loads_when_its_time_is_over(
     new_cache: NewCache, crew: Crew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The waiter looks at the clock itself, because nobody else does. It does not wait for the last time limit."""
-    monkeypatch.setattr("colocache.operations.flow.GRACE", 10_000)
+    monkeypatch.setattr("colocache.operations.drive.GRACE", 10_000)
     cache = new_cache(private=True, load_timeout=0.2, fetch_timeout=0.1)
     begun, go_on = threading.Event(), threading.Event()
 

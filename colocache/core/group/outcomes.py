@@ -62,6 +62,10 @@ class Receipt(NamedTuple):
     seconds: float
 
 
+#: The receipt of an invalidation that this process could not announce, or not see through.
+UNKNOWN = Receipt((), (), False, 0.0)
+
+
 class Seen(NamedTuple):
     """What a peek found: wire key to entry. A key that nobody has is not in it."""
 

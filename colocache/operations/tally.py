@@ -1,0 +1,93 @@
+"""What one request has announced and counted, in its context. `colocache.scope.Scope` is what users see of it."""
+
+from __future__ import annotations
+
+import os
+from contextvars import ContextVar
+from typing import Literal
+
+from ..runtime.waiting.threads import RLock
+from .positions import MAX_POSITIONS, Positions, write_positions
+
+Counted = Literal["loads", "fetches", "misses", "sets", "invalidations"]
+
+
+class Tally:
+    """What one request has announced and counted by one cache. Any thread may call its methods."""
+
+    def __init__(self, member: object) -> None:
+        self.member = member
+        self.is_closed = False
+        self._counting = RLock()
+        self._counts: dict[Counted, int] = {}
+        self._positions: Positions = {}
+        self._pending = False
+
+    def close(self) -> None:
+        """Note that the response is sent. A task that still invalidates inside then waits for its own receipt."""
+        self.is_closed = True
+
+    def position(self) -> str | None:
+        """Return the position of all that was announced inside, for `Cache.catch_up`; None if nothing was.
+
+        The position is a short ASCII text. It covers every method, whether it has waited or not.
+        """
+        with self._counting:
+            return write_positions(self._positions) if self._positions else None
+
+    def counts(self) -> dict[Counted, int]:
+        """Return what was done inside: loads, fetches, misses, sets, invalidations. Hits are not counted."""
+        with self._counting:
+            return dict(self._counts)
+
+    # --- For the operations
+
+    def collect(self) -> None:
+        """Have the end of the request wait for what was announced just now."""
+        self._pending = True
+
+    def note(self, stream: bytes, number: int) -> None:
+        """Note that an event was announced."""
+        with self._counting:
+            self._positions[stream] = max(number, self._positions.pop(stream, 0))
+            while len(self._positions) > MAX_POSITIONS:
+                del self._positions[next(iter(self._positions))]
+
+    def count(self, what: Counted, by: int = 1) -> None:
+        """Count something."""
+        with self._counting:
+            self._counts[what] = self._counts.get(what, 0) + by
+
+    def _take(self) -> bool:
+        pending, self._pending = self._pending, False
+        return pending
+
+
+#: The tallies of this context, the innermost last. A caller that finds none need not call `tell`.
+tallies: ContextVar[tuple[Tally, ...]] = ContextVar("colocache_tallies", default=())
+
+
+def _leave_to_parent() -> None:
+    """Forget all tallies, in a forked child: the parent answers the request, and nobody here would wait at its end."""
+    tallies.set(())
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def current_tally(member: object) -> Tally | None:
+    """Return the innermost tally of a cache in this context that is not closed. The cache is given by its member."""
+    for tally in reversed(tallies.get()):
+        if tally.member is member and not tally.is_closed:
+            return tally
+    return None
+
+
+def tell(member: object, what: Counted, by: int = 1, position: tuple[bytes, int] | None = None) -> None:
+    """Count something for the current request, and note the position of an event that it has announced."""
+    tally = current_tally(member)
+    if tally is not None:
+        if by:
+            tally.count(what, by)
+        if position is not None:
+            tally.note(*position)
