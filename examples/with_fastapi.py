@@ -21,13 +21,13 @@ app.add_middleware(CacheMiddleware, cache=cache)
 
 @cache.cached(ttl=300, tags=lambda user_id: (f"user:{user_id}",))
 def user(user_id: int) -> dict[str, Any] | None:
-    """One user; read once in all workers together, until it is written."""
+    """Return a user. All workers together read it once, until it is written."""
     return users.read(user_id)
 
 
 @app.get("/users/{user_id}")
 def show(user_id: int) -> dict[str, Any]:
-    """A user's page. FastAPI runs this in a thread, so that it may wait."""
+    """Show a user. FastAPI runs this in a thread, so it may wait."""
     found = user(user_id)
     if found is None:
         raise HTTPException(404, "there is no such user")
@@ -38,7 +38,7 @@ def show(user_id: int) -> dict[str, Any]:
 def rename(
     user_id: int, name: Annotated[str, Form()], cache: Annotated[colocache.Cache, Depends(get_cache)]
 ) -> dict[str, Any]:
-    """Write, then invalidate, in this order; no worker shows the old name once the response begins."""
+    """Write first, then invalidate. When the response begins, no worker shows the old name."""
     users.rename(user_id, name)
     cache.invalidate_tags(f"user:{user_id}", wait="response")
     return show(user_id)

@@ -1,4 +1,4 @@
-"""The example on Django: a project of one application.
+"""The example on Django: a project with one application.
 
 python -m django_app.manage migrate
 gunicorn --workers 2 django_app.wsgi:application

@@ -1,4 +1,4 @@
-"""For uvicorn and its like: ``django_app.asgi:application``."""
+"""The application for servers such as uvicorn: ``django_app.asgi:application``."""
 
 from __future__ import annotations
 

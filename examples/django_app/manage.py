@@ -1,4 +1,4 @@
-"""Run Django's commands: ``python -m django_app.manage migrate``, in the directory that holds ``django_app``."""
+"""Run Django's commands: ``python -m django_app.manage migrate``, in the directory that contains ``django_app``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Users, and what is to be invalidated when one is written."""
+"""Users, and the keys that a write invalidates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from colocache.django import invalidate_with
 
 
 class User(models.Model):
-    """Somebody with a name."""
+    """A user with a name."""
 
     name = models.CharField(max_length=200)
 

@@ -1,11 +1,11 @@
-"""The smallest settings that do: no more than the database, and what colocache needs."""
+"""The smallest settings: the database, and what colocache needs."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 
-SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY", "of an example, that has no secrets; yours comes from outside")
+SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY", "an example has no secrets; set your own in the environment")
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "django_app.views"
 INSTALLED_APPS = ["colocache.django", "django_app"]

@@ -1,4 +1,4 @@
-"""For gunicorn and its like: ``django_app.wsgi:application``."""
+"""The application for servers such as gunicorn: ``django_app.wsgi:application``."""
 
 from __future__ import annotations
 
