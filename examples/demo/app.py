@@ -1,10 +1,10 @@
-"""A small encyclopaedia of Unicode, as a WSGI application in front of SQLite, cached by colocache.
+"""A small encyclopaedia of Unicode: a WSGI application that reads SQLite and caches its pages with colocache.
 
     GET  /char/00E9        a character, its kin and its annotations
     GET  /category/Ll      a general category, as a whole
     GET  /word/ACUTE       a word of the names, as a whole
-    POST /annotate/00E9    {"text": "...", "request": "any unique text"}; answers once no worker shows the old pages
-    GET  /stats            this worker's own figures
+    POST /annotate/00E9    {"text": "...", "request": "any unique text"}; answers when no worker shows the old pages
+    GET  /stats            the figures of this worker
 
 Run any number of worker processes; each imports this module, and together they hold one cache.
 """
@@ -23,32 +23,32 @@ import pages
 from database import Database
 
 database = Database(os.environ["DEMO_DATABASE"])
-cache = colocache.Cache("demo", ttl=600)  # starts nothing yet: the bus starts with this process's first request
+cache = colocache.Cache("demo", ttl=600)  # starts nothing; the process joins the group at its first request
 
 
-# A page is cached under its arguments. The tags say what it was computed from beyond them.
+# A page is cached under its arguments. Its tags name what else it is made of.
 
 
 @cache.cached(ttl=600)
 def character_page(cp: int) -> dict[str, Any] | None:
-    """The page of one character, or None."""
+    """Return the page of one character, or None."""
     return pages.character(database, cp)
 
 
 @cache.cached(ttl=600, tags=lambda name: (f"category:{name}",))
 def category_page(name: str) -> dict[str, Any] | None:
-    """The page of a category: every annotation of any of its characters is counted on it."""
+    """Return the page of a category. It counts the annotations of all characters of the category."""
     return pages.category(database, name)
 
 
 @cache.cached(ttl=600, tags=lambda word: (f"word:{word}",))
 def word_page(word: str) -> dict[str, Any] | None:
-    """The page of a word: every annotation of any character with that word in its name is counted on it."""
+    """Return the page of a word. It counts the annotations of all characters with this word in their names."""
     return pages.word(database, word)
 
 
 def annotate(cp: int, text: str, request: str) -> dict[str, Any] | None:
-    """Commit an annotation, then invalidate what showed the old state, then answer: in this order."""
+    """Commit an annotation, then invalidate the pages that show the old state, then answer."""
     written = pages.annotate(database, cp, text, request)
     if written is None:
         return None
@@ -62,24 +62,24 @@ def annotate(cp: int, text: str, request: str) -> dict[str, Any] | None:
     }
 
 
-# From here on there is nothing about the cache, but for the figures.
+# What follows does not use the cache, except for the figures.
 
 
 def figures() -> dict[str, Any]:
-    """What this worker process has done since it started."""
+    """Return what this worker process has done since its start."""
     return {"pid": os.getpid(), "database_reads": database.reads, **dataclasses.asdict(cache.stats())}
 
 
 class NotFound(Exception):
-    """There is nothing at this address."""
+    """No page has this address."""
 
 
 class BadRequest(Exception):
-    """The request does not say what it must; the text says what."""
+    """The request lacks something. The text says what."""
 
 
 def code_point(text: str) -> int:
-    """The number in an address such as ``00E9``."""
+    """Return the number in an address such as ``00E9``."""
     try:
         return int(text, 16)
     except ValueError:
@@ -87,7 +87,7 @@ def code_point(text: str) -> int:
 
 
 def post_annotation(text: str, environ: WSGIEnvironment) -> dict[str, Any] | None:
-    """Read the body of a POST and carry it out."""
+    """Read the body of a POST, and do what it asks for."""
     try:
         body = json.loads(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
         annotation, request = str(body["text"]), str(body["request"])
@@ -106,7 +106,7 @@ ROUTES: dict[tuple[str, str], Callable[[str, WSGIEnvironment], dict[str, Any] | 
 
 
 def answer(environ: WSGIEnvironment) -> dict[str, Any]:
-    """The answer to a request, as what becomes its JSON body."""
+    """Return the content of the answer to a request."""
     kind, _, rest = environ.get("PATH_INFO", "/").lstrip("/").partition("/")
     route = ROUTES.get((environ["REQUEST_METHOD"], kind))
     found = route(rest, environ) if route else None

@@ -1,7 +1,7 @@
 """Build the demo's database from Python's own Unicode tables: ``python build.py demo.sqlite``.
 
-One row for every assigned character, one for every word of every name, one for every pair of a character and one that
-it decomposes into. Nothing is downloaded. It takes a few seconds, once.
+It has a row for each assigned character, for each word of each name, and for each pair of a character and a character
+that it decomposes into. Nothing is downloaded. It takes a few seconds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CREATE TABLE annotation (
     PRIMARY KEY (cp, version)) WITHOUT ROWID;
 """
 
-# After the rows: filling a table that has its indexes already takes three times as long.
+# Made after the rows, because filling a table with indexes takes three times as long.
 INDEXES = """
 CREATE INDEX character_by_category ON character (category, run, bidirectional);
 CREATE INDEX character_by_run ON character (run, category);
@@ -38,35 +38,35 @@ CREATE INDEX part_of_whole ON part (whole, part);
 ANALYZE;
 """
 
-# Surrogates are no characters, private ones have no name, and the rest of C is not assigned.
+# Surrogates are not characters, private characters have no name, and the rest of C is not assigned.
 NAMELESS = {"Cn", "Co", "Cs"}
 
 
 def assigned(code_points: Iterable[int]) -> Iterator[str]:
-    """The assigned characters among the code points."""
+    """Yield the assigned characters among the code points."""
     return (char for char in map(chr, code_points) if unicodedata.category(char) not in NAMELESS)
 
 
 def name_of(char: str) -> str:
-    """The character's name; one that Python knows none for (a control character, say) is called by its number."""
+    """Return the name of a character, or its number if Python knows no name, as for control characters."""
     kind = "CONTROL" if unicodedata.category(char) == "Cc" else "UNNAMED"
     return unicodedata.name(char, f"{kind}-{ord(char):04X}")
 
 
 def words_of(char: str) -> set[str]:
-    """The words of the character's name, without the number that ends the name of an ideograph."""
+    """Return the words of a character's name, without the number at the end of an ideograph's name."""
     name = name_of(char).removesuffix(f"-{ord(char):04X}")
     return {word for word in name.replace("-", " ").split() if len(word) > 1 and word.isalpha()}
 
 
 def parts_of(char: str) -> set[int]:
-    """The code points that the character decomposes into, in one step or in all of them."""
+    """Return the code points that the character decomposes into, in one step or in all steps."""
     steps = {int(part, 16) for part in unicodedata.decomposition(char).split() if not part.startswith("<")}
     return (steps | {ord(part) for part in unicodedata.normalize("NFKD", char)}) - {ord(char)}
 
 
 def runs_of(chars: list[str]) -> list[list[str]]:
-    """The characters cut into runs: neighbours without a gap whose names begin with the same word."""
+    """Yield runs of characters: neighbours without a gap whose names begin with the same word."""
     runs: list[list[str]] = []
     for char in chars:
         before = runs[-1][-1] if runs else ""
@@ -78,12 +78,12 @@ def runs_of(chars: list[str]) -> list[list[str]]:
 
 
 def label_of(char: str) -> str:
-    """The first word of the character's name."""
+    """Return the first word of a character's name."""
     return name_of(char).split()[0].split("-")[0]
 
 
 def row_of(char: str, run: int) -> tuple[object, ...]:
-    """The character's row of the table ``character``."""
+    """Return the row of a character in the table ``character``."""
     return (
         ord(char), char, name_of(char), unicodedata.category(char), unicodedata.bidirectional(char),
         unicodedata.combining(char), unicodedata.east_asian_width(char), unicodedata.mirrored(char),
@@ -93,7 +93,7 @@ def row_of(char: str, run: int) -> tuple[object, ...]:
 
 
 def fill(db: sqlite3.Connection, chars: list[str]) -> None:
-    """Write every table for these characters."""
+    """Write all tables for these characters."""
     for number, run in enumerate(runs_of(chars), start=1):
         db.execute("INSERT INTO run VALUES (?, ?, ?, ?)", (number, ord(run[0]), ord(run[-1]), label_of(run[0])))
         db.executemany(f"INSERT INTO character VALUES ({', '.join('?' * 15)})", (row_of(char, number) for char in run))
@@ -107,7 +107,7 @@ def fill(db: sqlite3.Connection, chars: list[str]) -> None:
 
 
 def build(path: Path, code_points: Iterable[int] = range(sys.maxunicode + 1)) -> None:
-    """Make the database at this path, whole or not at all: it is written beside it and then moved there."""
+    """Make the database at this path. It is written beside it and then moved, so it is never there in part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}")
     db = sqlite3.connect(unfinished)

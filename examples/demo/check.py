@@ -1,4 +1,4 @@
-"""The demo's judge: is an answer as new as what had been acknowledged before its question was asked?"""
+"""The judge of the demo: is an answer as new as the writes that were acknowledged before its request was sent?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """An answer that broke the promise: ``page`` was ``shown`` at a version older than the one ``acknowledged``."""
+    """An answer that broke the promise: ``page`` was ``shown`` in an older version than the ``acknowledged`` one."""
 
     page: str
     shown: int
@@ -16,10 +16,10 @@ class Stale:
 
 
 class Checker:
-    """What has been acknowledged so far, and every answer that was older or that cannot be. Thread-safe.
+    """Knows what has been acknowledged, and collects the answers that are stale or impossible. Thread-safe.
 
-    The rule, for each request: take ``floor(page)``, send, then ``judge`` the answer's version by that floor. A version
-    becomes acknowledged only when the answer to its write has arrived, so a write under way commits nobody to anything.
+    For each request: take ``floor(page)``, send the request, then ``judge`` the version in the answer by that floor. A
+    version becomes acknowledged when the answer to its write arrives. So a write without an answer proves nothing.
     """
 
     def __init__(self) -> None:
@@ -31,23 +31,23 @@ class Checker:
         self._lock = threading.Lock()
 
     def floor(self, page: str) -> int:
-        """The lowest version that an answer may show if its request is sent from now on."""
+        """Return the lowest version that an answer may show if its request is sent from now on."""
         with self._lock:
             return self._acknowledged.get(page, 0)
 
     def write_sent(self) -> None:
-        """A write is about to be sent: from now on answers may count it."""
+        """Note that a write is about to be sent. From now on answers may count it."""
         with self._lock:
             self._writes_sent += 1
 
     def acknowledge(self, versions: dict[str, int]) -> None:
-        """A write was answered, and completely: these pages must show these versions, or later ones, from now on."""
+        """Note a complete answer to a write. From now on these pages must show these versions, or later ones."""
         with self._lock:
             for page, version in versions.items():
                 self._acknowledged[page] = max(version, self._acknowledged.get(page, 0))
 
     def judge(self, page: str, floor: int, version: int) -> bool:
-        """Whether the answer keeps the promise. One that counts more writes than were sent shows a broken check."""
+        """Tell whether an answer keeps the promise. If it counts more writes than were sent, the check is broken."""
         with self._lock:
             self.judged += 1
             if version < floor:

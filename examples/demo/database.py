@@ -1,4 +1,4 @@
-"""The demo's way to its SQLite file: a connection for each process, a snapshot for each page, every read counted."""
+"""The SQLite file of the demo: a connection for each process, a snapshot for each page, and a count of reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 
 class Database:
-    """A connection that is opened at its first use, so each worker process has its own; for one thread.
+    """A connection that is opened at its first use, so each worker process has its own. It is for one thread.
 
     ``reads`` counts the SELECTs and ``pages`` the snapshots of this process.
     """
@@ -26,39 +26,39 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[Database]:
-        """Everything selected inside is of one moment, no earlier than the first of it."""
+        """Select everything inside from one state of the database, that of the first SELECT."""
         self.pages += 1
         with self._transaction("BEGIN"):
             yield self
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """One writer at a time; committed at the end, or rolled back by an exception."""
+        """Let one writer at a time work. Commit at the end, or roll back after an exception."""
         with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
 
     def all(self, query: str, *arguments: object) -> list[Row]:
-        """Every row of a SELECT."""
+        """Return all rows of a SELECT."""
         self.reads += 1
         return self._open().execute(query, arguments).fetchall()
 
     def one(self, query: str, *arguments: object) -> Row | None:
-        """The first row of a SELECT, or None."""
+        """Return the first row of a SELECT, or None."""
         rows = self.all(query, *arguments)
         return rows[0] if rows else None
 
     def value(self, query: str, *arguments: object) -> Any:
-        """The only column of the only row of a SELECT."""
+        """Return the only column of the only row of a SELECT."""
         [row] = self.all(query, *arguments)
         [value] = row.values()
         return value
 
     def loaded_by(self) -> str:
-        """Which process read the page under way, and its how many-th: two reads never have the same mark."""
+        """Return a mark of this read: the process, and the number of its page. No two reads have the same mark."""
         return f"{os.getpid()}/{self.pages}"
 
     def close(self) -> None:
-        """Close the connection, if it was ever opened."""
+        """Close the connection, if it is open."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -1,9 +1,9 @@
-"""The demo: the same application under the same load with the cache and without it, and every answer checked.
+"""The demo: the same application under the same load, with the cache and without it. Every answer is checked.
 
     python drive.py [--seconds 20] [--without 10] [--workers 4] [--visitors 8] [--seed 1]
 
-Exits with 0 only if no answer was stale and every request was answered. The environment variable DEMO_JSON names a file
-that the figures are also written to.
+The exit status is 0 only if no answer was stale and every request was answered. The environment variable DEMO_JSON
+names a file for the figures.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ no page may be older than the last write that was answered before the page was a
 
 
 def say(text: str) -> None:
-    """A line for whoever watches."""
+    """Print a line at once."""
     print(text, flush=True)
 
 
 class Ticker:
-    """The live figures: one line that is rewritten on a terminal, a line every five seconds elsewhere."""
+    """Shows the live figures: on a terminal in one line that changes, otherwise in a new line every five seconds."""
 
     def __init__(self) -> None:
         self._rewrites = sys.stdout.isatty()
         self._due = time.monotonic() + 5
 
     def show(self, text: str) -> None:
-        """The figures now."""
+        """Show the figures."""
         if self._rewrites:
             print(f"\r\033[K  {text}", end="", flush=True)
         elif time.monotonic() >= self._due:
@@ -58,12 +58,12 @@ class Ticker:
             say(f"  {text}")
 
     def note(self, text: str) -> None:
-        """Something that happened, on a line that stays."""
+        """Show an event, on a line that stays."""
         say(f"\r\033[K  {text}" if self._rewrites else f"  {text}")
 
 
 def prepare_database() -> None:
-    """Build the database unless there is one that is newer than its recipe; forget earlier annotations."""
+    """Build the database, unless there is one that is newer than ``build.py``. Delete earlier annotations."""
     if not DATABASE.exists() or DATABASE.stat().st_mtime < Path(build.__file__).stat().st_mtime:
         say("1. Building a SQLite database of every Unicode character, about 145,000 (a few seconds, once) ...")
         build.build(DATABASE)
@@ -72,7 +72,7 @@ def prepare_database() -> None:
 
 
 def forget_annotations() -> None:
-    """Both phases begin with the same database."""
+    """Delete all annotations, so that both phases begin with the same database."""
     connection = sqlite3.connect(DATABASE)
     with connection:
         connection.execute("DELETE FROM annotation")
@@ -80,13 +80,13 @@ def forget_annotations() -> None:
 
 
 def are_ready(workers: Workers, wanted: int, cached: bool) -> bool:
-    """Whether so many workers have answered and, with the cache, each knows all the others."""
+    """Tell whether so many workers have answered and, with the cache, each knows all others."""
     acquainted = workers.least("members") >= wanted and workers.least("current") == 1
     return len(workers.pids()) >= wanted and (acquainted or not cached)
 
 
 def await_workers(server: Server, client: Client, wanted: int, cached: bool) -> None:
-    """Return when the workers are ready; exit if that does not happen."""
+    """Wait until the workers are ready. Exit if that takes too long."""
     deadline = time.monotonic() + BOOT
     while not are_ready(client.workers, wanted, cached):
         if time.monotonic() > deadline or not server.is_running():
@@ -98,7 +98,7 @@ def await_workers(server: Server, client: Client, wanted: int, cached: bool) -> 
 
 
 class Traffic:
-    """The visitors of one phase at work, and what is done to the workers meanwhile."""
+    """The visitors of one phase at work, and the signals to the workers."""
 
     def __init__(self, client: Client, pages: Catalogue, options: argparse.Namespace) -> None:
         self.client = client
@@ -112,7 +112,7 @@ class Traffic:
         self._struck: list[int] = []
 
     def run(self, seconds: float, blows: list[signal.Signals]) -> float:
-        """Let the visitors work so long, striking a worker with each signal at even intervals; the seconds it took."""
+        """Let the visitors work, and send the signals at even intervals. Return the seconds that it took."""
         started = time.monotonic()
         for visitor in self.visitors:
             visitor.start()
@@ -147,7 +147,7 @@ class Traffic:
 
 
 def run_phase(name: str, seconds: float, pages: Catalogue, options: argparse.Namespace, cached: bool) -> Phase:
-    """One phase, from starting the server to stopping it."""
+    """Run one phase, from the start of the server to its end."""
     forget_annotations()
     with tempfile.TemporaryDirectory(prefix="demo-") as directory:
         settings = {} if cached else {"COLOCACHE_DISABLED": "true"}
@@ -165,7 +165,7 @@ def run_phase(name: str, seconds: float, pages: Catalogue, options: argparse.Nam
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(prog="drive.py", description="The colocache demo; takes about a minute.")
     parser.add_argument("--seconds", type=float, default=20.0, help="of traffic with the cache (20)")
     parser.add_argument("--without", type=float, default=10.0, help="seconds of traffic without it (10)")
@@ -176,7 +176,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> int:
-    """The whole demo; its exit status."""
+    """Run the demo. Return the exit status."""
     options = parse(arguments)
     say(INTRODUCTION.format(**vars(options)))
     prepare_database()

@@ -1,4 +1,4 @@
-"""gunicorn's settings for the demo. Nothing here is needed by the cache."""
+"""gunicorn's settings for the demo. The cache needs none of them."""
 
 import os
 
@@ -6,4 +6,4 @@ bind = os.environ.get("DEMO_BIND", "127.0.0.1:8000")
 workers = int(os.environ.get("DEMO_WORKERS", "4"))
 worker_class = "sync"
 wsgi_app = os.environ.get("DEMO_APP", "app:application")
-control_socket_disable = True  # it would be made in the user's home
+control_socket_disable = True  # because its place would be the user's home directory

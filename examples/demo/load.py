@@ -1,4 +1,4 @@
-"""The demo's load: a catalogue of pages, a skewed choice among them, and visitors who ask and write over HTTP."""
+"""The load of the demo: a catalogue of pages, a skewed choice of them, and visitors that read and write over HTTP."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from typing import Any
 
 from check import Checker
 
-PATIENCE = 20.0  # seconds until an answer counts as missing: an invalidation may rightly take 3
+PATIENCE = 20.0  # seconds until an answer counts as missing, because an invalidation may take 3
 WRITES = 0.02  # of all requests
-TRIES = 2  # a request that a killed worker took with it is sent once more
+TRIES = 2  # because a killed worker loses its request, which is then sent once more
 
 
 class Zipf:
-    """Draws from a sequence so that its n-th item comes 1/n times as often as its first."""
+    """Draws items of a sequence. The n-th item comes 1/n times as often as the first one."""
 
     def __init__(self, items: Sequence[str], rng: random.Random) -> None:
         self.items = items
@@ -32,20 +32,20 @@ class Zipf:
         self._weights = list(accumulate(1 / rank for rank in range(1, len(items) + 1)))
 
     def draw(self) -> str:
-        """One item."""
+        """Draw one item."""
         return self.items[bisect(self._weights, self._rng.random() * self._weights[-1], hi=len(self.items) - 1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The pages that visitors ask for, most popular first, and others, costly ones, that they never ask for."""
+    """The pages that visitors ask for, the most popular first, and costly pages that they never ask for."""
 
     popular: tuple[str, ...]
     reserved: tuple[str, ...]
 
 
 def catalogue(database: Path, seed: int) -> Catalogue:
-    """Choose the pages: 600 characters, every category, 120 words; and 40 words in reserve."""
+    """Choose the pages: 600 characters, all categories, 120 words, and 40 words in reserve."""
     rng = random.Random(seed)
     connection = sqlite3.connect(database)
     try:
@@ -63,31 +63,31 @@ def catalogue(database: Path, seed: int) -> Catalogue:
 
 
 class Workers:
-    """The latest figures of every worker that has answered. They only grow: the greatest is the latest. Thread-safe."""
+    """The latest figures of each worker. Figures only grow, so the greatest is the latest. Thread-safe."""
 
     def __init__(self) -> None:
         self._figures: dict[int, dict[str, int]] = {}
         self._lock = threading.Lock()
 
     def note(self, figures: dict[str, int]) -> None:
-        """Take over what a response said of its worker."""
+        """Note the figures in a response."""
         with self._lock:
             known = self._figures.setdefault(figures["pid"], {})
             for name, value in figures.items():
                 known[name] = max(value, known.get(name, 0))
 
     def pids(self) -> list[int]:
-        """Every worker seen, in the order of their first answers."""
+        """Return all workers, in the order of their first answers."""
         with self._lock:
             return list(self._figures)
 
     def least(self, name: str) -> int:
-        """The smallest of one figure over all workers."""
+        """Return the smallest value of one figure among all workers."""
         with self._lock:
             return min((figures.get(name, 0) for figures in self._figures.values()), default=0)
 
     def totals(self) -> dict[str, int]:
-        """The sum of each figure over all workers, the dead included; of use for counters only."""
+        """Return the sums of the figures of all workers, including dead ones. This makes sense for counters only."""
         with self._lock:
             names = sorted({name for figures in self._figures.values() for name in figures})
             return {name: sum(figures.get(name, 0) for figures in self._figures.values()) for name in names}
@@ -108,18 +108,18 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class Unanswered(Exception):
-    """A request got no answer, or an answer that is not 200."""
+    """A request got no answer, or not the status 200."""
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Sends requests to the demo's server, each on a connection of its own: gunicorn's sync workers keep none open."""
+    """Sends requests to the server, each on a new connection, because gunicorn's sync workers keep none open."""
 
     path: str
     workers: Workers
 
     def send(self, method: str, address: str, content: object = None) -> dict[str, Any]:
-        """The content of the answer. Raises OSError or HTTPException if the connection broke, else Unanswered."""
+        """Return the content of the answer. Raise OSError or HTTPException for a broken connection, or Unanswered."""
         connection = UnixConnection(self.path)
         try:
             connection.request(method, address, None if content is None else json.dumps(content))
@@ -136,18 +136,18 @@ class Client:
 
 @dataclass(slots=True)
 class Tally:
-    """What one visitor saw. Written by its thread only; others may look."""
+    """What one visitor saw. Only its thread writes it. Other threads may read it."""
 
     seconds: list[float] = field(default_factory=list)  # one for each answer
     receipts: list[float] = field(default_factory=list)  # milliseconds of each complete invalidation
     writes: int = 0
-    incomplete: int = 0  # writes whose invalidation was not acknowledged by everybody
+    incomplete: int = 0  # writes whose invalidation not all workers have acknowledged
     resent: int = 0
     unanswered: list[str] = field(default_factory=list)
 
 
 class Visitor(threading.Thread):
-    """Asks for pages, and annotates some, one request after another until told to stop."""
+    """Asks for pages, and annotates some of them, one request after another, until it is stopped."""
 
     def __init__(self, name: str, client: Client, checker: Checker, zipf: Zipf, rng: random.Random) -> None:
         super().__init__(name=name, daemon=True)
@@ -159,11 +159,11 @@ class Visitor(threading.Thread):
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """Finish the request under way, and no other."""
+        """Finish the current request, and then stop."""
         self._stopped.set()
 
     def run(self) -> None:
-        """The visitor's life."""
+        """Ask and write until stopped."""
         while not self._stopped.is_set():
             if self._rng.random() < WRITES:
                 self.write(next(page for page in iter(self._zipf.draw, None) if page.startswith("/char/")))
@@ -171,7 +171,7 @@ class Visitor(threading.Thread):
                 self.read(self._zipf.draw())
 
     def read(self, page: str) -> None:
-        """Ask for a page and have the answer judged by the floor as it was just before this try."""
+        """Ask for a page, and judge the answer by the floor just before this try."""
 
         def ask() -> None:
             floor = self._checker.floor(page)
@@ -181,7 +181,7 @@ class Visitor(threading.Thread):
         self._try(page, ask)
 
     def write(self, page: str) -> None:
-        """Annotate a character. A second try carries the same request id, so it cannot count twice."""
+        """Annotate a character. A second try has the same request id, so it does not count twice."""
         self.tally.writes += 1
         content = {"text": f"seen by {self.name}", "request": f"{self.name}-{self.tally.writes}"}
         self._checker.write_sent()
@@ -215,7 +215,7 @@ class Visitor(threading.Thread):
 
 
 def ask_at_once(client: Client, page: str, visitors: int) -> int:
-    """Ask for a page from so many threads at the same moment; how many different loads their answers came from."""
+    """Ask for a page from several threads at the same time. Return how many loads their answers came from."""
     marks: list[str] = []
     barrier = threading.Barrier(visitors)
 

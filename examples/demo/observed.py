@@ -1,4 +1,4 @@
-"""The application as the driver runs it: every response also says, in a header, what its worker has done so far.
+"""The application as the driver runs it: each response has a header with the figures of its worker.
 
 So the driver knows each worker's figures as of its last answer, however the worker ends, and need not ask for them.
 """

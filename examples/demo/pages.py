@@ -1,4 +1,4 @@
-"""What the demo's pages say, read from the database. This is the slow part, and it knows of no cache.
+"""The content of the pages, read from the database. This is the slow part. It does not use the cache.
 
 Every page carries its ``version``: the number of annotations that it was computed from. It only grows.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from database import Database, Row
 
-# Words that a tenth of all names have in common (CJK, UNIFIED, IDEOGRAPH) tell nothing about kinship.
+# Words in a tenth of all names (CJK, UNIFIED, IDEOGRAPH) say nothing about kinship.
 TELLING_WORD_USES = 14_000
 
 KIN = """
@@ -52,7 +52,7 @@ SELECT character.category, count(*) AS characters FROM word JOIN name_word ON na
 JOIN character ON character.cp = name_word.cp WHERE word.word = ? GROUP BY character.category ORDER BY characters DESC
 """
 
-# Of the annotations, which are few, each is looked up: the other way round a version would cost as much as the page.
+# Each annotation is looked up, because they are few. Otherwise a version would cost as much as the page.
 ANNOTATED = """
 SELECT cp, count(*) AS annotations FROM annotation
 WHERE (SELECT category FROM character WHERE character.cp = annotation.cp) = ?
@@ -74,7 +74,7 @@ WORDS = "SELECT word.word FROM name_word JOIN word ON word.id = name_word.word W
 
 
 def character(database: Database, cp: int) -> Row | None:
-    """The character with its kin, its parts, what it is part of, and its annotations; None if it is not assigned."""
+    """Return a character with its kin, parts, wholes and annotations. Return None if it is not assigned."""
     with database.snapshot() as db:
         page = db.one("SELECT * FROM character WHERE cp = ?", cp)
         if page is None:
@@ -92,7 +92,7 @@ def character(database: Database, cp: int) -> Row | None:
 
 
 def category(database: Database, name: str) -> Row | None:
-    """A category: how many characters, of which directions, in which runs; None if there is no such category."""
+    """Return a category with its number of characters, directions and runs. Return None for an unknown category."""
     with database.snapshot() as db:
         directions = db.all(DIRECTIONS, name)
         if not directions:
@@ -109,7 +109,7 @@ def category(database: Database, name: str) -> Row | None:
 
 
 def word(database: Database, text: str) -> Row | None:
-    """A word of the names: how many have it, of which categories, beside which words; None if no name has it."""
+    """Return a word with its number of names, categories and companions. Return None if no name has it."""
     with database.snapshot() as db:
         page = db.one("SELECT word, uses FROM word WHERE word = ?", text)
         if page is None:
@@ -123,7 +123,7 @@ def word(database: Database, text: str) -> Row | None:
 
 
 def annotate(database: Database, cp: int, text: str, request: str) -> Row | None:
-    """Commit an annotation, unless this request did so before; None if the character is not assigned.
+    """Commit an annotation, unless this request has done so. Return None if the character is not assigned.
 
     Returns the character's new version, its category, the words of its name, and the version that each page which
     shows the annotation has from now on.

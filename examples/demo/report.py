@@ -1,4 +1,4 @@
-"""The demo's figures, worked out and laid out."""
+"""The figures of the demo, as a dict and as a table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from check import Checker
 from load import Tally
 
-# Where a page came from, by the counter of it.
+# The sources of a page, by their counters.
 ORIGINS = {
     "near_hits": "pages from the worker's near copies",
     "shard_hits": "pages from the worker's own shard",
@@ -18,7 +18,7 @@ ORIGINS = {
     "loads": "pages loaded from the database",
 }
 
-# What else of the workers' figures goes into the JSON file.
+# Further figures of the workers in the JSON file.
 COUNTERS = (
     "database_reads", *ORIGINS, "waits", "fallbacks", "failed_loads", "invalidations", "incomplete", "replays",
     "resets", "seconds_behind",
@@ -27,7 +27,7 @@ COUNTERS = (
 
 @dataclass(frozen=True)
 class Phase:
-    """What one phase of the demo saw. ``counted`` holds the workers' figures for the time of the traffic alone."""
+    """The observations in one phase. ``counted`` has the figures of the workers for the time of the traffic."""
 
     name: str
     seconds: float
@@ -38,27 +38,27 @@ class Phase:
     pids: list[int]
 
     def gathered(self, name: str) -> list[Any]:
-        """A list of all visitors' tallies in one."""
+        """Return one list of the tallies of all visitors."""
         return [value for tally in self.tallies for value in getattr(tally, name)]
 
     def total(self, name: str) -> int:
-        """A number of all visitors' tallies added up."""
+        """Return the sum of a number in the tallies of all visitors."""
         return sum(getattr(tally, name) for tally in self.tallies)
 
     def is_good(self) -> bool:
-        """Whether something was answered, everything was, and nothing was stale."""
+        """Tell whether there were answers, all requests were answered, and no answer was stale."""
         checker = self.checker
         return bool(checker.judged) and not (checker.stale or checker.impossible or self.gathered("unanswered"))
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest of the values that at least so many per cent of them do not exceed (nearest rank); 0 of none."""
+    """Return a percentile of the values by nearest rank, and 0 if there are no values."""
     ranked = sorted(values)
     return ranked[max(0, math.ceil(len(ranked) * percent / 100) - 1)] if ranked else 0.0
 
 
 def summary(phase: Phase) -> dict[str, Any]:
-    """The figures of a phase, by name, as they go into the JSON file."""
+    """Return the figures of a phase by name, for the JSON file."""
     seconds, receipts = phase.gathered("seconds"), phase.gathered("receipts")
     answered, reads = len(seconds), phase.counted.get("database_reads", 0)
     found = sum(phase.counted.get(name, 0) for name in ORIGINS)
@@ -85,7 +85,7 @@ def summary(phase: Phase) -> dict[str, Any]:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows under headings: the first column to the left, the others to the right, each as wide as it must be."""
+    """Return the lines of a table. The first column is aligned to the left, the others to the right."""
     every = [headings, *rows]
     widths = [max(len(row[column]) for row in every) for column in range(len(headings))]
     first, *others = ("  ".join(_laid_out(row, widths)).rstrip() for row in every)
@@ -98,7 +98,7 @@ def _laid_out(row: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 
 def lines(with_cache: Phase, without: Phase) -> list[str]:
-    """The outcome in print: a table, then in words what went wrong, if anything, then the verdict."""
+    """Return the lines of the report: a table, then what went wrong, then the verdict."""
     figures = [summary(with_cache), summary(without)]
     rows = [[label, *(cell(figure) for figure in figures)] for label, cell in ROWS]
     text = [table(["", with_cache.name, without.name], rows), ""]

@@ -1,4 +1,4 @@
-"""gunicorn with the demo application, started for a phase of the demo and stopped after it."""
+"""gunicorn with the demo application, for one phase of the demo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HERE = Path(__file__).resolve().parent
 
 
 class Server:
-    """A gunicorn master and its workers on a Unix socket in ``directory``; a context manager."""
+    """A gunicorn master and its workers on a Unix socket in ``directory``. It is a context manager."""
 
     def __init__(self, directory: Path, database: Path, workers: int, **settings: str) -> None:
         self.socket = str(directory / "http")
@@ -44,9 +44,9 @@ class Server:
             self._process.wait()
 
     def is_running(self) -> bool:
-        """Whether the master lives."""
+        """Tell whether the master runs."""
         return self._process is not None and self._process.poll() is None
 
     def last_words(self, lines: int = 30) -> str:
-        """The end of gunicorn's log."""
+        """Return the end of gunicorn's log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
