@@ -1,4 +1,4 @@
-"""The ASGI middleware, with real caches and a server that writes down what it is given, in which order."""
+"""The ASGI middleware, with real caches and a server that records what it gets, in order."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from colocache.scope import Scope
 Message = dict[str, Any]
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
-PATIENCE = 30.0  # s; only a test that fails waits so long
+PATIENCE = 30.0  # s; only a test that fails waits this long
 
 
 class Exchange:
-    """One request and its response, as a server has them; ``events`` says what happened in which order."""
+    """One request and its response, as a server sees them. ``events`` records what happened, in order."""
 
     def __init__(self, events: list[str]) -> None:
         self.events = events
@@ -33,18 +33,18 @@ class Exchange:
         self.scope: Message = {}
 
     async def __call__(self, application: Application, method: str = "GET", **headers: str) -> Exchange:
-        """Carry it out."""
+        """Do it."""
         raw = [(name.replace("_", "-").encode(), value.encode("utf-8")) for name, value in headers.items()]
         self.scope = {"type": "http", "method": method, "path": "/", "headers": raw, "scheme": "http", "state": {}}
         await application(self.scope, self.receive, self.send)
         return self
 
     async def receive(self) -> Message:
-        """What a server gives to applications."""
+        """Be the server's part of the interface."""
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(self, message: Message) -> None:
-        """Send something."""
+        """Send a part of the response."""
         if message["type"] == "http.response.start":
             self.events.append("headers")
             self.status, self.headers = message["status"], list(message.get("headers", ()))
@@ -53,13 +53,13 @@ class Exchange:
             self.chunks.append(message["body"])
 
     def header(self, name: bytes) -> str | None:
-        """The value of a header."""
+        """Return the value of a header."""
         return next((value.decode() for key, value in self.headers if key == name), None)
 
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What happened: waits for receipts, by whatever scope, and what an exchange sees."""
+    """Return a list of what happens: waits for receipts in any scope, and the events of an exchange."""
     happened: list[str] = []
     asettle = Scope.asettle
 
@@ -76,26 +76,26 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def pair(new_group: Any) -> list[Cache]:
-    """Two members that know and hear each other, and wait for each other even on a machine that is busy."""
+    """Return two members that hear each other. They wait long enough for a busy machine."""
     return new_group(2, fetch_timeout=10)  # type: ignore[no-any-return]
 
 
 @pytest.fixture
 def exchange(events: list[str]) -> Exchange:
-    """An exchange."""
+    """Return an exchange."""
     return Exchange(events)
 
 
 @pytest.fixture
 def ready(cache: Cache, until: Any) -> Cache:
-    """A cache that is alone, and can give complete receipts."""
+    """Return a cache that is alone in its group, and can give complete receipts."""
     cache.start()
     until(lambda: cache.stats().established)
     return cache
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
-    """A simple application."""
+    """Answer with a short text."""
     assert scope["type"] == "http"
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
     await send({"type": "http.response.body", "body": b"hello"})
@@ -111,7 +111,7 @@ async def go_on(send: Any, chunk: bytes, more: bool = False) -> None:
     await send({"type": "http.response.body", "body": chunk, "more_body": more})
 
 
-# --- Its life: requests
+# --- When it starts: requests
 
 
 def test_making_one_starts_nothing_and_the_first_request_joins_the_group(cache: Cache, exchange: Exchange) -> None:
@@ -136,7 +136,7 @@ def test_joining_does_not_stop_the_event_loop(
     async def main() -> None:
         request = asyncio.create_task(exchange(CacheMiddleware(hello, cache)))
         for _ in range(3):
-            await asyncio.sleep(0)  # the loop goes round
+            await asyncio.sleep(0)  # so that the loop runs once
         assert not request.done()
         go_on.set()
         await request
@@ -159,7 +159,7 @@ def test_the_application_finds_the_cache_in_the_state(cache: Cache, exchange: Ex
 def test_websockets_pass_with_the_cache_in_their_state(cache: Cache) -> None:
     async def echo(scope: Any, receive: Any, send: Any) -> None:
         await scope["state"]["colocache"].aset("key", (await receive())["text"])
-        # A websocket has no response that could wait.
+        # Because a websocket has no response to hold back.
         receipt = await scope["state"]["colocache"].ainvalidate("key", wait="response")
         await send({"type": "websocket.send", "text": str(receipt.complete)})
 
@@ -197,11 +197,11 @@ def test_a_disabled_cache_is_in_the_state_and_nothing_else_happens(new_cache: An
     assert cache.members() == []
 
 
-# --- Its life: the lifespan
+# --- When it starts: the lifespan
 
 
 class Server:
-    """A server's side of a lifespan."""
+    """The server of a lifespan."""
 
     def __init__(self, application: Application) -> None:
         self.application = application
@@ -223,7 +223,7 @@ class Server:
         await self.task
 
     async def order(self, what: str) -> None:
-        """Send a message, and wait for the answer to it, or for the end of the lifespan."""
+        """Send a message. Wait for its answer, or for the end of the lifespan."""
         answer = asyncio.create_task(self._answered(what))
         await self._orders.put({"type": f"lifespan.{what}"})
         async with asyncio.timeout(PATIENCE):
@@ -245,7 +245,7 @@ COMPLETE = ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
 async def takes_part(scope: Any, receive: Any, send: Any) -> None:
-    """An application with a lifespan, in which it uses the cache."""
+    """Use the cache in the lifespan."""
     assert (await receive())["type"] == "lifespan.startup"
     await scope["state"]["colocache"].aset("started", True)
     await send({"type": "lifespan.startup.complete"})
@@ -255,30 +255,28 @@ async def takes_part(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def ignores(scope: Any, receive: Any, send: Any) -> None:
-    """An application that takes no part."""
+    """Take no part in the lifespan, and return."""
 
 
 async def rejects(scope: Any, receive: Any, send: Any) -> None:
-    """An application that says so."""
+    """Take no part in the lifespan, and raise."""
     raise ValueError(f"this application can only handle HTTP, not {scope['type']}")
 
 
 async def mistakes(scope: Any, receive: Any, send: Any) -> None:
-    """An application that takes everything for a request."""
+    """Take everything for a request."""
     await receive()
     await begin(send)
 
 
 async def leaves_early(scope: Any, receive: Any, send: Any) -> None:
-    """An application that is content to have been started."""
+    """Return after the startup."""
     await receive()
     await send({"type": "lifespan.startup.complete"})
 
 
 @pytest.mark.parametrize("application", [takes_part, ignores, rejects, mistakes, leaves_early])
-def test_the_cache_lives_as_long_as_the_lifespan_whatever_the_application_makes_of_it(
-    cache: Cache, application: Application
-) -> None:
+def test_the_cache_lives_as_long_as_the_lifespan_of_any_application(cache: Cache, application: Application) -> None:
     async def main() -> None:
         async with Server(CacheMiddleware(application, cache)) as server:
             assert server.sent == COMPLETE[:1]
@@ -288,7 +286,7 @@ def test_the_cache_lives_as_long_as_the_lifespan_whatever_the_application_makes_
 
     asyncio.run(main())
     assert cache.members() == []
-    asyncio.run(main())  # as in a test suite, which starts an application again and again
+    asyncio.run(main())  # several times, like a test suite that starts an application for each test
 
 
 def test_a_request_after_the_lifespan_has_ended_joins_anew(cache: Cache, exchange: Exchange) -> None:
@@ -307,7 +305,7 @@ def test_a_request_after_the_lifespan_has_ended_joins_anew(cache: Cache, exchang
     assert len(cache.members()) == 1
 
 
-def test_a_startup_that_fails_is_the_servers_to_handle_and_the_cache_is_closed(cache: Cache) -> None:
+def test_the_server_handles_a_startup_that_fails_and_the_cache_is_closed(cache: Cache) -> None:
     async def fails(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "lifespan.startup.failed", "message": "no database"})
@@ -350,7 +348,7 @@ def test_an_application_whose_shutdown_raises_raises_and_the_cache_is_closed(cac
     assert cache.members() == []
 
 
-def test_requests_of_a_server_that_hands_the_state_on_are_served_in_full(cache: Cache, exchange: Exchange) -> None:
+def test_a_server_that_copies_the_state_to_requests_gets_full_service(cache: Cache, exchange: Exchange) -> None:
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             return await takes_part(scope, receive, send)
@@ -370,7 +368,7 @@ def test_requests_of_a_server_that_hands_the_state_on_are_served_in_full(cache: 
     assert exchange.events == ["settled", "headers", "sent hello"]
 
 
-def test_a_lifespan_of_a_disabled_cache_is_the_applications_own(new_cache: Any) -> None:
+def test_a_disabled_cache_leaves_the_lifespan_to_the_application(new_cache: Any) -> None:
     async def main() -> None:
         with contextlib.suppress(ValueError):
             async with Server(CacheMiddleware(rejects, new_cache(disabled=True))) as server:
@@ -379,7 +377,7 @@ def test_a_lifespan_of_a_disabled_cache_is_the_applications_own(new_cache: Any) 
     asyncio.run(main())
 
 
-def test_of_two_around_one_application_the_outer_one_has_the_lifespan(cache: Cache) -> None:
+def test_of_two_middlewares_the_outer_one_has_the_lifespan(cache: Cache) -> None:
     async def main() -> None:
         async with Server(CacheMiddleware(CacheMiddleware(takes_part, cache), cache)) as server:
             pass
@@ -441,7 +439,7 @@ def test_what_a_stream_invalidates_is_waited_for_before_its_next_byte(ready: Cac
         await go_on(send, b"1", more=True)
         await ready.ainvalidate("key", wait="response")
         await go_on(send, b"2")
-        await ready.ainvalidate("key", wait="response")  # as a background task
+        await ready.ainvalidate("key", wait="response")  # like a background task
 
     asyncio.run(exchange(CacheMiddleware(stream, ready)))
     assert exchange.events == ["headers", "sent 1", "settled", "sent 2", "settled"]
@@ -468,7 +466,7 @@ def test_messages_pass_one_by_one_and_as_they_are(ready: Cache) -> None:
     assert [one is other for one, other in zip(sent, messages, strict=True)] == [True] * 4
 
 
-# --- Applications that raise, and requests that are given up
+# --- Applications that raise, and cancelled requests
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["before the response", "in the middle"])
@@ -489,7 +487,7 @@ def test_an_application_that_raises_has_settled_and_the_exception_goes_on(
     assert exchange.events == ["headers"] * begun + ["settled"]
 
 
-def test_a_request_that_is_given_up_ends_at_once(ready: Cache, exchange: Exchange) -> None:
+def test_a_cancelled_request_ends_at_once(ready: Cache, exchange: Exchange) -> None:
     async def main() -> None:
         begun = asyncio.Event()
 
@@ -554,7 +552,7 @@ def test_the_debug_header_says_what_the_request_did(ready: Cache, exchange: Exch
 
 
 def announcing(cache: Cache) -> Application:
-    """An application that announces something, and does not wait, at a POST."""
+    """At a POST, announce something and do not wait."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         if scope["method"] == "POST":
@@ -565,7 +563,7 @@ def announcing(cache: Cache) -> Application:
 
 
 @pytest.mark.parametrize("carrier", ["cookie", "header"])
-def test_a_client_sees_what_it_wrote_by_another_worker_though_nobody_waited(
+def test_a_client_reads_its_write_to_another_worker_although_the_write_did_not_wait(
     pair: list[Cache], events: list[str], carrier: Any
 ) -> None:
     async def read(scope: Any, receive: Any, send: Any) -> None:
@@ -608,7 +606,7 @@ def test_nonsense_from_a_client_harms_nobody(ready: Cache, exchange: Exchange, c
 # --- Bad use
 
 
-def test_sync_methods_in_async_code_say_what_to_do_and_have_done_nothing(ready: Cache, exchange: Exchange) -> None:
+def test_sync_methods_in_async_code_do_nothing_and_say_what_to_do(ready: Cache, exchange: Exchange) -> None:
     async def mistaken(scope: Any, receive: Any, send: Any) -> None:
         scope["state"]["colocache"].get_or_load("key", lambda: 1)
 

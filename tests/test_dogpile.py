@@ -1,4 +1,4 @@
-"""dogpile.cache: real regions on the backend, shared by a group."""
+"""dogpile.cache: real regions on the backend, which a group shares."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,13 +28,13 @@ from colocache.dogpile import Backend, GroupInvalidation
 
 @pytest.fixture(autouse=True)
 def backend_is_known() -> None:
-    """As the entry point has it, where the package is installed."""
+    """Register the backend. An installed package does so by its entry point."""
     register_backend("colocache", "colocache.dogpile", "Backend")
 
 
 @pytest.fixture(autouse=True)
 def made_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[Any, Cache]]:
-    """The caches that backends make, closed after the test."""
+    """Return the caches that backends make. They are closed after the test."""
     made: dict[Any, Cache] = {}
     monkeypatch.setattr(dogpile, "_caches", made)
     yield made
@@ -42,7 +43,7 @@ def made_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[Any, Cache]]:
 
 
 def region(cache: Cache, *, expires: float | None = None, invalidator: Any = None, **arguments: Any) -> CacheRegion:
-    """A region on a cache, as one process has it."""
+    """Return a region of one process."""
     made = make_region()
     more = {"region_invalidator": invalidator(made)} if invalidator else {}
     return made.configure("colocache", expires, arguments={"cache": cache, **arguments}, **more)  # type: ignore[arg-type]
@@ -50,13 +51,13 @@ def region(cache: Cache, *, expires: float | None = None, invalidator: Any = Non
 
 @pytest.fixture
 def pair(new_group: Callable[..., list[Cache]]) -> list[Cache]:
-    """Two members, for which a slow machine is not a failure."""
+    """Return two members with enough time for a slow machine."""
     return new_group(2, fetch_timeout=20)
 
 
 @pytest.fixture
 def regions(pair: list[Cache]) -> list[CacheRegion]:
-    """One region, as two processes have it."""
+    """Return the same region in two processes."""
     return [region(cache) for cache in pair]
 
 
@@ -107,14 +108,14 @@ def test_many_at_once(regions: list[CacheRegion]) -> None:
     assert here.get_multi([]) == []
 
 
-def test_long_keys_and_odd_ones_are_told_apart(regions: list[CacheRegion]) -> None:
+def test_long_and_odd_keys_are_distinct(regions: list[CacheRegion]) -> None:
     here, there = regions
     keys = ["k" * 5000, "k" * 5001, "ü" * 300, "with spaces and \n", "\ud800"]
     here.set_multi({key: number for number, key in enumerate(keys)})
     assert there.get_multi(keys) == [0, 1, 2, 3, 4]
 
 
-def test_a_region_with_a_serializer_has_anything_carried(pair: list[Cache]) -> None:
+def test_a_region_with_a_serializer_carries_any_value(pair: list[Cache]) -> None:
     made = []
     for cache in pair:
         serialising = make_region(serializer=pickle.dumps, deserializer=pickle.loads)
@@ -149,7 +150,7 @@ def test_values_do_not_expire_before_the_region_says_so_unless_there_is_a_ttl(
     assert lasting.get("key") == 1
 
 
-def test_copies_are_made_if_asked_for(cache: Cache) -> None:
+def test_copies_are_made_on_request(cache: Cache) -> None:
     shared, copied = region(cache, namespace="a"), region(cache, namespace="b", copy=True)
     for each in (shared, copied):
         each.set("key", [1])
@@ -201,7 +202,7 @@ def test_bad_arguments_are_named(run_dir: str, arguments: dict[str, Any], error:
 def test_arguments_of_other_backends_are_ignored_and_named_in_the_log(
     cache: Cache, run_dir: str, own: bool, made_here: dict[Any, Cache], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As dogpile's own backends ignore them: one set of arguments may serve several backends."""
+    """Because one set of arguments may serve several backends. Those of dogpile.cache ignore arguments, too."""
     known = {"cache": cache} if own else {"group": "test", "lease": "2s"}
     arguments = {**known, "redis_expiration_time": 60, "url": "x", "ttl": 60}
     made = make_region().configure("colocache", arguments=arguments)
@@ -280,7 +281,7 @@ def test_an_expired_value_is_served_while_another_process_creates_the_next_one(
     assert crew.join() == [2]
 
 
-def test_a_creator_that_fails_leaves_the_duty_to_the_next_one(regions: list[CacheRegion]) -> None:
+def test_after_a_creator_that_fails_the_next_one_creates(regions: list[CacheRegion]) -> None:
     def fail() -> None:
         raise LookupError("gone")
 
@@ -300,20 +301,20 @@ def test_a_value_whose_key_was_deleted_while_it_was_created_is_not_stored(region
     assert here.get("key") is there.get("key") is NO_VALUE
 
 
-def test_a_lock_lapses_with_the_process_that_has_it(pair: list[Cache], until: Any) -> None:
+def test_a_lock_lapses_with_its_process(pair: list[Cache], until: Any) -> None:
     here, there = (
         region(cache, lock_timeout=seconds).actual_backend.get_mutex("key")
         for cache, seconds in zip(pair, (0.05, 30), strict=True)
     )
     assert here.acquire()
     assert there.acquire()
-    here.release()  # it is not its own any more
+    here.release()  # it is not the owner any more
     assert here.locked()
     there.release()
-    until(lambda: not here.locked())  # it is given back without waiting
+    until(lambda: not here.locked())  # released without a wait
 
 
-def test_a_lock_that_is_taken_is_told_at_once_if_asked_for(regions: list[CacheRegion]) -> None:
+def test_a_taken_lock_is_refused_at_once_without_waiting(regions: list[CacheRegion]) -> None:
     here, there = (each.actual_backend.get_mutex("key") for each in regions)
     assert here.acquire(False)
     assert not here.acquire(False)
@@ -323,7 +324,20 @@ def test_a_lock_that_is_taken_is_told_at_once_if_asked_for(regions: list[CacheRe
     there.release()
 
 
-def test_where_the_group_cannot_be_asked_the_process_locks_for_itself(
+def test_a_lock_that_a_signal_handler_left_locked_blocks_others_for_its_timeout_only(cache: Cache) -> None:
+    mutex = region(cache, lock_timeout=0.2).actual_backend.get_mutex("key")
+    assert isinstance(mutex, dogpile._Mutex)
+    mutex._here.acquire()  # and here the exception of the signal handler comes
+    assert not mutex.acquire(wait=False)
+    began = time.monotonic()
+    assert mutex.acquire()
+    assert 0.2 <= time.monotonic() - began < 10
+    mutex.release()
+    assert not mutex.locked()
+    mutex._release_here()  # by another thread that has not waited either
+
+
+def test_without_an_answer_of_the_group_the_process_locks_for_itself(
     new_group: Callable[..., list[Cache]], held: Any, key_of: Any
 ) -> None:
     here, there = new_group(2)
@@ -398,7 +412,7 @@ def test_two_processes(run_dir: str) -> None:
         return worker.stdout.readline().strip()  # type: ignore[no-any-return]
 
     try:
-        for number in (0, 1):  # so that both have joined, and keep what they hear
+        for number in (0, 1):  # so that both have joined, and keep copies
             call(number, "region.actual_backend.cache.start()")
             while call(number, "region.actual_backend.cache.stats().current") != "True":
                 pass

@@ -1,4 +1,4 @@
-"""FastAPI and Starlette: the dependency and the lifespan, with real caches and their own test client."""
+"""FastAPI and Starlette: the dependency and the lifespan, with real caches and Starlette's test client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CacheDep = Annotated[Cache, Depends(get_cache)]
 
 
 def with_routes(app: FastAPI) -> FastAPI:
-    """An application that uses the cache it depends on."""
+    """Return an application that depends on the cache."""
 
     @app.get("/sync")
     def sync(cache: CacheDep) -> Any:
@@ -43,14 +43,14 @@ def with_routes(app: FastAPI) -> FastAPI:
 
 
 def use(client: TestClient) -> None:
-    """Ask for all routes."""
+    """Request all routes."""
     assert client.get("/sync").json() == "loaded"
     assert client.get("/async").json() == "loaded"
     with client.websocket_connect("/socket") as websocket:
         assert websocket.receive_text() == "loaded"
 
 
-def test_the_middleware_gives_the_cache_to_who_depends_on_it(cache: Cache) -> None:
+def test_the_middleware_gives_the_cache_to_a_dependency(cache: Cache) -> None:
     app = with_routes(FastAPI())
     app.add_middleware(CacheMiddleware, cache=cache)
     with TestClient(app) as client:
@@ -59,7 +59,7 @@ def test_the_middleware_gives_the_cache_to_who_depends_on_it(cache: Cache) -> No
     assert cache.members() == []
 
 
-def test_the_lifespan_gives_the_cache_to_who_depends_on_it(cache: Cache) -> None:
+def test_the_lifespan_gives_the_cache_to_a_dependency(cache: Cache) -> None:
     with TestClient(with_routes(FastAPI(lifespan=lifespan(cache)))) as client:
         assert len(cache.members()) == 1
         use(client)
@@ -112,17 +112,17 @@ def test_the_middleware_and_the_lifespan_together_do_no_harm(cache: Cache) -> No
     assert cache.members() == []
 
 
-def test_who_depends_on_a_cache_that_nobody_gives_is_told_what_to_do() -> None:
+def test_a_dependency_without_a_cache_says_what_to_do() -> None:
     with pytest.raises(RuntimeError, match="the application has no cache: "):
         TestClient(with_routes(FastAPI())).get("/sync")
 
 
-def test_what_is_no_cache_is_refused() -> None:
+def test_anything_but_a_cache_is_refused() -> None:
     with pytest.raises(TypeError, match="not str: 'shop'"):
         lifespan("shop")  # type: ignore[arg-type]
 
 
-def test_a_request_waits_for_what_it_invalidates_wherever_that_was(cache: Cache, until: Any) -> None:
+def test_a_request_waits_for_what_it_invalidates_anywhere(cache: Cache, until: Any) -> None:
     app = FastAPI()
     app.add_middleware(CacheMiddleware, cache=cache, debug_header=True)
 

@@ -32,7 +32,7 @@ class HeroBase(SQLModel):
 
 
 class Hero(HeroBase, table=True):
-    __tablename__ = "hero_of_the_app"  # another test has a table of heroes, too
+    __tablename__ = "hero_of_the_app"  # because another test has a table of heroes, too
     id: int | None = Field(default=None, primary_key=True)
 
 
@@ -52,7 +52,7 @@ class Count:
 
 
 class Worker(NamedTuple):
-    """One process's application, with what its endpoints returned and how often they really ran."""
+    """The application of one process, with the results and the number of calls of its endpoints."""
 
     app: FastAPI
     cache: Cache
@@ -135,10 +135,10 @@ def application(cache: Cache, engine: Engine) -> Worker:
 
 @pytest.fixture
 def workers(new_group: Callable[..., list[Cache]]) -> Iterator[list[Worker]]:
-    """Two workers of the application, on one database."""
+    """Make two workers of the application on one database."""
     engine = create_engine("sqlite://", connect_args={"check_same_thread": False}, poolclass=StaticPool)
     SQLModel.metadata.create_all(engine)
-    yield [application(cache, engine) for cache in new_group(2, fetch_timeout=10)]  # as long as a busy machine may take
+    yield [application(cache, engine) for cache in new_group(2, fetch_timeout=10)]  # long enough for a busy machine
     engine.dispose()
 
 

@@ -1,4 +1,4 @@
-"""The WSGI middleware, with real caches and a server that writes down what it is given, in which order."""
+"""The WSGI middleware, with real caches and a server that records what it gets, in order."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from colocache.wsgi import CacheMiddleware
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
-PATIENCE = 30.0  # s; only a test that fails waits so long
+PATIENCE = 30.0  # s; only a test that fails waits this long
 
 
 class Exchange:
-    """One request and its response, as a server has them; ``events`` says what happened in which order."""
+    """One request and its response, as a server sees them. ``events`` records what happened, in order."""
 
     def __init__(self, events: list[str]) -> None:
         self.events = events
@@ -38,7 +38,7 @@ class Exchange:
         self.body: Any = None
 
     def __call__(self, application: Application, **environ: Any) -> Exchange:
-        """Carry it out."""
+        """Do it."""
         setup_testing_defaults(environ)
         self.body = application(environ, self.start_response)
         try:
@@ -56,7 +56,7 @@ class Exchange:
         return self
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        """What a server gives to applications."""
+        """Be the server's part of the interface."""
         if exc_info and self.chunks:
             raise exc_info[1].with_traceback(exc_info[2])
         assert exc_info or not self.status, "start_response was called twice"
@@ -65,18 +65,18 @@ class Exchange:
         return self.write
 
     def write(self, chunk: bytes) -> None:
-        """Send something."""
+        """Send a part of the response."""
         self.events.append(f"sent {chunk.decode()}")
         self.chunks.append(chunk)
 
     def header(self, name: str) -> str | None:
-        """The value of a header, by its name in small letters."""
+        """Return the value of a header. The name is in small letters."""
         return next((value for key, value in self.headers if key.lower() == name), None)
 
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What happened: waits for receipts, by whatever scope, and what an exchange sees."""
+    """Return a list of what happens: waits for receipts in any scope, and the events of an exchange."""
     happened: list[str] = []
     settle = Scope.settle
 
@@ -93,31 +93,31 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def pair(new_group: Any) -> list[Cache]:
-    """Two members that know and hear each other, and wait for each other even on a machine that is busy."""
+    """Return two members that hear each other. They wait long enough for a busy machine."""
     return new_group(2, fetch_timeout=10)  # type: ignore[no-any-return]
 
 
 @pytest.fixture
 def exchange(events: list[str]) -> Exchange:
-    """An exchange."""
+    """Return an exchange."""
     return Exchange(events)
 
 
 @pytest.fixture
 def ready(cache: Cache, until: Any) -> Cache:
-    """A cache that is alone, and can give complete receipts."""
+    """Return a cache that is alone in its group, and can give complete receipts."""
     cache.start()
     until(lambda: cache.stats().established)
     return cache
 
 
 def hello(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    """A simple application."""
+    """Answer with a short text."""
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"hello"]
 
 
-# --- Its life
+# --- When it starts
 
 
 def test_making_one_starts_nothing_and_the_first_request_joins_the_group(cache: Cache, exchange: Exchange) -> None:
@@ -170,7 +170,7 @@ def test_a_cache_that_cannot_join_fails_no_request(
     assert str(place) in caplog.text
 
 
-def test_a_closed_cache_is_told_of_and_requests_go_on(
+def test_a_closed_cache_is_logged_and_requests_go_on(
     cache: Cache, events: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     cache.close()
@@ -197,7 +197,7 @@ def test_a_disabled_cache_is_in_the_environ_and_nothing_else_happens(new_cache: 
 
 
 def writer(body: Callable[[Cache, Any], Any]) -> Application:
-    """An application that does something with the cache, given by a function of the cache and start_response."""
+    """Return an application that calls a function with the cache and start_response."""
 
     def application(environ: dict[str, Any], start_response: Any) -> Any:
         return body(environ["colocache"], start_response)
@@ -315,7 +315,7 @@ def test_what_is_invalidated_while_closing_is_waited_for(ready: Cache, exchange:
     assert exchange.events == ["headers", "sent 1", "settled", "closed"]
 
 
-def test_who_invalidates_nothing_waits_for_nothing(ready: Cache, exchange: Exchange) -> None:
+def test_a_request_that_invalidates_nothing_does_not_wait(ready: Cache, exchange: Exchange) -> None:
     exchange(CacheMiddleware(hello, ready))
     assert exchange.events == ["headers", "sent hello"]
 
@@ -398,7 +398,7 @@ def test_an_application_may_replace_its_headers_after_an_error(ready: Cache, exc
     assert (exchange.status, exchange.events) == ("500 Oops", ["headers", "sent sorry"])
 
 
-def test_an_error_after_the_first_byte_is_the_servers_to_raise(ready: Cache, exchange: Exchange) -> None:
+def test_the_server_raises_an_error_after_the_first_byte(ready: Cache, exchange: Exchange) -> None:
     def body(cache: Cache, start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", [])
         yield b"1"
@@ -411,7 +411,7 @@ def test_an_error_after_the_first_byte_is_the_servers_to_raise(ready: Cache, exc
         exchange(CacheMiddleware(writer(body), ready))
 
 
-def test_calling_start_response_twice_is_the_servers_to_refuse(ready: Cache, exchange: Exchange) -> None:
+def test_the_server_refuses_a_second_call_of_start_response(ready: Cache, exchange: Exchange) -> None:
     def body(cache: Cache, start_response: Any) -> list[bytes]:
         start_response("200 OK", [])
         start_response("201 Created", [])
@@ -421,7 +421,7 @@ def test_calling_start_response_twice_is_the_servers_to_refuse(ready: Cache, exc
         exchange(CacheMiddleware(writer(body), ready))
 
 
-# --- What it must leave as it is
+# --- What it must not change
 
 
 def test_a_body_is_closed_once(ready: Cache, exchange: Exchange) -> None:
@@ -466,11 +466,11 @@ def test_a_file_wrapper_that_is_a_function_as_in_some_servers_does_no_harm(ready
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["list", "generator"])
-def test_it_keeps_to_the_letter_of_wsgi(ready: Cache, exchange: Exchange, lazy: bool) -> None:
+def test_it_passes_the_validator_of_wsgi(ready: Cache, exchange: Exchange, lazy: bool) -> None:
     def generator(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
         yield from hello(environ, start_response)
 
-    # Not around the inner one: what is in the environ without a dot in its name is to be a text, it says.
+    # Not around the inner one, because the validator wants texts for names without a dot in the environ.
     outer = validator(CacheMiddleware(generator if lazy else hello, ready, debug_header=True, barrier=True))
     environ: dict[str, Any] = {"REQUEST_METHOD": "GET", "QUERY_STRING": ""}
     setup_testing_defaults(environ)
@@ -504,7 +504,7 @@ def test_two_caches_of_two_groups_are_both_served(new_cache: Any, exchange: Exch
     assert exchange.events == ["settled", "settled", "headers", "sent 1"]
 
 
-def test_two_caches_of_one_group_in_a_process_are_told_of(
+def test_two_caches_of_one_group_in_a_process_are_logged(
     new_cache: Any, events: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = new_cache("twice"), new_cache("twice")
@@ -545,7 +545,7 @@ def test_the_debug_header_says_what_the_request_did(ready: Cache, exchange: Exch
 
 
 def announcing(**options: Any) -> Application:
-    """An application that announces something with these options at a POST."""
+    """Return an application that announces something, with these options, at a POST."""
 
     def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         if environ["REQUEST_METHOD"] == "POST":
@@ -573,7 +573,7 @@ def test_the_cookie_of_a_safe_site_is_secure_and_may_have_another_name(ready: Ca
 
 
 @pytest.mark.parametrize("carrier", ["cookie", "header"])
-def test_a_client_sees_what_it_wrote_by_another_worker_though_nobody_waited(
+def test_a_client_reads_its_write_to_another_worker_although_the_write_did_not_wait(
     pair: list[Cache], events: list[str], carrier: Any
 ) -> None:
     def read(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -594,7 +594,7 @@ def test_a_client_sees_what_it_wrote_by_another_worker_though_nobody_waited(
     assert other.barriers_missed == 0
 
 
-def test_a_worker_that_has_left_does_not_keep_a_client_from_seeing_what_it_wrote_by_another(
+def test_a_client_reads_its_write_although_another_worker_has_left(
     pair: list[Cache], events: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[tuple[str, bool]] = []
@@ -625,7 +625,7 @@ def test_positions_of_several_workers_are_carried_together(pair: list[Cache], ev
     assert streams == [streams[0], streams[1], streams[1], streams[0]], "the newest comes last"
 
 
-def test_what_cannot_be_reached_in_time_is_counted_and_told_and_the_request_goes_on(
+def test_a_barrier_that_takes_too_long_is_counted_and_logged_and_the_request_goes_on(
     pair: list[Cache], events: list[str], held: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = CacheMiddleware(announcing(wait=False), pair[0], barrier="header")
@@ -667,7 +667,7 @@ def test_requests_under_a_closed_cache_go_on_with_a_barrier_too(
 # --- Bad use
 
 
-def test_a_wsgi_application_on_an_event_loops_thread_is_told_what_to_do(ready: Cache, exchange: Exchange) -> None:
+def test_a_wsgi_application_on_the_thread_of_an_event_loop_learns_what_to_do(ready: Cache, exchange: Exchange) -> None:
     def body(cache: Cache, start_response: Any) -> list[bytes]:
         with pytest.raises(colocache.EventLoopError, match="await its twin"):
             cache.get_or_load("key", lambda: 1)
@@ -680,7 +680,7 @@ def test_a_wsgi_application_on_an_event_loops_thread_is_told_what_to_do(ready: C
     assert exchange.chunks == [b"hello"]
 
 
-def test_what_cannot_be_waited_for_on_an_event_loops_thread_is_told_and_fails_no_request(
+def test_a_wait_on_the_thread_of_an_event_loop_is_logged_and_fails_no_request(
     ready: Cache, events: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     application = CacheMiddleware(announcing(wait="response"), ready, barrier="header")
@@ -705,7 +705,7 @@ def test_what_cannot_be_waited_for_on_an_event_loops_thread_is_told_and_fails_no
         ((hello, None), {"barrier": True, "barrier_timeout": "soon"}, "barrier_timeout='soon' cannot be used"),
     ],
 )
-def test_what_cannot_be_used_is_named(cache: Cache, arguments: Any, options: Any, text: str) -> None:
+def test_an_unusable_argument_is_named(cache: Cache, arguments: Any, options: Any, text: str) -> None:
     app, other = arguments
     with pytest.raises((TypeError, ValueError), match=re.escape(text)):
         CacheMiddleware(app, other or cache, **options)

@@ -1,4 +1,4 @@
-"""What the tests of the integrations share."""
+"""What the tests of Django share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def site(run_dir: str, until: Callable[..., None]) -> Iterator[Callable[..., Any
     def meet(members: set[Any]) -> None:
         for each in members:
             each.start()
-        # Members first: who has just met another one is behind, and `current` looked at before would say otherwise.
+        # Members first, because a member that has just met another one is behind. `current` must be read after that.
         until(lambda: all(each.stats().members == len(members) for each in members))
         until(lambda: all(each.stats().current for each in members))
 

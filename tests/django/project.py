@@ -1,4 +1,4 @@
-"""A Django project in one module: settings, models, views, urls. Importing it sets Django up, once in a process."""
+"""A Django project in one module: settings, models, views, urls. Its import sets Django up, once in a process."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Tag(models.Model):
 
 
 class Page(models.Model):
-    """Abstract: what is registered for it holds for its subclasses."""
+    """An abstract model. What is registered for it counts for its subclasses."""
 
     title = models.CharField(max_length=20)
 
@@ -105,7 +105,7 @@ from django.views.decorators.vary import vary_on_headers  # noqa: E402
 
 
 def source() -> str:
-    """What pages are made of: to be replaced by tests."""
+    """Return what pages are made of. Tests replace it."""
     return "nothing"
 
 
@@ -173,7 +173,7 @@ BACKEND = "colocache.django.ColocacheCache"
 
 @contextmanager
 def configured(directory: str, aliases: dict[str, dict[str, Any]]) -> Iterator[None]:
-    """Have CACHES name these aliases, of the group "test" unless they say otherwise; leave the groups afterwards."""
+    """Set CACHES to these aliases, by default of the group "test". Leave the groups afterwards."""
     from django.test import override_settings
 
     from colocache.django import groups

@@ -1,4 +1,4 @@
-"""The middleware under both kinds of handlers, the system checks, and what starts nothing."""
+"""The middleware under both kinds of handlers, the system checks, and what must not start a cache."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ doing: dict[str, Callable[[], Any]] = {}
 
 
 def view(request: HttpRequest) -> HttpResponse:
-    """Do it in a thread."""
+    """Do it in this thread."""
     return HttpResponse(str(doing["sync"]()))
 
 
 async def aview(request: HttpRequest) -> HttpResponse:
-    """Do it in a task."""
+    """Do it in this task."""
     return HttpResponse(str(await doing["async"]()))
 
 
@@ -61,7 +61,7 @@ urlpatterns = (*project.urlpatterns, path("sync", view), path("async", aview))
 
 
 def ask(name: str, **extra: Any) -> HttpResponse:
-    """Ask the sync view over WSGI, the async one over ASGI."""
+    """Return a client for the sync view over WSGI, and one for the async view over ASGI."""
     if name == "sync":
         return contextvars.Context().run(Client().get, "/sync", **extra)  # type: ignore[no-any-return]
 
@@ -73,7 +73,7 @@ def ask(name: str, **extra: Any) -> HttpResponse:
 
 @pytest.fixture(params=["sync", "async"])
 def act(request: pytest.FixtureRequest) -> Callable[..., HttpResponse]:
-    """Has a view call a method of a space by its sync name, and returns the response."""
+    """Return a function that lets a view call a method of a space, and returns the response."""
 
     def do(space: Any, method: str, *args: Any, headers: Any = None, **kwargs: Any) -> HttpResponse:
         async def in_task() -> Any:
@@ -88,7 +88,7 @@ def act(request: pytest.FixtureRequest) -> Callable[..., HttpResponse]:
 
 @pytest.fixture
 def with_middleware() -> Iterator[Callable[..., None]]:
-    """Settings with the middleware."""
+    """Return settings with the middleware."""
     contexts = []
 
     def use(*middleware: str, **settings: Any) -> None:
@@ -190,7 +190,7 @@ def test_the_first_request_has_the_process_join(site: Site, with_middleware: Any
 
 
 def test_a_fence_of_one_request_is_none_of_the_next(site: Site, with_middleware: Any) -> None:
-    """A worker's thread answers one request after another."""
+    """Because the thread of a worker answers one request after another."""
     cache = site(default={"OPTIONS": {"fence": True}}, other=OTHER)
     with_middleware()
     doing["sync"] = lambda: cache.get("tea")
@@ -230,7 +230,7 @@ def test_within_colocaches_own_middleware_it_does_nothing(site: Site, with_middl
 def _scopes() -> Any:
     from colocache import scope
 
-    return scope._scopes.get()
+    return scope.scopes.get()
 
 
 def test_twice_is_once(site: Site, with_middleware: Any, act: Any) -> None:
@@ -427,5 +427,5 @@ def test_logging_is_quiet_in_peace(site: Site, with_middleware: Any, act: Any, c
         for number in range(5):
             cache.set("key", number)
             act(cache, "delete", "key")
-    # Of the two caches of one group, which stand for two processes here, there is to be said that they are in one.
+    # The two caches stand for two processes here, but the warning that they are in one process is right.
     assert not [each for each in caplog.records if "colocache" in each.name and "two caches" not in each.getMessage()]

@@ -1,4 +1,4 @@
-"""Real servers with the examples in them, each with a database and a runtime directory of its own."""
+"""Real servers for the examples. Each has its own database and runtime directory."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ import pytest
 
 from tests import ROOT
 
-PATIENCE = 30.0  # s; only a test that fails waits so long
+PATIENCE = 30.0  # s; only a test that fails waits this long
 
 
 class Server:
-    """A server in a process of its own, asked over HTTP, each time by a new connection: any worker may answer."""
+    """A server in another process. Each request has a new connection, so any worker may answer."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process = process
@@ -33,21 +33,23 @@ class Server:
 
     @property
     def log(self) -> str:
-        """What it has printed so far."""
+        """Return what it has printed so far."""
         return self._log.read_text("utf-8", "replace")
 
     def listens(self) -> bool:
-        """Whether it has said where it listens, and does."""
+        """Tell whether it has printed its address, and listens there."""
         assert self.process.poll() is None, self.log
         if said := re.search(r"http://127\.0\.0\.1:([1-9]\d*)", self.log):
             self.port = int(said[1])
-            with contextlib.suppress(ConnectionRefusedError):  # uvicorn says so before its workers listen
+            with contextlib.suppress(
+                ConnectionRefusedError
+            ):  # because uvicorn prints the address before its workers listen
                 socket.create_connection(("127.0.0.1", self.port)).close()
                 return True
         return False
 
     def ask(self, method: str, path: str, **form: str) -> tuple[int, Any]:
-        """The status and the JSON of an answer."""
+        """Return the status and the JSON of an answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             headers = {"Content-Type": "application/x-www-form-urlencoded"} if method == "POST" else {}
@@ -59,7 +61,7 @@ class Server:
         return response.status, json.loads(body) if "json" in response.headers["Content-Type"] else body
 
     def get(self, path: str) -> Any:
-        """The JSON of a page that is there."""
+        """Return the JSON of an existing page."""
         status, page = self.ask("GET", path)
         assert status == 200, (status, page, self.log)
         return page
@@ -76,7 +78,7 @@ class Server:
         return answers
 
     def stop(self) -> int:
-        """End it as an operator does; its exit status."""
+        """End it as an operator does. Return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
 

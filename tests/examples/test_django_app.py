@@ -1,4 +1,4 @@
-"""The example on Django, under both kinds of servers and under Django's own, and its commands."""
+"""The example on Django: under WSGI and ASGI servers, under Django's own server, and its commands."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UVICORN = ("uvicorn", "--workers", "2", "django_app.asgi:application")
 
 @pytest.fixture
 def manage(run_dir: str, tmp_path: Path) -> Callable[..., str]:
-    """Runs a command of the project, on the database that the servers have; returns what it prints."""
+    """Return a function that runs a command of the project on the servers' database, and returns its output."""
 
     def run(*arguments: str, program: tuple[str, ...] = ("-m", "django_app.manage")) -> str:
         environment = environment_of(run_dir, tmp_path)
@@ -78,7 +78,7 @@ def test_commands_start_nothing_and_find_nothing_wrong(manage: Any, run_dir: str
 
 
 class Runserver:
-    """Django's development server, with its autoreloader."""
+    """Return Django's development server, with its autoreloader."""
 
     def __init__(self, environment: dict[str, str], log: Path) -> None:
         self._log = log

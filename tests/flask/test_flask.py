@@ -1,4 +1,4 @@
-"""The Flask extension and the Flask-Caching backend, with real caches; two applications are two workers."""
+"""The Flask extension and the Flask-Caching backend, with real caches. Two applications stand for two workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from colocache.flask import Backend, FlaskCache, current_cache
 
 @pytest.fixture
 def closing() -> Iterator[list[Cache]]:
-    """Caches to be closed after the test."""
+    """Return a list of caches that are closed after the test."""
     caches: list[Cache] = []
     yield caches
     for cache in caches:
@@ -92,7 +92,7 @@ def test_init_app_twice_wraps_the_application_once(cache: Cache, new_cache: Any)
         FlaskCache(app, new_cache("other"))
 
 
-def test_an_application_without_a_cache_is_told_what_to_do() -> None:
+def test_an_application_without_a_cache_says_what_to_do() -> None:
     with Flask("shop").app_context(), pytest.raises(RuntimeError, match=r"call FlaskCache\(app, cache\)"):
         current_cache.get("key")
     with pytest.raises(RuntimeError, match="outside of application context"):
@@ -149,13 +149,13 @@ def test_a_streamed_response_is_not_buffered_and_waits_for_what_it_invalidates(c
 
 @pytest.fixture
 def pair(new_group: Any) -> list[Cache]:
-    """Two members that know and hear each other, and wait for each other even on a machine that is busy."""
+    """Return two members that hear each other. They wait long enough for a busy machine."""
     return new_group(2, fetch_timeout=10)  # type: ignore[no-any-return]
 
 
 @pytest.fixture
 def workers(pair: list[Cache]) -> list[flask_caching.Cache]:
-    """Two workers of one application, each with Flask-Caching over its own member of the group."""
+    """Return two workers of one application. Each has Flask-Caching on its own member of the group."""
     made = []
     for cache in pair:
         app = Flask("shop")
@@ -166,7 +166,7 @@ def workers(pair: list[Cache]) -> list[flask_caching.Cache]:
 
 @pytest.fixture
 def backend(workers: list[flask_caching.Cache]) -> Backend:
-    """The backend in one worker."""
+    """Return the backend in one worker."""
     found = workers[0].cache
     assert isinstance(found, Backend)
     return found
@@ -174,7 +174,7 @@ def backend(workers: list[flask_caching.Cache]) -> Backend:
 
 @pytest.fixture
 def other(workers: list[flask_caching.Cache]) -> Backend:
-    """The backend in the other worker."""
+    """Return the backend in the other worker."""
     found = workers[1].cache
     assert isinstance(found, Backend)
     return found
@@ -222,7 +222,7 @@ def test_readers_may_change_what_they_get(backend: Backend) -> None:
     assert backend.get("a") == [1]
 
 
-def test_keys_as_long_as_addresses_are_kept_apart(backend: Backend) -> None:
+def test_long_keys_are_distinct(backend: Backend) -> None:
     one, two = "view//" + "x" * 5000 + "1", "view//" + "x" * 5000 + "2"
     backend.set_many({one: 1, two: 2})
     assert backend.get_many(one, two) == [1, 2]
@@ -279,7 +279,7 @@ def test_delete_memoized_is_seen_by_all_workers(workers: list[flask_caching.Cach
             workers[0].delete_memoized(functions[0], *(() if wait == "memver" else (7,)))
 
 
-def test_delete_memoized_waits_until_all_workers_have_heard(
+def test_delete_memoized_waits_for_all_workers(
     workers: list[flask_caching.Cache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     function, waits, put = workers[0].memoize()(lambda: 1), list[str](), Space.set
@@ -294,7 +294,7 @@ def test_delete_memoized_waits_until_all_workers_have_heard(
     assert waits == ["stored", "all"]
 
 
-def test_cached_views_may_give_whatever_flask_takes(workers: list[flask_caching.Cache]) -> None:
+def test_cached_views_may_return_anything_that_flask_takes(workers: list[flask_caching.Cache]) -> None:
     worker, calls = workers[0], list[str]()
     app = worker.app
     views: dict[str, Callable[[], Any]] = {
@@ -382,7 +382,7 @@ def test_a_fragment_is_rendered_once_in_all_workers(
     assert len(rendered) == 2
 
 
-def test_what_a_view_or_a_fragment_cannot_cache_is_said_once(
+def test_a_view_or_fragment_that_cannot_be_cached_is_logged_once(
     workers: list[flask_caching.Cache], caplog: pytest.LogCaptureFixture
 ) -> None:
     class Odd(str):

@@ -1,4 +1,4 @@
-"""The tests that the page on testing shows are tests, and pass. Those for Django are run in test_django_tests.py."""
+"""The tests on the page about testing run and pass. Those for Django run in tests/django/test_under_test.py."""
 
 from __future__ import annotations
 

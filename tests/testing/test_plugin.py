@@ -1,4 +1,4 @@
-"""The plugin for pytest, in runs of its own, beside the plugins that applications use."""
+"""The plugin for pytest, in separate runs of pytest, together with plugins that applications use."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Run = Callable[..., pytest.RunResult]
 
 @pytest.fixture
 def run(pytester: pytest.Pytester, run_dir: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a test module of an application in a process of its own, with warnings as errors, and returns the result."""
+    """Return a function that runs a test module in another process, with warnings as errors, and returns the result."""
     pytester.makepyfile(shop=SHOP)
     pytester.makeini("[pytest]\naddopts = --strict-markers --strict-config\nfilterwarnings = error\n"
                      "asyncio_default_fixture_loop_scope = function\n")  # fmt: skip
@@ -217,7 +217,7 @@ def test_a_group_of_two_processes(run: Run, run_dir: str, mode: str, ini: str) -
     assert os.listdir(run_dir) == []
 
 
-# --- Beside others
+# --- With other plugins
 
 
 def test_with_xdist(run: Run, run_dir: str) -> None:
