@@ -1,7 +1,7 @@
-"""What is different while tests run: Django's test runner, or pytest-django, has set up its test environment.
+"""Private caches for Django's tests: when Django's test runner, or pytest-django, has set up its test environment.
 
-There a cache is this process's alone, so that test processes and a development server on the same host never meet:
-each worker of ``test --parallel`` has a test database of its own, and with it a cache of its own.
+Each worker of ``test --parallel`` has its own test database, so it must have its own cache. Tests must not share one
+with a development server on the same host, either.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from colocache.member import Member
 
 
 def is_under_test() -> bool:
-    """Whether `django.test.utils.setup_test_environment` is in force."""
-    utils = sys.modules.get("django.test.utils")  # not imported: outside of tests nobody needs it
+    """Tell whether `django.test.utils.setup_test_environment` was called."""
+    utils = sys.modules.get("django.test.utils")  # not imported, because only tests need it
     return utils is not None and hasattr(utils._TestState, "saved_data")
 
 
 class AliasMember(Member):
     """The member of an alias's cache. While tests run it is private, unless the alias's OPTIONS say otherwise."""
 
-    is_free = False  # whether the OPTIONS leave it open
+    is_free = False  # whether the OPTIONS do not say whether it is private
 
     def __init__(self, config: Config, codec: Codec | None) -> None:
         self._was_under_test = is_under_test()
@@ -34,7 +34,7 @@ class AliasMember(Member):
         return self.is_free and is_under_test()
 
     def join(self) -> Any:
-        if is_under_test() is not self._was_under_test:  # what it has joined before is not for the tests
+        if is_under_test() is not self._was_under_test:  # because tests must not use a group that it joined before
             self._was_under_test = is_under_test()
             if self.is_free:
                 self.leave()
@@ -48,7 +48,7 @@ class AliasCache(Cache):
     _member_type = AliasMember
 
     def __init__(self, group: str, *, codec: Codec, **settings: Any) -> None:
-        """Take what `Cache` takes."""
+        """Make it. The arguments are those of `Cache`."""
         super().__init__(group, codec=codec, **settings)
         self._member.is_free = "private" not in settings
 
@@ -67,6 +67,6 @@ class StandInMember(AliasMember):
 
 
 class StandIn(AliasCache):
-    """The cache of an alias whose backend is another one, and shared: for tests only."""
+    """The cache of an alias whose backend is another shared one. It is for tests only."""
 
     _member_type = StandInMember

@@ -1,4 +1,4 @@
-"""The caches of this process for the length of a test: all of them begin anew, and go on afterwards as before."""
+"""New lives for the caches of this process: for a test they begin anew, and afterwards they continue as before."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..runtime.inline import InlineDriver
 
 @contextmanager
 def private() -> Iterator[None]:
-    """Make all caches of this process private and empty, and throw away afterwards what they have come to hold.
+    """Make all caches of this process private and empty. Afterwards their new content is dropped.
 
-    That is true of caches that were made before, in modules for example, and of those that are made inside. What they
-    were members of before they are members of again afterwards; nothing of it is seen or changed inside. It may be
-    nested: each level begins empty. A cache that is disabled stays so. It is to be entered and left by one thread
-    while no other one uses a cache. Usable as a decorator, too.
+    This includes caches that were made before, for example in modules, and caches that are made inside. Afterwards the
+    caches are members of their groups as before, with their old content, which nothing inside can see or change. Blocks
+    may be nested, and each begins empty. A disabled cache stays disabled. One thread must enter and leave the block
+    while no other thread uses a cache. It can also be a decorator.
     """
     with in_place_of_settings(private=True):
         yield
@@ -27,7 +27,7 @@ def private() -> Iterator[None]:
 
 @contextmanager
 def in_place_of_settings(**settings: Any) -> Iterator[None]:
-    """Have all caches of this process begin anew, with these settings whatever they say themselves."""
+    """Let all caches of this process begin anew, with these settings in place of their own."""
     outer, aside = dict(in_tests), [(member, member.set_aside()) for member in all_members()]
     _put_in_place(settings)
     try:
@@ -47,15 +47,14 @@ def _put_in_place(settings: dict[str, Any]) -> None:
 
 
 def travel(duration: Duration, *caches: Cache) -> None:
-    """Be as if so much time had passed for the private caches of this process, or for those that are given.
+    """Move the clock of the private caches of this process forward, or that of the given caches.
 
-    What they hold is older by that: it expires, and fences and tokens of `Space.gets` lapse. A load under way is taken
-    to have lasted too long: its caller gets the value, and it is not kept. No clock is changed, so nothing but the
-    caches notices.
+    Their entries are older by this duration, and may expire. Fences and the tokens of `Space.gets` lapse. A running
+    load counts as too long, so its caller gets the value, but it is not kept. Nothing but the caches notices this.
 
-    ``duration`` is seconds, a `timedelta`, or text such as ``"90s"`` or ``"1h30m"``. Raises ConfigError or TypeError
-    for what is no duration, ValueError for a cache that is not private, RuntimeError if no cache is: the others share
-    what they hold with other processes.
+    ``duration`` is seconds, a `timedelta`, or a text such as ``"90s"`` or ``"1h30m"``. Raise ConfigError or TypeError
+    if it is not a duration. Raise ValueError for a cache that is not private, and RuntimeError if no cache is private,
+    because such caches share their content with other processes.
     """
     seconds = parse_duration(duration)
     shared = [cache for cache in caches if not _is_private(cache._member)]

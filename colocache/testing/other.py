@@ -1,4 +1,4 @@
-"""The program of the other process of `colocache.testing.group`."""
+"""The program of the other process in `colocache.testing.group`."""
 
 from __future__ import annotations
 

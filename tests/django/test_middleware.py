@@ -214,7 +214,7 @@ def test_within_colocaches_own_middleware_it_does_nothing(site: Site, with_middl
     scopes = []
 
     def look() -> None:
-        scopes.append(len([each for each in _scopes() if each.cache is cache_of()]))
+        scopes.append(len([each for each in _scopes() if each.member is cache_of()._member]))
 
     doing["sync"] = look
     application = colocache.wsgi.CacheMiddleware(WSGIHandler(), cache_of(), debug_header=True)
