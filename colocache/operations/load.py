@@ -13,7 +13,7 @@ from ..naming import shown
 from .flow import Command, Flow, Wait
 from .keyspace import copied
 from .tally import tallies, tell
-from .under_way import UnderWay, loads_above, waits_for_itself
+from .under_way import UnderWay, is_circle, loads_above
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from ..runtime.driver import Driver
     from ..runtime.waiting.answers import Asked
     from .keyspace import Given, Keyspace
-
-#: Loads of one key that may run inside each other. There can be two where the outer one's value is void already.
-MAX_NESTED = 3
 
 
 def get_or_load(keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: Given) -> Flow[Any]:
@@ -46,7 +43,7 @@ def load_or_wait(duty: Duty) -> Flow[Any]:
     load still runs when the load timeout is over, or if this call cannot wait for it, they are taken to wait for each
     other.
     """
-    if waits_for_itself(duty.load_id) or loads_above(duty.load_id) >= MAX_NESTED:
+    if is_circle(duty.load_id):
         raise RecursiveLoadError(f"the loader of the key {shown(duty.key)} asks for that same key")
     try:
         outcome = yield from duty.ask()

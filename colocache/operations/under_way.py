@@ -11,6 +11,9 @@ import sys
 import threading
 from contextvars import ContextVar
 
+#: Loads of one key that may run inside each other. There can be two where the outer one's value is void already.
+MAX_NESTED = 3
+
 LoadId = tuple[int, bytes]  # what is loaded: a cache's serial number, and a wire key
 
 
@@ -50,12 +53,17 @@ def _runner() -> object:
     return threading.get_ident()  # under gevent a greenlet's
 
 
+def is_circle(load_id: LoadId) -> bool:
+    """Return whether a load of a key would certainly wait for itself, or is nested too deep to be anything else."""
+    return _waits_for_itself(load_id) or loads_above(load_id) >= MAX_NESTED
+
+
 def loads_above(load_id: LoadId) -> int:
     """Return how many loads of a key are under way that have, directly or not, started this thread or task."""
     return sum(load.load_id == load_id for load in active())
 
 
-def waits_for_itself(load_id: LoadId) -> bool:
+def _waits_for_itself(load_id: LoadId) -> bool:
     """Return whether a load of a key waits for this thread or task: it runs the load, or one that does, and so on."""
     waiting = _runner()
     for load in reversed(active()):

@@ -24,8 +24,8 @@ from colocache.naming import shown
 from colocache.operations import under_way
 from colocache.operations.drive import arun, run
 from colocache.operations.flow import Flow, Wait
-from colocache.operations.load import MAX_NESTED, Load, load_or_wait
-from colocache.operations.under_way import note_age
+from colocache.operations.load import Load, load_or_wait
+from colocache.operations.under_way import MAX_NESTED, note_age
 from colocache.runtime.waiting.answers import Answer
 
 T = TypeVar("T")

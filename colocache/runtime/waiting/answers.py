@@ -5,6 +5,7 @@ An answer takes no lock. It is a list to which the outcome is appended, and a qu
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -37,7 +38,8 @@ class Answer:
     def result(self, timeout: float) -> Any:
         """Wait in this thread or greenlet, and return the outcome, or `TOO_LATE` after ``timeout`` seconds."""
         if not self._given and not on_driver_thread():
-            wait = threads.wait if greenlets.hub_to_wait_on() is None else greenlets.wait
+            has_hub = "gevent" in sys.modules and greenlets.hub_to_wait_on() is not None
+            wait = greenlets.wait if has_hub else threads.wait
             wait(self._register, timeout)
         return self._given[0] if self._given else TOO_LATE
 
