@@ -1,11 +1,11 @@
 """One value as a member keeps it, and how readers come to use it.
 
-Readers look entries up without a lock, while the thread that drives the peer drops them. So that nobody can ever use
-what was dropped, an entry is **dead** (``expires`` minus infinity) before it leaves its dictionaries:
+Readers look entries up without a lock, while the thread that drives the peer drops them. No reader may use a dropped
+entry. So an entry is **dead** (its ``expires`` is minus infinity) before it leaves its dictionaries:
 
-1. a reader decodes a fetched value, and is about to put the entry where others find it; 2. an invalidation drops the
-entry: it is dead, and is in no dictionary yet; 3. the reader puts it there; everybody who finds it sees that it is
-dead, and `Entry.publish` takes it out again.
+1. A reader decodes a fetched value, and is about to put the entry where others find it.
+2. An invalidation drops the entry. It is dead now, and not yet in a dictionary.
+3. The reader puts it there. Every reader that finds it sees that it is dead, and `Entry.publish` takes it out again.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Final
 from .keys import Key
 
 #: What an entry costs beside the bytes of its key and its value: the objects that hold them, the record, its slots in
-#: six dictionaries and among the expiries, the key as its reader writes it, and what the policy remembers of another
-#: one that has left. And what each tag costs beside its text: a dictionary, where no other entry carries it. The most
-#: that benchmarks/footprint.py measured, rounded up: for an entry of the shard that is used here, just after the
+#: six dictionaries and among the expiries, the key as its reader writes it, and what the policy remembers of an entry
+#: that has left. And what each tag costs beside its text: a dictionary, if no other entry carries the tag. Both are the
+#: most that benchmarks/footprint.py measured, rounded up: for an entry of the shard that is used here, just after the
 #: dictionaries doubled, with all that the allocator rounds up.
 OVERHEAD = 1072  # bytes
 TAG_OVERHEAD = 320  # bytes
@@ -36,26 +36,26 @@ class _Missing(Enum):
 #: Stands where no value is; None is a value.
 MISSING: Final = _Missing.MISSING
 
-DEAD: Final = -math.inf  # the `expires` of an entry that is not to be used any more
+DEAD: Final = -math.inf  # the `expires` of an entry that nobody may use any more
 
 
 class Home:
-    """Where the readers of a namespace find entries by themselves, by the keys as they write them.
+    """Where the readers of a namespace find entries, by the keys as they write them.
 
-    Whoever reads the namespace keeps it, and so does every entry in it; it goes with the last of them. So what is kept
-    of a namespace is bounded by what is cached and what is used, however many names there ever were.
+    Each reader of the namespace holds its home, and so does each entry in it. The home goes with the last of them. So
+    the memory that homes take is bounded by what is cached and used, not by how many names there ever were.
     """
 
     __slots__ = ("__weakref__", "copies", "hits", "owner", "past_hits")
 
     def __init__(self, owner: object, copies: bool = False) -> None:
-        self.owner = owner  # the store whose entries may be found here; None if there is none
+        self.owner = owner  # the store whose entries are found here, if there is one
         self.copies = copies  # whether readers get copies
         self.hits: dict[Key, Entry] = {}
-        self.past_hits = 0  # of entries that are gone
+        self.past_hits = 0  # of entries that have left
 
     def hit_count(self) -> int:
-        """Return how often readers found an entry here. Any thread."""
+        """Return how often readers found an entry here. Any thread may call it."""
         return self.past_hits + sum(entry.hits for entry in [*self.hits.values()])
 
 
@@ -70,18 +70,18 @@ class Entry:
         self.wire = wire
         self.payload = payload
         self.value: object = MISSING
-        self.key: Key | None = None  # as the user wrote it, once a reader of this process has used it
-        self.home: Home | None = None  # where it belongs then
+        self.key: Key | None = None  # as its user wrote it, once a reader of this process has used it
+        self.home: Home | None = None  # where readers find it then
         self.loaded_at = loaded_at
         self.expires = expires
         self.tags = tags
         self.near = False
         self.size = 0
-        self.hits = 0  # raised by readers; two threads may lose one of a thousand, which only the statistics see
-        self.seen = 0  # of ``hits``, by the eviction policy; less what others fetched
+        self.hits = 0  # raised by readers; two threads may lose one in a thousand, which only the statistics show
+        self.seen = 0  # the ``hits`` that the policy has seen, less what other processes fetched
 
     def count_fetch(self) -> None:
-        """Count a use by another process: for the eviction policy alone, while ``hits`` is what readers found here."""
+        """Count a use by another process. Only the policy sees it; ``hits`` counts the readers of this process."""
         self.seen -= 1
 
     def cost(self) -> int:
@@ -90,18 +90,18 @@ class Entry:
         return OVERHEAD + len(self.wire) + len(self.payload or b"") + tags
 
     def publish(self, home: Home, key: Key, value: object, keep_payload: bool) -> None:
-        """Let readers of this process find the entry as an object. Any thread; see the module on dead ones.
+        """Let readers of this process find the entry as an object. Any thread may call it; see the module on dead ones.
 
-        ``value`` is MISSING where each reader decodes the payload, which is to be kept then.
+        ``value`` is MISSING if each reader decodes the payload. Then the payload must be kept.
         """
         self.value = value
         if self.near and not keep_payload:
-            self.payload = None  # after the value is there: whoever finds no payload finds the value
+            self.payload = None  # after the value is there: a reader that finds no payload finds the value
         old = self.key
         if self.home is not None and old is not None and old != key and self.home.hits.get(old) is self:
-            self.home.hits.pop(old, None)  # a class that was defined anew is another key, and the same on the wire
+            self.home.hits.pop(old, None)  # a class that was defined anew is another key, but the same on the wire
         self.key, self.home = key, home
-        if self.expires == DEAD:  # the key may have another entry by now, which must not be pushed out
+        if self.expires == DEAD:  # the key may have another entry by now, which must stay
             return
         home.hits[key] = self
         if self.expires == DEAD and home.hits.get(key) is self:

@@ -1,7 +1,7 @@
-"""What a member keeps: its shard and its near copies, every byte of them accounted here.
+"""What a member keeps: its shard and its near copies. Every byte of them is accounted for here.
 
-Only the thread that drives the peer changes the store. Other threads read the `Home.hits` dictionaries, without a
-lock: one look-up gives an entry, and its ``expires`` says whether it may still be used; see `colocache.core.entry`.
+Only the thread that drives the peer changes the store. Other threads read the `Home.hits` dictionaries without a lock:
+one look-up gives an entry, and its ``expires`` says whether it may still be used. See `colocache.core.entry`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .policy import POLICIES, Policy
 
 
 class Store:
-    """The shard and the near copies of one member, within a budget of bytes. See the module for who may call what."""
+    """The shard and the near copies of one member, within a budget of bytes. See the module about threads."""
 
     def __init__(self, budget: int, near_budget: int, policy: str) -> None:
         self._shard: Policy = POLICIES[policy](budget - near_budget, self._evicted)
@@ -24,12 +24,12 @@ class Store:
         self._wires: dict[str, dict[bytes, None]] = {}  # namespace to wire keys
         self._tagged: dict[str, dict[bytes, None]] = {}  # tag to wire keys
         self._expiries: list[tuple[float, bytes]] = []
-        self._past_hits = [0, 0]  # of entries that are gone: shard, near
+        self._past_hits = [0, 0]  # of entries that have left: shard, near
         self.evictions = 0
         self.refused = 0  # larger than their part of the budget
 
     def find(self, wire: bytes, now: float) -> Entry | None:
-        """Return the entry of a key if there is one that has not expired."""
+        """Return the entry of a key, unless there is none or it has expired."""
         entry = self._shard.get(wire) or self._near.get(wire)
         if entry is not None and entry.expires <= now:
             self.drop(wire)
@@ -37,7 +37,7 @@ class Store:
         return entry
 
     def put(self, entry: Entry, *, near: bool) -> bool:
-        """Take an entry in, in place of the key's present one; False if it is larger than the whole budget."""
+        """Keep an entry in place of the key's present one. Return False if it is larger than the whole budget."""
         self.drop(entry.wire)
         entry.near = near
         entry.size = entry.cost()
@@ -61,9 +61,9 @@ class Store:
         return entry
 
     def charge_object(self, entry: Entry) -> None:
-        """Account for the object that a shard entry is about to keep beside its bytes: as much again, once.
+        """Account for the object that a shard entry is about to keep beside its bytes: its size again, once.
 
-        An entry with which that would not fit the budget is left as it is; one that was next to leave, leaves.
+        If an entry would not fit the budget with its object, nothing changes. If it was the next to leave, it leaves.
         """
         if entry.near or entry.expires == DEAD or entry.value is not MISSING or entry.payload is None:
             return
@@ -74,7 +74,7 @@ class Store:
     def drop(self, wire: bytes) -> None:
         """Drop a key's entry, if there is one."""
         for place in (self._shard, self._near):
-            if wire in place:  # most often it is in neither, and cachetools' `pop` takes long to say so
+            if wire in place:  # most keys are in neither, and cachetools' `pop` takes long to say so
                 self._forget(place.pop(wire))
 
     def drop_tag(self, tag: str) -> None:
@@ -94,24 +94,24 @@ class Store:
         while expiries and expiries[0][0] <= now:
             wire = heappop(expiries)[1]
             self.find(wire, now)
-        if len(expiries) > 2 * len(self) + 1024:  # most are of entries that left before their time
+        if len(expiries) > 2 * len(self) + 1024:  # most are of entries that left before they expired
             self._expiries = [(e.expires, e.wire) for e in self._entries() if e.expires < math.inf]
             heapify(self._expiries)
 
     def age(self, seconds: float) -> None:
-        """Be as if so many seconds had passed since everything was stored."""
+        """Behave as if so many seconds had passed since everything was stored."""
         for entry in self._entries():
             entry.expires -= seconds
             entry.loaded_at -= seconds
         self._expiries = [(expires - seconds, wire) for expires, wire in self._expiries]
 
     def hit_counts(self) -> tuple[int, int]:
-        """Return how often readers found an entry by themselves: in the shard, among the near copies."""
+        """Return how often readers found an entry: in the shard, and among the near copies."""
         shard, near = self._past_hits
         return shard + sum(e.hits for e in self._shard.values()), near + sum(e.hits for e in self._near.values())
 
     def sizes(self) -> tuple[int, int, int, int]:
-        """Return entries and bytes of the shard, entries and bytes of the near copies."""
+        """Return the number and the bytes of the shard's entries, and then of the near copies."""
         return len(self._shard), int(self._shard.currsize), len(self._near), int(self._near.currsize)
 
     def __len__(self) -> int:
@@ -140,7 +140,7 @@ class Store:
 
 def _discard(index: dict[str, dict[bytes, None]], name: str, wire: bytes) -> None:
     wires = index.get(name)
-    if wires is None:  # an entry may name a tag twice
+    if wires is None:  # the entry names a tag twice
         return
     wires.pop(wire, None)
     if not wires:

@@ -1,7 +1,7 @@
-"""What is to happen when: one heap of instants and functions.
+"""Timers: one heap of instants and functions.
 
-A timer is never cancelled: its function looks whether there is still something to do. So starting a request costs one
-push, ending it nothing.
+A timer is never cancelled. Its function looks whether there is still something to do. So to start a request costs one
+push, and to end it costs nothing.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ class Timers:
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
-        self._order = 0  # breaks ties, so that functions are never compared
+        self._order = 0  # decides between equal instants, so that functions are never compared
         self.now = -math.inf  # of the present run; much later than what is due, where the process was stopped
 
     def at(self, instant: float, function: Callable[..., None], *arguments: Any) -> None:
-        """Have ``function`` called by the first `run` at or after ``instant``."""
+        """Let the first `run` at or after ``instant`` call ``function``."""
         self._order += 1
         heappush(self._heap, (instant, self._order, function, arguments))
 
     def deadline(self) -> float:
-        """Return the next instant at which `run` has something to do; infinity if none."""
+        """Return the next instant at which `run` has something to do; infinity if there is none."""
         return self._heap[0][0] if self._heap else math.inf
 
     def run(self, now: float) -> None:
-        """Call what is due. A function that sets a timer which is due already is called in the next run."""
+        """Call the functions that are due. If one of them sets a timer that is due already, the next run calls it."""
         due = []
         self.now = now
         while self._heap and self._heap[0][0] <= now:

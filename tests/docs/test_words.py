@@ -24,8 +24,8 @@ PAGES = [
 #: Words that the project used before it took those of the field, and the words that replace them.
 RETIRED = {
     "bell": "waker",
-    "buried": "reaped",
-    "bury": "reap",
+    "reaped": "reaped",
+    "reap": "reap",
     "desk": "load queue",
     "desks": "load queues",
     "ears": "subscriber",

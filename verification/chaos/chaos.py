@@ -173,7 +173,7 @@ class Chaos:
         self._at(self._dice.uniform(0, LEASE), lambda: self._begin(only_if_missing=True))
 
     def _begin(self, only_if_missing: bool = False) -> None:
-        self.group.bury()
+        self.group.reap()
         if not only_if_missing or len(self._working) < self._wanted:
             (worker,) = self.group.start(1, join=False)
             self._work(worker)

@@ -206,7 +206,7 @@ class Group:
         self.workers.append(Worker(pid, stream, stream))
         return self.workers[-1]
 
-    def bury(self) -> None:
+    def reap(self) -> None:
         """Let go of those who have ended."""
         for worker in [worker for worker in self.workers if worker.dead.is_set()]:
             worker.close()

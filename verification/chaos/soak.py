@@ -126,7 +126,7 @@ class Soak:
             worker.call("end_work")
             worker.quit()
             worker.dead.wait()
-        self.group.bury()
+        self.group.reap()
         self._workers[slot] = self._begin(slot)
 
     def _sample(self, *, census: bool) -> None:

@@ -144,7 +144,7 @@ def _calls(world: World, forge: Forge, dice: Dice) -> tuple[Callable[[], None], 
         lambda: _rare_call(world, dice),
         lambda: world.set(dice.pick(wires), dice.below(2) == 1),
         lambda: world.invalidate((b"k" + dice.pick(wires),)),
-        lambda: world.bury(forge.incarnation(), dice.pick((None, 0, 5, NO_NUMBER)), [(1, forge.event())]),
+        lambda: world.reap(forge.incarnation(), dice.pick((None, 0, 5, NO_NUMBER)), [(1, forge.event())]),
     )
 
 

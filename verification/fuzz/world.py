@@ -250,7 +250,7 @@ class World:
         self.peer.calls.invalidate(self._call("invalidate"), targets, 2.0, self.now)
         self.work()
 
-    def bury(self, member: bytes, last: int | None, frames: list[tuple[int, bytes]]) -> None:
+    def reap(self, member: bytes, last: int | None, frames: list[tuple[int, bytes]]) -> None:
         """The kernel says that a member has died, and its journal says the rest."""
         if member != ME:
             self.peer.end(Member(member, "host/9", 0), last, frames, self.now)

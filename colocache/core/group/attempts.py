@@ -72,7 +72,7 @@ class Attempts:
         self._outbox.send(SetFenced(*ids, wire, payload, options.ttl, fence.number, options.tags))
 
     def alter(self, ticket: int, wire: bytes, delta: int | None, start: bytes, options: EntryOptions) -> None:
-        """Have a key's owner count by ``delta``; if that is None, give the key another expiry.
+        """Have a key's owner count by ``delta``. Without a ``delta``, give the key another expiry.
 
         ``start`` is what a key without a value gets; empty for nothing.
         """

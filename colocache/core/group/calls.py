@@ -116,7 +116,7 @@ class Calls:
     def alter(
         self, ticket: int, wire: bytes, delta: int | None, start: bytes, options: EntryOptions, now: float
     ) -> None:
-        """Have the owner count by ``delta``; if that is None, give a value another expiry.
+        """Have the owner count by ``delta``. Without a ``delta``, give the value another expiry.
 
         ``start`` is stored where nothing is, unless it is empty.
         """

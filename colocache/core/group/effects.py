@@ -70,7 +70,7 @@ class Effects:
         self._apply_to_namespace("")
 
     def reset(self, stream: bytes, last: int) -> None:
-        """Drop everything, because events of a stream up to ``last`` cannot be had.
+        """Drop everything, because the events of a stream up to ``last`` do not come.
 
         The reset is remembered like a bulk event, so it is a dependency of every key. Otherwise this member would take
         back, from an owner that has not come so far, what it has just dropped. It is remembered first, because the

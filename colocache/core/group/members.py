@@ -164,8 +164,8 @@ class Members:
     def forgettable(self, now: float) -> list[Acquaintance]:
         """Return the members that have been silent for `forget_after`, here and for every member that is heard here.
 
-        A member that has never heard the silent one is not a witness. Otherwise each newcomer that is told of it would
-        keep it for as long again, and where workers are recycled nobody would ever be current.
+        A member that has never heard the silent one is not a witness. Otherwise each newcomer that learns its name
+        would keep it for as long again, and where workers are recycled nobody would ever be current.
         """
         return [other for other in self if self._is_lost(other, now)]
 
@@ -286,7 +286,7 @@ class Members:
         """Tell a member which members this one knows, and which streams have ended recently.
 
         ``also`` names streams to tell of though they ended long ago. The roster says how long ago each stream ended.
-        Otherwise each member that is told of an end would tell it for as long again, and in a group whose members come
+        Otherwise each member that learns of an end would tell it for as long again, and in a group whose members come
         and go nobody would ever forget anybody.
         """
         rows: list[tuple[bytes, str, int, int, float]] = [(*self.me, -1, 0.0)]

@@ -14,15 +14,15 @@ from ..keys import MAX_WIRE
 from ..numbers import MAX_BYTES
 from .layout import Fixed, Layout, Rows, Sized
 
-PROTOCOL = 1  # the first byte of every frame; members of another version are not understood, and counted
+PROTOCOL = 1  # the first byte of every frame; a frame of another version is refused, and counted
 
-MAX_VALUE = 1 << 20  # bytes of one encoded value that may travel
+MAX_VALUE = 1 << 20  # bytes of one encoded value on the wire
 MAX_TAG = 250  # bytes of UTF-8
 MAX_TAGS = 64  # per value
-MAX_BUS = 64 << 10  # a frame on the bus; a longer one would cut a subscriber off (see the bus)
+MAX_BUS = 64 << 10  # bytes of a frame on the bus; a longer one would cut a subscriber off
 MAX_TARGETS = 1024  # per event
 MAX_STREAMS = 4096  # named in one dependency or roster
-# A frame between two members: a value with all of its tags, and all that it depends on.
+# Bytes of a frame between two members: a value with all of its tags, and all that it depends on.
 MAX_LINK = MAX_VALUE + MAX_TAGS * (MAX_TAG + 4) + MAX_STREAMS * 24 + 4096
 MAX_SEAT = 200  # letters of a seat's name, which go into logs: printable ASCII
 LEAST_EVENT = 30  # bytes of an event's frame
@@ -270,7 +270,7 @@ class Wait(NamedTuple):
 
 
 class Alone(NamedTuple):
-    """Answers a get: load the key for yourself."""
+    """Answers a get: load the key for your own process."""
 
     sender: Identity
     to: Identity
@@ -354,7 +354,7 @@ class Stored(NamedTuple):
 
 
 class SetReceipt(NamedTuple):
-    """Follows a stored, where asked: what became of the event's acknowledgements (a Receipt, spread out)."""
+    """Follows a `Stored`, if asked for: the receipt of the event, spread out."""
 
     sender: Identity
     to: Identity
@@ -362,7 +362,7 @@ class SetReceipt(NamedTuple):
     complete: Flag
     seconds: Seconds
     acknowledged: Count
-    seats: Seats  # first the acknowledged ones, then those waited out
+    seats: Seats  # first those that acknowledged, then those that were waited out
 
 
 class GetFenced(NamedTuple):

@@ -65,7 +65,7 @@ class Outbox:
         self._outcomes.append((ticket, outcome))
 
     def next_mail(self) -> Addressed | None:
-        """Take the oldest message to this member itself out; None if there is none."""
+        """Take out, and return, the oldest message to this member itself, if there is one."""
         return self._mail.popleft() if self._mail else None
 
     def actions(self) -> list[Action]:

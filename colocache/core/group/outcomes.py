@@ -94,7 +94,7 @@ class Fence(NamedTuple):
 class Altering(NamedTuple):
     """What became of a count, a touch, or a set under a fence: an outcome as above, and the value as it is now.
 
-    ``position`` is of the event that announces it; None if there is none.
+    ``position`` is of the event that announces it, if there is one.
     """
 
     outcome: int

@@ -28,16 +28,16 @@ from functools import lru_cache
 from hashlib import blake2b, shake_128
 
 SLOTS = 32768
-"""How many buckets the key space has. Another number gives all keys new owners."""
+"""How many buckets the key space has. Another number would give all keys new owners."""
 
 _COLUMNS = 128
 _ROWS = SLOTS // _COLUMNS  # neither side above 256: one byte of the wish key turns one row or one column
 
 
 def slot_of(wire: bytes, secret: bytes = b"") -> int:
-    """The slot, 0 to ``SLOTS`` - 1, of a key in its wire form: BLAKE2b, keyed with the group's secret if it has one.
+    """Return the slot, 0 to ``SLOTS`` - 1, of a wire key: BLAKE2b, keyed with the group's secret if there is one.
 
-    Nobody who lacks the secret can choose keys that all meet at one owner. Safe in any thread.
+    Without the secret, nobody can choose keys that all have one owner. Safe in any thread.
     """
     key = secret if len(secret) <= blake2b.MAX_KEY_SIZE else _shortened(secret)
     digest = blake2b(wire, digest_size=8, key=key, person=b"colocache slot").digest()
@@ -54,7 +54,7 @@ class Ring:
     __slots__ = ("_seats", "_table", "_wish_keys")
 
     def __init__(self, seats: Iterable[str]) -> None:
-        """Deal the slots to ``seats``; a lone ``str``, which would be read as its letters, raises ``TypeError``."""
+        """Deal the slots to ``seats``. A lone ``str`` raises ``TypeError``: it would be taken for its letters."""
         if isinstance(seats, str):
             raise TypeError(f"Ring({seats!r}): give a collection of seats, such as [{seats!r}]")
         self._seats = tuple(sorted(set(seats)))
@@ -67,7 +67,7 @@ class Ring:
         return self._seats
 
     def owner(self, slot: int) -> str:
-        """The seat that keeps ``slot``; ``LookupError`` if the ring has no seats or there is no such slot."""
+        """Return the seat that keeps ``slot``. Raises ``LookupError`` if there are no seats, or no such slot."""
         try:
             return self._seats[self._table[slot]]
         except IndexError:
@@ -75,15 +75,15 @@ class Ring:
             raise LookupError(f"slot {slot} has no owner: {has}") from None
 
     def owners(self, slot: int, n: int) -> tuple[str, ...]:
-        """The first ``n`` seats for ``slot``, all of them if there are fewer, in order of preference.
+        """Return the first ``n`` seats for ``slot`` in order of preference; all of them if there are fewer.
 
-        The first is ``owner(slot)``, and each further one most likely the owner once those before it have left.
-        Raises ``LookupError`` as ``owner`` does.
+        The first is ``owner(slot)``. Each further one is most likely the owner once those before it have left. Raises
+        ``LookupError`` as ``owner`` does.
         """
         owner = self.owner(slot)
         places = {seat: _place(key, slot) for seat, key in zip(self._seats, self._wish_keys, strict=True)}
         eager = sorted(places, key=places.__getitem__)
-        # Whoever wished for the slot earlier than its owner was full, and will hardly have room when the owner leaves.
+        # The seats that wished for the slot before its owner were full, and hardly have room when it leaves.
         first = eager.index(owner)
         return tuple((eager[first:] + eager[:first])[:n])
 
@@ -99,17 +99,17 @@ class Ring:
 
 @lru_cache(maxsize=8)
 def _shortened(secret: bytes) -> bytes:
-    """A secret that is longer than BLAKE2b's greatest key, brought to its size."""
+    """Return a secret that is too long for a key of BLAKE2b, shortened to fit."""
     return blake2b(secret, person=b"colocache secret").digest()
 
 
 def _wish_key(seat: str) -> bytes:
-    """The round keys of a seat's wish list: first how far each row is turned, then how far each column is."""
+    """Return the round keys of a seat's wish list: how far each row is turned, and then how far each column is."""
     return shake_128(b"colocache seat " + seat.encode("utf-8", "surrogatepass")).digest(_ROWS + _COLUMNS)
 
 
 def _wishes(key: bytes) -> Iterator[int]:
-    """All slots, in the order in which the seat with this wish key wants them."""
+    """Yield all slots, in the order in which the seat with this wish key wants them."""
     row_turns, column_turns = key[:_ROWS], key[_ROWS:]
     for high in range(_ROWS):
         for low, turn in enumerate(column_turns):
@@ -118,7 +118,7 @@ def _wishes(key: bytes) -> Iterator[int]:
 
 
 def _place(key: bytes, slot: int) -> int:
-    """Where ``slot`` stands in the wish list of the seat with this wish key: the inverse of ``_wishes``."""
+    """Return the place of ``slot`` in the wish list of the seat with this wish key: the inverse of ``_wishes``."""
     row, column = divmod(slot, _COLUMNS)
     low = (column - key[row]) % _COLUMNS
     high = (row - key[_ROWS + low]) % _ROWS
@@ -126,7 +126,7 @@ def _place(key: bytes, slot: int) -> int:
 
 
 def _deal(wish_keys: tuple[bytes, ...]) -> array[int]:
-    """For each slot the index of its seat; empty if there are no seats."""
+    """Return the index of each slot's seat; nothing if there are no seats."""
     seats = len(wish_keys)
     if not seats:
         return array("H")

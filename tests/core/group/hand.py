@@ -164,10 +164,10 @@ class Table(Network):
     # --- Life and death
 
     def look_around(self, member: Simulated) -> None:
-        """Nobody sees anybody of his own accord."""
+        """Nobody sees anybody by itself."""
 
     def notice(self, other: Simulated, dead: Simulated, stranger: bool = False) -> None:
-        """The kernel says nothing of its own accord."""
+        """The kernel says nothing by itself."""
 
     def kill(self, member: Simulated) -> None:
         """End a member's process; nobody is told."""
@@ -179,7 +179,7 @@ class Table(Network):
         member.pump()
         self.kill(member)
 
-    def bury(self, dead: Simulated, *by: Simulated, readable: bool = True) -> None:
+    def reap(self, dead: Simulated, *by: Simulated, readable: bool = True) -> None:
         """Have the kernel tell members of a death; they read the dead one's journal, if it can be read."""
         for member in by:
             known = member.peer.acquaintance(dead.member.incarnation)

@@ -222,7 +222,7 @@ def test_joiners_invalidate_waits_until_established() -> None:
     """I3: J takes the place of one that died, and nobody hears J yet; so J cannot promise anything."""
     table, w, r, o, k = group_of_three()
     table.kill(w)
-    table.bury(w, r, o)
+    table.reap(w, r, o)
     frames = [table.hold(sender=r), table.hold(sender=o)]
     table.hold(Event, Replayed, to=r)
     j = table.join(0)
@@ -291,7 +291,7 @@ def test_joiner_whose_only_acquaintance_leaves_before_it_is_introduced_is_not_al
     j.peer.start(j.now(), met_all=False)
     table.inject(j, Goodbye(a.member.incarnation, a.member.incarnation, 0))
     table.kill(a)
-    table.bury(a, w)
+    table.reap(a, w)
     table.pass_time(LEASE)
     assert not table.is_current(j), "whoever is alone is current; this one is not alone"
     j.peer.meet(w.member, j.now())
@@ -577,7 +577,7 @@ def test_fill_token_is_never_granted_twice() -> None:
 
 
 def test_fill_token_of_a_former_owner_is_worth_nothing_to_its_successor() -> None:
-    """I11, across a restart of O: the numbers may be the same, so the fill names whom it is for."""
+    """I11, across a restart of O: the numbers may be the same, so the fill names the owner that it is for."""
     table, w, r, o, k = group_of_three()
     table.invalidate(w, k)
     fills = table.hold(Fill, sender=r, to=o)
@@ -585,7 +585,7 @@ def test_fill_token_of_a_former_owner_is_worth_nothing_to_its_successor() -> Non
     table.settle()
     old = fills.messages[0]
     table.kill(o)
-    table.bury(o, w, r)
+    table.reap(o, w, r)
     heir = table.join(2)
     table.pass_time(1.0)
     grants = table.hold(Load, sender=heir)
@@ -737,8 +737,8 @@ def test_crash_of_a_member_whose_last_event_was_lost() -> None:
     Only O applied the event, and R does not ask O for it: who knows the dead one's seat can read its log.
     """
     table, w, r, o, k, spare = last_words()
-    table.bury(w, o)
-    table.bury(w, r)
+    table.reap(w, o)
+    table.reap(w, r)
     assert (r.cached(k), r.cached(spare)) == (MISSING, 7)
     assert (table.resets(r), table.resets(o)) == (0, 0), "both could get to W's last number"
     assert table.is_current(r)
@@ -750,7 +750,7 @@ def test_crash_that_only_a_host_mate_noticed(lost: type) -> None:
     """I14 (a), where R's own kernel says nothing: "left, last = 1" must do, or O's roster that says so later."""
     table, w, r, o, k, spare = last_words()
     table.hold(lost, sender=o, to=r)
-    table.bury(w, o)
+    table.reap(w, o)
     table.pass_time(0.5 if lost is Goodbye else 0.0)
     table.pass_time(0.3)
     assert (r.cached(k), r.cached(spare)) == (MISSING, MISSING)
@@ -760,7 +760,7 @@ def test_crash_that_only_a_host_mate_noticed(lost: type) -> None:
 def test_crash_that_leaves_no_readable_journal() -> None:
     """I14 (a), where nobody can know W's last number: everybody drops everything, O included."""
     table, w, r, o, k, spare = last_words()
-    table.bury(w, o, r, readable=False)
+    table.reap(w, o, r, readable=False)
     assert (r.cached(k), r.cached(spare)) == (MISSING, MISSING)
     assert table.resets(o) == 1
     read = table.read(r, k)
@@ -778,7 +778,7 @@ def test_crash_of_a_member_whose_seat_is_taken_again_at_once() -> None:
     assert table.knows(r, w).stream.applied == 0
     table.pass_time(LEASE)
     assert r.cached(k) is MISSING, "R does not hear W, which counts until it is known to be dead"
-    table.bury(w, r, o, j)
+    table.reap(w, r, o, j)
     assert table.is_current(r)
     assert r.cached(k) is MISSING
 
@@ -805,7 +805,7 @@ def test_crash_of_which_the_owner_has_not_heard_yet() -> None:
     table.hold(Goodbye, to=o)
     table.invalidate(w, k, patience=0.0)
     table.kill(w)
-    table.bury(w, r, readable=False)
+    table.reap(w, r, readable=False)
     assert r.cached(k) is MISSING
     read = table.read(r, k)
     table.pass_time(0.3)
@@ -872,7 +872,7 @@ def test_events_of_an_older_incarnation_are_ignored() -> None:
     table.pass_time(0.6)
     assert {type(message) for message in delayed.messages} == {Event, Pong, Ack}
     table.kill(w)
-    table.bury(w, r, o)
+    table.reap(w, r, o)
     j = table.join(0)
     table.pass_time(0.6)
     table.fill(r, k, 2)

@@ -278,7 +278,7 @@ def test_sender_that_lists_somebody_dead_is_told_however_long_ago_that_was() -> 
 def test_end_is_told_for_a_minute_in_all_through_however_many_hands_it_goes() -> None:
     # Workers are recycled: 1. A tells B that X has ended, as it does for a minute; 2. B comes to know it only now, and
     # would tell C for another minute, and C the next one; 3. so everybody would always remember all who ever were; and
-    # who has forgotten X by then, and is told of it again, drops everything, for it cannot know what X had announced.
+    # who has forgotten X by then, and learns of it again, drops everything: it cannot know what X had announced.
     first, *followers = (Group(me=Member(bytes([n]) * 16, f"host/{n}", n)) for n in range(10, 15))
     first.end(X, 7, 0.0)
     teller, now, hands = first, 0.0, 0
@@ -372,7 +372,7 @@ def test_forgotten_member_that_speaks_is_met_anew() -> None:
 
 
 class Hearing(Group):
-    """A group that ticks as it must, and hears whom it is told to."""
+    """A group that ticks as it must, and hears the members that a test names."""
 
     def live(self, seconds: float, *heard: Member, silent: tuple[Any, ...] = ()) -> None:
         """Tick for a while; the heard ones answer, and say how long others have been silent to them."""
@@ -388,7 +388,7 @@ class Hearing(Group):
         self.now = now
 
     def lost(self) -> list[Member]:
-        """Return whom it may forget."""
+        """Return the members that it may forget."""
         return [other.member for other in self.forgettable(self.now)]
 
 

@@ -40,8 +40,8 @@ class Node:
         self.alive, self.paused = True, False
         # The model; its times are the world's, but for those of leases
         self.announced: list[float] = []
-        self.asked: dict[tuple[bytes, int], float] = {}  # (whom, ping) to this node's time
-        self.answered: dict[bytes, list[tuple[float, int]]] = {}  # whom to (time of the ping, last number) of answers
+        self.asked: dict[tuple[bytes, int], float] = {}  # (member, ping) to this node's time
+        self.answered: dict[bytes, list[tuple[float, int]]] = {}  # member to (time of the ping, last number) of answers
         self.heard: dict[bytes, list[float]] = {}
         self.met_at: dict[bytes, float] = {}
         self.ended: dict[bytes, float] = {}

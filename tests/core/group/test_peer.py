@@ -294,7 +294,7 @@ def test_two_members_on_one_seat_for_a_moment() -> None:
     assert heir.peer.owner_of(heir.wire(k)) == heir.member.incarnation
     heir.peer.meet(w.member, heir.now())
     assert heir.peer.owner_of(heir.wire(k)) == heir.member.incarnation, "one's own seat is one's own"
-    table.bury(w, r, o, heir)
+    table.reap(w, r, o, heir)
     table.pass_time(0.5)
     assert agree(table)
     assert r.peer.owner_of(r.wire(k)) == heir.member.incarnation
@@ -325,13 +325,13 @@ def test_two_halves_bring_their_rosters_together_after_a_partition() -> None:
     table.invalidate(a, keys[a], patience=0.0)
     table.invalidate(c, keys[c], patience=0.0)
     table.kill(b)
-    table.bury(b, a, late[0])
+    table.reap(b, a, late[0])
     table.pass_time(FORGET / 3)
     assert not any(map(table.is_current, table.living))
     for cut in cuts:
         cut.stop()
     table.pass_time(0.5)
-    table.bury(b, c, d, late[1])
+    table.reap(b, c, d, late[1])
     table.pass_time(0.6)
     assert agree(table)
     assert (c.cached(keys[a]), a.cached(keys[c])) == (MISSING, MISSING)
@@ -361,7 +361,7 @@ def test_end_of_a_stream_that_is_waited_for_makes_nobody_talk_without_end() -> N
     table.invalidate(c, "another", patience=0.0)
     table.kill(c)
     pongs = table.hold(Pong, sender=a, to=b)
-    table.bury(c, a)
+    table.reap(c, a)
     table.pass_time(1.0)
     assert table.knows(b, c).last_ending == 1
     assert len(pongs.messages) <= 3
@@ -492,10 +492,10 @@ def test_member_that_lived_and_died_unseen_has_announced_all_the_same() -> None:
     frames.stop()
     table.settle()
     assert a.cached(k) == 1
-    table.bury(short, a)
+    table.reap(short, a)
     assert (a.cached(k), a.cached(spare)) == (MISSING, MISSING if a is b else a.cached(spare))
     assert table.resets(a) == 0
-    table.bury(short, b, c)
+    table.reap(short, b, c)
     table.pass_time(0.6)
     assert agree(table)
     assert a.peer.has_ended(short.member.incarnation)
@@ -506,12 +506,12 @@ def test_death_is_told_once_however_many_say_so() -> None:
     a, b, c = table.living
     table.kill(c)
     said = table.hold(Goodbye)
-    table.bury(c, a, a)
+    table.reap(c, a, a)
     assert len(said.messages) == 2, "by the bus, and by the link"
     said.stop()
     said.deliver()
     said.deliver()
-    table.bury(c, b)
+    table.reap(c, b)
     assert [table.resets(member) for member in (a, b)] == [0, 0]
     assert agree(table)
 
@@ -571,7 +571,7 @@ def test_member_that_is_given_up_for_dead_serves_and_promises_nothing() -> None:
     told = table.hold(Goodbye, to=a)
     open_call = table.hold(Event, sender=a)
     call = table.invalidate(a, "other")
-    table.bury(a, b, c, readable=False)
+    table.reap(a, b, c, readable=False)
     assert a.cached(k) == 1
     told.stop()
     table.pass_time(0.6)  # the word was lost; its next ping is answered with it
@@ -660,7 +660,7 @@ def test_gap_in_the_stream_of_a_member_that_leaves_is_asked_for_no_more() -> Non
     b.peer.receive(encode(Event(a.member.incarnation, 5, (EVERYTHING,))), b.now(), bus=True)
     b.pump()
     table.kill(a)
-    table.bury(a, b)
+    table.reap(a, b)
     table.pass_time(1.0)
     assert len(replays.messages) == 1
     assert agree(table)
@@ -745,7 +745,7 @@ def test_dependency_on_a_stream_that_has_ended_is_met() -> None:
     a, b, c = table.living
     me, to = b.member.incarnation, a.member.incarnation
     table.kill(c)
-    table.bury(c, a, b, readable=False)
+    table.reap(c, a, b, readable=False)
     answers = table.hold(Load, sender=a, to=b)
     table.inject(a, Get(me, to, 77, b"\0k", 9.0, pack_positions({c.member.incarnation: NO_NUMBER})))
     assert answers.messages
@@ -791,7 +791,7 @@ def test_token_of_a_reader_that_has_gone_is_passed_on() -> None:
     waiting = table.read(b, k)
     assert not waiting.loading
     table.kill(a)
-    table.bury(a, b, c)
+    table.reap(a, b, c)
     assert waiting.loading
 
 
@@ -804,7 +804,7 @@ def test_token_is_not_given_to_a_reader_that_went_while_it_waited_for_events() -
     table.invalidate(w, k, patience=0.0)
     table.read(a, k)
     table.kill(a)
-    table.bury(a, b, o, w)
+    table.reap(a, b, o, w)
     events.stop()
     events.deliver()
     assert table.read(b, k).loading
@@ -1013,7 +1013,7 @@ def test_nothing_grows_while_members_come_and_go() -> None:
         table.set(new, f"s{turn}", 1)
         table.invalidate(new, k)
         (table.leave if turn % 2 else table.kill)(new)
-        table.bury(new, a, b)
+        table.reap(new, a, b)
         table.pass_time(0.3)
     assert agree(table)
     table.pass_time(40.0)

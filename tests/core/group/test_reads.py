@@ -1,4 +1,4 @@
-"""The reader's side: whoever may share a fetch shares it, everybody gets an outcome, and nothing overtaken is kept."""
+"""The reader's side: readers share a fetch if they may, each gets an outcome, and nothing overtaken is kept."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ def test_reader_that_joined_while_behind_takes_no_older_value_than_it_would_serv
 
 
 def test_reader_that_came_after_a_tag_event_does_not_get_what_the_tag_overtook(reader: Reader) -> None:
-    """Nothing marked the fetch, for nobody knew its tags; the answer tells."""
+    """Nothing marked the fetch, because nobody knew its tags. The answer tells them."""
     before = reader.read()
     get = reader.asked()
     reader.around.version = 1
@@ -301,7 +301,7 @@ def test_reader_that_came_after_a_tag_event_does_not_get_what_the_tag_overtook(r
 
 
 def test_load_that_takes_longer_than_its_caller_waits_is_not_joined(reader: Reader) -> None:
-    """Or one hung loader would have every later reader of the key wait for it in vain."""
+    """Otherwise every later reader of the key would wait for a loader that hangs."""
     reader.read(patience=5.0)
     hung = reader.leads(reader.asked())
     reader.pass_time(4.9)
@@ -656,7 +656,7 @@ def begun(reader: Reader) -> list[int]:
 
 
 def test_one_of_those_who_wait_begins_another_load_beside_one_without_a_caller(reader: Reader) -> None:
-    """One load takes long, where all others are fast: whoever waits gets a value as soon as anybody has one."""
+    """One load takes long, and all others are fast: each reader gets a value as soon as there is one."""
     reader.read(), reader.read()  # the first one leads
     fetch = reader.leads(reader.asked())
     third = reader.read(patience=60.0)

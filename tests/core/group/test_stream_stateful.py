@@ -201,7 +201,7 @@ class Listener:
         if other.stream.behind:
             self.replays.expect(pong.sender, self.world.now + GAP_PATIENCE)
 
-    def bury(self, dead: Listener, readable: bool) -> None:
+    def reap(self, dead: Listener, readable: bool) -> None:
         """The kernel says that a host-mate died; read its journal, and tell everybody."""
         if self.members.has_ended(dead.incarnation):
             return
@@ -402,7 +402,7 @@ class StreamMachine(Machine):
             self.broadcast(dead, Goodbye(dead.incarnation, dead.incarnation, dead.announcer.last))
         for number, witness in enumerate(self.living()):
             if number in witnesses:
-                witness.bury(dead, readable)
+                witness.reap(dead, readable)
                 witness.finish()
 
     @rule(who=st.integers(0, 4), positions=st.dictionaries(st.integers(1, 6), st.integers(0, 9), max_size=3))
@@ -467,7 +467,7 @@ class StreamMachine(Machine):
         for dead in self.listeners.values():
             if not dead.alive:
                 for witness in self.living():
-                    witness.bury(dead, True)
+                    witness.reap(dead, True)
         for _ in range(2):
             for asker in range(len(self.living())):
                 self.ping(asker)

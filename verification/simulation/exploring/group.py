@@ -170,7 +170,7 @@ class Group:
     def _bury(self, world: World, survivor: int, dead: int) -> World:
         rest = tuple(pair for pair in world.unburied if pair != (survivor, dead))
         journal = dict(world.dead)[dead]
-        return self._step(world._replace(unburied=rest), survivor, ("bury", self.members[dead], journal))
+        return self._step(world._replace(unburied=rest), survivor, ("reap", self.members[dead], journal))
 
     def _start(self, world: World, place: int) -> World:
         meets = self.scenario.meets if world.threads else ""

@@ -153,7 +153,7 @@ class Machine:
         """A loader returns a value, or an exception."""
         self.loaders.pop(thread)(value)
 
-    def bury(self, dead: Member, journal: tuple[bytes, ...]) -> None:
+    def reap(self, dead: Member, journal: tuple[bytes, ...]) -> None:
         """The kernel says that a member died."""
         peer = self.member.peer
         known = peer.acquaintance(dead.incarnation)

@@ -77,7 +77,7 @@ def _begun(group: Group, world: World, choice: Choice) -> str:
         return f"{name(what)} dies; {choice[2]}"
     if kind == "introduce":
         return f"{name(what)} is shown {name(choice[2])}"
-    if kind == "bury":
+    if kind == "reap":
         return f"{name(what)} is told of the death of {name(choice[2])}, and reads its journal"
     return _of_thread(group, world, kind, what)
 
