@@ -36,6 +36,7 @@ from colocache import Cache
 from colocache.django import CacheMiddleware, cache_of, invalidate_on_commit
 from colocache.django.checks import check_caches
 from colocache.operations.positions import last_receipt
+from colocache.operations.tally import tallies
 from colocache.scope import current
 from tests.django import project
 
@@ -214,7 +215,7 @@ def test_within_colocaches_own_middleware_it_does_nothing(site: Site, with_middl
     scopes = []
 
     def look() -> None:
-        scopes.append(len([each for each in _scopes() if each.member is cache_of()._member]))
+        scopes.append(len([each for each in tallies.get() if each.member is cache_of()._member]))
 
     doing["sync"] = look
     application = colocache.wsgi.CacheMiddleware(WSGIHandler(), cache_of(), debug_header=True)
@@ -225,12 +226,6 @@ def test_within_colocaches_own_middleware_it_does_nothing(site: Site, with_middl
     assert [name for name, _ in headers].count("Server-Timing") == 1
     ask("sync")
     assert scopes == [1, 1]
-
-
-def _scopes() -> Any:
-    from colocache import scope
-
-    return scope.scopes.get()
 
 
 def test_twice_is_once(site: Site, with_middleware: Any, act: Any) -> None:
