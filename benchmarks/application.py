@@ -279,15 +279,13 @@ def tell(report: Report, course: Course, workers: int) -> None:
 
 
 def draw(report: Report, course: Course) -> None:
-    """Have requests a second drawn by writes and by workers, and the staleness."""
+    """Draw the requests a second of four workers, by writes, and their longest staleness."""
 
-    def curve(cache: str, workers: int) -> list[tuple[float, float]]:
-        return [(100 * part, 1 / median(samples(course.series[cache, workers, part]))) for part in WRITES]
+    def curve(cache: str) -> list[tuple[float, float]]:
+        return [(100 * part, 1 / median(samples(course.series[cache, 4, part]))) for part in WRITES]
 
-    for workers in WORKERS:
-        curves = {cache: curve(cache, workers) for cache in shop.SHELVES}
-        report.lines(f"application_{workers}", ("% writes", "requests per second"), curves,
-                     title=f"The application with {workers} gunicorn workers")  # fmt: skip
+    report.lines("application_4", ("% writes", "requests per second"), {cache: curve(cache) for cache in shop.SHELVES},
+                 title="The application with 4 gunicorn workers")  # fmt: skip
     stale = {cache: max(tally.stale, default=0.0) for (cache, workers, writes), tally in course.tallies.items()
              if workers == 4 and writes == 0.05}  # fmt: skip
     report.bars("application_stale", "longest staleness, seconds", stale, title="4 workers, 5 % writes")

@@ -141,8 +141,6 @@ def functions(course: Course, report: Report) -> None:
 def coroutines(course: Course, report: Report) -> None:
     works = course.awaited(course.built(AWAITED))
     found = course.measure("awaited", works, EMPTY, SYNC)
-    report.bars("hit-await", "ns per awaited read, median", _medians(found), log=True,
-                title="Awaited reads of a key that this process holds")  # fmt: skip
     rounds = zip(found[AWAITABLE], found[SYNC], found[EMPTY], strict=True)
     value = spread([mine[0] / (plain[0] + empty[0]) for mine, plain, empty in rounds])
     report.target("awaited: colocache cached / (the same, not async, plus an empty await)", value, AWAITED_LIMIT)
