@@ -15,6 +15,7 @@ from .cache import Cache
 from .config import Config
 from .core.entry import MISSING
 from .core.group.outcomes import Receipt
+from .decorators import Cached, CacheInfo
 from .errors import (
     ClosedError,
     ColocacheError,
@@ -25,7 +26,6 @@ from .errors import (
     RecursiveLoadError,
     WireError,
 )
-from .functions.decorators import Cached, CacheInfo
 from .member import MemberInfo
 from .space import Space
 from .stats import Stats

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .config import Config
 from .core.gate import Gate
@@ -22,6 +22,7 @@ from .errors import ClosedError, OversizeError
 from .functions.identity import Functions
 from .naming import shown
 from .near_cache import NearCaches
+from .runtime.driver import Driver
 from .runtime.inline import InlineDriver
 from .runtime.logs import Log
 from .runtime.servers import check_threads
@@ -31,9 +32,6 @@ from .runtime.waiting.threads import RLock, on_driver_thread
 from .stats import Counters, Stats, with_counters
 from .values.carrier import Carrier
 from .values.codec import Codec
-
-if TYPE_CHECKING:
-    from .runtime.driver import Driver
 
 RETRY = 1.0  # s between two attempts to join the group, while the host does not let this process in
 LOOK_EVERY = 0.1  # s between two looks at whether another thread is still joining

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import weakref
 
-from .core.entry import Home
+from .core.entry import Entry, Home
 from .core.gate import Gate
+from .core.keys import Key
 from .core.store import Store
 from .runtime.waiting.threads import RLock
 
@@ -17,13 +18,15 @@ class NearCache:
 
     __slots__ = ("__weakref__", "copies", "gate", "hits", "home", "one_part", "path")
 
-    def __init__(self, path: str, copies: bool, one_part: bool) -> None:
+    gate: Gate
+    home: Home
+    hits: dict[Key, Entry]  # of `home`
+
+    def __init__(self, near_caches: NearCaches, path: str, copies: bool, one_part: bool) -> None:
         self.path = path  # the namespace
         self.copies = copies  # whether each reader gets a value of its own
         self.one_part = one_part  # all keys are tuples of one part, and readers find entries by that part
-        self.gate = Gate()
-        self.home = Home(None)
-        self.hits = self.home.hits
+        near_caches.add(self)
 
 
 class NearCaches:
@@ -54,7 +57,6 @@ class NearCaches:
             self._homes = weakref.WeakValueDictionary[tuple[str, bool], Home]()
             for near in list(self._all):
                 self._give_home(near)
-                near.gate = gate
 
     def add(self, near: NearCache) -> None:
         """Give a new near cache its home. Raise ValueError if its namespace is in use with other copying."""
@@ -68,7 +70,6 @@ class NearCaches:
             self._remember_mode(path, copies)
             self._all.add(near)
             self._give_home(near)
-            near.gate = self._gate
 
     def copies_in(self, path: str) -> bool | None:
         """Return whether readers of a namespace get copies; None if nobody uses it."""
@@ -86,7 +87,7 @@ class NearCaches:
             del self._modes[next(iter(self._modes))]
 
     def _give_home(self, near: NearCache) -> None:
-        """Give a near cache the home of its namespace, which all near caches of that namespace share.
+        """Give a near cache the home of its namespace, which all near caches of the namespace share, and then the gate.
 
         Only under the lock. Otherwise, of two threads that make a home at once, one has readers who find nothing.
         """
@@ -96,3 +97,4 @@ class NearCaches:
             home = self._homes[name] = Home(self._store, near.copies)
         near.home = home
         near.hits = home.hits
+        near.gate = self._gate

@@ -9,16 +9,13 @@ from __future__ import annotations
 import contextlib
 from contextvars import Token
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
 
+from .cache import Cache
 from .core.group.outcomes import Receipt
 from .operations import fenced
 from .operations.drive import arun, run
 from .operations.positions import last_receipt
 from .operations.tally import Tally, current_tally, tallies
-
-if TYPE_CHECKING:
-    from .cache import Cache
 
 
 class Scope(Tally):
@@ -30,8 +27,7 @@ class Scope(Tally):
     """
 
     def __init__(self, cache: Cache) -> None:
-        self._of = cache._member
-        super().__init__(self._of)
+        super().__init__(cache._member)
         self._missed: fenced.Missed | None = None  # between two entries; see `colocache.operations.fenced`
         self._tokens: tuple[Token[tuple[Tally, ...]], Token[fenced.Missed | None]] | None = None
 
@@ -55,13 +51,14 @@ class Scope(Tally):
         A receipt that is not complete is logged and counted, not raised. Raise EventLoopError on the thread of a
         running event loop.
         """
-        return run(last_receipt(self._of)) if self._take() else None
+        return run(last_receipt(self.member)) if self._take() else None
 
     async def asettle(self) -> Receipt | None:
         """The twin of `settle`."""
-        return await arun(last_receipt(self._of)) if self._take() else None
+        return await arun(last_receipt(self.member)) if self._take() else None
 
 
 def current(cache: Cache) -> Scope | None:
     """Return the innermost scope of a cache in this context that is not closed."""
-    return cast(Scope | None, current_tally(cache._member))
+    tally = current_tally(cache._member)
+    return tally if isinstance(tally, Scope) else None

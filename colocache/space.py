@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Literal, Never, ParamSpec, TypeVar, cast, overload
 
+from . import decorators
 from .config import UNSET
 from .core.group.outcomes import Receipt
 from .core.keys import Key
-from .functions import decorators
 from .functions.specialised import at_once
 from .operations import atomic, fenced, invalidate, load, read, write
 from .operations.drive import arun, run
@@ -300,7 +300,7 @@ class Space:
         on which the result does not depend. ``key`` makes the whole key of a call from its arguments. ``tags`` are the
         tags of its entries, or a function of the arguments that gives them. ``name`` stands for the function's module
         and name in the keys of this space; it must be the same in all processes. The decorated function has the methods
-        of `colocache.functions.decorators.Cached`.
+        of `colocache.decorators.Cached`.
 
         Raise TypeError for what is not a function, and for names that are not parameters. Raise ValueError for a
         function that would get the results of another one.

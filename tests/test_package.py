@@ -14,8 +14,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "colocache"
 
-# A module imports from its own level or from lower ones. The first name that matches counts, so ``core`` covers
-# ``core.ring``. A new module needs a place here.
+# A module imports from its own level or from lower ones. A folder's name stands for all its modules. Give a new module
+# its place here.
 LEVELS = {
     "errors": 0,
     "naming": 0,
@@ -25,22 +25,23 @@ LEVELS = {
     "values": 2,
     "runtime": 3,
     "near_cache": 4,
-    "operations": 4,
-    "scope": 5,
     "functions": 5,
     "member": 6,
-    "space": 7,
-    "cache": 8,
-    "__init__": 9,
-    "middleware": 10,
-    "testing": 10,
-    "asgi": 11,
-    "wsgi": 11,
-    "django": 12,
-    "dogpile": 12,
-    "fastapi": 12,
-    "flask": 12,
-    "sqlalchemy": 12,
+    "operations": 7,
+    "decorators": 8,
+    "space": 9,
+    "cache": 10,
+    "scope": 11,
+    "__init__": 11,
+    "middleware": 12,
+    "testing": 12,
+    "asgi": 13,
+    "wsgi": 13,
+    "django": 14,
+    "dogpile": 14,
+    "fastapi": 14,
+    "flask": 14,
+    "sqlalchemy": 14,
 }
 
 # What makes code depend on more than its arguments: the world, the clock, chance, other threads.
@@ -59,7 +60,7 @@ PURE_NAMES = {
 
 @dataclass(frozen=True)
 class Import:
-    """One import at run time, wherever in ``module`` it stands: of ``name``, from the module ``target``."""
+    """One import of ``name`` from the module ``target``, wherever in ``module`` it stands."""
 
     module: str
     name: str
@@ -79,20 +80,14 @@ def modules() -> dict[str, Path]:
     return {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-class RuntimeImports(ast.NodeVisitor):
-    """Collects the imports of a module, those inside functions too, and leaves out those for type checkers only."""
+class Imports(ast.NodeVisitor):
+    """Collects the imports of a module, also those inside functions and those for type checkers only."""
 
     def __init__(self, module: str, path: Path) -> None:
         self.found: list[Import] = []
         self._module = module
         self._package = ["colocache", *path.relative_to(PACKAGE).parent.parts]
         self.visit(ast.parse(path.read_text("utf-8"), str(path)))
-
-    def visit_If(self, node: ast.If) -> None:
-        if ast.unparse(node.test) not in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
-            self.generic_visit(node)
-        for statement in node.orelse:
-            self.visit(statement)
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
@@ -120,8 +115,8 @@ def resolve(name: str) -> str:
 
 @cache
 def imports() -> list[Import]:
-    """Every run-time import in the package."""
-    return [each for module, path in modules().items() for each in RuntimeImports(module, path).found]
+    """Every import in the package."""
+    return [each for module, path in modules().items() for each in Imports(module, path).found]
 
 
 def inside() -> Iterator[Import]:
@@ -153,9 +148,8 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     for each in inside():
         if each.target != each.module:
             graph[each.module].add(each.target)
-    while leaves := [module for module, targets in graph.items() if not targets & graph.keys()]:
-        for module in leaves:
-            del graph[module]
+    while ends := {module for module in graph if graph.keys().isdisjoint(graph[module])}:
+        graph = {module: targets for module, targets in graph.items() if module not in ends}
     assert not graph, f"these import each other, directly or not: {sorted(graph)}"
 
 

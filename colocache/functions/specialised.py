@@ -13,14 +13,12 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ..core.entry import MISSING
 from ..core.gate import SERVE_AT_ONCE
 from ..core.parts import OBJECT
-
-if TYPE_CHECKING:
-    from ..operations.keyspace import Keyspace
+from ..near_cache import NearCache
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,7 +44,7 @@ def at_once(method: F) -> F:
 
 
 def specialise(
-    function: Callable[..., Any], signature: inspect.Signature, kept: Sequence[Parameter], keyspace: Keyspace,
+    function: Callable[..., Any], signature: inspect.Signature, kept: Sequence[Parameter], near: NearCache,
     miss: Callable[..., Any], *, waits: bool,
 ) -> Callable[..., Any]:  # fmt: skip
     """Return a wrapper for a signature that `may_be_specialised`. The parameters that are ``kept`` make the key.
@@ -58,7 +56,7 @@ def specialise(
     named = ", ".join(f"{each!r}: {each}" for each in _keyword_only(parameters))
     source = _CALL.format(wait=_wait(waits), positional=_positional(parameters), named=named)
     names = {
-        "_cc_of_function": keyspace, "_cc_miss": miss, "_cc_MISSES": (KeyError, TypeError, AttributeError),
+        "_cc_of_function": near, "_cc_miss": miss, "_cc_MISSES": (KeyError, TypeError, AttributeError),
         "_cc_type": type, "_cc_OBJECT": OBJECT,
     }  # fmt: skip
     return _made(function, signature, "_cc_of_function", _key(kept), source, names, waits=waits)

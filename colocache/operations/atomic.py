@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core.entry import MISSING
 from ..core.group.messages import NO_NUMBER
@@ -12,12 +12,10 @@ from ..core.numbers import pack_integer, unpack_integer
 from ..naming import shown
 from . import fenced
 from .flow import Flow, Wait
+from .keyspace import Given, Keyspace
 from .read import NOT_FENCED, getting_fenced
 from .tally import tell
 from .write import put_fenced
-
-if TYPE_CHECKING:
-    from .keyspace import Given, Keyspace
 
 
 def add(keyspace: Keyspace, key: Key, value: object, given: Given) -> Flow[bool]:

@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from ..errors import EventLoopError
 from ..runtime.waiting.answers import TOO_LATE
 from ..runtime.waiting.greenlets import on_hub
-from .flow import Flow, Wait
+from .flow import Wait
+from .load import Load, LoadFlow
 
 if TYPE_CHECKING:
     import asyncio
-
-    from .load import Load
 
 T = TypeVar("T")
 
@@ -33,7 +32,7 @@ GRACE = 5.0  # s beyond a call's own limit, after which the member is taken to b
 LOOK_EVERY = 0.1  # s between two looks at whether anybody still waits for a load that goes on without its caller
 
 
-def run(flow: Flow[T]) -> T:
+def run(flow: LoadFlow[T]) -> T:
     """Drive a flow in this thread. Raise EventLoopError where it would have to wait on an event loop's thread."""
     answer: Any = None
     try:
@@ -47,7 +46,7 @@ def run(flow: Flow[T]) -> T:
         flow.close()
 
 
-async def arun(flow: Flow[T]) -> T:
+async def arun(flow: LoadFlow[T]) -> T:
     """Drive a flow in this task. A loader runs in a task of its own, which may outlive this one: see `_aload`."""
     answer: Any = None
     try:

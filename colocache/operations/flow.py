@@ -1,24 +1,25 @@
-"""The steps of a flow.
+"""The steps in which a flow asks its member.
 
-An operation is a generator, a flow. It yields `Wait` for what the member is to answer, and `Load` for the user's
-function. `colocache.operations.drive` carries these out.
+An operation is a generator, a flow. It yields a `Wait` for each question, and gets the answer. Get-or-load also yields
+a `colocache.operations.load.Load`. `colocache.operations.drive` carries out these steps.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
-if TYPE_CHECKING:
-    from ..core.group.calls import Calls
-    from ..runtime.driver import Driver
-    from ..runtime.waiting.answers import Answer, Asked
+from ..core.group.calls import Calls
+from ..runtime.driver import Driver
+from ..runtime.waiting.answers import Answer, Asked
 
 T = TypeVar("T")
 Item = TypeVar("Item")
 
 BYTES_AT_ONCE = 8 << 20  # of the values in the questions of one call; one value may be larger
+
+Command = Callable[[Calls, int, float], None]
 
 
 class Wait(NamedTuple):
@@ -32,8 +33,7 @@ class Wait(NamedTuple):
     asked: Asked | None = None  # the answer, if the flow has made it before, so that it can abandon the question
 
 
-Flow = Generator[Any, Any, T]  # of steps, each a `Wait` or a `Load`
-Command = Callable[["Calls", int, float], None]
+Flow = Generator[Wait, Any, T]
 
 
 class Ahead(Generic[Item]):
@@ -50,7 +50,7 @@ class Ahead(Generic[Item]):
         self._limit = limit
         self._most = most
         self._size = size
-        self._asked = deque[tuple["Asked", int]]()
+        self._asked = deque[tuple[Asked, int]]()
         self._bytes = 0
 
     def question(self) -> Wait:

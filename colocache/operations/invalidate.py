@@ -5,20 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from ..core.group.calls import Calls
 from ..core.group.messages import MAX_TARGETS, tag_target
 from ..core.group.outcomes import UNKNOWN, Receipt
 from ..core.keys import Key
 from ..errors import InvalidationIncomplete
+from ..runtime.driver import Driver
 from .flow import Flow, Wait
-from .keyspace import travelling
+from .keyspace import Keyspace, travelling
 from .tally import current_tally, tell
-
-if TYPE_CHECKING:
-    from ..core.group.calls import Calls
-    from ..runtime.driver import Driver
-    from .keyspace import Keyspace
 
 TARGETS_AT_ONCE = 4 * MAX_TARGETS  # that one step announces: the driver has other calls to serve
 

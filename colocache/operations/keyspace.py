@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable
 from time import monotonic
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from ..config import Duration, Unset, parse_ttl
 from ..core import keys
@@ -16,14 +16,12 @@ from ..core.entry import MISSING, Entry, Home
 from ..core.group.messages import EVERYTHING, MAX_TAGS, check_tag, key_target, namespace_target
 from ..core.keys import Key
 from ..core.options import EntryOptions
+from ..member import Member
 from ..naming import shortened
 from ..near_cache import NearCache
+from ..runtime.driver import Driver
 from . import fenced
 from .under_way import note_age
-
-if TYPE_CHECKING:
-    from ..member import Member
-    from ..runtime.driver import Driver
 
 Ttl = Duration | None | Unset
 
@@ -44,13 +42,12 @@ class Keyspace(NearCache):
         self, member: Member, path: str, ttl: float | None, copies: bool, *, fence: bool = False,
         function: FunctionType | None = None, one_part: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(path, copies, one_part)
         self.member = member
         self.prefix = keys.prefix(path)
         self.ttl = ttl  # s; None is for ever
         self.fence = fence
         self.function = function  # whose results these keys hold; None once a load has checked it
-        member.near_caches.add(self)
+        super().__init__(member.near_caches, path, copies, one_part)
 
     # --- Others beside it
 
@@ -121,10 +118,6 @@ class Keyspace(NearCache):
             return key
         form = keys.canonical_form(key)
         return cast(Key, form[0] if self.one_part else form)
-
-    def hit_count(self) -> int:
-        """Return how often readers of this process found an entry at once."""
-        return self.home.hit_count()
 
     # --- Using what the member answers
 

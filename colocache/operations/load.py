@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core.entry import Entry
+from ..core.group.calls import Calls
 from ..core.group.outcomes import Found, Lead, Loaded, Solo
-from ..core.keys import wire
+from ..core.keys import Key
 from ..errors import RecursiveLoadError
 from ..naming import shown
+from ..runtime.driver import Driver
+from ..runtime.waiting.answers import Asked
 from .flow import Command, Flow, Wait
-from .keyspace import copied
+from .keyspace import Given, Keyspace, copied
 from .tally import tallies, tell
 from .under_way import UnderWay, is_circle, loads_above
 
 if TYPE_CHECKING:
     import asyncio
 
-    from ..core.group.calls import Calls
-    from ..core.keys import Key
-    from ..runtime.driver import Driver
-    from ..runtime.waiting.answers import Asked
-    from .keyspace import Given, Keyspace
+T = TypeVar("T")
+
+LoadFlow = Generator["Wait | Load", Any, T]
 
 
-def get_or_load(keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: Given) -> Flow[Any]:
+def get_or_load(keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: Given) -> LoadFlow[Any]:
     """Look for a key in the group, level by level, and at last in the source, by the user's function.
 
     The caller has looked in the near cache already.
     """
-    if keyspace.function is not None:
-        keyspace.check_function()
+    keyspace.check_function()
     return (yield from load_or_wait(Duty(keyspace, key, loader, given)))
 
 
-def load_or_wait(duty: Duty) -> Flow[Any]:
+def load_or_wait(duty: Duty) -> LoadFlow[Any]:
     """Get the value, wait for another call's load of it, or load it: for the group, or else for this call alone.
 
     Raise RecursiveLoadError if a load of the key waits for this thread or task: at once where that is certain. A task
@@ -74,7 +74,7 @@ class Duty:
     def __init__(self, keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: Given) -> None:
         member = keyspace.member
         self.key = key
-        self.wire = wire(keyspace.prefix, key)
+        self.wire = keyspace.wire(key)
         self.loader = loader
         self.load_id = member.serial, self.wire
         self.timeout = member.config.load_timeout  # s that other calls wait for a load, at most

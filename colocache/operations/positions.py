@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
+from ..core.group.calls import Calls
 from ..core.group.outcomes import UNKNOWN, CaughtUp, Receipt
+from ..member import Member
 from .flow import Flow, Wait
-
-if TYPE_CHECKING:
-    from ..core.group.calls import Calls
-    from ..member import Member
 
 #: Positions that a text names at most; a client's next request waits for each.
 MAX_POSITIONS = 16

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core import keys as forms
 from ..core.entry import MISSING, Entry
 from ..core.group.fences import NO_FENCE
 from ..core.group.outcomes import Fence, Seen
 from ..core.keys import Key
+from ..runtime.driver import Driver
 from . import fenced
 from .flow import Ahead, Command, Flow, Wait
+from .keyspace import Keyspace
 from .tally import tallies, tell
-
-if TYPE_CHECKING:
-    from ..runtime.driver import Driver
-    from .keyspace import Keyspace
-
-    Level = Callable[[Keyspace, Driver, "Wanted"], Flow["Values"]]
 
 READS_AT_ONCE = 512  # keys in one question
 QUESTIONS_AT_ONCE = 2  # of one call
@@ -29,6 +25,7 @@ NOT_FENCED = Fence(None, b"", NO_FENCE)
 
 Wanted = dict[bytes, Key]  # what is still looked for: keys as they travel, to keys as the user wrote them
 Values = dict[bytes, Any]
+Level = Callable[[Keyspace, Driver, Wanted], Flow[Values]]
 
 
 def get(keyspace: Keyspace, key: Key, default: object) -> Flow[Any]:

@@ -6,6 +6,7 @@ import os
 from contextvars import ContextVar
 from typing import Literal
 
+from ..member import Member
 from ..runtime.waiting.threads import RLock
 from .positions import MAX_POSITIONS, Positions, write_positions
 
@@ -15,7 +16,7 @@ Counted = Literal["loads", "fetches", "misses", "sets", "invalidations"]
 class Tally:
     """What one request has announced and counted by one cache. Any thread may call its methods."""
 
-    def __init__(self, member: object) -> None:
+    def __init__(self, member: Member) -> None:
         self.member = member
         self.is_closed = False
         self._counting = RLock()
@@ -53,7 +54,7 @@ class Tally:
             while len(self._positions) > MAX_POSITIONS:
                 del self._positions[next(iter(self._positions))]
 
-    def count(self, what: Counted, by: int = 1) -> None:
+    def count(self, what: Counted, by: int) -> None:
         """Count something."""
         with self._counting:
             self._counts[what] = self._counts.get(what, 0) + by
@@ -75,19 +76,15 @@ def _leave_to_parent() -> None:
 os.register_at_fork(after_in_child=_leave_to_parent)
 
 
-def current_tally(member: object) -> Tally | None:
+def current_tally(member: Member) -> Tally | None:
     """Return the innermost tally of a cache in this context that is not closed. The cache is given by its member."""
-    for tally in reversed(tallies.get()):
-        if tally.member is member and not tally.is_closed:
-            return tally
-    return None
+    return next((each for each in reversed(tallies.get()) if each.member is member and not each.is_closed), None)
 
 
-def tell(member: object, what: Counted, by: int = 1, position: tuple[bytes, int] | None = None) -> None:
+def tell(member: Member, what: Counted, by: int = 1, position: tuple[bytes, int] | None = None) -> None:
     """Count something for the current request, and note the position of an event that it has announced."""
     tally = current_tally(member)
     if tally is not None:
-        if by:
-            tally.count(what, by)
+        tally.count(what, by)
         if position is not None:
             tally.note(*position)

@@ -5,21 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from ..core.group.fences import NO_FENCE
 from ..core.group.messages import key_target
 from ..core.group.outcomes import DONE, NO_ANSWER, UNKNOWN, Altering, Fence, Written
 from ..core.keys import Key
 from ..core.options import EntryOptions
+from ..runtime.driver import Driver
 from . import fenced
 from .flow import Ahead, Command, Flow, Wait
 from .invalidate import announce
+from .keyspace import Given, Keyspace
 from .tally import tell
-
-if TYPE_CHECKING:
-    from ..runtime.driver import Driver
-    from .keyspace import Given, Keyspace
 
 WRITES_AT_ONCE = 256  # of one call
 NOT_WRITTEN = Written(False, None)

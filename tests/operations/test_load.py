@@ -24,7 +24,7 @@ from colocache.naming import shown
 from colocache.operations import under_way
 from colocache.operations.drive import arun, run
 from colocache.operations.flow import Flow, Wait
-from colocache.operations.load import Load, load_or_wait
+from colocache.operations.load import Load, LoadFlow, load_or_wait
 from colocache.operations.under_way import MAX_NESTED, note_age
 from colocache.runtime.waiting.answers import Answer
 
@@ -118,7 +118,7 @@ class Ask:
         return [details[1] for what, details in self.heard if what == "failed"]
 
 
-def steps(*given: Wait | Callable[[], Any] | Ask) -> Flow[list[Any]]:
+def steps(*given: Wait | Callable[[], Any] | Ask) -> LoadFlow[list[Any]]:
     """A flow of these steps, of which some are loaders, which gives their answers."""
     answers = []
     for step in given:

@@ -10,18 +10,18 @@ from inspect import Parameter
 from types import FunctionType
 from typing import Any, Concatenate, NamedTuple, Never, ParamSpec, Protocol, TypeVar, overload
 
-from ..config import UNSET
-from ..core.entry import MISSING
-from ..core.group.outcomes import Receipt
-from ..core.keys import Key
-from ..operations import invalidate
-from ..operations.drive import arun, run
-from ..operations.keyspace import Given, Keyspace, Ttl
-from ..operations.load import get_or_load
-from .arguments import Arguments
-from .binding import Method, in_class
-from .specialised import has_one_part, may_be_specialised, specialise
-from .surroundings import layers
+from .config import UNSET
+from .core.entry import MISSING
+from .core.group.outcomes import Receipt
+from .core.keys import Key
+from .functions.arguments import Arguments
+from .functions.binding import Method, in_class
+from .functions.specialised import has_one_part, may_be_specialised, specialise
+from .functions.surroundings import layers
+from .operations import invalidate
+from .operations.drive import arun, run
+from .operations.keyspace import Given, Keyspace, Ttl
+from .operations.load import get_or_load
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -237,7 +237,7 @@ class _Calls:
 
     def info(self) -> CacheInfo:
         """Return this process's figures."""
-        return CacheInfo(self.keyspace.hit_count(), self.misses, None, len(self.keyspace.hits))
+        return CacheInfo(self.keyspace.home.hit_count(), self.misses, None, len(self.keyspace.hits))
 
     def methods(self) -> dict[str, Any]:
         """Return what the decorated function offers beside the call."""
