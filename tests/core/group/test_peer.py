@@ -431,7 +431,7 @@ def test_members_that_have_forgotten_each_other_meet_when_they_see_each_other() 
         a.peer.meet_again(b.member, a.now())
         a.pump()
         table.settle()
-    assert a.peer.members() == [], "it is knocked at once a lease"
+    assert a.peer.members() == [], "it is probed once a lease"
     table.pass_time(LEASE)
     a.peer.meet_again(b.member, a.now())
     a.pump()

@@ -24,7 +24,7 @@ def choices(group: Group, world: World) -> list[Choice]:
             found.append(("give", number))
         elif not thread.phase and _may_begin(group, world, number):
             found.append(("begin", number))
-    found += [("reap", *pair) for pair in world.unburied]
+    found += [("reap", *pair) for pair in world.unreaped]
     found += _introductions(group, world)
     found += [("wake", place) for place, view in group.living(world) if view.deadline() <= world.now]
     return found + _faults(group, world)

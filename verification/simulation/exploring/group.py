@@ -160,24 +160,24 @@ class Group:
         world = world.with_state(dead, None)._replace(
             channels=tuple((c, frames) for c, frames in world.channels if c[1] != dead and (arrives or c[0] != dead)),
             dead=(*world.dead, (dead, view.journal)),
-            unburied=world.unburied + tuple((other, dead) for other in others),
+            unreaped=world.unreaped + tuple((other, dead) for other in others),
         )
         for number, (place, operations) in enumerate(self.threads):
             if place == dead:
                 world = world.with_thread(number, phase="", next=len(operations), version=0, seen=0)
         return world
 
-    def _bury(self, world: World, survivor: int, dead: int) -> World:
-        rest = tuple(pair for pair in world.unburied if pair != (survivor, dead))
+    def _reap(self, world: World, survivor: int, dead: int) -> World:
+        rest = tuple(pair for pair in world.unreaped if pair != (survivor, dead))
         journal = dict(world.dead)[dead]
-        return self._step(world._replace(unburied=rest), survivor, ("reap", self.members[dead], journal))
+        return self._step(world._replace(unreaped=rest), survivor, ("reap", self.members[dead], journal))
 
     def _start(self, world: World, place: int) -> World:
         meets = self.scenario.meets if world.threads else ""
         living = [other for other, _ in self.living(world)]
         others = tuple(self.members[other] for other in living if not meets or self.name(other) in meets)
         world = world.with_state(place, self._born[place])
-        world = world._replace(unburied=world.unburied + tuple((place, dead) for dead, _ in world.dead))
+        world = world._replace(unreaped=world.unreaped + tuple((place, dead) for dead, _ in world.dead))
         return self._step(world, place, ("start", others, not meets))
 
     # --- Operations

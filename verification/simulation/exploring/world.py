@@ -65,7 +65,7 @@ class World(NamedTuple):
     acknowledged: int = 0  # the version of the last complete receipt
     announced: tuple[Announced, ...] = ()
     dead: tuple[tuple[int, tuple[bytes, ...]], ...] = ()  # with their journals
-    unburied: tuple[tuple[int, int], ...] = ()  # who is still to be told of whose death
+    unreaped: tuple[tuple[int, int], ...] = ()  # who is still to be told of whose death
     faults: Faults = Faults()
 
     def with_state(self, place: int, state: int | None) -> World:
