@@ -7,6 +7,7 @@ from typing import Any
 
 from ..store import Store
 from ..timers import Timers
+from . import messages as m
 from .announcements import Announcements
 from .atomic import Atomic
 from .attempts import Attempts
@@ -20,36 +21,6 @@ from .knowledge import Knowledge
 from .load_queues import LoadQueues
 from .members import Member, Members
 from .membership import Membership
-from .messages import (
-    Ack,
-    Alone,
-    Alter,
-    Altered,
-    Cancel,
-    Event,
-    Fail,
-    Fenced,
-    Fill,
-    Get,
-    GetFenced,
-    Goodbye,
-    Load,
-    Message,
-    Peek,
-    Peeked,
-    Ping,
-    Pong,
-    Replay,
-    Replayed,
-    Reset,
-    Roster,
-    Set,
-    SetFenced,
-    SetReceipt,
-    Stored,
-    Value,
-    Wait,
-)
 from .outbox import Outbox
 from .owner import Owner
 from .peeks import Peeks
@@ -117,19 +88,20 @@ class Engine:
     def _table(self) -> dict[type[Any], Callable[[Any], object]]:
         read, ask = self.reads.answered, self.owner.asked
         return {
-            Event: self.hearing.heard, Replayed: self.hearing.answered, Reset: self.hearing.answered,
-            Replay: self.replays.answer, Ping: self.membership.on_ping, Pong: self.membership.on_pong,
-            Roster: self.membership.on_roster, Goodbye: self.membership.on_goodbye, Ack: self.membership.on_ack,
-            Get: ask, Peek: ask, GetFenced: ask, Alter: ask, Fill: self.owner.filled, Cancel: self.owner.cancel,
-            Fail: self.queues.fail, Set: self.storing.set, SetFenced: self.atomic.set,
-            Value: read, Load: read, Wait: read, Alone: read, Peeked: self.peeks.answered,
-            Stored: self.sets.stored, SetReceipt: self.sets.acknowledged,
-            Fenced: self.attempts.fenced, Altered: self.attempts.altered,
+            m.Event: self.hearing.heard, m.Replayed: self.hearing.answered, m.Reset: self.hearing.answered,
+            m.Replay: self.replays.answer, m.Ping: self.membership.on_ping, m.Pong: self.membership.on_pong,
+            m.Roster: self.membership.on_roster, m.Goodbye: self.membership.on_goodbye, m.Ack: self.membership.on_ack,
+            m.Get: ask, m.Peek: ask, m.GetFenced: ask, m.Alter: ask, m.Fill: self.owner.filled,
+            m.Cancel: self.owner.cancel, m.Fail: self.queues.fail,
+            m.Set: self.storing.set, m.SetFenced: self.atomic.set,
+            m.Value: read, m.Load: read, m.Wait: read, m.Alone: read, m.Peeked: self.peeks.answered,
+            m.Stored: self.sets.stored, m.SetReceipt: self.sets.acknowledged,
+            m.Fenced: self.attempts.fenced, m.Altered: self.attempts.altered,
         }  # fmt: skip
 
     # --- Steps
 
-    def handle(self, message: Message) -> None:
+    def handle(self, message: m.Message) -> None:
         """Have a message handled by the part that it is for."""
         self._handlers[type(message)](message)
 
