@@ -124,7 +124,7 @@ def _noise(random: random.Random, incarnation: bytes) -> bytes:
             ping[: random.randrange(len(ping))],
             bytes((ping[0] + 1,)) + ping[1:],
             messages.encode(messages.Event(random.randbytes(16), 7, (messages.EVERYTHING,))),
-            messages.encode(messages.Left(random.randbytes(16), incarnation, 0)),
+            messages.encode(messages.Goodbye(random.randbytes(16), incarnation, 0)),
             messages.encode(messages.Ack(random.randbytes(16), incarnation, 1 << 40)),
             messages.encode(messages.Reset(random.randbytes(16), incarnation, incarnation, 9)),
         )

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from .threads import PAUSE, Register, here, is_patched, on_driver_thread
+from .threads import Register, here, is_patched, on_driver_thread
 
 
 class HubWaker:
@@ -70,12 +70,6 @@ def hub_to_wait_on() -> Any:
         return None
     hub = sys.modules["gevent"].get_hub()
     return None if _is_current(hub) else hub
-
-
-def let_others_run_while(condition: Callable[[], bool]) -> None:
-    """In a greenlet, let the others run until something is over that one of them does. In a thread, do nothing."""
-    while condition() and hub_to_wait_on() is not None:
-        sys.modules["gevent"].sleep(PAUSE)
 
 
 def wait(register: Register, timeout: float) -> None:
