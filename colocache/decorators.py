@@ -20,8 +20,9 @@ from .functions.specialised import has_one_part, may_be_specialised, specialise
 from .functions.surroundings import layers
 from .operations import invalidate
 from .operations.drive import arun, run
-from .operations.keyspace import Given, Keyspace, Ttl
-from .operations.load import get_or_load
+from .operations.flow import Flow
+from .operations.keyspace import Keyspace, Ttl, checked_tags
+from .operations.load import LoadFlow, get_or_load
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -145,7 +146,7 @@ class Decorator:
         if key is not None and not callable(key):
             raise TypeError(f"key is a function that makes the key of a call from its arguments, not {key!r:.60}")
         self._key = key
-        self._tags = tags if callable(tags) else tuple(_checked(tags))
+        self._tags = tags if callable(tags) else tuple(checked_tags(tags))
         self._ignore = ignore if isinstance(ignore, str) else tuple(ignore)
         if key is not None and self._ignore:
             raise TypeError("ignore and key cannot both be given: key makes the whole key")
@@ -191,17 +192,22 @@ class _Calls:
         self.keyspace = keyspace
         self.function = function
         self.tags_of: Callable[..., Iterable[str]]
+        is_specialised = key is None and may_be_specialised(arguments.signature)
         if not callable(tags):
             self.tags_of = lambda *args, **kwargs: tags
-        elif key is None and may_be_specialised(arguments.signature):  # which gives all arguments, in their places
+        elif is_specialised:  # it gives all arguments, in their places
             self.tags_of = _tags_of(tags, arguments.signature, function)
         else:
             self.tags_of = tags
         self.key: Callable[..., Key] = arguments.key if key is None else key
         self.misses = 0
         self._arguments = arguments
-        self._custom = key is not None
+        self._is_specialised = is_specialised
         self._inner = _inner(function)
+
+    def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Key:
+        """Return the key of a call of the wrapper."""
+        return self._arguments.key_of(args, kwargs) if self._is_specialised else self.key(*args, **kwargs)
 
     def look(self, key: Key) -> Any:
         """Return what is served at once, or MISSING."""
@@ -209,29 +215,23 @@ class _Calls:
         self.misses += value is MISSING
         return value
 
-    def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Given:
-        """Return what is given with the result of a call."""
-        return self.keyspace.given(UNSET, self.tags_of(*args, **kwargs))
+    def loading(
+        self, key: Key, loader: Callable[[], Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> LoadFlow[Any]:
+        """Return the flow that gets or loads the result of a call."""
+        return get_or_load(self.keyspace, key, loader, self.keyspace.given(UNSET, self.tags_of(*args, **kwargs)))
 
     def wrap(self, miss: Callable[..., Any], *, waits: bool) -> Callable[..., Any]:
-        """Return the wrapper. It calls ``miss(key, args, kwargs)`` for what it cannot serve by itself."""
+        """Return the wrapper. It calls ``miss(args, kwargs)`` for what it cannot serve by itself."""
         arguments = self._arguments
-        if not self._custom and may_be_specialised(arguments.signature):
-
-            def find_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-                return miss(arguments.key_of(args, kwargs), args, kwargs)
-
-            async def afind_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-                return await miss(arguments.key_of(args, kwargs), args, kwargs)
-
-            find = afind_key if waits else find_key
-            return specialise(self.function, arguments.signature, arguments.kept, self.keyspace, find, waits=waits)
+        if self._is_specialised:
+            return specialise(self.function, arguments.signature, arguments.kept, self.keyspace, miss, waits=waits)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            return miss(self.key(*args, **kwargs), args, kwargs)
+            return miss(args, kwargs)
 
         async def acall(*args: Any, **kwargs: Any) -> Any:
-            return await miss(self.key(*args, **kwargs), args, kwargs)
+            return await miss(args, kwargs)
 
         return acall if waits else call
 
@@ -247,27 +247,15 @@ class _Calls:
     # A function that is decorated twice is cached twice. The inner cache is invalidated first. In the other order, the
     # outer cache could be filled with what the inner one still holds.
 
-    def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Receipt:
-        """Invalidate one call, in all caches of the function."""
-        key = self.key(*args, **kwargs)
-        inside = () if self._inner is None else (self._inner.invalidate(args, kwargs),)
-        return _both(*inside, run(invalidate.keys(self.keyspace, (key,), True, False)))
+    def invalidation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[Receipt]:
+        """Return the flow that invalidates one call, in all caches of the function."""
+        own = invalidate.keys(self.keyspace, (self.key(*args, **kwargs),), True, False)
+        return own if self._inner is None else _both(self._inner.invalidation(args, kwargs), own)
 
-    async def ainvalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Receipt:
-        """The twin of `invalidate`."""
-        key = self.key(*args, **kwargs)
-        inside = () if self._inner is None else (await self._inner.ainvalidate(args, kwargs),)
-        return _both(*inside, await arun(invalidate.keys(self.keyspace, (key,), True, False)))
-
-    def clear(self) -> Receipt:
-        """Invalidate all calls, in all caches of the function."""
-        inside = () if self._inner is None else (self._inner.clear(),)
-        return _both(*inside, run(invalidate.all_keys(self.keyspace, True, False)))
-
-    async def aclear(self) -> Receipt:
-        """The twin of `clear`."""
-        inside = () if self._inner is None else (await self._inner.aclear(),)
-        return _both(*inside, await arun(invalidate.all_keys(self.keyspace, True, False)))
+    def clearing(self) -> Flow[Receipt]:
+        """Return the flow that invalidates all calls, in all caches of the function."""
+        own = invalidate.all_keys(self.keyspace, True, False)
+        return own if self._inner is None else _both(self._inner.clearing(), own)
 
 
 def _tags_of(
@@ -309,16 +297,12 @@ def _takes(signature: inspect.Signature, args: Iterable[str], kwargs: dict[str, 
     return True
 
 
-def _both(*receipts: Receipt) -> Receipt:
-    """Return one receipt for the caches of a function."""
-    if len(receipts) == 1:
-        return receipts[0]
-    acknowledged, waited_out = (
-        tuple(dict.fromkeys(seat for receipt in receipts for seat in getattr(receipt, field)))
-        for field in ("acknowledged", "waited_out")
-    )
-    complete = all(receipt.complete for receipt in receipts)
-    return Receipt(acknowledged, waited_out, complete, sum(receipt.seconds for receipt in receipts))
+def _both(inner: Flow[Receipt], outer: Flow[Receipt]) -> Flow[Receipt]:
+    """Carry out two flows, and return one receipt for both."""
+    one, other = (yield from inner), (yield from outer)
+    acknowledged = tuple(dict.fromkeys((*one.acknowledged, *other.acknowledged)))
+    waited_out = tuple(dict.fromkeys((*one.waited_out, *other.waited_out)))
+    return Receipt(acknowledged, waited_out, one.complete and other.complete, one.seconds + other.seconds)
 
 
 def _inner(function: FunctionType) -> _Calls | None:
@@ -327,7 +311,8 @@ def _inner(function: FunctionType) -> _Calls | None:
 
 
 def _sync(calls: _Calls) -> Callable[..., Any]:
-    def miss(key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def miss(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        key = calls.key_of(args, kwargs)
         value = calls.look(key)
         return value if value is not MISSING else _load(calls, key, args, kwargs)
 
@@ -335,14 +320,14 @@ def _sync(calls: _Calls) -> Callable[..., Any]:
 
 
 def _sync_methods(calls: _Calls) -> dict[str, Any]:
+    def invalidate(*args: Any, **kwargs: Any) -> Receipt:
+        return run(calls.invalidation(args, kwargs))
+
     def refresh(*args: Any, **kwargs: Any) -> Any:
-        calls.invalidate(args, kwargs)
+        invalidate(*args, **kwargs)
         return _load(calls, calls.key(*args, **kwargs), args, kwargs)
 
-    def invalidate(*args: Any, **kwargs: Any) -> Receipt:
-        return calls.invalidate(args, kwargs)
-
-    return {"refresh": refresh, "invalidate": invalidate, "cache_clear": calls.clear}
+    return {"refresh": refresh, "invalidate": invalidate, "cache_clear": lambda: run(calls.clearing())}
 
 
 def _load(calls: _Calls, key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -354,7 +339,7 @@ def _load(calls: _Calls, key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]
             raise _not_awaited(function, value)
         return value
 
-    return run(get_or_load(calls.keyspace, key, load, calls.given(args, kwargs)))
+    return run(calls.loading(key, load, args, kwargs))
 
 
 def _not_awaited(function: FunctionType, value: object) -> TypeError:
@@ -367,7 +352,8 @@ def _not_awaited(function: FunctionType, value: object) -> TypeError:
 
 
 def _async(calls: _Calls) -> Callable[..., Awaitable[Any]]:
-    async def miss(key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def miss(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        key = calls.key_of(args, kwargs)
         value = calls.look(key)
         return value if value is not MISSING else await _aload(calls, key, args, kwargs)
 
@@ -375,19 +361,21 @@ def _async(calls: _Calls) -> Callable[..., Awaitable[Any]]:
 
 
 def _async_methods(calls: _Calls) -> dict[str, Any]:
+    async def invalidate(*args: Any, **kwargs: Any) -> Receipt:
+        return await arun(calls.invalidation(args, kwargs))
+
     async def refresh(*args: Any, **kwargs: Any) -> Any:
-        await calls.ainvalidate(args, kwargs)
+        await invalidate(*args, **kwargs)
         return await _aload(calls, calls.key(*args, **kwargs), args, kwargs)
 
-    async def invalidate(*args: Any, **kwargs: Any) -> Receipt:
-        return await calls.ainvalidate(args, kwargs)
+    async def cache_clear() -> Receipt:
+        return await arun(calls.clearing())
 
-    return {"refresh": refresh, "invalidate": invalidate, "cache_clear": calls.aclear}
+    return {"refresh": refresh, "invalidate": invalidate, "cache_clear": cache_clear}
 
 
 async def _aload(calls: _Calls, key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    function, given = calls.function, calls.given(args, kwargs)
-    return await arun(get_or_load(calls.keyspace, key, lambda: function(*args, **kwargs), given))
+    return await arun(calls.loading(key, lambda: calls.function(*args, **kwargs), args, kwargs))
 
 
 # --- What is decorated
@@ -427,9 +415,3 @@ def _is_method(function: FunctionType) -> bool:
 
 def _names(function: FunctionType) -> Iterator[str]:
     return iter(function.__code__.co_varnames[: function.__code__.co_argcount])
-
-
-def _checked(tags: Iterable[str]) -> Iterable[str]:
-    if isinstance(tags, str):
-        raise TypeError(f"tags is a tuple of texts, not a text: write tags=({tags!r},)")
-    return tags

@@ -22,6 +22,7 @@ import pydantic
 import pytest
 
 from colocache import Cache, CacheInfo, ConfigError, Receipt, RecursiveLoadError
+from colocache.operations.flow import Flow
 from tests import ROOT
 
 if TYPE_CHECKING:
@@ -669,9 +670,13 @@ def test_a_receipt_is_complete_only_if_that_of_the_inner_cache_is(new_cache: New
     def price(sku: str) -> int:
         return 1
 
+    def incomplete(args: object, kwargs: object) -> Flow[Receipt]:
+        yield from ()
+        return Receipt(("a/0",), ("a/1",), False, 1.0)
+
     price("tea")
     inner: Any = price.__wrapped__
-    inner._cc_calls.invalidate = lambda args, kwargs: Receipt(("a/0",), ("a/1",), False, 1.0)
+    inner._cc_calls.invalidation = incomplete
     receipt = price.invalidate("tea")
     assert not receipt.complete
     assert receipt.acknowledged == ("a/0",)

@@ -156,12 +156,10 @@ class Keyspace(NearCache):
 
     def given(self, ttl: Ttl, tags: Iterable[str]) -> Given:
         """Return what a caller gives with a value. Raise TypeError or ConfigError for what says nothing."""
-        if isinstance(tags, str):
-            raise TypeError(f"tags is a tuple of texts, not a text: write tags=({tags!r},)")
-        seconds = self.seconds(ttl)
-        names, excess = travelling(tags)
+        names, excess = travelling(checked_tags(tags))
         if len(names) > MAX_TAGS:
             excess = f"it has {len(names)} tags, more than {MAX_TAGS}: {names!r:.100}"
+        seconds = self.seconds(ttl)
         return Given(EntryOptions(math.inf if seconds is None else seconds, names), excess)
 
     def seconds(self, ttl: Ttl) -> float | None:
@@ -196,6 +194,13 @@ class Keyspace(NearCache):
         if self.fence:
             fenced.forget_within(self.member.serial, self.path)
         return [namespace_target(self.path) if self.path else EVERYTHING]
+
+
+def checked_tags(tags: Iterable[str]) -> Iterable[str]:
+    """Return the tags. Raise TypeError if they are a text, which would be taken for one tag for each letter."""
+    if isinstance(tags, str):
+        raise TypeError(f"tags is a tuple of texts, not a text: write tags=({tags!r},)")
+    return tags
 
 
 def travelling(tags: Iterable[str]) -> tuple[tuple[str, ...], str]:
