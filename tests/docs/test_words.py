@@ -24,8 +24,8 @@ PAGES = [
 #: Words that the project used before it took those of the field, and the words that replace them.
 RETIRED = {
     "bell": "waker",
-    "reaped": "reaped",
-    "reap": "reap",
+    "buried": "reaped",
+    "bury": "reap",
     "desk": "load queue",
     "desks": "load queues",
     "ears": "subscriber",
