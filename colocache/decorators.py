@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from inspect import Parameter
 from types import FunctionType
 from typing import Any, Concatenate, NamedTuple, Never, ParamSpec, Protocol, TypeVar, overload
@@ -410,8 +410,5 @@ def _is_async(function: FunctionType) -> bool:
 def _is_method(function: FunctionType) -> bool:
     """Return whether a function is defined in a class, or looks as if an object will bind it."""
     outside = function.__qualname__.rpartition(".")[0]
-    return bool(outside and not outside.endswith("<locals>")) or next(_names(function), None) in ("self", "cls")
-
-
-def _names(function: FunctionType) -> Iterator[str]:
-    return iter(function.__code__.co_varnames[: function.__code__.co_argcount])
+    parameters = function.__code__.co_varnames[: function.__code__.co_argcount]
+    return bool(outside and not outside.endswith("<locals>")) or parameters[:1] in (("self",), ("cls",))

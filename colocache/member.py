@@ -18,7 +18,7 @@ from .config import Config
 from .core.gate import Gate
 from .core.group.outcomes import UNKNOWN, Receipt
 from .core.keys import Key
-from .errors import ClosedError, OversizeError
+from .errors import ClosedError
 from .functions.identity import Functions
 from .naming import shown
 from .near_cache import NearCaches
@@ -315,18 +315,6 @@ class Member:
         return f"<colocache.Cache {self.config.group!r}{' closed' if self.life.is_closed else ''}>"
 
     # --- For the operations
-
-    def encode(self, value: object, key: Key, path: str) -> bytes | None:
-        """Return a value as it travels; None if it is too large. Raise TypeError, with the key, if it cannot travel."""
-        try:
-            return self.carrier.encode(value)
-        except TypeError as error:
-            where = f" of {path}" if path else ""
-            raise TypeError(f"the value of the key {shown(key)}{where} cannot be carried: {error}") from None
-        except OversizeError as error:
-            why = str(error)
-        self.decline(key, path, why)
-        return None
 
     def decline(self, key: Key, path: str, why: str) -> None:
         """Count and log that a value is used, and not kept."""

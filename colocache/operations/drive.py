@@ -98,7 +98,7 @@ def _load(load: Load) -> Any:
         if inspect.iscoroutine(value):
             value.close()  # nobody will await it, and it would complain
         if inspect.isawaitable(value):
-            raise TypeError(f"{load.loader!r} is to be awaited; load with the a-twin of the method that was called")
+            raise TypeError(f"{load.duty.loader!r} is to be awaited; load with the a-twin of the method you called")
         load.succeed(value)
     except BaseException as error:
         load.fail(error)
@@ -121,8 +121,8 @@ async def _aload(load: Load) -> Any:
         await asyncio.wait((task,))
     except asyncio.CancelledError:
         load.lose_caller()
-        if load.is_awaited() and not task.done():
-            load.detach()
+        if load.duty.is_awaited() and not task.done():
+            load.duty.on_detach()
             _let_go_on(task, load)
         else:
             await _cancelled(task)
@@ -152,12 +152,12 @@ def _let_go_on(task: asyncio.Task[Any], load: Load) -> None:
     the timer looks again and again: what the loader uses may be closed with its request.
     """
     loop = task.get_loop()
-    ends = loop.time() + load.timeout
+    ends = loop.time() + load.duty.timeout
 
     def look() -> None:
         if task.done():
             return
-        if loop.time() >= ends or not load.is_awaited():
+        if loop.time() >= ends or not load.duty.is_awaited():
             task.cancel()
         else:
             loop.call_later(min(LOOK_EVERY, ends - loop.time()), look)

@@ -16,8 +16,9 @@ from ..core.entry import MISSING, Entry, Home
 from ..core.group.messages import EVERYTHING, MAX_TAGS, check_tag, key_target, namespace_target
 from ..core.keys import Key
 from ..core.options import EntryOptions
+from ..errors import OversizeError
 from ..member import Member
-from ..naming import shortened
+from ..naming import shortened, shown
 from ..near_cache import NearCache
 from ..runtime.driver import Driver
 from . import fenced
@@ -167,12 +168,22 @@ class Keyspace(NearCache):
         return self.ttl if isinstance(ttl, Unset) else parse_ttl(ttl)
 
     def encode(self, key: Key, value: object, given: Given) -> bytes | None:
-        """Return a value as it travels; None, counted and logged, if it or its tags are too large to be kept."""
-        payload = self.member.encode(value, key, self.path)
-        if payload is not None and given.excess:
-            self.member.decline(key, self.path, given.excess)
-            return None
-        return payload
+        """Return a value as it travels; None, counted and logged, if it or its tags are too large to be kept.
+
+        Raise TypeError, with the key, if it cannot travel.
+        """
+        payload, excess = b"", given.excess
+        try:
+            payload = self.member.carrier.encode(value)
+        except TypeError as error:
+            where = f" of {self.path}" if self.path else ""
+            raise TypeError(f"the value of the key {shown(key)}{where} cannot be carried: {error}") from None
+        except OversizeError as error:
+            excess = str(error)
+        if not excess:
+            return payload
+        self.member.decline(key, self.path, excess)
+        return None
 
     def check_function(self) -> None:
         """Raise TypeError, before the first load, if the function returns a class that cannot travel."""

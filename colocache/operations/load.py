@@ -185,45 +185,35 @@ class Load(UnderWay):
 
     def __init__(self, duty: Duty) -> None:
         super().__init__(duty.load_id)
-        self.timeout = duty.timeout
-        self.loader = duty.loader
+        self.duty = duty
         self._began = self._is_orphan = False
-        self._duty = duty
 
     def call(self) -> Any:
         """Call the function; what it returns may be awaitable. It is under way until `succeed` or `fail`."""
         self._began = True
         self.begin()
-        return self.loader()
+        return self.duty.loader()
 
     def succeed(self, value: Any) -> None:
         """Report the function's value. Raise TypeError if it cannot travel."""
         self.end()
-        self._duty.succeed(value, self.oldest)
+        self.duty.succeed(value, self.oldest)
 
     def fail(self, error: BaseException) -> None:
         """Report what the function, or the report of its value, has raised."""
         self.end()
-        self._duty.fail(error)
-
-    def is_awaited(self) -> bool:
-        """Return whether another call than its own waits for it."""
-        return self._duty.is_awaited()
+        self.duty.fail(error)
 
     def lose_caller(self) -> None:
         """Note that the caller was cancelled, and takes neither value nor exception."""
         self.caller, self._is_orphan = None, True
 
-    def detach(self) -> None:
-        """Note that the caller was cancelled, and that the load goes on."""
-        self._duty.on_detach()
-
     def on_task_end(self, task: asyncio.Task[Any]) -> None:
         """Give the duty back if the task was cancelled before it began, and log an exception that nobody takes."""
         if task.cancelled():
             if not self._began:
-                self._duty.give_back()
+                self.duty.give_back()
             return
         error = task.exception()
         if error is not None and self._is_orphan:  # otherwise it is the caller's
-            self._duty.on_lost(error)
+            self.duty.on_lost(error)
