@@ -322,6 +322,7 @@ GROWN: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", GROWN.values(), ids=GROWN)
 @pytest.mark.parametrize("copy", [False, True])
 def test_a_value_that_has_grown_over_a_limit_is_used_and_not_kept(
@@ -432,6 +433,7 @@ def test_register_is_a_decorator_of_the_cache(cache: Cache) -> None:
 # --- Many at once
 
 
+@pytest.mark.slow
 def test_many_keys_are_set_read_and_invalidated_in_two_processes(
     call: Call, new_group: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
