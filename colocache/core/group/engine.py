@@ -109,7 +109,8 @@ class Engine:
         """End a step: do all that follows from it, and derive what readers look at."""
         self._follow_up()
         self._refresh()
-        while self._follow_up():
+        while self.hearing.gone or self.hearing.progressed or self.outbox.mail:
+            self._follow_up()
             self._refresh()
 
     def tick(self) -> None:
@@ -129,40 +130,35 @@ class Engine:
         """Return the instant at which `tick` must be called at the latest."""
         return min(self.members.deadline(), self.timers.deadline(), self.announcements.deadline())
 
-    def _follow_up(self) -> bool:
-        """Handle what the step has left behind, until nothing is left. Return whether there was anything."""
-        anything = False
-        while self._let_go() or self._go_on() or self._take_mail():
-            anything = True
-        return anything
+    def _follow_up(self) -> None:
+        """Handle what the step has left behind, until nothing is left. Every step comes here, so it looks first."""
+        hearing, mail = self.hearing, self.outbox.mail
+        while True:
+            if hearing.gone:
+                self._let_go()
+            elif hearing.progressed:
+                self._go_on()
+            elif mail:
+                self.handle(mail.popleft())
+            else:
+                return
 
-    def _let_go(self) -> bool:
+    def _let_go(self) -> None:
         """Let the requests of members lapse that are gone, and ask others for what they were asked for."""
-        gone = self.hearing.gone()
+        gone, self.hearing.gone = self.hearing.gone, []
         for member in gone:
             self.membership.let_go(member)
             self.owner.member_left(member.incarnation)
             self.storing.member_left(member.incarnation)
             self.requests.owner_left(member.incarnation)
-        return bool(gone)
 
-    def _go_on(self) -> bool:
-        """Go on with what waited for events, if a stream was applied further."""
-        if not self.hearing.progressed():
-            return False
+    def _go_on(self) -> None:
+        """Go on with what waited for events: a stream was applied further."""
+        self.hearing.progressed = False
         self.owner.retry()
         self.reads.retry()
         self.attempts.retry()
         self.catching_up.retry()
-        return True
-
-    def _take_mail(self) -> bool:
-        """Handle one message to this member itself."""
-        message = self.outbox.next_mail()
-        if message is None:
-            return False
-        self.handle(message)
-        return True
 
     def _refresh(self) -> None:
         if self.knowledge.refresh():

@@ -24,7 +24,11 @@ from .replays import Replays
 
 
 class Hearing:
-    """What of the members' streams is applied here, and which of them are over. Not thread-safe."""
+    """What of the members' streams is applied here, and which of them are over. Not thread-safe.
+
+    The engine looks at the news when a step ends: ``gone`` are members that are gone, and ``progressed`` says that a
+    stream was applied further or is over, so that what waits for it may go on. The engine takes the news away.
+    """
 
     def __init__(
         self, knowledge: Knowledge, members: Members, outbox: Outbox, store: Store, timers: Timers, replays: Replays,
@@ -38,10 +42,8 @@ class Hearing:
         self._replays = replays
         self._effects = effects
         self._unacknowledged: dict[bytes, None] = {}
-        self._gone: list[Member] = []
-        self._progressed = False
-
-    # --- News, which the peer looks at when a step ends
+        self.gone: list[Member] = []
+        self.progressed = False
 
     def acknowledgements(self) -> list[tuple[bytes, int]]:
         """Return, and forget, the streams that were applied further, and how far."""
@@ -50,16 +52,6 @@ class Hearing:
         others = [self._members.get(stream) for stream in self._unacknowledged]
         self._unacknowledged.clear()
         return [(other.member.incarnation, other.stream.applied) for other in others if other is not None]
-
-    def gone(self) -> list[Member]:
-        """Return, and forget, the members that are gone."""
-        gone, self._gone = self._gone, []
-        return gone
-
-    def progressed(self) -> bool:
-        """Tell, and forget, whether a stream was applied further or is over, so that what waits for it may go on."""
-        progressed, self._progressed = self._progressed, False
-        return progressed
 
     # --- Events
 
@@ -113,7 +105,7 @@ class Hearing:
 
     def _progress(self, other: Acquaintance) -> None:
         self._unacknowledged[other.member.incarnation] = None
-        self._progressed = True
+        self.progressed = True
         self._members.extend(other)
         if other.last_ending is not None and other.stream.applied >= other.last_ending:
             self._end(other.member, other.last_ending, reset=False)
@@ -160,5 +152,5 @@ class Hearing:
         self._lose(member)
 
     def _lose(self, member: Member) -> None:
-        self._gone.append(member)
-        self._progressed = True
+        self.gone.append(member)
+        self.progressed = True

@@ -43,12 +43,12 @@ class Outbox:
         self._me = me
         self._actions: list[Action] = []
         self._outcomes: list[tuple[int, Outcome]] = []
-        self._mail: deque[Addressed] = deque()
+        self.mail: deque[Addressed] = deque()  # messages to this member itself, the oldest first
 
     def send(self, message: Addressed) -> None:
         """Send a message to the member that it names."""
         if message.to == self._me:
-            self._mail.append(message)
+            self.mail.append(message)
         else:
             self.act(Send(message.to, encode(message), isinstance(message, REPLIES)))
 
@@ -63,10 +63,6 @@ class Outbox:
     def resolve(self, ticket: int, outcome: Outcome) -> None:
         """Give a call its outcome."""
         self._outcomes.append((ticket, outcome))
-
-    def next_mail(self) -> Addressed | None:
-        """Take out, and return, the oldest message to this member itself, if there is one."""
-        return self._mail.popleft() if self._mail else None
 
     def actions(self) -> list[Action]:
         """Return, and forget, what the driver is to do, in order."""

@@ -224,7 +224,8 @@ class Listener:
 
     def finish(self) -> None:
         """Do what a step ends with, and send what is batched."""
-        for member in self.hearing.gone():
+        gone, self.hearing.gone = self.hearing.gone, []
+        for member in gone:
             self.lets_go(member)
         for stream, applied in self.hearing.acknowledgements():
             assert applied == self.covered.get(stream, 0)
