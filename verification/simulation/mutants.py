@@ -540,9 +540,9 @@ def caught_by_hand(name: str) -> str | None:
     return None
 
 
-def row(name: str) -> str:
+def row(name: str, seeds: int) -> str:
     """Return a mutant's line of the table."""
-    caught = first_catch(name)
+    caught = first_catch(name, seeds)
     if caught is not None:
         plan, violation = caught
         return f"{name:48} {plan.seed:4} {plan.faults:10} {violation:.100}"
@@ -567,6 +567,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="mutant", help="which (default: all)")
     parser.add_argument("--story", action="store_true", help="shrink each catch, and print it as an interleaving")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="histories for each, at most (%(default)s)")
     options = parser.parse_args()
     names = options.names or list(MUTANTS)
     if options.story:
@@ -576,10 +577,12 @@ def main() -> int:
     missed, began = 0, time.monotonic()
     print(f"{'the protocol, but':48} seed {'faults':10} what broke first", flush=True)
     with ProcessPoolExecutor(options.jobs) as pool:
-        for line in pool.map(row, names):
+        for line in pool.map(row, names, [options.seeds] * len(names)):
             missed += "NOT CAUGHT" in line
             print(line, flush=True)
-    print(f"{len(names) - missed} of {len(names)} caught within {SEEDS} histories; {time.monotonic() - began:.0f} s")
+    print(
+        f"{len(names) - missed} of {len(names)} caught within {options.seeds} histories; {time.monotonic() - began:.0f} s"
+    )
     return 1 if missed else 0
 
 
