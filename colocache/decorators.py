@@ -199,21 +199,13 @@ class _Calls:
             self.tags_of = _tags_of(tags, arguments.signature, function)
         else:
             self.tags_of = tags
-        self.key: Callable[..., Key] = arguments.key if key is None else key
+        key_of_call: Callable[..., Key] = arguments.key if key is None else key
+        self.key = key_of_call
+        self.key_of = arguments.key_of if is_specialised else lambda args, kwargs: key_of_call(*args, **kwargs)
         self.misses = 0
         self._arguments = arguments
         self._is_specialised = is_specialised
         self._inner = _inner(function)
-
-    def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Key:
-        """Return the key of a call of the wrapper."""
-        return self._arguments.key_of(args, kwargs) if self._is_specialised else self.key(*args, **kwargs)
-
-    def look(self, key: Key) -> Any:
-        """Return what is served at once, or MISSING."""
-        value = self.keyspace.hit(key)
-        self.misses += value is MISSING
-        return value
 
     def loading(
         self, key: Key, loader: Callable[[], Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -311,10 +303,15 @@ def _inner(function: FunctionType) -> _Calls | None:
 
 
 def _sync(calls: _Calls) -> Callable[..., Any]:
+    key_of, hit = calls.key_of, calls.keyspace.hit
+
     def miss(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        key = calls.key_of(args, kwargs)
-        value = calls.look(key)
-        return value if value is not MISSING else _load(calls, key, args, kwargs)
+        key = key_of(args, kwargs)
+        value = hit(key)
+        if value is not MISSING:
+            return value
+        calls.misses += 1
+        return _load(calls, key, args, kwargs)
 
     return calls.wrap(miss, waits=False)
 
@@ -352,10 +349,15 @@ def _not_awaited(function: FunctionType, value: object) -> TypeError:
 
 
 def _async(calls: _Calls) -> Callable[..., Awaitable[Any]]:
+    key_of, hit = calls.key_of, calls.keyspace.hit
+
     async def miss(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        key = calls.key_of(args, kwargs)
-        value = calls.look(key)
-        return value if value is not MISSING else await _aload(calls, key, args, kwargs)
+        key = key_of(args, kwargs)
+        value = hit(key)
+        if value is not MISSING:
+            return value
+        calls.misses += 1
+        return await _aload(calls, key, args, kwargs)
 
     return calls.wrap(miss, waits=True)
 
