@@ -580,9 +580,8 @@ def main() -> int:
         for line in pool.map(row, names, [options.seeds] * len(names)):
             missed += "NOT CAUGHT" in line
             print(line, flush=True)
-    print(
-        f"{len(names) - missed} of {len(names)} caught within {options.seeds} histories; {time.monotonic() - began:.0f} s"
-    )
+    seconds = time.monotonic() - began
+    print(f"{len(names) - missed} of {len(names)} caught within {options.seeds} histories; {seconds:.0f} s")
     return 1 if missed else 0
 
 
