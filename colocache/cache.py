@@ -97,7 +97,7 @@ class Cache(Space):
     def catch_up(self, position: str, timeout: float | None = None) -> bool:
         """Wait until this process has applied all that a position stands for; return whether it has.
 
-        Wait for ``timeout`` seconds at most; by default for the fetch timeout. A text that is no position, or that
+        Wait for ``timeout`` seconds at most; by default for the fetch timeout. A text that is not a position, or that
         names members that are not known here, costs no more than that time and raises nothing: the answer is False.
         """
         return run(positions.catch_up(self._member, position, timeout))

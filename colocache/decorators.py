@@ -389,8 +389,8 @@ def _function(function: Any, name: str | None) -> FunctionType:
         function = function.func
     if not inspect.isfunction(function):
         raise TypeError(
-            f"cached() decorates functions, not {function!r}; put it below @classmethod and @staticmethod, and write a "
-            "def that calls what is no function"
+            f"cached() decorates functions, not {function!r}; put it below @classmethod and @staticmethod. For another "
+            "object that can be called, write a def that calls it"
         )
     if name is None and "<lambda>" in function.__qualname__:
         raise ValueError(

@@ -275,11 +275,6 @@ class Member:
                 if self._pid != os.getpid():
                     self._be_new()
 
-    def shut_inherited_gate(self) -> None:
-        """Serve nothing of the parent process's, in a forked child."""
-        if self.life.driver is not None:
-            self.life.driver.shut_gate()
-
     def forget_after_fork(self) -> None:
         """Forget what was inherited. If that fails, the first use tries again, because it finds the parent's pid."""
         try:
@@ -367,7 +362,8 @@ def _after_fork() -> None:
     """
     inherited = all_members()
     for member in inherited:
-        member.shut_inherited_gate()
+        if member.life.driver is not None:
+            member.life.driver.shut_gate()
     for member in inherited:
         member.forget_after_fork()
 

@@ -34,7 +34,7 @@ class NearCaches:
 
     def __init__(self) -> None:
         self._all: weakref.WeakSet[NearCache] = weakref.WeakSet()
-        self._modes: dict[str, bool] = {}  # namespaces of late, the oldest first, to whether their readers get copies
+        self._modes: dict[str, bool] = {}  # recent namespaces, the oldest first, to whether their readers get copies
         self.reset()
 
     def reset(self) -> None:
@@ -43,7 +43,7 @@ class NearCaches:
         self.bind(None, Gate())
 
     def bind(self, store: Store | None, gate: Gate) -> None:
-        """Have readers find the entries of this store; of none if there is none.
+        """Have readers find the entries of this store, or none if ``store`` is None.
 
         Readers look at the gate first. So their entries are exchanged first, and the gate second. Otherwise:
 

@@ -101,7 +101,7 @@ def test_a_number_that_was_set_can_be_counted_with_whatever_the_codec(
 @pytest.mark.parametrize("value", ["41", 4.1, True, None, [1], 1 << 1000])
 def test_what_is_no_int_cannot_be_counted_with(call: Call, cache: Cache, value: object) -> None:
     cache.set("k", value)
-    with pytest.raises(TypeError, match=r"the value of the key 'k' is no int"):
+    with pytest.raises(TypeError, match=r"the value of the key 'k' is not an int"):
         call(cache, "incr", "k")
     assert cache.get("k") == value
 

@@ -26,7 +26,7 @@ class Arguments:
     """The arguments of one function, as a key. ``f(1)`` and ``f(x=1)`` have the same key, with or without defaults."""
 
     def __init__(self, function: Callable[..., Any], ignore: Iterable[str] = ()) -> None:
-        """Leave out the arguments that ``ignore`` names. Raises TypeError if it does not name parameters."""
+        """Leave out the arguments that ``ignore`` names. Raise TypeError if it does not name parameters."""
         self._function = function
         self.signature = signature_of(function)
         annotations = annotations_of(function, self.signature)
@@ -41,7 +41,7 @@ class Arguments:
         self._is_open = Parameter.VAR_POSITIONAL in kinds and not kinds.isdisjoint(_NAMED)
 
     def key(self, /, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Return the key of a call. Raises TypeError for arguments that do not fit, or cannot be part of a key.
+        """Return the key of a call. Raise TypeError for arguments that do not fit, or cannot be part of a key.
 
         A call may leave out arguments that are ignored.
         """

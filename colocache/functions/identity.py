@@ -35,7 +35,7 @@ class Functions:
     def name(self, function: FunctionType, prefix: str, given: str | None) -> str:
         """Return the name of a function in a space with the path ``prefix``. The user may have given it one.
 
-        Raises ValueError if another function has that name, and would get the results of this one.
+        Raise ValueError if another function has that name, and would get the results of this one.
         """
         if given is None:
             warn_of_script(innermost(function).__module__, stacklevel=_frames_of_ours())
@@ -113,7 +113,7 @@ def _place(function: FunctionType) -> str:
 
 
 def _are_alike(old: CodeType, new: CodeType) -> bool:
-    """Tell whether two pieces of code do the same, though they may stand on other lines."""
+    """Return whether two pieces of code do the same, though they may stand on other lines."""
     plain = [[each for each in code.co_consts if not isinstance(each, CodeType)] for code in (old, new)]
     nested = [[each for each in code.co_consts if isinstance(each, CodeType)] for code in (old, new)]
     return (

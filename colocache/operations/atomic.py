@@ -59,7 +59,7 @@ def _get_fenced(keyspace: Keyspace, key: Key) -> Flow[Fence]:
 
 
 def count(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: Given) -> Flow[int | None]:
-    """Add to a number, and return what it is then; None if there is none."""
+    """Add to a number, and return the sum; None if the key has no number."""
     check_number("delta", delta)
     if abs(delta) > NO_NUMBER:
         raise ValueError(f"delta={delta}: more than 63 bits are counted in several steps")
@@ -71,7 +71,7 @@ def count(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: 
         raise ValueError("initial is a number of more than 64 bytes")
     done = yield from _alter(keyspace, key, delta, start, given)
     if done.outcome == NO_INTEGER:
-        raise TypeError(f"the value of the key {shown(key)} is no int that can be counted with")
+        raise TypeError(f"the value of the key {shown(key)} is not an int that can be counted")
     return unpack_integer(done.payload) if done.outcome == DONE else None
 
 
@@ -107,6 +107,6 @@ def _alter(keyspace: Keyspace, key: Key, delta: int | None, start: bytes, given:
 
 
 def check_number(name: str, value: object) -> None:
-    """Raise TypeError for what is no whole number."""
+    """Raise TypeError if a value is not a whole number."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} is an int, not {type(value).__name__}: {value!r:.60}")

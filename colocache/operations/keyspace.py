@@ -53,7 +53,7 @@ class Keyspace(NearCache):
     # --- Others beside it
 
     def below(self, name: str, ttl: Ttl, copy: bool | None, fence: bool | None) -> Keyspace:
-        """Return the keyspace of a namespace below this one; None is for what this one has."""
+        """Return the keyspace of a namespace below this one; None means that of this one."""
         if type(name) is not str or not name or name.startswith("/") or name.endswith("/"):
             raise ValueError(f"a namespace is a non-empty text that neither begins nor ends with '/': {name!r}")
         path = f"{self.path}/{name}" if self.path else name
@@ -114,7 +114,7 @@ class Keyspace(NearCache):
         return MISSING
 
     def _canonical(self, key: Key) -> Key:
-        """Return what stands for a key in `hits`. Raise TypeError for what is not a key."""
+        """Return the form of a key by which `hits` has it. Raise TypeError if this is not a key."""
         if type(key) is str:
             return key
         form = keys.canonical_form(key)
@@ -156,7 +156,7 @@ class Keyspace(NearCache):
         return keys.wire(self.prefix, key)
 
     def given(self, ttl: Ttl, tags: Iterable[str]) -> Given:
-        """Return what a caller gives with a value. Raise TypeError or ConfigError for what says nothing."""
+        """Return what a caller gives with a value. Raise TypeError or ConfigError if it cannot be used."""
         names, excess = travelling(checked_tags(tags))
         if len(names) > MAX_TAGS:
             excess = f"it has {len(names)} tags, more than {MAX_TAGS}: {names!r:.100}"
@@ -215,7 +215,7 @@ def checked_tags(tags: Iterable[str]) -> Iterable[str]:
 
 
 def travelling(tags: Iterable[str]) -> tuple[tuple[str, ...], str]:
-    """Return the tags that can travel, each once, and why another one cannot. Raise TypeError for what is no text."""
+    """Return the tags that can travel, each once, and why another one cannot. Raise TypeError if one is not a text."""
     names, excess = dict[str, None](), ""
     for tag in tags:
         try:

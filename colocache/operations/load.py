@@ -36,7 +36,9 @@ def get_or_load(keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: 
 
 
 def load_or_wait(duty: Duty) -> LoadFlow[Any]:
-    """Get the value, wait for another call's load of it, or load it: for the group, or else for this call alone.
+    """Get the value, wait for another call's load of it, or load it.
+
+    The load is for the group, or for this call alone where the group cannot take it.
 
     Raise RecursiveLoadError if a load of the key waits for this thread or task: at once where that is certain. A task
     or thread that the loader has started may wait for the load, because the loader need not wait for that task. If the

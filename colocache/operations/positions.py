@@ -23,7 +23,7 @@ def write_positions(positions: Positions) -> str:
 
 
 def read_positions(text: str) -> Positions | None:
-    """Return the positions of a text, which anybody may have sent; None if the text is no position."""
+    """Return the positions of a text, which anybody may have sent; None if the text is not a position."""
     positions: Positions = {}
     parts = text.split("-", MAX_POSITIONS) if isinstance(text, str) and len(text) <= MAX_POSITIONS * 50 else []
     for part in parts:
