@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..timers import Timers
 from .knowledge import Knowledge
 from .members import Acquaintance, Members
-from .messages import MAX_LINK, Replay, Replayed, Reset
+from .messages import MAX_LINK, NO_NUMBER, Replay, Replayed, Reset
 from .outbox import Outbox
 from .stream import Announcer
 
@@ -46,7 +46,8 @@ class Replays:
             return
         stream.asked_at = now
         self._outbox.counters.replays += 1
-        self._outbox.send(Replay(self._knowledge.incarnation, incarnation, incarnation, stream.applied + 1))
+        first = min(stream.applied + 1, NO_NUMBER)  # one more fits no message
+        self._outbox.send(Replay(self._knowledge.incarnation, incarnation, incarnation, first))
         self.expect(incarnation, now + self._patience)
 
     def expect(self, incarnation: bytes, at: float) -> None:

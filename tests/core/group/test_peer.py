@@ -740,6 +740,17 @@ def test_dependency_that_the_owner_can_never_apply_is_refused() -> None:
     assert isinstance(answers.messages[-1], Load)
 
 
+def test_dependency_beyond_the_last_number_of_all_is_never_met() -> None:
+    """A replay from beyond that number fits no message."""
+    table = Table(2)
+    a, b = table.living
+    me, to = b.member.incarnation, a.member.incarnation
+    table.inject(a, Reset(me, to, me, NO_NUMBER))
+    answers = table.hold(Load, sender=a, to=b)
+    table.inject(a, Get(me, to, 1, b"\0k", 9.0, pack_positions({me: NO_NUMBER + 1})))
+    assert answers.messages == []
+
+
 def test_dependency_on_a_stream_that_has_ended_is_met() -> None:
     table = Table(3)
     a, b, c = table.living
