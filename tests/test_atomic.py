@@ -67,7 +67,9 @@ def test_token_does_not_survive_an_invalidation(call: Call, group: list[Cache]) 
         assert call(one, "cas", key, 2, token) is False
 
 
-@pytest.mark.parametrize(("token", "error"), [("text", TypeError), (None, TypeError), (b"short", ValueError)])
+@pytest.mark.parametrize(
+    ("token", "error"), [("text", TypeError), (None, TypeError), (b"short", ValueError), (b"\xff" * 24, ValueError)]
+)
 def test_a_token_that_is_none_is_refused(call: Call, cache: Cache, token: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="a token is what gets returned"):
         call(cache, "cas", "k", 1, token)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from ..core import keys
 from ..core.group.fences import NO_FENCE
+from ..core.group.messages import NO_NUMBER
 from ..core.group.outcomes import Fence
 
 MAX_MISSED = 1024  # keys of one context; the oldest is forgotten, and its next set has no fence
@@ -78,6 +79,7 @@ def unpack(token: bytes) -> Fence:
         raise TypeError(f"a token is what gets returned, bytes, not {type(token).__name__}: {token!r:.60}")
     if not token:
         return Fence(None, b"", NO_FENCE)
-    if len(token) != 24:
+    number = int.from_bytes(token[16:], "big")
+    if len(token) != 24 or number > NO_NUMBER:  # a greater one fits no message
         raise ValueError(f"a token is what gets returned; this is none: {token!r:.60}")
-    return Fence(None, token[:16], int.from_bytes(token[16:], "big"))
+    return Fence(None, token[:16], number)
