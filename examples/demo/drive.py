@@ -142,7 +142,7 @@ class Traffic:
             return
         self._struck.append(victim)
         os.kill(victim, blow)
-        deed = "killed" if blow is signal.SIGKILL else "recycled"
+        deed = "killed" if blow is signal.SIGKILL else "restarted"
         self.ticker.note(f"worker {victim} is {deed} ({blow.name}); gunicorn starts another in its place")
 
 
@@ -181,7 +181,7 @@ def main(arguments: list[str]) -> int:
     say(INTRODUCTION.format(**vars(options)))
     prepare_database()
     pages = catalogue(DATABASE, options.seed)
-    say(f"\n2. With the cache: {options.visitors} visitors. One worker is killed on the way, and another recycled.")
+    say(f"\n2. With the cache: {options.visitors} visitors. One worker is killed on the way, and another restarted.")
     with_cache = run_phase("with the cache", options.seconds, pages, options, cached=True)
     say("\n3. Without the cache (COLOCACHE_DISABLED=true): nobody is killed.")
     without = run_phase("without", options.without, pages, options, cached=False)

@@ -12,9 +12,9 @@ from load import Tally
 
 # The sources of a page, by their counters.
 ORIGINS = {
-    "near_hits": "pages from the worker's near copies",
-    "shard_hits": "pages from the worker's own shard",
-    "fetches": "pages fetched from the owner",
+    "near_hits": "pages from the worker's memory (copies)",
+    "shard_hits": "pages from the worker's memory (its own part)",
+    "fetches": "pages fetched from another worker",
     "loads": "pages loaded from the database",
 }
 
@@ -23,6 +23,8 @@ COUNTERS = (
     "database_reads", *ORIGINS, "waits", "fallbacks", "failed_loads", "invalidations", "incomplete", "replays",
     "resets", "seconds_behind",
 )  # fmt: skip
+
+SEVERAL_LOADS = "loads per missing page above 1: a worker did not answer in time, or one joined or left"
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,12 @@ def _laid_out(row: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 
 def lines(with_cache: Phase, without: Phase) -> list[str]:
-    """Return the lines of the report: a table, then what went wrong, then the verdict."""
+    """Return the lines of the report: a table, then remarks and what went wrong, then the verdict."""
     figures = [summary(with_cache), summary(without)]
     rows = [[label, *(cell(figure) for figure in figures)] for label, cell in ROWS]
     text = [table(["", with_cache.name, without.name], rows), ""]
+    if figures[0]["loads_per_missing_key"] > 1:
+        text.append(SEVERAL_LOADS)
     for phase in (with_cache, without):
         text += _complaints(phase)
     judged, stale = (sum(figure[name] for figure in figures) for name in ("judged", "stale"))
@@ -118,6 +122,10 @@ def _complaints(phase: Phase) -> list[str]:
     return [*stale[:10], *others[:10]]
 
 
+def _if_invalidated(cell: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any]], str]:
+    return lambda figures: cell(figures) if figures["counted"]["invalidations"] else "-"
+
+
 def _percent(name: str) -> Callable[[dict[str, Any]], str]:
     return lambda figures: f"{100 * figures['shares'][name]:.1f} %"
 
@@ -130,7 +138,8 @@ ROWS: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
     ("database reads per 1,000 requests", lambda f: f"{f['database_reads_per_1000_requests']:,.0f}"),
     ("loads per missing page, all asking at once", lambda f: f"{f['loads_per_missing_key']:.2f}"),
     ("writes", lambda f: f"{f['writes']:,}"),
-    ("invalidations acknowledged", lambda f: f"{f['invalidations_acknowledged']:,}"),
-    ("their time, median / p99", lambda f: f"{f['invalidation_ms']['50']:.1f} / {f['invalidation_ms']['99']:.1f} ms"),
+    ("invalidations acknowledged", _if_invalidated(lambda f: f"{f['invalidations_acknowledged']:,}")),
+    ("their time, median / p99",
+     _if_invalidated(lambda f: f"{f['invalidation_ms']['50']:.1f} / {f['invalidation_ms']['99']:.1f} ms")),
     ("requests cut off by the kill, sent again", lambda f: f"{f['resent']:,}"),
 ]  # fmt: skip

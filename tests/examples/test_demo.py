@@ -13,6 +13,7 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +26,7 @@ import pages
 from check import Checker, Stale
 from database import Database
 from load import Unanswered, Visitor, Workers, Zipf, catalogue
-from report import Phase, lines, percentile, summary, table
+from report import SEVERAL_LOADS, Phase, lines, percentile, summary, table
 
 LATIN = range(0x250)  # holds every case: control characters, decompositions, numbers, all widths of words
 
@@ -242,6 +243,19 @@ def test_a_phase_is_good_only_if_all_was_answered_and_nothing_was_stale() -> Non
         "with: STALE: /char/0041 at version 0, 1 was acknowledged",
         "stale reads: 1 of 2",
     ]
+
+
+def test_the_report_remarks_on_several_loads_of_one_page_with_the_cache_only() -> None:
+    once = replace(phase("with", Checker(), visitor(ScriptedClient(), Checker())), loads_at_once=[1, 1])
+    several = replace(once, loads_at_once=[1, 2])
+    assert SEVERAL_LOADS in lines(several, once)
+    assert SEVERAL_LOADS not in lines(once, several)
+
+
+def test_the_report_shows_no_invalidations_of_a_phase_that_had_none() -> None:
+    without = phase("without", Checker(), visitor(ScriptedClient(), Checker()))
+    row = next(line for line in lines(without, without)[0].splitlines() if line.startswith("invalidations"))
+    assert row.split() == ["invalidations", "acknowledged", "-", "-"]
 
 
 # --- the database
