@@ -37,11 +37,57 @@ html_theme = "furo"
 html_title = f"colocache {release}"
 html_show_copyright = False
 
-#: The navigation: a caption, and the pages below it.
+#: The navigation: a caption, and the pages below it, some with a shorter title. docs/README.md groups them alike.
 NAVIGATION = (
     ("Begin", ("docs/tutorial", "examples/README", "examples/demo/README")),
-    ("How to", ("docs/howto/*",)),
-    ("Topics", ("docs/topics/*",)),
+    (
+        "Use it in a framework",
+        (
+            "Django <docs/howto/django>",
+            "Flask <docs/howto/flask>",
+            "FastAPI and Starlette <docs/howto/fastapi>",
+            "Any other WSGI application <docs/howto/wsgi>",
+            "Any other ASGI application <docs/howto/asgi>",
+            "SQLAlchemy <docs/howto/sqlalchemy>",
+            "dogpile.cache <docs/howto/dogpile>",
+        ),
+    ),
+    (
+        "Run it",
+        (
+            "gunicorn <docs/howto/gunicorn>",
+            "Any other server <docs/howto/servers>",
+            "gevent <docs/howto/gevent>",
+            "Celery <docs/howto/celery>",
+            "Scripts and cron jobs <docs/howto/scripts>",
+            "Containers <docs/howto/containers>",
+        ),
+    ),
+    (
+        "Work with it",
+        (
+            "Choose a ttl <docs/howto/choose-ttl>",
+            "Keep sessions <docs/howto/sessions>",
+            "Test <docs/howto/testing>",
+            "Troubleshoot <docs/howto/troubleshoot>",
+        ),
+    ),
+    (
+        "Topics",
+        (
+            "docs/topics/story",
+            "docs/topics/consistency",
+            "docs/topics/keys",
+            "docs/topics/values",
+            "docs/topics/processes",
+            "docs/topics/counters",
+            "docs/topics/memory",
+            "docs/topics/performance",
+            "docs/topics/alternatives",
+            "docs/topics/django",
+            "docs/topics/conformance",
+        ),
+    ),
     ("Reference", ("docs/reference/api", "docs/reference/api/*", "docs/reference/*")),
     ("Decisions", ("docs/decisions/*",)),
     ("Proof", ("docs/proof/README",)),
