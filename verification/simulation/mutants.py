@@ -141,10 +141,18 @@ def fill_is_accepted_without_its_token() -> Any:
 def waiter_inherits_a_voided_load() -> Any:
     """A voided fill is not stored, as it must be; but those who wait get its value instead of the next token."""
     voided: set[tuple[int, bytes]] = set()
+    apply, pass_on = effects.Effects.apply, load_queues.LoadQueues.pass_on
 
-    def pass_on(self: Any, wire: bytes) -> None:
-        if wire in self._queues:
+    def apply_and_void_nothing(self: Any, event: Any) -> None:
+        with replaced(load_queues.LoadQueues, "pass_on", note):
+            apply(self, event)
+
+    def note(self: Any, wire: bytes) -> None:
+        queue = self._queues.get(wire)
+        if queue is not None and queue.waiters:
             voided.add((id(self), wire))
+        else:
+            pass_on(self, wire)
 
     original = owner.Owner.filled
 
@@ -156,7 +164,7 @@ def waiter_inherits_a_voided_load() -> Any:
             return original(self, fill)
 
     stack = contextlib.ExitStack()
-    stack.enter_context(replaced(load_queues.LoadQueues, "pass_on", pass_on))
+    stack.enter_context(replaced(effects.Effects, "apply", apply_and_void_nothing))
     stack.enter_context(replaced(owner.Owner, "filled", filled))
     return stack
 
