@@ -56,8 +56,9 @@ class Cache(Space):
     ) -> None:
         """Take settings from the arguments, or from ``COLOCACHE_*`` variables, or by default; see `Config`.
 
-        Raise ConfigError for a bad one. ``codec`` carries values between processes: all processes of a group need the
-        same. ``copy`` and ``fence`` are what `Space.namespace` takes, for keys that are in no namespace.
+        ``settings`` are ``memory``, ``ttl``, ``directory`` and others. Raise ConfigError for a bad one. ``codec``
+        carries values between processes: all processes of a group need the same. ``copy`` and ``fence`` are what
+        `Space.namespace` takes, for keys that are in no namespace.
         """
         self.config = Config.resolve({"group": group, **settings}, os.environ)
         self._member = self._member_type(self.config, codec)
@@ -67,7 +68,7 @@ class Cache(Space):
     # --- What it shows
 
     def register(self, cls: C, *, name: str | None = None) -> C:
-        """Let instances of a class travel, and return the class, so that this can be its decorator.
+        """Let instances of a class be cached, and return the class, so that this can be its decorator.
 
         Do so in every process, which means in the module that defines the class. A class that an annotation of a
         decorated function names is registered already. `MsgpackCodec.register` does the work. Raise TypeError if the
@@ -88,9 +89,10 @@ class Cache(Space):
     # --- Positions: what another process has seen
 
     def position(self) -> str:
-        """Return how far this process's own events are, as a short ASCII text for `catch_up` in another process.
+        """Return a mark of everything this process has invalidated so far, for `catch_up` in another process.
 
-        Empty if this process is not in the group. For a cookie or a header; see `Scope.position` for one request's.
+        It is a short ASCII text, which fits in a cookie or a header. It is empty if this process is not in the group.
+        `Scope.position` gives the mark of one request.
         """
         return run(positions.own_position(self._member))
 

@@ -26,7 +26,9 @@ T = TypeVar("T")
 
 
 class Space:
-    """A part of the cache with keys of its own: the whole, or a namespace. Any thread may call all methods.
+    """A part of the cache with keys of its own: a `Cache`, or one of its namespaces. Any thread may call all methods.
+
+    `Cache.namespace` makes a namespace.
 
     A key is a `str`, or a tuple of values that have one form in all processes: numbers, texts, dates, enums, lists,
     dataclasses, and many more. Other keys raise TypeError.
@@ -59,13 +61,10 @@ class Space:
         With ``copy=True`` every read gives a fresh copy, decoded anew, which its reader may change. Raise ValueError if
         the namespace is in use without copies.
 
-        ``fence`` is for code that gets, computes if nothing was found, and sets. A `get` that finds nothing takes a
-        fence. This thread or task, within a request's `Scope`, remembers the fence until it sets the key. If the key
-        had an event meanwhile, the `set` is refused and returns False, because the computed value may be old. A `set`
-        that comes later than the load timeout is refused, too, and invalidates the key. So a `set` after a miss does
-        not tell that the source has changed: use `invalidate` for that. Keys that were not missed are set as usual, and
-        so are keys that the same thread or task has invalidated since. One namespace may be used with and without
-        fences side by side.
+        ``fence=True`` is for code that gets, computes if nothing was found, and sets. After a `get` that found nothing,
+        a `set` of the key is refused and returns False if the key was invalidated or set meanwhile, or if the load
+        timeout has passed. So such a `set` does not tell that the source has changed: use `invalidate` for that.
+        docs/topics/consistency.md has the details, under "Get, compute, set".
         """
         return Space(self._keyspace.below(name, ttl, copy, fence))
 
@@ -112,7 +111,7 @@ class Space:
         return await arun(load.get_or_load(self._keyspace, key, loader, self._keyspace.given(ttl, tags)))
 
     def get_many(self, keys: Iterable[Key]) -> dict[Key, Any]:
-        """Return the values of those keys that anybody in the group has; one request for each owner and 512 keys."""
+        """Return the values of those keys that anybody in the group has, with one request per owner and 512 keys."""
         return run(read.get_many(self._keyspace, keys))
 
     async def aget_many(self, keys: Iterable[Key]) -> dict[Key, Any]:
@@ -149,7 +148,7 @@ class Space:
     # --- Invalidating
 
     def invalidate(self, *keys: Key, wait: Waiting = True, strict: bool = False) -> Receipt:
-        """Return when no process serves the old values any more.
+        """Drop the values of these keys in every process. Return a `Receipt` when no process serves them any more.
 
         That takes about a millisecond, and never more than the lease and 1 %: a member that does not answer is waited
         out. ``wait=False`` announces and returns at once. A number waits for so many seconds at most. ``"response"``,
@@ -192,9 +191,9 @@ class Space:
     def add(self, key: Key, value: object, *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """Store a value if nobody has the key; return whether it was stored.
 
-        It is atomic in the group, as the other methods of this part are, while the key's owner neither fails nor
-        changes. If the owner does, two calls may succeed. Return False, too, if the owner does not answer. Raise
-        TypeError if the value cannot be carried.
+        `add`, `cas`, `incr`, `decr` and `touch` are atomic while the key's owner neither fails nor changes. Otherwise
+        two calls of `add` may succeed. Return False, too, if the owner does not answer. Raise TypeError if the value
+        cannot be carried.
         """
         return run(atomic.add(self._keyspace, key, value, self._keyspace.given(ttl, tags)))
 
@@ -257,7 +256,8 @@ class Space:
     def touch(self, key: Key, ttl: Ttl = UNSET) -> bool:
         """Have a value expire in ``ttl`` from now on; return False if nobody has it, or its owner does not answer.
 
-        Near copies in other processes keep an earlier expiry, and lose a later one.
+        A copy in another process that would expire sooner still does, and is fetched again. One that would expire later
+        is dropped.
         """
         return run(atomic.touch(self._keyspace, key, self._keyspace.given(ttl, ())))
 

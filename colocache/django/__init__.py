@@ -1,4 +1,4 @@
-"""For Django: a cache backend, a middleware, and invalidation after commit.
+"""For Django: a cache backend, a middleware, and invalidation after commit::
 
     CACHES = {"default": {"BACKEND": "colocache.django.ColocacheCache", "LOCATION": "shop"}}
     MIDDLEWARE = ["colocache.django.CacheMiddleware", ...]
