@@ -19,7 +19,7 @@ from .stream import Remembered, TagVersions
 
 
 class Knowledge:
-    """What is known of the present. Not thread-safe, but for the gate, which readers look at.
+    """What is known of the present. Only the gate is thread-safe, because readers look at it.
 
     ``version`` is this member's logical clock: it counts what was applied here. Something that was asked for at one
     version is overtaken by what was applied after it.
@@ -57,7 +57,7 @@ class Knowledge:
     def current_until(self) -> float:
         """Return the instant until which this member is current.
 
-        By one lease before that instant, it has applied every event announced until then.
+        Everything announced up to one lease before that instant is applied here.
         """
         return self.gate.current_until
 
@@ -111,7 +111,7 @@ class Knowledge:
         """Tell whether an event of the stream beyond ``number`` has, or may have, invalidated the key."""
         other = self._members.get(stream)
         if other is not None and other.faded > number:
-            return True
+            return True  # `Remembered` may have forgotten an event between the two numbers
         positions = self._remembered.dependencies((wire,))
         return positions is None or positions.get(stream, -1) > number
 

@@ -7,8 +7,7 @@ The driver (in production `colocache.runtime.threaded`, in the tests a simulator
 3. It carries out what `actions` returns, and hands the `outcomes` to the calls that wait.
 4. It sleeps, until `deadline` at the latest.
 
-Nothing here blocks, and the peer keeps nothing of its driver. It is not thread-safe, but for the gate, which readers
-look at.
+Nothing here blocks, and the peer keeps nothing of its driver. Only the gate is thread-safe, because readers look at it.
 """
 
 from __future__ import annotations
