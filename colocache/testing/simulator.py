@@ -478,7 +478,7 @@ class Network:
     # --- Channels
 
     def publish(self, sender: Simulated, frame: bytes) -> None:
-        """Carry a publication to everybody, but for what is lost."""
+        """Carry a publication to everybody, except what is lost."""
         for other in self.living:
             if other is not sender and not (self.loss and self._channel(sender, other, True).dice.random() < self.loss):
                 self.deliver(sender, other.member.incarnation, frame, bus=True)

@@ -13,7 +13,7 @@ from .outcomes import Fence, Found, Loaded, Receipt
 
 
 class Calls:
-    """The calls that a member's driver may make for users. Not thread-safe, but for `is_awaited`."""
+    """The calls that a member's driver may make for users. Only `is_awaited` is thread-safe."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -49,7 +49,7 @@ REASK = 1.0
 
 
 class Reads:
-    """Asks owners for values, and has readers load. Not thread-safe, but for `is_awaited`."""
+    """Asks owners for values, and has readers load. Only `is_awaited` is thread-safe."""
 
     def __init__(
         self, knowledge: Knowledge, outbox: Outbox, timers: Timers, replays: Replays, requests: Requests,

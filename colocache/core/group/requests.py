@@ -47,7 +47,7 @@ R = TypeVar("R", bound=Request)
 
 
 class Requests:
-    """The requests under way. Not thread-safe, but for `get`."""
+    """The requests under way. Only `get` is thread-safe."""
 
     def __init__(self, knowledge: Knowledge, timers: Timers) -> None:
         self._knowledge = knowledge
