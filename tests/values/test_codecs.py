@@ -817,7 +817,7 @@ def array(member: bytes, size: int = 60_000) -> bytes:
     return bytes([0x90 | count]) + b"".join(chunks)
 
 
-def reaped(payload: bytes, levels: int) -> bytes:
+def wrapped(payload: bytes, levels: int) -> bytes:
     for _ in range(levels):
         payload = extension(1, b"\x91" + payload)
     return payload
@@ -831,8 +831,8 @@ BOMBS = {
     "dicts by number": array(b"\x81\x01\xc0"),
     "sets": array(extension(2, b"\x90")),
     "decimals": array(extension(11, b"1")),
-    "reaped sets": reaped(array(extension(2, b"\x90")), levels=60),
-    "reaped too deep": reaped(msgpack.packb(bytes(200_000)), levels=300),
+    "sets within": wrapped(array(extension(2, b"\x90")), levels=60),
+    "too many levels": wrapped(msgpack.packb(bytes(200_000)), levels=300),
     "nested lies": LIE * 1000 + bytes(100_000),
     "nested lies of maps": (b"\xdf" + LIE[1:] + b"\xa1k") * 1000 + bytes(100_000),
     "short lies": b"\xdc\x07\xff" * 682,

@@ -68,7 +68,7 @@ class Worker:
                 self._commands.write(line)
                 self._commands.flush()
         if self.dead.is_set():
-            self._reap()
+            self._fail_calls()
         return future
 
     def call(self, do: str, **arguments: Any) -> Any:
@@ -117,12 +117,12 @@ class Worker:
                     future.set_result(answer["result"])
         self._reap()
         self.dead.set()
-        self._reap()
+        self._fail_calls()
 
     def _reap(self) -> None:
         """Wait for the end of the process, where that is for this one to do."""
 
-    def _reap(self) -> None:
+    def _fail_calls(self) -> None:
         while self._waiting:
             with suppress(KeyError):
                 self._waiting.popitem()[1].set_exception(Died(self.pid))
