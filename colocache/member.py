@@ -59,6 +59,7 @@ class Life:
     """What belongs to one life of a member, from its making to its end; a test gives it another one for a while."""
 
     serial: int = field(default_factory=lambda: next(_serials))  # `id` will not do: it is given to later objects again
+    pid: int = field(default_factory=os.getpid)  # the process that lives it
     driver: Driver | None = None
     counters: Counters = field(default_factory=Counters)
     retry_at: float = -math.inf
@@ -115,8 +116,9 @@ class Member:
 
     def own_driver(self) -> Driver | None:
         """Return this process's driver; None if it has not joined."""
+        life = self.life
         # In this order, while `_be_new` lets go of the parent's driver first, and notes the new pid last.
-        return self.life.driver if self._pid == os.getpid() else None
+        return life.driver if life.pid == os.getpid() else None
 
     def start(self) -> None:
         """Join now, and raise what keeps this process from joining."""
@@ -243,14 +245,16 @@ class Member:
 
     def set_aside(self) -> Life:
         """Begin a new life, and return the present one for `take_up`. For tests; see `colocache.testing`."""
+        self._forget_the_parent()
         life, self.life = self.life, Life()
         self.near_caches.bind(None, Gate())
         return life
 
     def take_up(self, life: Life) -> None:
-        """End the present life, and go on with one that was set aside."""
+        """End the present life, and go on with one that was set aside, unless that was in the parent process."""
         self.leave()
         self.life = life
+        self._forget_the_parent()
         driver = self.own_driver()
         if driver is not None:
             self.near_caches.bind(driver.store, driver.gate)
@@ -266,13 +270,13 @@ class Member:
         self.near_caches.reset()
         if inherited is not None:
             inherited.forget_after_fork()
-        self._pid = os.getpid()  # last: a thread that finds it here relies on all the rest
+        self.life.pid = os.getpid()  # last: a thread that finds it here relies on all the rest
 
     def _forget_the_parent(self) -> None:
         """Notice a fork that went past Python's hooks. Of several threads that notice it, the first one forgets."""
-        if self._pid != os.getpid():
+        if self.life.pid != os.getpid():
             with _inheriting:
-                if self._pid != os.getpid():
+                if self.life.pid != os.getpid():
                     self._be_new()
 
     def forget_after_fork(self) -> None:

@@ -773,7 +773,7 @@ while ended._member.life.driver.alive or neighbour._member.life.driver.alive: pa
 files = [open(os.devnull) for _ in range(64)]
 if not (child := os.fork()):
     for file in files: os.fstat(file.fileno())
-    assert other._member._pid == os.getpid() and other._keyspace.hits == {} and other.members() == []
+    assert other._member.life.pid == os.getpid() and other._keyspace.hits == {} and other.members() == []
     assert ended.get_or_load("k", lambda: "child's") == "child's"
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
@@ -803,7 +803,8 @@ if not (child := os.fork()):
     for cache in caches:
         cache.invalidate("k")
         assert cache.get_or_load("k", lambda: "child's") == "child's"
-        assert cache._member._pid == os.getpid() and [each.pid for each in cache.members() if each.me] == [os.getpid()]
+        assert cache._member.life.pid == os.getpid()
+        assert [each.pid for each in cache.members() if each.me] == [os.getpid()]
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 """
@@ -828,7 +829,7 @@ class Inherited:
     def __init__(self, cache: Cache) -> None:
         self.forgotten = 0
         self.cache = cache
-        cache._member.life.driver, cache._member._pid = self, 0  # type: ignore[assignment]
+        cache._member.life.driver, cache._member.life.pid = self, 0  # type: ignore[assignment]
 
     @property
     def alive(self) -> bool:
@@ -836,7 +837,7 @@ class Inherited:
 
     def forget_after_fork(self) -> None:
         self.forgotten += 1
-        assert self.cache._member._pid == 0, "other threads must not take the cache for this process's before it is"
+        assert self.cache._member.life.pid == 0, "other threads must not take the cache for this process's before it is"
 
 
 def test_a_fork_that_went_past_pythons_hooks_is_noticed(cache: Cache) -> None:

@@ -392,6 +392,27 @@ def test_each_level_is_empty_and_leaves_nothing_behind(new_cache: NewCache) -> N
     assert cache.stats().misses == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_that_leaves_the_block_joins_by_itself(new_cache: NewCache) -> None:
+    """The life that it would go on with is its parent's."""
+    cache = new_cache()
+    cache.start()
+    driver = cache._member.own_driver()
+    with private():
+        pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            cache.start()
+            status = 0 if [each.pid for each in cache.members() if each.me] == [os.getpid()] else 1
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert driver is not None
+    assert driver.alive
+    assert cache._member.own_driver() is driver
+
+
 def test_what_was_missed_in_one_test_is_no_fence_for_the_next_one(new_cache: NewCache) -> None:
     cache = new_cache(fence=True)
     for _ in range(2):
