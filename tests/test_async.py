@@ -256,7 +256,7 @@ def test_a_load_that_hangs_is_waited_for_no_longer_than_the_load_timeout(
     assert call(one, "get_or_load", key, lambda: "own") == "own", "its fill came too late"
 
 
-def test_a_bus_thread_that_hangs_does_not_hang_the_application(
+def test_a_driver_that_hangs_does_not_hang_the_application(
     call: Call, new_cache: NewCache, held: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(colocache.operations.drive, "GRACE", 0.05)
