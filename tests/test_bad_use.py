@@ -27,7 +27,7 @@ import colocache.runtime.directory
 import colocache.runtime.files
 import colocache.runtime.threaded
 import colocache.runtime.transport
-from colocache import MISSING, Cache, ClosedError, ConfigError, InvalidationIncomplete, Stats
+from colocache import MISSING, Cache, ClosedError, ColocacheError, ConfigError, InvalidationIncomplete, Stats
 from colocache.core.entry import Entry
 from colocache.core.group.messages import MAX_BUS, Event, Get, Pong, Replayed, encode
 from colocache.member import Member
@@ -573,6 +573,23 @@ def test_a_finalizer_in_the_drivers_thread_waits_for_nobody(cache: Cache, new_ca
     assert took < 1
     until(lambda: cache.get("also") is None)
     assert cache.get_or_load("k", lambda: "theirs") == "theirs", "nobody waits for the load of the finalizer"
+
+
+def test_the_figures_of_another_cache_are_refused_in_the_drivers_thread(new_group: Any, until: Until) -> None:
+    seen: list[Exception] = []
+    one, other = new_group(2)
+
+    def look(calls: Any, now: float) -> None:
+        for ask in (other.stats, other.members):
+            try:
+                ask()
+            except Exception as error:
+                seen.append(error)
+
+    one._member.join().tell(look)
+    until(lambda: len(seen) == 2)
+    assert {type(error) for error in seen} == {ColocacheError}
+    assert "in a thread of the application" in str(seen[0])
 
 
 def test_a_log_handler_may_use_the_cache_and_take_its_time(cache: Cache, new_cache: NewCache, until: Until) -> None:

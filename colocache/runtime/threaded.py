@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import Config
 from ..core.group.seam import Publish, Send
+from ..errors import ColocacheError
 from . import files
 from .driver import Command, Driver
 from .logs import Log
@@ -128,8 +129,13 @@ class ThreadDriver(Driver):
         _inherited.append(self._transport)
 
     def _look(self, view: Callable[[float], Any]) -> Any:
-        if thread_id() == self._thread:  # a finalizer or a log handler
+        if thread_id() == self._thread:  # in a finalizer
             return view(monotonic())
+        if on_driver_thread():  # of another cache, which must not wait
+            raise ColocacheError(
+                f"the figures and members of the group {self._config.group!r} were asked for in a finalizer, on the "
+                "thread of another cache, which must not wait: ask for them in a thread of the application"
+            )
         seen = Answer()
         self._order(lambda now: seen.give(_look(view, now)), lambda: seen.give(_look(view, monotonic())))
         for _ in range(50):  # slices: a process that was stopped for long must not take its own thread for dead
