@@ -80,7 +80,9 @@ class Other:
         assert self._process.stdout.readline() == "stored\n"
 
     def stop(self) -> None:
+        """Stop the process. On return none of its threads runs: the signal alone lets it answer one request more."""
         os.kill(self._process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def go_on(self) -> None:
         os.kill(self._process.pid, signal.SIGCONT)
