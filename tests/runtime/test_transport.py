@@ -12,7 +12,7 @@ import pytest
 from colocache.runtime import transport as transport_module
 from colocache.runtime.transport import Transport
 
-A, B = b"a" * 16, b"b" * 16
+A, B, C = b"a" * 16, b"b" * 16, b"c" * 16
 
 
 class Node:
@@ -63,15 +63,19 @@ def test_a_frame_by_the_bus_reaches_those_that_have_connected(nodes: list[Node])
     until(nodes, heard)
 
 
-def test_frames_before_the_connection_stands_are_kept_in_order_and_others_are_dropped(nodes: list[Node]) -> None:
-    one, other = nodes
-    one.connect(other)
-    sent = [one.transport.send(B, b"a%d" % number, False) for number in range(transport_module.EARLY + 1)]
+def test_frames_before_the_connection_stands_are_kept_in_order_and_others_are_dropped(
+    nodes: list[Node], run_dir: str
+) -> None:
+    one, _ = nodes
+    one.transport.connect(C, f"ipc://{run_dir}/c.link", f"ipc://{run_dir}/c.bus")  # nobody is there yet
+    sent = [one.transport.send(C, b"a%d" % number, False) for number in range(transport_module.EARLY + 1)]
     assert sent == [True] * transport_module.EARLY + [False]
-    until(nodes, lambda: len(other.received) == transport_module.EARLY)
-    assert other.received == [(b"a%d" % number, False) for number in range(transport_module.EARLY)]
-    assert one.transport.send(B, b"again", False)
-    until(nodes, lambda: (b"again", False) in other.received)
+    late = Node(run_dir, C)
+    nodes.append(late)
+    until(nodes, lambda: len(late.received) == transport_module.EARLY)
+    assert late.received == [(b"a%d" % number, False) for number in range(transport_module.EARLY)]
+    assert one.transport.send(C, b"again", False)
+    until(nodes, lambda: (b"again", False) in late.received)
 
 
 def test_a_reply_goes_back_on_the_connection_of_the_request(nodes: list[Node]) -> None:
