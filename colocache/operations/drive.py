@@ -18,7 +18,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..errors import EventLoopError
-from ..runtime.waiting.answers import TOO_LATE
+from ..runtime.waiting.answers import TOO_LATE, Asked
 from ..runtime.waiting.greenlets import on_hub
 from .flow import Wait
 from .load import Load, LoadFlow
@@ -63,33 +63,35 @@ async def arun(flow: LoadFlow[T]) -> T:
 def _wait(step: Wait) -> Any:
     if not step.local:
         _refuse_to_stop_a_loop()
-    driver = step.driver
-    answer = step.asked or driver.new_call()
+    answer = step.answer() if step.answer is not None else step.driver.new_call()
     try:
-        driver.ask(step.command, step.otherwise, answer)
-        outcome = answer.result(step.limit + GRACE)
+        _ask(step, answer)
+        return _in_time(step, answer, answer.result(step.limit + GRACE))
     except BaseException:
-        driver.abandon(answer)
+        step.driver.abandon(answer)
         raise
-    if outcome is TOO_LATE:
-        driver.abandon(answer)
-        return step.otherwise
-    return outcome
 
 
 async def _await(step: Wait) -> Any:
-    driver = step.driver
-    answer = step.asked or driver.new_call()
+    answer = step.answer() if step.answer is not None else step.driver.new_call()
     try:
-        driver.ask(step.command, step.otherwise, answer)
-        outcome = await answer.awaited(step.limit + GRACE)
+        _ask(step, answer)
+        return _in_time(step, answer, await answer.awaited(step.limit + GRACE))
     except BaseException:
-        driver.abandon(answer)
+        step.driver.abandon(answer)
         raise
-    if outcome is TOO_LATE:
-        driver.abandon(answer)
-        return step.otherwise
-    return outcome
+
+
+def _ask(step: Wait, answer: Asked) -> None:
+    if step.command is not None:
+        step.driver.ask(step.command, step.otherwise, answer)
+
+
+def _in_time(step: Wait, answer: Asked, outcome: Any) -> Any:
+    if outcome is not TOO_LATE:
+        return outcome
+    step.driver.abandon(answer)
+    return step.otherwise
 
 
 def _load(load: Load) -> Any:

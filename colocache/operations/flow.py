@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..core.group.calls import Calls
 from ..runtime.driver import Driver
-from ..runtime.waiting.answers import Answer, Asked
+from ..runtime.waiting.answers import Asked
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -25,19 +25,19 @@ Command = Callable[[Calls, int, float], None]
 class Wait(NamedTuple):
     """The step that asks the member a question, and waits for the answer."""
 
-    driver: Driver | Ahead[Any]
-    command: Command
+    driver: Driver
+    command: Command | None  # None: `answer` asks
     limit: float  # s within which the driver answers, unless it is in trouble
     otherwise: Any  # the answer if the member ends, or if the wait takes too long
     local: bool = False  # this process alone answers, at once: allowed on an event loop's thread
-    asked: Asked | None = None  # the answer, if the flow has made it before, so that it can abandon the question
+    answer: Callable[[], Asked] | None = None  # gives the answer to wait for, once waiting is allowed; None: a new one
 
 
 Flow = Generator[Wait, Any, T]
 
 
 class Ahead(Generic[Item]):
-    """Stands for the driver in the questions of one call: some are asked ahead, but never too many at once."""
+    """The questions of one call: some are asked ahead, but never too many at once."""
 
     def __init__(
         self, driver: Driver, items: Iterable[Item], command: Callable[[Item], Command], otherwise: Any, limit: float,
@@ -55,9 +55,9 @@ class Ahead(Generic[Item]):
 
     def question(self) -> Wait:
         """Return the step that waits for the next answer, in the order of the items."""
-        return Wait(self, _nothing, self._limit, self._otherwise)
+        return Wait(self._driver, None, self._limit, self._otherwise, answer=self._next)
 
-    def new_call(self) -> Asked:
+    def _next(self) -> Asked:
         """Return the next answer, once its question is asked, and further ones with it."""
         while len(self._asked) < self._most and self._bytes < BYTES_AT_ONCE:
             try:
@@ -69,14 +69,3 @@ class Ahead(Generic[Item]):
         asked, size = self._asked.popleft()
         self._bytes -= size
         return asked
-
-    def ask(self, command: Command, otherwise: Any, asked: Asked) -> None:
-        """Do nothing: the question is asked already."""
-
-    def abandon(self, asked: Answer) -> None:
-        """Do what the driver does."""
-        self._driver.abandon(asked)
-
-
-def _nothing(calls: Calls, ticket: int, now: float) -> None:
-    """Stand for the command of a question that is asked already."""

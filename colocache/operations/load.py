@@ -15,7 +15,7 @@ from ..runtime.driver import Driver
 from ..runtime.waiting.answers import Asked
 from .flow import Command, Flow, Wait
 from .keyspace import Given, Keyspace, copied
-from .tally import tallies, tell
+from .tally import tell
 from .under_way import UnderWay, is_circle, loads_above
 
 if TYPE_CHECKING:
@@ -92,17 +92,16 @@ class Duty:
         """Ask the group for the value, or for the duty to load it."""
         driver, outcome, stores = self._driver, None, self._given.options.ttl != 0
         if driver is not None and stores:
-            self._asked = driver.new_call()
+            self._asked = asked = driver.new_call()
             self.is_open = True
-            outcome = yield Wait(driver, self._reading(), self.timeout, None, asked=self._asked)
+            outcome = yield Wait(driver, self._reading(), self.timeout, None, answer=lambda: asked)
             self.is_open = isinstance(outcome, Lead)
         if outcome is None:
             with self._member.counting:
                 self._member.counters.loads += 1
                 self._member.counters.fallbacks += stores and not self._member.config.disabled
         self._outcome = outcome or Solo()
-        if tallies.get():
-            tell(self._member, "fetches" if isinstance(outcome, Found) else "loads")
+        tell(self._member, "fetches" if isinstance(outcome, Found) else "loads")
         return self._outcome
 
     def _reading(self) -> Command:

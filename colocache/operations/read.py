@@ -15,7 +15,7 @@ from ..runtime.driver import Driver
 from . import fenced
 from .flow import Ahead, Command, Flow, Wait
 from .keyspace import Keyspace
-from .tally import tallies, tell
+from .tally import tell
 
 READS_AT_ONCE = 512  # keys in one question
 QUESTIONS_AT_ONCE = 2  # of one call
@@ -67,7 +67,7 @@ def near_cache(keyspace: Keyspace, driver: Driver, wanted: Wanted) -> Flow[Value
 def group(keyspace: Keyspace, driver: Driver, wanted: Wanted) -> Flow[Values]:
     """Ask the owners of the keys."""
     entries = yield from (_fenced if keyspace.fence else _plain)(keyspace, driver, list(wanted))
-    if entries and tallies.get():
+    if entries:
         tell(keyspace.member, "fetches", len(entries))
     values: Values = {}
     for wire, entry in entries.items():

@@ -64,7 +64,7 @@ class Tally:
         return pending
 
 
-#: The tallies of this context, the innermost last. A caller that finds none need not call `tell`.
+#: The tallies of this context, the innermost last.
 tallies: ContextVar[tuple[Tally, ...]] = ContextVar("colocache_tallies", default=())
 
 

@@ -44,7 +44,7 @@ class Asking:
             self.answer.give(answer)
 
     def wait(self, limit: float = 30.0, *, local: bool = False) -> Wait:
-        return Wait(self, None, limit, "otherwise", local)  # type: ignore[arg-type]
+        return Wait(self, lambda *_: None, limit, "otherwise", local)  # type: ignore[arg-type]
 
     def new_call(self) -> Answer:
         return self.answer

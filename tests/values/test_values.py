@@ -478,5 +478,5 @@ def test_questions_and_bytes_under_way_are_bounded(size: int, ahead: int) -> Non
 
     questions: Any = Ahead(Driver(), range(10), lambda item: item, None, 0.0, 4, lambda _: size)  # type: ignore
     for number in range(10):
-        assert questions.new_call() == number
+        assert questions.question().answer() == number
         assert asked == [*range(min(10, number + ahead))]
