@@ -77,9 +77,8 @@ class Members:
         self._forget_after = forget_after
         self._send = send
         self._others: dict[bytes, Acquaintance] = {}
-        self._ended: dict[
-            bytes, tuple[int, float, str, int, float]
-        ] = {}  # last number, known since, seat, pid, ended at
+        # The last number, since when the end is known, the seat, the pid, and when it ended.
+        self._ended: dict[bytes, tuple[int, float, str, int, float]] = {}
         self._told_ago: dict[bytes, float] = {}  # how many seconds ago a stream ended, by a roster
         self._forgotten: dict[bytes, tuple[float, float]] = {}  # when it was probed last, and when forgotten
         self._ids = 0
@@ -336,6 +335,6 @@ def _prune(table: dict[bytes, Any], before: float) -> None:
     while table:
         oldest = next(iter(table))
         value = table[oldest]
-        if (value[1] if isinstance(value, tuple) else value) >= before and len(table) <= 4096:
+        if value[1] >= before and len(table) <= 4096:
             return
         del table[oldest]

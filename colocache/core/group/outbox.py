@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import get_args
 
 from ...stats import Counters
-from .messages import (
-    Addressed,
-    Alone,
-    Altered,
-    Fenced,
-    Load,
-    Peeked,
-    Pong,
-    Replayed,
-    Reset,
-    Roster,
-    SetReceipt,
-    Stored,
-    Value,
-    Wait,
-    encode,
-)
+from .messages import Addressed, Answer, Pong, Replayed, Reset, Roster, encode
 from .outcomes import Outcome
 from .seam import Action, Publish, Send
 
-REPLIES = (
-    Pong, Roster, Value, Load, Wait, Alone, Peeked, Stored, SetReceipt, Fenced, Altered, Replayed, Reset,
-)  # fmt: skip
+#: What goes back on the connection that the question came by.
+REPLIES = (*get_args(Answer), Pong, Roster, Replayed, Reset)
 
 
 class Outbox:
