@@ -12,14 +12,12 @@ file                                  meaning
                                       incarnation, so that no connection ever reaches a successor
 ====================================  =================================================================================
 
-Record locks have three traps:
+This module avoids the three traps of record locks (see `colocache.runtime.files`):
 
-1. Closing ANY descriptor of a file gives up all the locks that the process has on it. So a file of this process is
-   opened once. Before files are looked at, `_Holdings` tells which ones are this process's.
-2. A process is never refused a lock that it has, so two threads, or two caches, would share a seat. `_Holdings` tells
-   that, too.
-3. A forked child has the descriptors and not the locks. A child that took the seat of its dead parent, and then closed
-   what it inherited, would lose the seat by trap 1. So a child drops what it inherited before it does anything here.
+1. It opens a file of this process once. Before it looks at files, `_Holdings` tells which ones are this process's.
+2. Two threads, or two caches, would share a seat. `_Holdings` tells that, too.
+3. A child that took the seat of its dead parent, and then closed what it inherited, would lose the seat by trap 1. So
+   a child drops what it inherited before it does anything here.
 """
 
 from __future__ import annotations
