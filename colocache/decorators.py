@@ -229,7 +229,7 @@ class _Calls:
 
     def info(self) -> CacheInfo:
         """Return this process's figures."""
-        return CacheInfo(self.keyspace.home.hit_count(), self.misses, None, len(self.keyspace.hits))
+        return CacheInfo(self.keyspace.home.hit_count(), self.misses, None, len(self.keyspace.entries))
 
     def methods(self) -> dict[str, Any]:
         """Return what the decorated function offers beside the call."""

@@ -16,11 +16,11 @@ MAX_MODES = 1000  # namespaces that are not in use now, of which is remembered w
 class NearCache:
     """What a reader of one namespace looks at before it asks anybody."""
 
-    __slots__ = ("__weakref__", "copies", "gate", "hits", "home", "one_part", "path")
+    __slots__ = ("__weakref__", "copies", "entries", "gate", "home", "one_part", "path")
 
     gate: Gate
     home: Home
-    hits: dict[Key, Entry]  # of `home`
+    entries: dict[Key, Entry]  # of `home`
 
     def __init__(self, near_caches: NearCaches, path: str, copies: bool, one_part: bool) -> None:
         self.path = path  # the namespace
@@ -96,5 +96,5 @@ class NearCaches:
         if home is None:
             home = self._homes[name] = Home(self._store, near.copies)
         near.home = home
-        near.hits = home.hits
+        near.entries = home.entries
         near.gate = self._gate

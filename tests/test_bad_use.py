@@ -253,7 +253,7 @@ def test_an_entry_of_the_old_member_is_not_let_through_by_the_new_one(cache: Cac
             assert cache.stats().current
             return entry
 
-    cache._keyspace.hits = Interrupted(cache._keyspace.hits)
+    cache._keyspace.entries = Interrupted(cache._keyspace.entries)
     assert cache._keyspace.hit("k") is MISSING
 
 
@@ -271,7 +271,7 @@ def test_what_the_old_member_answered_is_not_shown_to_readers_of_the_new_one(
         "loader": lambda: load.get_or_load(keyspace, "k", lambda: "old", keyspace.given(60, ())),
     }[how]()
     step = next(flow)
-    answer = step.driver.ask(step.command, step.otherwise, step.asked).result(30)
+    answer = step.driver.ask(step.command, step.otherwise, step.begin()).result(30)
     if how == "loader":
         flow.send(answer)
         answer = "old"
@@ -280,7 +280,7 @@ def test_what_the_old_member_answered_is_not_shown_to_readers_of_the_new_one(
     with pytest.raises(StopIteration) as end:
         flow.send(answer)
     assert end.value.value == "old"
-    assert cache._keyspace.hits == {}
+    assert cache._keyspace.entries == {}
 
 
 # --- Where it cannot join
@@ -716,7 +716,7 @@ assert users.get_or_load("k", lambda: "parent's") == "parent's"
 ready, tell = os.pipe()
 child = os.fork()
 if not child:
-    assert users._keyspace.hits == {} and cache.members() == []
+    assert users._keyspace.entries == {} and cache.members() == []
     assert cache.stats().loads == 0
     assert users.get_or_load("k", lambda: "child's") in ("parent's", "child's")
     me, parent = cache.members()
@@ -790,7 +790,7 @@ while ended._member.life.driver.alive or neighbour._member.life.driver.alive: pa
 files = [open(os.devnull) for _ in range(64)]
 if not (child := os.fork()):
     for file in files: os.fstat(file.fileno())
-    assert other._member.life.pid == os.getpid() and other._keyspace.hits == {} and other.members() == []
+    assert other._member.life.pid == os.getpid() and other._keyspace.entries == {} and other.members() == []
     assert ended.get_or_load("k", lambda: "child's") == "child's"
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0

@@ -145,7 +145,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, cache: Cache) -> Clock:
 def left(space: Any, key: Any) -> float:
     """In how many seconds the entry of a key ends, by what its readers look at."""
     space.get(key)  # so that the entry can be found by its key
-    entry: Entry = space._keyspace.hits[key]
+    entry: Entry = space._keyspace.entries[key]
     return entry.expires - colocache.operations.keyspace.monotonic()
 
 
@@ -257,8 +257,8 @@ def test_what_a_loader_is_served_while_behind_counts_for_the_age_of_what_it_make
     call: Call, cache: Cache, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call(cache, "get_or_load", "part", lambda: "part")
-    until(lambda: "part" in cache._keyspace.hits)
-    entry = cache._keyspace.hits["part"]
+    until(lambda: "part" in cache._keyspace.entries)
+    entry = cache._keyspace.entries["part"]
     reports: list[Any] = []
     load = colocache.operations.load
     original = load.Loaded
@@ -583,7 +583,9 @@ def test_what_its_loader_does_to_a_large_value_later_does_not_reach_who_waited_f
     leader, waiter = (
         get_or_load(cache._keyspace, "k", lambda: ["x" * 2_000_000], cache._keyspace.given(60, ())) for _ in range(2)
     )
-    lead, answer = (step.driver.ask(step.command, step.otherwise, step.asked) for step in (next(leader), next(waiter)))
+    lead, answer = (
+        step.driver.ask(step.command, step.otherwise, step.begin()) for step in (next(leader), next(waiter))
+    )
     lead = lead.result(30)
     load = leader.send(lead)
     mine = load.call()
@@ -976,7 +978,7 @@ def test_a_value_is_found_at_once_by_a_reader_who_comes_when_nobody_holds_the_na
     gc.collect()
     before = cache.stats().shard_hits
     again = cache.namespace("tenant")
-    assert again._keyspace.hits["k"].value == again.get("k") == "v"
+    assert again._keyspace.entries["k"].value == again.get("k") == "v"
     assert cache.stats().shard_hits == before + 1
 
 
@@ -1012,7 +1014,7 @@ def test_what_is_loaded_for_a_member_that_has_left_is_not_shown_to_readers_of_th
         return "of the old member"
 
     assert space.get_or_load("k", load) == "of the old member"
-    assert space._keyspace.hits == {}
+    assert space._keyspace.entries == {}
     assert space.get("k") is None
 
 

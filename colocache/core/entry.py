@@ -46,17 +46,17 @@ class Home:
     the memory that homes take is bounded by what is cached and used, not by how many names there ever were.
     """
 
-    __slots__ = ("__weakref__", "copies", "hits", "owner", "past_hits")
+    __slots__ = ("__weakref__", "copies", "entries", "owner", "past_hits")
 
     def __init__(self, owner: object, copies: bool = False) -> None:
         self.owner = owner  # the store whose entries are found here, if there is one
         self.copies = copies  # whether readers get copies
-        self.hits: dict[Key, Entry] = {}
+        self.entries: dict[Key, Entry] = {}
         self.past_hits = 0  # of entries that have left
 
     def hit_count(self) -> int:
         """Return how often readers found an entry here. Any thread may call it."""
-        return self.past_hits + sum(entry.hits for entry in [*self.hits.values()])
+        return self.past_hits + sum(entry.hits for entry in [*self.entries.values()])
 
 
 class Entry:
@@ -98,11 +98,11 @@ class Entry:
         if self.near and not keep_payload:
             self.payload = None  # after the value is there: a reader that finds no payload finds the value
         old = self.key
-        if self.home is not None and old is not None and old != key and self.home.hits.get(old) is self:
-            self.home.hits.pop(old, None)  # a class that was defined anew is another key, but the same on the wire
+        if self.home is not None and old is not None and old != key and self.home.entries.get(old) is self:
+            self.home.entries.pop(old, None)  # a class that was defined anew is another key, but the same on the wire
         self.key, self.home = key, home
         if self.expires == DEAD:  # the key may have another entry by now, which must stay
             return
-        home.hits[key] = self
-        if self.expires == DEAD and home.hits.get(key) is self:
-            home.hits.pop(key, None)
+        home.entries[key] = self
+        if self.expires == DEAD and home.entries.get(key) is self:
+            home.entries.pop(key, None)

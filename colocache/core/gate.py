@@ -30,7 +30,7 @@ SERVE_AT_ONCE = """\
     _cc_keyspace = {keyspace}
     _cc_gate = _cc_keyspace.gate
     try:
-        _cc_entry = _cc_keyspace.hits[{key}]
+        _cc_entry = _cc_keyspace.entries[{key}]
         _cc_now = _cc_monotonic()
         if _cc_entry.expires > _cc_now and _cc_gate.current_until > _cc_now:
             _cc_value = _cc_entry.value

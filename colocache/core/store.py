@@ -1,7 +1,7 @@
 """What a member keeps: its shard and its near copies. Every byte of them is accounted for here.
 
-Only the thread that drives the peer changes the store. Other threads read the `Home.hits` dictionaries without a lock:
-one look-up gives an entry, and its ``expires`` says whether it may still be used. See `colocache.core.entry`.
+Only the thread that drives the peer changes the store. Other threads read the `Home.entries` dictionaries without a
+lock: one look-up gives an entry, and its ``expires`` says whether it may still be used. See `colocache.core.entry`.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ class Store:
         home, key = entry.home, entry.key
         if home is not None and key is not None:
             home.past_hits += entry.hits
-            if home.hits.get(key) is entry:
-                del home.hits[key]
+            if home.entries.get(key) is entry:
+                del home.entries[key]
         _discard(self._wires, namespace_of(entry.wire), entry.wire)
         for tag in entry.tags:
             _discard(self._tagged, tag, entry.wire)

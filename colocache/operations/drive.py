@@ -63,7 +63,7 @@ async def arun(flow: LoadFlow[T]) -> T:
 def _wait(step: Wait) -> Any:
     if not step.local:
         _refuse_to_stop_a_loop()
-    answer = step.answer() if step.answer is not None else step.driver.new_call()
+    answer = step.begin()
     try:
         _ask(step, answer)
         return _in_time(step, answer, answer.result(step.limit + GRACE))
@@ -73,7 +73,7 @@ def _wait(step: Wait) -> Any:
 
 
 async def _await(step: Wait) -> Any:
-    answer = step.answer() if step.answer is not None else step.driver.new_call()
+    answer = step.begin()
     try:
         _ask(step, answer)
         return _in_time(step, answer, await answer.awaited(step.limit + GRACE))

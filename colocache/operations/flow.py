@@ -30,7 +30,11 @@ class Wait(NamedTuple):
     limit: float  # s within which the driver answers, unless it is in trouble
     otherwise: Any  # the answer if the member ends, or if the wait takes too long
     local: bool = False  # this process alone answers, at once: allowed on an event loop's thread
-    answer: Callable[[], Asked] | None = None  # gives the answer to wait for, once waiting is allowed; None: a new one
+    answer: Callable[[], Asked] | None = None  # gives the answer to wait for; None: a new one
+
+    def begin(self) -> Asked:
+        """Return the answer to wait for. To be called only where waiting is allowed."""
+        return self.answer() if self.answer is not None else self.driver.new_call()
 
 
 Flow = Generator[Wait, Any, T]

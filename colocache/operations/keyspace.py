@@ -99,12 +99,12 @@ class Keyspace(NearCache):
     def _look_up(self, key: Key) -> Entry | None:
         written: Any = key[0] if self.one_part else key
         try:
-            entry = self.hits.get(written)
+            entry = self.entries.get(written)
         except TypeError:  # it cannot be hashed
             entry = None
         if entry is None:
             canonical = self._canonical(key)
-            entry = self.hits.get(canonical) if canonical is not written else None
+            entry = self.entries.get(canonical) if canonical is not written else None
         return entry
 
     def _copy_of(self, entry: Entry) -> Any:
@@ -114,7 +114,7 @@ class Keyspace(NearCache):
         return MISSING
 
     def _canonical(self, key: Key) -> Key:
-        """Return the form of a key by which `hits` has it. Raise TypeError if this is not a key."""
+        """Return the form of a key by which `entries` has it. Raise TypeError if this is not a key."""
         if type(key) is str:
             return key
         form = keys.canonical_form(key)
@@ -135,7 +135,7 @@ class Keyspace(NearCache):
         if self.copies or value is MISSING:
             assert payload is not None
             value = self.member.carrier.decode(payload)
-        elif self.hits.get(self._canonical(key)) is entry:
+        elif self.entries.get(self._canonical(key)) is entry:
             return value
         self.publisher(driver, key, value)(entry)
         return value

@@ -139,7 +139,7 @@ class Simulated:
     def cached(self, key: str, inside: Loading | None = None) -> object:
         """Return what a reader of this process would be served at once; MISSING if nothing."""
         namespace, name = _split(key)
-        entry = self.homes[namespace].hits.get(name)
+        entry = self.homes[namespace].entries.get(name)
         if entry is not None and self.peer.gate.lets(entry, self.now()):
             self._serve(entry, inside)
             return entry.value

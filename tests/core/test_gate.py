@@ -23,7 +23,7 @@ class Keyspace:
 
     def __init__(self, gate: Gate, entry: Entry) -> None:
         self.gate = gate
-        self.hits = {"key": entry}
+        self.entries = {"key": entry}
 
 
 def served_at_once(keyspace: Keyspace, key: Any) -> Any:

@@ -69,7 +69,7 @@ def assert_consistent(store: ReadStore) -> None:
     assert indexed(store._wires) == Counter((namespace_of(w), w) for w in live)
     assert indexed(store._tagged) == Counter((tag, w) for w, entry in live.items() for tag in set(entry.tags))
     for namespace, home in store.homes.items():
-        for key, entry in home.hits.items():
+        for key, entry in home.entries.items():
             assert live.get(wire_of(key, namespace)) is entry, "a reader finds an entry that the store has not"
             assert (entry.key, entry.home) == (key, home)
     heap = {(when, w) for when, w in store._expiries}
@@ -105,12 +105,12 @@ def test_what_is_dropped_while_a_reader_publishes_it_is_not_found(moment: str, n
     store = a_store()
     entry = stored(store, near=near)
     drops = {moment: lambda: store.drop(entry.wire)}
-    store.homes[""].hits = Interrupted(drops.get("before it puts"), drops.get("after it has put"))
+    store.homes[""].entries = Interrupted(drops.get("before it puts"), drops.get("after it has put"))
     drops.get("before it publishes", lambda: None)()
     entry.publish(store.homes[""], "a", "value", keep_payload=False)
     drops.get("after it published", lambda: None)()
     assert entry.expires == DEAD
-    assert not store.homes[""].hits
+    assert not store.homes[""].entries
     assert_consistent(store)
 
 
@@ -119,7 +119,7 @@ def test_a_late_publication_does_not_push_out_the_entry_that_came_meanwhile() ->
     old = stored(store, payload=b"old")
     new = published(store, payload=b"new")
     old.publish(store.homes[""], "a", "old", keep_payload=False)
-    assert store.homes[""].hits["a"] is new
+    assert store.homes[""].entries["a"] is new
     assert old.value == "old", "those who were given it share it all the same"
     assert_consistent(store)
 
@@ -129,7 +129,7 @@ def test_an_entry_that_was_refused_is_never_found() -> None:
     entry = an_entry()
     assert not store.put(entry, near=False)
     entry.publish(store.homes[""], "a", "value", keep_payload=False)
-    assert not store.homes[""].hits
+    assert not store.homes[""].entries
 
 
 # --- What a reader finds
@@ -140,7 +140,7 @@ def test_a_near_copy_keeps_its_object_and_a_shard_entry_both() -> None:
     near, own = published(store, "a", near=True), published(store, "b", near=False)
     assert (near.value, near.payload) == ("payload", None)
     assert (own.value, own.payload) == ("payload", b"payload")
-    assert store.homes[""].hits == {"a": near, "b": own}
+    assert store.homes[""].entries == {"a": near, "b": own}
 
 
 def test_where_readers_copy_the_payload_stays_and_no_object_is_shared() -> None:
@@ -155,16 +155,16 @@ def test_none_is_a_value() -> None:
     store = a_store()
     entry = stored(store, near=True)
     entry.publish(store.homes[""], "a", None, keep_payload=False)
-    assert store.homes[""].hits["a"].value is None
+    assert store.homes[""].entries["a"].value is None
     assert repr(MISSING) == "MISSING"
 
 
 def test_namespaces_have_dictionaries_of_their_own() -> None:
     store = a_store()
     entries = [published(store, "a", namespace=name) for name in ("", "users", "users/pages")]
-    assert [store.homes[name].hits["a"] for name in ("", "users", "users/pages")] == entries
+    assert [store.homes[name].entries["a"] for name in ("", "users", "users/pages")] == entries
     store.drop_namespace("users")
-    assert [dict(store.homes[name].hits) for name in ("", "users", "users/pages")] == [{"a": entries[0]}, {}, {}]
+    assert [dict(store.homes[name].entries) for name in ("", "users", "users/pages")] == [{"a": entries[0]}, {}, {}]
 
 
 def test_hits_are_counted_beyond_the_life_of_their_entries() -> None:
@@ -324,7 +324,7 @@ def test_an_entry_that_was_next_to_leave_leaves_to_make_room_for_its_own_object(
     assert store.evictions == 1
     assert store.find(other.wire, 0.0) is other
     entry.publish(store.homes[""], "a", "object", keep_payload=False)
-    assert "a" not in store.homes[""].hits
+    assert "a" not in store.homes[""].entries
     assert_consistent(store)
 
 
@@ -363,4 +363,4 @@ def test_an_entry_that_is_found_by_another_key_is_not_found_by_the_former_one() 
     entry, home = Entry(b"\0sa", b"payload", 0.0, math.inf, ()), Home(None)
     entry.publish(home, ("old",), "value", keep_payload=True)
     entry.publish(home, ("new",), "value", keep_payload=True)
-    assert home.hits == {("new",): entry}
+    assert home.entries == {("new",): entry}

@@ -80,7 +80,7 @@ class StoreMachine(Machine):
         self.readers = {namespace: Readers() for namespace in NAMESPACES}
         self.homes = {namespace: Home(self.store) for namespace in NAMESPACES}
         for namespace, home in self.homes.items():
-            home.hits = self.readers[namespace]
+            home.entries = self.readers[namespace]
         self.now = 12345.678
         self.kept: dict[bytes, Kept] = {}
         self.all: list[Kept] = []
@@ -222,7 +222,7 @@ class StoreMachine(Machine):
     @rule(kept=entries, times=st.integers(1, 9))
     def hit(self, kept: Kept, times: int) -> None:
         """A reader looks the key of an entry up, and may find a later one."""
-        entry = self.homes[kept.namespace].hits.get(kept.key)
+        entry = self.homes[kept.namespace].entries.get(kept.key)
         if entry is not None:
             entry.hits += times
             self.kept[entry.wire].hits += times

@@ -47,7 +47,7 @@ class NearCache:
     """A keyspace whose member is current."""
 
     def __init__(self) -> None:
-        self.hits = Looked()
+        self.entries = Looked()
         self.gate = Gate()
         self.gate.current_until = math.inf
 
@@ -73,7 +73,7 @@ class Wrapped:
 
     def hold(self, key: Any, value: Any) -> Entry:
         """Have a value found under a key."""
-        entry = self.keyspace.hits[key] = Entry(b"", None, 0.0, math.inf, ())
+        entry = self.keyspace.entries[key] = Entry(b"", None, 0.0, math.inf, ())
         entry.value = value
         return entry
 
@@ -97,7 +97,7 @@ def test_a_call_looks_for_the_key_that_it_is_stored_under(function: Any, args: A
     key = wrapped.arguments.key_of(bound.args, bound.kwargs)
     assert wrapped.call(*args, **kwargs) == "missed"
     assert wrapped.missed == [(bound.args, bound.kwargs)]
-    assert wrapped.keyspace.hits.keys_found == [key[0] if has_one_part(wrapped.arguments.kept) else key]  # type: ignore[index]
+    assert wrapped.keyspace.entries.keys_found == [key[0] if has_one_part(wrapped.arguments.kept) else key]  # type: ignore[index]
 
 
 def test_what_is_held_is_served_and_counted_and_what_is_dead_or_undecoded_is_not() -> None:

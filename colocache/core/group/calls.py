@@ -171,9 +171,9 @@ class Calls:
 
     def _await_receipt(self, ticket: int, patience: float) -> None:
         last, now = self._engine.effects.last, self._knowledge.now
-        self._engine.announcements.wait(last, now, patience, lambda receipt: self._settle(ticket, receipt))
+        self._engine.announcements.wait(last, now, patience, lambda receipt: self._resolve(ticket, receipt))
 
-    def _settle(self, ticket: int, receipt: Receipt) -> None:
+    def _resolve(self, ticket: int, receipt: Receipt) -> None:
         if not receipt.complete:
             self._outbox.counters.incomplete += 1
         self._outbox.resolve(ticket, receipt)

@@ -522,7 +522,7 @@ def test_goodbye_shuts_the_gate_at_once() -> None:
     k = table.key(a)
     table.fill(a, k, 1)
     table.leave(a)
-    assert not a.peer.gate.lets(next(iter(a.homes[""].hits.values())), a.now())
+    assert not a.peer.gate.lets(next(iter(a.homes[""].entries.values())), a.now())
     table.settle()
     assert b.peer.members() == []
 

@@ -99,7 +99,7 @@ class Machine:
         self.member = Simulated(self.network, birth.seat, birth.rate)
         self.member.offset = 1000.0 * birth.place  # so that nobody compares the clocks of two members unpunished
         self.member.peer._knowledge.now = self.member.now()
-        self.hits = self.member.homes[""].hits  # made by the first look, so that later looks change nothing
+        self.hits = self.member.homes[""].entries  # made by the first look, so that later looks change nothing
         self.loaders: dict[int, Any] = {}  # thread to what its loader reports to
         self.results: list[tuple[int, str, Any]] = []
 
