@@ -25,7 +25,7 @@ help:  ## show this list
 demo: $(VENV)/.installed-demo  ## run four gunicorn workers with and without the cache, and check every answer (a minute)
 	@$(VENV)/bin/python examples/demo/drive.py $(ARGS)
 
-test: $(VENV)/.installed-test  ## run all tests, two on each core at a time
+test: $(VENV)/.installed-test  ## run all tests, two on each core at a time (3 minutes)
 	@$(PYTEST) $(ARGS)
 
 check: lint types-package $(VENV)/.installed-test  ## check lint, the types of the package, and the fast tests, as before each commit (a minute)
@@ -49,19 +49,19 @@ docs: $(VENV)/.installed-docs  ## build the documentation site into build/docs, 
 wheel: $(VENV)/.installed-test  ## build the wheel, install it alone in a fresh environment, use it there
 	@$(VENV)/bin/python scripts/check_wheel.py $(ARGS)
 
-conformance: $(VENV)/.installed-conformance  ## run the tests of Django, Flask-Caching, cachelib, cachetools and dogpile.cache against colocache (5 minutes)
+conformance: $(VENV)/.installed-conformance  ## run the tests of Django, Flask-Caching, cachelib, cachetools and dogpile.cache against colocache (4 minutes)
 	@$(VENV)/bin/python -m verification.conformance.run $(ARGS)
 
 simulate: $(VENV)/.installed-test  ## run 20,000 random histories of the protocol on all cores (an hour)
 	@$(VENV)/bin/python -m verification.simulation.simulate $(ARGS)
 
-mutants: $(VENV)/.installed-test  ## take each rule out of the protocol, one at a time: the random histories must notice
+mutants: $(VENV)/.installed-test  ## take each rule out of the protocol, one at a time: a random history or a test must notice
 	@$(VENV)/bin/python -m verification.simulation.mutants $(ARGS)
 
-explore: $(VENV)/.installed-test  ## take every interleaving of two to four members, to a depth that takes minutes
+explore: $(VENV)/.installed-test  ## take every interleaving of two or three members, to a certain depth (10 minutes)
 	@$(VENV)/bin/python -m verification.simulation.explore $(ARGS)
 
-chaos: $(VENV)/.installed-test  ## kill, stop and restart real processes at random, and check every read
+chaos: $(VENV)/.installed-test  ## kill, stop and restart real processes at random, and check every read (a minute)
 	@$(VENV)/bin/python -m verification.chaos.chaos $(ARGS)
 
 soak: $(VENV)/.installed-test  ## work and restart for half an hour: what the processes hold must not grow
@@ -76,10 +76,10 @@ rolling: $(VENV)/.installed-servers  ## replace eight gunicorn workers under loa
 fuzz: $(VENV)/.installed-fuzz  ## fuzz all that a peer can send, guided by coverage, for ten minutes
 	@$(VENV)/bin/python -m verification.fuzz.fuzz $(ARGS)
 
-bench: $(VENV)/.installed-bench  ## run every benchmark beside other caches, and write benchmarks/results (15 minutes)
+bench: $(VENV)/.installed-bench  ## run every benchmark beside other caches, and write benchmarks/results (15 minutes; needs redis-server and memcached)
 	@$(VENV)/bin/python -m benchmarks.bench $(ARGS)
 
-bench-quick: $(VENV)/.installed-bench  ## measure the ratios again, and compare them with the committed ones (a minute)
+bench-quick: $(VENV)/.installed-bench  ## measure the ratios again, and compare them with the committed ones (a minute; needs the same)
 	@$(VENV)/bin/python -m benchmarks.bench --quick $(ARGS)
 
 clean:  ## remove everything that the other targets made
