@@ -1,6 +1,6 @@
 """Which files does one call pass?
 
-    python benchmarks/path.py
+    python -m benchmarks.path
 
 Two processes are members of a group: this one, and another one that holds some values. This one makes four calls: a
 hit, a fetch of a value that the other process owns, a load whose value is filled in at the other process, and an
@@ -10,7 +10,7 @@ in the caller's thread and in the thread that drives the member.
 For each thread the program prints:
 
 - files: how many files of the package the call passes, in the order in which it comes to them.
-- entries: how often a call goes from one file into another one. A generator that goes on is not entered again. The
+- entries: how often a call goes from one file into another one. A generator that continues is not entered again. The
   number behind a file's name says how often that file is entered, if it is more than once.
 - calls: how many functions are called.
 
@@ -19,6 +19,7 @@ The text of functions that are written as the program runs counts as a file of i
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -159,7 +160,8 @@ def main() -> None:
     threading.setprofile(recorder.profile)  # for the thread that is to drive the member
     cache = colocache.Cache("path")
     cache.start()
-    other = subprocess.Popen([sys.executable, __file__, "other"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    command = [sys.executable, "-m", "benchmarks.path", "other"]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert other.stdout is not None
         other.stdout.readline()
@@ -178,7 +180,6 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["other"]:
         other_process()
     else:
-        import os
-
-        os.environ["COLOCACHE_DIR"] = tempfile.mkdtemp(prefix="cc", dir="/tmp")
-        main()
+        with tempfile.TemporaryDirectory(prefix="cc", dir="/tmp") as directory:
+            os.environ["COLOCACHE_DIR"] = directory
+            main()

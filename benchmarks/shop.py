@@ -241,5 +241,5 @@ class Shop:
 
 
 def application() -> Shop:
-    """Return the application, for gunicorn: ``shop:application()``."""
+    """Return the application, for gunicorn: ``benchmarks.shop:application()``."""
     return Shop()
