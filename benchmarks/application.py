@@ -2,20 +2,23 @@
 
     python -m benchmarks.application [--quick] [--write]
 
-The small application of `shop.py` under gunicorn, with 1, 2, 4 and 8 sync workers, and with no cache, a TTLCache in
-each process, Redis, Memcached, and colocache. 8 visitors, threads of this process, ask for pages and change some: 0, 1,
-5 and 20 % of their requests are writes. Pages are chosen among 1,000 by Zipf's law. All five run at the same time, each
-with a database of its own, and are visited in turn, half a second each, in an order shuffled for each round: what
-is not visited, rests. Before the first round each is visited for a second that does not count, then from the fewest
-writes to the most, with whatever it holds by then.
+The small application of `shop.py` runs under gunicorn, with 1, 2, 4 and 8 sync workers, and with no cache, a TTLCache
+in each process, Redis, Memcached, and colocache. 8 visitors, which are threads of this process, ask for pages and
+change some: 0, 1, 5 and 20 % of their requests are writes. They choose pages among 1,000 by Zipf's law. All five
+servers run at the same time, each with a database of its own. The visitors come to one after another, half a second to
+each, in an order that is shuffled for each round; the others rest. Before the first round there is a second for each
+server that does not count. Then come the rounds with the fewest writes first, and no cache is emptied between them.
 
-A write has the cache drop the page; in Redis and Memcached and colocache pages else live for 60 s. A TTLCache cannot
-drop what other processes hold, so there they live for 1 s.
+A write has the cache drop the page. Otherwise pages live for 60 s in Redis, Memcached and colocache. A TTLCache cannot
+drop what other processes hold, so pages live there for 1 s.
 
-An answer is **stale** if it shows an older version than a write that had been answered when the page was asked for. How
-stale: from the earliest answer of a write that it does not show, to the question. A page asked for while a write is
-under way may be old or new. Redis and Memcached can be stale, too: whoever reads the database, is overtaken by a write
-and its DELETE, and then stores what was read, leaves the old page there for its ttl.
+An answer is **stale** if it shows an older version than a write that had been answered when the page was asked for. Its
+staleness is the time from the earliest answer to a write that it does not show until the page was asked for. A page
+that is asked for while a write is under way may be old or new. Redis and Memcached can be stale, too:
+
+1. A worker reads the database.
+2. Another worker writes, and deletes the key.
+3. The first worker stores what it has read. The old page stays until its ttl ends.
 
 The visitors share the machine with the workers, so the figures say how the caches compare, not what gunicorn can do.
 """
@@ -125,7 +128,9 @@ def ask(path: str, method: str, page: str) -> Answer:
 
 
 class Judge:
-    """What has been acknowledged of each page, and how stale each answer was. Thread-safe: each step is one of a list.
+    """What has been acknowledged of each page, and how stale each answer was.
+
+    It is thread-safe, because it only appends to lists.
 
     The writes of a page may be acknowledged in another order than they were committed in.
     """

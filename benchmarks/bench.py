@@ -1,16 +1,16 @@
 """All benchmarks, one after another, each in a process of its own.
 
-    python -m benchmarks.bench             what `make bench` does: everything, written to results/, under 15 minutes
-    python -m benchmarks.bench --quick     what `make bench-quick` does: about a minute, compared with results/
+    python -m benchmarks.bench             what `make bench` does: everything, written to results/, in 15 minutes
+    python -m benchmarks.bench --quick     what `make bench-quick` does: compared with results/, in about a minute
     python -m benchmarks.bench --only hit,scale
 
-The quick form is the guard: it measures the ratios again, a few rounds only, and says which of them moved by more than
-the noise. A ratio's noise is what its own rounds showed, 10th to 90th percentile, committed and now; it has **moved**
-if the two spans do not meet, and the medians differ by more than 10 %, in this run and in another one right after it.
-Ratios of one run hardly depend on what else the machine does, but they do depend on the machine: on another processor,
-compare with results of its own.
+The quick form is the **guard**. It measures the ratios again, in a few rounds, and says which of them have moved by
+more than the noise. The noise of a ratio is the spread of its own rounds, from the 10th to the 90th percentile. A ratio
+has **moved** if the committed spread and the new one do not overlap, and the medians differ by more than 10 %, in this
+run and in another one right after it. Ratios of one run hardly depend on what else the machine does, but they do depend
+on the machine. On another processor, compare with results of that processor.
 
-A moved ratio is news, no failure: exit status 1 means that a benchmark broke.
+A ratio that has moved is no failure. Exit status 1 means that a benchmark broke.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from benchmarks.measure import Ratio, machine
 from benchmarks.render import RESULTS
 
 PROGRAMS = "benchmarks"  # the package that holds them
-LEAST = 0.1  # of the committed ratio: less is not worth a word, and two quiet runs differ by as much
+LEAST = 0.1  # of the committed ratio; two quiet runs differ by as much, so less is not reported
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One file; the seconds that it may take, and that its quick form may, or None if the guard leaves it out."""
+    """One file, the seconds that it may take, and those of its quick form, or None if the guard leaves it out."""
 
     name: str
     seconds: int
@@ -56,7 +56,7 @@ BENCHMARKS = (
     Benchmark("footprint", 150, None),
     Benchmark("scale", 80, 5),
 )
-PATIENCE = 4  # times those seconds, after which a benchmark is taken to hang
+PATIENCE = 4  # times those seconds; a benchmark that takes longer hangs
 
 
 # --- The guard
@@ -86,19 +86,19 @@ class Change:
 
 
 def changes(committed: Mapping[str, Any], found: Mapping[str, Any]) -> list[Change]:
-    """Return what became of the ratios that both results have."""
+    """Return the changes of the ratios that both results have."""
     before, now = committed["ratios"], found["ratios"]
     return [Change(name, Ratio(**before[name]), Ratio(**now[name])) for name in before if name in now]
 
 
 def moved(committed: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Change]:
-    """Return what has moved, by name, the most first."""
+    """Return the changes of ratios that have moved, by name, the greatest first."""
     far = [change for change in changes(committed, found) if change.has_moved]
     return {change.name: change for change in sorted(far, key=lambda change: -abs(change.relative))}
 
 
 def compared(name: str, found: Mapping[str, Any], again: Callable[[], Mapping[str, Any] | None]) -> Iterator[str]:
-    """Tell what has moved since the committed results of a benchmark, and moves the same way when run ``again``."""
+    """Yield what has moved since the committed results of a benchmark, and moves the same way when run ``again``."""
     path = RESULTS / f"{name}.json"
     if not path.exists():
         yield f"{name}: nothing is committed to compare with"
@@ -126,7 +126,7 @@ def _same_way(change: Change, again: Change | None) -> bool:
 
 
 def run(benchmark: Benchmark, flags: Sequence[str], *, limit: float, aloud: bool) -> dict[str, Any] | None:
-    """Run one benchmark; return what it found, or None if it broke, having told how."""
+    """Run one benchmark. Return what it found; if it broke, print how, and return None."""
     with tempfile.TemporaryDirectory(prefix="bench") as directory:
         facts, log = Path(directory) / "facts", Path(directory) / "log"
         command = [sys.executable, "-m", f"{PROGRAMS}.{benchmark.name}", *flags, "--json", str(facts)]
@@ -139,7 +139,7 @@ def run(benchmark: Benchmark, flags: Sequence[str], *, limit: float, aloud: bool
 
 
 def _waited(command: Sequence[str], output: Any, limit: float) -> int | str:
-    """Return the exit status; what takes too long is killed with all processes that it has started."""
+    """Return the exit status. A command that takes too long is killed, with all processes that it has started."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
     try:
         return process.wait(limit)
@@ -152,7 +152,7 @@ def _waited(command: Sequence[str], output: Any, limit: float) -> int | str:
 
 
 def run_all(chosen: Sequence[Benchmark], flags: Sequence[str]) -> dict[str, dict[str, Any] | None]:
-    """Run benchmarks in full, with all that they say; return what each found."""
+    """Run benchmarks in full, and show their output. Return what each found."""
     found, began = dict[str, dict[str, Any] | None](), monotonic()
     for number, benchmark in enumerate(chosen, 1):
         gone = monotonic() - began
@@ -164,14 +164,14 @@ def run_all(chosen: Sequence[Benchmark], flags: Sequence[str]) -> dict[str, dict
 
 
 def targets(found: Mapping[str, Mapping[str, Any] | None]) -> Iterator[str]:
-    """Tell which targets were met."""
+    """Yield a line for each target, which says whether it was met."""
     for name, facts in found.items():
         for target in facts["targets"] if facts else ():
             yield render.target({**target, "name": f"{name}: {target['name']}"})
 
 
 def full(chosen: Sequence[Benchmark], flags: Sequence[str]) -> bool:
-    """Run everything, and sum up; return whether nothing broke."""
+    """Run everything, and sum up. Return whether nothing broke."""
     found = run_all(chosen, flags)
     for line in targets(found):
         print(line)
@@ -182,7 +182,7 @@ def full(chosen: Sequence[Benchmark], flags: Sequence[str]) -> bool:
 
 
 def quick(chosen: Sequence[Benchmark]) -> bool:
-    """Measure the ratios again, and tell what has moved; return whether nothing broke."""
+    """Measure the ratios again, and print which have moved. Return whether nothing broke."""
     found = dict[str, dict[str, Any] | None]()
     print(f"{machine()['cpu']}, load {os.getloadavg()[0]:.1f}")
     for benchmark in chosen:
@@ -205,7 +205,7 @@ def _none_broke(found: Mapping[str, object]) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is asked for; return the exit status."""
+    """Run what the command line asks for. Return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="compare the ratios with the committed ones")
     parser.add_argument("--only", default="", help=f"some of {','.join(each.name for each in BENCHMARKS)}")
@@ -216,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"--only: there is no benchmark {', '.join(sorted(unknown))}")
     chosen = [each for each in BENCHMARKS if each.name in names or not names]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by the way on which the benchmark under way is ended, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the benchmark that is running ends too
     if arguments.quick:
         chosen = [each for each in chosen if each.quick is not None or names]
         return 0 if quick(chosen) else 1

@@ -3,21 +3,22 @@
     python -m benchmarks.capacity [--quick] [--write]                    a synthetic Zipf
     python -m benchmarks.capacity --trace OLTP.lis.zst [--write]         a trace in the ARC format
 
-Two questions, on one list of requests:
+There are two questions, about one list of requests:
 
-Shared or separate. Each request goes to one of eight processes, drawn at random. Separately, each process keeps what it
-loaded itself; shared, colocache's own `Store` and `Ring` decide: the owner keeps a key in its shard, whoever else reads
-it keeps a near copy, and a request is **local** (found in the process itself), **fetched** (from the owner) or
-**loaded** from the source. All in one process, without a network. Every process has the same M MiB either way, every
-value takes 1 KiB, and what an entry costs beside it is charged as the store does.
+Shared or separate? Each request goes to one of eight processes, drawn at random. If the caches are separate, each
+process keeps what it has loaded itself. If they share one cache, colocache's own `Store` and `Ring` decide: the owner
+keeps a key in its shard, and every other process that reads the key keeps a near copy. A request is **local** (found in
+the process itself), **fetched** (from the owner) or **loaded** from the source. All of this is computed in one process,
+without a network. Every process has the same M MiB in both cases, every value takes 1 KiB, and the rest of an entry is
+charged as the store does it.
 
-Which leaves. One cache that holds a share of all keys, counted in entries: the policies that colocache ships, the very
-classes, beside exact LRU and LFU (of cachetools), S3-FIFO, W-TinyLFU (of theine) and Belady's optimum, which knows the
-future, and which nobody can beat.
+Which entry leaves? One cache holds a share of all keys, counted in entries. The policies of colocache, the classes
+themselves, are compared with exact LRU and LFU (of cachetools), S3-FIFO, W-TinyLFU (of theine), and Belady's optimum,
+which knows the future, so that nothing can be better.
 
-The ARC format has a line ``start count ignored id`` for each request, of ``count`` consecutive blocks. Its traces are
-those of Megiddo and Modha, "ARC: A Self-Tuning, Low Overhead Replacement Cache", FAST 2003. A Zipf of independent
-draws, which has no bursts and no scans, flatters policies that count.
+The ARC format has a line ``start count ignored id`` for each request, which asks for ``count`` consecutive blocks. The
+traces in this format are those of Megiddo and Modha, "ARC: A Self-Tuning, Low Overhead Replacement Cache", FAST 2003.
+Independent draws by Zipf's law have no bursts and no scans, which makes policies that count look better than they are.
 """
 
 from __future__ import annotations

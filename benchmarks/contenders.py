@@ -1,6 +1,6 @@
-"""Who reads a key that a process holds: what `hit.py` compares, each with the same values under the same keys.
+"""The ways to read a key that a process holds, which `hit.py` compares. All have the same values under the same keys.
 
-The packages are imported where they are used: who lacks one can still compare the others.
+Packages are imported where they are used. If one is not installed, the others can still be compared.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KEYS = [f"user:{number}" for number in range(1000)]
 VALUES = {key: f"the profile of {key}, which is a text of no great length" for key in KEYS}
 TTL = 300  # seconds
 SIZE = 10_000  # entries, of every bounded cache
-BY_HAND = "dict and clock, by hand"  # the least that a ttl costs in Python, with no bound, no lock, and nobody else
+BY_HAND = "dict and clock, by hand"  # the least that a ttl costs in Python: no bound, no lock, no other process
 PACKAGES = ("cachetools", "cachebox", "theine", "dogpile.cache", "django", "diskcache", "aiocache", "cashews",
             "async-lru", "redis", "hiredis")  # fmt: skip
 
@@ -31,7 +31,7 @@ Decorate = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class Stage:
-    """What contenders are built on; gone with the ``with`` block."""
+    """What contenders need. It ends with the ``with`` block."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -156,7 +156,7 @@ def redis_get(stage: Stage) -> Read:
     from redis.cache import CacheConfig
     from redis.connection import CacheProxyConnection
 
-    # It asks for 7.4, though the servers track keys since 6.0; and over a unix socket it quietly caches nothing.
+    # It asks for 7.4, although servers have tracked keys since 6.0. Over a Unix socket it silently caches nothing.
     CacheProxyConnection.MIN_ALLOWED_VERSION = "6.0.0"
     client = stage.closing(redis.Redis(
         host=stage.servers.host, port=stage.servers.redis_port, protocol=3, decode_responses=True,
@@ -296,7 +296,7 @@ def with_default(decorate: Decorate) -> Read:
 
 
 class Thing:
-    """What a method is cached of: some key it by the object's text, some by its pickle, the others by its hash."""
+    """An object with a cached method. Some contenders key it by its text, some by its pickle, others by its hash."""
 
     def __cache_key__(self) -> str:
         return "the only one"

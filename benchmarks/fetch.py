@@ -2,17 +2,17 @@
 
     python -m benchmarks.fetch [--quick] [--write] [--profile]
 
-A group of two processes. One asks, the other owns all the keys that are asked for. The asker keeps no near copy that
-could answer: its memory is the least allowed, the keys are read round robin, and are so many that each near copy has
-been pushed out long before its key's turn comes again. That every read was a fetch is counted, and the benchmark fails
-where one was not; fetches are not given up as early as by default, but measured. The same process reads the same
-values, encoded by the same codec, from Redis and Memcached, over a Unix socket and over TCP, and from gunicorn's stash,
-which has an encoding of its own.
+There is a group of two processes. One asks, and the other one owns all keys that are asked for. The asker has no near
+copy that could answer: it has the least memory that is allowed, and there are so many keys, read in turn, that each
+near copy is evicted long before its key is read again. The benchmark counts the fetches, and fails if a read was not
+one. A fetch is given up later than by default, so that slow ones are measured as well. The same process reads the same
+values, encoded by the same codec, from Redis and Memcached, over a Unix socket and over TCP. It also reads them from
+gunicorn's stash, which has an encoding of its own.
 
-The owner is idle, or works besides: a loop of pure Python in bursts of 5 ms that take 70 % of its time, or without
-pause. Redis and Memcached are processes of their own, whom that does not hinder as long as there is a core for them.
+The owner is idle, or it also runs a loop of pure Python: in bursts of 5 ms that take 70 % of its time, or without
+pause. Redis and Memcached are separate processes, which that does not slow down as long as a core is free for them.
 
-``--profile`` measures nothing of the above, but shows where the time of one fetch goes: see `fetch_profile.py`.
+``--profile`` measures none of this. It shows where the time of one fetch goes: see `fetch_profile.py`.
 """
 
 from __future__ import annotations

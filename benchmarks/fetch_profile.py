@@ -2,16 +2,17 @@
 
     python -m benchmarks.fetch_profile        or: python -m benchmarks.fetch --profile
 
-A group of two processes, idle but for one thread that reads keys of 1 KiB, which the other one owns. Printed are
+There is a group of two processes. One thread of one process reads keys of 1 KiB, which the other process owns. Nothing
+else happens. The program prints
 
-1. what the kernel says of each thread of both (Linux): processor time per fetch, and how often it went to sleep and was
-   woken, which is what a hand-over costs: three threads of each process take part: the driver's thread,
-   libzmq's I/O thread, and in the process that asks the one that reads;
-2. what can be had: the same question and answer, unencoded, on a bare Unix socket, between two ZeroMQ sockets, and
+1. what the kernel says of each thread of both processes (Linux only): the processor time per fetch, and how often the
+   thread went to sleep and was woken, which is what a hand-over costs. The driver's thread and libzmq's I/O thread of
+   each process take part, and the thread that reads;
+2. what is possible: the same question and answer, not encoded, on a bare Unix socket, between two ZeroMQ sockets, and
    between two ZeroMQ sockets with a hand-over to a thread of their own on the asking side;
-3. what Python does in the asking thread and in both drivers' threads, by cProfile, as microseconds of the thread's
-   processor time, without its waits, and as calls per fetch. The profiler makes calls look two to
-   five times as dear as they are, the small ones most: see 1 for the truth.
+3. what Python does in the thread that reads and in both drivers' threads, by cProfile: microseconds of the thread's
+   processor time, without its waits, and calls per fetch. The profiler makes calls look two to five times as expensive
+   as they are, and small ones most of all. The figures of step 1 are right.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ Usage = dict[str, tuple[float, int]]  # thread to seconds of processor, and time
 
 
 class Subject(Member):
-    """A process that is looked at."""
+    """A process that is measured."""
 
     def store(self) -> None:
         """Have the other process hold the values."""
@@ -91,20 +92,20 @@ class Subject(Member):
         return _told(profile, count)
 
     def _in_driver(self, do: Callable[[], None]) -> None:
-        bus = self.cache._member.join()
-        assert bus is not None
+        driver = self.cache._member.join()
+        assert driver is not None
         done: Future[None] = Future()
 
         def carry_out(peer: Any, now: float) -> None:
             do()
             done.set_result(None)
 
-        bus.tell(carry_out)
+        driver.tell(carry_out)
         done.result(10)
 
 
 def _told(profile: cProfile.Profile, count: int) -> str:
-    """Return a profile as text: those functions that take most time themselves."""
+    """Return a profile as text: the functions that take most time themselves."""
     rows: list[tuple[float, float, float, str]] = []
     stats: dict[Any, Any] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
     for (file, line, name), (_, calls, own, cumulative, _) in stats.items():
@@ -116,7 +117,7 @@ def _told(profile: cProfile.Profile, count: int) -> str:
     return "\n".join([f"{'own us':>9} {'with all':>9} {'calls':>7}  of {total:.0f} us per fetch", *lines])
 
 
-# --- All that is installed
+# --- What is possible
 
 
 def _echo_bare(path: str) -> None:
@@ -170,7 +171,7 @@ def handed_over(path: str, count: int) -> list[float]:
     source, sink = os.pipe()
     asked: deque[Future[bytes] | None] = deque()
 
-    def bus() -> None:
+    def serve() -> None:
         waiting: Future[bytes] | None = None
         with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
             dealer.connect(f"ipc://{path}")
@@ -195,7 +196,7 @@ def handed_over(path: str, count: int) -> list[float]:
         if wanted:
             future.result(10)
 
-    thread = threading.Thread(target=bus)
+    thread = threading.Thread(target=serve)
     thread.start()
     times = _times(ask, count)
     ask(wanted=False)
@@ -211,7 +212,7 @@ FLOORS = {
 
 
 def floors(count: int) -> None:
-    """Measure what is installed, and print it."""
+    """Measure what is possible, and print it."""
     directory = Path(tempfile.mkdtemp(prefix="bench"))
     for number, (name, (echo, ask)) in enumerate(FLOORS.items()):
         path = str(directory / str(number))
@@ -254,7 +255,7 @@ def usages(before: Usage, after: Usage) -> None:
 
 
 def profile() -> None:
-    """Take everything apart, and print it."""
+    """Measure all of it, and print it."""
     with Group() as group:
         [asker] = group.start(Subject, memory=ASKER)
         [owner] = group.start(Subject)
@@ -267,7 +268,7 @@ def profile() -> None:
         for name, old, new in zip(("the process that asks", "the owner"), before, after, strict=True):
             print(f"  {name}, per fetch:")
             usages(old, new)
-        print("what can be had, unencoded:")
+        print("what is possible, not encoded:")
         floors(COUNT)
         together((asker, owner), "watch_driver")
         print(f"\nthe asking thread\n{asker.call('fetch_watched', COUNT)}")

@@ -2,19 +2,20 @@
 
     python -m benchmarks.footprint [--quick] [--write]
 
-Overhead. An entry is charged for its wire key, for its value's bytes (twice, where the shard keeps the object beside
+Overhead. An entry is charged for its wire key, for the bytes of its value (twice, if the shard keeps the object beside
 them), for its tags, and for the rest by the constants OVERHEAD and TAG_OVERHEAD of colocache/core/entry.py. Is what the
-store charges enough? Stores are filled with entries as the shell makes them; told is what each really takes beyond the
-bytes that its key and its value hold, as tracemalloc counts it, and as the process grows (Linux only; there the
-allocator's rounding comes to it). Two numbers of entries are tried: just after and just before the dictionaries double.
-A value's bytes and its object are taken to be of one size, which the store assumes; what they differ by is the codec's
-affair, not an entry's overhead. So the values here are texts of one letter repeated.
+store charges enough? Stores are filled with entries as a member makes them. The table says what each entry really takes
+beside the bytes of its key and its value: as tracemalloc counts it, and as the process grows (Linux only; this includes
+what the allocator rounds up). There are two numbers of entries: just after and just before the dictionaries double. The
+store assumes that the bytes of a value and its object have one size. If they differ, that depends on the codec, and is
+no overhead of an entry. So the values here are texts of one repeated letter.
 
-Entries. By how much a process grows per entry, key and value included, beside other caches that hold the same texts.
+Entries. By how much a process grows per entry, with key and value, beside other caches that hold the same texts.
 
-Idle. Groups of real processes that do nothing: memory that joining took, and processor time, of the mean member.
+Idle. Groups of real processes that do nothing: the memory that joining took, and the processor time, of the mean
+member.
 
-Imports, and from `Cache.start` to the instant at which the process is current.
+Imports: how long they take. Starts: how long it takes from `Cache.start` until the process is current.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ Fill = Callable[[Store, int, tuple[str, ...]], object]
 def put(store: Store, number: int, tags: tuple[str, ...], near: bool, size: int = VALUE) -> Entry:
     """Store an entry as it comes off the wire: with a key, a payload and tags that nobody else holds."""
     payload = (b"%d" % (number % 10)) * size
-    # the floats are made here, as they are for each answer: they are part of what an entry costs
+    # The floats are made here, as for each answer, because they are part of what an entry costs.
     entry = Entry(wire(NAMESPACE, f"user:{number}"), payload, number + 0.5, number + 300.5, tags)
     assert store.put(entry, near=near)
     return entry
@@ -142,7 +143,7 @@ def resident() -> float:
 
 
 def afresh() -> ProcessPoolExecutor:
-    """Return what runs each measurement in a process of its own, so that none finds memory that another has left."""
+    """Return a pool that runs each measurement in a new process, which finds no memory that another one has left."""
     return ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn"), max_tasks_per_child=1)
 
 

@@ -1,6 +1,6 @@
 """The processes of a group, for benchmarks that need several: started, told what to do, and kept busy.
 
-What a process can do is a class derived from `Member`, whose public methods are called by name from the benchmark:
+A class derived from `Member` says what a process can do. The benchmark calls its public methods by name:
 
     class Asker(Member):
         def fetch(self, keys: list[str]) -> list[float]: ...
@@ -9,8 +9,8 @@ What a process can do is a class derived from `Member`, whose public methods are
         [asker] = group.start(Asker)
         asker.call("fetch", keys)
 
-Commands of one process are carried out one after another, in its main thread. All processes see one CLOCK_MONOTONIC, so
-instants of `time.monotonic` may be compared between them (Linux and macOS).
+A process carries out its commands one after another, in its main thread. All processes have one CLOCK_MONOTONIC, so
+times of `time.monotonic` can be compared between them (Linux and macOS).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ import colocache
 from colocache.core import keys
 from colocache.core.group.ring import Ring, slot_of
 
-PATIENCE = 60.0  # s; far beyond what anything here takes
+PATIENCE = 60.0  # s; much longer than anything here takes
 BURST = 0.005  # s of work without pause
-SHARE = {"idle": 0.0, "bursts": 0.7, "spinning": 1.0}  # of a core that a process's own work takes, by kind
+SHARE = {"idle": 0.0, "bursts": 0.7, "spinning": 1.0}  # of a core that a process computes, by kind of work
 
 
 class Busy(threading.Thread):
-    """A process's own work: a loop of pure Python, in bursts of 5 ms that take a share of the time, or without end."""
+    """The work of a process: a loop of pure Python, in bursts of 5 ms that take a share of the time, or without end."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(daemon=True, name=f"busy: {kind}")
@@ -62,7 +62,7 @@ class Busy(threading.Thread):
 
 
 class Member:
-    """One process of the group, with its cache; its public methods are the commands."""
+    """One process of the group, with its cache. Its public methods are the commands."""
 
     def __init__(self, directory: str, **settings: Any) -> None:
         self.cache = colocache.Cache("bench", directory=directory, **settings)
@@ -77,13 +77,13 @@ class Member:
         return asdict(self.cache.stats())
 
     def work(self, kind: str) -> None:
-        """Be "idle", or busy in "bursts", or "spinning", until told otherwise."""
+        """Be "idle", or busy in "bursts", or "spinning", until the next call."""
         if self._busy is not None:
             self._busy.finish()
         self._busy = Busy(kind)
 
     def owned_elsewhere(self, count: int, prefix: str) -> list[str]:
-        """Return so many keys that other members own."""
+        """Return as many keys that other members own."""
         return list(self._elsewhere(count, prefix))
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class Failed(Exception):
 
 
 class Worker:
-    """A process, as the benchmark holds it."""
+    """A process, seen from the benchmark."""
 
     def __init__(self, member: Callable[..., Member], directory: str, settings: dict[str, Any]) -> None:
         context = multiprocessing.get_context("spawn")
@@ -120,7 +120,7 @@ class Worker:
         self._channel.send((do, arguments))
 
     def answer(self, patience: float = PATIENCE) -> Any:
-        """Return the outcome of the command begun first. Raises Failed, TimeoutError, or EOFError if it has died."""
+        """Return the outcome of the earliest command. Raise Failed, TimeoutError, or EOFError if it has died."""
         if not self._channel.poll(patience):
             raise TimeoutError(f"process {self.process.pid} has not answered in {patience} s")
         good, outcome = self._channel.recv()
@@ -147,7 +147,7 @@ class Worker:
 
 
 class Group:
-    """Processes that share a cache, and the directory where they meet; ends them with its context."""
+    """Processes that share a cache, and the directory in which they meet. They end with the ``with`` block."""
 
     def __init__(self, **settings: Any) -> None:
         """``settings`` are those of every cache."""
@@ -164,7 +164,7 @@ class Group:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def start(self, member: Callable[..., Member], count: int = 1, **settings: Any) -> list[Worker]:
-        """Start processes, and wait until they and all others are one group, in which everybody hears everybody."""
+        """Start processes, and wait until they and all others are one group, in which all hear each other."""
         settings = {**self._settings, **settings}
         started = [Worker(member, str(self.directory / "c"), settings) for _ in range(count)]
         self.workers += started
@@ -182,7 +182,7 @@ class Group:
 
 
 def together(workers: Iterable[Worker], do: str, *arguments: Any) -> list[Any]:
-    """Have all carry out one command at once; return the outcomes in order."""
+    """Have all processes carry out one command at once. Return the outcomes in order."""
     asked = list(workers)
     for worker in asked:
         worker.send(do, *arguments)
@@ -190,13 +190,13 @@ def together(workers: Iterable[Worker], do: str, *arguments: Any) -> list[Any]:
 
 
 def sleep_until(instant: float) -> None:
-    """Return at an instant of the monotonic clock, or at once if it is past."""
+    """Return at this time of the monotonic clock, or at once if it is past."""
     time.sleep(max(0.0, instant - time.monotonic()))
 
 
 def _serve(channel: Connection, member: Callable[..., Member], directory: str, settings: dict[str, Any]) -> None:
     served = member(directory, **settings)
-    gc.freeze()  # what is there for good; the collector itself stays on, as in an application
+    gc.freeze()  # what stays for good; the collector itself stays on, as in an application
     while (command := _next(channel)) is not None:
         do, arguments = command
         try:

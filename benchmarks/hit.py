@@ -2,20 +2,21 @@
 
     python -m benchmarks.hit [--quick] [--write]
 
-Every contender holds the same 1,000 texts under the same 1,000 keys, with a ttl of 300 s where it knows one, is read
-once before, and is then read round robin. What the loop around the reads takes is measured, too, as a contender of its
-own, and subtracted. A lock is taken where the library says that its cache needs one, by a ``with`` in
-the loop itself: a function around it would cost more.
+Every contender holds the same 1,000 texts under the same 1,000 keys, with a ttl of 300 s if it has ttls. Each key is
+read once before, and then all keys are read in turn. The loop around the reads is measured too, as a contender of its
+own, and its time is subtracted. If a library says that its cache needs a lock, the loop itself takes the lock by a
+``with``, because a function around it would cost more.
 
-"By hand" is a dictionary and a look at the clock, in a Python function: the least that a ttl costs in Python. The guard
-compares with it, not with what is compiled.
+"By hand" is a dictionary and a reading of the clock, in a Python function: the least that a ttl costs in Python.
+`bench.py --quick` compares with this contender, and not with compiled ones.
 
-Three questions: a mapping's ``get``, a decorated function in several shapes, and the same awaited. Told is the
-thread's processor time, which the machine's other work does not touch: nobody waits here. The first two with four
-threads, as well, where they do wait for each other: there it is the time on the clock that the process takes per read.
+There are three questions: a mapping's ``get``, a decorated function in several shapes, and the same awaited. The
+figures are the processor time of the thread, which other work of the machine does not change, because nothing waits
+here. The first two are also measured with four threads, which do wait for each other. There the figure is the time on
+the clock that the process takes per read.
 
-The values are texts because nobody copies those. Django's LocMem unpickles what it returns, diskcache reads it from its
-file, and redis-py looks at its connection for invalidations first; the others return the object that was put in.
+The values are texts because nobody copies texts. Django's LocMem unpickles what it returns, diskcache reads it from its
+file, and redis-py first looks for invalidations on its connection. The others return the object that was put in.
 """
 
 from __future__ import annotations

@@ -2,24 +2,24 @@
 
     python -m benchmarks.invalidate [--quick] [--write]
 
-Groups of 2, 4, 8 and 16 processes, all of which hold the key. One invalidates it. Two times are taken: from the call to
-its return, and from the call to the instant at which the last process let go of the value. For colocache that instant
-is told by a weak reference to the value itself, which each process would otherwise hand out; for Redis by the thread
-that takes the message in, as soon as it has dropped the key from the process's dictionary.
+There are groups of 2, 4, 8 and 16 processes, which all hold the key. One invalidates it. Two times are measured: from
+the call to its return, and from the call until the last process has dropped the value. For colocache a weak reference
+to the value itself tells when a process has dropped it. For Redis the thread that receives the message tells it, when
+it has removed the key from the process's dictionary.
 
     colocache                  `invalidate`, which returns when all have acknowledged it, or were waited out
-    Redis client tracking      a process reads a key, and Redis sends word to a second connection of it when the key
+    Redis client tracking      a process reads a key, and Redis tells a second connection of the process when the key
                                changes; the call is DEL, and returns when Redis has deleted the key: nobody has
                                acknowledged anything
     pub/sub by hand            DEL and PUBLISH in one pipeline; returns when Redis has passed the message on
     pub/sub, acknowledged      the same, and every process answers with a PUBLISH of its own, which the caller awaits:
-                               what colocache promises, but for processes that do not answer
+                               what colocache promises, except for processes that do not answer
 
-The other processes are idle, or one of them works besides: in bursts of 5 ms that take 70 % of its time, or without
-pause. Only one, so that it is its interpreter that is measured, and not how the system shares its cores.
+The other processes are idle, or one of them also computes: in bursts of 5 ms that take 70 % of its time, or without
+pause. It is only one, so that its interpreter is measured, and not how the system shares its cores.
 
-Then the throughput: of calls that wait, from 1, 8 and 32 threads, and of calls that do not, key by key from 1 and 8
-threads and a hundred keys at a time, with the resets and replays that they caused at the receivers.
+Then comes the throughput: of calls that wait, from 1, 8 and 32 threads, and of calls that do not wait, one key at a
+time from 1 and 8 threads, and a hundred keys at a time. The table also has the resets and replays that they caused.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ SIZES = (2, 4, 8, 16)  # processes
 WORK = {"idle": "all idle", "bursts": "one at 70 % in bursts of 5 ms", "spinning": "one spinning without pause"}
 WAYS = ("colocache", "Redis client tracking", "pub/sub by hand", "pub/sub, acknowledged by hand")
 CHANNEL, ANSWERS = "invalidations", "acknowledgements"
-PATIENCE = 10.0  # s until somebody who has not let go of a value counts as broken
+PATIENCE = 10.0  # s; a process that has not dropped a value by then counts as broken
 TARGETS = {4: 0.5, 8: 1.0}  # processes to milliseconds, to the return, all idle
 WANTED = 50_000  # invalidations a second that are not waited for
 
 
 @dataclass
 class Thing:
-    """A value that tells when it is let go of."""
+    """A value that can be referenced weakly, which tells when it is dropped."""
 
     text: str
 
@@ -149,11 +149,11 @@ class Holder(Member):
         self.redis.mset(dict.fromkeys(keys, "a value"))
 
     def drops(self, keys: list[str]) -> list[float]:
-        """Return when each of the keys was let go of. Raises TimeoutError."""
+        """Return when each of the keys was dropped. Raises TimeoutError."""
         ends = monotonic() + PATIENCE
         while not all(key in self.dropped for key in keys):
             if monotonic() > ends:
-                raise TimeoutError(f"not let go of: {[key for key in keys if key not in self.dropped]}")
+                raise TimeoutError(f"not dropped: {[key for key in keys if key not in self.dropped]}")
             time.sleep(0.001)
         return [self.dropped[key] for key in keys]
 

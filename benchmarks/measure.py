@@ -1,38 +1,38 @@
-"""What all benchmarks share: measuring contenders side by side, and telling what came out.
+"""What all benchmarks share: they measure contenders side by side, and report the results.
 
 How a benchmark measures
     A `Contender` is a name and a sampler: a function without arguments that takes the samples of one round, in seconds
-    per operation. `looped` makes a sampler of something too short to be timed alone (one sample a round, over as many
-    operations as fill some milliseconds), `singly` one that times each operation by itself; whatever else gives a list
-    of seconds (answers of another process, say) is a sampler, too.
+    per operation. `looped` makes a sampler of work that is too short to be timed alone: one sample a round, over as
+    many operations as take some milliseconds. `singly` makes one that times each operation by itself. Any other
+    function that returns a list of seconds is a sampler too, for example one that asks another process.
 
         series = interleave([Contender("dict", looped(...)), Contender("colocache", looped(...))], rounds=30)
 
-    All contenders are measured once per round, in an order that is shuffled anew for each round: whatever slows the
-    machine down for a while slows all of them. The garbage collector is off meanwhile.
+    All contenders are measured once per round, in an order that is shuffled for each round. So if something slows the
+    machine down for a while, it slows all of them. The garbage collector is off meanwhile.
 
-    `ratio` compares two contenders: the quotient of their medians is taken in each round, and of the quotients the
-    median, with the 10th and the 90th percentile as its spread: this is the noise of the very run. Quotients of one
-    round hardly move with the machine's other work, absolute times do.
+    `ratio` compares two contenders. It takes the quotient of their medians in each round, and then the median of these
+    quotients, with the 10th and the 90th percentile as its spread, which is the noise of this run. Absolute times
+    depend on the other work of the machine; quotients within one round hardly do.
 
-How it tells
+How it reports
         report = Report("hit", "How long does a hit take?", options("hit ..."))
         report.timings("cache.get", series, baseline="dict", unit="ns")
         report.target("cache.get / dict", ratio(series["colocache"], series["dict"]), at_most=3.0)
         report.table("what else", ("members", "messages"), [(2, 4), (4, 12)])
-        report.ratio("a name for the guard", ratio)      # `timings` and `target` note theirs by themselves
+        report.ratio("a name for the guard", ratio)      # `timings` and `target` note their own
         report.missing("theine", "not installed: pip install theine")
         report.bars("hit", "ns per hit", {"dict": 30, "colocache": 90}, log=True)
         report.finish()
 
     Everything is printed at once. With ``--write``, `finish` writes results/<name>.json, and `render` makes the text
-    from it and, where matplotlib is installed, the plots. With ``--quick`` a benchmark does the same work less often.
-    A ratio of one name must mean the same in both, because `bench.py --quick` compares it with the committed one.
+    from it and, if matplotlib is installed, the plots. With ``--quick`` a benchmark does the same work less often. A
+    ratio with one name must mean the same in both forms, because `bench.py --quick` compares it with the committed one.
 
 What every benchmark file is
-    A docstring that begins with its question, and ``main(argv=None)``, which returns what `Report.finish` does; so
-    ``python -m benchmarks.hit --quick`` runs one alone, and `bench.py` all, each in a process of its own. All together
-    take less than 15 minutes, and their quick forms about one; `bench.py` says what each may take.
+    A docstring that begins with its question, and ``main(argv=None)``, which returns what `Report.finish` returns. So
+    ``python -m benchmarks.hit --quick`` runs one alone, and `bench.py` runs all, each in a process of its own. All of
+    them take less than 15 minutes, and their quick forms about one minute. `bench.py` says how long each may take.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ Series = list[list[float]]  # per round, the samples in seconds per operation
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to do the work; ``sample`` takes the samples of one round, in seconds per operation."""
+    """One way to do the work. ``sample`` takes the samples of one round, in seconds per operation."""
 
     name: str
     sample: Sampler
@@ -81,8 +81,8 @@ class Contender:
 def looped(work: Work, operations: int = 1, seconds: float = 0.01, clock: Clock = perf_counter) -> Sampler:
     """Return a sampler of one sample a round: ``work(n)`` does n times so many operations.
 
-    n is chosen at the first round, such that the work takes about ``seconds``, and is the same from then on. Of work
-    that waits for nobody, `time.thread_time` as the clock leaves out what other processes take of the processor.
+    The first round chooses n so that the work takes about ``seconds``; n stays the same from then on. If the work waits
+    for nobody, use `time.thread_time` as the clock: it leaves out the time that other processes use the processor.
     """
     chosen: list[int] = []
 
@@ -109,7 +109,7 @@ def singly(operation: Callable[[], object], count: int) -> Sampler:
 
 
 def threaded(work: Work, threads: int) -> Work:
-    """Return the work of as many threads at once: each does ``work(n)``, so that it is n times so many operations.
+    """Return the work of this many threads at once. Each does ``work(n)``, so together they do n times as much.
 
     Divide by the number of threads to get the time that the process takes per operation: ``operations=threads``.
     """
@@ -127,7 +127,7 @@ def threaded(work: Work, threads: int) -> Work:
 def interleave(contenders: Sequence[Contender], rounds: int, seed: int = 1, title: str = "") -> dict[str, Series]:
     """Measure all contenders once per round, in shuffled order, after a round that does not count.
 
-    Progress is shown on standard error, where that is a terminal.
+    Show the progress on standard error, if that is a terminal.
     """
     dice = random.Random(seed)
     series: dict[str, Series] = {contender.name: [] for contender in contenders}
@@ -146,7 +146,7 @@ def interleave(contenders: Sequence[Contender], rounds: int, seed: int = 1, titl
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the garbage collector out of the timing; what is there already is not looked at afterwards, either."""
+    """Keep the garbage collector out of the timing. What is there already, it does not look at afterwards either."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -158,7 +158,7 @@ def quiet() -> Iterator[None]:
 
 
 def progress(text: str) -> None:
-    """Show what is being done, in place of what was shown before."""
+    """Show what is being done, in place of the line before."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text[:110]}", end="", file=sys.stderr, flush=True)
 
@@ -203,7 +203,7 @@ def spread(values: Iterator[float] | Sequence[float]) -> Ratio:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return a percentile, between the nearest two samples where it falls between them."""
+    """Return a percentile, interpolated between the nearest two samples."""
     ranked = sorted(values)
     place = (len(ranked) - 1) * percent / 100
     below = int(place)
@@ -212,9 +212,10 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def less(series: Series, overhead: Series) -> Series:
-    """Return the samples without what the loop around the operation takes, the median of all rounds.
+    """Return the samples without the time of the loop around the operation.
 
-    Not that of the same round: one round in which the loop alone was held up would leave nothing of the others.
+    That time is the median of all rounds, and not that of the same round: if the loop alone was held up in one round,
+    nothing would be left of the other contenders.
     """
     loop = median(samples(overhead))
     return [[max(sample - loop, 1e-10) for sample in mine] for mine in series]
@@ -225,12 +226,12 @@ def samples(series: Series) -> list[float]:
     return [sample for one in series for sample in one]
 
 
-# --- Telling
+# --- Reporting
 
 
 def options(description: str, *more: tuple[str, dict[str, Any]],
             argv: Sequence[str] | None = None) -> argparse.Namespace:  # fmt: skip
-    """Return the options of a benchmark's command; ``more`` are its own, as `add_argument` takes them."""
+    """Return the options of a benchmark's command. ``more`` are its own, as `add_argument` takes them."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the same work less often")
     parser.add_argument("--write", action="store_true", help="write results/, text and JSON, and plots")
@@ -243,7 +244,7 @@ def options(description: str, *more: tuple[str, dict[str, Any]],
 
 
 def machine(packages: Sequence[str] = (), servers: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return what a reader must know to judge the figures; ``servers`` says versions that no package has."""
+    """Return what a reader must know to judge the figures. ``servers`` has versions that no package has."""
     versions = {name: version for name in ("colocache", "pyzmq", "msgpack", *packages) if (version := installed(name))}
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -266,7 +267,7 @@ def installed(package: str) -> str | None:
 
 @dataclass
 class Report:
-    """What one benchmark found: printed as it comes, and written at the end if that was asked for."""
+    """What one benchmark found. It is printed at once, and written at the end if the options say so."""
 
     name: str
     question: str
@@ -282,17 +283,17 @@ class Report:
         _say(*render.head(self.facts))
 
     def note(self, text: str) -> None:
-        """Tell something in words."""
+        """Report something in words."""
         _say(text)
         self.facts["notes"].append(text)
 
     def timings(self, title: str, series: Mapping[str, Series], baseline: str, unit: str = "us",
                 guard: str | None = "") -> None:  # fmt: skip
-        """Tell median, p90, p99, max of each contender, and its ratio to the baseline, fastest first.
+        """Report median, p90, p99, max of each contender, and its ratio to the baseline, fastest first.
 
-        Noted for the guard is what has ``colocache`` in its name, against ``guard``: the baseline by default, nothing
-        if it is None. Best is who does the same kind of work: compiled code and the interpreter are not slowed down
-        alike when the machine has other work, and quotients of the two move with it.
+        The guard gets the ratio of each contender with ``colocache`` in its name to ``guard``: to the baseline if
+        nothing is given, and no ratio if it is None. Choose a contender that does the same kind of work. Other work of
+        the machine slows compiled code and the interpreter down by different factors, so their quotients move.
         """
         columns = ("", f"median {unit}", "p90", "p99", "max", f"x {baseline}", "10 % to 90 %")
         rows = [self._timing(name, series, baseline, unit) for name in _by_median(series)]
@@ -311,42 +312,42 @@ class Report:
         return (name, *figures, compared.median, f"{shown(compared.low)} to {shown(compared.high)}")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Tell a table; numbers are shown with as many digits as mean something."""
+        """Report a table. Numbers are shown with the digits that are significant."""
         table = {"title": title, "columns": list(columns), "rows": [list(row) for row in rows]}
         _say("", *render.table(table))
         self.facts["tables"].append(table)
 
     def ratio(self, name: str, value: Ratio) -> None:
-        """Note a ratio for the guard; `bench.py` compares what has one name."""
+        """Note a ratio for the guard. `bench.py` compares ratios that have one name."""
         self.facts["ratios"][name] = asdict(value)
 
     def target(self, name: str, value: Ratio, at_most: float) -> None:
-        """Tell whether a ratio, or another figure with its spread, is as small as it is meant to be."""
+        """Report whether a ratio, or another figure with its spread, is as small as it should be."""
         target = {"name": name, "value": asdict(value), "at_most": at_most, "met": value.median <= at_most}
         _say(render.target(target))
         self.facts["targets"].append(target)
         self.ratio(name, value)
 
     def missing(self, name: str, reason: str) -> None:
-        """Tell, once, that a contender does not take part, and why."""
+        """Report, once, that a contender does not take part, and why."""
         if name not in self.facts["missing"]:
             _say(render.missing(name, reason))
             self.facts["missing"][name] = reason
 
     def bars(self, plot: str, label: str, values: Mapping[str, float], *, log: bool = False, title: str = "") -> None:
-        """Have results/<plot>.png drawn: one bar for each name; names with ``colocache`` in them stand out."""
+        """Have results/<plot>.png drawn, with one bar for each name. Names with ``colocache`` in them stand out."""
         self._plot(plot, "bars", label=label, values=values, log=log, title=title)
 
     def lines(self, plot: str, labels: tuple[str, str], curves: Mapping[str, Sequence[tuple[float, float]]], *,
               log: tuple[bool, bool] = (False, False), title: str = "") -> None:  # fmt: skip
-        """Have results/<plot>.png drawn: one line for each name; ``labels`` and ``log`` are of x and y."""
+        """Have results/<plot>.png drawn, with one line for each name. ``labels`` and ``log`` are of x and y."""
         self._plot(plot, "lines", labels=labels, curves=curves, log=log, title=title)
 
     def _plot(self, name: str, kind: str, *, title: str, **of: Any) -> None:
         self.facts["plots"].append({"name": name, "kind": kind, "of": {**of, "title": title or self.question}})
 
     def finish(self) -> dict[str, Any]:
-        """Write what is to be written; return all that is in the JSON."""
+        """Write the files that the options ask for. Return all that is in the JSON."""
         found = json.dumps(self.facts, indent=1) + "\n"
         if self.options.json:
             Path(self.options.json).write_text(found)

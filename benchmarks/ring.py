@@ -2,9 +2,10 @@
 
     python -m benchmarks.ring
 
-Prints, for groups of 2 to 200 seats: the median time to build one ring, the greatest load as a multiple of the mean,
-and the slots that change owner when one seat leaves (or, read backwards, joins), as a multiple of that seat's share.
-The seats that leave are drawn from several sets of seats, always with the one that owns most. Takes about two minutes.
+For groups of 2 to 200 seats the program prints the median time to build one ring, the greatest load as a multiple of
+the mean, and the slots that change owner when one seat leaves, as a multiple of that seat's share. (As many change when
+it joins.) The seats that leave are drawn from several sets of seats, and the seat that owns most is always among them.
+It takes about two minutes.
 """
 
 from __future__ import annotations

@@ -2,17 +2,19 @@
 
     python -m benchmarks.scale [--quick] [--write] [--members 256,512]
 
-The shipped protocol is driven in one process by the simulated hosts of `colocache.testing.simulator`, eight members to
-a host, with the default settings; a frame takes 0.2 to 2 ms, and 3 % of them up to 20 ms. So messages and bytes are
-what real members say, and times are the protocol's, without the work of the processors. All is derived from the seed.
+The simulated hosts of `colocache.testing.simulator` run the real protocol in one process, with eight members on a host
+and the default settings. A frame takes 0.2 to 2 ms, and 3 % of the frames take up to 20 ms. So messages and bytes are
+those of real members, and times are those of the protocol, without the work of the processors. Everything follows from
+the seed.
 
-A publication to the others counts as a message to each of them. Pings and pongs are counted apart, as what a group
-says when nothing happens; `members` that are current and know exactly the living are what a group **converges** to.
+A publication to the others counts as a message to each of them. Pings and pongs are counted separately, as what a group
+sends while nothing happens. A group has **converged** when every member is current and knows exactly the members that
+live.
 
-To simulate a join takes time that grows with the cube of the members (each frame of N² has its receiver look at N
-leases), so the full run ends at 128 within two minutes on a modest machine; ``--members`` goes as far as one has time.
-What an operation takes grows by the same for every member more, as the table shows; so a line through the two largest
-groups tells what it takes of 1,000.
+The time to simulate a join grows with the cube of the number of members, because the receiver of each of N² frames
+looks at N leases. So the full run ends at 128 members, within two minutes on a modest machine; ``--members`` names
+larger groups. The table shows that each further member adds the same to an operation. So a line through the two largest
+groups tells what an operation takes in a group of 1,000.
 """
 
 from __future__ import annotations

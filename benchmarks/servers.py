@@ -1,11 +1,11 @@
-"""Real Redis and Memcached servers for a benchmark: on ports and sockets of their own, gone with it.
+"""Real Redis and Memcached servers for a benchmark, on ports and sockets of their own.
 
     with Servers() as servers:
         redis.Redis(unix_socket_path=servers.redis_socket)
 
-Nothing is written to disk but the sockets, and nothing of a server that runs already is touched. Memcached listens at
-one place only, so there are two of it. Beside them, gunicorn's stash, where gunicorn has one: a table in a process
-that a gunicorn master starts, reached over a Unix socket.
+They end with the block. Nothing but the sockets is written to disk, and servers that run already are left alone. A
+Memcached listens at one place only, so there are two of them. If gunicorn has a stash, it runs too: a table in a
+process that a gunicorn master starts, reached over a Unix socket.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-PATIENCE = 10.0  # s until a server must answer
+PATIENCE = 10.0  # s; a server must answer by then
 PACKAGES = {"redis-server": "redis-server", "memcached": "memcached"}  # program to Debian package
 
-#: The process that holds gunicorn's stash, as a gunicorn master starts it; alone it takes this script for its master.
+#: The process that holds gunicorn's stash, as a gunicorn master starts it. Here this script is its master.
 STASH = """
 import os, sys
 from gunicorn.config import Config
@@ -39,7 +39,7 @@ arbiter.run()
 
 
 class MissingServer(SystemExit):
-    """A program is not installed; the text, with which a benchmark ends that does not catch this, says what to do."""
+    """A program is not installed. A benchmark that does not catch this ends with its text, which says what to do."""
 
 
 def program(name: str) -> str:
@@ -52,12 +52,12 @@ def program(name: str) -> str:
 
 
 def has_stash() -> bool:
-    """Whether gunicorn is installed, and has a stash (since 25)."""
+    """Return whether gunicorn is installed and has a stash, as it has since version 25."""
     return find_spec("gunicorn") is not None and find_spec("gunicorn.dirty") is not None
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback that nobody listens at."""
+    """Return a TCP port of the loopback at which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -65,10 +65,10 @@ def free_port() -> int:
 
 
 class Servers:
-    """A Redis and two Memcacheds, and a stash where wanted, for as long as the context lasts."""
+    """A Redis and two Memcacheds, and a stash if wanted. They run until the ``with`` block ends."""
 
     def __init__(self, *, redis: bool = True, memcached: bool = True, stash: bool = False) -> None:
-        """Raises MissingServer if a program that is wanted is not there; a stash that is not installed is left out."""
+        """Raise MissingServer if a program that is wanted is not installed. A stash that is missing is left out."""
         self._programs = [program("redis-server")] * redis + [program("memcached")] * memcached
         self._with_redis, self._with_memcached, self._with_stash = redis, memcached, stash and has_stash()
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -110,7 +110,7 @@ class Servers:
 
     def _start_memcached(self) -> None:
         self.memcached_port = free_port()
-        user = ("-u", "root") if os.geteuid() == 0 else ()  # it refuses to be root without being told
+        user = ("-u", "root") if os.geteuid() == 0 else ()  # because it refuses to run as root otherwise
         start = (program("memcached"), *user, "-I", "4m")
         self._start(*start, "-l", self.host, "-p", str(self.memcached_port), "-U", "0")
         self._start(*start, "-s", self.memcached_socket, "-a", "700")

@@ -4,10 +4,10 @@
     POST /product/17    changes the price, commits, has the cache forget the page, and answers with the new version
     GET  /ready         who this worker is, and of how many members it knows
 
-A page carries its version, which each change of its product counts up. Every answer says in a header which worker gave
-it, and how many pages that one has read from the database so far.
+A page has a version, which each change of its product increments. Every answer names in a header the worker that gave
+it, and the number of pages that this worker has read from the database so far.
 
-SHOP_CACHE says which cache, SHOP_DATABASE which file, SHOP_REDIS and SHOP_MEMCACHED which sockets.
+SHOP_CACHE names the cache, SHOP_DATABASE the file, and SHOP_REDIS and SHOP_MEMCACHED the sockets.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any, Protocol
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 PRODUCTS, CATEGORIES = 10_000, 10
-TTL = 60  # s, where a write has the page dropped
-LOCAL_TTL = 1.0  # s, where nothing else ends what the other processes hold
+TTL = 60  # s, if a write drops the page in all processes
+LOCAL_TTL = 1.0  # s, if nothing else ends what the other processes hold
 
 SCHEMA = """
 CREATE TABLE product (id INTEGER PRIMARY KEY, name TEXT NOT NULL, category INTEGER NOT NULL, price INTEGER NOT NULL,
@@ -47,7 +47,7 @@ def build(path: Path) -> None:
 
 
 class Database:
-    """This worker's connection; counts the pages that are read by it."""
+    """This worker's connection. It counts the pages that it reads."""
 
     def __init__(self, path: str) -> None:
         self.pages = 0
@@ -56,7 +56,7 @@ class Database:
         self._connection.execute("PRAGMA synchronous = NORMAL")
 
     def page(self, number: int) -> Page:
-        """Read a page: the product, and those of its category that cost about as much."""
+        """Read a page: the product, and the products of its category that cost about as much."""
         self.pages += 1
         row = self._connection.execute(ONE, (number,)).fetchone()
         page = dict(zip(("id", "name", "category", "price", "about", "version"), row, strict=True))
@@ -73,16 +73,16 @@ class Database:
 
 
 class Shelf(Protocol):
-    """What the application wants of a cache."""
+    """What the application needs from a cache."""
 
     def get_or_load(self, key: str, load: Callable[[], Page]) -> Page:
         """Return the page of a key."""
 
     def drop(self, key: str) -> None:
-        """A page has changed in the database."""
+        """Drop a page that has changed in the database."""
 
     def members(self) -> int:
-        """Return of how many workers this one knows; 0 where that means nothing."""
+        """Return how many workers this one knows; 0 if the cache does not know any."""
 
 
 class Nothing:
@@ -99,7 +99,7 @@ class Nothing:
 
 
 class PerProcess(Nothing):
-    """cachetools.TTLCache in each worker: a write reaches its own worker's only."""
+    """cachetools.TTLCache in each worker. A write reaches only the cache of its own worker."""
 
     def __init__(self) -> None:
         from cachetools import TTLCache
@@ -122,7 +122,7 @@ class PerProcess(Nothing):
 
 
 class Served(Nothing):
-    """A cache in a server: look, load, store; a write deletes."""
+    """A cache in a server. A read looks, loads and stores; a write deletes."""
 
     def __init__(self) -> None:
         from colocache import MsgpackCodec
@@ -183,7 +183,7 @@ class Memcached(Served):
 
 
 class Colocache:
-    """colocache: a write returns when no worker serves the old page."""
+    """colocache. A write returns when no worker serves the old page."""
 
     def __init__(self) -> None:
         import colocache

@@ -2,14 +2,14 @@
 
     python -m benchmarks.stampede [--quick] [--write]
 
-4 processes with 8 threads each ask for one missing key at the same instant. The load is a sleep of 50 ms, as a database
-would take, counted by each process. Told are the loads that were made, of which one is enough, and the time from that
-instant to the last answer, of which 50 ms are the load.
+4 processes with 8 threads each ask for one missing key at the same instant. The load is a sleep of 50 ms, as long as a
+database may take, and each process counts its loads. The tables have the number of loads, of which one is enough, and
+the time from that instant to the last answer, of which 50 ms are the load.
 
-Every library is used with its own protection against this, if it has one, and its own way to wait. Those that only know
-their own process make one load in each; those with a lock in Redis make one, and find out by asking again and again
-that it is done; colocache tells who waits. The hand-written lock is the usual one, SET NX with a time-out, asked for
-every 10 ms. cashews and aiocache are for coroutines, so there the 8 waiters of a process are tasks of one event loop.
+Every library is used with its own protection against this, if it has one, and its own way to wait. Libraries that know
+only their own process make one load in each process. Those with a lock in Redis make one load, and ask again and again
+whether it has ended. colocache tells those who wait. The hand-written lock is the usual one, SET NX with a time-out,
+which is tried every 10 ms. cashews and aiocache are for coroutines, so the 8 waiters of a process are tasks there.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     python -m benchmarks.switch_interval
 
-A thread of the owner never pauses, while another process fetches keys from it: with Python's own interval, and with
-shorter ones while it is asked (`COLOCACHE_SWITCH_INTERVAL`). Then, without a cache, what 1 to 8 threads get done that
-compete for the interpreter under a fixed interval: the most that it can cost. Takes about a minute.
+A thread of the owner never pauses, while another process fetches keys from the owner: with Python's own interval, and
+with shorter ones while somebody asks (`COLOCACHE_SWITCH_INTERVAL`). Then, without a cache, 1 to 8 threads compete for
+the interpreter under a fixed interval. What they get done shows the most that a shorter interval can cost. It takes
+about a minute.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Side(Member):
         threading.Thread(target=work, daemon=True).start()
 
     def computed(self) -> float:
-        """End it; return its rounds a second."""
+        """End the thread, and return its rounds a second."""
         self._over.set()
         return self._done / (time.monotonic() - self._since)
 
@@ -56,7 +57,7 @@ class Side(Member):
         return times
 
     def store(self, keys: list[str]) -> None:
-        """Have the group hold keys."""
+        """Store values under these keys in the group."""
         self.cache.set_many(dict.fromkeys(keys, "x" * 1000))
 
 
@@ -72,7 +73,7 @@ def fetches(interval: float) -> tuple[list[float], float]:
 
 
 def throughput(threads: int, interval: float) -> int:
-    """Return what so many competing threads get done in this process."""
+    """Return how many rounds as many competing threads get done in this process."""
     before, done, over = sys.getswitchinterval(), [0] * threads, threading.Event()
 
     def work(place: int) -> None:
@@ -93,7 +94,7 @@ def throughput(threads: int, interval: float) -> int:
 
 
 def asked(report: Report) -> None:
-    """Tell how long fetches take of a process whose thread never pauses, and what that thread gets done."""
+    """Report how long fetches from a process take whose thread never pauses, and what that thread gets done."""
     found: dict[float, list[Any]] = {interval: [] for interval in INTERVALS}
     for _ in range(ROUNDS):
         for interval in INTERVALS:
@@ -105,7 +106,7 @@ def asked(report: Report) -> None:
 
 
 def competing(report: Report) -> None:
-    """Tell what threads get done that compete for the interpreter."""
+    """Report what threads get done that compete for the interpreter."""
     rows = []
     for threads in THREADS:
         runs = [[throughput(threads, interval) for interval in INTERVALS] for _ in range(ROUNDS)]

@@ -2,19 +2,20 @@
 
     python -m benchmarks.prototypes.shared_memory [--quick] [--write]
 
-A prototype, not part of the package: it is there for one decision (docs/decisions/0016). The owner of a key writes each
-entry of its shard into a file that its host-mates map. A reader looks there before it asks, and so needs neither the
-owner's interpreter lock nor a wake-up. What it finds may be used as an answer of the owner's if
+This prototype is not part of the package. It is there for one decision (docs/decisions/0016). The owner of a key writes
+each entry of its shard into a file that the other members of the host map. A reader looks there before it asks, and so
+needs neither the owner's interpreter lock nor a wake-up. It may use what it finds, as if the owner had answered, if
 
-1. the record is whole: the slot's sequence number is even, and the same before and after it was copied; and, since
-   nothing orders Python's writes, its checksum is right;
-2. the owner is current: it publishes the instant until which it is, and CLOCK_MONOTONIC is one for the host;
-3. the owner has applied every event that the reader knows to have hit the key: it publishes how far each stream is
-   applied **after** it has dropped what the event hit. This stands for the dependencies that a request carries.
+1. the record is whole: the slot's sequence number is even, and the same before and after it was copied; and its
+   checksum is right, because nothing orders Python's writes;
+2. the owner is current: it publishes the time until which it is, and a host has one CLOCK_MONOTONIC;
+3. the owner has applied every event that covers the key and that the reader knows: the owner publishes how far each
+   stream is applied **after** it has dropped what the event covers. This replaces the dependencies that a request
+   carries.
 
-Measured are such a read, and beside it in the same rounds colocache's fetch and redis-py over a Unix socket, with the
-owner idle, at 70 % in bursts, and spinning. Not there: eviction and growth (the file has room for all keys), the leap
-from a read to a near copy, and byte orders other than this machine's.
+The benchmark measures such a read, and in the same rounds colocache's fetch and redis-py over a Unix socket, with the
+owner idle, at 70 % in bursts, and spinning. The prototype has no eviction and no growth (the file has room for all
+keys), makes no near copy of what it has read, and knows only the byte order of this machine.
 """
 
 from __future__ import annotations
@@ -65,13 +66,13 @@ class Published:
     # --- The owner
 
     def heartbeat(self, current_until: float, applied: dict[bytes, int]) -> None:
-        """Publish until when the owner is current, and what it has applied, and dropped for it, by now."""
+        """Publish until when the owner is current, and the events that it has applied, after it has dropped entries."""
         HEAD.pack_into(self._map, 0, current_until)
         for place, (stream, number) in enumerate(applied.items()):
             POSITION.pack_into(self._map, HEAD.size + place * POSITION.size, stream, number)
 
     def put(self, wire: bytes, payload: bytes, loaded_at: float, expires: float) -> None:
-        """Publish an entry, in place of whatever has its slot: a collision costs a miss."""
+        """Publish an entry in its slot. If another key has that slot, its entry is replaced, which costs a miss."""
         mark = fingerprint(wire)
         at = START + mark % SLOTS * ROOM
         sequence = SLOT.unpack_from(self._map, at)[0]
@@ -82,7 +83,7 @@ class Published:
         )
 
     def drop(self, wire: bytes) -> None:
-        """Take an entry back; before the event that says so is published as applied."""
+        """Take an entry back, before the event that covers it is published as applied."""
         at = START + fingerprint(wire) % SLOTS * ROOM
         sequence = SLOT.unpack_from(self._map, at)[0]
         SLOT.pack_into(self._map, at, sequence + 2, 0, 0, 0, 0.0, 0.0)
