@@ -13,7 +13,7 @@ PYTEST := $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal
 unexport PYTHONDONTWRITEBYTECODE
 
 # The installation depends on these: make repeats it when one of them is newer than the stamp.
-FRAME := pyproject.toml setup.cfg scripts/prepare
+SETUP := pyproject.toml setup.cfg scripts/prepare
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types types-package wheel conformance simulate mutants explore chaos soak servers rolling fuzz bench bench-quick docs clean
@@ -86,6 +86,6 @@ clean:  ## remove everything that the other targets made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/demo/.data
 	find colocache tests verification examples benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/.installed-%: $(FRAME)
+$(VENV)/.installed-%: $(SETUP)
 	@scripts/prepare "$(VENV)" "$*" "$(PYTHON)"
 	@touch $@
