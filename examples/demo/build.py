@@ -66,7 +66,7 @@ def parts_of(char: str) -> set[int]:
 
 
 def runs_of(chars: list[str]) -> list[list[str]]:
-    """Yield runs of characters: neighbours without a gap whose names begin with the same word."""
+    """Return runs of characters: neighbours without a gap whose names begin with the same word."""
     runs: list[list[str]] = []
     for char in chars:
         before = runs[-1][-1] if runs else ""
