@@ -72,7 +72,7 @@ class CacheMiddleware(Middleware):
             return ""
         wanted = b"cookie" if self.barrier.in_cookie else self.barrier.name.lower().encode("ascii")
         values = [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
-        # Because HTTP/2 sends each cookie in a header of its own.
+        # HTTP/2 sends each cookie in a header of its own.
         return "; ".join(values) if self.barrier.in_cookie else "".join(values[:1])
 
 
@@ -91,9 +91,8 @@ class _Lifespan:
         try:
             await self._middleware.app(scope, self.receive, self.send)
         except Exception as error:
-            if self._started or (
-                self._startup and not self._misunderstood
-            ):  # the application takes part, and has failed
+            takes_part = self._started or (self._startup and not self._misunderstood)
+            if takes_part:
                 if self._shutdown:
                     await self._leave()
                 raise

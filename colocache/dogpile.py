@@ -192,9 +192,8 @@ class _Mutex(CacheMutex):
         """Unlock. Any thread may do so."""
         mine, self._mine = self._mine, None
         try:
-            if (
-                mine is not None and self._locks.get(self._key) == mine
-            ):  # otherwise it has lapsed, and may be another one's
+            # If the value is not ours any more, the lock has lapsed, and another process may hold it.
+            if mine is not None and self._locks.get(self._key) == mine:
                 self._locks.invalidate(self._key, wait=False)
         finally:
             self._release_here()

@@ -92,9 +92,8 @@ def _importable(path: str) -> list[str]:
     script, names = os.path.splitext(os.path.abspath(path))[0], list[str]()
     for root in [*sys.path[1:], os.getcwd()]:
         base = os.path.abspath(root)
-        if base == os.path.dirname(base) or not script.startswith(
-            base + os.sep
-        ):  # the root directory holds all scripts
+        # The root directory does not count, because it holds all scripts.
+        if base == os.path.dirname(base) or not script.startswith(base + os.sep):
             continue
         parts = script[len(base) + 1 :].split(os.sep)
         if all(part.isidentifier() for part in parts):

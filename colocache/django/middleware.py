@@ -93,9 +93,8 @@ def _part(get_response: Callable[..., Any], cache: Cache, number: int) -> Middle
     except (TypeError, ValueError) as error:
         raise ImproperlyConfigured(f"{SETTING} = {given!r}: {error}") from error
     if part.barrier is not None and number:
-        part.barrier.name = (
-            f"{part.barrier.name}-{number + 1}"  # otherwise the second cache overwrites the cookie of the first
-        )
+        # Otherwise the second cache would overwrite the cookie of the first.
+        part.barrier.name = f"{part.barrier.name}-{number + 1}"
     return part
 
 
