@@ -191,8 +191,8 @@ def parse_duration(value: Duration, name: str = "duration") -> float:
     """Return seconds, from a number of seconds, a timedelta, or text: ``"250ms"``, ``"5s"``, ``"1h30m"``, ``"300"``.
 
     Text may have fractions, and is exact to the microsecond. Its units are d, h, m, s, ms, in this order, in capital or
-    small letters. Raises ConfigError, with ``name`` in it, if the value is negative, not a number, more than 36500
-    days, or another text. Raises TypeError for any other type, bool included. Any thread may call it.
+    small letters. Raise ConfigError, with ``name`` in it, if the value is negative, not a number, more than 36500
+    days, or another text. Raise TypeError for any other type, bool included. Any thread may call it.
     """
     return _read(_duration, value, name, _DURATION_FORM)
 
@@ -200,7 +200,7 @@ def parse_duration(value: Duration, name: str = "duration") -> float:
 def parse_ttl(value: Duration | None) -> float | None:
     """Return seconds to live, as `parse_duration` reads them. None, ``"never"`` and infinity mean for ever: None.
 
-    0 means that nothing is stored. Raises ConfigError and TypeError as `parse_duration` does. Any thread may call it.
+    0 means that nothing is stored. Raise ConfigError and TypeError as `parse_duration` does. Any thread may call it.
     """
     # The usual case comes first, because every call that names a ttl passes here. An exact type keeps out bool.
     if (type(value) is int or type(value) is float) and 0 <= value <= LONGEST_SECONDS:
@@ -223,7 +223,7 @@ class Setting:
     meaning: str
 
     def read(self, value: object, name: str) -> object:
-        """Return the parsed value. ConfigError and TypeError call it ``name``: the variable's or the argument's."""
+        """Return the parsed value. Errors call it ``name``, the name of the variable or of the argument."""
         return _read(self.parse, value, name, self.form)
 
     def from_environ(self, environ: Mapping[str, str]) -> object:
@@ -364,9 +364,11 @@ class Config:
 
         ``arguments`` are by the names of the fields. An argument that is absent or `UNSET` is not given; None is a
         value. A variable that an argument overrides is not read. A ``COLOCACHE_`` variable that is not a setting gives
-        a warning, once per name and process. Raises ConfigError, with the name of the argument or variable, for a value
-        that cannot be used, for values that contradict each other, and for a missing group. Raises TypeError for an
-        argument with a wrong type or an unknown name.
+        a warning, once per name and process.
+
+        Raise ConfigError, with the name of the argument or variable, for a value that cannot be used, for values that
+        contradict each other, and for a missing group. Raise TypeError for an argument with a wrong type or an unknown
+        name.
         """
         _warn_of_unknown(environ)
         for name in arguments:

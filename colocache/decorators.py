@@ -402,7 +402,7 @@ def _function(function: Any, name: str | None) -> FunctionType:
 
 
 def _is_async(function: FunctionType) -> bool:
-    """Return whether a function is a coroutine function, or wraps one and only passes the call on."""
+    """Tell whether a function is a coroutine function, or wraps one and only passes the call on."""
     return any(
         inspect.iscoroutinefunction(each) or getattr(each, "_is_coroutine", None) is not None  # before Python 3.12
         for each in layers(function)
@@ -410,7 +410,7 @@ def _is_async(function: FunctionType) -> bool:
 
 
 def _is_method(function: FunctionType) -> bool:
-    """Return whether a function is defined in a class, or looks as if an object will bind it."""
+    """Tell whether a function is defined in a class, or looks as if an object will bind it."""
     outside = function.__qualname__.rpartition(".")[0]
     parameters = function.__code__.co_varnames[: function.__code__.co_argcount]
     return bool(outside and not outside.endswith("<locals>")) or parameters[:1] in (("self",), ("cls",))

@@ -20,7 +20,7 @@ Key = str | tuple[Any, ...]
 
 
 def prefix(namespace: str) -> bytes:
-    """Return the first part of the wire keys in a namespace. Raises ValueError if the name is too long."""
+    """Return the first part of the wire keys in a namespace. Raise ValueError if the name is too long."""
     encoded = namespace.encode("utf-8", "surrogatepass")
     if len(encoded) > MAX_NAMESPACE:
         raise ValueError(
@@ -30,14 +30,14 @@ def prefix(namespace: str) -> bytes:
 
 
 def wire(namespace_prefix: bytes, key: Key) -> bytes:
-    """Return the wire key of ``key`` under a namespace's `prefix`. Raises TypeError as `canonical_form` does."""
+    """Return the wire key of ``key`` under a namespace's `prefix`. Raise TypeError as `canonical_form` does."""
     return namespace_prefix + shortened(encode(canonical_form(key)), b"colocache-key")
 
 
 def canonical_form(key: object) -> Any:
     """Return the canonical form of a key, by which readers find its entry. It is the key itself if possible.
 
-    Keys that are the same have the same form. Raises TypeError, with the name of a part that cannot be in a key.
+    Keys that are the same have the same form. Raise TypeError, with the name of a part that cannot be in a key.
     """
     kind = type(key)
     if kind is str:
@@ -55,7 +55,7 @@ def canonical_form(key: object) -> Any:
 
 
 def namespace_of(wire_key: bytes) -> str:
-    """Return the namespace of a wire key. Raises ValueError if the key is malformed."""
+    """Return the namespace of a wire key. Raise ValueError if the key is malformed."""
     length = wire_key[0] if wire_key else 0
     if len(wire_key) < length + 2:
         raise ValueError("the wire key is shorter than its first byte says")

@@ -73,8 +73,8 @@ class Part(tuple[Any, ...]):
 def canonical(part: Any, depth: int = 0) -> Any:
     """Return the canonical form of a part of a key. It can be hashed, and `encode` makes bytes of it.
 
-    The canonical form is the part itself if possible. A canonical form is its own canonical form. Raises `NotAPart`,
-    and whatever a ``__cache_key__`` raises.
+    The canonical form is the part itself if possible. A canonical form is its own canonical form. Raise NotAPart, and
+    whatever a ``__cache_key__`` raises.
     """
     kind = type(part)
     if kind in _AS_THEY_ARE or (kind is float and math.isfinite(part)):

@@ -37,7 +37,7 @@ class Policy(cachetools.Cache["bytes", "Entry"]):
         del self._queue[wire]
 
     def popitem(self) -> tuple[bytes, Entry]:
-        """Remove the entry that the policy values least. Raises KeyError if the mapping is empty."""
+        """Remove the entry that the policy values least. Raise KeyError if the mapping is empty."""
         wire = self._victim()
         entry = self[wire]
         del self[wire]

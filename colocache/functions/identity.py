@@ -113,7 +113,7 @@ def _place(function: FunctionType) -> str:
 
 
 def _are_alike(old: CodeType, new: CodeType) -> bool:
-    """Return whether two pieces of code do the same, though they may stand on other lines."""
+    """Tell whether two pieces of code do the same, though they may stand on other lines."""
     plain = [[each for each in code.co_consts if not isinstance(each, CodeType)] for code in (old, new)]
     nested = [[each for each in code.co_consts if isinstance(each, CodeType)] for code in (old, new)]
     return (

@@ -33,7 +33,7 @@ class Annotation:
         self.classes = [each for each in of_union if each is not type(None)]
 
     def may_be_means(self, kind: type) -> bool:
-        """Return whether a value that FastAPI injects, and that cannot be part of a key, is a means and not data.
+        """Tell whether a value that FastAPI injects, and that cannot be part of a key, is a means and not data.
 
         It is a means if a driver has made it, or if FastAPI closes it, because its dependency is written with
         ``yield``. A plain ``object()`` holds nothing. What can be read or iterated, and objects of an ORM, are data.
@@ -41,7 +41,7 @@ class Annotation:
         return _is_of_driver(kind) or (self._is_closed_by_fastapi and (kind is object or _can_only_be_closed(kind)))
 
     def is_never_part(self) -> bool:
-        """Return whether the values of this parameter are means, whatever they are, and so never part of a key."""
+        """Tell whether the values of this parameter are means, whatever they are, and so never part of a key."""
         return bool(self.classes) and all(
             isinstance(each, type) and (issubclass(each, _of_request()) or (self.is_injected and _is_of_driver(each)))
             for each in self.classes
@@ -49,7 +49,7 @@ class Annotation:
 
 
 def _yields(dependency: Any) -> bool:
-    """Return whether a dependency, a function or an object that can be called, is written with ``yield``."""
+    """Tell whether a dependency, a function or an object that can be called, is written with ``yield``."""
     called = (dependency, vars(type(dependency)).get("__call__"))
     return any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in called)
 
@@ -89,12 +89,12 @@ def _of_request() -> tuple[type, ...]:
 
 
 def _is_of_driver(kind: type) -> bool:
-    """Return whether objects of a class are sessions, connections, clients or pools of a known library."""
+    """Tell whether objects of a class are sessions, connections, clients or pools of a known library."""
     of_driver = any(str(each.__module__).partition(".")[0] in _DRIVERS for each in kind.__mro__)
     return of_driver and _can_only_be_closed(kind)
 
 
 def _can_only_be_closed(kind: type) -> bool:
-    """Return whether objects of a class can be closed, and cannot be read."""
+    """Tell whether objects of a class can be closed, and cannot be read."""
     can_be_closed = any(hasattr(kind, name) for name in ("close", "aclose", "__exit__", "__aexit__"))
     return can_be_closed and not any(hasattr(kind, name) for name in ("read", "__next__", "__anext__", "__mapper__"))

@@ -80,13 +80,13 @@ def _made(
 
 
 def has_one_part(kept: Sequence[Parameter]) -> bool:
-    """Return whether one argument makes the key, by position: then entries are found by that part of the key."""
+    """Tell whether one argument makes the key, by position: then entries are found by that part of the key."""
     kinds = [parameter.kind for parameter in kept]
     return kinds in ([Parameter.POSITIONAL_ONLY], [Parameter.POSITIONAL_OR_KEYWORD])
 
 
 def may_be_specialised(signature: inspect.Signature) -> bool:
-    """Return whether every parameter has one place in the key, which is known before the call."""
+    """Tell whether every parameter has one place in the key, which is known before the call."""
     kinds = [parameter.kind for parameter in signature.parameters.values()]
     if any(name.startswith("_cc_") for name in signature.parameters) or Parameter.VAR_KEYWORD in kinds:
         return False

@@ -21,7 +21,7 @@ from .form import REGISTERED, Form, in_turn
 
 
 def default_name(cls: Any) -> str:
-    """Return the name under which a class travels. Raises `TypeError` for what is not a class."""
+    """Return the name under which a class travels. Raise TypeError for what is not a class."""
     if not isinstance(cls, type):
         raise TypeError(f"{cls!r} is not a class")
     return qualified(cls)
@@ -60,7 +60,7 @@ def is_of_a_kind(cls: type) -> bool:
 
 
 def class_form(cls: type, name: str) -> Form:
-    """Return how instances of a class travel under a name. Raises `TypeError` for a class that cannot be registered."""
+    """Return how instances of a class travel under a name. Raise TypeError for a class that cannot be registered."""
     if issubclass(cls, enum.Flag):
         return Form(REGISTERED, lambda flag: [name, flag.value], partial(_flag, cls), is_box=True, heads=("", ""))
     if issubclass(cls, enum.Enum):

@@ -22,16 +22,16 @@ class Codec(Protocol):
     def encode(self, value: object) -> bytes:
         """Return the payload of `value`.
 
-        Raises `TypeError` if the codec can never carry the value: the text says what, where, and what to do. Raises
-        `OversizeError` if only its size, depth or length is too great: then the cache uses the value and does not keep
+        Raise TypeError if the codec can never carry the value: the text says what, where, and what to do. Raise
+        OversizeError if only its size, depth or length is too great: then the cache uses the value and does not keep
         it.
         """
 
     def decode(self, payload: bytes) -> object:
-        """Return a new value, equal to the encoded one. Raises `ValueError` if `payload` does not parse."""
+        """Return a new value, equal to the encoded one. Raise ValueError if `payload` does not parse."""
 
 
 def refuse_long(payload: bytes, max_bytes: int) -> None:
-    """Raise `ValueError` if a payload is longer than a codec accepts."""
+    """Raise ValueError if a payload is longer than a codec accepts."""
     if len(payload) > max_bytes:
         raise ValueError(f"the payload has {len(payload)} bytes, more than max_bytes={max_bytes}")

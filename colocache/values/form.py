@@ -33,7 +33,7 @@ class Form:
 
 
 def hashable(members: list[Any]) -> list[Any]:
-    """Return `members`. Raises `ValueError` if so many have one hash that a set of them would take quadratic time.
+    """Return `members`. Raise ValueError if so many have one hash that a set of them would take quadratic time.
 
     The hashes of numbers, and of tuples of numbers, are no secret: in 1 MiB a peer can send 80,000 that all collide.
     """

@@ -95,7 +95,7 @@ def known_form(cls: type) -> Form | None:
 
 
 def known_from_wire(parts: list[Any]) -> Any:
-    """Return the instance that has these parts. Raises any exception if no class has them."""
+    """Return the instance that has these parts. Raise any exception if no class has them."""
     name, *rest = parts
     known = _BY_NAME[name]
     cls = _imported(known)

@@ -88,8 +88,8 @@ class MsgpackCodec:
         are not fields do not travel, and nothing checks the types of the fields. A pydantic model keeps its private and
         extra attributes.
 
-        Raises `TypeError` if `cls` is not an enum, a dataclass, a NamedTuple, an attrs class or a pydantic model, or
-        is mapped to a table. Raises `ValueError` if `name` is taken.
+        Raise TypeError if `cls` is not an enum, a dataclass, a NamedTuple, an attrs class or a pydantic model, or is
+        mapped to a table. Raise ValueError if `name` is taken.
         """
         return self._classes.register(cls, name)
 
@@ -102,15 +102,15 @@ class MsgpackCodec:
         self._classes.learn(function)
 
     def check(self, function: Callable[..., Any]) -> None:
-        """Raise `TypeError` if the return annotation of a function names a class that can certainly not be carried."""
+        """Raise TypeError if the return annotation of a function names a class that can certainly not be carried."""
         for cls in surely_in(result_of(function)):
             check_result(cls, function.__qualname__, self._classes)
 
     def encode(self, value: object) -> bytes:
         """Return the payload of `value`.
 
-        Raises `TypeError` if the value cannot be carried: the text says what, where, and what to do. Raises
-        `OversizeError` for a value of types that can be carried, if it is too deep or has a number that is too long.
+        Raise TypeError if the value cannot be carried: the text says what, where, and what to do. Raise
+        OversizeError for a value of types that can be carried, if it is too deep or has a number that is too long.
         """
         try:
             payload = self._pack(value, _FAST_NESTING)
@@ -131,7 +131,7 @@ class MsgpackCodec:
     def decode(self, payload: bytes) -> object:
         """Return a new value, equal to the encoded one.
 
-        Raises `ValueError` if `payload` does not parse or is too long, and if it holds an instance of a class that is
+        Raise ValueError if `payload` does not parse or is too long, and if it holds an instance of a class that is
         not registered here, or has other fields here than at the sender.
         """
         refuse_long(payload, self._max_bytes)
@@ -212,7 +212,7 @@ class MsgpackCodec:
         return known_form(cls)
 
     def _known_from_wire(self, parts: list[Any]) -> Any:
-        """Return the instance that has these parts. Raises any exception if no class has them."""
+        """Return the instance that has these parts. Raise any exception if no class has them."""
         return known_from_wire(parts)
 
 

@@ -26,16 +26,16 @@ class PickleCodec:
     name = "pickle-1"
 
     def __init__(self, *, key: bytes, max_bytes: int = MAX_BYTES) -> None:
-        """Sign with `key`: at least 32 secret bytes, the same in every process. Raises `ConfigError` for a bad key."""
+        """Sign with `key`: at least 32 secret bytes, the same in every process. Raise ConfigError for a bad key."""
         if type(key) is not bytes or len(key) < _SIGNATURE:
             raise ConfigError(f"PickleCodec needs key=..., at least {_SIGNATURE} secret bytes: make some by os.urandom")
         self._key = key
         self._max_bytes = max_bytes
 
     def encode(self, value: object) -> bytes:
-        """Return the signed pickle of `value`. Raises whatever pickle, or a method of the value, raises.
+        """Return the signed pickle of `value`. Raise whatever pickle, or a method of the value, raises.
 
-        Raises `OversizeError` if pickle finds the value too deep.
+        Raise OversizeError if pickle finds the value too deep.
         """
         try:
             body = pickle.dumps(value, protocol=5)
@@ -47,7 +47,7 @@ class PickleCodec:
         return self._signature(body) + body
 
     def decode(self, payload: bytes) -> object:
-        """Return the value. Raises `ValueError` if `payload` is too long, not signed with the key, or does not load."""
+        """Return the value. Raise ValueError if `payload` is too long, not signed with the key, or does not load."""
         refuse_long(payload, self._max_bytes)
         signature, body = payload[:_SIGNATURE], payload[_SIGNATURE:]
         if not hmac.compare_digest(signature, self._signature(body)):

@@ -46,8 +46,8 @@ def is_regular(value: Any, boxes: Boxes) -> bool:
 def check(value: Any, classes: Registry) -> None:
     """Raise an exception that says which part of `value` cannot be carried, if there is one.
 
-    A type that cannot be carried is a `TypeError`, however large or deep the value is. What is only too deep or too
-    long is an `OversizeError`.
+    A type that cannot be carried is a TypeError, however large or deep the value is. What is only too deep or too long
+    is an OversizeError.
     """
     todo, seen = [_Part(None, ("", None), value)], dict[int, Any]()  # keeps the parts alive, so no id is used twice
     excess: tuple[_Part, str] | None = None
@@ -69,7 +69,7 @@ def check(value: Any, classes: Registry) -> None:
 
 
 def check_result(hint: type, of: str, classes: Registry) -> None:
-    """Raise `TypeError` if no instance of a class can be carried that the annotation of the function ``of`` names."""
+    """Raise TypeError if no instance of ``hint`` can be carried, the class that the function called ``of`` returns."""
     if classes.form_of(hint) is None and hint not in NATIVE and (why := _never(hint)):
         raise TypeError(f"{of}() returns {type_name(hint)}, which cannot be carried: {why}")
 
