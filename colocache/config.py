@@ -18,6 +18,7 @@ from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 from .errors import ConfigError
+from .naming import shown
 
 Duration: TypeAlias = float | timedelta | str
 PolicyName: TypeAlias = Literal["s3fifo", "sieve", "lru", "lfu"]
@@ -171,20 +172,15 @@ _FLAG_FORM = '"true", "1", "yes" or "on", or "false", "0", "no" or "off"'
 _SIZE_FORM = 'a whole number of bytes, or text such as "64MiB" (64 * 1024 * 1024) or "64MB" (64 * 1000 * 1000)'
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def _read(parse: Callable[[object], _Parsed], value: object, name: str, form: str) -> _Parsed:
     """Return ``parse(value)``. Where that fails, raise an error with the name, the value and the accepted form."""
     try:
         return parse(value)
     except TypeError:
         kind = type(value).__name__
-        raise TypeError(f"{name}={_shown(value)} has the wrong type, {kind}: give {form}") from None
+        raise TypeError(f"{name}={shown(value, 80)} has the wrong type, {kind}: give {form}") from None
     except (ValueError, OverflowError):
-        raise ConfigError(f"{name}={_shown(value)} cannot be used: give {form}") from None
+        raise ConfigError(f"{name}={shown(value, 80)} cannot be used: give {form}") from None
 
 
 def parse_duration(value: Duration, name: str = "duration") -> float:

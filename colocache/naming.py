@@ -66,12 +66,13 @@ def shortened(name: str, room: int) -> str:
     return encoded[: max(0, room - len(end))].decode("utf-8", "ignore") + end
 
 
-def shown(key: object) -> str:
-    """Return a key as error texts name it."""
+def shown(value: object, width: int = 100) -> str:
+    """Return a key or another value as error texts show it, in at most ``width`` letters."""
     try:
-        return repr(key)[:100]
-    except ValueError:  # an int of more than 4300 digits, which Python does not write out
-        return f"<a {type(key).__name__}>"
+        text = repr(value)
+    except Exception as error:  # an object's own, an int of more than 4300 digits, or tuples that nest too deep
+        return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 _warned: set[str] = set()  # the scripts about which this process has warned

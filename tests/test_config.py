@@ -248,6 +248,13 @@ def test_a_bad_argument_is_named(name, value):
     assert message(**{name: value}) == f"{name}={shown(value)} cannot be used: give {FORMS[name]}"
 
 
+def test_a_number_that_python_does_not_write_out_is_refused_like_any_other():
+    text = "<int whose repr raises ValueError>"
+    assert message(ttl=10**5000) == f"ttl={text} cannot be used: give {FORMS['ttl']}"
+    with pytest.raises(TypeError, match=f"^group={text} has the wrong type, int: "):
+        resolve(group=10**5000)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "kind"),
     [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..naming import shown
 from .parts import MAX_PART, NotAPart, canonical, encode, shortened
 
 MAX_BODY = MAX_PART  # bytes; a longer body travels hashed, so a key takes at most this much on the wire
@@ -43,14 +44,14 @@ def canonical_form(key: object) -> Any:
     if kind is str:
         return key
     if not issubclass(kind, str | tuple):
-        remedy = f"write ({_shown(key, 60)},)" if _is_part(key) else "convert it, for example with str()"
-        raise TypeError(f"a key is a str or a tuple, not {kind.__name__}: {_shown(key, 100)}; {remedy}")
+        remedy = f"write ({shown(key, 60)},)" if _is_part(key) else "convert it, for example with str()"
+        raise TypeError(f"a key is a str or a tuple, not {kind.__name__}: {shown(key)}; {remedy}")
     try:
         return canonical(key)
     except NotAPart as error:
         raise TypeError(
-            f"a key cannot hold {_shown(error.part, 60)} of the type {type(error.part).__name__}, which "
-            f"{error.reason}: {_shown(key, 100)}. Convert it, for example with str(), or define __cache_key__(self)"
+            f"a key cannot hold {shown(error.part, 60)} of the type {type(error.part).__name__}, which "
+            f"{error.reason}: {shown(key)}. Convert it, for example with str(), or define __cache_key__(self)"
         ) from None
 
 
@@ -73,10 +74,3 @@ def _is_part(value: object) -> bool:
     except NotAPart:
         return False
     return True
-
-
-def _shown(value: object, width: int) -> str:
-    try:
-        return repr(value)[:width]
-    except Exception as error:  # an object's own, an int of 5,000 digits, or tuples that nest too deep
-        return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"

@@ -833,8 +833,8 @@ def test_a_load_closed_in_another_context_than_its_own_ends_quietly() -> None:
 
 def test_a_key_is_shown_whatever_it_is() -> None:
     assert shown(("a", 1)) == "('a', 1)"
-    assert shown("x" * 1000) == "'" + "x" * 99
-    assert shown((10**5000,)) == "<a tuple>"
+    assert shown("x" * 1000) == "'" + "x" * 96 + "..."
+    assert shown((10**5000,)) == "<tuple whose repr raises ValueError>"
 
 
 # --- Signal handlers
