@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from hashlib import blake2b
 from typing import Any, Final, cast
 
 from dogpile.cache import CacheRegion
@@ -25,6 +24,7 @@ from dogpile.cache.region import RegionInvalidationStrategy
 
 from colocache import MISSING, Cache, MsgpackCodec, Space
 from colocache.config import SETTINGS
+from colocache.naming import shortened
 from colocache.runtime.logs import Log
 
 __all__ = ["Backend", "GroupInvalidation"]
@@ -223,7 +223,4 @@ def _is_on(setting: Any) -> bool:
 
 
 def _short(key: str) -> str:
-    encoded = key.encode("utf-8", "surrogatepass")
-    if len(encoded) <= LONGEST_KEY:
-        return key
-    return f"{key[:40]} {blake2b(encoded, digest_size=20).hexdigest()}"
+    return shortened(key, LONGEST_KEY)

@@ -16,7 +16,6 @@ import itertools
 import string
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from hashlib import blake2b
 from typing import Any, Final, Literal
 from uuid import UUID
 from weakref import WeakKeyDictionary, WeakSet
@@ -30,6 +29,7 @@ from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClau
 from sqlalchemy.util import concurrency
 
 from colocache import ColocacheError, EventLoopError, Space
+from colocache.naming import shortened
 from colocache.runtime.logs import Log
 
 __all__ = ["invalidate_on_commit", "row_tags", "table_tag"]
@@ -461,7 +461,4 @@ def _rows_tag(table: TableClause) -> str:
 
 def _short(tag: str) -> str:
     """Return a tag. If it is too long, return its beginning and a hash."""
-    encoded = tag.encode("utf-8", "surrogatepass")
-    if len(encoded) <= LONGEST:
-        return str(tag)  # because the name of a table has a class of SQLAlchemy's own
-    return tag[:40] + "~" + blake2b(encoded, digest_size=16).hexdigest()
+    return shortened(str(tag), LONGEST)  # a str, because the name of a table has a class of SQLAlchemy's own

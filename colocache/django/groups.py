@@ -6,7 +6,6 @@ handles on the caches here. Nothing here starts anything, because a cache joins 
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
@@ -21,7 +20,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.encoding import force_bytes
 from django.utils.module_loading import import_string
 
-from colocache import Cache, Codec, Config, ConfigError, PickleCodec, Space
+from colocache import Cache, Codec, ConfigError, PickleCodec, Space
+from colocache.config import SETTINGS
 
 from .codec import DjangoCodec
 from .under_test import AliasCache, StandIn
@@ -31,7 +31,7 @@ NAMESPACE: Final = "django"  # for the keys of Django. The application may use a
 
 #: What OPTIONS may contain besides the arguments of `colocache.Cache`.
 OWN_OPTIONS: Final = ("codec", "fence", "wait")
-CACHE_OPTIONS: Final = tuple(field.name for field in dataclasses.fields(Config) if field.name != "group")
+CACHE_OPTIONS: Final = tuple(name for name in SETTINGS if name != "group")
 
 #: Options of other backends that have no meaning here.
 MEANINGLESS: Final = ("MAX_ENTRIES", "CULL_FREQUENCY")

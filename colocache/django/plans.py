@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
 from colocache import MISSING, Space
+from colocache.config import LONGEST_SECONDS
 
 from . import groups, pages
 from .steps import Plan, step
 
 Tags = Iterable[str]
-
-LONGEST: Final = 36500 * 86400  # s: a hundred years; a longer timeout means for ever
 
 
 class Plans(BaseCache):  # type: ignore[misc]  # Django has no types
@@ -127,11 +126,11 @@ class Plans(BaseCache):  # type: ignore[misc]  # Django has no types
         return made if type(made) is str else str.__str__(made)
 
     def _ttl(self, timeout: Any) -> Any:
-        """Return the ttl for a timeout."""
+        """Return the ttl for a timeout. One of more than a hundred years is for ever."""
         if timeout is DEFAULT_TIMEOUT:
             timeout = self.default_timeout
         if isinstance(timeout, int | float):
-            return None if timeout > LONGEST else max(timeout, 0)
+            return None if timeout > LONGEST_SECONDS else max(timeout, 0)
         return timeout
 
     @property

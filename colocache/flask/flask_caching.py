@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from hashlib import blake2b
 from typing import Any, Final, Literal, NamedTuple
 
 from flask import Flask, Response, current_app
@@ -13,9 +12,11 @@ from flask_caching.backends.base import BaseCache
 from werkzeug.exceptions import HTTPException, default_exceptions
 
 from .. import MISSING, Cache, MsgpackCodec
+from ..naming import shortened
+from ..runtime.logs import Log
 from .extension import NAME, cache_of
 
-LONGEST_KEY: Final = 200  # letters; a part of a longer key, such as the address of a page, is hashed
+LONGEST_KEY: Final = 200  # bytes; a part of a longer key, such as the address of a page, is hashed
 
 Timeout = int | timedelta | None
 
@@ -60,7 +61,7 @@ class Backend(BaseCache):
         name = "/".join(["flask-caching", *filter(None, prefix.split("/"))])
         self._plain = cache.namespace(name, copy=True)
         self._fenced = cache.namespace(name, copy=True, fence=True)
-        self._cache = cache
+        self._log = Log(cache.group)
 
     @classmethod
     def factory(cls, app: Flask, config: dict[str, Any], args: list[Any], kwargs: dict[str, Any]) -> Backend:
@@ -126,7 +127,7 @@ class Backend(BaseCache):
         try:
             yield
         except TypeError as error:
-            self._cache._member.log.error(
+            self._log.error(
                 "Flask-Caching cannot cache what it is given for %s: %s", key, error, about=type(value).__name__
             )
             raise
@@ -137,10 +138,7 @@ class Backend(BaseCache):
 
 
 def _short(key: str) -> str:
-    if len(key) <= LONGEST_KEY:
-        return key
-    digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
-    return f"{key[: LONGEST_KEY - 41]} {digest}"
+    return shortened(key, LONGEST_KEY)
 
 
 def _stored(value: Any) -> Any:
