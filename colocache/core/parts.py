@@ -267,7 +267,7 @@ def _fields(part: Any, kind: Any) -> Iterable[Any] | None:
     pydantic = sys.modules.get("pydantic")
     if pydantic is not None and isinstance(part, pydantic.BaseModel):
         names = kind.model_fields if hasattr(kind, "model_fields") else kind.__fields__
-        return [{name: getattr(part, name) for name in names}, *map(_state, (part, part), _PYDANTIC)]
+        return [{name: getattr(part, name) for name in names}, *(getattr(part, name, None) or None for name in _BESIDE)]
     if not is_faithful_record(kind):
         return None
     if dataclasses.is_dataclass(kind):
@@ -295,11 +295,7 @@ def is_faithful_record(kind: type) -> bool:
     return True
 
 
-_PYDANTIC = ("__pydantic_extra__", "__pydantic_private__")
-
-
-def _state(part: Any, name: str) -> Any:
-    return getattr(part, name, None) or None
+_BESIDE = ("__pydantic_extra__", "__pydantic_private__")  # what a model of pydantic holds beside its fields
 
 
 def _why_not(kind: type) -> str:

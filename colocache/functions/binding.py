@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from functools import partial, reduce
-from importlib import import_module
+from functools import partial
+from pkgutil import resolve_name
 from types import FrameType, FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,7 @@ class Method(partial[Any]):
     def __reduce__(self) -> Any:
         if self.args:
             return getattr, (self.args[0], self.func.__name__)
-        return _found, (self.func.__module__, self.func.__qualname__)
+        return resolve_name, (f"{self.func.__module__}:{self.func.__qualname__}",)
 
     @property
     def __self__(self) -> Any:
@@ -94,11 +94,6 @@ class Method(partial[Any]):
             f"{self.func.__qualname__} is a method: give it the object first, which is a {owner.__qualname__}, or get "
             f"it by the object; not {type(args[0]).__qualname__}"
         )
-
-
-def _found(module: str, qualname: str) -> Any:
-    """Return the object of a name in a module, for pickle."""
-    return reduce(getattr, qualname.split("."), import_module(module))
 
 
 def in_class(wrapper: Any, function: FunctionType) -> Any:

@@ -22,6 +22,9 @@ from ..near_cache import NearCache
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: The kinds of parameters that take one argument by its position.
+_BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+
 # The names that the function uses itself begin with `_cc_`.
 _START = "{start} call({parameters}):\n"
 _CALL = "    return {wait}_cc_miss(({positional}), {{{named}}})\n"
@@ -36,10 +39,10 @@ _METHOD = """\
 def at_once(method: F) -> F:
     """Have a method of `Space`, whose second parameter is a key, serve what the near cache has; it gets the rest."""
     signature, waits = inspect.signature(method), inspect.iscoroutinefunction(method)
-    kept = list(signature.parameters.values())[1:2]
-    source = _METHOD.format(key=kept[0].name, wait=_wait(waits), arguments=_arguments(signature.parameters.values()))
+    key = [*signature.parameters][1]
+    source = _METHOD.format(key=key, wait=_wait(waits), arguments=_arguments(signature.parameters.values()))
     names = {"_cc_miss": method, "_cc_MISSES": (KeyError, TypeError)}
-    made = _made(method, signature, "self._keyspace", kept[0].name, source, names, waits=waits)
+    made = _made(method, signature, "self._keyspace", key, source, names, waits=waits)
     return functools.update_wrapper(made, method)  # type: ignore[return-value]
 
 
@@ -81,8 +84,7 @@ def _made(
 
 def has_one_part(kept: Sequence[Parameter]) -> bool:
     """Tell whether one argument makes the key, by position: then entries are found by that part of the key."""
-    kinds = [parameter.kind for parameter in kept]
-    return kinds in ([Parameter.POSITIONAL_ONLY], [Parameter.POSITIONAL_OR_KEYWORD])
+    return len(kept) == 1 and kept[0].kind in _BY_POSITION
 
 
 def may_be_specialised(signature: inspect.Signature) -> bool:
@@ -121,7 +123,7 @@ def _parameters(parameters: Mapping[str, Parameter]) -> str:
 def _key(kept: Sequence[Parameter]) -> str:
     """Return the expression of the key by which readers find an entry; the same as `Arguments.key_of` makes."""
     parts = _positional(kept)
-    if kept and kept[0].name == "self" and kept[0].kind in _FIRST:  # a method's object, as `parts.canonical` has it
+    if kept and kept[0].name == "self" and kept[0].kind in _BY_POSITION:  # in the form of `parts.canonical`
         parts = parts.replace("self", "(_cc_OBJECT, _cc_type(self), _cc_type(self).__cache_key__(self))", 1)
     if has_one_part(kept):
         return parts.removesuffix(", ")
@@ -133,11 +135,8 @@ def _key(kept: Sequence[Parameter]) -> str:
 
 
 def _positional(parameters: Iterable[Parameter]) -> str:
-    stars = {Parameter.VAR_POSITIONAL: "*", Parameter.POSITIONAL_ONLY: "", Parameter.POSITIONAL_OR_KEYWORD: ""}
+    stars = dict.fromkeys(_BY_POSITION, "") | {Parameter.VAR_POSITIONAL: "*"}
     return "".join(f"{stars[each.kind]}{each.name}, " for each in parameters if each.kind in stars)
-
-
-_FIRST = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _keyword_only(parameters: Iterable[Parameter]) -> list[str]:
