@@ -70,7 +70,7 @@ def invalidates(
     If the function raises, nothing is invalidated. If it is called inside a transaction, the keys and tags are
     invalidated when that is committed, otherwise when the function returns. See `invalidate_on_commit`.
     """
-    keys_of, tags_of = _called(keys, "keys"), _called(tags, "tags")
+    keys_of, tags_of = of_arguments(keys, "keys"), of_arguments(tags, "tags")
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
@@ -178,7 +178,7 @@ def _names(tags: Iterable[str]) -> tuple[str, ...]:
     return tuple(tags)
 
 
-def _called(what: Any, name: str) -> Callable[..., Iterable[Any]]:
+def of_arguments(what: Any, name: str) -> Callable[..., Iterable[Any]]:
     """Return a function that gives keys or tags of the arguments."""
     if callable(what):
         return what  # type: ignore[no-any-return]

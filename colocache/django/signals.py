@@ -9,7 +9,7 @@ from typing import Any
 from django.db.models import Model
 from django.db.models.signals import class_prepared, m2m_changed, post_delete, post_save
 
-from .commits import Invalidated, _called, invalidate_on_commit
+from .commits import Invalidated, invalidate_on_commit, of_arguments
 
 
 def invalidate_with(
@@ -34,7 +34,7 @@ def invalidate_with(
     """
     if not (isinstance(model, type) and issubclass(model, Model)):
         raise TypeError(f"a model is a class, not {model!r:.80}: call this where it can be imported")
-    watch = _Watch(model, _called(keys, "keys"), _called(tags, "tags"), cache)
+    watch = _Watch(model, of_arguments(keys, "keys"), of_arguments(tags, "tags"), cache)
     watch.begin()
     return watch.end
 

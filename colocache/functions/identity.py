@@ -63,7 +63,7 @@ class Functions:
         self._around[path] = surroundings
         if len(self._around) > MAX_NAMES:
             self._around.popitem(last=False)
-        changed = earlier.differs_from(surroundings) if earlier is not None else None
+        changed = earlier.changed_in(surroundings) if earlier is not None else None
         if changed is not None:
             self._log.warning(
                 "the function %s is decorated again, with another %r around it, and shares results with the earlier "

@@ -82,7 +82,7 @@ class Surroundings:
             if as_part(value) is None and not inspect.isfunction(value)
         }
 
-    def differs_from(self, later: Surroundings) -> str | None:
+    def changed_in(self, later: Surroundings) -> str | None:
         """Return the name of an object that is another one now; None if all are the same, or the code differs."""
         if self._code != later._code:
             return None
