@@ -93,8 +93,8 @@ def invalidates(
 class _Invalidation:
     """The keys and tags of one call, as the callback of a transaction.
 
-    Successive ones of one transaction and space are a batch. After COMMIT the first of them announces the
-    whole batch, and the others find nothing left. So a thousand saves in one transaction wait once.
+    Successive ones of one transaction and space are a batch. After COMMIT the first of them announces the whole batch,
+    and the others find nothing left. So a thousand saves in one transaction wait once.
 
     A callback inside a transaction was captured by a test. Tests call only the callbacks of their own part, perhaps
     several times. So such a callback announces only what is its own.

@@ -1,14 +1,15 @@
 """A simulated host for the shipped protocol: network, clocks and crashes under one seed.
 
-`Network` joins members that run the very `Peer` that production runs, and simulates only what is around it: time, the
-two channels, and the death of processes. Everything follows from the seed, so a failing run can
-be replayed. Faults are knobs on the network (`loss`, `lateness`, `far`, `cuts`, `mute`, …) and calls (`pause`, `crash`,
-`leave`), to be turned at any simulated instant with `at`. Each channel has dice of its own, so that what one of them
-does changes as little as can be for the others: this is what makes a failing run easy to shrink.
+`Network` joins members that run the very `Peer` that production runs. It simulates only what is around it: time, the
+two channels, and the death of processes. Everything follows from the seed, so a failing run can be replayed.
 
-Keys are texts here; ``"users/42"`` is the key 42 of the namespace ``users``.
+Faults are attributes of the network (`loss`, `lateness`, `far`, `cuts`, `mute`, …) and calls (`pause`, `crash`,
+`leave`). A test changes or calls them at any simulated instant, with `at`. Each channel has dice of its own. So what
+happens on one channel hardly changes the others, and a failing run is easy to shrink.
 
-Not thread-safe; it starts no thread, opens no file and reads no clock.
+Keys are texts here: ``"users/42"`` is the key 42 of the namespace ``users``.
+
+The simulator is not thread-safe. It starts no thread, opens no file and reads no clock.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ from ..core.numbers import pack_integer
 from ..core.options import EntryOptions
 from ..core.store import Store
 
-#: The protocol's times, scaled down so that more faults fit into a simulated second.
+#: The protocol's times, scaled down, so that more faults fit into a simulated second.
 SCALED = Settings(
     lease=0.6, max_stale=0.6, fetch_timeout=0.05, load_timeout=6.0, forget_after=6.0, log_events=1000, log_seconds=12.0
 )
 
-KEPT = EntryOptions(300.0)  # how long values are kept that say nothing else
+KEPT = EntryOptions(300.0)  # of values that nobody gives other options
 
 Target = str | bytes
 
 
-class Memory:
+class MemoryJournal:
     """A journal that outlives its member, as the mapped file does."""
 
     def __init__(self) -> None:
@@ -59,7 +60,7 @@ class Memory:
 
 
 class Loading:
-    """A loader under way: it is called with the value, or with an exception; reads that it makes name it."""
+    """A loader under way. Call it with the value, or with an exception. Reads that the loader makes name it."""
 
     def __init__(self, done: Callable[[object, float], None], outer: Loading | None, *, alone: bool) -> None:
         self.alone = alone  # whether it loads for its caller only, and reports to nobody
@@ -88,7 +89,7 @@ class Reader:
         self._done: Callable[[object], None] | None = done  # None once it is over
 
     def end(self, value: object) -> None:
-        """The call returns, or raises."""
+        """Let the call return, or raise."""
         done, self._done = self._done, None
         if done is not None:
             done(value)
@@ -96,7 +97,7 @@ class Reader:
     def cancel(self, *, ends_loader: bool = False) -> None:
         """Do what `colocache.operations.drive` does when the caller's task is cancelled.
 
-        With ``ends_loader`` it is a thread or greenlet, in which the loader runs, too.
+        ``ends_loader`` says that the caller is a thread or greenlet, in which the loader runs, too.
         """
         member, fetch, self._done = self._member, self.fetch, None
         if fetch is not None and not ends_loader and member.peer.calls.is_awaited(fetch):
@@ -108,7 +109,7 @@ class Reader:
 
 
 class Simulated:
-    """One member: a peer, its store and journal, and a clock of its own."""
+    """One member: a peer with its store and its journal, and a clock."""
 
     def __init__(self, network: Network, seat: int, rate: float) -> None:
         self.network = network
@@ -119,25 +120,25 @@ class Simulated:
         self.paused = False
         self.stops = 0  # how often it was paused
         self.backlog: list[Callable[[], None]] = []
-        self.journal = Memory()
+        self.journal = MemoryJournal()
         self.store = Store(network.memory, network.memory // 4, "s3fifo")
         self.homes = defaultdict[str, Home](lambda: Home(self.store))  # by namespace
         incarnation = network.random.randbytes(16)
         self.member = Member(incarnation, f"host{network.host_of(seat) or ''}/{seat}", 1000 + seat)
         self.peer = Peer(self.member, network.settings, self.store, self.journal, self.now())
-        self._unheard = 0  # frames of the bus that wait for this process
+        self._unheard = 0  # publications that wait for this process
         self.calls: dict[int, Callable[[Any], None]] = {}
         self._tickets = 0
-        self._wakes_at = float("inf")
+        self._wakes_at = math.inf
 
     def now(self) -> float:
-        """This member's clock."""
+        """Return the time of this member's clock."""
         return self.network.time * self.rate + self.offset
 
     # --- What an application does
 
     def cached(self, key: str, inside: Loading | None = None) -> object:
-        """Return what a reader of this process would be served at once; MISSING if nothing."""
+        """Return what a reader of this process is served at once; MISSING if that is nothing."""
         namespace, name = _split(key)
         entry = self.homes[namespace].entries.get(name)
         if entry is not None and self.peer.gate.lets(entry, self.now()):
@@ -147,9 +148,10 @@ class Simulated:
 
     def read(self, key: str, load: Callable[[Loading], None], done: Callable[[object], None], ttl: float = 300.0,
              tags: tuple[str, ...] = (), inside: Loading | None = None) -> Reader:  # fmt: skip
-        """Do what ``aget_or_load`` does: ``load`` is given what to call with the value, or with an exception.
+        """Do what ``aget_or_load`` does. Return the reader, by which the caller can be cancelled.
 
-        A loader that reads another key names itself: ``inside``. The caller can be cancelled by what is returned.
+        ``load`` gets what it must call with the value, or with an exception. A loader that reads another key passes
+        itself as ``inside``.
         """
         value, reader = self.cached(key, inside), Reader(self, done)
         if value is not MISSING:
@@ -198,7 +200,7 @@ class Simulated:
 
     def invalidate(self, target: Target | Iterable[Target], done: Callable[[Receipt], None],
                    patience: float = 1e9) -> None:  # fmt: skip
-        """Do what ``invalidate`` does, for keys (str), any event targets (bytes), or several of them."""
+        """Do what ``invalidate`` does, for a key (str), another target of an event (bytes), or several of them."""
         several = [target] if isinstance(target, str | bytes) else list(target)
         targets = [each if isinstance(each, bytes) else key_target(self.wire(each)) for each in several]
         self.call(done, lambda ticket: self.peer.calls.invalidate(ticket, targets, patience, self.now()))
@@ -220,9 +222,7 @@ class Simulated:
                    tags: tuple[str, ...] = ()) -> None:  # fmt: skip
         """Do what ``set`` does in a fenced namespace after a miss, and ``cas``."""
         wire, payload, options = self.wire(key), repr(value).encode(), KEPT._replace(tags=tags)
-        self.call(
-            done, lambda ticket: self.peer.calls.set_fenced(ticket, wire, payload, options, fence, self.now())
-        )  # fmt: skip
+        self.call(done, lambda ticket: self.peer.calls.set_fenced(ticket, wire, payload, options, fence, self.now()))
 
     def alter(self, key: str, delta: int | None, done: Callable[[Altering], None], *, initial: int | None = None,
               ttl: float = 300.0) -> None:  # fmt: skip
@@ -257,7 +257,7 @@ class Simulated:
     # --- The driver
 
     def call(self, done: Callable[[Any], None], start: Callable[[int], None]) -> int:
-        """Start a call of the peer, with ``done`` to be called with its outcome; return its ticket."""
+        """Start a call of the peer, and return its ticket. ``done`` is called with its outcome."""
         self._tickets += 1
         ticket = self._tickets
         self.calls[ticket] = done
@@ -265,7 +265,7 @@ class Simulated:
         return ticket
 
     def command(self, run: Callable[[], None]) -> None:
-        """Have the peer's thread do something: at once, or when the process wakes."""
+        """Have the peer's thread do something at once. If the process is stopped, it does so when it wakes."""
         if self.paused:
             self.backlog.append(run)
         elif self.alive:
@@ -292,7 +292,7 @@ class Simulated:
         self._sleep()
 
     def receive(self, frame: bytes, bus: bool) -> None:
-        """Take a frame from the network; a stopped process has room for so many of the bus, and misses the others."""
+        """Take a frame from the network. A stopped process has limited room for publications, and misses the others."""
         if bus and self.paused:
             self._unheard += 1
             if self._unheard > self.network.high_water_mark:
@@ -312,9 +312,9 @@ class Simulated:
             self.network.at(wake, self.wake)
 
     def wake(self) -> None:
-        """Look at the clock."""
+        """Do what is due."""
         if self.network.time >= self._wakes_at:
-            self._wakes_at = float("inf")
+            self._wakes_at = math.inf
         if not self.alive or self.paused:
             return
         self._unheard = 0
@@ -324,7 +324,7 @@ class Simulated:
 
 
 class _Channel:
-    """What one member sends to another one, by the bus or directly: frames arrive in the order of their sending."""
+    """What one member sends to another one, by the bus or directly. Frames arrive in the order of their sending."""
 
     __slots__ = ("arrival", "dice")
 
@@ -338,23 +338,27 @@ class Network:
 
     def __init__(self, seed: int, settings: Settings = SCALED, *, drift: float = 0.005, hosts: int = 1,
                  memory: int = 1 << 24) -> None:  # fmt: skip
-        """``memory`` is the budget of each member's store, in bytes; seats are spread over the ``hosts`` in turn."""
+        """Make a network without members. Seats are spread over the ``hosts`` in turn.
+
+        ``memory`` is the budget of each member's store, in bytes. The clocks of two members differ in speed by at most
+        twice ``drift``.
+        """
         self.seed = seed
         self.random = Random(seed)
         self.settings = settings
-        self.drift = drift  # two clocks differ in speed by at most twice this
+        self.drift = drift
         self.hosts = hosts
         self.memory = memory
         self.time = 0.0
         self.members: dict[bytes, Simulated] = {}
         self.loss = 0.0  # the share of publications that is lost
-        self.doubling = 0.0  # the share of frames that comes twice, the second time out of order
+        self.doubling = 0.0  # the share of frames that arrives twice, the second time out of order
         self.lateness = (0.0, 0.0)  # the share of frames that is late, and by how many seconds at most
-        self.swapping = False  # whether frames overtake each other, as where a connection is made anew
+        self.swapping = False  # whether frames overtake each other, as they may when a connection is made anew
         self.cuts: set[tuple[int, int]] = set()  # (from seat, to seat)
-        self.far: dict[tuple[int, int], float] = {}  # (from seat, to seat) to the seconds that every frame takes more
+        self.far: dict[tuple[int, int], float] = {}  # (from seat, to seat): how many seconds longer every frame takes
         self.mute: set[type[Any]] = set()  # the kinds of message that do not arrive at all
-        self.high_water_mark = 10_000  # publications that a stopped process is kept, at most
+        self.high_water_mark = 10_000  # publications that are kept for a stopped process, at most
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
         self._channels: dict[tuple[bytes, bytes, bool], _Channel] = {}
@@ -392,7 +396,8 @@ class Network:
     def join(self, seat: int | None = None, through: Simulated | None = None) -> Simulated:
         """Start a member, on the lowest free seat by default.
 
-        It meets its host-mates; of the other hosts, everybody, or just the one ``through`` whom it learns of the rest.
+        It meets all members of its host. Of the members of other hosts it meets all, or only the member ``through``,
+        from which it learns of the others.
         """
         others = self.living
         if seat is None:
@@ -403,7 +408,7 @@ class Network:
         for other in others:
             if through in (None, other) or self._share_a_host(new, other):
                 new.peer.meet(other.member, new.now())
-        for dead in self.members.values():  # whose files lie there
+        for dead in self.members.values():  # it finds their files
             if not dead.alive and self._share_a_host(new, dead):
                 self.notice(new, dead, stranger=True)
         new.peer.start(new.now(), met_all=through is None)
@@ -412,14 +417,14 @@ class Network:
         return new
 
     def look_around(self, member: Simulated) -> None:
-        """A member sees who is there, once a lease: by their files, or by their names."""
+        """Let a member look, once in each lease, for members that it does not know."""
         others = [m for m in self.living if m is not member]
         if not member.alive:
             return
         for other in others:
             if member.peer.acquaintance(other.member.incarnation) is None:
                 member.command(partial(self._see, member, other))
-        if not member.peer.introduced:  # who is there was met by now
+        if not member.peer.introduced:  # by now it has met those that are there
             member.command(lambda: member.peer.start(member.now()))
         self.after(self.settings.lease, partial(self.look_around, member))
 
@@ -427,20 +432,23 @@ class Network:
         member.peer.meet_again(other.member, member.now())
 
     def crash(self, member: Simulated, *, noticed: bool = True) -> None:
-        """Kill a member's process; the kernel tells its host-mates, who read its journal, unless the host dies, too."""
+        """Kill a member's process.
+
+        If this is ``noticed``, the kernel tells the members of its host, and they read its journal.
+        """
         member.alive = False
         for other in self.living:
             if noticed and self._share_a_host(member, other):
                 self.after(self.random.uniform(0.0005, 0.0015), partial(self.notice, other, member))
 
     def leave(self, member: Simulated) -> None:
-        """Have a member say goodbye, and end."""
+        """Let a member say goodbye, and end."""
         member.peer.leave(member.now())
         member.pump()
         self.crash(member)
 
     def pause(self, member: Simulated, seconds: float, on_wake: Callable[[], None] = lambda: None) -> None:
-        """Stop a process; when it wakes, ``on_wake`` runs before the backlog is looked at."""
+        """Stop a process for a while. When it wakes, ``on_wake`` runs before the backlog."""
         if not member.alive or member.paused:
             return
         member.paused = True
@@ -459,7 +467,7 @@ class Network:
         self.after(seconds, wake)
 
     def connect(self, member: Simulated, other: Member) -> None:
-        """A member has heard of another one; if that is dead by now, the kernel says so."""
+        """Connect a member to another one. If that is dead by now, the kernel tells the first."""
         met = self.members.get(other.incarnation)
         if met is not None and not met.alive and self._share_a_host(member, met):
             self.after(0.001, partial(self.notice, member, met))
@@ -468,7 +476,7 @@ class Network:
         return self.host_of(one.seat) == self.host_of(other.seat)
 
     def notice(self, other: Simulated, dead: Simulated, stranger: bool = False) -> None:
-        """A member looks at a dead host-mate's journal; a ``stranger`` is one that it has never met."""
+        """Let a member read the journal of a dead member of its host. A ``stranger`` may be one that it never met."""
         known = other.peer.acquaintance(dead.member.incarnation)
         if known is not None or stranger:
             frames = dead.journal.since(known.stream.applied + 1 if known is not None else 1)
@@ -478,13 +486,13 @@ class Network:
     # --- Channels
 
     def publish(self, sender: Simulated, frame: bytes) -> None:
-        """Carry a publication to everybody, except what is lost."""
+        """Carry a publication to all other members, except where it is lost."""
         for other in self.living:
             if other is not sender and not (self.loss and self._channel(sender, other, True).dice.random() < self.loss):
                 self.deliver(sender, other.member.incarnation, frame, bus=True)
 
     def deliver(self, sender: Simulated, to: bytes, frame: bytes, *, bus: bool) -> None:
-        """Carry a frame to one member: in order per channel, unless it is late, lost in a cut, or doubled."""
+        """Carry a frame to one member, in the order of the channel. It may be late, lost in a cut, or doubled."""
         receiver = self.members.get(to)
         if receiver is None or not receiver.alive or (self.mute and type(decode(frame)) in self.mute):
             return
@@ -505,11 +513,11 @@ class Network:
             self.at(arrival + dice.uniform(0, 0.05), partial(self.arrive, sender, receiver, frame, bus))
 
     def arrive(self, sender: Simulated, receiver: Simulated, frame: bytes, bus: bool) -> None:
-        """A frame has come to a member."""
+        """Hand a frame to a member."""
         receiver.receive(frame, bus)
 
     def quiet_at(self) -> float:
-        """Return the instant by which all has arrived that is under way now."""
+        """Return the instant at which every frame that is under way now has arrived."""
         return max((channel.arrival for channel in self._channels.values()), default=self.time)
 
     def _channel(self, sender: Simulated, receiver: Simulated, bus: bool) -> _Channel:

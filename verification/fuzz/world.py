@@ -41,7 +41,7 @@ from colocache.core.options import EntryOptions
 from colocache.core.store import Store
 from colocache.errors import WireError
 from colocache.stats import Counters
-from colocache.testing.simulator import Memory
+from colocache.testing.simulator import MemoryJournal
 
 ME, A, B, DEAD, FORGOTTEN, STRANGER = (letter * 16 for letter in (b"M", b"A", b"B", b"D", b"F", b"S"))
 SEATS = {ME: "host/0", A: "host/1", B: "host/2"}
@@ -71,7 +71,7 @@ class World:
     def __init__(self) -> None:
         self.now = 1000.0
         self.store = Store(BUDGET, BUDGET // 4, "sieve")
-        self.peer = Peer(Member(ME, SEATS[ME], 10), SETTINGS, self.store, Memory(), self.now)
+        self.peer = Peer(Member(ME, SEATS[ME], 10), SETTINGS, self.store, MemoryJournal(), self.now)
         self.engine = self.peer._engine
         self.engine.knowledge._remembered._limit = self.engine.knowledge._tags._limit = REMEMBERED
         self.numbers = {A: 0, B: 0}  # of the last events of those who answer
