@@ -62,20 +62,14 @@ class Policy(cachetools.Cache["bytes", "Entry"]):
             return wire, self[wire]
         raise KeyError("there is no entry")
 
-
-class Lru(Policy):
-    """Least recently used, by second chance: an entry with a hit since the last look goes to the end of the queue.
-
-    Source: Corbato, "A paging experiment with the Multics system", 1968 (CLOCK).
-    """
-
-    def _victim(self) -> bytes:
-        while True:
-            wire, entry = self._oldest()
-            if entry.hits == entry.seen:
-                return wire
-            entry.seen = entry.hits
-            self._queue.move_to_end(wire)
+    def _is_spared(self, wire: bytes, entry: Entry, most: int) -> bool:
+        """Move an entry with hits to the end of the queue, and tell whether it had any. ``most`` of them count."""
+        credit = min(entry.hits - entry.seen, most)
+        if credit <= 0:
+            return False
+        entry.seen = entry.hits - credit + 1
+        self._queue.move_to_end(wire)
+        return True
 
 
 class Lfu(Policy):
@@ -89,11 +83,17 @@ class Lfu(Policy):
     def _victim(self) -> bytes:
         while True:
             wire, entry = self._oldest()
-            credit = min(entry.hits - entry.seen, self.MOST)
-            if credit <= 0:
+            if not self._is_spared(wire, entry, self.MOST):
                 return wire
-            entry.seen = entry.hits - credit + 1
-            self._queue.move_to_end(wire)
+
+
+class Lru(Lfu):
+    """Least recently used, by second chance: all hits since the last look together give one more round in the queue.
+
+    Source: Corbato, "A paging experiment with the Multics system", 1968 (CLOCK).
+    """
+
+    MOST = 1
 
 
 class Sieve(Policy):
@@ -184,11 +184,8 @@ class S3Fifo(Policy):
                 self._queue[wire] = None
             else:
                 wire, entry = self._oldest()
-                credit = min(entry.hits - entry.seen, self.MOST)
-                if credit <= 0:
+                if not self._is_spared(wire, entry, self.MOST):
                     return wire
-                entry.seen = entry.hits - credit + 1
-                self._queue.move_to_end(wire)
 
     def _remember(self, wire: bytes) -> None:
         if 2 * len(self._ghosts[0]) >= len(self):
