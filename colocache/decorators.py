@@ -155,7 +155,7 @@ class Decorator:
         self._name = name
 
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # the first that fits is meant: here, of what returns Any
+    def __call__(  # type: ignore[overload-overlap]  # the first that fits counts: this one, if it returns Any
         self, function: Callable[P, Never], /
     ) -> Cached[P, Any]: ...
     @overload

@@ -19,9 +19,9 @@ from .keys import Key
 
 #: What an entry costs beside the bytes of its key and its value: the objects that hold them, the record, its slots in
 #: six dictionaries and among the expiries, the key as its reader writes it, and what the policy remembers of an entry
-#: that has left. And what each tag costs beside its text: a dictionary, if no other entry carries the tag. Both are the
-#: most that benchmarks/footprint.py measured, rounded up: for an entry of the shard that is used here, just after the
-#: dictionaries doubled, with all that the allocator rounds up.
+#: that has left. A tag costs, beside its text, a dictionary if no other entry carries it. Both numbers are the most
+#: that benchmarks/footprint.py measured, rounded up. It measured an entry of the shard that this process uses, just
+#: after the dictionaries had doubled, and with all that the allocator rounds up.
 OVERHEAD = 1072  # bytes
 TAG_OVERHEAD = 320  # bytes
 
@@ -90,7 +90,9 @@ class Entry:
         return OVERHEAD + len(self.wire) + len(self.payload or b"") + tags
 
     def publish(self, home: Home, key: Key, value: object, keep_payload: bool) -> None:
-        """Let readers of this process find the entry as an object. Any thread may call it; see the module on dead ones.
+        """Let readers of this process find the entry as an object. Any thread may call it.
+
+        The module says what happens if the entry is dead, or dies meanwhile.
 
         ``value`` is MISSING if each reader decodes the payload. Then the payload must be kept.
         """

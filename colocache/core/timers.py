@@ -18,7 +18,7 @@ class Timers:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0  # decides between equal instants, so that functions are never compared
-        self.now = -math.inf  # of the present run; much later than what is due, where the process was stopped
+        self.now = -math.inf  # of the present run. After a stop of the process it is much later than what is due
 
     def at(self, instant: float, function: Callable[..., None], *arguments: Any) -> None:
         """Let the first `run` at or after ``instant`` call ``function``."""

@@ -94,7 +94,10 @@ def _member(cls: type[enum.Enum], parts: tuple[str]) -> enum.Enum:
 
 
 def _flag(cls: type[enum.Flag], parts: tuple[int]) -> enum.Flag:
-    """Refuse bits that a flag does not know. Some flags do so themselves; in Python 3.11.2 most drop them silently."""
+    """Return the flag with some bits. Raise ValueError for bits that the class does not know.
+
+    Some classes do so themselves. In Python 3.11.2 most of them drop such bits silently.
+    """
     (value,) = parts
     flag = cls(value)
     if not isinstance(flag, cls) or flag.value != value:

@@ -78,7 +78,7 @@ _TABLE: Final = [
     _text_type("django.utils.safestring", "SafeString"),
     *_by_text("pydantic.networks", "AnyUrl", "AnyHttpUrl", "HttpUrl", "AnyWebsocketUrl", "WebsocketUrl", "FileUrl",
               "FtpUrl"),
-    *_by_text("pydantic_core._pydantic_core", "Url"),  # what these are before pydantic 2.10
+    *_by_text("pydantic_core._pydantic_core", "Url"),  # the type of all of these before pydantic 2.10
     _Known("pydantic.types", "SecretStr", _secret, lambda cls, parts: cls(*parts)),
     _Known("pydantic.types", "SecretBytes", _secret, lambda cls, parts: cls(*parts)),
 ]  # fmt: skip

@@ -144,8 +144,10 @@ FORMS: Final[Mapping[type, Form]] = {
 }
 CODES: Final = {form.code: form for form in FORMS.values()}
 
-#: The types that msgpack itself carries, and of these and the above, those that hold no other values.
+#: The types that msgpack itself carries.
 NATIVE: Final = frozenset({type(None), bool, float, bytes, list, dict, msgpack.Timestamp})
+
+#: The types of `NATIVE` and `FORMS` whose values hold no other values. Without bytearray, which msgpack packs as bytes.
 LEAVES: Final = NATIVE.union(kind for kind, form in FORMS.items() if not form.is_box) - {list, dict, bytearray}
 
 Boxes = Mapping[type, Callable[[Any], Iterable[Any]]]
