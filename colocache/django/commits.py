@@ -17,6 +17,8 @@ from django.db import transaction
 from django.utils.connection import ConnectionProxy
 
 from colocache import Space
+from colocache.core.keys import canonical_form
+from colocache.operations.keyspace import checked_tags, travelling
 
 from .backend import ColocacheCache
 from .groups import invalidate_tags_beside
@@ -43,7 +45,9 @@ def invalidate_on_commit(
     ``captureOnCommitCallbacks(execute=True)``.
     """
     space, wires = _resolve(cache, keys, version)
-    _on_commit(_Invalidation(space, wires, _names(tags), using), using)
+    names = tuple(checked_tags(tags))
+    travelling(names)  # because after COMMIT its TypeError would only be logged
+    _on_commit(_Invalidation(space, wires, names, using), using)
 
 
 async def ainvalidate_on_commit(
@@ -159,9 +163,9 @@ def _previous(connection: Any) -> _Invalidation | None:
 
 
 def _resolve(cache: Any, keys: Iterable[Any], version: int | None) -> tuple[Space | BaseCache, list[Any]]:
-    """Return the space or backend, and the keys in its form. Raise TypeError if there is no cache."""
+    """Return the space or backend, and the keys in its form. Raise TypeError for what is not a cache or a key."""
     if isinstance(cache, Space):
-        return cache, list(keys)
+        return cache, [canonical_form(key) for key in keys]
     backend = caches[cache] if isinstance(cache, str) else cache
     if isinstance(backend, ConnectionProxy):
         backend = caches[backend._alias]
@@ -170,12 +174,6 @@ def _resolve(cache: Any, keys: Iterable[Any], version: int | None) -> tuple[Spac
     if isinstance(backend, BaseCache):
         return backend, list(keys)
     raise TypeError(f"a cache is an alias of CACHES, a cache of Django or of colocache, not {cache!r:.80}")
-
-
-def _names(tags: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(tags, str):
-        raise TypeError(f"tags is a tuple of texts, not a text: write tags=({tags!r},)")
-    return tuple(tags)
 
 
 def of_arguments(what: Any, name: str) -> Callable[..., Iterable[Any]]:

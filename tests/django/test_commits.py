@@ -287,6 +287,7 @@ def test_other_backends_forget_the_keys_too(run_dir: str) -> None:
     [
         ((5, "tea"), "not 5"),
         (("default", "tea", {"tags": "shelf"}), r"tags=\('shelf',\)"),
+        (("default", "tea", {"tags": (5,)}), "a tag is a str, not int: 5"),
     ],
 )
 def test_what_makes_no_sense_is_told_before_the_transaction_ends(cache: Any, given: Any, says: str) -> None:
@@ -294,6 +295,11 @@ def test_what_makes_no_sense_is_told_before_the_transaction_ends(cache: Any, giv
     kwargs, args = (last, args) if isinstance(last, dict) else ({}, [*args, last])
     with transaction.atomic(), pytest.raises(TypeError, match=says):
         invalidate_on_commit(*args, **kwargs)
+
+
+def test_what_is_no_key_of_a_space_is_told_before_the_transaction_ends(cache: Any) -> None:
+    with transaction.atomic(), pytest.raises(TypeError, match="a key is a str or a tuple, not int"):
+        invalidate_on_commit(cache_of(), 5)
 
 
 def test_trouble_after_commit_fails_nobody(site: Site, caplog: Any) -> None:
