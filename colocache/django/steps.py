@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, Final, NamedTuple, TypeVar
@@ -78,14 +79,13 @@ _MAY_HIT: Final = frozenset({"get", "get_many"})
 
 
 def _beside_the_loop(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    context, outcome = copy_context(), list[T]()
-    raised: list[BaseException] = []
+    context, outcome = copy_context(), Future[T]()
 
     def work() -> None:
         try:
-            outcome.append(context.run(call, *args, **kwargs))
+            outcome.set_result(context.run(call, *args, **kwargs))
         except BaseException as error:
-            raised.append(error)
+            outcome.set_exception(error)
 
     # No pool of threads, because they would be missing after a fork, and this is the slow path anyway.
     thread = threading.Thread(target=work, name="colocache beside the event loop", daemon=True)
@@ -94,6 +94,4 @@ def _beside_the_loop(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     for variable in context:  # for example the fence of a miss
         if variable.get(None) is not context[variable]:
             variable.set(context[variable])
-    if raised:
-        raise raised[0]
-    return outcome[0]
+    return outcome.result()
