@@ -31,8 +31,11 @@ class Named(NamedTuple):
 
 def named_by(function: Callable[..., Any]) -> Named:
     """Return the classes that a function's annotations name, then those that their fields name, and so on."""
-    found, complete, more = dict[type, None](), True, closure(inspect.unwrap(function))
-    for hint in _walk(_hints_of(function), lambda hint: _fields(hint, more) if _is_class(hint) else _parts(hint)):
+    own = inspect.unwrap(function)
+    names, more = getattr(own, "__globals__", {}), closure(own)
+    hints = [_resolved(hint, names, more) for hint in _annotations(own).values()]
+    found, complete = dict[type, None](), True
+    for hint in _walk(hints, lambda hint: _fields(hint, more) if _is_class(hint) else _parts(hint)):
         if hint is _UNRESOLVED or isinstance(hint, str | typing.ForwardRef):
             complete = False
         elif _is_class(hint):
@@ -60,12 +63,6 @@ def result_of(function: Callable[..., Any]) -> Any:
     """Return what a function's return annotation means. It is not a class if it cannot be resolved."""
     own = inspect.unwrap(function)
     return _resolved(_annotations(own).get("return"), getattr(own, "__globals__", {}), closure(own))
-
-
-def _hints_of(function: Callable[..., Any]) -> list[Any]:
-    own = inspect.unwrap(function)
-    names, more = getattr(own, "__globals__", {}), closure(own)
-    return [_resolved(hint, names, more) for hint in _annotations(own).values()]
 
 
 def closure(function: Any) -> dict[str, Any]:
