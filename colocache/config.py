@@ -173,7 +173,7 @@ _SIZE_FORM = 'a whole number of bytes, or text such as "64MiB" (64 * 1024 * 1024
 
 
 def _read(parse: Callable[[object], _Parsed], value: object, name: str, form: str) -> _Parsed:
-    """Return ``parse(value)``. Where that fails, raise an error with the name, the value and the accepted form."""
+    """Return ``parse(value)``. If that fails, raise an error with the name, the value and the accepted form."""
     try:
         return parse(value)
     except TypeError:
@@ -236,7 +236,7 @@ def _setting(
     meaning: str,
     in_words: str = "",
 ) -> Any:
-    """Return a field of `Config` without a default; `Config.resolve` puts the setting's own in."""
+    """Return a field of `Config` without a default. `Config.resolve` gives it that of the setting."""
     row = Setting(
         variable=variable, parse=parse, default=default, default_in_words=in_words, form=form, meaning=meaning
     )

@@ -49,7 +49,7 @@ class Cached(Protocol[P, R]):
     __wrapped__: Callable[P, R]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return the cached result. Where nobody has it, call the function, once in the whole group."""
+        """Return the cached result. If nobody has it, call the function, once in the whole group."""
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Receipt:
         """Do what `Space.invalidate` does for the call with these arguments."""
@@ -255,7 +255,7 @@ def _tags_of(
 ) -> Callable[..., Iterable[str]]:
     """Return a function that gives the tags of a call, and passes its arguments to ``tags`` as ``tags`` takes them.
 
-    That is by position, or by name where ``tags`` cannot take all by position, as ``lambda sku, **rest: ...``. Raise
+    That is by position, or by name if ``tags`` cannot take all by position, as in ``lambda sku, **rest: ...``. Raise
     TypeError if ``tags`` can take them in neither way.
     """
     try:

@@ -29,7 +29,7 @@ from colocache.runtime.logs import Log
 
 __all__ = ["Backend", "GroupInvalidation"]
 
-LONGEST_KEY = 200  # bytes; a part of a longer key, such as that of a call with many arguments, is hashed
+LONGEST_KEY = 200  # bytes; a longer key, such as that of a call with many arguments, ends in a hash
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05  # s between two attempts to take a lock of another process
 
 #: The arguments that `Cache` takes.
@@ -199,7 +199,7 @@ class _Mutex(CacheMutex):
             self._release_here()
 
     def _release_here(self) -> None:
-        with suppress(RuntimeError):  # two that did not wait any longer hold it, and the other one has released it
+        with suppress(RuntimeError):  # two callers held it, because one stopped waiting, and the other has released it
             self._here.release()
 
     def locked(self) -> bool:

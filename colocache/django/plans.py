@@ -62,7 +62,7 @@ class Plans(BaseCache):  # type: ignore[misc]  # Django has no types
                     failed.append(key)
             return failed
         wires = {self._wire(key, version): key for key in data}
-        if self.group.wait:  # with one wait for all of them, before they are stored; then there are no old values
+        if self.group.wait:  # once, for all keys, before they are stored. Then no process has an old value
             yield step(values, "invalidate", *wires)
         if (yield step(values, "set_many", {wire: data[key] for wire, key in wires.items()}, ttl=ttl, tags=tags)):
             return []

@@ -16,7 +16,7 @@ from ..naming import shortened
 from ..runtime.logs import Log
 from .extension import NAME, cache_of
 
-LONGEST_KEY: Final = 200  # bytes; a part of a longer key, such as the address of a page, is hashed
+LONGEST_KEY: Final = 200  # bytes; a longer key, such as the address of a page, ends in a hash
 
 Timeout = int | timedelta | None
 

@@ -41,7 +41,7 @@ class Method(partial[Any]):
 
     def __delattr__(self, name: str) -> None:
         own = self.func._cc_calls.methods()
-        if name in own:  # it cannot go; what `mock.patch` has put in its place can
+        if name in own:  # it stays, and what `mock.patch` has put in its place goes
             setattr(self.func, name, own[name])
         else:
             delattr(self.func, name)

@@ -37,7 +37,10 @@ _METHOD = """\
 
 
 def at_once(method: F) -> F:
-    """Have a method of `Space`, whose second parameter is a key, serve what the near cache has; it gets the rest."""
+    """Return a method that serves what the near cache has. For the rest it calls ``method``, one of `Space`.
+
+    The second parameter of ``method`` is a key.
+    """
     signature, waits = inspect.signature(method), inspect.iscoroutinefunction(method)
     key = [*signature.parameters][1]
     source = _METHOD.format(key=key, wait=_wait(waits), arguments=_arguments(signature.parameters.values()))
@@ -52,8 +55,8 @@ def specialise(
 ) -> Callable[..., Any]:  # fmt: skip
     """Return a wrapper for a signature that `may_be_specialised`. The parameters that are ``kept`` make the key.
 
-    ``miss`` gets the positional arguments as a tuple, and the others as a dict, where nothing can be served at once.
-    ``waits`` says that it is a coroutine function, and so the wrapper becomes one.
+    If nothing can be served at once, the wrapper calls ``miss`` with the positional arguments as a tuple, and the
+    others as a dict. ``waits`` says whether ``miss`` is a coroutine function. Then the wrapper is one, too.
     """
     parameters = signature.parameters.values()
     named = ", ".join(f"{each!r}: {each}" for each in _keyword_only(parameters))
@@ -121,7 +124,7 @@ def _parameters(parameters: Mapping[str, Parameter]) -> str:
 
 
 def _key(kept: Sequence[Parameter]) -> str:
-    """Return the expression of the key by which readers find an entry; the same as `Arguments.key_of` makes."""
+    """Return the expression of the key by which readers find an entry. `Arguments.key_of` makes the same key."""
     parts = _positional(kept)
     if kept and kept[0].name == "self" and kept[0].kind in _BY_POSITION:  # in the form of `parts.canonical`
         parts = parts.replace("self", "(_cc_OBJECT, _cc_type(self), _cc_type(self).__cache_key__(self))", 1)

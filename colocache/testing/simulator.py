@@ -211,7 +211,7 @@ class Simulated:
         self.call(done, lambda ticket: self.peer.calls.set(ticket, wire, payload, KEPT, acknowledged, self.now()))
 
     def get_fenced(self, key: str, done: Callable[[object, Fence], None]) -> None:
-        """Do what ``get`` does in a fenced namespace, where the process holds nothing itself."""
+        """Do what ``get`` does in a fenced namespace if the process holds nothing itself."""
 
         def outcome(fence: Fence) -> None:
             done(self._use(key, fence.entry) if fence.entry is not None else MISSING, fence)
