@@ -202,7 +202,7 @@ class MsgpackCodec:
 
     def _restore_known(self, parts: list[Any]) -> Any:
         value = self._known_from_wire(parts)
-        self._classes.form_of(type(value))
+        self._classes.form_of(type(value))  # so that its class is among the boxes, if `_read` must look into them
         return value
 
     # --- What travels without being registered; the codec of a framework knows more
