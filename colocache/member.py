@@ -211,7 +211,7 @@ class Member:
         return replace(self.config, **settings) if settings else self.config
 
     def is_private_by_default(self) -> bool:
-        """Return whether it is private where neither a test nor its settings say otherwise. Django's are, in tests."""
+        """Tell whether it is private where neither a test nor its settings say otherwise. Django's are, in tests."""
         return False
 
     # --- Leaving

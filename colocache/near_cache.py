@@ -72,7 +72,7 @@ class NearCaches:
             self._give_home(near)
 
     def copies_in(self, path: str) -> bool | None:
-        """Return whether readers of a namespace get copies; None if nobody uses it."""
+        """Tell whether readers of a namespace get copies; None if nobody uses it."""
         for one_part in (False, True):
             home = self._homes.get((path, one_part))
             if home is not None:

@@ -17,7 +17,7 @@ class Gate:
         self.max_stale = -math.inf  # until this member is established; then `Settings.max_stale`
 
     def lets(self, entry: Entry, now: float) -> bool:
-        """Return whether an entry may be served: it lives, and this member is current or the entry is young."""
+        """Tell whether an entry may be served: it lives, and this member is current or the entry is young."""
         return now < entry.expires and (now < self.current_until or now - entry.loaded_at < self.max_stale)
 
 

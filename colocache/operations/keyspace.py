@@ -226,7 +226,7 @@ def travelling(tags: Iterable[str]) -> tuple[tuple[str, ...], str]:
 
 
 def check_copy(copy: bool) -> bool:
-    """Return whether readers get copies. Raise TypeError if this is not a bool."""
+    """Tell whether readers get copies. Raise TypeError if this is not a bool."""
     if not isinstance(copy, bool):
         raise TypeError(f"copy is True or False, not {copy!r:.60}")
     return copy

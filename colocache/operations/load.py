@@ -121,7 +121,7 @@ class Duty:
         self._member.tell_undecodable(error)
 
     def is_awaited(self) -> bool:
-        """Return whether another call than this one waits for the load, as far as this process knows."""
+        """Tell whether another call than this one waits for the load, as far as this process knows."""
         outcome = self._outcome
         return self._driver is not None and isinstance(outcome, Lead) and self._driver.is_awaited(outcome.fetch)
 

@@ -54,7 +54,7 @@ def _runner() -> object:
 
 
 def is_circle(load_id: LoadId) -> bool:
-    """Return whether a load of a key would certainly wait for itself, or is nested too deep to be anything else."""
+    """Tell whether a load of a key would certainly wait for itself, or is nested too deep to be anything else."""
     return _waits_for_itself(load_id) or loads_above(load_id) >= MAX_NESTED
 
 
@@ -64,7 +64,7 @@ def loads_above(load_id: LoadId) -> int:
 
 
 def _waits_for_itself(load_id: LoadId) -> bool:
-    """Return whether a load of a key waits for this thread or task: it runs the load, or one that does, and so on."""
+    """Tell whether a load of a key waits for this thread or task: it runs the load, or one that does, and so on."""
     waiting = _runner()
     for load in reversed(active()):
         if load.runner != waiting:  # it has started this task, or one that has; whether it waits nobody knows

@@ -178,7 +178,7 @@ class Directory:
                 self._delete(number, incarnation, "tmp")
 
     def _is_abandoned(self, number: int, incarnation: bytes) -> bool:
-        """Return whether a temporary file has no living maker. A maker has its seat from before the file to its end.
+        """Tell whether a temporary file has no living maker. A maker has its seat from before the file to its end.
 
         That is why the file must be seen first, and its seat found free, or taken by this process, afterwards.
         """
@@ -262,7 +262,7 @@ class Seat:
         self._path = announced
 
     def tend(self) -> bool:
-        """Return whether the seat's files are still in their places. Ask this as often as you scan.
+        """Tell whether the seat's files are still in their places. Ask this as often as you scan.
 
         If not, somebody deleted them. The member lives on, but newcomers do not see it and may take its seat. This also
         keeps the files young, so that cleaners of temp directories leave them alone.
@@ -325,7 +325,7 @@ class Neighbour:
         self.pid = self._holder() or 0
 
     def alive(self) -> bool:
-        """Return whether the member's process still has its stream locked. Once it has ended or left, never again."""
+        """Tell whether the member's process still has its stream locked. Once it has ended or left, never again."""
         return self._holder() is not None
 
     def _holder(self) -> int | None:

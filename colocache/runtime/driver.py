@@ -102,7 +102,7 @@ class Driver(ABC):
         self._order(forget, lambda: None)
 
     def is_awaited(self, fetch: int) -> bool:
-        """Return whether anybody besides its caller waits for a load. Callable from any thread; it does not wait."""
+        """Tell whether anybody besides its caller waits for a load. Callable from any thread; it does not wait."""
         return self._peer.calls.is_awaited(fetch)
 
     def stats(self) -> Stats:

@@ -53,7 +53,7 @@ class Descriptor:
 
 
 def descriptors_are_scarce() -> bool:
-    """Return whether fewer than `SPARE` more files can be opened. A new one gets the lowest number that is free."""
+    """Tell whether fewer than `SPARE` more files can be opened. A new one gets the lowest number that is free."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     try:
         lowest, next_one = os.pipe()  # a pipe, because in a container there may be no file, not even /dev/null

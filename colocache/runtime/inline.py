@@ -104,7 +104,7 @@ class InlineDriver(Driver):
         return max(0.0, min(ends, self._due) - monotonic()) if self.may_answer_before(ends) else 0.0
 
     def may_answer_before(self, ends: float) -> bool:
-        """Return whether it makes sense to wait any longer."""
+        """Tell whether it makes sense to wait any longer."""
         return self._alive and self._working != thread_id() and monotonic() < ends
 
     def look_at_the_clock(self) -> None:

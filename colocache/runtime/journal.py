@@ -220,7 +220,7 @@ def _words(mapping: mmap.mmap) -> memoryview:
 
 
 def _is_cut(mapping: mmap.mmap) -> bool:
-    """Return whether the file is shorter than its mapping. Reading past its end kills the process (SIGBUS)."""
+    """Tell whether the file is shorter than its mapping. Reading past its end kills the process (SIGBUS)."""
     with contextlib.suppress(OSError):  # the mapping has no file
         return mapping.size() < len(mapping)
     return False

@@ -72,7 +72,7 @@ class Neighbours:
             self._peer.meet(self._member(sighting), now)
 
     def knows_all_that_live(self) -> bool:
-        """Return whether every living member of this host is known here: none is forgotten, or not met yet.
+        """Tell whether every living member of this host is known here: none is forgotten, or not met yet.
 
         1. S is stopped, and forgotten.
         2. W comes, announces an event, which all that are left acknowledge, and goes.
