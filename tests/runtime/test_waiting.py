@@ -79,7 +79,12 @@ def test_what_a_signal_handler_raises_in_a_waiter_reaches_it(wait: Any, kind: ty
 
 
 def test_an_answer_that_comes_while_its_waiter_gets_ready_is_not_missed(wait: Any) -> None:
-    """1. A waiter finds no outcome; 2. the outcome is given, and nobody is to be woken; 3. the waiter goes to sleep."""
+    """What must not happen:
+
+    1. A waiter finds no outcome.
+    2. The outcome is given, and there is nobody to wake.
+    3. The waiter goes to sleep.
+    """
     answer = Answer()
 
     class Late(deque[Any]):
@@ -89,6 +94,7 @@ def test_an_answer_that_comes_while_its_waiter_gets_ready_is_not_missed(wait: An
 
     answer._wakers = Late()
     assert wait(answer, 5) == "outcome"
+    assert not answer._wakers, "the waiter was woken, and did not sleep until its time was over"
 
 
 def test_any_time_is_a_time_out(crew: Any, until: Any) -> None:
@@ -165,13 +171,19 @@ def test_what_a_signal_handler_raises_while_a_thread_starts_reaches_the_applicat
 # --- Errands of a driver's thread
 
 
-def test_errands_are_done_elsewhere_and_in_order(until: Any) -> None:
+def test_errands_are_done_elsewhere_and_in_order() -> None:
     done: list[Any] = []
     errands = ThreadErrands()
-    on_driver(lambda: [hand_over(lambda number=number: done.append((number, thread_id()))) for number in range(100)],
-              errands)  # fmt: skip
+
+    def work() -> int:
+        for number in range(100):
+            assert hand_over(lambda number=number: done.append((number, thread_id())))  # type: ignore[misc]
+        return thread_id()
+
+    driver = on_driver(work, errands)
     errands.finish(30)
     assert [number for number, _ in done] == list(range(100))
+    assert driver not in [thread for _, thread in done]
 
 
 def test_elsewhere_a_thread_does_its_errands_itself() -> None:
@@ -196,6 +208,28 @@ def test_after_an_errand_that_raises_the_others_are_done(until: Any, monkeypatch
     on_driver(lambda: hand_over(lambda: done.append(1)), errands)
     errands.finish(30)
     assert done == [1]
+
+
+def test_an_errand_that_comes_while_the_thread_stops_is_done() -> None:
+    """What must not happen:
+
+    1. The thread finds no errand any more.
+    2. The driver's thread adds one, and starts no thread, because there is one.
+    3. The thread gives its duty back, and stops.
+    """
+    done, errands = [], ThreadErrands()
+
+    class Late(deque[Any]):
+        def append(self, duty: Any) -> None:
+            if not done:
+                errands._errands.append(lambda: done.append(2))
+                done.append(1)
+            super().append(duty)
+
+    errands._duty = Late([None])
+    errands._errands.append(lambda: None)
+    errands._work()
+    assert done == [1, 2]
 
 
 def test_errands_without_a_thread_are_done_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

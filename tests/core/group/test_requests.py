@@ -311,7 +311,7 @@ def test_odd_answers_to_a_set_harm_nothing(asker: Asker) -> None:
     asker.sets.acknowledged(SetReceipt(OWNER, ME, request.id, True, 0.5, 0, ()))
     assert asker.around.resolved == []
     asker.sets.stored(Stored(OWNER, ME, request.id, 8, True))
-    asker.sets.stored(Stored(OWNER, ME, request.id, 8, True))
+    asker.sets.stored(Stored(OWNER, ME, request.id, 9, True))  # it was answered already
     asker.sets.acknowledged(SetReceipt(OWNER, ME, request.id, False, math.inf, NO_NUMBER, ("host/1",)))
     receipt = Receipt(("host/1",), (), False, math.inf)
     assert asker.around.outcomes() == [(1, Written(True, receipt, (OWNER, 8)))]
