@@ -118,6 +118,17 @@ class Ask:
         return [details[1] for what, details in self.heard if what == "failed"]
 
 
+class Joining(Ask):
+    """A duty whose question waits for the test, and finds another call's value."""
+
+    def __init__(self, asking: Asking) -> None:
+        super().__init__(Solo(), lambda: pytest.fail("loaded"))
+        self.asking = asking
+
+    def ask(self) -> Flow[Any]:
+        return (yield self.asking.wait())
+
+
 def steps(*given: Wait | Callable[[], Any] | Ask) -> LoadFlow[list[Any]]:
     """A flow of these steps, of which some are loaders, which gives their answers."""
     answers = []
@@ -471,7 +482,7 @@ def test_a_load_that_nobody_else_waits_for_has_ended_when_its_caller_goes_on() -
         await begun.wait()
         caller.cancel()
         await rounds(2)
-        caller.cancel()  # as often as a cancel scope of anyio does it: the loader is not disturbed as it puts up
+        caller.cancel()  # again, as cancel scopes of anyio do: the loader puts things in order undisturbed
         with pytest.raises(asyncio.CancelledError):
             await caller
         ended.append("caller")
@@ -591,9 +602,9 @@ def test_a_load_under_way_at_the_end_of_its_loop_ends_quietly(awaited: bool) -> 
 def test_a_load_whose_task_is_cancelled_before_it_began_is_reported() -> None:
     """At the end of a loop all tasks are cancelled, also those that have only just been made."""
 
-    async def main() -> Ask:
+    async def main() -> list[Any]:
         ask = Ask(Lead(7), lambda: "never")
-        flow = load_or_wait(ask)
+        flow = load_or_wait(ask)  # once it is closed, it gives the duty back, too
         wait = flow.send(None)
         assert isinstance(wait, Wait)
         load = flow.send(Lead(7))
@@ -603,13 +614,12 @@ def test_a_load_whose_task_is_cancelled_before_it_began_is_reported() -> None:
             task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await caller
-        return ask
+        return list(ask.heard)
 
     def steps_of(load: Any) -> Flow[Any]:
         return (yield load)
 
-    ask = finish(main())
-    assert ask.heard == [("given back", Lead(7))]
+    assert finish(main()) == [("given back", Lead(7))]
 
 
 def test_a_loader_runs_in_one_task_with_the_context_of_its_caller() -> None:
@@ -660,15 +670,11 @@ def test_what_a_load_without_a_caller_is_made_of_is_told() -> None:
 def test_what_a_loader_starts_and_does_not_await_may_wait_for_the_load() -> None:
     waiting = Asking(Asking.PENDING)
 
-    class Joining(Ask):
-        def ask(self) -> Flow[Any]:
-            return (yield waiting.wait())
-
     async def main() -> list[Any]:
         tasks = []
 
         async def loader() -> str:
-            tasks.append(asyncio.create_task(arun(load_or_wait(Joining(Lead(2), lambda: "never")))))
+            tasks.append(asyncio.create_task(arun(load_or_wait(Joining(waiting)))))
             while not waiting.asked:
                 await asyncio.sleep(0)
             return "value"
@@ -682,17 +688,12 @@ def test_what_a_loader_starts_and_does_not_await_may_wait_for_the_load() -> None
 
 def test_a_thread_that_a_loader_starts_may_wait_for_the_load() -> None:
     waiting = Asking(Asking.PENDING)
-
-    class Joining(Ask):
-        def ask(self) -> Flow[Any]:
-            return (yield waiting.wait())
-
     results: list[Any] = []
     threads: list[threading.Thread] = []
 
     def loader() -> str:
         context = contextvars.copy_context()
-        inner = Joining(Lead(2), lambda: "never")
+        inner = Joining(waiting)
         threads.append(threading.Thread(target=lambda: results.append(context.run(run, load_or_wait(inner)))))
         threads[0].start()
         return "value"
@@ -756,13 +757,9 @@ def test_a_load_that_its_caller_has_left_may_wait_for_the_callers_own_load() -> 
         asks = Asking(Asking.PENDING)
         left = asyncio.Event()
 
-        class Joining(Ask):
-            def ask(self) -> Flow[Any]:
-                return (yield asks.wait())
-
         async def part_loader() -> Any:
             await left.wait()
-            return await arun(load_or_wait(Joining(Lead(3), lambda: "never")))
+            return await arun(load_or_wait(Joining(asks)))
 
         async def loader() -> str:
             with pytest.raises(TimeoutError):
@@ -822,7 +819,7 @@ def test_a_task_that_outlives_the_load_that_started_it_may_load_the_key() -> Non
 
 
 def test_a_load_closed_in_another_context_than_its_own_ends_quietly() -> None:
-    """So it goes with a coroutine whose loop is gone: whoever collects it closes it."""
+    """This happens to a coroutine whose loop is gone: Python closes it where it is collected."""
     flow = load_or_wait(Ask(Lead(1), lambda: "never"))
     context = contextvars.copy_context()
     assert isinstance(context.run(next, flow), Wait)

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from colocache import Cache, ConfigError, EventLoopError
+from colocache.config import Config
 from colocache.runtime.inline import InlineDriver
 from colocache.testing import private, travel
 from tests import ROOT
@@ -32,6 +33,11 @@ from tests.conftest import Crew, NewCache, Until
 @pytest.fixture
 def cache(new_cache: NewCache) -> Cache:
     return new_cache(private=True)
+
+
+@pytest.fixture
+def driver() -> InlineDriver:
+    return InlineDriver(Config.resolve({"group": "test", "private": True}, {}))
 
 
 # --- This process alone
@@ -206,6 +212,27 @@ class TimeIsUp(BaseException):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what Python swallows: see below
+def test_a_command_that_a_signal_handler_gives_after_the_last_one_is_carried_out(
+    driver: InlineDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    carry_out_all = driver._carry_out_all
+
+    def interrupted() -> None:
+        carry_out_all()
+        if len(done) == 1:
+            driver.tell(lambda calls, now: done.append("the handler's"))
+
+    monkeypatch.setattr(driver, "_carry_out_all", interrupted)
+    driver.tell(lambda calls, now: done.append("the thread's"))
+    assert done == ["the thread's", "the handler's"]
+
+
+def test_a_driver_that_has_left_refuses_what_it_is_asked(driver: InlineDriver) -> None:
+    driver.leave(0.0)
+    assert driver.ask(lambda calls, ticket, now: None, "otherwise").result(0) == "otherwise"
+
+
 def test_what_a_signal_handler_raises_in_the_middle_leaves_a_cache_that_works(cache: Cache, crew: Crew) -> None:
     """The locks are free, and what was invalidated stays so."""
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
 import pytest
 
 from colocache.config import Config
-from colocache.runtime.threaded import ThreadDriver
+from colocache.core.group.members import Member
+from colocache.runtime import threaded
+from colocache.runtime.logs import Log
+from colocache.runtime.threaded import CannotJoin, ThreadDriver, _StateLog
 from colocache.runtime.waker import Waker
 
 
 def driver_of(**settings: Any) -> ThreadDriver:
     return ThreadDriver(Config.resolve({"group": "test", **settings}, {}))
+
+
+def files(directory: str) -> list[str]:
+    """Return the names of all files below a directory."""
+    return [name for _, _, names in os.walk(directory) for name in names]
 
 
 class Late(Exception):
@@ -57,7 +66,35 @@ def test_a_driver_that_was_told_to_leave_before_it_joined_is_no_member(run_dir: 
     driver.leave(0.0)
     with pytest.raises(Exception, match="nobody waits for this member any more"):
         driver.join()
-    assert [name for _, _, names in os.walk(run_dir) for name in names] == ["0.seat"]
+    assert files(run_dir) == ["0.seat"]
+
+
+def test_a_driver_whose_thread_starts_too_late_is_no_member(run_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    late: list[Any] = []
+    monkeypatch.setattr(threaded, "JOINING", 0.0)
+    monkeypatch.setattr(threaded, "start_driver", lambda work, *_: late.append(work))
+    driver = driver_of(directory=run_dir)
+    with pytest.raises(CannotJoin, match="the cache's thread does not get to work"):
+        driver.join()
+    late[0]()
+    assert (driver.alive, files(run_dir)) == (False, ["0.seat"])
+
+
+def test_one_line_says_that_a_member_is_behind_if_that_lasts_and_one_that_it_is_current_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "colocache")
+    others = [(Member(bytes([n]) * 16, f"web1/{n}", 1), None, heard) for n, heard in enumerate([True, False])]
+    state, said = _StateLog(Log("shop"), 3.0), f"colocache[{os.getpid()}] shop: "
+    for now, current in ((0.0, False), (2.9, False), (2.95, True), (3.0, False)):
+        state.note(lambda: others, now, current)
+    assert caplog.messages == []
+    for now in (6.0, 9.0):
+        state.note(lambda: others, now, False)
+    assert caplog.messages == [said + "is behind: it does not hear web1/1"]
+    for now in (10.0, 11.0):
+        state.note(lambda: others, now, True)
+    assert caplog.messages[1:] == [said + "is current again: it hears everybody"]
 
 
 def test_a_waker_may_wake_more_often_than_its_pipe_holds() -> None:

@@ -78,6 +78,36 @@ def test_frames_before_the_connection_stands_are_kept_in_order_and_others_are_dr
     until(nodes, lambda: (b"again", False) in late.received)
 
 
+def test_a_frame_sent_just_after_the_connection_stands_does_not_overtake_those_that_were_kept(
+    nodes: list[Node], run_dir: str
+) -> None:
+    one, _ = nodes
+    one.transport.connect(C, f"ipc://{run_dir}/c.link", f"ipc://{run_dir}/c.bus")
+    one.transport.send(C, b"a1", False)
+    late = Node(run_dir, C)
+    nodes.append(late)
+    until([], lambda: one.transport.wait(0.005) or one.transport._ready)
+    one.transport.send(C, b"a2", False)
+    until(nodes, lambda: len(late.received) == 2)
+    assert late.received == [(b"a1", False), (b"a2", False)]
+
+
+def test_frames_of_one_socket_are_taken_in_batches(nodes: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a member that sends more than another one can take would keep it from its clock."""
+    monkeypatch.setattr(transport_module, "BATCH", 2)
+    one, other = nodes
+    one.connect(other)
+    one.transport.send(B, b"a", False)
+    until(nodes, lambda: other.received)
+    for _ in range(500):
+        one.transport.send(B, b"a", False)
+    other.received.clear()
+    until([], lambda: other.transport.wait(0.005) or other.transport._ready)
+    other.transport.receive()
+    assert 1 <= len(other.received) <= 2
+    until([other], lambda: len(other.received) == 500)
+
+
 def test_a_reply_goes_back_on_the_connection_of_the_request(nodes: list[Node]) -> None:
     one, other = nodes
     one.connect(other)
@@ -86,6 +116,21 @@ def test_a_reply_goes_back_on_the_connection_of_the_request(nodes: list[Node]) -
     until(nodes, lambda: other.received)
     assert other.transport.send(A, b"b", True)
     until(nodes, lambda: one.received == [(b"b", False)])
+
+
+def test_a_reply_takes_the_link_where_the_connection_of_the_request_is_gone(nodes: list[Node]) -> None:
+    one, other = nodes
+    one.connect(other)
+    other.connect(one)
+    one.transport.send(B, b"a", False)
+    until(nodes, lambda: other.received)
+    one.transport.disconnect(B)
+
+    def answered() -> bool:
+        other.transport.send(A, b"b", True)
+        return (b"b", False) in one.received
+
+    until(nodes, answered)
 
 
 def test_after_a_reconnection_frames_arrive_again(nodes: list[Node]) -> None:
@@ -108,6 +153,24 @@ def test_after_a_disconnection_nothing_can_be_sent(nodes: list[Node]) -> None:
     one.transport.disconnect(B)
     one.transport.disconnect(B)
     assert not one.transport.send(B, b"a", False)
+
+
+def test_after_a_disconnection_events_are_not_heard_any_more(nodes: list[Node], run_dir: str) -> None:
+    one, other = nodes
+    nodes.append(third := Node(run_dir, C))
+    one.connect(other)
+    one.connect(third)
+
+    def heard(node: Node, frame: bytes) -> bool:
+        node.transport.publish(frame)
+        return (frame, True) in one.received
+
+    until(nodes, lambda: heard(other, b"b1"))
+    one.transport.disconnect(B)
+    for _ in range(10):
+        other.transport.publish(b"b2")
+    until(nodes, lambda: heard(third, b"c"))
+    assert (b"b2", True) not in one.received
 
 
 def test_a_probe_needs_no_link(nodes: list[Node]) -> None:

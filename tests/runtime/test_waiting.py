@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from colocache.runtime.waiting import threads
-from colocache.runtime.waiting.answers import TOO_LATE, Answer
+from colocache.runtime.waiting.answers import TOO_LATE, Answer, Asked
 from colocache.runtime.waiting.greenlets import on_hub
 from colocache.runtime.waiting.threads import (
     NoThread,
@@ -119,6 +119,28 @@ def test_a_waiter_whose_loop_is_closed_is_passed_over_and_the_others_are_woken()
     answer._register(lambda: woken.append(True))
     answer.give("outcome")
     assert woken == [True]
+
+
+def test_a_waiter_that_was_cancelled_is_passed_over() -> None:
+    answer, troubles = Answer(), []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, trouble: troubles.append(trouble))
+        task = asyncio.ensure_future(answer.awaited(30))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        answer.give("outcome")
+        await asyncio.sleep(0)  # so that the loop is woken
+
+    asyncio.run(main())
+    assert (troubles, answer._wakers) == ([], deque())
+
+
+def test_a_ticket_is_taken_once() -> None:
+    asked = Asked()
+    asked.ticket = 5
+    assert [asked.take_ticket(), asked.take_ticket()] == [5, 0]
 
 
 def on_driver(work: Any, errands: Any = None) -> Any:
