@@ -303,7 +303,7 @@ def test_tags(call: Call, pair: list[Cache], until: Until) -> None:
     assert other.get_many("abd") == {}
 
 
-def test_a_value_loaded_under_a_tag_that_was_hit_meanwhile_is_not_kept(call: Call, pair: list[Cache]) -> None:
+def test_a_value_loaded_under_a_tag_that_is_invalidated_meanwhile_is_not_kept(call: Call, pair: list[Cache]) -> None:
     one, other = pair
 
     def load() -> str:
@@ -610,7 +610,7 @@ def test_copying_is_inherited_and_can_be_overruled(new_cache: NewCache) -> None:
 
 
 def test_one_namespace_cannot_be_both(cache: Cache) -> None:
-    """Its readers find the same entries: whoever wants copies would be given what others share."""
+    """Its readers find the same entries: one that wants copies would get objects that others share."""
     cache.namespace("n")
     with pytest.raises(ValueError, match=r"'n' cannot have copy=True: it is in use with copy=False"):
         cache.namespace("n", copy=True)

@@ -67,7 +67,7 @@ def test_arguments_are_handed_on() -> None:
 
 
 def test_what_a_function_sets_and_is_due_already_waits_for_the_next_run() -> None:
-    # Or a function that sets itself again at once would never let `run` return.
+    # Otherwise a function that sets itself again at once would never let `run` return.
     called: list[float] = []
     timers = Timers()
 

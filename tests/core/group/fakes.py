@@ -50,7 +50,7 @@ class Surroundings:
         self.receipts: list[tuple[int, Callable[[Receipt], None]]] = []
 
     def at(self, now: float, version: int = 0) -> None:
-        """Let time pass, and events be applied, without more ado."""
+        """Set the clock and the version; run no timer."""
         self.now, self.version = now, version
 
     def pass_time(self, seconds: float) -> None:

@@ -129,8 +129,14 @@ def test_set_under_a_fence_that_was_given_up_is_refused_after_an_event_however_l
 
 
 def test_maker_of_a_page_has_applied_what_the_owner_has() -> None:
-    """1. One event hits a page and its part; O has applied it, and R has not; 2. R misses the page, and is given a
-    fence; 3. R would make the page of its near copy of the old part. It is not told before it has applied the event."""
+    """What must not happen:
+
+    1. One event covers a page and its part. O has applied it, and R has not.
+    2. R misses the page, and gets a fence.
+    3. R makes the page of its near copy of the old part.
+
+    So R gets its fence once it has applied the event.
+    """
     table = Table(3)
     w, r, o = table.living
     page, part = table.key(o), table.key(w)

@@ -36,7 +36,7 @@ def test_all_who_ask_while_nothing_happens_have_a_fence() -> None:
     assert fences.stands(A, later, 2.0)
 
 
-def test_events_of_a_namespace_hit_those_below_it() -> None:
+def test_events_of_a_namespace_cover_those_below_it() -> None:
     fences = Fences(KEEP)
     fence = fences.give(A, 1, 0.0), fences.give(B, 1, 0.0)
     fences.fall_all("n/m")
@@ -46,7 +46,7 @@ def test_events_of_a_namespace_hit_those_below_it() -> None:
 
 
 def test_a_fence_holds_for_half_the_time_at_least_and_never_longer() -> None:
-    """Tags that were hit are remembered for that long; a note that was prolonged would outlive them."""
+    """Invalidations of tags are remembered for that long. A note that was prolonged would outlive them."""
     fences = Fences(KEEP)
     first = fences.give(A, 1, 0.0)
     assert fences.stands(A, first, KEEP - 0.1)

@@ -293,7 +293,7 @@ def test_joiner_whose_only_acquaintance_leaves_before_it_is_introduced_is_not_al
     table.kill(a)
     table.reap(a, w)
     table.pass_time(LEASE)
-    assert not table.is_current(j), "whoever is alone is current; this one is not alone"
+    assert not table.is_current(j), "only a member that is alone is current by itself, and this one is not alone"
     j.peer.meet(w.member, j.now())
     j.pump()
     table.pass_time(0.3)
@@ -599,8 +599,8 @@ def test_fill_token_of_a_former_owner_is_worth_nothing_to_its_successor() -> Non
     assert table.peek(heir, k).outcome == 1, "but for the name it would have stood"
 
 
-def test_fill_is_refused_if_a_tag_was_hit_since_the_grant() -> None:
-    """I23: O learns a value's tags with the fill; what hit one of them meanwhile has overtaken the load."""
+def test_fill_is_refused_if_a_tag_was_invalidated_since_the_grant() -> None:
+    """I23: O learns a value's tags with the fill. An event that covers one of them meanwhile overtakes the load."""
     table, w, r, o, k = group_of_three()
     table.invalidate(w, k)
     table.invalidate(w, tag_target("t"))

@@ -80,7 +80,7 @@ def test_who_asks_twice_is_answered_the_same_and_keeps_one_place_in_line(line: Q
     line.asked(B)
     assert line.answers() == [load(A, 1), wait(B)]
     line.redeem(fill(A, 1))
-    assert sorted((asker.member, asker.id) for asker in line.at(0.0).release(KEY)) == [(B, 1), (C, 1)]
+    assert sorted((asker.member, asker.id) for asker in line.release(KEY)) == [(B, 1), (C, 1)]
     assert len(line) == 0
 
 
@@ -126,12 +126,12 @@ def test_namespace_event_voids_the_tokens_of_what_lies_below_it(queues: Queues) 
 def test_failed_load_passes_on_and_the_second_releases_everybody(line: Queues) -> None:
     line.asked(A, 2)
     assert line.answers() == [wait(A, 2)]
-    line.at(0.0, 0).failed(1, B)
-    line.at(0.0, 0).failed(2, A)
+    line.failed(1, B)
+    line.failed(2, A)
     assert line.answers() == [], "who has no token cannot fail"
-    line.at(0.0, 0).failed(1, A)
+    line.failed(1, A)
     assert line.answers() == [load(B, 2), wait(B)]
-    line.at(0.0, 0).failed(2, B)
+    line.failed(2, B)
     assert line.answers() == [Alone(ME, C, 1), Alone(ME, A, 2)]
     assert len(line) == 0
 
@@ -178,9 +178,9 @@ def test_who_loads_alone_is_not_told_that_it_is_waited_for(queues: Queues) -> No
     queues.asked(A)
     assert queues.answers() == [load(A, 1), load(A, 1)]
     queues.asked(B)
-    queues.at(0.0, 0).cancel(B, 1)
+    queues.cancel(B, 1)
     queues.answers()
-    queues.at(0.0, 0).pass_on(KEY)
+    queues.pass_on(KEY)
     assert len(queues) == 0
 
 
@@ -213,12 +213,12 @@ def test_token_lapses_after_the_load_timeout(line: Queues) -> None:
 
 
 def test_cancelled_request_gives_its_token_or_its_place_up(line: Queues) -> None:
-    line.at(0.0, 0).cancel(B, 1)
-    line.at(0.0, 0).cancel(A, 9)
+    line.cancel(B, 1)
+    line.cancel(A, 9)
     assert line.answers() == []
-    line.at(0.0, 0).cancel(A, 1)
+    line.cancel(A, 1)
     assert line.answers() == [load(C, 2)]
-    line.at(0.0, 0).cancel(C, 1)
+    line.cancel(C, 1)
     assert line.answers() == []
     assert len(line) == 0
 
@@ -227,15 +227,15 @@ def test_member_that_left_waits_for_nothing_anywhere(line: Queues) -> None:
     line.asked(A, 2, KEY2)
     line.asked(B, 3, KEY2)
     line.answers()
-    line.at(0.0, 0).cancel_all(A)
+    line.cancel_all(A)
     assert line.answers() == [load(B, 3), wait(B), load(B, 4, request=3)]
-    line.at(0.0, 0).cancel_all(B)
+    line.cancel_all(B)
     assert line.answers() == [load(C, 5)], "who dies has not given a load up"
     assert len(line) == 1
 
 
 def test_member_that_left_waits_for_nothing_more(line: Queues) -> None:
-    line.at(0.0, 0).cancel_all(B)
+    line.cancel_all(B)
     line.at(0.0, 1).pass_on(KEY)
     assert line.answers() == [load(C, 2)]
 
@@ -252,7 +252,7 @@ def test_no_key_is_kept_that_nobody_loads(line: Queues) -> None:
 def test_who_has_left_is_not_given_what_its_other_requests_give_back(line: Queues) -> None:
     line.asked(A, 2)
     line.answers()
-    line.at(0.0, 0).cancel_all(A)
+    line.cancel_all(A)
     assert line.answers() == [load(B, 2), wait(B)]
 
 
@@ -264,7 +264,7 @@ def test_askers_beyond_the_limits_load_for_themselves(queues: Queues, monkeypatc
     queues.asked(A, 2)
     queues.asked(A, 4, KEY2)
     assert queues.answers() == [load(A, 1), wait(A, 2), wait(A), Alone(ME, A, 3), wait(A, 2), Alone(ME, A, 4)]
-    queues.at(0.0, 0).cancel_all(A)
+    queues.cancel_all(A)
     queues.asked(A, 5, KEY2)
     assert queues.answers() == [load(A, 2, 5)]
 
@@ -279,7 +279,7 @@ def test_one_timer_serves_all_tokens_and_what_is_spent_is_not_kept(queues: Queue
     for request in range(100):
         queues.asked(A, request, now=float(request) / 10)
         queues.redeem(fill(A, request + 1))
-        queues.at(0.0).release(KEY)
+        queues.release(KEY)
     assert len(queues.timers._heap) == 1
     assert not queues._standing
     assert not queues._wires

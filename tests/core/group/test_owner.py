@@ -139,7 +139,7 @@ def test_request_that_depends_on_what_can_never_be_applied_is_refused(shop: Shop
 
 
 def test_request_that_waits_for_events_is_forgotten_with_its_asker(shop: Shop) -> None:
-    """Or a member that is gone would be given a token, and hold everybody up until it lapses."""
+    """Otherwise a member that is gone would get a token, and hold everybody up until it lapses."""
     shop.around.applied = False
     shop.get(A)
     shop.get(B)

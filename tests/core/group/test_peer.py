@@ -127,7 +127,7 @@ def test_frames_for_another_incarnation_are_ignored() -> None:
 
 
 def test_member_speaks_for_its_own_stream_alone() -> None:
-    """Or one confused member could make another's events count as applied that nobody has seen."""
+    """Otherwise one confused member could make another's events count as applied that nobody has seen."""
     table = Table(3)
     a, b, c = table.living
     me, to, stream = b.member.incarnation, a.member.incarnation, c.member.incarnation
@@ -836,7 +836,7 @@ def test_owner_that_is_stopped_while_readers_wait_is_passed_over() -> None:
 
 @pytest.mark.parametrize("target", [EVERYTHING, namespace_target(""), tag_target("t")])
 def test_bulk_event_during_a_peek(target: bytes) -> None:
-    """The answer is under way when an event hits it that names no key."""
+    """While the answer is under way, an event covers it that names no key."""
     table = Table(3)
     w, r, o = table.living
     k = table.key(o)

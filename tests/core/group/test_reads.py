@@ -171,7 +171,7 @@ def test_tag_event_marks_a_load_that_is_known_to_carry_it(reader: Reader) -> Non
     assert reader.around.kept == {}
 
 
-def test_load_whose_own_tags_were_hit_meanwhile_is_not_kept(reader: Reader) -> None:
+def test_load_whose_own_tags_were_invalidated_meanwhile_is_not_kept(reader: Reader) -> None:
     """Its caller named no tags, so nothing could mark the load."""
     reader.read()
     fetch = reader.leads(reader.asked())
@@ -214,7 +214,7 @@ def test_own_load_is_published_as_what_the_shard_has_stored(reader: Reader) -> N
 
 
 def test_own_value_that_the_shard_has_not_taken_is_used_once(reader: Reader) -> None:
-    # Or it would be found by readers, where no event could drop it: it is in no store.
+    # Otherwise readers would find it where no event could drop it, because it is in no store.
     reader.around.owner = ME
     reader.read()
     reader.value(reader.asked(), sender=ME)
@@ -377,7 +377,7 @@ def test_token_is_used_once_what_the_owner_has_applied_is_applied_here(reader: R
         reader.answer(Load(OWNER, ME, get.id, 7, b"x" * 24))
         reader.reads.retry()
     assert reader.around.resolved == []
-    reader.fetches.mark(KEY)  # what is missing comes, and hits the key
+    reader.fetches.mark(KEY)  # what is missing comes, and invalidates the key
     reader.around.applied = True
     reader.reads.retry()
     ((_, lead),) = reader.around.outcomes()

@@ -203,23 +203,23 @@ def test_what_overflowed_is_kept_for_as_long_as_what_did_not() -> None:
     assert remembered.dependencies((b"k1", b"k2")) == {}
 
 
-# --- When tags were hit
+# --- When tags were invalidated
 
 
-def test_tags_that_overflow_count_as_hit_until_then() -> None:
+def test_tags_that_overflow_count_as_invalidated_until_then() -> None:
     versions = TagVersions(KEEP, limit=2)
     versions.invalidate("red", 1)
     versions.invalidate("green", 2)
     versions.invalidate("red", 3)  # known already: needs no room
     assert not versions.invalidated_since(("blue",), 0)
     versions.invalidate("blue", 4)
-    for tag in ("red", "green", "blue", "never hit"):
+    for tag in ("red", "green", "blue", "never invalidated"):
         assert versions.invalidated_since((tag,), 3)
         assert not versions.invalidated_since((tag,), 4)
     assert not versions.invalidated_since((), 0)
 
 
-def test_hits_of_tags_are_forgotten_in_time() -> None:
+def test_invalidations_of_tags_are_forgotten_in_time() -> None:
     versions = TagVersions(KEEP)
     versions.turn(0.0)
     versions.invalidate("red", 1)

@@ -40,8 +40,8 @@ def _has_applied(group: Group, world: World, place: int, event: Announced) -> bo
 def floor(group: Group, world: World, place: int) -> int:
     """Return the lowest version that a read which begins now may return.
 
-    That of the last complete receipt, of the member's own last write, and of what was announced so long ago that
-    whoever has not heard it has stopped serving what is older.
+    That of the last complete receipt, of the member's own last write, and of what was announced so long ago that a
+    member which has not heard it no longer serves what is older.
     """
     before = world.now - max(group.scenario.settings.lease, group.scenario.settings.max_stale) * 1.01
     late = [event.version for event in world.announced if event.at <= before]
