@@ -24,9 +24,11 @@ from colocache.naming import shown
 from colocache.operations import under_way
 from colocache.operations.drive import arun, run
 from colocache.operations.flow import Flow, Wait
-from colocache.operations.load import Load, LoadFlow, load_or_wait
+from colocache.operations.load import Duty, Load, LoadFlow, load_or_wait
 from colocache.operations.under_way import MAX_NESTED, note_age
 from colocache.runtime.waiting.answers import Answer
+from tests.conftest import NewCache
+from tests.loaders import never
 
 T = TypeVar("T")
 
@@ -880,6 +882,15 @@ def interrupted(number: int, work: Callable[[], object]) -> bool:
     finally:
         sys.settrace(before)
     return left[0] <= 0
+
+
+def test_a_report_that_may_have_been_interrupted_can_be_repeated(new_cache: NewCache) -> None:
+    cache = new_cache(private=True)
+    duty = Duty(cache._keyspace, "key", never, cache._keyspace.given(60, ()))
+    assert isinstance(run(duty.ask()), Lead)
+    for _ in range(2):
+        duty.fail(LookupError("broken"))
+    assert cache.stats().failed_loads == 1
 
 
 def test_an_exception_at_any_instruction_leaves_no_duty_with_nobody() -> None:
