@@ -140,6 +140,14 @@ def cache(new_cache: NewCache) -> Cache:
 
 
 @pytest.fixture
+def ready(cache: Cache, until: Until) -> Cache:
+    """Return a cache that is alone in its group, and can give complete receipts."""
+    cache.start()
+    until(lambda: cache.stats().established)
+    return cache
+
+
+@pytest.fixture
 def new_group(new_cache: NewCache, until: Until) -> Callable[..., list[Cache]]:
     """Make members of a group that know and hear each other."""
 
@@ -180,13 +188,13 @@ def key_of() -> Callable[..., str]:
     """Find a key that a cache owns."""
 
     def find(owner: Cache, namespace: str = "", name: str = "key") -> str:
-        bus = owner._member.join()
-        assert bus is not None
-        me = bus.members().me.incarnation
+        driver = owner._member.join()
+        assert driver is not None
+        me = driver.members().me.incarnation
         for number in range(1000):
             key = f"{name} {number}"
             wire = keys.wire(keys.prefix(namespace), key)
-            if bus._look(lambda now, wire=wire: bus._peer.owner_of(wire)) == me:
+            if driver._look(lambda now, wire=wire: driver._peer.owner_of(wire)) == me:
                 return key
         raise AssertionError(f"{owner!r} owns nothing, by slot {slot_of(wire)}")
 
@@ -199,15 +207,15 @@ def held() -> Callable[[Cache], Any]:
 
     @contextmanager
     def hold(cache: Cache) -> Iterator[None]:
-        bus = cache._member.join()
-        assert bus is not None
+        driver = cache._member.join()
+        assert driver is not None
         stopped, go_on = threading.Event(), threading.Event()
 
         def stop(_peer: object, _now: float) -> None:
             stopped.set()
             assert go_on.wait(PATIENCE)
 
-        bus.tell(stop)
+        driver.tell(stop)
         assert stopped.wait(PATIENCE)
         try:
             yield

@@ -15,11 +15,10 @@ import colocache
 from colocache import Cache
 from colocache.asgi import CacheMiddleware
 from colocache.scope import Scope
+from tests.conftest import PATIENCE
 
 Message = dict[str, Any]
 Application = Callable[[Any, Any, Any], Awaitable[None]]
-
-PATIENCE = 30.0  # s; only a test that fails waits this long
 
 
 class Exchange:
@@ -84,14 +83,6 @@ def pair(new_group: Any) -> list[Cache]:
 def exchange(events: list[str]) -> Exchange:
     """Return an exchange."""
     return Exchange(events)
-
-
-@pytest.fixture
-def ready(cache: Cache, until: Any) -> Cache:
-    """Return a cache that is alone in its group, and can give complete receipts."""
-    cache.start()
-    until(lambda: cache.stats().established)
-    return cache
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:

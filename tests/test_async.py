@@ -12,11 +12,10 @@ import pytest
 import colocache.operations.drive
 from colocache import Cache, EventLoopError, RecursiveLoadError
 from colocache.core import keys
+from tests.conftest import PATIENCE
 
 if TYPE_CHECKING:
     from tests.conftest import Call, Crew, NewCache, Until
-
-PATIENCE = 30.0  # s; only a test that fails waits so long
 
 
 class Source:
@@ -546,7 +545,7 @@ def test_trap_d_a_loader_may_read_its_own_key_where_that_cannot_wait(cache: Cach
     assert cache.get_or_load("k", lambda: cache.get("k", "nothing yet")) == "nothing yet"
 
 
-def test_mutual_recursion_of_two_functions_works(call: Call, pair: list[Cache]) -> None:
+def test_mutual_recursion_of_two_functions_works(pair: list[Cache]) -> None:
     """Each loads keys of the other, down to the ground; by owners on both members."""
 
     def even(cache: Cache, n: int) -> bool:
@@ -594,9 +593,7 @@ def test_several_event_loops_in_several_threads_share_a_load(
     assert crew.join() == ["load 1"] * 4
 
 
-def test_a_loop_that_ends_while_a_task_waits_harms_nobody(
-    cache: Cache, crew: Crew, source: Source, until: Until
-) -> None:
+def test_a_loop_that_ends_while_a_task_waits_harms_nobody(cache: Cache, crew: Crew, source: Source) -> None:
     crew.start(lambda: cache.get_or_load("k", source.load))
     source.wait_for_a_load()
 

@@ -159,7 +159,7 @@ def test_where_the_cache_is_off_nothing_is_done(call: Call, new_cache: Callable[
 
 
 @pytest.mark.parametrize("key", KEYS[:4])
-def test_a_set_after_a_miss_and_an_event_is_refused(call: Call, group: list[Cache], key: str) -> None:
+def test_a_set_after_a_miss_and_an_event_is_refused(group: list[Cache], key: str) -> None:
     one, other, _ = group
     pages = one.namespace("pages", fence=True)
     assert pages.get(key) is None

@@ -231,10 +231,10 @@ def test_a_cache_whose_member_fails_joins_anew(
 
 def fail(cache: Cache, until: Until) -> None:
     """Kill the driver's thread of a cache, as a bug would."""
-    bus = cache._member.life.driver
-    assert bus is not None
-    bus.tell(lambda peer, now: 1 / 0)  # type: ignore[arg-type, return-value]
-    until(lambda: not bus.alive)
+    driver = cache._member.life.driver
+    assert driver is not None
+    driver.tell(lambda peer, now: 1 / 0)  # type: ignore[arg-type, return-value]
+    until(lambda: not driver.alive)
 
 
 def test_an_entry_of_the_old_member_is_not_let_through_by_the_new_one(cache: Cache, until: Until) -> None:
@@ -450,7 +450,7 @@ def test_a_thousand_calls_without_a_cache_write_each_line_once(
 
 
 def test_when_space_returns_it_joins_again(
-    cache: Cache, full: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    cache: Cache, full: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cache.get_or_load("k", lambda: 1) == 1
     full.undo()
@@ -809,9 +809,9 @@ logging.basicConfig()
 caches = [colocache.Cache(name) for name in "abc"]
 for cache in caches: assert cache.get_or_load("k", lambda: "parent's") == "parent's"
 forget, failing = ThreadDriver.forget_after_fork, ["once", "once", "once"]
-def fail_once(bus):
+def fail_once(driver):
     if failing: raise RuntimeError(failing.pop())
-    forget(bus)
+    forget(driver)
 ThreadDriver.forget_after_fork = fail_once
 failing = failing[:ONCE]
 gates = [cache._keyspace.gate for cache in caches]
@@ -841,7 +841,7 @@ def test_joining_again_and_again_leaves_nothing_to_be_done_at_exit(cache: Cache)
 
 
 class Inherited:
-    """A bus of the parent process, in a child that was forked past Python's hooks, as uWSGI does."""
+    """A driver of the parent process, in a child that was forked past Python's hooks, as uWSGI does."""
 
     def __init__(self, cache: Cache) -> None:
         self.forgotten = 0
@@ -894,7 +894,12 @@ def test_of_several_threads_that_notice_a_fork_one_forgets(
 
 
 def test_no_thread_takes_the_parents_member_for_its_own_while_another_one_forgets_it(cache: Cache) -> None:
-    """1. A thread finds the parent's bus; 2. another one forgets it, and notes the new pid; 3. the first compares."""
+    """What must do no harm:
+
+    1. A thread finds the parent's driver.
+    2. Another thread forgets that driver, and notes the new pid.
+    3. The first thread compares the pids.
+    """
 
     forgetting = iter([cache._member.join])
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "colocache"
+from tests import ROOT
+
+PACKAGE = ROOT / "colocache"
 
 # A module imports from its own level or from lower ones. A folder's name stands for all its modules. Give a new module
 # its place here.
@@ -192,7 +194,7 @@ WITH_MORE = {
 @pytest.mark.parametrize("more", WITH_MORE.values(), ids=WITH_MORE.keys())
 def test_importing_and_constructing_start_nothing(more: str, tmp_path: Path) -> None:
     checks = AT_IMPORT.replace("import colocache\n", "import colocache\n" + more)
-    environment = {"COLOCACHE_DIR": str(tmp_path / "run"), "PYTHONPATH": str(PACKAGE.parent)}
+    environment = {"COLOCACHE_DIR": str(tmp_path / "run"), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", checks], env=environment, cwd=tmp_path, capture_output=True, text=True
     )
@@ -209,7 +211,7 @@ def test_frameworks_are_imported_only_by_what_is_for_them() -> None:
     assert found
     assert [module for module in found if not module.startswith(others)] == []
     program = "import sys, colocache, colocache.wsgi, colocache.asgi; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], cwd=PACKAGE.parent, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not FRAMEWORKS & set(done.stdout.split())
 

@@ -21,10 +21,9 @@ import colocache
 from colocache import Cache
 from colocache.scope import Scope
 from colocache.wsgi import CacheMiddleware
+from tests.conftest import PATIENCE
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
-
-PATIENCE = 30.0  # s; only a test that fails waits this long
 
 
 class Exchange:
@@ -101,14 +100,6 @@ def pair(new_group: Any) -> list[Cache]:
 def exchange(events: list[str]) -> Exchange:
     """Return an exchange."""
     return Exchange(events)
-
-
-@pytest.fixture
-def ready(cache: Cache, until: Any) -> Cache:
-    """Return a cache that is alone in its group, and can give complete receipts."""
-    cache.start()
-    until(lambda: cache.stats().established)
-    return cache
 
 
 def hello(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -626,7 +617,7 @@ def test_positions_of_several_workers_are_carried_together(pair: list[Cache], ev
 
 
 def test_a_barrier_that_takes_too_long_is_counted_and_logged_and_the_request_goes_on(
-    pair: list[Cache], events: list[str], held: Any, caplog: pytest.LogCaptureFixture
+    pair: list[Cache], events: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     one = CacheMiddleware(announcing(wait=False), pair[0], barrier="header")
     other = CacheMiddleware(hello, pair[1], barrier="header", barrier_timeout="50ms")
@@ -655,9 +646,7 @@ def test_nonsense_from_a_client_harms_nobody(ready: Cache, events: list[str], ca
     assert all(len(value) < 1000 and value.isascii() for _, value in answer.headers)
 
 
-def test_requests_under_a_closed_cache_go_on_with_a_barrier_too(
-    ready: Cache, events: list[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_requests_under_a_closed_cache_go_on_with_a_barrier_too(ready: Cache, events: list[str]) -> None:
     application = CacheMiddleware(announcing(wait=False), ready, barrier="header")
     position = Exchange(events)(application, REQUEST_METHOD="POST").header("colocache-position")
     ready.close()

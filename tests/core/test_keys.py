@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import date
@@ -16,10 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tests
 from colocache.core.keys import MAX_BODY, MAX_NAMESPACE, MAX_WIRE, Key, namespace_of, prefix, wire, within
 from colocache.core.parts import MAX_DEPTH
-from tests import shown
+from tests import printed_with_two_hash_seeds, shown
 
 ROOT = prefix("")
 quick = settings(derandomize=True, deadline=None, max_examples=200)
@@ -131,17 +127,7 @@ def test_processes_with_different_hash_seeds_agree() -> None:
         "keys = ['a', 'x' * 10_000, '\\ud800', ('a', 1, None, b'b', UUID(int=5), date.min, ('c', ('d',))), (True,)]\n"
         "print([wire(prefix('users'), key).hex() for key in keys])\n"
     )
-    answers = {
-        subprocess.run(
-            [sys.executable, "-c", program],
-            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(tests.ROOT)},
-            capture_output=True,
-            check=True,
-            timeout=60,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(answers) == 1
+    assert len(printed_with_two_hash_seeds(program)) == 1
 
 
 # --- Long keys

@@ -170,7 +170,7 @@ def test_what_lives_for_a_moment_is_gone_after_it(cache: Any, call: Call, until:
     until(lambda: not cache.get_many(["set", "touched", "add"]))
 
 
-def test_the_default_timeout_is_that_of_the_alias(site: Site, call: Call, until: Any) -> None:
+def test_the_default_timeout_is_that_of_the_alias(site: Site, call: Call) -> None:
     cache = site(
         default={"TIMEOUT": None}, zero={"TIMEOUT": 0, "KEY_PREFIX": "z"}, bad={"TIMEOUT": "soon", "KEY_PREFIX": "b"}
     )

@@ -105,7 +105,7 @@ def with_middleware() -> Iterator[Callable[..., None]]:
 
 
 def test_what_a_request_invalidates_is_waited_for_once_before_the_response(
-    site: Site, with_middleware: Any, act: Any, held: Any, monkeypatch: pytest.MonkeyPatch
+    site: Site, with_middleware: Any, act: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site(other=OTHER)
     with_middleware()
@@ -127,9 +127,7 @@ def test_what_a_request_invalidates_is_waited_for_once_before_the_response(
     assert order == ["waits", "waits"]
 
 
-def test_a_view_that_raises_waits_for_what_it_has_invalidated(
-    site: Site, with_middleware: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_view_that_raises_waits_for_what_it_has_invalidated(site: Site, with_middleware: Any) -> None:
     site(other=OTHER)
     with_middleware()
     mine, other = cache_of(), cache_of("other")
@@ -206,7 +204,7 @@ def test_a_fence_of_one_request_is_none_of_the_next(site: Site, with_middleware:
 # --- Around it
 
 
-def test_within_colocaches_own_middleware_it_does_nothing(site: Site, with_middleware: Any, caplog: Any) -> None:
+def test_within_colocaches_own_middleware_it_does_nothing(site: Site, with_middleware: Any) -> None:
     from django.core.handlers.wsgi import WSGIHandler
     from django.test import RequestFactory
 

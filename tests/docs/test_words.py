@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import ROOT
+
 CODE = sorted((ROOT / "colocache").rglob("*.py"))
 GLOSSARY = ROOT / "docs" / "reference" / "glossary.md"
 

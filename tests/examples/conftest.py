@@ -19,8 +19,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests import ROOT
-
-PATIENCE = 30.0  # s; only a test that fails waits this long
+from tests.conftest import PATIENCE
 
 
 class Server:
@@ -41,9 +40,8 @@ class Server:
         assert self.process.poll() is None, self.log
         if said := re.search(r"http://127\.0\.0\.1:([1-9]\d*)", self.log):
             self.port = int(said[1])
-            with contextlib.suppress(
-                ConnectionRefusedError
-            ):  # because uvicorn prints the address before its workers listen
+            # uvicorn prints the address before its workers listen.
+            with contextlib.suppress(ConnectionRefusedError):
                 socket.create_connection(("127.0.0.1", self.port)).close()
                 return True
         return False

@@ -433,7 +433,7 @@ def test_a_function_that_is_defined_again_around_another_object_is_logged(
     assert "orders is decorated again, with another 'user' around it" in caplog.text
 
 
-def test_a_container_around_a_function_may_be_another_one(cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_container_around_a_function_is_logged(cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
     def view(rows: list[int]) -> Any:
         @cache.cached
         def total() -> int:

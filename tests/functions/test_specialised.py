@@ -43,7 +43,7 @@ class Looked(dict[Any, Entry]):
         return super().__getitem__(key)
 
 
-class NearCache:
+class Keyspace:
     """A keyspace whose member is current."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Wrapped:
     """A function's wrapper, with the calls that it could not serve."""
 
     def __init__(self, function: Callable[..., Any], *, ignore: Sequence[str] = (), waits: bool = False) -> None:
-        self.keyspace = NearCache()
+        self.keyspace = Keyspace()
         self.missed: list[tuple[Any, Any]] = []
         self.signature = inspect.signature(function)
         self.arguments = Arguments(function, ignore)

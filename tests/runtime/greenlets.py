@@ -109,11 +109,11 @@ def two_members() -> Iterator[tuple[colocache.Cache, Other]]:
 
 def key_owned(cache: colocache.Cache, *, here: bool) -> str:
     """Find a key that this process owns, or the other one."""
-    bus = cache._member.join()
-    me = bus.members().me.incarnation
+    driver = cache._member.join()
+    me = driver.members().me.incarnation
     for number in range(1000):
         wire = keys.wire(keys.prefix(""), f"key-{number}")
-        if (bus._look(lambda now, wire=wire: bus._peer.owner_of(wire)) == me) is here:
+        if (driver._look(lambda now, wire=wire: driver._peer.owner_of(wire)) == me) is here:
             return f"key-{number}"
     raise AssertionError("no such key")
 

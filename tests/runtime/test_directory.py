@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from colocache.errors import ConfigError
-from colocache.runtime import directory as discovery
+from colocache.runtime import directory as directory_module
 from colocache.runtime.directory import Directory, Seat, Sighting
 from tests import ROOT
 
@@ -123,7 +123,7 @@ def base() -> Iterator[str]:
 @pytest.fixture
 def opened(base: str) -> Iterator[Callable[..., Directory]]:
     """Opens directories of this process, and releases their seats in the end."""
-    before = set(discovery._mine().members)
+    before = set(directory_module._mine().members)
 
     def make(group: str = "shop", base: str = base) -> Directory:
         directory = Directory(group, base, journal_bytes=5000)
@@ -131,7 +131,7 @@ def opened(base: str) -> Iterator[Callable[..., Directory]]:
         return directory
 
     yield make
-    for incarnation, seat in list(discovery._mine().members.items()):
+    for incarnation, seat in list(directory_module._mine().members.items()):
         if incarnation not in before:
             seat.release()
 
@@ -244,7 +244,7 @@ def test_an_incarnation_is_used_once(opened: Callable[..., Directory]) -> None:
 def test_when_all_seats_are_taken_the_error_says_so(
     opened: Callable[..., Directory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discovery, "SEATS", 2)
+    monkeypatch.setattr(directory_module, "SEATS", 2)
     directory = opened()
     joined(directory), joined(directory)
     with pytest.raises(ConfigError, match=r"all 2 seats of the group 'shop' in .* are taken"):
@@ -258,7 +258,7 @@ def test_a_seat_whose_start_fails_is_free_again(
         raise KeyboardInterrupt
 
     directory = opened()
-    monkeypatch.setattr(discovery.Journal, "create", fail)
+    monkeypatch.setattr(directory_module.Journal, "create", fail)
     with pytest.raises(KeyboardInterrupt):
         directory.take(fresh())
     assert files(directory) == ["0.seat"]
@@ -313,7 +313,7 @@ def test_a_seats_file_that_is_deleted_while_it_is_taken_is_not_trusted(
     opened: Callable[..., Directory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = opened()
-    opens = discovery.open_ours
+    opens = directory_module.open_ours
 
     def open_and_lose(path: str) -> int:
         descriptor = opens(path)
@@ -321,7 +321,7 @@ def test_a_seats_file_that_is_deleted_while_it_is_taken_is_not_trusted(
             os.unlink(path)
         return descriptor
 
-    monkeypatch.setattr(discovery, "open_ours", open_and_lose)
+    monkeypatch.setattr(directory_module, "open_ours", open_and_lose)
     assert directory.take(fresh()).number == 1
 
 
@@ -829,7 +829,7 @@ def test_a_stream_that_cannot_be_mapped_is_still_locked(
     assert other("directory.watch(mine).last()", mine=seat.incarnation) is None
 
 
-def test_a_struct_flock_is_as_long_as_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_struct_flock_is_as_long_as_the_systems() -> None:
     # A question shorter than the kernel's answer would have its end, the pid on Linux, cut off.
     if sys.platform == "linux":
         members = [("type", ctypes.c_short), ("whence", ctypes.c_short), ("start", ctypes.c_int64),
@@ -845,10 +845,10 @@ def test_a_struct_flock_is_as_long_as_the_systems(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_descriptor_is_closed_once_however_often_it_is_closed() -> None:
-    descriptor = discovery.Descriptor(os.open(os.devnull, os.O_RDONLY))
+    descriptor = directory_module.Descriptor(os.open(os.devnull, os.O_RDONLY))
     number = descriptor.number
     descriptor.close()
     assert os.open(os.devnull, os.O_RDONLY) == number, "the next file gets its number"
     descriptor.close()
     os.close(number)
-    discovery.Descriptor(number).close()  # it is closed already, and there is nothing to repair
+    directory_module.Descriptor(number).close()  # it is closed already, and there is nothing to repair

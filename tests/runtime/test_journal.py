@@ -56,16 +56,16 @@ def new_file(tmp_path: Path) -> Iterator[tuple[int, str]]:
 
 def test_what_is_appended_can_be_read_from_the_file(new_file: tuple[int, str]) -> None:
     journal = Journal.create(*new_file, ME, 1000, LOG)
-    log = JournalReader.of(new_file[0], ME)
-    assert (log.last(), log.events(1)) == (0, [])
+    reader = JournalReader.of(new_file[0], ME)
+    assert (reader.last(), reader.events(1)) == (0, [])
     for number in (1, 2, 3):
         journal.append(number, frame(number))
-    assert journal.last == log.last() == 3
-    assert log.events(2) == [(2, frame(2)), (3, frame(3))]
-    assert log.events(4) == []
-    log.close()
-    log.close()
-    assert (log.last(), log.events(1)) == (None, None)
+    assert journal.last == reader.last() == 3
+    assert reader.events(2) == [(2, frame(2)), (3, frame(3))]
+    assert reader.events(4) == []
+    reader.close()
+    reader.close()
+    assert (reader.last(), reader.events(1)) == (None, None)
 
 
 def test_numbers_follow_one_another() -> None:
@@ -80,32 +80,31 @@ def test_the_largest_frame_fills_the_journal_and_a_larger_one_is_refused() -> No
     mapping, journal = anonymous(100, appended=1)
     with pytest.raises(ValueError, match="event 2 of 85 bytes exceeds the journal of 100 bytes"):
         journal.append(2, bytes(100 - OVERHEAD + 1))
-    log = JournalReader(mapping, ME)
-    assert log.events(1) == [(1, frame(1))]
+    reader = JournalReader(mapping, ME)
+    assert reader.events(1) == [(1, frame(1))]
     journal.append(2, b"x" * (100 - OVERHEAD))
-    assert log.events(2) == [(2, b"x" * (100 - OVERHEAD))]
-    assert log.events(1) is None
+    assert reader.events(2) == [(2, b"x" * (100 - OVERHEAD))]
+    assert reader.events(1) is None
 
 
 @pytest.mark.parametrize("checksums", ["that work", "that miss everything"])
 def test_the_ring_holds_what_fits_and_says_what_is_gone(checksums: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if (
-        checksums == "that miss everything"
-    ):  # one in 2**32 does that; an event whose place is overwritten must not depend on it
+    # One checksum in 2**32 misses an event whose place is overwritten. The journal must not depend on it.
+    if checksums == "that miss everything":
         monkeypatch.setattr(zlib, "crc32", lambda _: 0)
     seed = random.randrange(1 << 32)
     rng = random.Random(seed)
     for _ in range(60):
         size = rng.randrange(40, 700)
         mapping, journal = anonymous(size)
-        log, frames = JournalReader(mapping, ME), [b""]
+        reader, frames = JournalReader(mapping, ME), [b""]
         for number in range(1, 120):
             frames.append(rng.randbytes(rng.randrange(min(size - OVERHEAD, rng.choice((1, 30, 700))) + 1)))
             journal.append(number, frames[number])
             first = rng.randrange(1, number + 2)
             fits = sum(len(each) + OVERHEAD for each in frames[first:]) <= size
             expected = list(enumerate(frames))[first:] if fits else None
-            assert log.events(first) == expected, f"seed {seed}, size {size}, events {first} to {number}"
+            assert reader.events(first) == expected, f"seed {seed}, size {size}, events {first} to {number}"
 
 
 class Killed(Exception):
@@ -157,10 +156,10 @@ def test_a_kill_between_any_two_stores_leaves_the_earlier_state(before: int) -> 
             journal.append(before + 1, b"the last words of a dying process")
             survived = True
             break
-        log = JournalReader(mapping, ME)
-        assert log.last() == before
-        assert log.events(before) == [(before, frame(before))]
-        assert log.events(1) in (None, [(number, frame(number)) for number in range(1, before + 1)])
+        reader = JournalReader(mapping, ME)
+        assert reader.last() == before
+        assert reader.events(before) == [(before, frame(before))]
+        assert reader.events(1) in (None, [(number, frame(number)) for number in range(1, before + 1)])
     assert survived
     assert stores in (3, 4)  # in two pieces at the ring's end, or in one; then two words
 
@@ -173,10 +172,10 @@ def test_a_record_with_any_bit_changed_is_not_given_out() -> None:
     for at in range(third, fourth + 4 + OVERHEAD):
         damaged = copy_of(mapping)
         damaged[RING + at] ^= 1 << (at % 8)
-        log = JournalReader(damaged, ME)
-        assert log.last() == 4
-        assert log.events(3) is None
-        assert log.events(4) == ([(4, b"four")] if at < fourth else None)
+        reader = JournalReader(damaged, ME)
+        assert reader.last() == 4
+        assert reader.events(3) is None
+        assert reader.events(4) == ([(4, b"four")] if at < fourth else None)
 
 
 @pytest.mark.parametrize("junk", [b"\xff" * 24, b"\x01" * 24, bytes(24)])
@@ -191,10 +190,10 @@ def test_junk_numbers_and_places_give_no_events(junk: bytes) -> None:
 )
 def test_a_head_of_another_kind_makes_the_journal_unreadable(offset: int, what: str) -> None:
     mapping, _ = anonymous(1000, appended=3)
-    log = JournalReader(mapping, ME)
-    assert log.last() == 3
+    reader = JournalReader(mapping, ME)
+    assert reader.last() == 3
     mapping[offset] ^= 1
-    assert (log.last(), log.events(1)) == (None, None), what
+    assert (reader.last(), reader.events(1)) == (None, None), what
 
 
 @pytest.mark.parametrize("size", [0, 1, RING, RING + 1, RING + 999, RING + 1001])
@@ -202,9 +201,9 @@ def test_a_file_of_another_size_is_unreadable(new_file: tuple[int, str], size: i
     Journal.create(*new_file, ME, 1000, LOG).append(1, b"one")
     assert JournalReader.of(new_file[0], ME).last() == 1
     os.ftruncate(new_file[0], size)
-    log = JournalReader.of(new_file[0], ME)
-    assert (log.last(), log.events(1)) == (None, None)
-    log.close()
+    reader = JournalReader.of(new_file[0], ME)
+    assert (reader.last(), reader.events(1)) == (None, None)
+    reader.close()
 
 
 CUT = f"""
@@ -215,10 +214,10 @@ from colocache.runtime.journal import Journal, JournalReader
 path = sys.argv[1]
 descriptor = open_new(path)
 Journal.create(descriptor, path, {ME!r}, 1 << 16, logs.Log('test')).append(1, b"one")
-log = JournalReader.of(descriptor, {ME!r})
-print(log.last(), log.events(1), flush=True)
+reader = JournalReader.of(descriptor, {ME!r})
+print(reader.last(), reader.events(1), flush=True)
 os.ftruncate(descriptor, int(sys.argv[2]))
-print(log.last(), log.events(1), flush=True)
+print(reader.last(), reader.events(1), flush=True)
 """
 
 
@@ -252,18 +251,18 @@ def test_a_writer_that_overtakes_the_reader_spoils_only_the_answer() -> None:
     answered = 0
     for _ in range(400):
         mapping, journal = anonymous(400, appended=rng.randrange(1, 30))
-        log = JournalReader(mapping, ME)
-        read = log._bytes
+        reader = JournalReader(mapping, ME)
+        read = reader._bytes
 
         def overtaken(start: int, length: int, journal: Journal = journal, read: object = read) -> bytes:
             for _ in range(rng.choice((0, 0, 0, 1, 5))):
                 journal.append(journal.last + 1, frame(journal.last + 1))
             return read(start, length)
 
-        log._bytes = overtaken
+        reader._bytes = overtaken
         first = rng.randrange(1, journal.last + 1)
         last = journal.last
-        events = log.events(first)
+        events = reader.events(first)
         assert events in (None, [(number, frame(number)) for number in range(first, last + 1)]), f"seed {seed}"
         answered += events is not None
     assert answered
@@ -299,22 +298,22 @@ def writer(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], JournalReade
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
         descriptor = files.open_theirs(path)
-        log = JournalReader.of(descriptor, ME)
-        yield process, log
+        reader = JournalReader.of(descriptor, ME)
+        yield process, reader
         process.kill()
-    log.close()
+    reader.close()
     os.close(descriptor)
 
 
 def test_the_number_of_a_living_writer_only_grows(writer: tuple[subprocess.Popen[str], JournalReader]) -> None:
-    _, log = writer
+    _, reader = writer
     before, intact = 0, 0
     for _ in range(20_000):
-        last = log.last()
+        last = reader.last()
         assert last is not None
         assert last >= before
         before = last
-        events = log.events(last - 3)
+        events = reader.events(last - 3)
         if events is not None:
             assert events == expected(events)
             intact += 1
@@ -326,18 +325,18 @@ def test_the_number_of_a_living_writer_only_grows(writer: tuple[subprocess.Popen
 def test_the_journal_of_a_killed_writer_is_whole(
     writer: tuple[subprocess.Popen[str], JournalReader], attempt: int
 ) -> None:
-    process, log = writer
-    while (log.last() or 0) < 1000 * attempt + 500:
+    process, reader = writer
+    while (reader.last() or 0) < 1000 * attempt + 500:
         pass
     process.send_signal(signal.SIGKILL)
     process.wait()
-    last = log.last()
+    last = reader.last()
     assert last is not None
-    events = log.events(last - 400)
+    events = reader.events(last - 400)
     assert events is not None
     assert [number for number, _ in events] == list(range(last - 400, last + 1))
     assert events == expected(events)
-    assert log.events(1) is None or last < 700
+    assert reader.events(1) is None or last < 700
 
 
 def test_all_blocks_are_there_before_the_first_event(new_file: tuple[int, str]) -> None:
@@ -384,15 +383,15 @@ def test_a_full_disk_leaves_a_journal_that_others_cannot_read(
 def test_the_readers_of_the_own_process_outlive_the_journal(new_file: tuple[int, str]) -> None:
     journal = Journal.create(*new_file, ME, 1000, LOG)
     journal.append(1, b"one")
-    log = journal.reader(ME)
+    reader = journal.reader(ME)
     other = journal.reader(ME)
     other.close()
     journal.append(2, b"two")
     journal.close()
     with pytest.raises(ValueError, match="released"):
         journal.append(3, b"three")
-    assert log.events(1) == [(1, b"one"), (2, b"two")]
-    log.close()
+    assert reader.events(1) == [(1, b"one"), (2, b"two")]
+    reader.close()
 
 
 def test_only_plain_files_of_this_user_are_opened(tmp_path: Path) -> None:

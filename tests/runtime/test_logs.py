@@ -141,7 +141,7 @@ class _Counting(logging.Handler):
         self.lines += record.process == os.getpid()
 
 
-def test_a_forked_child_has_a_minute_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_forked_child_has_a_minute_of_its_own() -> None:
     log = Log("shop")
     log.warning("cannot read")
     child = multiprocessing.get_context("fork").Process(target=_warn, args=(log,))

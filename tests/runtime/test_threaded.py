@@ -61,7 +61,7 @@ def test_before_it_joins_a_driver_refuses_what_it_is_asked() -> None:
     assert not driver.alive
 
 
-def test_a_driver_that_was_told_to_leave_before_it_joined_is_no_member(run_dir: str, until: Any) -> None:
+def test_a_driver_that_was_told_to_leave_before_it_joined_is_no_member(run_dir: str) -> None:
     driver = driver_of(directory=run_dir)
     driver.leave(0.0)
     with pytest.raises(Exception, match="nobody waits for this member any more"):

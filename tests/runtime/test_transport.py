@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -183,7 +182,7 @@ def test_a_probe_needs_no_link(nodes: list[Node]) -> None:
     assert not other.transport._routes
 
 
-def test_errors_of_zeromq_are_errors_of_the_system(nodes: list[Node], tmp_path: Path) -> None:
+def test_errors_of_zeromq_are_errors_of_the_system(nodes: list[Node]) -> None:
     with pytest.raises(OSError, match="ZeroMQ: ") as raised:
         nodes[0].transport.connect(B, "ipc://" + "x" * 200, nodes[1].bus)
     assert raised.value.errno

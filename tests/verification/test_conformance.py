@@ -14,7 +14,7 @@ EXPECTED = run.HERE / "expected"
 
 
 def test_every_suite_has_a_list_and_every_entry_a_reason() -> None:
-    lists = {path.stem: run.expected(path) for path in (EXPECTED).glob("*.txt")}
+    lists = {path.stem: run.expected(path) for path in EXPECTED.glob("*.txt")}
     assert lists.keys() == {suite.name for suite in run.SUITES}
     assert all(why for tests in lists.values() for why in tests.values())
 

@@ -19,11 +19,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from verification import ROOT
+
 T = TypeVar("T")
 
 PATIENCE = 60.0  # s; far beyond what anything here takes, so that a slow machine is not a failure
 KEYS = 64
-ROOT = Path(__file__).resolve().parents[2]
 
 #: What no process may ever have logged.
 ALARMS = ("Traceback", "has failed, and leaves", "Assertion failed", "ResourceWarning")

@@ -13,7 +13,7 @@ from verification.fuzz.dice import Dice
 from verification.fuzz.world import DEAD, FORGOTTEN, KEYS, ME, SEATS, STRANGER, A, B
 
 EVENT, *OTHERS = get_args(messages.Message)
-KINDS = [*OTHERS, *[EVENT] * 7]  # on events all turns, so they come in swarms
+KINDS = [*OTHERS, *[EVENT] * 7]  # most depends on events, so they come in swarms
 ROWS = ((1, 0, 2, 3, 5, 8), (64, 65, 200))
 ODD = 12  # one value in so many is a bad one
 

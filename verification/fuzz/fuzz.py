@@ -19,10 +19,10 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from importlib.util import find_spec
 from pathlib import Path
 
+from verification import ROOT
 from verification.fuzz.targets import TARGETS
 
-HERE = Path(__file__).parent
-CORPUS = HERE / "corpus"
+CORPUS = ROOT / "verification" / "fuzz" / "corpus"
 LONGEST = {"peer": 1500, "seats": 400, "journal": 600, "frames": 6000, "values": 6000}  # bytes of an input, else 2000
 SHARES = {"peer": 4}  # of the time, else 1
 PROGRESS = re.compile(r"#(\d+)\s+\S+\s+cov: (\d+) ft: (\d+) corp: (\d+)")
@@ -63,7 +63,7 @@ class Campaign:
 
     def _libfuzzer(self, *options: object) -> bool:
         command = [sys.executable, "-m", "verification.fuzz.guided", self.target, *map(str, options)]
-        paths = os.pathsep.join(filter(None, (str(HERE.parents[1]), os.environ.get("PYTHONPATH"))))
+        paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         surroundings = {**os.environ, "PYTHONPATH": paths, "TMPDIR": str(self.found.parent)}
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stderr=pipe, text=True, errors="replace", env=surroundings) as process:

@@ -12,8 +12,7 @@ with atheris.instrument_imports(include=["colocache"]):
 
 if __name__ == "__main__":
     _, target, *options = sys.argv
-    again = shlex.join(
-        (sys.executable, "-m", "verification.fuzz.guided", target)
-    )  # how libFuzzer starts itself anew, to merge corpora
+    # How libFuzzer starts itself again, to merge corpora.
+    again = shlex.join((sys.executable, "-m", "verification.fuzz.guided", target))
     atheris.Setup([again, *options], TARGETS[target])
     atheris.Fuzz()

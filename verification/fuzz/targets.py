@@ -167,18 +167,18 @@ def journal(data: bytes) -> None:
     """Whatever a stream's file holds, and whenever it is cut short: its events, in order, or None."""
     dice = Dice(data)
     with journal_file(dice) as (descriptor, cut), at_most(64 << 10):
-        log = JournalReader.of(descriptor, ME)
+        reader = JournalReader.of(descriptor, ME)
         try:
             first = 1 + dice.below(9)
-            _check_log(log, first)
+            _check_journal(reader, first)
             cut()
-            _check_log(log, first)
+            _check_journal(reader, first)
         finally:
-            log.close()
+            reader.close()
 
 
-def _check_log(log: JournalReader, first: int) -> None:
-    last, events = log.last(), log.events(first)
+def _check_journal(reader: JournalReader, first: int) -> None:
+    last, events = reader.last(), reader.events(first)
     assert last is None or 0 <= last <= NO_NUMBER
     if events is not None:
         assert last is not None

@@ -28,10 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import colocache
+from verification import ROOT
 from verification.servers.modes import MODES, Mode
 from verification.servers.running import PATIENCE, Broken, Running, place, until
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "servers.md"
+PAGE = ROOT / "docs" / "howto" / "servers.md"
 BEGIN, END = "<!-- the matrix: make servers -->", "<!-- the end of the matrix -->"
 
 LEASE, FORGET_AFTER = 60.0, 300.0  # s

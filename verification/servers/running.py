@@ -17,6 +17,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
 
+from verification import ROOT
 from verification.servers.modes import Mode
 
 T = TypeVar("T")
@@ -80,7 +81,7 @@ class Running:
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("COLOCACHE_")} | {
             "COLOCACHE_DIR": str(directory / "c"),
             "SERVERS_DIR": str(directory),
-            "PYTHONPATH": os.pathsep.join(map(str, [*here, HERE.parents[1], directory])),
+            "PYTHONPATH": os.pathsep.join(map(str, [*here, ROOT, directory])),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
             **settings,

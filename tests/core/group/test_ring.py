@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 from collections import Counter
 from hashlib import sha256
 
 import pytest
 
 from colocache.core.group.ring import SLOTS, Ring, slot_of
-from tests import ROOT
+from tests import printed_with_two_hash_seeds
 
 SIZES = (1, 2, 3, 4, 5, 7, 8, 12, 16, 32, 47, 64, 128, 200)
 
@@ -80,17 +77,7 @@ def test_processes_with_different_hash_seeds_agree() -> None:
         "ring = Ring({f'web{n}/0' for n in range(20)})\n"
         "print([ring.owner(slot) for slot in range(SLOTS)], slot_of(b'key'), slot_of(b'key', b'secret'))\n"
     )
-    answers = {
-        subprocess.run(
-            [sys.executable, "-c", program],
-            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            check=True,
-            timeout=60,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(answers) == 1
+    assert len(printed_with_two_hash_seeds(program)) == 1
 
 
 def test_order_and_repetition_of_the_seats_do_not_matter() -> None:
