@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 GONE = object()
 
 
-# --- Keys that are none
+# --- Keys that cannot be used
 
 
 class Hostile(str):

@@ -843,7 +843,7 @@ if __name__ == "__main__":
 def test_a_spawned_worker_knows_functions_and_classes_by_the_names_of_its_parent(
     new_cache: NewCache, run_dir: str, tmp_path: Path
 ) -> None:
-    """It runs the parent's script as __mp_main__, and that is no other module."""
+    """It runs the parent's script as __mp_main__. That counts as the same module."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     environment = {"COLOCACHE_DIR": run_dir, "PYTHONPATH": str(ROOT), "PATH": ""}

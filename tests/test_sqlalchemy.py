@@ -493,7 +493,7 @@ Rows = dict[tuple[str, tuple[Any, ...]], tuple[Any, ...]]
 
 
 def rows_of(engine: Any) -> Rows:
-    """All that is in the database: by table and primary key; or, where there is none, by the whole row."""
+    """Return all rows in the database, by table and primary key. A row without a key stands for itself."""
     rows = {}
     with engine.connect() as connection:
         for each in Base.metadata.tables.values():
@@ -605,7 +605,7 @@ def relate_by_a_backref(session: Session) -> set[str]:
 
 def let_an_orphan_go(session: Session) -> set[str]:
     book = session.get_one(Book, 1)
-    del book.chapters[0]  # nothing marks it, nor its notes, as changed
+    del book.chapters[0]  # nothing marks it or its notes as changed
     return {*row(Chapter, 1), *row(Note, 1), *row(Note, 2)}
 
 

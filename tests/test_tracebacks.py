@@ -192,7 +192,7 @@ def test_our_own_exceptions_are_shown_alone(cache: Cache) -> None:
 
 @pytest.mark.parametrize("by", ["thread", "task"])
 def test_what_a_loader_raises_keeps_nothing_alive(cache: Cache, by: str) -> None:
-    """Neither the task of the load nor what the loader had in hand, once the exception is let go."""
+    """Once the exception is let go, the task of the load and the objects of the loader are gone."""
     gone: list[str] = []
 
     class Large:

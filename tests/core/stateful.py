@@ -39,7 +39,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def explore(machine: type[Machine], histories: int, steps: int, *must_happen: str) -> None:
-    """Run so many random histories of at most so many steps; then all that ``must_happen`` has to have happened."""
+    """Run random histories of at most ``steps`` steps. All that ``must_happen`` must have happened in one of them."""
     assert PROFILE in FACTORS, f"HYPOTHESIS_PROFILE={PROFILE}: choose one of {', '.join(FACTORS)}"
     machine.tally.clear()
     run_state_machine_as_test(

@@ -322,7 +322,7 @@ def test_the_alias_gives_version_and_prefix(site: Site, call: Call) -> None:
 
 
 class Text(str):
-    """A str that is none of its own."""
+    """A str whose own text is another one."""
 
     def __str__(self) -> str:
         return self

@@ -1,8 +1,8 @@
 """A few members whose frames the test delivers, holds back or loses by hand.
 
-Real peers, as in `colocache.testing.simulator`, but nothing is random: every frame takes `HOP` seconds and arrives in
-order, but for those that a test has taken out of the network; clocks run alike unless a test says otherwise; and the
-kernel tells of a death when, and whom, the test says.
+They are real peers, as in `colocache.testing.simulator`, but nothing is random. Every frame takes `HOP` seconds and
+arrives in order, except those that a test takes out of the network. Clocks run alike unless a test says otherwise. A
+test says when the kernel tells which members of a death.
 """
 
 from __future__ import annotations

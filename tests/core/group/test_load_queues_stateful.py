@@ -1,4 +1,4 @@
-"""The owner's load queues, watched: whatever they send is held against what those who ask may expect.
+"""The owner's load queues, watched: what they send is compared with what those who ask may expect.
 
 The machine is the members that ask, and the peer around the queues. The owner itself asks, too. Its mail is handled
 when a step ends, so it may give a token back, or fail, at once.
@@ -112,7 +112,7 @@ class QueuesMachine(Machine):
             assert (standing.call, standing.number) == (call, load.token), "one token, also if asked for again"
             return
         assert load.token > max((token.number for token in self.tokens), default=0), "no token is given twice"
-        self.leave_line(call, self.now)
+        self.leave_line(call)
         call.state = "loading"
         self.tokens.append(Token(load.token, call, self.now, self.around.version))
         self.standing[call.key] = self.tokens[-1]
@@ -120,16 +120,16 @@ class QueuesMachine(Machine):
         if call.member == ME and call.reaction != "load":
             self.mail.append(call)
 
-    def leave_line(self, call: Call, now: float) -> None:
+    def leave_line(self, call: Call) -> None:
         line = self.waiting.get(call.key, [])
         if call in line:
             longest = max(each.until for each in line)
             assert call is next(each for each in line if each.until == longest), "who will wait longest gets the token"
-            assert call.until > now, "it does not wait any more"
+            assert call.until > self.now, "it does not wait any more"
             line.remove(call)
         else:
             assert call.state == "asking"
-            assert not any(each.until > now for each in line), "out of turn"
+            assert not any(each.until > self.now for each in line), "out of turn"
 
     def handle_mail(self) -> None:
         """The owner's own process hears of its tokens, when a step has ended."""
@@ -164,7 +164,7 @@ class QueuesMachine(Machine):
 
     @rule(which=st.integers(0, 99), patience=st.sampled_from((0.5, 5.0)))
     def ask_again(self, which: int, patience: float) -> None:
-        """The answer was lost, or is not there yet: it is as before, but for the place in line."""
+        """The answer was lost, or is not there yet: the answer is as before, and only the place in line changes."""
         calls = [call for call in self.calls.values() if call.state in ("waiting", "answered") or self.has_token(call)]
         if calls:
             call = calls[which % len(calls)]
@@ -333,7 +333,7 @@ class QueuesMachine(Machine):
         assert len(self.queues) == len(self.standing)
         for key, line in self.waiting.items():
             if key not in self.standing:
-                assert not [call for call in line if call.until > self.now], "somebody waits whom nobody will answer"
+                assert not [call for call in line if call.until > self.now], "nobody will answer a call that waits"
         assert len(self.timers._heap) <= 1, "one timer serves all tokens"
         for key, token in self.standing.items():
             waits = any(call.until > self.now for call in self.waiting.get(key, ()))

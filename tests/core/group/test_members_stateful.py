@@ -1,8 +1,8 @@
 """Who is in the group, seen from several members at once, with all that a network and an operator may do to them.
 
 Each node is one shipped `Members`, with what the peer does around it, and a clock of its own: only their differences
-mean anything. The machine knows who lives, what was announced when, and who was heard by whom, and holds against it
-what the nodes believe.
+mean anything. The machine knows who lives, what was announced when, and who heard it. It compares this with what the
+nodes believe.
 """
 
 from __future__ import annotations
