@@ -28,6 +28,7 @@ from colocache import (
 from colocache.core import keys
 from colocache.core.entry import Entry
 from colocache.core.gate import Gate
+from colocache.near_cache import NearCache, NearCaches
 from colocache.operations.load import get_or_load
 from colocache.stats import Counters
 from tests.loaders import counted, elsewhere, never
@@ -607,6 +608,24 @@ def test_copying_is_inherited_and_can_be_overruled(new_cache: NewCache) -> None:
     assert shared.get("k") is shared.get("k")
     cache.set("k", [1])
     assert cache.get("k") is not cache.get("k")
+
+
+def test_readers_find_the_entries_of_a_new_member_before_they_see_its_gate() -> None:
+    order: list[str] = []
+
+    class Noting(NearCache):
+        __slots__ = ()
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            order.append(name)
+
+    near_caches = NearCaches()
+    near = Noting(near_caches, "", False, False)
+    order.clear()
+    near_caches.bind(None, Gate())
+    assert order == ["home", "hits", "gate"]
+    assert near.hits is near.home.hits
 
 
 def test_one_namespace_cannot_be_both(cache: Cache) -> None:

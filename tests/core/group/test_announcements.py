@@ -79,6 +79,15 @@ def test_patience_ends_the_wait_and_promises_nothing() -> None:
     assert waiting.at(0.5) == Receipt(("host/1",), (), False, 0.5)
 
 
+def test_nothing_is_kept_for_a_silent_member_after_the_calls_have_returned() -> None:
+    waiting = Waiting(patience=0.5)
+    assert waiting.at(0.0) is None
+    assert waiting.at(0.5) is not None
+    waiting.wait(6, 0.5, 0.5, lambda receipt: None)
+    waiting.advance(waiting.others, True, 0.5)
+    assert {len(line) for line in waiting._lines.values()} == {1}
+
+
 def test_member_that_left_is_not_waited_for() -> None:
     waiting = Waiting()
     assert waiting.at(0.0) is None

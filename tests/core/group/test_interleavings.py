@@ -697,6 +697,24 @@ def test_pong_never_reports_less_than_was_published() -> None:
     assert pong.last == 1
 
 
+def test_fetch_that_began_before_the_members_own_set_is_not_kept() -> None:
+    """What must not happen:
+
+    1. W reads k. O answers with the old value, and the answer is under way for long.
+    2. W sets k at O, and the call returns. W has not heard O's event yet.
+    3. The answer comes, and W keeps the old value.
+    """
+    table, w, _, o, k = group_of_three()
+    answers, events = table.hold(Value, sender=o, to=w), table.hold(Event, sender=o, to=w)
+    read = table.read(w, k)
+    assert answers.messages
+    assert table.set(w, k, 2).outcome.kept
+    answers.deliver()
+    assert read.value == 1
+    assert events.messages, "nothing but the set itself told W"
+    assert w.cached(k) is MISSING
+
+
 def test_own_copy_is_gone_before_invalidate_returns() -> None:
     """I24: in W's own process nothing waits for a message to come back."""
     table, w, r, o, k = group_of_three()

@@ -1,4 +1,4 @@
-"""Peeks and sets: every call gets its outcome, and nothing is kept that an event has overtaken."""
+"""Peeks, sets and attempts: every call gets its outcome, and nothing is kept that an event has overtaken."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from colocache.core.entry import DEAD, Entry
+from colocache.core.group.attempts import Attempts
 from colocache.core.group.messages import (
     MAX_TARGETS,
     NO_NUMBER,
+    Altered,
+    Fenced,
     Peek,
     Peeked,
     Record,
@@ -20,7 +23,7 @@ from colocache.core.group.messages import (
     key_target,
     pack_record,
 )
-from colocache.core.group.outcomes import Receipt, Seen, Written
+from colocache.core.group.outcomes import DONE, Receipt, Seen, Written
 from colocache.core.group.peeks import Peeks
 from colocache.core.group.requests import Requests
 from colocache.core.group.sets import Sets
@@ -31,7 +34,7 @@ FETCH_TIMEOUT, RECEIPT_TIMEOUT = 0.25, 9.0
 
 
 class Asker:
-    """The table of requests, the peeks and the sets, with what surrounds them."""
+    """The table of requests, the peeks, the sets and the attempts, with what surrounds them."""
 
     def __init__(self) -> None:
         around: Any = Surroundings()
@@ -39,6 +42,7 @@ class Asker:
         self.requests = Requests(around, around.timers)
         self.peeks = Peeks(around, around, around, self.requests)
         self.sets = Sets(around, around, around.timers, self.requests, around, around)
+        self.attempts = Attempts(around, around, around, around.timers, around, self.requests, around)
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -204,6 +208,13 @@ def test_odd_answers_to_a_peek_are_counted_and_harm_nothing(asker: Asker) -> Non
     assert asker.around.kept[KEY].payload == b"2"
 
 
+def test_where_dependencies_are_too_many_to_be_named_a_peek_finds_nothing(asker: Asker) -> None:
+    asker.around.positions = None
+    assert asker.look(KEY) == []
+    assert asker.seen() == {}
+    assert len(asker) == 0
+
+
 # --- Sets
 
 
@@ -317,8 +328,28 @@ def test_odd_answers_to_a_set_harm_nothing(asker: Asker) -> None:
     assert asker.around.outcomes() == [(1, Written(True, receipt, (OWNER, 8)))]
 
 
-def test_where_dependencies_are_too_many_to_be_named_a_peek_finds_nothing(asker: Asker) -> None:
-    asker.around.positions = None
-    assert asker.look(KEY) == []
-    assert asker.seen() == {}
-    assert len(asker) == 0
+# --- Attempts
+
+
+def test_answer_that_was_asked_for_before_a_count_returned_is_not_kept_after(asker: Asker) -> None:
+    """As for a set: only that the count is remembered, at a version of its own, tells that the answer is too old."""
+    asker.attempts.alter(1, KEY, 1, b"", EntryOptions(300.0))
+    (alter,) = asker.around.take()
+    asker.around.owner = OTHER
+    (peek,) = asker.look(KEY)
+    asker.attempts.altered(Altered(OWNER, ME, alter.id, 8, DONE, b"2"))
+    asker.around.outcomes()
+    asker.answer(peek, (0, b"1"), sender=OTHER)
+    assert asker.around.kept == {}
+
+
+@pytest.mark.parametrize("established", [True, False])
+def test_value_that_comes_with_a_fence_is_kept_unless_a_joiner_has_asked(asker: Asker, established: bool) -> None:
+    asker.around.established = established
+    asker.attempts.get(1, KEY)
+    (get,) = asker.around.take()
+    asker.around.established = True
+    asker.attempts.fenced(Fenced(OWNER, ME, get.id, 5, True, True, b"1", 0.0, 9.0, b"", ()))
+    ((_, fence),) = asker.around.outcomes()
+    assert (fence.entry.payload, fence.number) == (b"1", 5)
+    assert (KEY in asker.around.kept) is established
