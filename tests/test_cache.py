@@ -624,7 +624,7 @@ def test_readers_find_the_entries_of_a_new_member_before_they_see_its_gate() -> 
     near = Noting(near_caches, "", False, False)
     order.clear()
     near_caches.bind(None, Gate())
-    assert order == ["home", "hits", "gate"]
+    assert order == ["home", "entries", "gate"]
     assert near.hits is near.home.hits
 
 
