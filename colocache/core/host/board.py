@@ -1,0 +1,173 @@
+"""The board: the stamps of everything that can be invalidated, and the bell.
+
+Whoever invalidates a key, a namespace or a tag stores a number that was never used before into its marks. Whatever can
+be served carries the stamps under which it is current, its **label**, and they are compared with the board. So no
+process has to be told of an invalidation, and none can miss it.
+
+**Marks.** Each thing has four marks, by its hash, and its stamps stand while any of the four is unchanged. Other things
+may share one of its marks, but hardly ever all four (Bloom, "Space/time trade-offs in hash coding with allowable
+errors", 1970). The four lie in one page of memory. The root, which stands for everything, has a mark of its own.
+
+**Invalidations and writes.** A key is two things: the key itself, which invalidations stamp without any lock, and the
+writes to it (its hash with `WRITES`), which whoever stores a value stamps, under the lock of the shelf's ring. A label
+names both. So a write makes older copies and the loads under way void, as an invalidation does. And a value that is
+made of another one, as a counter is, has the other one's label but for the writes: an invalidation at any moment, also
+in the middle of counting, makes it void.
+
+**The label rule.** A load is labelled with stamps that were read before it, in any order. What is copied or derived
+takes over the label of what it was made of, and never stamps that were read near by. Otherwise:
+
+1. P invalidates k, and has stored the first of its four stamps.
+2. Q copies an old record of k, which stands by its other marks, under stamps that it reads now: (new, old, old, old).
+3. P stores the rest, and its call returns.
+4. Q's copy stands by its first mark, for good.
+
+**The bell.** It changes with every event. A near copy remembers the bell at which its label was last compared: while
+the bell is the same, nothing at all has happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from .hashes import ROOT, WRITES
+from .memory import Fences, Words
+from .numbers import Numbers
+
+PAGE = 512  # marks in a page of memory
+_OFFSET = PAGE - 1
+_OFFSET_BITS = 9
+_PAGE_SHIFT = 4 * _OFFSET_BITS
+
+Group = tuple[int, int, int, int, int, int, int, int]  # mark, stamp, mark, stamp, mark, stamp, mark, stamp
+Label = tuple[Group, ...]
+
+
+class Board:
+    """The board of one host, as one process uses it. Any thread may call all methods."""
+
+    __slots__ = ("_fences", "_numbers", "_pages", "bell", "marks")
+
+    def __init__(self, bell: Words, marks: Words, count: int, numbers: Numbers, fences: Fences) -> None:
+        """``bell`` is one word; ``marks`` are ``1 + count`` words, ``count`` a power of two and at least `PAGE`."""
+        if count < PAGE or count & (count - 1):
+            raise ValueError(f"count={count}: the number of marks is a power of two, and at least {PAGE}")
+        self.bell = bell
+        self.marks = marks
+        self._pages = count // PAGE - 1  # a mask
+        self._numbers = numbers
+        self._fences = fences
+
+    def marks_of(self, hash: int) -> tuple[int, int, int, int]:
+        """Return the four marks of a thing; the root's are one and the same."""
+        if hash == ROOT:
+            return 0, 0, 0, 0
+        start = (hash >> _PAGE_SHIFT & self._pages) * PAGE + 1
+        return (
+            start + (hash & _OFFSET),
+            start + (hash >> _OFFSET_BITS & _OFFSET),
+            start + (hash >> 2 * _OFFSET_BITS & _OFFSET),
+            start + (hash >> 3 * _OFFSET_BITS & _OFFSET),
+        )
+
+    # --- Events
+
+    def invalidate(self, hashes: Sequence[int], *, related: bool = False) -> None:
+        """Invalidate what the hashes stand for. When this returns, nobody serves anything that was loaded before.
+
+        ``related`` says that a value may be among what is invalidated that its loader makes of others among it, as of a
+        tag, of a namespace, or of several keys. Then all is stamped twice. Otherwise:
+
+        1. W has stored the stamps of a tag, and not rung the bell yet.
+        2. R misses a page with the tag. Its label has the new stamps. Its loader reads a part with the tag: a near copy
+           that has the present bell, or a record that stands by a mark which W has still to store. It is served.
+        3. R stores the page, made of the old part, under the new stamps.
+        4. W rings, and its call returns. The page stands for good.
+
+        A label with any of the second stamps was read after the first bell, so the parts are void for its loader. A
+        label with none of them is void itself.
+        """
+        self.stamp(hashes)
+        if related:
+            self.ring()
+            self._fences.order()
+            self.stamp(hashes)
+        self.ring()
+
+    def stamp(self, hashes: Iterable[int]) -> None:
+        """Change the stamps of things. This alone makes loads under way void, and records; `ring` tells near copies."""
+        marks, number = self.marks, self._numbers.next()
+        for hash in hashes:
+            first, second, third, fourth = self.marks_of(hash)
+            marks[first] = number
+            marks[second] = number
+            marks[third] = number
+            marks[fourth] = number
+
+    def ring(self) -> None:
+        """Ring the bell, after what it is rung for was stored, and return when everybody can hear it.
+
+        The full fence is needed on x86, too. Without it:
+
+        1. P stores a stamp and its bell, 2. Both wait in the store buffer of its core, where P's own loads find them.
+        2. P loads the bell, 2, compares an entry with its stamp, which is still the old one, and notes the bell 2.
+        3. W stores that stamp and its bell, 1, and its call returns.
+        4. P's bell, 2, becomes visible, over W's. It is the entry's: the entry is served for good.
+        """
+        self._fences.order()
+        self.bell[0] = self._numbers.next()
+        self._fences.full()
+
+    # --- Labels
+
+    def label(self, hashes: Iterable[int]) -> Label:
+        """Return the label of what is loaded from now on, for things given by their hashes."""
+        return tuple([self.group(hash) for hash in hashes])
+
+    def group(self, hash: int) -> Group:
+        """Return the marks of a thing, with their stamps."""
+        marks = self.marks
+        if hash == ROOT:
+            stamp = marks[0]
+            return 0, stamp, 0, stamp, 0, stamp, 0, stamp
+        first, second, third, fourth = self.marks_of(hash)
+        return first, marks[first], second, marks[second], third, marks[third], fourth, marks[fourth]
+
+    def stands(self, label: Label) -> bool:
+        """Tell whether no event has hit any of a label's things since its stamps were read.
+
+        A group's first mark is read first, because `stamp_write` stores it last. In the other order:
+
+        1. W has stored the way of a record, which stands by its first mark so far.
+        2. R finds the record. Its fourth, third and second marks do not have its stamps yet.
+        3. W stores all four.
+        4. R reads the first mark, which the record does not stand by any more. It finds none, and there always was one.
+        """
+        marks = self.marks
+        for first, one, second, two, third, three, fourth, four in label:
+            if marks[first] != one and marks[second] != two and marks[third] != three and marks[fourth] != four:
+                return False
+        return True
+
+    # --- Writes
+
+    def write_group(self, hash: int) -> Group:
+        """Return the group of a record that is about to be written, for the writes to a key; ``hash`` is the key's.
+
+        The record stands by its first mark until `stamp_write` is called, and by the others from then on. So whoever is
+        killed between the record's commit and the stamps leaves a value that stands, and not a key without one. To be
+        called under the lock of the key's ring.
+        """
+        number = self._numbers.next()
+        first, second, third, fourth = self.marks_of(hash ^ WRITES)
+        return first, self.marks[first], second, number, third, number, fourth, number
+
+    def stamp_write(self, group: Group) -> None:
+        """Make older copies of a key void, and loads of it that are under way; the record of ``group`` is committed."""
+        marks = self.marks
+        first, _, second, number, third, _, fourth, _ = group
+        marks[fourth] = number
+        marks[third] = number
+        marks[second] = number
+        self._fences.order()  # otherwise the record could be seen to stand by none of its marks
+        marks[first] = number

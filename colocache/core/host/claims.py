@@ -1,0 +1,336 @@
+"""One load of a missing key on a host: who loads, and who waits for it.
+
+The kernel decides. Whoever misses a key takes the record lock of a byte that the key and its label choose, and loads.
+The kernel frees the byte when its holder dies. A **hint** in shared memory tells which claim holds a byte, and whether
+somebody waits for it. A lost, doubled or torn hint costs a wait, and never correctness: labels alone decide what is
+served.
+
+No message is needed. A waiter looks again at growing intervals, and takes the byte once it is free. If the holder finds
+at its end that somebody waits, it has the waiters woken at once.
+
+An event changes the label of whoever misses the key after it, and so the byte: nobody waits for a load that began
+before an event that he has to see.
+
+**Loads that give nothing.** A request may have a time limit, and give up its load:
+
+1. A load takes 5 s, although 0.4 s is usual. Each request has 1 s.
+2. The first request gives up. The second one, which has 0.1 s left, begins to load.
+3. It gives up, too, and so on. As long as requests come, nobody gets a value.
+
+So after `MOST_FAILURES` loads that gave nothing, whoever has waited for them loads at once, beside all others. Before
+that, the newest request loads next, because it will wait longest. And a load that goes on without its caller, as tasks
+do, is an **orphan**: one of those who wait for it loads beside it, and the first value serves all.
+
+The kernel does not exclude a process from a byte that it holds itself. So in each process a table of loads joins
+threads and tasks first.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from xxhash import xxh3_64_intdigest
+
+from .board import Label
+from .memory import Fences, Words
+from .numbers import Numbers
+from .record import Miss, Record
+from .shelf import Shelf
+
+HINTS = 1024  # hints of a host, a power of two
+HINT_WORDS = 8  # words of a hint; 64 bytes, so that two holders never write to one cache line
+_PLACE, _ID, _WAITS = range(3)  # the words of a hint that are used
+
+FIRST_PAUSE, LAST_PAUSE = 0.001, 0.05  # s between two looks of a waiter: at first, and at last
+
+MOST_FAILURES = 2  # loads that one call waits for, and that give nothing
+
+#: What became of a load whose value nobody can be handed: its waiters look again.
+AGAIN: Final = object()
+
+#: What is called with an outcome. It may be called again; the first outcome counts.
+Waiter = Callable[[Any], object]
+
+#: Those that wait, the newest last. A dictionary, because nothing is raised by taking out what is gone already: in that
+#: place an exception of a signal handler would be taken for it.
+Queue = dict[object, Waiter]
+
+
+class ClaimLocks(Protocol):
+    """The record locks of single bytes. The kernel frees them when their process ends."""
+
+    def take(self, place: int, /) -> bool:
+        """Take a byte's lock; return False if anybody has it."""
+
+    def free(self, place: int, /) -> None:
+        """Give it back."""
+
+
+class Value(NamedTuple):
+    """A value that another thread of this process has loaded, as an object."""
+
+    value: Any
+
+
+class Sleep(NamedTuple):
+    """The step of a flow that waits until it is woken, for so many seconds at most."""
+
+    register: Callable[[Waiter], None]
+    seconds: float
+
+
+class Load:
+    """The load of one key in this process, from the miss to the report; or one thread that waits for another process.
+
+    ``miss`` says under which label its value is current.
+    """
+
+    __slots__ = ("beside", "has_begun", "hash", "hint", "is_orphan", "miss", "outcome", "place", "waiters", "wire")
+
+    def __init__(self, wire: bytes, hash: int, miss: Miss) -> None:
+        self.wire = wire
+        self.hash = hash
+        self.miss = miss
+        self.place: int | None = None  # of the byte; None if it loads without one
+        self.hint = 0  # the number by which the hint is known as this load's
+        self.has_begun = False  # otherwise it waits for another process
+        self.is_orphan = False  # it has begun, and goes on without its caller
+        self.beside: list[object] = []  # who is to load beside the orphan: the first one
+        self.outcome: Any = None  # once it has ended: a `Value`, a `Record`, or `AGAIN`
+        self.waiters: Queue = {}
+
+    def end(self, outcome: Any) -> None:
+        """Tell those that wait, the newest first. It may be called again; the first outcome counts.
+
+        They leave the queue themselves. If they were taken out here, an exception of a signal handler could come while
+        one of them is neither in the queue nor woken, and nobody would ever wake it.
+        """
+        if self.outcome is None:
+            self.outcome = outcome
+        for waiter in reversed([*self.waiters.values()]):
+            waiter(self.outcome)
+
+    def wake_newest(self) -> None:
+        """Have the one look again that has waited for the shortest time."""
+        waiting = [*self.waiters.items()]
+        if waiting:
+            place, waiter = waiting[-1]
+            waiter(AGAIN)
+            self.waiters.pop(place, None)  # it does not wait for this load any more
+
+    def lets_load_beside(self, call: object) -> bool:
+        """Tell whether a call is to load beside an orphan. Only one is."""
+        if self.is_orphan and not self.beside:
+            self.beside.append(call)
+            return self.beside[0] is call
+        return False
+
+
+class Lead(NamedTuple):
+    """The caller loads, and reports with `Claims.end`. It is late if its patience is over: another one still loads."""
+
+    load: Load
+    late: bool
+
+
+class Call(Protocol):
+    """A call that may get the duty to load. Whatever is raised at whatever instruction, it can give the duty back."""
+
+    load: Load | None  # what `Claims.end` takes
+
+
+class _Waiting:
+    """A place in a queue of waiters. Whoever waits there leaves it, however the wait ends."""
+
+    def __init__(self, queue: Queue, load: Load | None = None) -> None:
+        self.queue = queue
+        self._load = load
+
+    def join(self, waiter: Waiter) -> None:
+        """Have the waiter called once the load has ended. Both sides do their own step first, and then look."""
+        self.queue[self] = waiter
+        if self._load is not None and self._load.outcome is not None:
+            waiter(self._load.outcome)
+
+
+class Claims:
+    """The loads of one process, and its claims among those of its host. Any thread may call all methods."""
+
+    def __init__(
+        self, shelf: Shelf, locks: ClaimLocks, hints: Words, numbers: Numbers, fences: Fences,
+        wake: Callable[[int], object],
+    ) -> None:  # fmt: skip
+        """``hints`` are ``HINTS * HINT_WORDS`` words. ``wake`` wakes those that wait for a hash, in all processes."""
+        self._shelf = shelf
+        self._locks = locks
+        self._hints = hints
+        self._numbers = numbers
+        self._fences = fences
+        self._wake = wake
+        self._loads: dict[tuple[bytes, Label], Load] = {}
+        self._sleepers: dict[int, Queue] = {}  # by hash: who waits for another process
+
+    def find_or_lead(
+        self, call: Call, wire: bytes, hash: int, hashes: Sequence[int], now: float, patience: float
+    ) -> Generator[Sleep, tuple[float, Any], Record | Value | Lead]:
+        """Find a key, wait for a load of it, or get the duty to load it.
+
+        ``hashes`` are of all that a value depends on beside the key, as for the shelf. The caller answers each `Sleep`
+        with the time, and with what it was woken by. The answer is there within ``patience`` seconds, whoever holds the
+        claim meanwhile: it is a `Lead` at the latest then, beside somebody else's.
+
+        A flow that is closed while it waits gives back what it has. ``call.load`` is set before a load is begun, and
+        stays set: to end it again does nothing.
+        """
+        ends, pause = now + patience, FIRST_PAUSE
+        failures, holder = 0, 0  # loads of others that gave nothing, and who loads in another process
+        mine: Load | None = None  # while this call sees to the key, for all threads of this process
+        outcome: Any = AGAIN
+        try:
+            while True:
+                found = self._shelf.look(wire, hash, hashes, now)
+                if isinstance(found, Record):
+                    outcome = found
+                    return found
+                if mine is not None and mine.miss.label != found.label:  # an event has come: it is another load by now
+                    self.end(mine, AGAIN)
+                    mine, failures = None, 0
+                if mine is None:
+                    mine = call.load = Load(wire, hash, found)
+                    other = self._loads.setdefault((wire, found.label), mine)
+                    if other is not mine:
+                        if now >= ends or failures >= MOST_FAILURES:
+                            lead, mine = Lead(mine, now >= ends), None
+                            return lead
+                        mine = None
+                        if other.lets_load_beside(call):
+                            call.load = other
+                            return Lead(other, late=False)
+                        now, woken = yield from _sleep(_Waiting(other.waiters, other), ends - now)
+                        if isinstance(woken, Value | Record):  # under a label that this call has read itself
+                            return woken
+                        if other.has_begun and other.outcome is AGAIN:
+                            failures += 1
+                        continue
+                taken = self._take(mine, 0)
+                late = not taken and now >= ends
+                is_over = late or failures >= MOST_FAILURES
+                if not taken and is_over:
+                    self._take(mine, 1)  # if another one has that byte, this one goes on without
+                if taken or is_over:
+                    found = self._shelf.look(wire, hash, hashes, now)  # otherwise two load, one after the other
+                    if isinstance(found, Record):
+                        outcome = found
+                        return found
+                    mine.has_begun = True
+                    lead, mine = Lead(mine, late), None  # under the label that was read first: an event may have come
+                    return lead
+                before, holder = holder, self._say_that_somebody_waits(mine) or holder
+                if before not in (0, holder):
+                    failures += 1
+                queue = self._sleepers.setdefault(hash, {})
+                now, _ = yield from _sleep(_Waiting(queue), max(0.0, min(pause, ends - now)))
+                pause = min(2 * pause, LAST_PAUSE)
+                record = self._shelf.find_labelled(wire, hash, mine.miss.label, now)
+                if record is not None:
+                    outcome = record
+                    return record
+        finally:
+            if mine is not None:
+                self.end(mine, outcome)
+
+    def end(self, load: Load, outcome: Any) -> None:
+        """Give a claim back, and tell those that wait; ``outcome`` is a `Value`, or `AGAIN`. It may be called twice.
+
+        What was loaded is on the shelf by now, if it is to be there.
+        """
+        awaited = False
+        if load.place is not None:
+            awaited = self._is_awaited_elsewhere(load)
+            self._forget_hint(load)
+            self._locks.free(load.place)
+            load.place = None
+        name = load.wire, load.miss.label
+        if self._loads.get(name) is load:
+            self._loads.pop(name, None)
+        load.end(outcome)
+        if not self._sleepers.get(load.hash, True):
+            self._sleepers.pop(load.hash, None)
+        if awaited:
+            self._wake(load.hash)
+
+    def orphan(self, load: Load) -> None:
+        """Note that a load goes on without its caller, and have one of those who wait load beside it."""
+        load.is_orphan = True
+        if load.waiters:
+            load.wake_newest()
+
+    def wake(self, hash: int) -> None:
+        """Have those look again that wait for another process's load of a key. The bus calls it."""
+        for waiter in [*self._sleepers.pop(hash, {}).values()]:
+            waiter(AGAIN)
+
+    def is_awaited(self, load: Load) -> bool:
+        """Tell whether anybody besides its caller waits for a load, as far as is known."""
+        return bool(load.waiters) or self._is_awaited_elsewhere(load)
+
+    # --- Bytes and hints
+
+    def _take(self, load: Load, generation: int) -> bool:
+        """Take the byte of a load. It is noted first: whatever is raised then, it can be given back."""
+        load.place = _place(load.hash, load.miss, generation)
+        if not self._locks.take(load.place):
+            load.place = None
+            return False
+        self._write_hint(load)
+        return True
+
+    def _write_hint(self, load: Load) -> None:
+        assert load.place is not None
+        hints, at = self._hints, _hint_of(load.place)
+        load.hint = self._numbers.next()
+        hints[at + _WAITS] = 0
+        hints[at + _ID] = load.hint
+        self._fences.order()
+        hints[at + _PLACE] = load.place
+
+    def _forget_hint(self, load: Load) -> None:
+        assert load.place is not None
+        hints, at = self._hints, _hint_of(load.place)
+        if hints[at + _ID] == load.hint:
+            hints[at + _PLACE] = 0
+
+    def _say_that_somebody_waits(self, load: Load) -> int:
+        """Leave word in the hint of the holder, and return the number by which that hint is known.
+
+        If there is none yet, or another claim's, return 0; the next look comes soon.
+        """
+        place = _place(load.hash, load.miss, 0)
+        hints, at = self._hints, _hint_of(place)
+        if hints[at + _PLACE] != place:
+            return 0
+        holder = hints[at + _ID]
+        hints[at + _WAITS] = holder
+        return holder
+
+    def _is_awaited_elsewhere(self, load: Load) -> bool:
+        return load.place is not None and self._hints[_hint_of(load.place) + _WAITS] == load.hint
+
+
+def _sleep(waiting: _Waiting, seconds: float) -> Generator[Sleep, tuple[float, Any], tuple[float, Any]]:
+    try:
+        return (yield Sleep(waiting.join, seconds))
+    finally:
+        waiting.queue.pop(waiting, None)  # one step: an exception of a signal handler comes before it or after it
+
+
+def _place(hash: int, miss: Miss, generation: int) -> int:
+    """Return the byte of a load: 63 bits, so that the kernel takes it for an offset. 0 stands for none."""
+    words = [hash, generation, *(number for group in miss.label for number in group)]
+    return (xxh3_64_intdigest(struct.pack(f"={len(words)}Q", *words)) >> 2) + 1
+
+
+def _hint_of(place: int) -> int:
+    return (place & HINTS - 1) * HINT_WORDS

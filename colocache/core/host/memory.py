@@ -1,0 +1,48 @@
+"""What this package asks of shared memory, of its order, and of locks. The shell gives the real ones.
+
+A simulated memory shows stores late and in another order, cuts slices, and lets a process die between any two stores.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Words(Protocol):
+    """Words of 8 bytes. Each is loaded and stored whole, and nobody sees a word go back to an older value."""
+
+    def __getitem__(self, place: int, /) -> int: ...
+
+    def __setitem__(self, place: int, value: int, /) -> None: ...
+
+
+class Bytes(Protocol):
+    """Bytes. A slice that others store to or load from meanwhile may be torn anywhere."""
+
+    def __getitem__(self, part: slice, /) -> bytes: ...
+
+    def __setitem__(self, part: slice, value: bytes, /) -> None: ...
+
+
+class Fences(Protocol):
+    """The order in which others see what this thread loads and stores."""
+
+    def order(self) -> None:
+        """Keep the stores before it before those after it, and the loads likewise. Nothing on x86."""
+
+    def full(self) -> None:
+        """Have all stores before it seen by everybody, before anything after it is loaded. A full fence, everywhere."""
+
+
+class RingLocks(Protocol):
+    """One lock for each ring. The kernel releases them when their holder dies.
+
+    An exception of a signal handler may come as soon as a lock is taken, and in the middle of giving it back. So call
+    ``lock`` in a ``try`` block, and ``unlock`` at its end, and once more in its ``finally``.
+    """
+
+    def lock(self, ring: int, /) -> bool:
+        """Take the lock of a ring; return False if it is not to be had in a few milliseconds."""
+
+    def unlock(self, ring: int, /) -> None:
+        """Give it back, if the very function that calls this has it."""

@@ -1,0 +1,460 @@
+"""The shelf: the values that the processes of a host share, as bytes. It belongs to the host, and to no process.
+
+**Readers** take no lock. They copy a record, and believe the copy if it is whole (`record`), of their key, and current:
+its label stands, and it has not expired. So who wrote it, how late he was, and whether he died makes no difference.
+
+**Writers** hold the lock of the key's ring. A key has at most one way, so there is one record of it that can be found.
+To store the way is the **commit**. Then the writer stamps the writes to the key, which makes older copies void, and the
+loads that are under way; unlocks; and rings the bell. The label of its record stands before the stamps, too, and after
+them (`Board.write_group`). So at each moment one of the two records can be found and is current:
+
+1. W stores the way of its record, and is killed. Others find the new value; who has an older copy may serve that. The
+   call never returned, so either is right.
+2. X writes the key next. The stamps and the bell of X are for both.
+
+W rings after it has unlocked, so that nobody waits for its fences.
+
+**What is derived takes over the label.** `replace` and `change` label what they store as the record that they made it
+of, but for the writes. An invalidation, at any moment, changes stamps of that label. With stamps that are read in
+between:
+
+1. P reads a counter, 7, whose label stands.
+2. Q invalidates it, and its call returns.
+3. P stores 8 under the new stamps, and it stands: it was made of a value that Q had made void.
+
+So an invalidation needs no lock. `set` is unconditional. It labels its record with stamps that it reads under the lock:
+beside an invalidation at the same time, either order is right.
+
+**A fill** stores what was loaded, under the label of its miss. Nothing is stamped: no copy is older. It is refused if
+there is a current record already. If an event has made its label void, it is stored all the same, for those who wait
+for this load under the same label; for all others it is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from xxhash import xxh3_64_intdigest
+
+from .board import Board, Group, Label
+from .hashes import ROOT, WRITES
+from .layout import BUCKET, ShelfMemory
+from .logs import MAIN, MOST, NO_WAY, POSITION, TAG_SHIFT, UNIT_SHIFT, Garbage, Logs
+from .memory import Fences, RingLocks
+from .numbers import Numbers
+from .record import (
+    CHECK,
+    COPIED,
+    GROUP,
+    GROUPS_SHIFT,
+    HEADER,
+    LENGTH,
+    MAX_GROUPS,
+    ONE_GROUP,
+    PIECE,
+    PREFIX,
+    Miss,
+    Outcome,
+    Record,
+    checksum,
+    label_of,
+    pack,
+    size_of,
+    unpack,
+)
+
+LOOKS = 8  # how often a reader looks again at most: so many writers would have to come between in a row
+ATTEMPTS = 3  # how often a change begins again because what it changes was dropped to make room for it
+
+#: What came of a write, and the record that was stored, or the one that is there instead, if that was looked at.
+Stored = tuple[Outcome, Record | None]
+
+#: Given the current record of a key, or None, return the payload and the expiry to store, or None for no change.
+Decide = Callable[[Record | None], tuple[bytes, float] | None]
+
+#: Given the key's record, which may be void or expired, and the time: the label to store under, or None for nothing.
+_Choose = Callable[[Record | None, float], Label | None]
+
+_new: Any = tuple.__new__  # of named tuples: their own constructors take twice as long
+
+
+class Shelf:
+    """The shelf of one host, as one process uses it. Any thread may call all methods.
+
+    ``hash`` is the key's. ``hashes`` are those of what the value depends on beside its key: the root first, then
+    namespaces and tags.
+    """
+
+    __slots__ = (
+        "_board", "_bucket", "_clock", "_data", "_fences", "_geometry", "_locks", "_logs",
+        "_main_size", "_mains", "_marks", "_most", "_numbers", "_ring_shift", "_small_size", "_smalls", "_used",
+        "_way_mask", "_words",
+    )  # fmt: skip
+
+    def __init__(
+        self, memory: ShelfMemory, board: Board, numbers: Numbers, fences: Fences, locks: RingLocks,
+        clock: Callable[[], float],
+    ) -> None:  # fmt: skip
+        """``clock`` is read under the locks, so that nobody who was stopped before one believes an old time."""
+        geometry = memory.geometry
+        self._geometry = geometry
+        self._bucket, self._used, self._data, self._words = memory.bucket, memory.used, memory.data, memory.words
+        self._board, self._marks = board, board.marks
+        self._numbers, self._fences, self._locks, self._clock = numbers, fences, locks, clock
+        self._logs = Logs(memory, board)
+        self._way_mask = geometry.ways - 1 & -BUCKET
+        self._ring_shift = geometry.ring_ways.bit_length() - 1
+        self._small_size, self._main_size = geometry.small_size, geometry.ring_size - geometry.small_size
+        self._smalls = [geometry.data_offset + ring * geometry.ring_size for ring in range(geometry.rings)]
+        self._mains = [start + self._small_size for start in self._smalls]
+        self._most = geometry.max_record
+
+    @property
+    def max_value(self) -> int:
+        """How many bytes a payload may have."""
+        return self._geometry.max_value
+
+    @property
+    def evicted(self) -> int:
+        """How many records this process has dropped to make room."""
+        return self._logs.evicted
+
+    @property
+    def moved(self) -> int:
+        """How many records this process has moved, because they are used."""
+        return self._logs.moved
+
+    def entries(self) -> int:
+        """Return how many records the host has that can be found, current or not. Each kill may put it one off."""
+        return self._logs.entries()
+
+    def taken(self) -> int:
+        """Return how many bytes the host's records take, with those that nobody can find any more."""
+        return self._logs.taken()
+
+    def resets(self) -> int:
+        """Return how often a ring of the host had to be reset, because it was garbage."""
+        return self._logs.resets()
+
+    # --- Reading
+
+    def find(self, wire: bytes, hash: int, now: float, looks: int = LOOKS) -> Record | None:
+        """Return the current record of a key; None if there is none.
+
+        A key that has a value all the time is found, also while it is written. So who finds what is not whole, or is
+        void and has another way by now, looks again:
+
+        1. R loads the way of k, and copies its record.
+        2. W writes k. Its record is the current one from now on, and the other one is void.
+        3. R compares the stamps of its copy.
+        """
+        base = hash & self._way_mask
+        tag = hash >> TAG_SHIFT | 1
+        words = self._bucket(base)
+        for word in words:
+            if word >> TAG_SHIFT == tag:
+                break
+        else:
+            return None
+        if word & MAIN:
+            offset = self._mains[base >> self._ring_shift] + ((word & MAIN - 1) << UNIT_SHIFT) % self._main_size
+        else:
+            offset = self._smalls[base >> self._ring_shift] + ((word & POSITION) << UNIT_SHIFT) % self._small_size
+        at = offset >> 3
+        check = self._words[at]
+        total = self._words[at + 1] & LENGTH
+        if PREFIX <= total <= self._most:
+            body = self._data[offset + CHECK : offset + total]
+            seed = word & POSITION
+            if (xxh3_64_intdigest(body, seed) if total <= PIECE else checksum(body, seed)) == check:
+                (
+                    shape, length, _, root, a, s1, b, s2, c, s3, d, s4, e, w1, f, w2, g, w3, h, w4, expires, version,
+                ) = HEADER.unpack_from(body)  # fmt: skip
+                start = HEADER.size + length
+                if body[HEADER.size : start] != wire:
+                    return None
+                marks = self._marks
+                if (
+                    marks[ROOT] != root
+                    or (marks[a] != s1 and marks[b] != s2 and marks[c] != s3 and marks[d] != s4)
+                    or (marks[e] != w1 and marks[f] != w2 and marks[g] != w3 and marks[h] != w4)
+                ):
+                    return self._find_again(wire, hash, now, word, body, looks)
+                label: Label = (
+                    (0, root, 0, root, 0, root, 0, root), (a, s1, b, s2, c, s3, d, s4), (e, w1, f, w2, g, w3, h, w4)
+                )  # fmt: skip
+                if shape >= ONE_GROUP:
+                    end = start + GROUP.size * (shape >> GROUPS_SHIFT)
+                    label += tuple(GROUP.iter_unpack(body[start:end]))
+                    if not self._board.stands(label[3:]):
+                        return self._find_again(wire, hash, now, word, body, looks)
+                    start = end
+                if expires <= now:
+                    return None
+                way = base + words.index(word)
+                used = self._used[way]
+                if used < MOST:
+                    self._used[way] = used + 1
+                payload = body[start:] if total - start <= COPIED else memoryview(body)[start:]
+                record: Record = _new(Record, (payload, label, expires, version, way))
+                return record
+        self._fences.order()  # otherwise the bytes could be older than the way once more
+        return self.find(wire, hash, now, looks - 1) if looks else None
+
+    def _find_again(self, wire: bytes, hash: int, now: float, word: int, body: bytes, looks: int) -> Record | None:
+        """Look again for the current record of a key, if what was found was taken for void while it was written."""
+        self._fences.order()  # otherwise the way could be older than the stamps, or one stamp older than another
+        if looks and (word not in self._bucket(hash & self._way_mask) or self._board.stands(label_of(body))):
+            return self.find(wire, hash, now, looks - 1)
+        return None
+
+    def look(self, wire: bytes, hash: int, hashes: Sequence[int], now: float) -> Record | Miss:
+        """Return the current record of a key, or a miss, whose label is that of what is loaded from now on.
+
+        ``now`` was read before the call.
+        """
+        record = self.find(wire, hash, now)
+        if record is not None:
+            return record
+        label = self._label(hash, hashes)
+        self._fences.order()  # otherwise a record could be overlooked that the label knows of
+        return self.find(wire, hash, now) or Miss(label, now)
+
+    def find_labelled(self, wire: bytes, hash: int, label: Label, now: float) -> Record | None:
+        """Return the current record of a key, or one that was current when the caller read this label, and is no more.
+
+        The caller read the label after it had begun. What is stored under it was read from the source later than any
+        event that the caller has to see.
+        """
+        record = self._peek(wire, hash)
+        if record is None or record.expires <= now:
+            return None
+        return record if record.label == label or self._board.stands(record.label) else None
+
+    def use(self, ways: Iterable[int]) -> None:
+        """Count hits on near copies as uses of their records, so that what is used most stays on the shelf.
+
+        A way may have another record by now: then that one stays a little longer.
+        """
+        used = self._used
+        for way in ways:
+            used[way] = min(used[way] + 1, MOST)
+
+    def _peek(self, wire: bytes, hash: int) -> Record | None:
+        """Return a key's record, current or not; None if it has none, or it is torn."""
+        base, tag = hash & self._way_mask, hash >> TAG_SHIFT | 1
+        words = self._bucket(base)
+        for word in words:
+            if word >> TAG_SHIFT == tag:
+                way = base + words.index(word)
+                body = self._copy(way, word)
+                return None if body is None else unpack(body, wire, way)
+        return None
+
+    def _copy(self, way: int, word: int) -> bytes | None:
+        """Return a copy of the record that a way points to, behind its check; None if it is not whole."""
+        offset = self._logs.offset(way, word)
+        check, total = self._words[offset >> 3], self._words[(offset >> 3) + 1] & LENGTH
+        if PREFIX <= total <= self._most:
+            body = self._data[offset + CHECK : offset + total]
+            if checksum(body, word & POSITION) == check:
+                return body
+        return None
+
+    def _label(self, hash: int, hashes: Sequence[int]) -> Label:
+        return self._board.label((hashes[0], hash, hash ^ WRITES, *hashes[1:]))
+
+    # --- Writing
+
+    def set(self, wire: bytes, hash: int, payload: bytes, hashes: Sequence[int], expires: float) -> Stored:
+        """Store a value, whatever is there. If that is not possible, the key is invalidated."""
+        stored = self._put(
+            wire, hash, payload, len(hashes) + 2, expires, lambda record, now: self._label(hash, hashes), looks=False
+        )
+        if stored[0] is not Outcome.STORED:
+            self._board.invalidate((hash,))
+        return stored
+
+    def add(self, wire: bytes, hash: int, payload: bytes, hashes: Sequence[int], expires: float) -> Stored:
+        """Store a value if there is no current one."""
+
+        def choose(record: Record | None, now: float) -> Label | None:
+            return None if self._is_current(record, now) else self._label(hash, hashes)
+
+        return self._put(wire, hash, payload, len(hashes) + 2, expires, choose)
+
+    def replace(
+        self, wire: bytes, hash: int, version: int, payload: bytes, hashes: Sequence[int], expires: float,
+        no_tag_event: Callable[[], bool],
+    ) -> Stored:  # fmt: skip
+        """Store a value if the current one has this version. It depends on ``hashes`` from then on.
+
+        The value is made of the present one, so it takes over that one's label. Where it depends on more, as on a new
+        tag, ``no_tag_event`` says whether no tag at all was invalidated since the version was read.
+        """
+
+        def choose(record: Record | None, now: float) -> Label | None:
+            if record is None or record.version != version or not self._is_current(record, now):
+                return None
+            label = self._label(hash, hashes)  # before the question
+            known = {group[::2]: group for group in record.label}
+            if any(group[::2] not in known for group in label):
+                self._fences.order()
+                if not no_tag_event():
+                    return None
+            return tuple([known.get(group[::2], group) for group in label])
+
+        return self._put(wire, hash, payload, len(hashes) + 2, expires, choose)
+
+    def fill(self, wire: bytes, hash: int, payload: bytes, miss: Miss, expires: float) -> Stored:
+        """Store what was loaded after a miss, unless there is a current value."""
+
+        def choose(record: Record | None, now: float) -> Label | None:
+            return None if self._is_current(record, now) else miss.label
+
+        return self._put(wire, hash, payload, len(miss.label), expires, choose, stamps=False)
+
+    def set_fenced(self, wire: bytes, hash: int, payload: bytes, miss: Miss, expires: float) -> Stored:
+        """Store a value that was made after a miss, if nothing has happened to the key since.
+
+        If the lock is not to be had, or the value is declined, the key is invalidated.
+        """
+
+        def choose(record: Record | None, now: float) -> Label | None:
+            return None if self._is_current(record, now) or not self._board.stands(miss.label) else miss.label
+
+        stored = self._put(wire, hash, payload, len(miss.label), expires, choose)
+        if stored[0] is Outcome.BUSY or stored[0] is Outcome.DECLINED:
+            self._board.invalidate((hash,))
+        return stored
+
+    def change(self, wire: bytes, hash: int, decide: Decide, hashes: Sequence[int]) -> Stored:
+        """Store what is made of the current value, under its label; or a first value, which depends on ``hashes``.
+
+        ``decide`` is called under the lock, perhaps more than once. It must be quick, and use neither shelf nor board.
+        """
+        ring, locks = (hash & self._way_mask) >> self._ring_shift, self._locks
+        try:
+            if not locks.lock(ring):
+                return Outcome.BUSY, None
+            stored = self._change(wire, hash, decide, hashes)
+            locks.unlock(ring)
+        finally:
+            locks.unlock(ring)
+        return self._rung(stored)
+
+    def _change(self, wire: bytes, hash: int, decide: Decide, hashes: Sequence[int]) -> Stored:
+        for _ in range(ATTEMPTS):
+            now = self._clock()
+            record = self._peek(wire, hash)
+            if record is not None:
+                if self._is_current(record, now):
+                    self.use((record.way,))
+                else:
+                    record = None
+            wanted = decide(record)
+            if wanted is None:
+                return Outcome.REFUSED, record
+            payload, expires = wanted
+            version = None if record is None else record.version
+
+            def choose(found: Record | None, now: float, version: int | None = version) -> Label | None:
+                if version is None:
+                    return None if self._is_current(found, now) else self._label(hash, hashes)
+                # It is not looked at again whether it is current: if not, what is made of it is not, either.
+                return None if found is None or found.version != version else found.label
+
+            groups = len(hashes) + 2 if record is None else len(record.label)
+            if not self._fits(wire, groups, payload):
+                return Outcome.DECLINED, record
+            stored = self._store(wire, hash, payload, groups, expires, choose, looks=True, stamps=True)
+            if stored[0] is not Outcome.REFUSED:
+                return stored
+        return Outcome.DECLINED, None
+
+    def _rung(self, stored: Stored) -> Stored:
+        if stored[0] is Outcome.STORED:
+            self._board.ring()
+        return stored
+
+    def _is_current(self, record: Record | None, now: float) -> bool:
+        return record is not None and record.expires > now and self._board.stands(record.label)
+
+    def _fits(self, wire: bytes, groups: int, payload: bytes) -> bool:
+        return (
+            len(payload) <= self._geometry.max_value
+            and groups <= MAX_GROUPS
+            and size_of(wire, groups - 3, payload) <= self._most
+        )
+
+    def _put(
+        self, wire: bytes, hash: int, payload: bytes, groups: int, expires: float, choose: _Choose, *,
+        looks: bool = True, stamps: bool = True,
+    ) -> Stored:  # fmt: skip
+        """Write a record under the lock of its ring, and ring the bell; see `_write`."""
+        if not self._fits(wire, groups, payload):
+            return Outcome.DECLINED, None
+        ring, locks = (hash & self._way_mask) >> self._ring_shift, self._locks
+        try:
+            if not locks.lock(ring):
+                return Outcome.BUSY, None
+            stored = self._store(wire, hash, payload, groups, expires, choose, looks=looks, stamps=stamps)
+            locks.unlock(ring)
+        finally:
+            locks.unlock(ring)
+        return self._rung(stored) if stamps else stored
+
+    def _store(
+        self, wire: bytes, hash: int, payload: bytes, groups: int, expires: float, choose: _Choose, *, looks: bool,
+        stamps: bool,
+    ) -> Stored:  # fmt: skip
+        try:
+            return self._write(wire, hash, payload, groups, expires, choose, looks, stamps)
+        except Garbage:
+            self._logs.reset((hash & self._way_mask) >> self._ring_shift)
+            return self._write(wire, hash, payload, groups, expires, choose, looks, stamps)
+
+    def _write(
+        self, wire: bytes, hash: int, payload: bytes, groups: int, expires: float, choose: _Choose, looks: bool,
+        stamps: bool,
+    ) -> Stored:  # fmt: skip
+        """Write a record, under the lock of its ring: make room, decide under which label, then the steps of `logs`.
+
+        ``looks`` says whether ``choose`` wants the present record, and ``stamps`` whether what is stored is newer than
+        all copies and all loads under way.
+        """
+        logs, now = self._logs, self._clock()
+        base, tag = hash & self._way_mask, hash >> TAG_SHIFT | 1
+        ring, size, pops = base >> self._ring_shift, size_of(wire, groups - 3, payload), logs.pops
+        way, seen = logs.find_way(base, tag)
+        keep = way if looks else NO_WAY
+        log = logs.log_for(ring, hash, way, seen, size, now)
+        position = logs.make_room(ring, log, size, now, keep)
+        if position < 0 and not log:
+            log, position = 1, logs.make_room(ring, 1, size, now, keep)
+        if position < 0:
+            return Outcome.DECLINED, None
+        word = seen
+        if logs.pops != pops:
+            way, word = logs.find_way(base, tag)
+        record = None
+        if looks and word:
+            body = self._copy(way, word)
+            if body is None:
+                raise Garbage(f"the way {way} points to no whole record")
+            record = unpack(body, wire, way)
+        label = choose(record, now)
+        if label is None:
+            return Outcome.REFUSED, record
+        writes: Group | None = None
+        if stamps:
+            writes = self._board.write_group(hash)
+            label = (*label[:2], writes, *label[3:])
+        version = self._numbers.next()
+        body = pack(wire, hash, label, payload, expires, version)
+        way = logs.commit(base, way, word, tag << TAG_SHIFT | logs.append(ring, log, position, body))
+        if writes is not None:
+            self._fences.order()  # what is stamped is void, so the record that takes its place has to be there
+            self._board.stamp_write(writes)
+        return Outcome.STORED, _new(Record, (payload, label, expires, version, way))

@@ -1,0 +1,746 @@
+"""One load of a missing key on a host. The flows are driven by hand, in several processes, with times of the test."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+
+from colocache.core.host import hashes
+from colocache.core.host.claims import (
+    AGAIN,
+    FIRST_PAUSE,
+    HINT_WORDS,
+    HINTS,
+    LAST_PAUSE,
+    MOST_FAILURES,
+    Claims,
+    Lead,
+    Load,
+    Sleep,
+    Value,
+    _place,
+)
+from colocache.core.host.record import Miss, Outcome, Record
+from tests.interrupts import interrupted
+
+from . import shelves
+
+KEY = b"key"
+HASH = hashes.key_hash(KEY)
+ROOT = (hashes.ROOT,)
+TAG = hashes.tag_hash("t")
+PATIENCE = 10.0
+
+
+class Kernel:
+    """Who has which byte. It frees those of the dead."""
+
+    def __init__(self) -> None:
+        self.bytes: dict[int, Process] = {}
+        self.before: Callable[[], object] = lambda: None  # something that happens before the next byte is taken
+
+    def free_all(self, process: Process) -> None:
+        """Free the bytes of a process that dies."""
+        for place in [place for place, holder in self.bytes.items() if holder is process]:
+            del self.bytes[place]
+
+
+class Process:
+    """One process of the host, with its claims. ``told`` are the hashes that it has had woken everywhere."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        process = host.shelves.process()
+        self.shelf, self.board = process.shelf, process.board
+        self.told: list[int] = []
+        self.claims = Claims(process.shelf, self, host.hints, process.numbers, process.fences, self.told.append)
+
+    def take(self, place: int) -> bool:
+        """Take a byte."""
+        before, self.host.kernel.before = self.host.kernel.before, lambda: None
+        before()
+        assert 0 < place < 1 << 63
+        return self.host.kernel.bytes.setdefault(place, self) is self
+
+    def free(self, place: int) -> None:
+        """Free a byte."""
+        assert self.host.kernel.bytes.pop(place) is self
+
+    def call(self, patience: float = PATIENCE, things: tuple[int, ...] = ROOT) -> Call:
+        """Begin to look for the key."""
+        return Call(self, patience, things)
+
+    def dies(self) -> None:
+        """Do nothing any more."""
+        self.host.kernel.free_all(self)
+
+    def is_idle(self) -> bool:
+        """Tell whether nothing is left of any call."""
+        return not self.claims._loads and not self.claims._sleepers
+
+
+class Host:
+    """The memory of a host, its time, and its kernel."""
+
+    def __init__(self) -> None:
+        self.shelves = shelves.Host(1 << 20)
+        self.hints = memoryview(bytearray(8 * HINTS * HINT_WORDS)).cast("Q")
+        self.kernel = Kernel()
+
+    @property
+    def now(self) -> float:
+        """The time."""
+        return self.shelves.now
+
+    def passes(self, seconds: float) -> None:
+        """Let time pass."""
+        self.shelves.now += seconds
+
+    def event(self, *things: int) -> None:
+        """Invalidate something."""
+        self.shelves.board.invalidate(things or (HASH,))
+
+
+class Call:
+    """A call of a thread, until its flow ends. ``step`` is what it waits for, and ``outcome`` what has come of it."""
+
+    def __init__(self, process: Process, patience: float, things: tuple[int, ...]) -> None:
+        self.process = process
+        self.load: Load | None = None
+        self.step: Sleep | None = None
+        self.outcome: Any = None
+        self.woken_by: list[Any] = []
+        now = process.host.now
+        self.flow: Generator[Sleep, Any, Any] = process.claims.find_or_lead(self, KEY, HASH, things, now, patience)
+        self._advance(lambda: next(self.flow))
+
+    def _advance(self, step: Callable[[], Sleep]) -> None:
+        self.woken_by = []
+        try:
+            self.step = step()
+        except StopIteration as end:
+            self.step, self.outcome = None, end.value
+        else:
+            assert self.step.seconds >= 0
+            self.on_sleep()
+
+    def on_sleep(self) -> None:
+        """Begin to wait."""
+        assert self.step is not None
+        self.step.register(self.woken_by.append)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits, and nobody has woken it."""
+        return self.step is not None and not self.woken_by
+
+    @property
+    def leads(self) -> bool:
+        """Whether it has the duty to load."""
+        return isinstance(self.outcome, Lead)
+
+    def go_on(self) -> None:
+        """Let it go on: it was woken, or its time is over."""
+        woken = self.woken_by[0] if self.woken_by else None
+        self._advance(lambda: self.flow.send((self.process.host.now, woken)))
+
+    def sleep(self) -> None:
+        """Let the time pass for which it wants to wait, and let it go on."""
+        assert self.waits
+        assert self.step is not None
+        self.process.host.passes(self.step.seconds)
+        self.go_on()
+
+    def end(self, value: str | None) -> Outcome | None:
+        """End the load: with a value, which is stored, or without any. Return what came of it on the shelf."""
+        lead, outcome = self.outcome, None
+        assert isinstance(lead, Lead)
+        if value is None:
+            self.process.claims.end(lead.load, AGAIN)
+        else:
+            shelf = self.process.shelf
+            outcome, _ = shelf.fill(KEY, HASH, value.encode(), lead.load.miss, math.inf)
+            self.process.claims.end(lead.load, Value(value))
+        return outcome
+
+    def give_back(self) -> None:
+        """Do what every call does at its end."""
+        if self.load is not None:
+            self.process.claims.end(self.load, AGAIN)
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host()
+
+
+@pytest.fixture
+def one(host: Host) -> Process:
+    return Process(host)
+
+
+@pytest.fixture
+def two(host: Host) -> Process:
+    return Process(host)
+
+
+# --- C1: in one process, threads join one load
+
+
+def test_c1_threads_of_one_process_join_one_load(host: Host, one: Process) -> None:
+    first, *others = (one.call() for _ in range(3))
+    assert first.leads
+    assert [other.waits for other in others] == [True, True]
+    assert len(host.kernel.bytes) == 1
+    first.end("value")
+    for other in others:
+        other.go_on()
+        assert other.outcome == Value("value")
+    assert one.is_idle()
+    assert not host.kernel.bytes
+
+
+@pytest.mark.parametrize("event", [(HASH,), ROOT, (HASH ^ hashes.WRITES,)])
+def test_c1_nobody_joins_a_load_that_began_before_an_event(host: Host, one: Process, event: tuple[int, ...]) -> None:
+    first = one.call()
+    host.event(*event)
+    second = one.call()
+    assert first.leads
+    assert second.leads
+    first.end("old")
+    third = one.call()
+    assert third.waits, "what was loaded before the event is nothing to whom it came later"
+    second.end("new")
+    third.go_on()
+    assert third.outcome == Value("new")
+
+
+def test_c1_nobody_joins_a_load_that_depends_on_something_else(one: Process) -> None:
+    assert one.call().leads
+    assert one.call(things=(hashes.ROOT, TAG)).leads
+
+
+def test_c1_two_processes_do_not_join(one: Process, two: Process) -> None:
+    assert one.call().leads
+    waiter = two.call()
+    assert waiter.waits
+    assert waiter.step is not None
+    assert waiter.step.seconds == FIRST_PAUSE
+
+
+# --- C2: what is on the shelf is served
+
+
+def test_c2_what_is_on_the_shelf_is_served_and_nothing_claimed(host: Host, one: Process) -> None:
+    one.shelf.set(KEY, HASH, b"set", ROOT, math.inf)
+    taken: list[None] = []
+    host.kernel.before = lambda: taken.append(None)
+    call = one.call()
+    assert isinstance(call.outcome, Record)
+    assert call.outcome.payload == b"set"
+    assert call.load is None
+    assert not taken
+    assert one.is_idle()
+
+
+def test_c2_the_label_of_a_load_was_read_before_it_looked(host: Host, one: Process, two: Process) -> None:
+    for at in itertools.count():
+        host.event()
+        steps = one.shelf._board.marks._steps  # type: ignore[attr-defined]
+        steps.steps_left = at
+        steps.others = lambda: two.shelf.set(KEY, HASH, b"set", ROOT, math.inf)
+        call = one.call()
+        happened, steps.steps_left = steps.steps_left is None, None
+        if not happened:
+            break
+        if call.leads:
+            call.end("older")
+            record = two.shelf.find(KEY, HASH, host.now)
+            assert record is not None
+            assert record.payload == b"set"
+    assert at > 20
+
+
+# --- C3: whoever has the byte looks again
+
+
+def test_c3_whoever_has_the_byte_looks_again_before_it_loads(host: Host, one: Process, two: Process) -> None:
+    first = one.call()
+    host.kernel.before = lambda: first.end("value")
+    second = two.call()
+    assert isinstance(second.outcome, Record)
+    assert second.outcome.payload == b"value"
+    assert not host.kernel.bytes
+    assert one.is_idle()
+    assert two.is_idle()
+
+
+def test_c3_an_event_while_the_byte_is_taken_makes_the_load_void_and_no_other_one(
+    host: Host, one: Process, two: Process
+) -> None:
+    host.kernel.before = host.event
+    first = one.call()
+    assert first.leads
+    assert not one.board.stands(first.outcome.load.miss.label)
+    second = two.call()
+    assert second.leads
+    assert second.end("new") is Outcome.STORED
+    assert first.end("old") is Outcome.REFUSED
+    assert one.is_idle()
+    record = two.shelf.find(KEY, HASH, host.now)
+    assert record is not None
+    assert record.payload == b"new"
+
+
+# --- C4: a load is stored only if nothing current is there
+
+
+def test_c4_of_two_loads_at_once_the_first_one_stays(host: Host, one: Process, two: Process) -> None:
+    first = one.call()
+    late = two.call(patience=0.0)
+    assert late.outcome == Lead(late.load, late=True)  # type: ignore[arg-type]
+    assert late.end("late") is Outcome.STORED
+    assert first.end("first") is Outcome.REFUSED
+
+
+# --- C5: the end
+
+
+def test_c5_at_the_end_the_byte_is_free_and_all_who_wait_are_told(host: Host, one: Process) -> None:
+    first, second = one.call(), one.call()
+    free_when_told: list[bool] = []
+    assert second.step is not None
+    second.step.register(lambda outcome: free_when_told.append(not host.kernel.bytes and not one.claims._loads))
+    first.end("value")
+    assert free_when_told == [True]
+
+
+class SlowCall(Call):
+    """A call whose thread has not begun to wait yet."""
+
+    def on_sleep(self) -> None:
+        """Do it later."""
+
+
+def test_c5_who_begins_to_wait_at_the_very_end_is_told_at_once(one: Process) -> None:
+    first, second = one.call(), SlowCall(one, PATIENCE, ROOT)
+    first.end("value")
+    first.give_back()
+    assert second.step is not None
+    second.step.register(second.woken_by.append)
+    assert second.woken_by == [Value("value")]
+
+
+def test_c5_to_end_a_load_twice_does_nothing(host: Host, one: Process, two: Process) -> None:
+    first, second = one.call(), one.call()
+    first.end("value")
+    host.event()
+    later = two.call()
+    assert later.leads
+    first.give_back()
+    assert {*second.woken_by} == {Value("value")}, "the first outcome counts"
+    assert len(host.kernel.bytes) == 1
+
+
+def test_c5_who_was_not_woken_because_of_an_exception_is_woken_when_the_load_is_ended_again(
+    host: Host, one: Process
+) -> None:
+    """A signal handler raises in the middle of waking; then the load is ended once more."""
+    for number in itertools.count(1):
+        first, others = one.call(), [one.call() for _ in range(3)]
+        came = interrupted(number, lambda first=first: first.end("value"), ("core/host/claims.py",))  # type: ignore[misc]
+        first.give_back()
+        for other in others:
+            assert {*other.woken_by} in ({Value("value")}, {AGAIN})
+            other.flow.close()
+        assert one.is_idle
+        host.event()
+        if not came:
+            break
+    assert number > 10
+
+
+def test_c5_a_call_that_was_closed_leaves_nothing_behind(host: Host, one: Process, two: Process) -> None:
+    first = one.call()
+    joined, waiting = one.call(), two.call()
+    behind = two.call()
+    for call in (joined, waiting):
+        assert call.waits
+        call.flow.close()
+    assert not first.outcome.load.waiters
+    assert behind.woken_by == [AGAIN], "it waited for the thread that waited"
+    behind.go_on()
+    assert behind.waits
+    first.end(None)
+    behind.sleep()
+    assert behind.leads
+    behind.end("value")
+    assert one.is_idle()
+    assert two.is_idle()
+    assert not host.kernel.bytes
+
+
+# --- C6 and C10: a load that gave nothing
+
+
+def test_c10_after_a_failure_exactly_one_of_those_who_wait_loads(host: Host, one: Process, two: Process) -> None:
+    first = one.call()
+    joined, waiting = [one.call() for _ in range(3)], two.call()
+    first.end(None)
+    assert [call.woken_by for call in joined] == [[AGAIN]] * 3
+    for call in joined:
+        call.go_on()
+    waiting.sleep()
+    assert [call.leads for call in (*joined, waiting)] == [True, False, False, False]
+    joined[0].end("value")
+    for call in joined[1:]:
+        call.go_on()
+        assert call.outcome == Value("value")
+    waiting.sleep()
+    assert isinstance(waiting.outcome, Record)
+    assert one.is_idle()
+    assert two.is_idle()
+
+
+# --- C7: who waits for another process
+
+
+def test_c7_a_waiter_looks_again_at_growing_intervals(one: Process, two: Process) -> None:
+    one.call()
+    waiter, pauses = two.call(), []
+    for _ in range(12):
+        assert waiter.step is not None
+        pauses.append(waiter.step.seconds)
+        waiter.sleep()
+    assert pauses[0] == FIRST_PAUSE
+    assert all(later == min(2 * pause, LAST_PAUSE) for pause, later in itertools.pairwise(pauses))
+    assert pauses[-1] == LAST_PAUSE
+
+
+def test_c7_a_waiter_finds_what_was_stored_without_being_told(one: Process, two: Process) -> None:
+    first, waiter = one.call(), two.call()
+    first.end("value")
+    assert waiter.waits
+    waiter.sleep()
+    assert isinstance(waiter.outcome, Record)
+    assert two.is_idle()
+
+
+def test_c7_a_waiter_takes_the_byte_of_a_holder_who_died(host: Host, one: Process, two: Process) -> None:
+    one.call()
+    waiter = two.call()
+    waiter.sleep()
+    assert waiter.waits
+    one.dies()
+    waiter.sleep()
+    assert waiter.leads
+    assert not waiter.outcome.late
+
+
+def test_c7_an_event_makes_a_waiter_load(host: Host, one: Process, two: Process) -> None:
+    first, waiter, behind = one.call(), two.call(), two.call()
+    host.event()
+    waiter.sleep()
+    assert waiter.leads
+    assert behind.woken_by == [AGAIN]
+    behind.go_on()
+    assert behind.waits, "it joins the new load"
+    waiter.end("new")
+    behind.go_on()
+    assert behind.outcome == Value("new")
+    first.end("old")
+    assert len(host.kernel.bytes) == 0
+
+
+def test_c7_the_end_of_a_load_wakes_other_processes_if_somebody_waits(one: Process, two: Process) -> None:
+    first = one.call()
+    assert not one.claims.is_awaited(first.outcome.load)
+    waiter = two.call()
+    assert one.claims.is_awaited(first.outcome.load)
+    first.end("value")
+    assert one.told == [HASH]
+    two.claims.wake(HASH)
+    assert waiter.woken_by == [AGAIN]
+    waiter.go_on()
+    assert isinstance(waiter.outcome, Record)
+    two.claims.wake(HASH)
+
+
+def test_c7_the_end_of_a_load_that_nobody_waits_for_tells_nobody(host: Host, one: Process, two: Process) -> None:
+    one.call().end(None)
+    waiter = two.call()
+    assert waiter.leads
+    waiter.end("value")
+    assert (one.told, two.told) == ([], [])
+
+
+def test_c7_word_is_left_for_the_present_holder_alone(host: Host, one: Process, two: Process) -> None:
+    """A hint may belong to another claim: of another key, or of a holder who has died."""
+    three = Process(host)
+    one.call()
+    waiter = two.call()
+    one.dies()
+    heir = three.call()
+    assert heir.leads
+    heir.end(None)
+    assert three.told == []
+    heir = three.call()
+    waiter.sleep()
+    heir.end("value")
+    assert three.told == [HASH]
+
+
+def test_c7_two_claims_may_share_a_hint(host: Host, one: Process, two: Process) -> None:
+    first = one.call()
+    load = first.outcome.load
+    words = (load.place & HINTS - 1) * HINT_WORDS
+    host.hints[words] = 12345  # another claim came to the same hint
+    host.hints[words + 1] = host.shelves.numbers.next()
+    before = host.hints.tolist()
+    waiter = two.call()
+    assert host.hints.tolist() == before
+    host.hints[words + 2] = before[words + 2] = host.hints[words + 1]  # somebody waits for that one
+    assert not one.claims.is_awaited(load)
+    first.end("value")
+    assert host.hints.tolist() == before
+    assert one.told == []
+    waiter.sleep()
+    assert isinstance(waiter.outcome, Record)
+
+
+# --- C8: patience
+
+
+def test_c8_a_waiter_loads_beside_others_when_its_own_patience_is_over(host: Host, one: Process, two: Process) -> None:
+    one.call()
+    began, waiter = host.now, two.call(patience=1.0)
+    while waiter.waits:
+        waiter.sleep()
+    assert host.now - began == pytest.approx(1.0)
+    assert waiter.leads
+    assert waiter.outcome.late
+    assert len(host.kernel.bytes) == 2
+
+
+def test_c8_of_those_who_are_late_the_second_one_goes_on_without_a_byte(host: Host, one: Process, two: Process) -> None:
+    one.call()
+    three = Process(host)
+    late, later = two.call(patience=0.0), three.call(patience=0.0)
+    assert late.leads
+    assert later.leads
+    assert late.outcome.load.place is not None
+    assert later.outcome.load.place is None
+    assert later.end("later") is Outcome.STORED
+    late.end("late")
+    assert three.is_idle()
+
+
+def test_c8_a_waiter_does_not_wait_longer_because_another_one_holds_the_byte(
+    host: Host, one: Process, two: Process
+) -> None:
+    first = one.call()
+    began, waiter = host.now, two.call(patience=1.0)
+    while host.now < began + 0.9:
+        waiter.sleep()
+    first.end(None)
+    assert Process(host).call().leads
+    while waiter.waits:
+        waiter.sleep()
+    assert waiter.outcome.late
+    assert host.now - began == pytest.approx(1.0)
+
+
+def test_c8_who_has_joined_a_load_in_its_own_process_waits_no_longer_than_its_patience(
+    host: Host, one: Process
+) -> None:
+    first = one.call()
+    waiter = one.call(patience=1.0)
+    host.passes(0.5)
+    first.end(None)
+    second = one.call()
+    assert second.leads
+    waiter.go_on()
+    assert waiter.waits
+    assert waiter.step is not None
+    assert waiter.step.seconds == pytest.approx(0.5)
+    waiter.sleep()
+    assert waiter.leads
+    assert waiter.outcome.late
+    assert waiter.outcome.load is not second.outcome.load
+    waiter.end(None)
+    assert one.call().waits, "the other load goes on"
+    second.end("value")
+
+
+def test_c8_no_patience_is_no_wait(host: Host, one: Process, two: Process) -> None:
+    assert one.call(patience=0.0).outcome.late is False
+    assert two.call(patience=0.0).outcome.late is True
+    assert one.call(patience=0.0).outcome.late is True
+
+
+# --- C9: whose answers count
+
+
+def test_c9_a_waiter_takes_what_was_loaded_under_its_own_label_though_an_event_has_come(
+    host: Host, one: Process, two: Process
+) -> None:
+    """It has read the label itself, so the load read the source later than any event that it has to see."""
+    first, waiter = one.call(), two.call()
+    host.event()
+    assert first.end("old") is Outcome.STORED
+    waiter.sleep()
+    assert isinstance(waiter.outcome, Record)
+    assert waiter.outcome.payload == b"old"
+    assert two.shelf.find(KEY, HASH, host.now) is None
+
+
+def test_c9_nobody_who_came_after_an_event_takes_what_was_loaded_before(host: Host, one: Process, two: Process) -> None:
+    first, waiter = one.call(), two.call()
+    host.event()
+    later = Process(host).call()
+    assert later.leads
+    newest = two.call()
+    assert newest.waits
+    first.end("old")
+    later_waiter = Process(host).call()
+    for call in (newest, later_waiter):
+        call.sleep()
+        assert call.waits
+    later.end("new")
+    for call in (newest, later_waiter):
+        call.sleep()
+        assert call.outcome.payload == b"new"
+    waiter.flow.close()
+
+
+def test_c9_a_thread_is_given_the_value_of_its_own_label(host: Host, one: Process) -> None:
+    first, joined = one.call(), one.call()
+    host.event()
+    first.end("old")
+    joined.go_on()
+    assert joined.outcome == Value("old")
+
+
+# --- C11: nobody ends another one's claim
+
+
+def test_c11_an_event_frees_no_byte_and_the_next_one_takes_another(host: Host, one: Process, two: Process) -> None:
+    first = one.call()
+    for number in range(2, 6):
+        host.event()
+        assert Process(host).call().leads
+        assert len(host.kernel.bytes) == number
+    first.end("old")
+    assert len(host.kernel.bytes) == 4
+
+
+def test_c11_bytes_are_told_apart_by_key_label_and_generation(host: Host, one: Process) -> None:
+    def miss() -> Miss:
+        looked = one.shelf.look(KEY, HASH, ROOT, host.now)
+        assert isinstance(looked, Miss)
+        return looked
+
+    first = miss()
+    places = [_place(HASH, first, 0), _place(HASH, first, 1), _place(HASH + 1, first, 0)]
+    host.event()
+    places.append(_place(HASH, miss(), 0))
+    assert len(set(places)) == 4
+    assert _place(HASH, first, 0) == places[0]
+    assert all(0 < place < 1 << 63 for place in places)
+
+
+# --- C12: another life
+
+
+def test_c12_a_child_has_none_of_its_parents_loads(host: Host, one: Process) -> None:
+    first = one.call()
+    child = Process(host).call()
+    assert child.waits
+    one.dies()
+    child.sleep()
+    assert child.leads
+    assert first.leads
+
+
+# --- Loads that give nothing
+
+
+def test_after_some_loads_that_gave_nothing_a_thread_loads_beside_others(one: Process) -> None:
+    first = one.call()
+    waiter, others = one.call(), [one.call() for _ in range(MOST_FAILURES)]
+    for other in others:
+        first.end(None)
+        other.go_on()
+        assert other.leads
+        waiter.go_on()
+        first = other
+    assert waiter.leads
+    assert not waiter.outcome.late
+    first.end("value")
+    waiter.end("beside")
+    assert one.is_idle()
+
+
+def test_after_some_loads_that_gave_nothing_a_process_loads_beside_others(
+    host: Host, one: Process, two: Process
+) -> None:
+    first, waiter = one.call(), two.call()
+    for _ in range(MOST_FAILURES):
+        assert waiter.waits
+        first.end(None)
+        first = Process(host).call()
+        assert first.leads
+        waiter.sleep()
+    waiter.sleep()
+    assert waiter.leads
+    assert not waiter.outcome.late
+    assert len(host.kernel.bytes) == 2
+
+
+def test_threads_that_only_waited_are_no_failed_loads(one: Process, two: Process) -> None:
+    one.call()
+    waiting, joined = two.call(), two.call()
+    for _ in range(MOST_FAILURES + 1):
+        waiting.flow.close()
+        waiting = two.call()
+        joined.go_on()
+        assert joined.waits
+
+
+def test_of_those_who_wait_for_a_failed_load_the_newest_goes_on_first(one: Process) -> None:
+    first, told = one.call(), list[int]()
+    for number in range(3):
+        step = one.call().step
+        assert step is not None
+        step.register(lambda _, number=number: told.append(number))
+    first.end(None)
+    assert told == [2, 1, 0]
+
+
+def test_beside_an_orphan_exactly_one_of_those_who_wait_loads_and_the_first_value_serves_all(one: Process) -> None:
+    orphan, waiters = one.call(), [one.call() for _ in range(3)]
+    one.claims.orphan(orphan.outcome.load)
+    woken = [waiter for waiter in waiters if waiter.woken_by]
+    assert woken == [waiters[-1]]
+    woken[0].go_on()
+    assert woken[0].leads
+    later = one.call()
+    assert later.waits
+    woken[0].end("value")
+    for waiter in (*waiters[:-1], later):
+        waiter.go_on()
+        assert waiter.outcome == Value("value")
+    orphan.end("late")
+    assert one.is_idle()
+
+
+def test_who_comes_after_a_load_was_orphaned_loads_beside_it_if_nobody_does(one: Process) -> None:
+    orphan = one.call()
+    one.claims.orphan(orphan.outcome.load)
+    later = one.call()
+    assert later.leads
+    assert one.call().waits
