@@ -23,15 +23,16 @@ from random import Random
 from typing import Any
 
 from ..core import keys
-from ..core.entry import DEAD, MISSING, Entry, Home
+from ..core.group.entry import DEAD, MISSING, Entry, Home
 from ..core.group.members import Member
 from ..core.group.messages import decode, key_target
-from ..core.group.outcomes import Altering, Fence, Found, Lead, Loaded, Receipt, Solo
+from ..core.group.outcomes import Altering, Fence, Found, Lead, Loaded, Solo
 from ..core.group.peer import Peer
 from ..core.group.seam import Connect, Disconnect, Probe, Publish, Send, Settings
+from ..core.group.store import Store
 from ..core.numbers import pack_integer
 from ..core.options import EntryOptions
-from ..core.store import Store
+from ..core.receipt import Receipt
 
 #: The protocol's times, scaled down, so that more faults fit into a simulated second.
 SCALED = Settings(

@@ -11,12 +11,13 @@ from functools import lru_cache, partial
 from random import Random
 from typing import get_args
 
-from colocache.core.entry import MISSING
 from colocache.core.group import messages, ownership
 from colocache.core.group.announcements import DRIFT
+from colocache.core.group.entry import MISSING
 from colocache.core.group.messages import EVERYTHING, namespace_target, tag_target
-from colocache.core.group.outcomes import DONE, Altering, Fence, Receipt
+from colocache.core.group.outcomes import DONE, Altering, Fence
 from colocache.core.numbers import unpack_integer
+from colocache.core.receipt import Receipt
 from colocache.testing.simulator import Loading, Network, Reader, Simulated
 from verification.simulation.oracle import COLD, HOT, LOADED, PAGE, SET, TAGS, Oracle
 from verification.simulation.plan import BEGIN, Plan, Step

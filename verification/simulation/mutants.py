@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from colocache.core import store
 from colocache.core.group import (
     announcements,
     atomic,
@@ -35,6 +34,7 @@ from colocache.core.group import (
     owner,
     peer,
     reads,
+    store,
     stream,
 )
 from colocache.testing import simulator

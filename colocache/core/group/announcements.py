@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 
+from ..receipt import Receipt
 from .members import Acquaintance
-from .outcomes import Receipt
 
 DRIFT = 1.01  # two clocks differ in speed by less than 1 %
 

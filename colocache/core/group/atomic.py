@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ..entry import Entry
 from ..numbers import pack_integer, unpack_integer
-from ..store import Store
 from .effects import Effects
+from .entry import Entry
 from .fences import NO_FENCE, Fences
 from .knowledge import Knowledge
 from .messages import Alter, Altered, Fenced, GetFenced, SetFenced, key_target
 from .outbox import Outbox
 from .outcomes import DONE, NO_INTEGER, NOTHING, REFUSED, UNAVAILABLE
+from .store import Store
 
 
 class _Change(NamedTuple):

@@ -5,11 +5,10 @@ If such a request is given up, nobody knows whether the owner carried it out, or
 
 from __future__ import annotations
 
-from ..entry import DEAD, Entry
 from ..options import EntryOptions
-from ..store import Store
 from ..timers import Timers
 from .effects import Effects
+from .entry import DEAD, Entry
 from .fences import NO_FENCE
 from .knowledge import Knowledge
 from .messages import Alter, Altered, Fenced, GetFenced, SetFenced, unpack_positions
@@ -17,6 +16,7 @@ from .outbox import Outbox
 from .outcomes import NO_ANSWER, Altering, Fence
 from .replays import Replays
 from .requests import Part, Request, Requests
+from .store import Store
 
 
 class _Attempt(Request):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..entry import Entry
 from ..options import EntryOptions
+from ..receipt import Receipt
 from .engine import Engine
+from .entry import Entry
 from .fetches import Ticket
 from .messages import split_targets
-from .outcomes import Fence, Found, Loaded, Receipt
+from .outcomes import Fence, Found, Loaded
 
 
 class Calls:

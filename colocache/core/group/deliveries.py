@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 
-from ..entry import DEAD, Entry
-from ..store import Store
+from .entry import DEAD, Entry
 from .fetches import Fetch, Ticket
 from .knowledge import Knowledge
 from .messages import Fail, Fill, Value
 from .outbox import Outbox
 from .outcomes import Found, Loaded
 from .owner import Owner
+from .store import Store
 
 
 class Deliveries:

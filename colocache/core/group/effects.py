@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ..store import Store
 from .fences import Fences
 from .fetches import Fetches
 from .knowledge import Knowledge
 from .load_queues import LoadQueues
 from .messages import EVERYTHING, Event
 from .outbox import Outbox
+from .store import Store
 from .stream import Announcer
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..store import Store
 from ..timers import Timers
 from . import messages as m
 from .announcements import Announcements
@@ -29,6 +28,7 @@ from .replays import Replays
 from .requests import Requests
 from .seam import Settings
 from .sets import Sets
+from .store import Store
 from .storing import Storing
 from .stream import Announcer, EventLog, Journal
 

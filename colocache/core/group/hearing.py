@@ -13,7 +13,6 @@ cannot get there drops everything:
 from __future__ import annotations
 
 from ...errors import WireError
-from ..store import Store
 from ..timers import Timers
 from .effects import Effects
 from .knowledge import Knowledge
@@ -21,6 +20,7 @@ from .members import Acquaintance, Member, Members
 from .messages import Event, Goodbye, Replayed, Reset, decode
 from .outbox import Outbox
 from .replays import Replays
+from .store import Store
 
 
 class Hearing:

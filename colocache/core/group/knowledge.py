@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from ..entry import Entry
-from ..gate import Gate
-from ..store import Store
+from .entry import Entry
+from .gate import Gate
 from .members import Member, Members
 from .messages import pack_positions
 from .ownership import Ownership
 from .seam import Settings
+from .store import Store
 from .stream import Remembered, TagVersions
 
 

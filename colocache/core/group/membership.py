@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..store import Store
 from .effects import Effects
 from .hearing import Hearing
 from .knowledge import Knowledge
@@ -11,6 +10,7 @@ from .messages import NO_NUMBER, Ack, Goodbye, Ping, Pong, Roster, encode
 from .outbox import Outbox
 from .replays import Replays
 from .seam import Connect, Disconnect, Probe, Send
+from .store import Store
 
 GAP_PATIENCE = 0.02  # s; how long an event may be under way after a pong that names it, before a replay is asked for
 

@@ -12,13 +12,11 @@ from typing import Annotated, NamedTuple, get_args
 from ...errors import WireError
 from ..keys import MAX_WIRE
 from ..numbers import MAX_BYTES
+from ..options import MAX_TAG, MAX_TAGS, MAX_VALUE, check_tag
 from .layout import Fixed, Layout, Rows, Sized
 
 PROTOCOL = 1  # the first byte of every frame; a frame of another version is refused, and counted
 
-MAX_VALUE = 1 << 20  # bytes of one encoded value on the wire
-MAX_TAG = 250  # bytes of UTF-8
-MAX_TAGS = 64  # per value
 MAX_BUS = 64 << 10  # bytes of a frame on the bus; a longer one would cut a subscriber off
 MAX_TARGETS = 1024  # per event
 MAX_STREAMS = 4096  # named in one dependency or roster
@@ -47,19 +45,6 @@ def tag_target(tag: str) -> bytes:
 def namespace_target(namespace: str) -> bytes:
     """Return the event target that covers a namespace and all below it."""
     return b"n" + namespace.encode("utf-8", "surrogatepass")
-
-
-def check_tag(tag: str) -> str:
-    """Return ``tag``, or raise TypeError or ValueError if it cannot travel."""
-    if type(tag) is not str:
-        raise TypeError(f"a tag is a str, not {type(tag).__name__}: {tag!r:.60}")
-    try:
-        size = len(tag.encode())
-    except UnicodeEncodeError:
-        raise ValueError(f"the tag {tag!r:.60} has characters that UTF-8 cannot carry") from None
-    if not 0 < size <= MAX_TAG:
-        raise ValueError(f"the tag {tag!r:.60} takes {size} bytes; 1 to {MAX_TAG} are allowed")
-    return tag
 
 
 # --- What a field may hold; whatever does not, `decode` refuses -----------------------------------------------------

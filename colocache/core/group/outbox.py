@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from typing import get_args
 
-from ...stats import Counters
 from .messages import Addressed, Answer, Pong, Replayed, Reset, Roster, encode
 from .outcomes import Outcome
 from .seam import Action, Publish, Send
+from .stats import Counters
 
 #: What goes back on the connection that the question came by.
 REPLIES = (*get_args(Answer), Pong, Roster, Replayed, Reset)

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..entry import Entry
 from ..options import EntryOptions
+from ..receipt import Receipt
+from .entry import Entry
 
 # What became of a count, a touch, or a set under a fence.
 DONE, NOTHING, NO_INTEGER, REFUSED, UNAVAILABLE = range(5)
@@ -47,23 +48,6 @@ class Loaded(NamedTuple):
 
 
 # --- Of other calls
-
-
-class Receipt(NamedTuple):
-    """What became of an invalidation.
-
-    ``acknowledged`` and ``waited_out`` are seats. ``complete`` says that no process serves the old value any more.
-    ``seconds`` is how long the call took.
-    """
-
-    acknowledged: tuple[str, ...]
-    waited_out: tuple[str, ...]
-    complete: bool
-    seconds: float
-
-
-#: The receipt of an invalidation that this process could not announce, or not see through.
-UNKNOWN = Receipt((), (), False, 0.0)
 
 
 class Seen(NamedTuple):

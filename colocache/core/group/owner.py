@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..entry import Entry
-from ..store import Store
 from .atomic import Atomic
+from .entry import Entry
 from .knowledge import Knowledge
 from .load_queues import Asker, Grant, LoadQueues
 from .messages import (
@@ -33,6 +32,7 @@ from .messages import (
 )
 from .outbox import Outbox
 from .replays import Replays
+from .store import Store
 
 # What others may make an owner remember. It tells those that ask beyond it, at once, that it cannot serve them.
 MAX_PARKED = 2_000  # requests that wait for events

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ...errors import WireError
-from ..entry import DEAD, Entry
-from ..store import Store
+from .entry import DEAD, Entry
 from .knowledge import Knowledge
 from .messages import MAX_TARGETS, Peek, Peeked, unpack_record
 from .outbox import Outbox
 from .outcomes import Seen
 from .requests import Part, Request, Requests
+from .store import Store
 
 
 class _Look:

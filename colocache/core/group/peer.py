@@ -16,11 +16,9 @@ import math
 from collections.abc import Iterable
 
 from ...errors import WireError
-from ...stats import Counters, Stats, with_counters
-from ..gate import Gate
-from ..store import Store
 from .calls import Calls
 from .engine import Engine
+from .gate import Gate
 from .members import Acquaintance, Member
 from .messages import (
     Ack,
@@ -39,6 +37,8 @@ from .messages import (
 )
 from .outcomes import Outcome
 from .seam import Action, Settings
+from .stats import Counters, Stats, with_counters
+from .store import Store
 from .stream import Journal
 
 #: The sender of one of these waits for an answer, or for an acknowledgement.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 
 from ..options import EntryOptions
+from ..receipt import Receipt
 from ..timers import Timers
 from .announcements import Announcements
 from .effects import Effects
 from .knowledge import Knowledge
 from .messages import Set, SetReceipt, Stored, key_target
 from .outbox import Outbox
-from .outcomes import Receipt, Written
+from .outcomes import Written
 from .requests import Part, Request, Requests
 
 

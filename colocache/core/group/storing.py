@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 
-from ..entry import Entry
-from ..store import Store
+from ..receipt import Receipt
 from .announcements import Announcements
 from .effects import Effects
+from .entry import Entry
 from .knowledge import Knowledge
 from .messages import Set, SetReceipt, Stored, key_target
 from .outbox import Outbox
-from .outcomes import Receipt
+from .store import Store
 
 MAX_WAITING = 10_000  # sets whose acknowledgements are waited for; a further one gets an incomplete receipt at once
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from colocache.core.entry import DEAD, Entry
-from colocache.core.group.outcomes import Loaded, Receipt
+from colocache.core.group.entry import DEAD, Entry
+from colocache.core.group.outcomes import Loaded
 from colocache.core.group.seam import Settings
+from colocache.core.group.stats import Counters
 from colocache.core.keys import prefix, wire
 from colocache.core.options import EntryOptions
+from colocache.core.receipt import Receipt
 from colocache.core.timers import Timers
-from colocache.stats import Counters
 
 ME, OWNER, OTHER, THIRD = (bytes([n]) * 16 for n in range(1, 5))
 KEY, KEY2 = wire(prefix(""), "k"), wire(prefix("users/old"), "k2")

@@ -11,8 +11,9 @@ from typing import Any
 
 from colocache.core.group.members import Acquaintance
 from colocache.core.group.messages import Message, decode, encode
-from colocache.core.group.outcomes import Receipt, Written
+from colocache.core.group.outcomes import Written
 from colocache.core.group.seam import Settings
+from colocache.core.receipt import Receipt
 from colocache.testing.simulator import Loading, Network, Reader, Simulated
 
 HOP = 0.001  # s; what every frame takes that nobody holds back

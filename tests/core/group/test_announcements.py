@@ -8,7 +8,7 @@ import pytest
 
 from colocache.core.group.announcements import Announcements
 from colocache.core.group.members import Acquaintance, Member
-from colocache.core.group.outcomes import Receipt
+from colocache.core.receipt import Receipt
 
 LEASE = 3.0
 WAITED = LEASE * 1.01  # s; in no case longer

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from colocache.core.entry import Entry
 from colocache.core.group import owner, storing
 from colocache.core.group.atomic import Atomic
+from colocache.core.group.entry import Entry
 from colocache.core.group.fences import Fences
 from colocache.core.group.load_queues import LoadQueues
 from colocache.core.group.messages import (
@@ -35,9 +35,9 @@ from colocache.core.group.messages import (
     pack_positions,
     unpack_record,
 )
-from colocache.core.group.outcomes import Receipt
 from colocache.core.group.owner import MAX_PARKED, Owner
 from colocache.core.group.storing import Storing
+from colocache.core.receipt import Receipt
 from tests.core.group.fakes import KEY, KEY2, ME, OTHER, THIRD, Surroundings
 
 A, B = OTHER, THIRD

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from colocache.core.entry import DEAD, Entry
 from colocache.core.group.attempts import Attempts
+from colocache.core.group.entry import DEAD, Entry
 from colocache.core.group.messages import (
     MAX_TARGETS,
     NO_NUMBER,
@@ -23,11 +23,12 @@ from colocache.core.group.messages import (
     key_target,
     pack_record,
 )
-from colocache.core.group.outcomes import DONE, Receipt, Seen, Written
+from colocache.core.group.outcomes import DONE, Seen, Written
 from colocache.core.group.peeks import Peeks
 from colocache.core.group.requests import Requests
 from colocache.core.group.sets import Sets
 from colocache.core.options import EntryOptions
+from colocache.core.receipt import Receipt
 from tests.core.group.fakes import KEY, KEY2, ME, OTHER, OWNER, Surroundings
 
 FETCH_TIMEOUT, RECEIPT_TIMEOUT = 0.25, 9.0

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
-from colocache.core.entry import Entry
 from colocache.core.group import stream as streams
+from colocache.core.group.entry import Entry
 from colocache.core.group.hearing import Hearing
 from colocache.core.group.members import Acquaintance, Member, Members
 from colocache.core.group.messages import (
@@ -35,11 +35,11 @@ from colocache.core.group.messages import (
 )
 from colocache.core.group.replays import Replays
 from colocache.core.group.seam import Settings
+from colocache.core.group.stats import Counters
+from colocache.core.group.store import Store
 from colocache.core.group.stream import Announcer, EventLog, Remembered, TagVersions
 from colocache.core.keys import prefix, wire
-from colocache.core.store import Store
 from colocache.core.timers import Timers
-from colocache.stats import Counters
 from tests.core.stateful import Machine, explore, machine_test
 
 LEASE, LOAD_TIMEOUT = 0.7, 2.1

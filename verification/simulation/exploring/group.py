@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from colocache.core.group.messages import EVERYTHING, Event, Set, tag_target
-from colocache.core.group.outcomes import Receipt, Written
+from colocache.core.group.outcomes import Written
 from colocache.core.group.ring import Ring, slot_of
+from colocache.core.receipt import Receipt
 from colocache.testing.simulator import Simulated
 from verification.simulation.exploring import checks
 from verification.simulation.exploring.choices import OPTIONAL, choices

@@ -15,8 +15,8 @@ from collections import OrderedDict
 from functools import partial
 from typing import Any, NamedTuple
 
-from colocache.core.entry import MISSING, Entry
-from colocache.core.gate import Gate
+from colocache.core.group.entry import MISSING, Entry
+from colocache.core.group.gate import Gate
 from colocache.core.group.members import Member
 from colocache.core.group.seam import Settings
 from colocache.testing.simulator import Network, Simulated

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from colocache.core.entry import DEAD, MISSING, OVERHEAD, TAG_OVERHEAD, Entry, Home
+from colocache.core.group.entry import DEAD, MISSING, OVERHEAD, TAG_OVERHEAD, Entry, Home
+from colocache.core.group.store import Store
 from colocache.core.keys import Key, namespace_of, prefix, wire
-from colocache.core.store import Store
 
 POLICIES = ("s3fifo", "sieve", "lru", "lfu")
 every_policy = pytest.mark.parametrize("policy", POLICIES)

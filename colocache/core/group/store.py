@@ -10,17 +10,19 @@ import math
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 
+import cachetools
+
+from ..keys import namespace_of, within
+from ..policy import POLICIES, Policy
 from .entry import DEAD, MISSING, Entry
-from .keys import namespace_of, within
-from .policy import POLICIES, Policy
 
 
 class Store:
     """The shard and the near copies of one member, within a budget of bytes. See the module about threads."""
 
     def __init__(self, budget: int, near_budget: int, policy: str) -> None:
-        self._shard: Policy = POLICIES[policy](budget - near_budget, self._evicted)
-        self._near: Policy = POLICIES[policy](near_budget, self._evicted)
+        self._shard: Policy[Entry] = POLICIES[policy](budget - near_budget, self._evicted)
+        self._near: Policy[Entry] = POLICIES[policy](near_budget, self._evicted)
         self._wires: dict[str, dict[bytes, None]] = {}  # namespace to wire keys
         self._tagged: dict[str, dict[bytes, None]] = {}  # tag to wire keys
         self._expiries: list[tuple[float, bytes]] = []
@@ -69,7 +71,7 @@ class Store:
             return
         size = entry.cost() + len(entry.payload)
         if entry.size < size <= self._shard.maxsize:
-            self._shard.grow(entry, size)
+            _grow(self._shard, entry, size)
 
     def drop(self, wire: bytes) -> None:
         """Drop a key's entry, if there is one."""
@@ -136,6 +138,19 @@ class Store:
         _discard(self._wires, namespace_of(entry.wire), entry.wire)
         for tag in entry.tags:
             _discard(self._tagged, tag, entry.wire)
+
+
+def _grow(place: Policy[Entry], entry: Entry, size: int) -> None:
+    """Note that an entry takes ``size`` bytes from now on. This may remove the entry itself, to make room."""
+    more = size - entry.size
+    while place.currsize + more > place.maxsize:
+        if place.popitem()[1] is entry:
+            return
+    cachetools.Cache.__delitem__(
+        place, entry.wire
+    )  # not the policy's own, so that the entry keeps its place in the queue
+    entry.size = size
+    cachetools.Cache.__setitem__(place, entry.wire, entry)
 
 
 def _discard(index: dict[str, dict[bytes, None]], name: str, wire: bytes) -> None:
