@@ -13,6 +13,10 @@ class ConfigError(ColocacheError, ValueError):
     """A setting, or the place that it names, cannot be used. The text says which, its value, and what to do."""
 
 
+class CannotJoin(ConfigError):
+    """This process cannot share a cache with others on this host for now. The text says why, and what to do."""
+
+
 class ClosedError(ColocacheError, RuntimeError):
     """The cache was closed, or was closed while the call waited."""
 
@@ -37,15 +41,15 @@ class RecursiveLoadError(ColocacheError, RuntimeError):
 
 
 class EventLoopError(ColocacheError, RuntimeError):
-    """A sync method that has to wait was called on the thread of a running event loop."""
+    """`get_or_load` was called on the thread of a running event loop, and would have to load or to wait for a load."""
 
 
 class InvalidationIncomplete(ColocacheError):
-    """An invalidation with ``strict=True`` is not complete. ``receipt``, a `Receipt`, says who has acknowledged it.
+    """An invalidation with ``strict=True`` is not complete, because this process cannot join its host's group.
 
-    The event is still being delivered.
+    ``receipt`` is the `Receipt`. Other processes may go on serving the old value.
     """
 
     def __init__(self, receipt: Any) -> None:
-        super().__init__(f"not all members have acknowledged the invalidation: {receipt}")
+        super().__init__(f"this process cannot invalidate what the others have: {receipt}")
         self.receipt = receipt

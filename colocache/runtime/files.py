@@ -22,6 +22,7 @@ from collections.abc import Callable
 from ..errors import ConfigError
 
 SPARE = 64  # where libzmq can have no descriptor for an epoll, or to accept by ipc, it aborts the whole process
+HIGH = 500  # where numbers begin that hardly any process gets to
 
 
 class Descriptor:
@@ -52,6 +53,51 @@ class Descriptor:
             os.close(self._numbers.pop())
 
 
+class Held(Descriptor):
+    """A descriptor that is held for long, in a process where somebody may close all descriptors: a daemoniser.
+
+    1. This package opens descriptor 7.
+    2. The application closes all that are open, and opens a socket, which gets the number 7.
+    3. This package closes descriptor 7.
+
+    So it has a high number, because new ones get the lowest that is free; and it is closed only if it still is what it
+    was.
+    """
+
+    def __init__(self, number: int) -> None:
+        """Take over an open descriptor; its number may become another. Do so before anything is locked."""
+        super().__init__(_out_of_the_way(number))
+        self.identity = identity(os.fstat(self.number))
+
+    def is_ours(self) -> bool:
+        """Tell whether this is open, and still the same file."""
+        with contextlib.suppress(IndexError, OSError):
+            return identity(os.fstat(self.number)) == self.identity
+        return False
+
+    def close(self) -> None:
+        """Close it, unless it is closed, or somebody else's by now."""
+        if self.is_ours():
+            super().close()
+        self._numbers.clear()
+
+
+def identity(found: os.stat_result) -> tuple[int, int]:
+    """Return what tells a file from all others: its device and inode."""
+    return found.st_dev, found.st_ino
+
+
+def _out_of_the_way(number: int) -> int:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    least = HIGH if limit == resource.RLIM_INFINITY else min(HIGH, limit // 2)
+    try:
+        higher = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, least)
+    except OSError:  # all of them are in use
+        return number
+    os.close(number)
+    return higher
+
+
 def descriptors_are_scarce() -> bool:
     """Tell whether fewer than `SPARE` more files can be opened. A new one gets the lowest number that is free."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -65,16 +111,33 @@ def descriptors_are_scarce() -> bool:
 
 
 # --- Record locks
-# A struct flock is packed as the C compiler lays it out. A question about a lock is about the whole file.
 
 if sys.platform == "linux":
     _FLOCK = struct.Struct("hhqqi4x")
     _TYPE, _PID = 0, 4
-    _QUESTION = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 else:  # macOS and the BSDs
     _FLOCK = struct.Struct("qqihh")
     _TYPE, _PID = 3, 2
-    _QUESTION = _FLOCK.pack(0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET)
+
+
+def flock(kind: int, start: int = 0, length: int = 0) -> bytes:
+    """Return a struct flock, as the C compiler lays it out: ``length`` bytes from ``start``, or all bytes if it is 0.
+
+    ``kind`` is F_RDLCK, F_WRLCK or F_UNLCK. Where it asks for a lock, it is that of a lock that would be refused.
+    """
+    if sys.platform == "linux":
+        return _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)
+    else:
+        return _FLOCK.pack(start, length, 0, kind, os.SEEK_SET)
+
+
+def owner_in(answer: bytes) -> int | None:
+    """Return whose lock a struct flock names that the kernel has filled in: a pid, or None if nobody has a lock.
+
+    The pid is 0 if that process is in another pid namespace, and -1 if the lock belongs to an open file.
+    """
+    fields = _FLOCK.unpack(answer)
+    return None if fields[_TYPE] == fcntl.F_UNLCK else int(fields[_PID])
 
 
 def lock(descriptor: int) -> bool:
@@ -93,8 +156,7 @@ def holder(descriptor: int) -> int | None:
 
     The pid is 0 if that process is in another pid namespace.
     """
-    answer = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, _QUESTION))
-    return None if answer[_TYPE] == fcntl.F_UNLCK else int(answer[_PID])
+    return owner_in(fcntl.fcntl(descriptor, fcntl.F_GETLK, flock(fcntl.F_WRLCK)))
 
 
 # --- Files and directories of this user alone
@@ -107,13 +169,21 @@ _BAD_PLACE = (*_NOT_FOR_US, errno.ENOENT, errno.EROFS, errno.ENAMETOOLONG)
 
 
 def make_private(path: str) -> None:
-    """Create the directory if needed. Raise ConfigError if that is not possible, or if other users can get in."""
+    """Create the directory if needed. Raise ConfigError if that is not possible, or if other users can get in.
+
+    Raise FileNotFoundError if somebody deletes it meanwhile.
+    """
     try:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
-        wrong = _what_is_wrong(os.lstat(path), stat.S_ISDIR, "directory")
     except OSError as error:
         if error.errno not in _BAD_PLACE:
+            raise
+        raise ConfigError(_advice(path, f"cannot be used: {error.strerror}")) from error
+    try:
+        wrong = _what_is_wrong(os.lstat(path), stat.S_ISDIR, "directory")
+    except OSError as error:
+        if error.errno not in _NOT_FOR_US:
             raise
         wrong = f"cannot be used: {error.strerror}"
     if wrong:
@@ -189,3 +259,27 @@ def _what_is_wrong(found: os.stat_result, is_kind: Callable[[int], bool], kind: 
     if stat.S_IMODE(found.st_mode) & 0o077:
         return f"has mode {stat.S_IMODE(found.st_mode):04o}, which lets other users in"
     return ""
+
+
+def allocate(descriptor: int, start: int, end: int) -> None:
+    """Give a file its blocks from one byte to another, so that a full disk is an OSError here, and not a SIGBUS later.
+
+    Nobody uses these bytes yet. They become zeros.
+    """
+    while start < end:
+        start += _allocate_some(descriptor, start, min(end - start, _AT_ONCE))
+
+
+#: In bytes. A memory file system begins anew when a signal arrives, so many bytes would never be done beside a timer.
+_AT_ONCE = 1 << 20
+
+
+def _allocate_some(descriptor: int, start: int, size: int) -> int:
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        try:
+            os.posix_fallocate(descriptor, start, size)
+            return size
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # how file systems without it answer under musl
+                raise
+    return os.pwrite(descriptor, bytes(size), start)

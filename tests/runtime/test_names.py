@@ -1,24 +1,31 @@
-"""A member tells its own name. No name leads another member out of the group's directory."""
+"""What others write into the memory and to the sockets of a group leads nobody out of the group's directory."""
 
 from __future__ import annotations
 
 import os
+from array import array
 from typing import Any
 
 import pytest
 import zmq
 
 from colocache import Cache
-from colocache.core.group.members import Member
-from colocache.core.group.messages import Ping, Roster, encode
+from colocache.host import Host
+from colocache.runtime import board_file
+from colocache.runtime.frames import KEYS, encode
+from colocache.testing.group import OtherProcess
+from tests.conftest import NewCache, Until
 
-TEXTS = (
-    "../../etc/passwd", "/etc/passwd", "..", "a\0b", "@abstract", "tcp://127.0.0.1:7400", "ipc:///tmp/elsewhere",
-    "host/../0", "host/-1", "host/99999999", "%s%s%n", "{0.__class__}", "\n[critical] forged", "😀" * 300,
-)  # fmt: skip
-INCARNATIONS = (
-    b"/../../../../tmp", b"................", b"//////////////..", bytes(16), b"\xff" * 16, b"0-*.stream\n\0\0\0\0\0",
-)  # fmt: skip
+HOSTILE = (
+    0,
+    1,
+    77,
+    2**31,
+    2**63,
+    2**64 - 1,
+    int.from_bytes(b"../../et", "little"),
+    int.from_bytes(b"/tmp/xyz", "little"),
+)
 
 
 class Spy:
@@ -46,43 +53,64 @@ class Spy:
         return [path for path in paths if os.path.dirname(os.path.normpath(path)) != directory]
 
 
-def test_no_name_leads_out_of_the_groups_directory(
-    new_cache: Any, run_dir: str, until: Any, monkeypatch: pytest.MonkeyPatch
+def test_nothing_that_others_say_leads_out_of_the_groups_directory(
+    new_cache: NewCache, run_dir: str, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spy = Spy(monkeypatch)
-    cache, other = new_cache(), new_cache()
+    cache = new_cache("test")
     cache.start()
-    other.start()
-    until(lambda: cache.stats().current and cache.stats().members == 2)
-    known = len(spy.connected)
-    assert known == 4, "each connects to the other, twice"
+    host = cache._member.own_host()
+    assert host is not None
+    directory = os.path.realpath(f"{run_dir}/test")
+    until(lambda: os.path.exists(f"{directory}/0.bus"))
+    other = OtherProcess(run_dir)
+    try:
+        other.call(use_the_group)
+        until(lambda: os.path.exists(f"{directory}/1.bus"))
+        with zmq.Context() as context, context.socket(zmq.XPUB) as mouth:
+            mouth.connect(f"ipc://{directory}/0.bus")
+            spy = Spy(monkeypatch)
+            _scribble(host)
+            _shout(mouth)
+            until(lambda: host._shared.bus.bad_frames > 0)  # type: ignore[union-attr]
 
-    me, friend = (each._member.join()._peer.me for each in (cache, other))
-    driver = cache._member.join()
-    for frame in _hostile(me, friend):
-        driver._look(lambda now, frame=frame: driver._peer.receive(frame, now))
-    until(lambda: cache.stats().members == 2, failing="a process that is not in the directory is not a member")
+        def connected() -> bool:
+            cache.invalidate("k")
+            return f"ipc://{directory}/1.bus" in spy.connected
 
-    (directory,) = (entry.path for entry in os.scandir(run_dir))
-    assert not spy.outside(os.path.realpath(directory))
-    assert len(spy.connected) == known, "there was nobody to connect to"
-    assert cache.get_or_load("still", lambda: "works") == "works"
-
-
-def _hostile(me: Member, friend: Member) -> list[bytes]:
-    pings = [
-        Ping(incarnation, me.incarnation, 1, bytes(8), 0, 1, text) for incarnation in INCARNATIONS for text in TEXTS[:3]
-    ]
-    renamed = [Ping(friend.incarnation, me.incarnation, 1, bytes(8), 0, 1, text[:300]) for text in TEXTS]
-    rosters = [
-        Roster(friend.incarnation, me.incarnation, ((bytes((number,)) + incarnation[1:], text[:300], 1, -1, 0.0),))
-        for number, incarnation in enumerate(INCARNATIONS)
-        for text in TEXTS
-    ]
-    return [encode(message) for message in (*pings, *renamed, *rosters)]
+        until(connected)
+        assert not spy.outside(directory)
+        assert set(spy.connected) == {f"ipc://{directory}/1.bus"}, "nobody else has the lock of a seat"
+        assert [member.pid for member in cache.members()] == [os.getpid(), other.pid]
+        assert cache.get_or_load("still", lambda: "works") == cache.get("still") == "works"
+    finally:
+        other.stop()
 
 
-def test_the_spy_sees_a_member_that_goes_astray(cache: Cache, run_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+_kept: list[Cache] = []
+
+
+def use_the_group() -> None:
+    _kept.append(Cache("test"))
+    _kept[0].set("k", 1)
+
+
+def _scribble(host: Host) -> None:
+    """Write nonsense into all seats that are free, and say that all have been taken."""
+    board = host.region._board
+    for seat in range(2, board_file.SEATS):
+        board.take_seat(seat, HOSTILE[seat % len(HOSTILE)], HOSTILE[seat % 7], HOSTILE[seat % 5])
+    board.words[board_file._USED] = 2**64 - 1
+
+
+def _shout(mouth: zmq.Socket[bytes]) -> None:
+    """Say something under names that are no names, with numbers that are none, and what is not even a frame."""
+    assert mouth.recv()[:1] == b"\x01"  # somebody hears
+    frames = [encode(KEYS, name, number, array("Q", HOSTILE)) for name in HOSTILE for number in HOSTILE]
+    for frame in (*frames, b"", b"cb", bytes(64), *map(os.urandom, range(1, 200))):
+        mouth.send(frame)
+
+
+def test_the_spy_sees_what_goes_astray(run_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(monkeypatch)
     os.close(os.open("/dev/null", os.O_RDONLY))
     assert spy.outside(run_dir) == ["/dev/null"]

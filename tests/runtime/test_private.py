@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,21 +24,14 @@ from typing import Any
 import pytest
 
 from colocache import Cache, ConfigError, EventLoopError
-from colocache.config import Config
-from colocache.runtime.inline import InlineDriver
 from colocache.testing import private, travel
 from tests import ROOT
-from tests.conftest import Crew, NewCache, Until
+from tests.conftest import Crew, NewCache, Until, waiting
 
 
 @pytest.fixture
 def cache(new_cache: NewCache) -> Cache:
     return new_cache(private=True)
-
-
-@pytest.fixture
-def driver() -> InlineDriver:
-    return InlineDriver(Config.resolve({"group": "test", "private": True}, {}))
 
 
 # --- This process alone
@@ -72,12 +66,15 @@ def test_it_works_where_the_runtime_directory_cannot_be_used(new_cache: NewCache
     assert cache.get("k") == 1
 
 
-def test_the_environment_makes_caches_private(new_cache: NewCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_makes_caches_private(
+    new_cache: NewCache, monkeypatch: pytest.MonkeyPatch, run_dir: str
+) -> None:
     monkeypatch.setenv("COLOCACHE_PRIVATE", "true")
     one, other = new_cache(), new_cache()
     one.set("k", 1)
     assert other.get("k") is None
-    assert [member.seat for member in one.members()] == ["private/0"]
+    assert [member.pid for member in one.members()] == [os.getpid()]
+    assert os.listdir(run_dir) == []
 
 
 def test_a_fresh_one_is_empty_and_shares_nothing_with_others_of_its_group(new_cache: NewCache) -> None:
@@ -88,7 +85,7 @@ def test_a_fresh_one_is_empty_and_shares_nothing_with_others_of_its_group(new_ca
     assert other.get("k") is None
     assert other.clear().complete
     assert (one.get("k"), shared.get("k")) == ("private", "shared")
-    assert one.stats().members == shared.stats().members == 1
+    assert one.stats().processes == shared.stats().processes == 1
 
 
 def test_after_it_has_left_it_is_empty(cache: Cache) -> None:
@@ -117,35 +114,27 @@ def test_a_child_begins_with_an_empty_one(cache: Cache, fork: Callable[[], Any] 
     assert cache.get("k") == 1
 
 
-def test_the_hits_never_end_by_themselves(new_cache: NewCache, until: Until) -> None:
-    """No other member must be heard, so there is no lease. Entries are found on the thread of an event loop, too."""
-    cache = new_cache(private=True, lease="100ms", forget_after="200ms")
-    cache.set("k", 1, ttl=None)
-    cache.get("k")
-    driver = cache._member.join()
-    assert isinstance(driver, InlineDriver)
-    until(lambda: driver._peer.deadline() < driver._peer._knowledge.now + 1 and not driver._peer.stats(now()).current)
-
-    async def hit() -> Any:
-        return cache.get("k")
-
-    assert asyncio.run(hit()) == 1
-
-
-def now() -> float:
-    from time import monotonic
-
-    return monotonic()
-
-
 def test_what_would_wait_in_a_group_is_refused_on_the_thread_of_an_event_loop(cache: Cache) -> None:
-    """Otherwise tests would pass with code that fails in production."""
+    """Otherwise tests would pass with code that fails in production. Only a load that another call has begun waits."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def load() -> str:
+        begun.set()
+        assert go_on.wait(30)
+        return "loaded"
 
     async def main() -> None:
+        cache.set("other", 1)
         with pytest.raises(EventLoopError):
-            cache.set("k", 1)
+            cache.get_or_load("k", lambda: "own")
 
+    loading = threading.Thread(target=lambda: cache.get_or_load("k", load))
+    loading.start()
+    assert begun.wait(30)
     asyncio.run(main())
+    go_on.set()
+    loading.join()
+    assert (cache.get("k"), cache.get("other")) == ("loaded", 1)
 
 
 # --- Threads, handlers and finalizers
@@ -162,18 +151,14 @@ def test_one_load_for_all_threads(cache: Cache, crew: Crew, until: Until) -> Non
 
     crew.start(lambda: cache.get_or_load("k", load), times=6)
     assert begun.wait(30)
-    until(lambda: cache.stats().waits == 5)
+    until(lambda: waiting(cache) == 5)
     go_on.set()
     assert crew.join() == ["loaded"] * 6
-    assert len(loads) == 1
+    assert (len(loads), cache.stats().waits) == (1, 5)
 
 
-def test_a_waiter_for_a_loader_that_hangs_loads_when_its_time_is_over(
-    new_cache: NewCache, crew: Crew, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The waiter looks at the clock itself, because nobody else does. It does not wait for the last time limit."""
-    monkeypatch.setattr("colocache.operations.drive.GRACE", 10_000)
-    cache = new_cache(private=True, load_timeout=0.2, fetch_timeout=0.1)
+def test_a_waiter_for_a_loader_that_hangs_loads_when_its_time_is_over(new_cache: NewCache, crew: Crew) -> None:
+    cache = new_cache(private=True, load_timeout=0.2)
     begun, go_on = threading.Event(), threading.Event()
 
     def hang() -> str:
@@ -211,28 +196,6 @@ class TimeIsUp(BaseException):
     pass
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what Python swallows: see below
-def test_a_command_that_a_signal_handler_gives_after_the_last_one_is_carried_out(
-    driver: InlineDriver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done: list[str] = []
-    carry_out_all = driver._carry_out_all
-
-    def interrupted() -> None:
-        carry_out_all()
-        if len(done) == 1:
-            driver.tell(lambda calls, now: done.append("the handler's"))
-
-    monkeypatch.setattr(driver, "_carry_out_all", interrupted)
-    driver.tell(lambda calls, now: done.append("the thread's"))
-    assert done == ["the thread's", "the handler's"]
-
-
-def test_a_driver_that_has_left_refuses_what_it_is_asked(driver: InlineDriver) -> None:
-    driver.leave(0.0)
-    assert driver.ask(lambda calls, ticket, now: None, "otherwise").result(0) == "otherwise"
-
-
 def test_what_a_signal_handler_raises_in_the_middle_leaves_a_cache_that_works(cache: Cache, crew: Crew) -> None:
     """The locks are free, and what was invalidated stays so."""
 
@@ -262,50 +225,30 @@ def test_what_a_signal_handler_raises_in_the_middle_leaves_a_cache_that_works(ca
     assert crew.join() == [[2, True, 3]] * 2
 
 
-def test_what_is_raised_in_the_middle_of_a_step_lets_go_of_all_waiters(cache: Cache, crew: Crew, until: Until) -> None:
-    """Nobody knows how far the step came. So the member ends, and the next call makes a new one."""
-    begun, go_on, driver = threading.Event(), threading.Event(), cache._member.join()
-    assert isinstance(driver, InlineDriver)
-
-    def load() -> str:
-        begun.set()
-        assert go_on.wait(30)
-        return "first"
-
-    def interrupt(_peer: object, _now: float) -> None:
-        raise TimeIsUp
-
-    crew.start(lambda: cache.get_or_load("k", load))
-    assert begun.wait(30)
-    crew.start(lambda: cache.get_or_load("k", lambda: "second"))
-    until(lambda: cache.stats().waits == 1)
-    with pytest.raises(TimeIsUp):
-        driver.tell(interrupt)
-    until(lambda: crew.results == ["second"])
-    go_on.set()
-    assert crew.join() == ["second", "first"]
-    assert cache._member.join() is not driver
-    assert cache.get("k") is None
-
-
 def test_a_finalizer_may_use_it_while_an_entry_is_dropped(cache: Cache) -> None:
     """If the cache has the last reference to a value, the value is finalized inside the cache."""
     seen: list[Any] = []
 
-    class Value(dict[str, int]):
+    @cache.register
+    @dataclass
+    class Value:
+        number: int
+
         def __del__(self) -> None:
             cache.invalidate("also")
             seen.append(cache.get_or_load("other", lambda: "loaded"))
 
+    seen.clear()  # to be registered, the class was tried out
+    cache.clear()
     cache.set("also", 1)
-    held = {"k": Value()}
-    driver = cache._member.join()
-    assert isinstance(driver, InlineDriver)
-    driver.tell(lambda peer, now: held.clear())
+    cache.get_or_load("k", lambda: Value(1))  # which readers of this process find as it is
+    assert seen == []
+    cache.invalidate("k")
     gc.collect()
     assert seen == ["loaded"]
     assert cache.get("also") is None
-    assert cache.get_or_load("other", lambda: "again") in ("loaded", "again")
+    assert cache.get_or_load("other", lambda: "again") == "loaded"
+    del Value.__del__
 
 
 @contextmanager
@@ -339,22 +282,27 @@ def test_what_is_cached_expires_when_the_time_is_moved(cache: Cache) -> None:
     assert cache.stats().entries == 1
 
 
-def test_a_token_lapses_when_the_time_is_moved(cache: Cache) -> None:
+def test_a_token_is_good_for_as_long_as_its_value(cache: Cache) -> None:
     cache.set("k", 1, ttl="1d")
     got = cache.gets("k")
     assert got is not None
-    travel("1h")
-    assert not cache.cas("k", 2, got[1])
-    assert cache.get("k") == 1
+    travel("23h")
+    assert cache.cas("k", 2, got[1], ttl="1d")
+    got = cache.gets("k")
+    assert got is not None
+    travel("1d")
+    assert not cache.cas("k", 3, got[1])
 
 
-def test_a_load_that_the_time_is_moved_under_is_not_kept(cache: Cache) -> None:
-    def load() -> str:
-        travel("1s")
-        return "old"
-
-    assert cache.get_or_load("k", load) == "old"
-    assert cache.get_or_load("k", lambda: "new") == "new"
+def test_a_fence_lapses_when_the_time_is_moved(new_cache: NewCache) -> None:
+    cache = new_cache(private=True, fence=True, load_timeout="30s")
+    assert cache.get("k") is None
+    travel("29s")
+    assert cache.set("k", 1)
+    assert cache.get("l") is None
+    travel("31s")
+    assert not cache.set("l", 1)
+    assert cache.get("l") is None
 
 
 def test_only_some_caches_travel_if_they_are_named(new_cache: NewCache) -> None:
@@ -403,7 +351,7 @@ def test_all_caches_are_private_inside_and_go_on_as_before(new_cache: NewCache) 
     assert (here.get("k"), namespace.get("k"), double(1)) == ("shared", "shared", 2)
     assert calls == [1, 1]
     assert inside.clear().complete
-    assert (here.get("k"), inside.stats().members) == (None, 2)
+    assert (here.get("k"), inside.stats().processes) == (None, 1)
 
 
 def test_each_level_is_empty_and_leaves_nothing_behind(new_cache: NewCache) -> None:
@@ -424,7 +372,7 @@ def test_a_child_that_leaves_the_block_joins_by_itself(new_cache: NewCache) -> N
     """The life that it would go on with is its parent's."""
     cache = new_cache()
     cache.start()
-    driver = cache._member.own_driver()
+    host = cache._member.own_host()
     with private():
         pid = os.fork()
     if pid == 0:
@@ -435,9 +383,9 @@ def test_a_child_that_leaves_the_block_joins_by_itself(new_cache: NewCache) -> N
         finally:
             os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0
-    assert driver is not None
-    assert driver.alive
-    assert cache._member.own_driver() is driver
+    assert host is not None
+    assert host.alive
+    assert cache._member.own_host() is host
 
 
 def test_what_was_missed_in_one_test_is_no_fence_for_the_next_one(new_cache: NewCache) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -23,21 +24,18 @@ def uwsgi(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return module
 
 
-@pytest.mark.parametrize("use", [Cache.start, lambda cache: cache.get("key")], ids=["start", "get"])
-def test_uwsgi_without_threads_is_refused_with_the_option_that_helps(
-    uwsgi: SimpleNamespace, cache: Cache, run_dir: str, use: Any
+def test_uwsgi_without_threads_has_the_cache_without_a_bus(
+    uwsgi: SimpleNamespace, cache: Cache, caplog: pytest.LogCaptureFixture
 ) -> None:
     uwsgi.has_threads = 0
-    with pytest.raises(ConfigError, match="--enable-threads"):
-        use(cache)
-    assert os.listdir(run_dir) == []
-    uwsgi.has_threads = 1
-    use(cache)
-
-
-def test_uwsgi_without_threads_may_have_the_cache_switched_off(uwsgi: SimpleNamespace, new_cache: Any) -> None:
-    uwsgi.has_threads = 0
-    assert new_cache(disabled=True).get_or_load("key", lambda: "loaded") == "loaded"
+    cache.start()
+    assert cache.get_or_load("key", lambda: "loaded") == cache.get("key") == "loaded"
+    assert cache.invalidate("key").complete
+    assert cache.get("key") is None
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("colocache")]
+    [warning] = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "hears nothing of other processes" in warning.getMessage()
+    assert "--enable-threads" in warning.getMessage()
 
 
 def test_eventlet_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch, cache: Cache) -> None:
@@ -46,6 +44,8 @@ def test_eventlet_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch, cache:
     monkeypatch.setitem(sys.modules, "eventlet.patcher", patcher)  # type: ignore[misc]
     with pytest.raises(ConfigError, match="use gevent or threads"):
         cache.start()
+    assert cache.get_or_load("key", lambda: "loaded") == "loaded"
+    assert cache.get("key") is None
     patched["thread"] = False
     cache.start()
 
@@ -81,20 +81,30 @@ import ctypes, os, sys, types
 uwsgi = sys.modules["uwsgi"] = types.SimpleNamespace(has_threads=1)
 import colocache
 
-cache = colocache.Cache("forked", lease=20)
+def files():
+    return sum(os.readlink(f"/proc/self/fd/{number}").endswith("/locks") for number in
+               os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{number}"))
+
+cache = colocache.Cache("forked")
 assert cache.get_or_load("key", lambda: "the parent's") == cache.get("key")
+if sys.platform == "linux":
+    assert files() == 1
+sys.setswitchinterval(1000)  # a fork must not come when the bus's thread has asked for the interpreter
 child = ctypes.PyDLL(None).fork()  # as uWSGI does: no hook of Python runs
 if not child:
     uwsgi.post_fork_hook()
+    if sys.platform == "linux":
+        assert files() == 0
     os._exit(cache._keyspace.hit("key") is not colocache.MISSING)
 assert os.waitpid(child, 0)[1] == 0
 uwsgi.post_fork_hook()  # is for children: here it does nothing
 assert cache._keyspace.hit("key") == "the parent's"
+assert cache.set("key", "new") and cache.get("key") == "new"
 cache.close()
 """
 
 
-def test_a_child_of_uwsgi_serves_nothing_that_it_inherited(run_dir: str) -> None:
+def test_a_child_of_uwsgi_serves_nothing_that_it_inherited_and_holds_nothing_open(run_dir: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLOCACHE_DIR": run_dir}
     command = [sys.executable, "-W", "error", "-c", INHERITED]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import signal
 import threading
 from collections import deque
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from colocache.runtime.waiting.threads import (
     start_driver,
     thread_id,
 )
+from tests.interrupts import interrupted
 
 
 async def in_task(answer: Answer, timeout: float) -> Any:
@@ -64,6 +67,14 @@ def test_a_wait_that_takes_too_long_says_so(wait: Any) -> None:
     assert wait(Answer(), 0.001) is TOO_LATE
 
 
+def test_a_wait_that_takes_too_long_leaves_nothing_behind(wait: Any) -> None:
+    """Who waits for a load looks again and again, and so waits in many short intervals."""
+    answer = Answer()
+    for _ in range(3):
+        assert wait(answer, 0.001) is TOO_LATE
+    assert not answer._wakers
+
+
 @pytest.mark.parametrize("kind", [TimeoutError, OSError, IndexError, KeyboardInterrupt])
 def test_what_a_signal_handler_raises_in_a_waiter_reaches_it(wait: Any, kind: type[BaseException]) -> None:
     def handler(*_: object) -> None:
@@ -87,14 +98,34 @@ def test_an_answer_that_comes_while_its_waiter_gets_ready_is_not_missed(wait: An
     """
     answer = Answer()
 
-    class Late(deque[Any]):
-        def append(self, waker: Any) -> None:
+    class Late(dict[Any, Any]):
+        def __setitem__(self, waker: Any, nothing: Any) -> None:
             answer.give("outcome")
-            super().append(waker)
+            super().__setitem__(waker, nothing)
 
     answer._wakers = Late()
-    assert wait(answer, 5) == "outcome"
-    assert not answer._wakers, "the waiter was woken, and did not sleep until its time was over"
+    began = monotonic()
+    assert wait(answer, 30) == "outcome"
+    assert monotonic() < began + 20, "the waiter slept until its time was over"
+
+
+def test_who_is_not_woken_because_of_an_exception_is_woken_when_the_answer_is_given_again(
+    wait: Any, crew: Any, until: Any
+) -> None:
+    """It may come at any point. Whoever is interrupted in giving an answer gives it once more."""
+    for number in itertools.count(1):
+        answer, waiters = Answer(), type(crew)()
+        waiters.start(lambda answer=answer: wait(answer, 60), times=3)
+        until(lambda answer=answer: len(answer._wakers) == 3)
+        came = interrupted(number, lambda answer=answer: answer.give(1), ("/waiting/", "/asyncio/"))
+        if came:
+            answer.give(2)
+        first, *others = waiters.join()
+        assert first in (1, 2)
+        assert others == [first] * 2
+        if not came:
+            break
+    assert number > 8
 
 
 def test_any_time_is_a_time_out(crew: Any, until: Any) -> None:
@@ -134,7 +165,7 @@ def test_a_waiter_that_was_cancelled_is_passed_over() -> None:
         await asyncio.sleep(0)  # so that the loop is woken
 
     asyncio.run(main())
-    assert (troubles, answer._wakers) == ([], deque())
+    assert (troubles, answer._wakers) == ([], {})
 
 
 def test_a_ticket_is_taken_once() -> None:
@@ -160,7 +191,7 @@ def test_a_driver_is_started_under_its_name() -> None:
 def test_a_driver_waits_for_nobody(wait: Any) -> None:
     """A finalizer that uses the cache may run in its thread."""
     answer = Answer()
-    assert on_driver(lambda: (wait(answer, 30), answer._wakers, on_driver_thread())) == (TOO_LATE, deque(), True)
+    assert on_driver(lambda: (wait(answer, 30), answer._wakers, on_driver_thread())) == (TOO_LATE, {}, True)
     assert not on_driver_thread()
 
 

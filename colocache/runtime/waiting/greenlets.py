@@ -45,7 +45,7 @@ class HubErrands:
     """Errands that greenlets do, of the hub that the driver's thread was started from.
 
     gevent has patched the locks of the log handlers. A driver's thread must not wait for them: while greenlets take a
-    lock by turns, a thread that wants it may never get it, and the leases run out.
+    lock by turns, a thread that wants it may never get it, and its process hears nothing any more.
     """
 
     def __init__(self) -> None:

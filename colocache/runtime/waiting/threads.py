@@ -13,12 +13,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from time import monotonic, sleep
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
-#: What registers a waker: a function that is called once the answer is there.
+#: What registers a waker: a function that is called once the answer is there, and perhaps once more.
 Register = Callable[[Callable[[], object]], None]
 
 MOST_ERRANDS = 1000  # that wait; of more, the oldest are dropped
@@ -125,16 +126,15 @@ def start(work: Callable[[], None], name: str) -> None:
             threading.Thread(target=work, name=name, daemon=True).start()
 
 
-def start_driver(work: Callable[[], None], name: str, errands: Errands, failed: Callable[[NoThread], object]) -> None:
-    """Start a driver's thread in one step, which no signal handler can interrupt; ``failed`` is told if it fails."""
+def start_at_once(work: Callable[[], None], name: str, failed: Callable[[NoThread], object]) -> None:
+    """Start a thread in one step, which no signal handler can interrupt; ``failed`` is told if that fails.
 
-    def run() -> None:
-        here.errands = errands
-        work()
+    A finalizer may do this anywhere, also where its thread has a lock of `threading`.
+    """
 
     def start_under_its_name() -> None:
         try:
-            start(run, name)
+            start(work, name)
         except NoThread as error:
             failed(error)
 
@@ -145,12 +145,22 @@ def start_driver(work: Callable[[], None], name: str, errands: Errands, failed: 
         failed(error)
 
 
+def start_driver(work: Callable[[], None], name: str, errands: Errands, failed: Callable[[NoThread], object]) -> None:
+    """Start a driver's thread as `start_at_once` does."""
+
+    def run() -> None:
+        here.errands = errands
+        work()
+
+    start_at_once(run, name, failed)
+
+
 @contextmanager
 def _no_thread(name: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "can't start new thread" not in str(error):
+        if "can't start new thread" not in str(error) and "at interpreter shutdown" not in str(error):
             raise  # a signal handler of the application has raised it
         raise NoThread(errno.EAGAIN, f"the thread {name!r} cannot be started: {error}") from None
 
@@ -173,5 +183,10 @@ def wait(register: Register, timeout: float) -> None:
     """Wait in this thread until the waker is called, for ``timeout`` seconds at most."""
     lock = allocate_lock()
     lock.acquire()
-    register(lock.release)
+    register(partial(_release, lock))
     lock.acquire(True, min(timeout, _thread.TIMEOUT_MAX))
+
+
+def _release(lock: _thread.LockType) -> None:
+    with suppress(RuntimeError):  # the second time
+        lock.release()

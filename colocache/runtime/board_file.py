@@ -1,0 +1,297 @@
+"""The file of a board: its head, the bell, the seats, the hints of claims, and the marks.
+
+Layout 1, in words of 8 bytes in the host's byte order. The first eight words mean the same in every layout, so that a
+process of any version can end a region.
+
+======= ================================================================================================================
+word    meaning
+======= ================================================================================================================
+0       magic
+1       layout
+2       state: 0 while it is made, then `LIVES`, then `ENDED`
+3       the next writer's number: raised by each process that joins
+4, 5    the words where the bell and the root's mark are
+6, 7    the region's id, random
+8       bytes of capacity of the shelf
+9       marks, without the root's
+10      a number that changes when a process joins or leaves
+11      seats that were ever taken
+12      bytes of the settings' text, which begins at byte 512
+13      the inode of the time namespace, where that is known: in another one, `time.monotonic` is another clock
+16 …    inodes of the region's files
+512     the bell, alone in its page
+1024    seats, four words each: pid, nonce, time of joining in ns, and one that is unused
+…       hints, eight words each
+…       the root's mark, and in the next page the first of the others
+======= ================================================================================================================
+
+**The end.** Whoever ends a region stores `ENDED`, and then invalidates everything and rings the bell. So a process that
+maps it and does not know yet finds its near copies dead, and what it reads from then on it must not keep:
+
+1. P misses k, reads the stamps, and loads.
+2. N ends the region and makes a new one, in which Q invalidates k.
+3. P keeps what it has loaded. Its stamps are older than the end, so it is dead.
+
+But if P reads the stamps after the end, they stand for good. So P looks at the state after it has read the stamps.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..core.host.claims import HINT_WORDS, HINTS
+from ..core.host.layout import geometry
+from ..core.host.numbers import COUNTER_BITS, MAX_WRITER
+from .fences import Fences
+
+LAYOUT = 1
+LIVES, ENDED = 1, 2
+SEATS = 4096  # a few hundred processes on one host are many
+SEAT_WORDS = 4
+LAST_WRITER = MAX_WRITER - 1  # the very last number is for whoever ends the region
+
+_MAGIC = int.from_bytes(b"colocabd", sys.byteorder)
+_PAGE = 512  # words
+_LAYOUT, _STATE, _NEXT_WRITER, _BELL, _ROOT, _ID = 1, 2, 3, 4, 5, 6
+_CAPACITY, _COUNT, _VERSION, _USED, _TEXT, _CLOCK = 8, 9, 10, 11, 12, 13
+_INODES = 16
+_TEXT_BYTE = 512
+_TEXT_ROOM = 4096 - _TEXT_BYTE
+_BELL_AT = _PAGE
+_SEATS_AT = 2 * _PAGE
+_HINTS_AT = _SEATS_AT + SEATS * SEAT_WORDS
+_ROOT_AT = _HINTS_AT + HINTS * HINT_WORDS + _PAGE - 1
+
+HEAD_BYTES = 4096
+LEAST_MARKS = 1 << 15
+BYTES_PER_MARK = 64  # of the shelf's capacity
+
+Settings = Mapping[str, Any]
+
+
+def marks_for(capacity: int) -> int:
+    """Return how many marks a shelf of that capacity gets: a power of two."""
+    return max(LEAST_MARKS, 1 << (capacity // BYTES_PER_MARK).bit_length() - 1)
+
+
+def size_for(marks: int) -> int:
+    """Return the bytes of a board with so many marks."""
+    return 8 * (_ROOT_AT + 1 + marks)
+
+
+def check_settings(settings: Settings) -> bytes:
+    """Return the text of settings as it stands in the head. Raise ValueError if it is too long."""
+    text = json.dumps(settings, sort_keys=True).encode()
+    if len(text) > _TEXT_ROOM:
+        raise ValueError(f"settings of {len(text)} bytes exceed the {_TEXT_ROOM} bytes of a board's head")
+    return text
+
+
+class Head:
+    """What the head of a board's file says. It is read from the file, so that nothing has to be mapped to look."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Read it. What is cut off reads as zeros."""
+        self._bytes = os.pread(descriptor, HEAD_BYTES, 0).ljust(HEAD_BYTES, b"\0")
+        self._words = memoryview(self._bytes).cast("Q")
+        self.size = os.fstat(descriptor).st_size
+
+    @property
+    def is_a_board(self) -> bool:
+        """Whether this is a board of any layout."""
+        return self._words[0] == _MAGIC
+
+    @property
+    def layout(self) -> int:
+        """The layout."""
+        return self._words[_LAYOUT]
+
+    @property
+    def lives(self) -> bool:
+        """Whether the region was completed, and not ended."""
+        return self._words[_STATE] == LIVES
+
+    @property
+    def can_be_ended(self) -> bool:
+        """Whether the bell and the root's mark are inside the file."""
+        return self.is_a_board and 0 < self.bell < self.size // 8 and 0 < self.root < self.size // 8
+
+    @property
+    def bell(self) -> int:
+        """The word where the bell is."""
+        return self._words[_BELL]
+
+    @property
+    def root(self) -> int:
+        """The word where the root's mark is."""
+        return self._words[_ROOT]
+
+    @property
+    def clock(self) -> int:
+        """Which clock all times are of; 0 if that is not known."""
+        return self._words[_CLOCK]
+
+    @property
+    def capacity(self) -> int:
+        """The bytes of capacity of the shelf."""
+        return self._words[_CAPACITY]
+
+    @property
+    def shelf_size(self) -> int:
+        """The bytes of the shelf's file; 0 if no shelf has such a capacity."""
+        try:
+            return geometry(self.capacity).total_size
+        except ValueError:
+            return 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file is as long as its marks require, in this layout."""
+        return self.size == size_for(self._words[_COUNT])
+
+    @property
+    def settings(self) -> dict[str, Any] | None:
+        """The settings that all processes must have; None if they cannot be read."""
+        text = self._bytes[_TEXT_BYTE : _TEXT_BYTE + min(self._words[_TEXT], _TEXT_ROOM)]
+        try:
+            settings = json.loads(text)
+        except ValueError:
+            return None
+        return settings if isinstance(settings, dict) else None
+
+    @property
+    def next_writer(self) -> int:
+        """The number of the next writer."""
+        return self._words[_NEXT_WRITER]
+
+    def inodes(self, number: int) -> list[int]:
+        """Return the inodes of the first files."""
+        return list(self._words[_INODES : _INODES + number])
+
+
+class BoardMemory:
+    """A board's memory, mapped or anonymous, as one process uses it."""
+
+    def __init__(self, mapping: mmap.mmap) -> None:
+        self.words = words = memoryview(mapping).cast("Q")
+        self.count = (len(words) - _ROOT_AT - 1) if len(words) > _ROOT_AT else 0
+        self.state = words[_STATE : _STATE + 1]
+        self.bell = words[_BELL_AT : _BELL_AT + 1]
+        self.hints = words[_HINTS_AT : _HINTS_AT + HINTS * HINT_WORDS]
+        self.marks = words[_ROOT_AT:]
+
+    def begin(self, id: bytes, capacity: int, settings: Settings, inodes: list[int], fences: Fences) -> None:
+        """Write the head into memory that holds only zeros. The region lives from then on."""
+        text, words = check_settings(settings), self.words
+        words[_LAYOUT], words[_NEXT_WRITER], words[_BELL], words[_ROOT] = LAYOUT, 1, _BELL_AT, _ROOT_AT
+        words[_CAPACITY], words[_COUNT], words[_TEXT], words[_CLOCK] = capacity, self.count, len(text), clock()
+        words[_ID : _ID + 2] = memoryview(id).cast("Q")
+        for place, inode in enumerate(inodes, _INODES):
+            words[place] = inode
+        words.cast("B")[_TEXT_BYTE : _TEXT_BYTE + len(text)] = text
+        words[0] = _MAGIC
+        fences.full()
+        words[_STATE] = LIVES
+
+    @property
+    def id(self) -> bytes:
+        """The region's id."""
+        return bytes(self.words[_ID : _ID + 2])
+
+    def new_writer(self) -> int:
+        """Return the number of a new writer. For whoever has the lock of joining."""
+        number = self.words[_NEXT_WRITER]
+        self.words[_NEXT_WRITER] = number + 1
+        return number
+
+    # --- Seats
+
+    @property
+    def version(self) -> int:
+        """A number that changes when a process joins or leaves."""
+        return self.words[_VERSION]
+
+    def change_version(self, number: int) -> None:
+        """Tell the others that somebody has joined or left, by a number that was never used."""
+        self.words[_VERSION] = number
+
+    @property
+    def used_seats(self) -> int:
+        """How many seats were ever taken. Those beyond are free."""
+        return min(self.words[_USED], SEATS)
+
+    def seat(self, number: int) -> tuple[int, int]:
+        """Return the pid, in the process's own namespace, and the nonce of whoever took a seat; zeros if he left."""
+        at = _SEATS_AT + number * SEAT_WORDS
+        return self.words[at], self.words[at + 1]
+
+    def take_seat(self, number: int, pid: int, nonce: int, now: int) -> None:
+        """Say who has a seat. For whoever has the lock of joining."""
+        at = _SEATS_AT + number * SEAT_WORDS
+        self.words[at], self.words[at + 1], self.words[at + 2] = pid, nonce, now
+        self.words[_USED] = max(self.words[_USED], number + 1)
+
+    def leave_seat(self, number: int) -> None:
+        """Say that nobody has a seat. For whoever has it."""
+        at = _SEATS_AT + number * SEAT_WORDS
+        self.words[at] = self.words[at + 1] = self.words[at + 2] = 0
+
+    def end(self, fences: Fences) -> None:
+        """End the region."""
+        end(self.words, _BELL_AT, _ROOT_AT, fences)
+
+
+def end(words: memoryview, bell: int, root: int, fences: Fences) -> None:
+    """End a region: whoever still uses it finds out at its next hit.
+
+    The two numbers are nobody's: no process gets the last writer's number. If a region is ended twice, nothing is
+    served that was read after the first end.
+    """
+    words[_STATE] = ENDED
+    fences.order()
+    words[root] = (MAX_WRITER << COUNTER_BITS) + 1
+    fences.order()
+    words[bell] = (MAX_WRITER << COUNTER_BITS) + 2
+    fences.full()
+
+
+def end_file(descriptor: int, head: Head, fences: Fences) -> None:
+    """End a region of any layout, in its file, which `Head.can_be_ended`."""
+    mapping = map_file(descriptor, head.size // 8 * 8)
+    with memoryview(mapping) as whole, whole.cast("Q") as words:
+        end(words, head.bell, head.root, fences)
+    mapping.close()
+
+
+#: Maps a file. From Python 3.13 on it keeps no descriptor of its own: whoever closes all descriptors of a process would
+#: make it close, much later, what has got the number.
+map_file: Callable[[int, int], mmap.mmap]
+
+if sys.version_info >= (3, 13):
+
+    def map_file(descriptor: int, size: int) -> mmap.mmap:
+        return mmap.mmap(descriptor, size, trackfd=False)
+
+else:
+
+    def map_file(descriptor: int, size: int) -> mmap.mmap:
+        return mmap.mmap(descriptor, size)
+
+
+def clock() -> int:
+    """Return the inode of the time namespace of this process, or 0."""
+    try:
+        return os.stat("/proc/self/ns/time").st_ino
+    except OSError:
+        return 0
+
+
+def anonymous(size: int) -> mmap.mmap:
+    """Return memory of this process alone. A forked child has a copy."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+    return mmap.mmap(-1, size, flags=flags)

@@ -1,0 +1,416 @@
+"""The bus: how the processes of a host tell each other what has happened. One thread per process and region.
+
+Coherence does not depend on it, because each process compares its near copies with the board. The bus frees memory, and
+it wakes those that wait for a load. So a message may be lost, come late, or come twice.
+
+What has happened is queued by the threads of the application, which take no lock and wait for nobody. The first event
+wakes the bus's thread, which gathers for some milliseconds, and sends one frame for each kind. A process connects to
+its mates when it has something to say, and not before. Nothing happens on the bus of a group that is idle.
+
+::
+
+    bus = Bus("/dev/shm/colocache-1000/shop", 3, 77, mates, near.hear, log, errands)
+    bus.start()
+    bus.tell(KEYS, (hash_of_key,))
+    bus.close(1.0)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from .files import descriptors_are_scarce
+from .frames import EVERYTHING, KEYS, LARGEST, LOADED, NAMESPACES, TAGS, decode
+from .logs import Log
+from .servers import why_no_threads
+from .short_name import ShortName
+from .waiting.answers import Answer
+from .waiting.threads import Errands, allocate_lock, drained, is_patched, on_driver_thread, start_driver
+from .waker import Waker
+
+if TYPE_CHECKING:
+    from .mouth import Mates, Mouth
+    from .transport import Broadcast
+
+EVENTS: Final = (KEYS, TAGS, NAMESPACES)
+
+MOST: Final = 8192  # events of a kind in one batch; of more, the mates look at everything
+START_AFTER = 0.1  # s: the thread imports zmq, which takes 40 ms, after the first calls of the process
+GATHER = 0.005  # s from the first event to the frame
+PAUSE, PAUSE_AT_MOST = 0.005, 0.1  # s between batches for each mate: so nobody hears more than 200 batches a second
+PAUSE_AFTER_EVERYTHING = 0.25  # s: to look at everything takes a while
+DROP_AFTER, DROP_AGAIN_AFTER = 0.05, 1.0  # s: each time starts a thread
+MOST_SENDERS = 4096  # whose frames are counted; those that are dead are among them
+LOOK_AFTER_EAR = 1.0  # s
+TICK = 30.0  # s
+LAST_FRAMES = 0.1  # s that the last frames are given
+LAST_LINES = 1.0  # s that the last lines of the log are given
+
+
+class Message(NamedTuple):
+    """What a mate says: a kind, and hashes, of which some can be there twice."""
+
+    kind: int
+    hashes: Sequence[int]
+
+
+class Bus:
+    """One process's end of the bus. Making it touches nothing."""
+
+    def __init__(
+        self,
+        directory: str,
+        seat: int,
+        name: int,
+        mates: Mates,
+        receive: Callable[[Message], object],
+        log: Log,
+        errands: Errands,
+        on_tick: Callable[[], object] = lambda: None,
+    ) -> None:
+        """``directory``: where the sockets of the group are, each named by its seat. Nobody else may have this seat.
+
+        The bus's thread calls ``receive`` with each message, and ``on_tick`` every 30 s. They must not wait, nor drop
+        the last reference to an object of a user: see `let_die`.
+        """
+        self.bad_frames = 0
+        self._seat = seat
+        self._name = name
+        self._mates = mates
+        self._receive = receive
+        self._log = log
+        self._errands = errands
+        self._on_tick = on_tick
+        self._directory = ShortName(directory, "9999.bus")
+        self._events: dict[int, deque[int]] = {kind: deque(maxlen=MOST) for kind in EVENTS}
+        self._events[EVERYTHING] = deque(maxlen=1)
+        self._loaded: deque[int] = deque(maxlen=MOST)
+        self._dying: deque[object] = deque()
+        self._idle = self._waits = False  # whether an event, or the end of a load, must wake the thread
+        self._waker: Waker | None = None
+        self._sockets: Broadcast | None = None
+        self._leaving = False
+        self._silent = False  # after a failure
+        self._left, self._ended = allocate_lock(), Answer()
+        self._left.acquire()
+        self._ended.give(None)  # there is no thread yet
+        self._tick_at = self._gathered_at = self._say_at = self._drop_at = self._look_at = math.inf
+        self._next_batch_at = -math.inf
+        self._ear_path = ""
+        self._frames_of: dict[int, int] = {}  # the number of the last frame of each sender
+
+    # --- For any thread, signal handler or finalizer
+
+    def tell(self, kind: int, hashes: Iterable[int]) -> None:
+        """Tell all mates of events: ``kind`` is `KEYS`, `TAGS` or `NAMESPACES`. Take no lock, and return at once."""
+        self._events[kind].extend(hashes)
+        if self._idle:
+            self._rouse()
+
+    def tell_everything(self) -> None:
+        """Have all mates look at all that they have."""
+        self.tell(EVERYTHING, (0,))
+
+    def wake(self, hash: int) -> None:
+        """Tell those that wait that a load has ended. This is said at once."""
+        self._loaded.append(hash)
+        if self._waits:
+            self._rouse()
+
+    def let_die(self, objects: Iterable[object]) -> None:
+        """Have the last references to some objects dropped elsewhere, because their finalizers are code of users."""
+        self._dying.extend(objects)
+
+    def _rouse(self) -> None:
+        """Interrupt the wait. The flags spare a system call per event.
+
+        1. The thread sets a flag, and then looks at the queues.
+        2. An event is queued, and then this looks at the flag.
+
+        An event that comes after the thread has looked finds the flag set, and writes to the pipe.
+        """
+        self._idle = self._waits = False
+        waker = self._waker
+        if waker is not None:
+            try:
+                waker.wake()
+            except BaseException:  # a signal handler has raised it, and other threads rely on this one by now
+                waker.wake()
+                raise
+
+    # --- Life
+
+    def start(self) -> bool:
+        """Have the thread started, and return at once. Return False where no thread can run: the bus stays silent."""
+        why = why_no_threads()
+        if why:
+            self._not_started(why)
+            return False
+        if _must_import_early():
+            _import_early()
+        self._ended = Answer()
+        start_driver(self._run, "colocache bus", self._errands, self._not_started)
+        return not self._silent
+
+    def _not_started(self, why: object) -> None:
+        self._silent = True
+        self._log.warning(
+            "hears nothing of other processes, so that it frees memory late, and is late to see that a load of another "
+            "process has ended: %s",
+            why,
+        )
+        self._ended.give(None)
+
+    def leave(self) -> None:
+        """Begin to do what `close` does, and return at once. Take no lock: a finalizer may call this anywhere."""
+        self._leaving = True
+        with contextlib.suppress(RuntimeError):  # the second time
+            self._left.release()
+        self._rouse()
+
+    def close(self, patience: float) -> bool:
+        """Say what is still to be said, and end the thread. Return whether it has ended after ``patience`` seconds.
+
+        The seat must not be given up before, because the end of the thread deletes the socket that is named by it.
+        """
+        self.leave()
+        if on_driver_thread():
+            return False
+        ended = self._ended.result(patience) is None
+        self._errands.finish(LAST_LINES)
+        return ended
+
+    def forget_after_fork(self) -> None:
+        """In a forked child, let go of what is the parent's. The sockets cannot be closed here, and are left alone."""
+        self._idle = self._waits = False
+        _inherited.append((self._waker, self._sockets))
+        self._waker = self._sockets = None
+        self._ended = Answer()
+        self._ended.give(None)
+
+    # --- The thread
+
+    def _run(self) -> None:
+        self._tick_at = monotonic() + TICK
+        try:
+            if "zmq" not in sys.modules:
+                self._left.acquire(True, START_AFTER)
+            while not self._leaving:
+                try:
+                    self._serve()
+                except OSError as error:
+                    self._fail(self._log.warning, "hears nothing of other processes for now: %s", error)
+                except Exception:  # a bug, or libzmq in trouble
+                    self._fail(self._log.exception, "the bus has failed, and will start anew")
+                self._rest()
+        finally:
+            self._ended.give(None)
+
+    def _fail(self, log: Callable[..., None], text: str, *details: object) -> None:
+        if not self._silent:
+            log(text, *details)
+        self._silent = True
+
+    def _rest(self) -> None:
+        """After a failure, wait for the next tick."""
+        if not self._leaving and not self._left.acquire(True, max(0.0, self._tick_at - monotonic())):
+            self._tick(monotonic())
+            self._drop_dying(monotonic())
+
+    def _serve(self) -> None:
+        if descriptors_are_scarce():
+            raise OSError("hardly a file descriptor is left in this process")
+        with _importing:
+            from .mouth import Mouth
+            from .transport import Broadcast
+
+        with contextlib.ExitStack() as owned:
+            directory = self._directory.open()
+            owned.callback(self._directory.close)
+            sockets = Broadcast(self._name, LARGEST)
+            owned.callback(lambda: sockets.close(LAST_FRAMES if self._leaving else 0.0))
+            waker = Waker()
+            sockets.watch(waker.source)
+            mouth = Mouth(sockets, self._mates, directory, self._name)
+            self._look_at = monotonic() + LOOK_AFTER_EAR
+            self._ear_path = f"{directory}/{self._seat}.bus"
+            sockets.bind(self._ear_path)
+            self._sockets, self._waker = sockets, waker
+            if self._silent:
+                self._silent = False
+                self._log.info("hears other processes again")
+            try:
+                while not self._leaving:
+                    self._step(sockets, waker, mouth)
+                self._say(mouth, monotonic())
+            finally:
+                self._sockets = self._waker = None
+
+    def _step(self, sockets: Broadcast, waker: Waker, mouth: Mouth) -> None:
+        self._idle = self._waits = True  # before the queues are looked at: see `_rouse`
+        self._plan(mouth, monotonic())
+        until = min(self._tick_at, self._say_at, self._drop_at)
+        roused = sockets.wait(max(0.0, until - monotonic()))
+        self._idle = self._waits = False
+        now = monotonic()
+        # The ends of loads first: where other threads compute, this one waits 5 ms for the interpreter after each call
+        # of the system.
+        if self._loaded and mouth.ready_at(now) <= now:
+            mouth.say(LOADED, _taken(self._loaded))
+        if roused:
+            waker.rest()
+        self._hear(sockets)
+        now = monotonic()
+        self._plan(mouth, now)
+        if now >= self._say_at:
+            self._say(mouth, now)
+        self._drop_dying(now)
+        if now >= self._tick_at:
+            self._tick(now)
+        if now >= self._look_at:
+            self._look_after_ear(sockets, now)
+
+    def _plan(self, mouth: Mouth, now: float) -> None:
+        """Decide when to say what is queued, and connect to mates meanwhile."""
+        if any(self._events.values()):
+            self._idle = False  # further events need not wake this thread
+            if self._gathered_at == math.inf:
+                self._gathered_at = max(now + GATHER, self._next_batch_at)
+        due = now if self._loaded else self._gathered_at
+        self._say_at = due if due == math.inf else max(due, mouth.ready_at(now))
+
+    def _say(self, mouth: Mouth, now: float) -> None:
+        """Say what is queued. The ends of loads do not wait until events are gathered."""
+        if self._loaded:
+            mouth.say(LOADED, _taken(self._loaded))
+        if now < self._gathered_at and not self._leaving:
+            return
+        self._gathered_at = math.inf
+        batches = {kind: _taken(queue) for kind, queue in self._events.items()}
+        if batches[EVERYTHING] or any(len(hashes) >= MOST for hashes in batches.values()):
+            mouth.say(EVERYTHING, ())
+            self._next_batch_at = now + PAUSE_AFTER_EVERYTHING
+            return
+        self._next_batch_at = now + min(PAUSE * mouth.mates, PAUSE_AT_MOST)
+        for kind, hashes in batches.items():
+            if hashes:
+                mouth.say(kind, set(hashes))
+
+    def _hear(self, sockets: Broadcast) -> None:
+        """Hand over what has come: one message of each kind, however many frames there are."""
+        heard: dict[int, list[int]] = {}
+        for frame in sockets.receive():
+            try:
+                kind, sender, number, hashes = decode(frame)
+            except ValueError:
+                self.bad_frames += 1
+                continue
+            heard.setdefault(kind, []).extend(hashes)
+            if self._is_after_a_gap(sender, number):
+                heard[EVERYTHING] = []
+        if EVERYTHING in heard or sum(len(heard.get(kind, ())) for kind in EVENTS) > MOST:
+            heard = {EVERYTHING: [], LOADED: heard.get(LOADED, [])}
+        for kind in sorted(heard, reverse=True):  # the ends of loads first
+            if heard[kind] or kind == EVERYTHING:
+                self._hand_over(Message(kind, heard[kind]))
+
+    def _is_after_a_gap(self, sender: int, number: int) -> bool:
+        """Tell whether frames of this sender were lost: the queue to a process that is stopped has an end."""
+        last = self._frames_of.get(sender)
+        if last is None and len(self._frames_of) >= MOST_SENDERS:
+            self._frames_of.clear()
+        self._frames_of[sender] = number
+        return last is not None and number != last + 1
+
+    def _hand_over(self, message: Message) -> None:
+        try:
+            self._receive(message)
+        except Exception:
+            self._log.exception("what another process said could not be taken in")
+
+    def _drop_dying(self, now: float) -> None:
+        if not self._dying:
+            self._drop_at = math.inf
+        elif self._drop_at == math.inf:
+            self._drop_at = now + DROP_AFTER
+        elif now >= self._drop_at:
+            self._drop_at = now + DROP_AGAIN_AFTER  # if the errand is not done by then, it may be lost
+            self._errands.run(partial(_drop, self._dying))
+
+    def _look_after_ear(self, sockets: Broadcast, now: float) -> None:
+        """See to it that others can connect. A cleaner of temp directories may delete the socket.
+
+        While hardly a file descriptor is left, nobody may connect: libzmq aborts the process if there is none for a
+        connection that comes. Mates connect again later, and the numbers of their frames show what was lost.
+        """
+        self._look_at = now + LOOK_AFTER_EAR
+        if descriptors_are_scarce():
+            sockets.unbind()
+        elif not sockets.can_be_found:
+            sockets.unbind()
+            sockets.bind(self._ear_path)
+
+    def _tick(self, now: float) -> None:
+        self._tick_at = now + TICK
+        try:
+            self._on_tick()
+        except Exception:
+            self._log.exception("the files of the group could not be looked at")
+
+
+def _must_import_early() -> bool:
+    """Tell whether the bus's thread must find zmq imported.
+
+    - gevent: a thread of the system and a greenlet that import the same module could wait for each other.
+    - uWSGI forks past Python's hooks, so that `_before_fork` is not called.
+    """
+    return is_patched() or "uwsgi" in sys.modules
+
+
+def _import_early() -> None:
+    with contextlib.suppress(ImportError):  # the thread will tell
+        from . import mouth, transport  # noqa: F401
+
+
+def _taken(queue: deque[int]) -> list[int]:
+    """Take out what a queue holds at this moment. Only one thread takes, and others append meanwhile."""
+    return [queue.popleft() for _ in range(len(queue))]
+
+
+def _drop(dying: deque[object]) -> None:
+    for each in drained(dying):
+        del each
+
+
+#: What the parent's threads used, which a forked child must not touch, not even to free it: libzmq would wait for I/O
+#: threads that are not there.
+_inherited: list[Any] = []
+
+#: Held while the bus's thread imports zmq. A fork at that moment would leave its child an import that nobody ends, and
+#: the child would wait for ever when it imports zmq itself.
+_importing = allocate_lock()
+_forking: list[bool] = []  # whether `_importing` is held for a fork
+
+
+def _before_fork() -> None:
+    _forking.append(_importing.acquire(True, 5.0))
+
+
+def _after_fork() -> None:
+    while _forking:
+        if _forking.pop():
+            _importing.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+if _must_import_early():  # now, and not in the first call of a worker
+    _import_early()

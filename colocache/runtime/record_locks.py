@@ -1,0 +1,300 @@
+"""Record locks of single bytes: what excludes the processes of a host from each other, and ends when a process ends.
+
+They are taken without giving up the interpreter lock, by ctypes. `fcntl.lockf` gives it up while it takes the record
+lock. Beside a thread that computes, it gets the interpreter lock back 5 ms later, and all that time others wait for the
+record lock. Without ctypes there is only `fcntl.lockf`.
+
+The kernel does not exclude the threads of one process from each other. `RingLocks` and `ClaimLocks` do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import sys
+from collections.abc import Callable
+from time import monotonic
+from types import FrameType
+
+from .files import Descriptor, flock, owner_in
+from .waiting.threads import allocate_lock, thread_id
+
+PATIENCE = 0.02  # s: how long a lock of a ring is waited for
+ATTEMPTS = 32  # at least
+FIRST_PAUSE, LONGEST_PAUSE = 20e-6, 1e-3  # s, between two tries
+
+CLAIM_FILES = 16  # because the kernel looks at all locks of a file, one by one
+
+_BUSY = (errno.EACCES, errno.EAGAIN)
+
+SetLock = Callable[[int, bytes], int]  # descriptor, struct flock; returns 0 or the number of an error
+
+
+def _by_ctypes() -> SetLock | None:
+    try:
+        import ctypes
+
+        function = ctypes.PyDLL(None, use_errno=True).fcntl
+    except (ImportError, OSError, AttributeError):  # a Python without ctypes, or one that is linked statically
+        return None
+    # The third argument is variadic. Some machines pass such arguments in another way, so it must not be named here.
+    function.argtypes, function.restype = [ctypes.c_int, ctypes.c_int], ctypes.c_int
+    command, get_errno = fcntl.F_SETLK, ctypes.get_errno
+
+    def set_lock(descriptor: int, lock: bytes) -> int:
+        return 0 if function(descriptor, command, lock) == 0 else get_errno()
+
+    return set_lock
+
+
+def _by_fcntl(descriptor: int, lock: bytes) -> int:
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLK, lock)
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
+
+
+set_lock: SetLock = _by_ctypes() or _by_fcntl
+
+
+def rest(seconds: float) -> None:
+    """Wait without anything that gevent replaces: whoever has a lock must not be switched away from."""
+    lock = allocate_lock()
+    lock.acquire()
+    lock.acquire(True, seconds)
+
+
+class RecordLocks:
+    """The record locks of this process on one file. Any thread may call all methods."""
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        self._descriptor = descriptor
+
+    def take(self, byte: int) -> bool:
+        """Take the lock of a byte; return False if another process has it. This process always gets it again.
+
+        Raise OSError if locks do not work, or if the file is closed.
+        """
+        return self.ask(flock(fcntl.F_WRLCK, byte, 1))
+
+    def ask(self, lock: bytes) -> bool:
+        """Do what a struct flock says; return False if another process is in the way. Raise as `take` does."""
+        number = set_lock(self._number(), lock)
+        if number in _BUSY:
+            return False
+        if number:
+            raise OSError(number, os.strerror(number))
+        return True
+
+    def take_soon(self, byte: int, patience: float) -> bool:
+        """Take the lock of a byte; return False if another process has it all the time. Raise as `take` does."""
+        ends, pause = monotonic() + patience, FIRST_PAUSE
+        while not self.take(byte):
+            if monotonic() >= ends:
+                return False
+            rest(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        return True
+
+    def free(self, byte: int) -> None:
+        """Give a lock back. Nothing is to be done if that fails: then there was none."""
+        with contextlib.suppress(OSError):
+            self.ask(flock(fcntl.F_UNLCK, byte, 1))
+
+    def holder(self, byte: int) -> int | None:
+        """Return the pid of another process that has the lock, 0 if it is in another pid namespace; None if none has.
+
+        Raise OSError as `take` does.
+        """
+        return owner_in(fcntl.fcntl(self._number(), fcntl.F_GETLK, flock(fcntl.F_WRLCK, byte, 1)))
+
+    def _number(self) -> int:
+        try:
+            return self._descriptor.number
+        except IndexError:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
+
+
+#: A thread, and a function in it that has begun and not ended; no function: it never ends.
+Hold = tuple[int, FrameType | None]
+
+_FOR_EVER: Hold = (0, None)
+
+
+class Holds:
+    """Which thread of this process has what. Taking is one step, so there is no moment at which nobody knows.
+
+    An exception of a signal handler can come between taking something and being sure to give it back. `Holds` tell when
+    the function has ended that took it, and so will not give it back.
+    """
+
+    def __init__(self) -> None:
+        self._holds: dict[int, Hold] = {}
+
+    def take(self, what: int, hold: Hold) -> bool:
+        """Take something; return False if it is taken, be it by this thread."""
+        return self._holds.setdefault(what, hold) is hold
+
+    def take_soon(self, what: int, hold: Hold, patience: float) -> bool:
+        """Take something; return False if others have it all the time."""
+        ends, pause = monotonic() + patience, FIRST_PAUSE
+        while not (self.take(what, hold) or self.take_over(what, hold)):
+            if monotonic() >= ends:
+                return False
+            rest(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        return True
+
+    def take_over(self, what: int, hold: Hold) -> bool:
+        """Take something from a function that has ended; return False if there is none.
+
+        Two threads may do so in the same moment, and have it both. That takes three rare things at once.
+        """
+        other = self._holds.get(what)
+        if other is None or not _is_over(other):
+            return False
+        self._holds[what] = hold
+        return True
+
+    def has(self, what: int, hold: Hold) -> bool:
+        """Tell whether it is this one that has it."""
+        return self._holds.get(what) is hold
+
+    def belongs_to(self, what: int, function: FrameType) -> bool:
+        """Tell whether a function that runs now has it."""
+        hold = self._holds.get(what)
+        return hold is not None and hold[1] is function
+
+    def give_back(self, what: int) -> None:
+        """Give something back. Callable twice."""
+        self._holds.pop(what, None)
+
+
+def _is_over(hold: Hold) -> bool:
+    thread, function = hold
+    if function is None:
+        return False
+    frame = sys._current_frames().get(thread)
+    while frame is not None and frame is not function:
+        frame = frame.f_back
+    return frame is None
+
+
+def hold_of_caller() -> Hold:
+    """Return the hold of the function that has called the one that calls this."""
+    return thread_id(), sys._getframe(2)
+
+
+class RingLocks:
+    """The locks of a shelf's rings: each excludes other processes, and the other threads of this one.
+
+    A signal handler that interrupts the very function that has a lock waits in vain, and gets False.
+    """
+
+    def __init__(self, locks: RecordLocks | None, first: int, count: int) -> None:
+        """Ring r is byte ``first + r`` of a file. Without ``locks`` only threads are excluded."""
+        self._locks = locks
+        self._taking = [flock(fcntl.F_WRLCK, first + ring, 1) for ring in range(count)]
+        self._freeing = [flock(fcntl.F_UNLCK, first + ring, 1) for ring in range(count)]
+        self._holds = Holds()
+        self._closed = False
+
+    def lock(self, ring: int, /) -> bool:
+        """Take the lock of a ring; return False if it is not to be had. Only the function that calls this has it.
+
+        That takes 20 ms and `ATTEMPTS` attempts. Where threads compute, or the machine is busy, an attempt can take
+        10 ms: after 20 ms the lock has hardly been looked at.
+        """
+        hold = hold_of_caller()
+        try:
+            return (self._holds.take(ring, hold) and self._has_record_lock(ring)) or self._wait(ring, hold)
+        except BaseException:  # of a signal handler
+            if self._holds.has(ring, hold):
+                self._free(ring)
+            raise
+
+    def _wait(self, ring: int, hold: Hold) -> bool:
+        ends, pause, attempts = monotonic() + PATIENCE, FIRST_PAUSE, 0
+        while (attempts < ATTEMPTS or monotonic() < ends) and not self._closed:
+            rest(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+            attempts += 1
+            if self._holds.take(ring, hold) and self._has_record_lock(ring):
+                return True
+        return self._holds.take_over(ring, hold) and self._has_record_lock(ring)
+
+    def _has_record_lock(self, ring: int) -> bool:
+        try:
+            if self._locks is None or self._locks.ask(self._taking[ring]):
+                return True
+        except OSError:
+            pass
+        self._holds.give_back(ring)
+        return False
+
+    def close(self) -> None:
+        """Wait until no function has a lock, 20 ms for each ring at most, and give out none any more.
+
+        Otherwise whoever closes the file would take away a lock that is in use.
+        """
+        self._closed = True
+        for ring in range(len(self._taking)):
+            self._holds.take_soon(ring, _FOR_EVER, PATIENCE)
+
+    def unlock(self, ring: int, /) -> None:
+        """Give the lock back, if the very function that calls this has it. Callable twice: see the protocol."""
+        if self._holds.belongs_to(ring, sys._getframe(1)):
+            self._free(ring)
+
+    def _free(self, ring: int) -> None:
+        """The record lock goes first: a thread that comes in between must not lose its own."""
+        if self._locks is not None:
+            with contextlib.suppress(OSError):
+                self._locks.ask(self._freeing[ring])
+        self._holds.give_back(ring)
+
+
+class ClaimLocks:
+    """The claims of this process: each is the lock of a byte. A place is a number of 64 bits."""
+
+    def __init__(self, files: list[RecordLocks]) -> None:
+        """``files`` are `CLAIM_FILES`, or none: then only this process claims anything."""
+        self._files = files
+        self._mine: dict[int, object] = {}
+
+    def take(self, place: int, /) -> bool:
+        """Claim a place; return False if it is claimed. Where locks do not work, everybody gets everything."""
+        mine = object()
+        if self._mine.setdefault(place, mine) is not mine:
+            return False
+        locks = self._locks(place)
+        try:
+            taken = locks is None or locks.take(place >> 4)
+        except OSError:
+            taken = True
+        if not taken:
+            self._mine.pop(place, None)
+        return taken
+
+    def free(self, place: int, /) -> None:
+        """Give a claim up."""
+        locks = self._locks(place)
+        if locks is not None:
+            locks.free(place >> 4)
+        self._mine.pop(place, None)
+
+    def is_taken(self, place: int, /) -> bool:
+        """Tell whether anybody has the claim."""
+        if place in self._mine:
+            return True
+        locks = self._locks(place)
+        try:
+            return locks is not None and locks.holder(place >> 4) is not None
+        except OSError:
+            return False
+
+    def _locks(self, place: int) -> RecordLocks | None:
+        return self._files[place % CLAIM_FILES] if self._files else None
