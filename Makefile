@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SETUP := pyproject.toml setup.cfg scripts/prepare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types types-package wheel conformance simulate mutants explore chaos soak servers rolling fuzz bench bench-quick docs clean
+.PHONY: help demo test check lint types types-package wheel conformance simulate mutants explore chaos soak servers rolling fuzz bench bench-quick bench-host docs clean
 
 help:  ## show this list
 	@echo "colocache: what make can do here"
@@ -81,6 +81,9 @@ bench: $(VENV)/.installed-bench  ## run every benchmark beside other caches, and
 
 bench-quick: $(VENV)/.installed-bench  ## measure the ratios again, and compare them with the committed ones (a minute; needs the same)
 	@$(VENV)/bin/python -m benchmarks.bench --quick $(ARGS)
+
+bench-host: $(VENV)/.installed-bench  ## measure what one host has to reach, in one run, and say what it does reach (10 minutes; needs the same)
+	@$(VENV)/bin/python -m benchmarks.host $(ARGS)
 
 clean:  ## remove everything that the other targets made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/demo/.data

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _MARKS = {
     "colocache_private": "all caches of colocache are private in this test, and empty at its start",
-    "colocache_group": "the caches of colocache are members of real groups, in a directory for this test",
+    "colocache_group": "the caches of colocache belong to real groups, in a directory for this test",
 }
 
 _whole_run = pytest.StashKey[ExitStack]()

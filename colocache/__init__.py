@@ -1,4 +1,4 @@
-"""colocache: a cache inside every worker process, coherent between them, with no server to run.
+"""colocache: a cache for the worker processes of a host, in memory that they share, with no server to run.
 
     cache = colocache.Cache("shop")
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 from .cache import Cache
 from .config import Config
 from .core.entry import MISSING
-from .core.group.outcomes import Receipt
+from .core.receipt import Receipt
 from .decorators import Cached, CacheInfo
 from .errors import (
     ClosedError,

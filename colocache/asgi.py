@@ -21,9 +21,8 @@ class CacheMiddleware(Middleware):
     The cache joins its group at the startup of the lifespan, otherwise at the first request. It leaves the group at the
     shutdown. The application need not take part in the lifespan.
 
-    A request finds the cache as ``scope["state"]["colocache"]``. What it invalidates with ``wait="response"`` is waited
-    for once, before the response begins. Nothing is buffered, and websockets pass. `Middleware` describes the other
-    arguments.
+    A request finds the cache as ``scope["state"]["colocache"]``. Fences belong to the request. Nothing is buffered, and
+    websockets pass. `Middleware` describes the other arguments.
 
     Trouble with the cache never fails a request. A second middleware around the same application does nothing, and a
     middleware of a disabled cache does nothing. It needs asyncio, with any event loop.
@@ -134,4 +133,4 @@ class _Lifespan:
         await self.send({"type": "lifespan.shutdown.complete"})
 
     async def _leave(self) -> None:
-        await asyncio.to_thread(self._middleware.leave)  # because it may wait for acknowledgements
+        await asyncio.to_thread(self._middleware.leave)  # because it closes files and sockets

@@ -9,7 +9,6 @@ from typing import TypedDict, TypeVar, Unpack
 from .config import UNSET, Config, Duration, Unset
 from .member import Member, MemberInfo
 from .operations import positions
-from .operations.drive import arun, run
 from .operations.keyspace import Keyspace, check_copy
 from .space import Space
 from .stats import Stats
@@ -25,14 +24,10 @@ class Arguments(TypedDict, total=False):
     disabled: bool
     private: bool
     memory: int | str
+    shelf: int | str
     ttl: Duration | None
     policy: str
-    lease: Duration
-    max_stale: Duration
-    fetch_timeout: Duration
-    switch_interval: Duration
     load_timeout: Duration
-    forget_after: Duration
     directory: str
 
 
@@ -83,7 +78,7 @@ class Cache(Space):
         return self._member.stats()
 
     def members(self) -> list[MemberInfo]:
-        """Return the members of the group that this process knows, itself first. Empty before the first use."""
+        """Return the processes of the group on this host, this one first. Empty before the first use."""
         return self._member.infos()
 
     # --- Positions: what another process has seen
@@ -94,19 +89,20 @@ class Cache(Space):
         It is a short ASCII text, which fits in a cookie or a header. It is empty if this process is not in the group.
         `Scope.position` gives the mark of one request.
         """
-        return run(positions.own_position(self._member))
+        return positions.own_position(self._member)
 
     def catch_up(self, position: str, timeout: float | None = None) -> bool:
-        """Wait until this process has applied all that a position stands for; return whether it has.
+        """Tell whether this process has applied all that a position stands for.
 
-        Wait for ``timeout`` seconds at most; by default for the fetch timeout. A text that is not a position, or that
-        names members that are not known here, costs no more than that time and raises nothing: the answer is False.
+        On one host it has, because an invalidation holds in all processes when its call returns. So ``timeout`` is not
+        needed, and nobody waits. A text that is not a position, or one of another host, raises nothing: the answer is
+        False.
         """
-        return run(positions.catch_up(self._member, position, timeout))
+        return positions.catch_up(self._member, position, timeout)
 
     async def acatch_up(self, position: str, timeout: float | None = None) -> bool:
         """The twin of `catch_up`."""
-        return await arun(positions.catch_up(self._member, position, timeout))
+        return positions.catch_up(self._member, position, timeout)
 
     # --- Its life
 
@@ -119,11 +115,7 @@ class Cache(Space):
         self._member.start()
 
     def leave(self) -> None:
-        """Leave the group: say goodbye, once what was announced is acknowledged, and stop the thread.
-
-        Calls that wait are let go: reads load for themselves, invalidations get an incomplete receipt. The next use
-        joins anew.
-        """
+        """Leave the group. What this process has stored stays with the others. The next use joins anew."""
         self._member.leave()
 
     def close(self) -> None:

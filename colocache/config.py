@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
+from .core.host.layout import MAX_CAPACITY
 from .errors import ConfigError
 from .naming import shown
 
@@ -152,9 +153,13 @@ def _directory(value: object) -> str | None:
 
 
 def _at_least(least: float, parse: Callable[[object], float]) -> Callable[[object], float]:
+    return _from_to(least, math.inf, parse)
+
+
+def _from_to(least: float, most: float, parse: Callable[[object], float]) -> Callable[[object], float]:
     def parse_within(value: object) -> float:
         parsed = parse(value)
-        if parsed < least:
+        if not least <= parsed <= most:
             raise ValueError(value)
         return parsed
 
@@ -274,9 +279,17 @@ class Config:
         "COLOCACHE_MEMORY",
         # Less than 1 MiB means that a unit was forgotten: "64" is 64 bytes, and such a cache holds nothing.
         _at_least(2**20, _size),
-        "64MiB",
+        "32MiB",
         f"a size of at least 1MiB: {_SIZE_FORM}",
-        "The memory for values in this process. Near copies take at most a quarter of it.",
+        "The memory for the objects that this process keeps near.",
+    )
+    shelf: int = _setting(  # bytes
+        "COLOCACHE_SHELF",
+        _from_to(2**20, MAX_CAPACITY, _size),
+        "256MiB",
+        f"a size from 1MiB to {MAX_CAPACITY >> 30}GiB: {_SIZE_FORM}",
+        "The memory for values that all processes of the host share. It is taken as it is needed. "
+        "If the file system of the runtime directory has less room, it is smaller.",
     )
     ttl: float | None = _setting(  # None: for ever; 0: nothing is stored
         "COLOCACHE_TTL", _ttl, "300s", _TTL_FORM, "How long a value lives if the call does not say."
@@ -288,71 +301,25 @@ class Config:
         '"s3fifo", "sieve", "lru" or "lfu"',
         "Which values are removed when the memory is full.",
     )
-    lease: float = _setting(
-        "COLOCACHE_LEASE",
-        _at_least(0.1, _duration),
-        "3s",
-        _duration_form("100ms"),
-        "How long an answered ping counts, and so how long an invalidation waits for a silent member.",
-    )
-    max_stale: float = _setting(
-        "COLOCACHE_MAX_STALE",
-        _duration,
-        UNSET,
-        _DURATION_FORM,
-        "The greatest age of a value that a member serves while it is behind. "
-        "Above the lease, it is also the bound on staleness.",
-        in_words="the lease",
-    )
-    fetch_timeout: float = _setting(
-        "COLOCACHE_FETCH_TIMEOUT",
-        _at_least(0.001, _duration),
-        "250ms",
-        _duration_form("1ms"),
-        "How long a reader waits for the owner of a key before it loads the value itself.",
-    )
-    switch_interval: float = _setting(
-        "COLOCACHE_SWITCH_INTERVAL",
-        _duration,
-        "0.5ms",
-        _DURATION_FORM,
-        "While another process waits for this one: how long a thread that computes may keep the interpreter lock "
-        "from the thread that answers. 0 leaves Python's own setting.",
-    )
     load_timeout: float = _setting(
         "COLOCACHE_LOAD_TIMEOUT",
         _at_least(0.001, _duration),
         "30s",
         _duration_form("1ms"),
-        "How long one load may take before the next waiter loads.",
-    )
-    forget_after: float = _setting(  # math.inf: never
-        "COLOCACHE_FORGET_AFTER",
-        _duration_or_never,
-        "30s",
-        f'{_DURATION_FORM}; "never" forgets nobody',
-        "How long a member may be unreachable before the others forget it.",
+        "How long a reader waits for somebody else's load of a key before it loads for itself.",
     )
     directory: str | None = _setting(  # None: the default
         "COLOCACHE_DIR",
         _directory,
         None,
         "an absolute path",
-        "The runtime directory, in which the members of one host find each other.",
-        in_words="one per user, under the system's temp directory",
+        "The runtime directory, in which the processes of one host find the memory that they share.",
+        in_words="one per user, on /dev/shm if that has room, otherwise in the system's temp directory",
     )
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
             object.__setattr__(self, name, setting.read(getattr(self, name), name))
-        self._require_longer("forget_after", "lease", "a member may serve what it holds until its lease runs out")
-        self._require_longer("load_timeout", "fetch_timeout", "a reader first asks the owner, and then loads")
-
-    def _require_longer(self, longer: str, shorter: str, reason: str) -> None:
-        if getattr(self, longer) > getattr(self, shorter):
-            return
-        long, short = (f"{name}={getattr(self, name)!r} ({SETTINGS[name].variable})" for name in (longer, shorter))
-        raise ConfigError(f"{long} must be longer than {short}, in seconds, because {reason}: change one of the two")
 
     @classmethod
     def resolve(cls, arguments: Mapping[str, object], environ: Mapping[str, str]) -> Config:
@@ -362,9 +329,8 @@ class Config:
         value. A variable that an argument overrides is not read. A ``COLOCACHE_`` variable that is not a setting gives
         a warning, once per name and process.
 
-        Raise ConfigError, with the name of the argument or variable, for a value that cannot be used, for values that
-        contradict each other, and for a missing group. Raise TypeError for an argument with a wrong type or an unknown
-        name.
+        Raise ConfigError, with the name of the argument or variable, for a value that cannot be used, and for a missing
+        group. Raise TypeError for an argument with a wrong type or an unknown name.
         """
         _warn_of_unknown(environ)
         for name in arguments:
@@ -377,8 +343,6 @@ class Config:
         chosen: dict[str, Any] = given | other
         if chosen["group"] is UNSET:
             raise ConfigError('the cache has no group: name it in code, Cache("shop"), or set COLOCACHE_GROUP=shop')
-        if chosen["max_stale"] is UNSET:
-            chosen["max_stale"] = chosen["lease"]
         return cls(**chosen)
 
 

@@ -12,8 +12,8 @@ from typing import Any, Concatenate, NamedTuple, Never, ParamSpec, Protocol, Typ
 
 from .config import UNSET
 from .core.entry import MISSING
-from .core.group.outcomes import Receipt
 from .core.keys import Key
+from .core.receipt import Receipt
 from .functions.arguments import Arguments
 from .functions.binding import Method, in_class
 from .functions.specialised import has_one_part, may_be_specialised, specialise
@@ -22,7 +22,7 @@ from .operations import invalidate
 from .operations.drive import arun, run
 from .operations.flow import Flow
 from .operations.keyspace import Keyspace, Ttl, checked_tags
-from .operations.load import LoadFlow, get_or_load
+from .operations.load import get_or_load
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -207,9 +207,7 @@ class _Calls:
         self._is_specialised = is_specialised
         self._inner = _inner(function)
 
-    def loading(
-        self, key: Key, loader: Callable[[], Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> LoadFlow[Any]:
+    def loading(self, key: Key, loader: Callable[[], Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[Any]:
         """Return the flow that gets or loads the result of a call."""
         return get_or_load(self.keyspace, key, loader, self.keyspace.given(UNSET, self.tags_of(*args, **kwargs)))
 
@@ -229,7 +227,7 @@ class _Calls:
 
     def info(self) -> CacheInfo:
         """Return this process's figures."""
-        return CacheInfo(self.keyspace.home.hit_count(), self.misses, None, len(self.keyspace.entries))
+        return CacheInfo(self.keyspace.home.hit_count(), self.misses, None, len(self.keyspace.near[0]))
 
     def methods(self) -> dict[str, Any]:
         """Return what the decorated function offers beside the call."""
@@ -239,15 +237,15 @@ class _Calls:
     # A function that is decorated twice is cached twice. The inner cache is invalidated first. In the other order, the
     # outer cache could be filled with what the inner one still holds.
 
-    def invalidation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[Receipt]:
-        """Return the flow that invalidates one call, in all caches of the function."""
-        own = invalidate.keys(self.keyspace, (self.key(*args, **kwargs),), True, False)
-        return own if self._inner is None else _both(self._inner.invalidation(args, kwargs), own)
+    def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Receipt:
+        """Invalidate one call, in all caches of the function."""
+        inner = self._inner.invalidate(args, kwargs) if self._inner is not None else None
+        return _both(inner, invalidate.keys(self.keyspace, (self.key(*args, **kwargs),), True, False))
 
-    def clearing(self) -> Flow[Receipt]:
-        """Return the flow that invalidates all calls, in all caches of the function."""
-        own = invalidate.all_keys(self.keyspace, True, False)
-        return own if self._inner is None else _both(self._inner.clearing(), own)
+    def clear(self) -> Receipt:
+        """Invalidate all calls, in all caches of the function."""
+        inner = self._inner.clear() if self._inner is not None else None
+        return _both(inner, invalidate.all_keys(self.keyspace, True, False))
 
 
 def _tags_of(
@@ -289,12 +287,13 @@ def _takes(signature: inspect.Signature, args: Iterable[str], kwargs: dict[str, 
     return True
 
 
-def _both(inner: Flow[Receipt], outer: Flow[Receipt]) -> Flow[Receipt]:
-    """Carry out two flows, and return one receipt for both."""
-    one, other = (yield from inner), (yield from outer)
-    acknowledged = tuple(dict.fromkeys((*one.acknowledged, *other.acknowledged)))
-    waited_out = tuple(dict.fromkeys((*one.waited_out, *other.waited_out)))
-    return Receipt(acknowledged, waited_out, one.complete and other.complete, one.seconds + other.seconds)
+def _both(inner: Receipt | None, outer: Receipt) -> Receipt:
+    """Return one receipt for two invalidations."""
+    if inner is None:
+        return outer
+    acknowledged = tuple(dict.fromkeys((*inner.acknowledged, *outer.acknowledged)))
+    waited_out = tuple(dict.fromkeys((*inner.waited_out, *outer.waited_out)))
+    return Receipt(acknowledged, waited_out, inner.complete and outer.complete, inner.seconds + outer.seconds)
 
 
 def _inner(function: FunctionType) -> _Calls | None:
@@ -318,13 +317,13 @@ def _sync(calls: _Calls) -> Callable[..., Any]:
 
 def _sync_methods(calls: _Calls) -> dict[str, Any]:
     def invalidate(*args: Any, **kwargs: Any) -> Receipt:
-        return run(calls.invalidation(args, kwargs))
+        return calls.invalidate(args, kwargs)
 
     def refresh(*args: Any, **kwargs: Any) -> Any:
         invalidate(*args, **kwargs)
         return _load(calls, calls.key(*args, **kwargs), args, kwargs)
 
-    return {"refresh": refresh, "invalidate": invalidate, "cache_clear": lambda: run(calls.clearing())}
+    return {"refresh": refresh, "invalidate": invalidate, "cache_clear": calls.clear}
 
 
 def _load(calls: _Calls, key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -364,14 +363,14 @@ def _async(calls: _Calls) -> Callable[..., Awaitable[Any]]:
 
 def _async_methods(calls: _Calls) -> dict[str, Any]:
     async def invalidate(*args: Any, **kwargs: Any) -> Receipt:
-        return await arun(calls.invalidation(args, kwargs))
+        return calls.invalidate(args, kwargs)
 
     async def refresh(*args: Any, **kwargs: Any) -> Any:
         await invalidate(*args, **kwargs)
         return await _aload(calls, calls.key(*args, **kwargs), args, kwargs)
 
     async def cache_clear() -> Receipt:
-        return await arun(calls.clearing())
+        return calls.clear()
 
     return {"refresh": refresh, "invalidate": invalidate, "cache_clear": cache_clear}
 

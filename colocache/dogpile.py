@@ -145,7 +145,7 @@ class GroupInvalidation(RegionInvalidationStrategy):
 class _Mutex(CacheMutex):
     """First a lock for the threads of this process, then one for the processes of the group.
 
-    Without the second one, for example because its owner does not answer, the first one must be enough. Nobody waits
+    Without the second one, because this process cannot join the group, the first one must be enough. Nobody waits
     for either longer than the timeout. So a thread that took a lock and was ended by the exception of a signal handler,
     before it could note that, blocks nobody for ever.
     """
@@ -177,7 +177,7 @@ class _Mutex(CacheMutex):
                 self._mine = mine
                 return True
             if self._locks.get(self._key) is None:
-                # It was released just now, or the member that would keep it does not answer.
+                # It was released just now, or this process cannot join, or a lock of the shelf cannot be had.
                 if self._locks.add(self._key, mine, ttl=self._timeout):
                     self._mine = mine
                 return True

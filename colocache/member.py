@@ -9,45 +9,47 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from .config import Config
-from .core.gate import Gate
-from .core.group.outcomes import UNKNOWN, Receipt
+from .core.host.record import Outcome
 from .core.keys import Key
-from .errors import ClosedError
+from .core.receipt import Receipt
+from .errors import ClosedError, ConfigError
 from .functions.identity import Functions
+from .host import Host, tell_leaving
 from .naming import shown
 from .near_cache import NearCaches
-from .runtime.driver import Driver
-from .runtime.inline import InlineDriver
 from .runtime.logs import Log
-from .runtime.servers import check_threads
-from .runtime.threaded import CannotJoin, ThreadDriver, members_here
+from .runtime.servers import call_after_fork, refuse_eventlet
+from .runtime.signals import is_from_handler
 from .runtime.waiting.answers import Answer
-from .runtime.waiting.threads import RLock, on_driver_thread
-from .stats import Counters, Stats, with_counters
+from .runtime.waiting.threads import RLock, drained, on_driver_thread, start_at_once
+from .stats import Counters, Stats
 from .values.carrier import Carrier
 from .values.codec import Codec
 
+T = TypeVar("T")
+
 RETRY = 1.0  # s between two attempts to join the group, while the host does not let this process in
 LOOK_EVERY = 0.1  # s between two looks at whether another thread is still joining
+PATIENCE = 0.5  # s that the end of a process waits for the bus to say what is still to be said
+LAST_LINES = 1.0  # s that the last lines of the log are given
 JOINING = 30.0  # s that a thread waits for another one that joins; joining takes a few milliseconds
 
 
 @dataclass(frozen=True, slots=True)
 class MemberInfo:
-    """One member of the group, as this one sees it."""
+    """One process of the group on this host, as this one sees it."""
 
-    seat: str
+    seat: int
     pid: int  # 0 if it lives in another pid namespace
-    incarnation: str  # hexadecimal
-    role: str  # "peer"
-    known_for: float  # s since it was met; of this process: since it joined
-    heard: bool  # whether this process is known to have heard all of its events
+    role: str  # "peer"; "private" if no other process shares the cache
     me: bool
 
 
@@ -60,13 +62,12 @@ class Life:
 
     serial: int = field(default_factory=lambda: next(_serials))  # `id` will not do: it is given to later objects again
     pid: int = field(default_factory=os.getpid)  # the process that lives it
-    driver: Driver | None = None
+    host: Host | None = None
     counters: Counters = field(default_factory=Counters)
     retry_at: float = -math.inf
     trouble: Exception | None = None  # why the last attempt to join failed
-    joined_at: float = 0.0
     is_closed: bool = False
-    finalizer: weakref.finalize[[weakref.ref[ThreadDriver], int], Member] | None = None
+    finalizer: weakref.finalize[[Host, int, Log], Member] | None = None
 
 
 class _Joining:
@@ -106,19 +107,33 @@ class Member:
 
     # --- Joining
 
-    def join(self) -> Driver | None:
-        """Return the driver, joining if need be; None if the cache is off, or the host does not let this process in."""
-        driver = self.own_driver()
-        if driver is not None and driver.alive:
-            return driver
+    def join(self) -> Host | None:
+        """Return this cache's host, joining if need be; None if the cache is off, or the host lets nobody in."""
+        host = self.own_host()
+        if host is not None and host.alive:
+            return host
         self._refuse_if_closed()
         return None if self.config.disabled else self._join()
 
-    def own_driver(self) -> Driver | None:
-        """Return this process's driver; None if it has not joined."""
+    def on_host(self, do: Callable[[Host], T]) -> tuple[Host, T] | None:
+        """Do something on the host, and return that host and what comes of it; None if this process is on no host.
+
+        If the region turns out to have ended meanwhile, what was done there is seen by nobody, and is done once more.
+        """
+        for _ in range(2):
+            host = self.join()
+            if host is None:
+                break
+            done = do(host)
+            if host.alive:
+                return host, done
+        return None
+
+    def own_host(self) -> Host | None:
+        """Return this cache's host; None if this process has not joined."""
         life = self.life
-        # In this order, while `_be_new` lets go of the parent's driver first, and notes the new pid last.
-        return life.driver if life.pid == os.getpid() else None
+        # In this order, while `_be_new` lets go of the parent's host first, and notes the new pid last.
+        return life.host if life.pid == os.getpid() else None
 
     def start(self) -> None:
         """Join now, and raise what keeps this process from joining."""
@@ -126,72 +141,91 @@ class Member:
         if self.join() is None and self.life.trouble is not None:
             raise self.life.trouble
 
-    def _join(self) -> Driver | None:
-        """Join, or wait for the thread that does. No lock is held while a driver joins and logs.
+    def _join(self) -> Host | None:
+        """Join, or wait for the thread that does. No lock is held while a cache joins and logs.
 
-        A signal handler or a finalizer that uses the cache while its own thread is joining finds no driver, and loads
-        for itself.
+        A signal handler or a finalizer that uses the cache while its own thread is joining finds no host, and loads for
+        itself.
         """
         if on_driver_thread():  # in a finalizer, which must make nobody wait
             return None
         self._forget_the_parent()
-        mine, trouble = _Joining(), None
+        mine, outcome = _Joining(), None
         try:
             with self._lock:
                 if self._joining is None:
                     self._joining = mine
             if self._joining is mine:
-                trouble = self._try_to_join()
+                outcome = self._try_to_join()
         finally:  # no call before the next assignment: an exception of a signal handler comes after calls only
             if self._joining is mine:
                 self._joining = None
             mine.ended.give(None)
-        if trouble is not None:  # told at last, because log handlers are users' code
-            self.log.error(
-                "cannot join, caches nothing, and tries again every second: %s: %s", type(trouble).__name__, trouble
-            )
+        self._tell_joining(outcome)  # at last, because log handlers are users' code
         self._wait_for_another_thread()
         self._refuse_if_closed()
-        driver = self.own_driver()
-        return driver if driver is not None and driver.alive else None
+        host = self.own_host()
+        return host if host is not None and host.alive else None
 
-    def _try_to_join(self) -> Exception | None:
-        """Join if there is need and hope; return what keeps this process from joining, if anything new does."""
-        driver = self.own_driver()
-        if self.life.is_closed or monotonic() < self.life.retry_at or (driver is not None and driver.alive):
+    def _try_to_join(self) -> Host | Exception | None:
+        """Join if there is need and hope; return the host, or what keeps this process from joining."""
+        host = self.own_host()
+        if self.life.is_closed or (host is not None and host.alive):
             return None
-        self.life.trouble = self._join_by(self.config_to_join())
+        if host is not None:
+            self._let_go_of(host)
+        if monotonic() < self.life.retry_at:
+            return None
+        outcome = self._join_by(self.config_to_join())
+        self.life.trouble = outcome if isinstance(outcome, Exception) else None
         if self.life.trouble is not None:
             self.life.retry_at = monotonic() + RETRY
-        return self.life.trouble
+        return outcome
 
-    def _join_by(self, config: Config) -> Exception | None:
-        if config.private:
-            self._take(InlineDriver(config))
-            return None
-        check_threads()
-        driver = ThreadDriver(config, self.log)
-        try:
-            driver.join()
-            self._take(driver)
-            self._leave_when_dropped(driver)
-            _close_all_at_exit()
-        except CannotJoin as error:
-            return error.trouble
-        except BaseException:  # a signal handler has raised it
-            self.life.driver = None
-            driver.leave(0.0)
-            raise
-        return None
-
-    def _take(self, driver: Driver) -> None:
-        """Have readers find what a new driver has, unless another thread has closed the cache meanwhile."""
+    def _let_go_of(self, host: Host) -> None:
+        """Leave a host whose region has ended or is lost: others cannot make a new one before, and this one cannot."""
         with self._lock:
-            self.life.joined_at = monotonic()
-            self.life.driver = driver
-            self.near_caches.bind(driver.store, driver.gate)
+            if self.life.host is host:
+                self.life.host = None
+                self.near_caches.bind(None)
+        self._drop_finalizer()
+        host.leave()
+
+    def _tell_joining(self, outcome: Host | Exception | None) -> None:
+        if isinstance(outcome, Exception):
+            self.log.error(
+                "cannot join, caches nothing, and tries again every second: %s: %s", type(outcome).__name__, outcome
+            )
+        elif outcome is not None and outcome.region.path:
+            _say(outcome, partial(self.log.info, "joined on seat %s", outcome.region.seat.number))
+
+    def _join_by(self, config: Config) -> Host | Exception:
+        call_after_fork(_forget_the_parent)
+        joined: list[Host] = []
+        try:
+            refuse_eventlet()
+            if config.private:
+                joined.append(Host.private(config))
+            else:
+                Host.join(config, self.log, joined)
+            self._take(joined[0])
+            self._leave_when_dropped(joined[0])
+            _close_all_at_exit()
+        except BaseException as error:
+            for host in joined:
+                self._let_go_of(host)
+            if isinstance(error, OSError | ConfigError | MemoryError | ImportError) and not is_from_handler(error):
+                return error
+            raise
+        return joined[0]
+
+    def _take(self, host: Host) -> None:
+        """Have readers find what a new host has, unless another thread has closed the cache meanwhile."""
+        with self._lock:
+            self.life.host = host
+            self.near_caches.bind(host.keeper.store)
         if self.life.is_closed:
-            driver.leave(0.0)
+            host.leave()
 
     def _wait_for_another_thread(self) -> None:
         """Wait while another thread joins. Its exceptions cannot reach this thread: it looks again and again."""
@@ -217,29 +251,32 @@ class Member:
     # --- Leaving
 
     def leave(self) -> None:
-        """Leave the group: say goodbye, once what was announced is acknowledged, and stop the thread."""
-        driver, patience = self.own_driver(), self.config.lease * 1.01
+        """Leave the host. The next use joins anew."""
+        host = self.own_host()
         try:
             with self._lock:
-                self.life.driver = None
-                self.near_caches.bind(None, Gate())
+                self.life.host = None
+                self.near_caches.bind(None)
         finally:
-            if driver is not None:
-                driver.leave(patience)
-        if driver is not None:
-            driver.close(patience)
+            if host is not None:
+                self._drop_finalizer()
+                _leave(host, PATIENCE, self.log)
 
     def close(self) -> None:
-        """Leave the group for good."""
+        """Leave for good."""
         self.life.is_closed = True
         self.leave()
 
-    def _leave_when_dropped(self, driver: ThreadDriver) -> None:
-        if self.life.finalizer is not None:  # of the driver before
-            self.life.finalizer.detach()
-        # Its thread keeps the driver alive.
-        self.life.finalizer = weakref.finalize(self, _leave_behind, weakref.ref(driver), os.getpid())
+    def _leave_when_dropped(self, host: Host) -> None:
+        self._drop_finalizer()
+        self.life.finalizer = weakref.finalize(self, _leave_behind, host, os.getpid(), self.log)
         self.life.finalizer.atexit = False
+
+    def _drop_finalizer(self) -> None:
+        """Forget the one of the host before, which keeps that host and all that it has near."""
+        finalizer, self.life.finalizer = self.life.finalizer, None
+        if finalizer is not None:
+            finalizer.detach()
 
     # --- Other lives
 
@@ -247,7 +284,7 @@ class Member:
         """Begin a new life, and return the present one for `take_up`. For tests; see `colocache.testing`."""
         self._forget_the_parent()
         life, self.life = self.life, Life()
-        self.near_caches.bind(None, Gate())
+        self.near_caches.bind(None)
         return life
 
     def take_up(self, life: Life) -> None:
@@ -255,19 +292,20 @@ class Member:
         self.leave()
         self.life = life
         self._forget_the_parent()
-        driver = self.own_driver()
-        if driver is not None:
-            self.near_caches.bind(driver.store, driver.gate)
+        host = self.own_host()
+        if host is not None:
+            self.near_caches.bind(host.keeper.store)
 
     def _be_new(self) -> None:
         """Be as if nothing had been started: at first, and in a forked child."""
-        inherited, self.life.driver = self.life.driver, None
+        inherited, self.life.host = self.life.host, None
         self._lock = RLock()
         self.counting = RLock()  # held to add to `counters`, because any thread may
         self._joining = None
         self.life.retry_at = -math.inf
         self.life.counters = Counters()
         self.near_caches.reset()
+        self._drop_finalizer()
         if inherited is not None:
             inherited.forget_after_fork()
         self.life.pid = os.getpid()  # last: a thread that finds it here relies on all the rest
@@ -289,31 +327,73 @@ class Member:
     # --- What it shows
 
     def stats(self) -> Stats:
-        """Return this process's figures."""
-        driver = self.own_driver()
-        return with_counters(driver.stats() if driver is not None else Stats(), self.counters)
+        """Return this process's figures, and those of the host's shelf."""
+        host = self.own_host()
+        return Stats.of(self.counters, host.figures() if host is not None else {})
 
     def infos(self) -> list[MemberInfo]:
-        """Return the members of the group that this process knows, itself first. Empty before the first use."""
-        driver = self.own_driver()
-        if driver is None or not driver.alive:
+        """Return the processes of the group on this host, this one first. Empty before the first use."""
+        host = self.own_host()
+        if host is None or not host.alive:
             return []
-        me, others = driver.members()
-        now = monotonic()
-        is_current = now < driver.gate.current_until
-        rows = [
-            (me, self.life.joined_at, is_current, True),
-            *((member, since, heard, False) for member, since, heard in others),
-        ]
-        return [
-            MemberInfo(member.seat, member.pid, member.incarnation.hex(), "peer", now - since, heard, mine)
-            for member, since, heard, mine in rows
-        ]
+        own = host.region.seat
+        found = [(own, True), *((seat, False) for seat in sorted(host.region.seats(), key=lambda seat: seat.number))]
+        role = "peer" if host.region.path else "private"
+        return [MemberInfo(seat.number, seat.pid, role, me) for seat, me in found]
 
     def __repr__(self) -> str:
         return f"<colocache.Cache {self.config.group!r}{' closed' if self.life.is_closed else ''}>"
 
     # --- For the operations
+
+    def invalidate(self, host: Host, hashes: list[int], kind: int) -> bool:
+        """Invalidate things, and return whether no process of this host serves them any more.
+
+        If somebody has deleted the files of the host's memory, newcomers have made new ones, and read other stamps. So
+        the files are looked at after the stamps are stored: who has joined anew by then is told anew.
+        """
+        host.invalidate(hashes, kind)
+        if self.is_found_on(host):
+            return True
+        again = self.join()
+        if again is None:
+            return False
+        again.invalidate(hashes, kind)
+        return again.is_in_place()
+
+    def is_found_on(self, host: Host) -> bool:
+        """Tell whether newcomers find the host's region. If not, the next call joins anew. This takes 2 µs.
+
+        They cannot join as long as this process has not left. So look at each invalidation, and at each miss.
+        """
+        if host.is_in_place():
+            return True
+        if host.alive:
+            tell_leaving(self.log, host.region)
+        host.abandon()
+        return False
+
+    def count_write(self, outcome: Outcome) -> None:
+        """Count what became of a write."""
+        counters = self.counters
+        with self.counting:
+            if outcome is Outcome.STORED:
+                counters.sets += 1
+            elif outcome is Outcome.REFUSED:
+                counters.sets_refused += 1
+            elif outcome is Outcome.BUSY:
+                counters.busy += 1
+
+    def count_fill(self, outcome: Outcome) -> None:
+        """Count what became of a loaded value."""
+        counters = self.counters
+        with self.counting:
+            if outcome is Outcome.STORED:
+                counters.fills += 1
+            elif outcome is Outcome.REFUSED:
+                counters.fills_refused += 1
+            elif outcome is Outcome.BUSY:
+                counters.busy += 1
 
     def decline(self, key: Key, path: str, why: str) -> None:
         """Count and log that a value is used, and not kept."""
@@ -332,11 +412,18 @@ class Member:
         )  # fmt: skip
 
     def tell_incomplete(self, receipt: Receipt) -> None:
-        """Log that an invalidation is not acknowledged by everybody."""
-        if receipt is UNKNOWN:  # the driver that would have counted it is not there
-            with self.counting:
-                self.counters.incomplete += 1
-        self.log.warning("an invalidation is not acknowledged by everybody: %s", receipt)
+        """Count and log that an invalidation could not be made true for everybody."""
+        with self.counting:
+            self.counters.incomplete += 1
+        self.log.warning("an invalidation is not complete, because this process is not on its host: %s", receipt)
+
+    def tell_not_announced(self) -> None:
+        """Count and log that a value could not be set, so that other processes may serve the old one."""
+        if self.config.disabled:
+            return
+        with self.counting:
+            self.counters.incomplete += 1
+        self.log.warning("a value is not set, and the old one not invalidated, because this process is not on its host")
 
     def tell_lost(self, key: Key, error: BaseException) -> None:
         """Log the exception of a load whose caller was cancelled, and so does not get it."""
@@ -359,27 +446,51 @@ def all_members() -> list[Member]:
 
 
 def _after_fork() -> None:
-    """In a forked child, shut all gates first, and forget then.
+    """In a forked child, have all members forget what they inherited.
 
-    Should an exception come in between, as from a signal handler, no member serves what it has inherited. Each one that
-    has not forgotten by then does so when it is used, because it finds the pid of the parent.
+    Each one that has not, because an exception came in between, does so when it is used: it finds the pid of the
+    parent.
     """
-    inherited = all_members()
-    for member in inherited:
-        if member.life.driver is not None:
-            member.life.driver.shut_gate()
-    for member in inherited:
+    for member in all_members():
         member.forget_after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _leave_behind(driver: weakref.ref[ThreadDriver], pid: int) -> None:
-    """A cache was dropped without `Cache.close`: it leaves. Nobody waits, because this thread may hold any lock."""
-    left_behind = driver()
-    if left_behind is not None and left_behind.alive and pid == os.getpid():
-        left_behind.leave(left_behind.patience)
+def _forget_the_parent() -> None:
+    """Do the same in a child, and nothing in a process that has not forked: servers are not exact about that."""
+    for member in all_members():
+        if member.life.pid != os.getpid():
+            member.forget_after_fork()
+
+
+def _leave(host: Host, patience: float, log: Log) -> None:
+    was_there = host.alive
+    host.leave(patience)
+    if was_there and host.region.path:
+        _say(host, partial(log.info, "left seat %s", host.region.seat.number))
+        host.errands.finish(LAST_LINES)
+
+
+def _say(host: Host, line: Callable[[], None]) -> None:
+    """Have a line of the log written by another thread: an exception of a log handler must not reach the caller."""
+    host.errands.run(line)
+
+
+def _leave_behind(host: Host, pid: int, log: Log) -> None:
+    """A cache was dropped without `Cache.close`. Another thread leaves: that of a finalizer may have any lock."""
+    if pid == os.getpid():
+        _left_behind.append((host, log))
+        start_at_once(_leave_what_is_left_behind, "colocache leaves", lambda _: None)
+
+
+def _leave_what_is_left_behind() -> None:
+    for host, log in drained(_left_behind):
+        _leave(host, PATIENCE, log)
+
+
+_left_behind = deque[tuple[Host, Log]]()
 
 
 def _close_all_at_exit() -> None:
@@ -404,10 +515,8 @@ _closes_at_exit = 0  # the process that is prepared
 
 def _close_all() -> None:
     for member in all_members():
-        if member.own_driver() is not None:
-            member.life.retry_at = math.inf  # a call at this late hour loads for itself
-    drivers = members_here()
-    for driver in drivers:  # all at once, and then wait for each
-        driver.leave(driver.patience)
-    for driver in drivers:
-        driver.close(driver.patience)  # what is not acknowledged by then, host-mates read in the journal
+        member.life.retry_at = math.inf  # a call at this late hour loads for itself
+        host = member.own_host()
+        if host is not None:
+            _leave(host, PATIENCE, member.log)
+    _leave_what_is_left_behind()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import re
 import weakref
@@ -31,6 +30,10 @@ def checked_cache(cache: object) -> Cache:
     return cache
 
 
+BARRIER_TIMEOUT = 0.25  # s that a request waits for what its client has changed, unless the caller says otherwise
+BARRIER_AGE = 5  # s that a client carries a position
+
+
 class Middleware:
     """The part of a middleware that does not depend on its interface. Any thread may use it."""
 
@@ -51,7 +54,7 @@ class Middleware:
         ``barrier`` makes clients carry the position of the invalidations that their requests announced: in a cookie
         (``"cookie"``, or ``True``) or in a header (``"header"``) with the name ``barrier_name``. A later request of the
         client waits until this process has applied them, but no longer than ``barrier_timeout``. This is a duration;
-        the default is the cache's fetch timeout.
+        the default is 250 ms. On one host nobody has to wait, and no barrier is needed.
 
         Raise TypeError or ValueError for an argument that cannot be used.
         """
@@ -106,8 +109,8 @@ class Middleware:
         other = _serving.setdefault((config.group, config.directory), self.cache)
         if other is not self.cache and other.members():
             self.log.warning(
-                "this process has two caches of this group, each with a memory and a thread of its own: make one, in a "
-                "module of its own, and import it where it is used"
+                "this process has two caches of this group, each with a near cache of its own: make one, in a module "
+                "of its own, and import it where it is used"
             )
         if not other.members():
             _serving[config.group, config.directory] = self.cache
@@ -133,9 +136,9 @@ class Barrier:
         self.name = name if name is not None else "colocache" if self.in_cookie else "Colocache-Position"
         if not _TOKEN.fullmatch(self.name):
             raise ValueError(f"barrier_name={name!r:.80} cannot be the name of a cookie or header: use letters and '-'")
-        self.timeout = cache.config.fetch_timeout if timeout is None else parse_duration(timeout, "barrier_timeout")
+        self.timeout = BARRIER_TIMEOUT if timeout is None else parse_duration(timeout, "barrier_timeout")
         # After this time every process has applied it, or has stopped to serve. One second more for slow networks.
-        self.max_age = math.ceil(max(cache.config.lease * 1.01, cache.config.max_stale)) + 1
+        self.max_age = BARRIER_AGE
 
     def brought(self, text: str) -> Positions:
         """Return the positions in the text of a request's header or cookies. Return none if the text is nonsense."""

@@ -1,26 +1,32 @@
-"""The near cache: where readers of this process find entries at once, without asking the member."""
+"""The near cache: where readers of this process find entries at once, without asking anybody."""
 
 from __future__ import annotations
 
+import math
 import weakref
+from collections import deque
+from collections.abc import Iterable
+from time import monotonic
 
 from .core.entry import Entry, Home
-from .core.gate import Gate
+from .core.host.memory import Words
 from .core.keys import Key
-from .core.store import Store
-from .runtime.waiting.threads import RLock
+from .core.near import NearStore
+from .runtime.waiting.threads import RLock, drained, hand_over
 
 MAX_MODES = 1000  # namespaces that are not in use now, of which is remembered whether their readers get copies
+
+#: The bell of a process that is on no host. No entry has it.
+NO_BELL: Words = memoryview(bytearray(8)).cast("Q")
 
 
 class NearCache:
     """What a reader of one namespace looks at before it asks anybody."""
 
-    __slots__ = ("__weakref__", "copies", "entries", "gate", "home", "one_part", "path")
+    __slots__ = ("__weakref__", "copies", "home", "near", "one_part", "path")
 
-    gate: Gate
     home: Home
-    entries: dict[Key, Entry]  # of `home`
+    near: tuple[dict[Key, Entry], Words]  # the entries of `home`, and the bell that tells whether they are current
 
     def __init__(self, near_caches: NearCaches, path: str, copies: bool, one_part: bool) -> None:
         self.path = path  # the namespace
@@ -30,7 +36,7 @@ class NearCache:
 
 
 class NearCaches:
-    """The near caches of one member, and the homes in which their readers find entries."""
+    """The near caches of one member, and the homes in which their readers find entries. For any thread."""
 
     def __init__(self) -> None:
         self._all: weakref.WeakSet[NearCache] = weakref.WeakSet()
@@ -38,22 +44,18 @@ class NearCaches:
         self.reset()
 
     def reset(self) -> None:
-        """Be bound to no member, with a lock that nobody holds: at first, and in a forked child."""
+        """Be bound to no store, with a lock that nobody holds: at first, and in a forked child."""
         self._lock = RLock()
-        self.bind(None, Gate())
+        self.bind(None)
 
-    def bind(self, store: Store | None, gate: Gate) -> None:
+    def bind(self, store: NearStore | None) -> None:
         """Have readers find the entries of this store, or none if ``store`` is None.
 
-        Readers look at the gate first. So their entries are exchanged first, and the gate second. Otherwise:
-
-        1. A reader finds an entry of the old member.
-        2. The cache is bound to a new member.
-        3. The reader looks at the gate of the new member, which is open.
-        4. It uses the entry, which the new member could not invalidate.
+        A reader takes the entries and their bell in one step. Otherwise it could compare an entry of one region with
+        the bell of another one, and their numbers may be equal.
         """
         with self._lock:
-            self._store, self._gate = store, gate
+            self._store, self._bell = store, NO_BELL if store is None else store.bell
             self._homes = weakref.WeakValueDictionary[tuple[str, bool], Home]()
             for near in list(self._all):
                 self._give_home(near)
@@ -87,7 +89,7 @@ class NearCaches:
             del self._modes[next(iter(self._modes))]
 
     def _give_home(self, near: NearCache) -> None:
-        """Give a near cache the home of its namespace, which all near caches of the namespace share, and then the gate.
+        """Give a near cache the home of its namespace, which all near caches of the namespace share.
 
         Only under the lock. Otherwise, of two threads that make a home at once, one has readers who find nothing.
         """
@@ -96,5 +98,94 @@ class NearCaches:
         if home is None:
             home = self._homes[name] = Home(self._store, near.copies)
         near.home = home
-        near.entries = home.entries
-        near.gate = self._gate
+        near.near = home.entries, self._bell
+
+
+class Keeper:
+    """Lets any thread put entries into a `NearStore`, and drop them.
+
+    Threads queue what they want. Whoever gets the lock carries out all of it, so no thread waits for another one. What
+    is queued leaves the queue when it is done. So an exception of a signal handler in the middle loses nothing: whoever
+    comes next heals the store, and goes on.
+
+    Keys and values are users' code: their `__eq__` and their finalizers may use the cache. So they are withdrawn, and
+    die, when no lock is held, and not on the thread of the bus.
+    """
+
+    def __init__(self, store: NearStore) -> None:
+        self.store = store
+        self._lock = RLock()
+        self._working = False
+        self._interrupted = False  # whether the last change did not come to its end
+        self._coming: deque[Entry] = deque()
+        self._leaving: deque[int] = deque()
+        self._sweeps: deque[float] = deque()
+
+    def keep(self, entry: Entry) -> None:
+        """Let readers find an entry from now on, and others leave if there is no room for all."""
+        self._coming.append(entry)  # first: whatever is raised then, the entry is accounted for
+        entry.publish()
+        self._work()
+
+    def drop(self, hashes: Iterable[int]) -> None:
+        """Free the memory of what may not be served any more of keys that have changed."""
+        leaving = [hash for hash in hashes if self.store.has(hash)]
+        if leaving:
+            self._leaving.extend(leaving)
+            self._work()
+
+    def sweep(self) -> None:
+        """Free the memory of all that may not be served any more."""
+        self._sweeps.append(monotonic())
+        self._work()
+
+    def forget_all(self) -> None:
+        """Let readers find nothing of what is kept now."""
+        self._sweeps.append(math.inf)
+        self._work()
+
+    def _work(self) -> None:
+        """Carry out what is queued, unless another thread, or the frame that this one has interrupted, does so.
+
+        The flag is taken back before the queues are looked at once more:
+
+        1. This thread finds the queues empty.
+        2. Another one queues an entry, and finds that this one is still working.
+        3. This thread takes the flag back, and looks again.
+        """
+        while (self._coming or self._leaving or self._sweeps) and not self._working:
+            with self._lock:
+                self._work_alone()
+        if self.store.gone and not self._working and not hand_over(self._reap):
+            self._reap()
+
+    def _work_alone(self) -> None:
+        self._working = True
+        try:
+            if self._interrupted:
+                self.store.heal()
+            self._interrupted = True
+            self._carry_out()
+            self._interrupted = False
+        finally:
+            self._working = False
+
+    def _carry_out(self) -> None:
+        store, coming, leaving, sweeps = self.store, self._coming, self._leaving, self._sweeps
+        while coming:
+            store.put(coming[0])
+            coming.popleft()
+        if leaving:
+            some = [*leaving]
+            store.drop(some, monotonic())
+            for _ in some:
+                leaving.popleft()
+        if sweeps:
+            instants = [*sweeps]
+            store.sweep(max(instants))
+            for _ in instants:
+                sweeps.popleft()
+
+    def _reap(self) -> None:
+        for entry in drained(self.store.gone):
+            self.store.withdraw(entry)

@@ -1,4 +1,4 @@
-"""One request: what it has invalidated, so that its response waits for all of that once, at the end.
+"""One request: what it has invalidated and missed. In a group of several hosts its end waits for all of that once.
 
 A scope belongs to a context (`contextvars`). Tasks that start inside see it, and so do threads that run in a copy of
 the context, as those of `asyncio.to_thread` do. The middlewares open a scope for each request.
@@ -11,25 +11,23 @@ from contextvars import Token
 from types import TracebackType
 
 from .cache import Cache
-from .core.group.outcomes import Receipt
+from .core.receipt import Receipt
 from .operations import fenced
-from .operations.drive import arun, run
-from .operations.positions import last_receipt
 from .operations.tally import Tally, current_tally, tallies
 
 
 class Scope(Tally):
     """What one request invalidates by one cache.
 
-    ``with scope:`` makes it the current one. Within, ``cache.invalidate(…, wait="response")`` announces at once, and
-    leaves the waiting to `settle`. A scope can be left and entered again, once for each part of a streamed response.
-    Any thread may call its methods.
+    ``with scope:`` makes it the current one. The fences of keys that are missed within belong to it. Within,
+    ``cache.invalidate(…, wait="response")`` leaves the waiting, where there is any, to `settle`. A scope can be left
+    and entered again, once for each part of a streamed response. Any thread may call its methods.
     """
 
     def __init__(self, cache: Cache) -> None:
         super().__init__(cache._member)
-        self._missed: fenced.Missed | None = None  # between two entries; see `colocache.operations.fenced`
-        self._tokens: tuple[Token[tuple[Tally, ...]], Token[fenced.Missed | None]] | None = None
+        self._missed: fenced.Fences | None = None  # between two entries; see `colocache.operations.fenced`
+        self._tokens: tuple[Token[tuple[Tally, ...]], Token[fenced.Fences | None]] | None = None
 
     def __enter__(self) -> Scope:
         self._tokens = tallies.set((*tallies.get(), self)), fenced.missed.set(self._missed)
@@ -46,16 +44,16 @@ class Scope(Tally):
             fenced.missed.reset(missed)
 
     def settle(self) -> Receipt | None:
-        """Wait until what was collected is acknowledged, or waited out; return None if nothing was collected.
+        """Return the receipt of all that was invalidated with ``wait="response"``; None if nothing was.
 
-        A receipt that is not complete is logged and counted, not raised. Raise EventLoopError on the thread of a
-        running event loop.
+        Nobody waits: on one host an invalidation is complete when its call returns.
         """
-        return run(last_receipt(self.member)) if self._take() else None
+        is_complete = self._take()
+        return None if is_complete is None else Receipt((), (), is_complete, 0.0)
 
     async def asettle(self) -> Receipt | None:
         """The twin of `settle`."""
-        return await arun(last_receipt(self.member)) if self._take() else None
+        return self.settle()
 
 
 def current(cache: Cache) -> Scope | None:

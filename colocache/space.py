@@ -1,8 +1,8 @@
 """A part of the cache with keys of its own, as users hold it: what they read, write and invalidate by.
 
-Each method that may wait exists twice, under its name and with an ``a`` before it, and one flow drives both. A hit
-needs no flow: it is one look-up in a dictionary and one look at the clock, in the caller's own thread. `at_once` writes
-that before the reading methods.
+Each method exists twice, under its name and with an ``a`` before it. Only a load can make a call wait, so only
+get-or-load is a flow that both drive. A hit needs no flow: it is one look-up in a dictionary, one comparison and one
+look at the clock, in the caller's own thread. `at_once` writes that before the reading methods.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, Literal, Never, ParamSpec, TypeVar, cast, overload
 
 from . import decorators
 from .config import UNSET
-from .core.group.outcomes import Receipt
 from .core.keys import Key
+from .core.receipt import Receipt
 from .functions.specialised import at_once
 from .operations import atomic, fenced, invalidate, load, read, write
 from .operations.drive import arun, run
@@ -39,9 +39,10 @@ class Space:
 
     A read shares its value with every other reader of this process, unless the space copies. So do not change it.
 
-    The methods without ``a`` wait in the calling thread. Where they would have to wait on the thread of a running event
-    loop, they do nothing and raise EventLoopError. The ``a``-twins wait in the running task, and may be cancelled.
-    After `Cache.close`, all methods raise ClosedError.
+    Only `get_or_load` ever waits, for another call's load of the key. On the thread of a running event loop it answers
+    hits, and otherwise does nothing and raises EventLoopError. `aget_or_load` waits in the running task, and may be
+    cancelled. All other methods may be called on an event loop's thread in both forms. After `Cache.close`, all methods
+    raise ClosedError.
     """
 
     def __init__(self, keyspace: Keyspace) -> None:
@@ -73,12 +74,12 @@ class Space:
     @at_once
     def get(self, key: Key, default: T | None = None) -> Any | T | None:
         """Return the value of a key if anybody in the group has it, and ``default`` otherwise. None is a value."""
-        return run(read.get(self._keyspace, key, default))
+        return read.get(self._keyspace, key, default)
 
     @at_once
     async def aget(self, key: Key, default: T | None = None) -> Any | T | None:
         """The twin of `get`."""
-        return await arun(read.get(self._keyspace, key, default))
+        return read.get(self._keyspace, key, default)
 
     @at_once
     def get_or_load(self, key: Key, loader: Callable[[], T], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> T:
@@ -111,56 +112,54 @@ class Space:
         return await arun(load.get_or_load(self._keyspace, key, loader, self._keyspace.given(ttl, tags)))
 
     def get_many(self, keys: Iterable[Key]) -> dict[Key, Any]:
-        """Return the values of those keys that anybody in the group has, with one request per owner and 512 keys."""
-        return run(read.get_many(self._keyspace, keys))
+        """Return the values of those keys that anybody in the group has. Nothing is loaded."""
+        return read.get_many(self._keyspace, keys)
 
     async def aget_many(self, keys: Iterable[Key]) -> dict[Key, Any]:
         """The twin of `get_many`."""
-        return await arun(read.get_many(self._keyspace, keys))
+        return read.get_many(self._keyspace, keys)
 
     # --- Writing
 
     def set(self, key: Key, value: object, *, ttl: Ttl = UNSET, tags: Iterable[str] = (),
             wait: Literal["stored", "all"] = "stored") -> bool:  # fmt: skip
-        """Have the key's owner store a value; return whether it does.
+        """Store a value for all processes; return whether it is stored. No process serves the old value any more then.
 
         The write is unconditional, and the caller answers for the value: the latest write wins, whichever caller read
-        the source first. By default it returns when the owner has stored the value. With ``wait="all"`` it returns when
-        no process serves the old value any more. Raise TypeError if the value cannot be carried. Return False if the
-        value is too large, or if its owner does not answer; the old value is gone all the same.
+        the source first. ``wait`` makes no difference on one host. Raise TypeError if the value cannot be carried.
+        Return False if the value is too large, or if a process that was stopped holds a lock; the old value is gone all
+        the same. Return False, too, if this process cannot join; then the others may go on serving the old value.
         """
-        return run(write.put(self._keyspace, [(key, value)], self._keyspace.given(ttl, tags), wait))
+        return write.put(self._keyspace, [(key, value)], self._keyspace.given(ttl, tags), wait)
 
     async def aset(self, key: Key, value: object, *, ttl: Ttl = UNSET, tags: Iterable[str] = (),
                    wait: Literal["stored", "all"] = "stored") -> bool:  # fmt: skip
         """The twin of `set`."""
-        return await arun(write.put(self._keyspace, [(key, value)], self._keyspace.given(ttl, tags), wait))
+        return write.put(self._keyspace, [(key, value)], self._keyspace.given(ttl, tags), wait)
 
     def set_many(self, values: Mapping[Any, object], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """Do what `set` does for every item, at once; return whether all are stored."""
         # Any, because Mapping is invariant in its keys: a dict[str, str] is not a Mapping[Key, object].
-        return run(write.put(self._keyspace, values.items(), self._keyspace.given(ttl, tags), "stored"))
+        return write.put(self._keyspace, values.items(), self._keyspace.given(ttl, tags), "stored")
 
     async def aset_many(self, values: Mapping[Any, object], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """The twin of `set_many`."""
-        return await arun(write.put(self._keyspace, values.items(), self._keyspace.given(ttl, tags), "stored"))
+        return write.put(self._keyspace, values.items(), self._keyspace.given(ttl, tags), "stored")
 
     # --- Invalidating
 
     def invalidate(self, *keys: Key, wait: Waiting = True, strict: bool = False) -> Receipt:
         """Drop the values of these keys in every process. Return a `Receipt` when no process serves them any more.
 
-        That takes about a millisecond, and never more than the lease and 1 %: a member that does not answer is waited
-        out. ``wait=False`` announces and returns at once. A number waits for so many seconds at most. ``"response"``,
-        within a request's `Scope`, announces and returns at once; the middleware waits, once for all, before it sends
-        the response. ``strict`` raises InvalidationIncomplete if the promise cannot be given. The event is delivered
-        in any case.
+        Nobody is waited for, so ``wait`` makes no difference on one host. It may be True, False, a number of seconds,
+        or ``"response"``, which in a group of several hosts leaves the waiting to the end of the request. ``strict``
+        raises InvalidationIncomplete if the promise cannot be given, because this process cannot join.
         """
-        return run(invalidate.keys(self._keyspace, keys, wait, strict))
+        return invalidate.keys(self._keyspace, keys, wait, strict)
 
     async def ainvalidate(self, *keys: Key, wait: Waiting = True, strict: bool = False) -> Receipt:
         """The twin of `invalidate`."""
-        return await arun(invalidate.keys(self._keyspace, keys, wait, strict))
+        return invalidate.keys(self._keyspace, keys, wait, strict)
 
     def delete(self, key: Key, *, wait: Waiting = True, strict: bool = False) -> Receipt:
         """Do what `invalidate` does for one key."""
@@ -168,102 +167,97 @@ class Space:
 
     async def adelete(self, key: Key, *, wait: Waiting = True, strict: bool = False) -> Receipt:
         """The twin of `delete`."""
-        return await self.ainvalidate(key, wait=wait, strict=strict)
+        return self.invalidate(key, wait=wait, strict=strict)
 
     def invalidate_tags(self, *tags: str, wait: Waiting = True, strict: bool = False) -> Receipt:
         """Do what `invalidate` does for all entries, of every namespace, that have one of the tags."""
-        return run(invalidate.tags(self._keyspace, tags, wait, strict))
+        return invalidate.tags(self._keyspace, tags, wait, strict)
 
     async def ainvalidate_tags(self, *tags: str, wait: Waiting = True, strict: bool = False) -> Receipt:
         """The twin of `invalidate_tags`."""
-        return await arun(invalidate.tags(self._keyspace, tags, wait, strict))
+        return invalidate.tags(self._keyspace, tags, wait, strict)
 
     def clear(self, *, wait: Waiting = True, strict: bool = False) -> Receipt:
         """Do what `invalidate` does for this space and all namespaces below it."""
-        return run(invalidate.all_keys(self._keyspace, wait, strict))
+        return invalidate.all_keys(self._keyspace, wait, strict)
 
     async def aclear(self, *, wait: Waiting = True, strict: bool = False) -> Receipt:
         """The twin of `clear`."""
-        return await arun(invalidate.all_keys(self._keyspace, wait, strict))
+        return invalidate.all_keys(self._keyspace, wait, strict)
 
     # --- In one step
 
     def add(self, key: Key, value: object, *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """Store a value if nobody has the key; return whether it was stored.
 
-        `add`, `cas`, `incr`, `decr` and `touch` are atomic while the key's owner neither fails nor changes. Otherwise
-        two calls of `add` may succeed. Return False, too, if the owner does not answer. Raise TypeError if the value
-        cannot be carried.
+        `add`, `cas`, `incr`, `decr` and `touch` are atomic for all processes of the host: of two calls of `add`, one
+        succeeds. Return False, too, if a process that was stopped holds a lock, or if this one cannot join. Raise
+        TypeError if the value cannot be carried.
         """
-        return run(atomic.add(self._keyspace, key, value, self._keyspace.given(ttl, tags)))
+        return atomic.add(self._keyspace, key, value, self._keyspace.given(ttl, tags))
 
     async def aadd(self, key: Key, value: object, *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """The twin of `add`."""
-        return await arun(atomic.add(self._keyspace, key, value, self._keyspace.given(ttl, tags)))
+        return atomic.add(self._keyspace, key, value, self._keyspace.given(ttl, tags))
 
     def gets(self, key: Key) -> tuple[Any, bytes] | None:
-        """Return the value that the key's owner has, and a token for `cas`; None if it has none or does not answer."""
-        return run(atomic.gets(self._keyspace, key))
+        """Return the value of a key, and a token for `cas`; None if nobody has it."""
+        return atomic.gets(self._keyspace, key)
 
     async def agets(self, key: Key) -> tuple[Any, bytes] | None:
         """The twin of `gets`."""
-        return await arun(atomic.gets(self._keyspace, key))
+        return atomic.gets(self._keyspace, key)
 
     def cas(self, key: Key, value: object, token: bytes, *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """Compare and set: store a value if the key had no event since `gets` gave the token; return whether it was.
 
-        A token holds for at least half of the load timeout, and for one success. After False, call `gets` again. Raise
-        TypeError or ValueError if this is not a token.
+        A token holds as long as the value that `gets` has found, and so for one success. After False, call `gets`
+        again. Raise TypeError or ValueError if this is not a token.
         """
-        return run(atomic.put_if(self._keyspace, key, value, fenced.unpack(token), self._keyspace.given(ttl, tags)))
+        return atomic.put_if(self._keyspace, key, value, fenced.Token.unpack(token), self._keyspace.given(ttl, tags))
 
     async def acas(self, key: Key, value: object, token: bytes, *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """The twin of `cas`."""
-        return await arun(
-            atomic.put_if(self._keyspace, key, value, fenced.unpack(token), self._keyspace.given(ttl, tags))
-        )
+        return atomic.put_if(self._keyspace, key, value, fenced.Token.unpack(token), self._keyspace.given(ttl, tags))
 
     def incr(
         self, key: Key, delta: int = 1, *, initial: int | None = None, ttl: Ttl = UNSET, tags: Iterable[str] = ()
     ) -> int | None:
-        """Add to a number at the key's owner, and return the sum. Its expiry stays.
+        """Add to a number, in one step for all processes, and return the sum. Its expiry stays.
 
         Where nobody has the key, it becomes ``initial + delta``, with ``ttl`` and ``tags``. Without ``initial`` nothing
-        happens, and the answer is None. The answer is None, too, if the owner does not answer in time: then it may have
-        counted or not. A counter is a value like any other, and may be evicted. Raise TypeError if the value is not an
-        int of at most 64 bytes, or if ``delta`` or ``initial`` is not an int. Raise ValueError if these are too large.
+        happens, and the answer is None. The answer is None, too, if a process that was stopped holds a lock, or if this
+        one cannot join: then nothing was counted. A counter is a value like any other, and may be evicted. Raise
+        TypeError if the value is not an int of at most 64 bytes, or if ``delta`` or ``initial`` is not an int. Raise
+        ValueError if these are too large.
         """
-        return run(atomic.count(self._keyspace, key, delta, initial, self._keyspace.given(ttl, tags)))
+        return atomic.count(self._keyspace, key, delta, initial, self._keyspace.given(ttl, tags))
 
     async def aincr(
         self, key: Key, delta: int = 1, *, initial: int | None = None, ttl: Ttl = UNSET, tags: Iterable[str] = ()
     ) -> int | None:
         """The twin of `incr`."""
-        return await arun(atomic.count(self._keyspace, key, delta, initial, self._keyspace.given(ttl, tags)))
+        return atomic.count(self._keyspace, key, delta, initial, self._keyspace.given(ttl, tags))
 
     def decr(
         self, key: Key, delta: int = 1, *, initial: int | None = None, ttl: Ttl = UNSET, tags: Iterable[str] = ()
     ) -> int | None:
         """Do what `incr` does, downwards. The number may become negative."""
-        return run(atomic.count_down(self._keyspace, key, delta, initial, self._keyspace.given(ttl, tags)))
+        return atomic.count_down(self._keyspace, key, delta, initial, self._keyspace.given(ttl, tags))
 
     async def adecr(
         self, key: Key, delta: int = 1, *, initial: int | None = None, ttl: Ttl = UNSET, tags: Iterable[str] = ()
     ) -> int | None:
         """The twin of `decr`."""
-        return await arun(atomic.count_down(self._keyspace, key, delta, initial, self._keyspace.given(ttl, tags)))
+        return atomic.count_down(self._keyspace, key, delta, initial, self._keyspace.given(ttl, tags))
 
     def touch(self, key: Key, ttl: Ttl = UNSET) -> bool:
-        """Have a value expire in ``ttl`` from now on; return False if nobody has it, or its owner does not answer.
-
-        A copy in another process that would expire sooner still does, and is fetched again. One that would expire later
-        is dropped.
-        """
-        return run(atomic.touch(self._keyspace, key, self._keyspace.given(ttl, ())))
+        """Have a value expire in ``ttl`` from now on, for all processes; return False if nobody has it."""
+        return atomic.touch(self._keyspace, key, self._keyspace.given(ttl, ()))
 
     async def atouch(self, key: Key, ttl: Ttl = UNSET) -> bool:
         """The twin of `touch`."""
-        return await arun(atomic.touch(self._keyspace, key, self._keyspace.given(ttl, ())))
+        return atomic.touch(self._keyspace, key, self._keyspace.given(ttl, ()))
 
     @overload
     def cached(  # type: ignore[overload-overlap]  # the first that fits is meant: here, of what returns Any

@@ -99,8 +99,9 @@ def invalidate_on_commit(
       or texts with names of its attributes, such as ``{Order: ["customer:{customer_id}"]}``. For a text both the old
       and the new value of an attribute count.
 
-    ``wait`` is that of `Space.invalidate`: by default `commit` returns when no process serves the old values. A commit
-    does not fail because of the cache, but trouble is logged. A second call changes nothing.
+    When `commit` returns, no process serves the old values. ``wait`` is that of `Space.invalidate`, and makes no
+    difference on one host. A commit does not fail because of the cache, but trouble is logged. A second call changes
+    nothing.
     """
     if not isinstance(cache, Space):
         raise TypeError(f"give invalidate_on_commit a cache, not {cache!r:.60}")

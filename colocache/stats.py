@@ -1,8 +1,8 @@
-"""What a member counts. `Stats` is the table of all figures; the documentation and exporters read it as `FIGURES`."""
+"""What a process counts. `Stats` is the table of all figures; the documentation and exporters read it as `FIGURES`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
 Kind = Literal["counter", "gauge"]
@@ -31,79 +31,54 @@ def _gauge(text: str, unit: str = "", start: float = 0) -> Any:
 class Stats:
     """The figures of one process since it joined. A counter only grows; a gauge tells the present state."""
 
-    shard_hits: int = _counter("Reads", "Reads that found their value at once in this member's shard.")
-    near_hits: int = _counter("Reads", "Reads that found their value at once in the near cache.")
-    fetches: int = _counter("Reads", "Values that another member sent.")
+    hits: int = _counter("Reads", "Reads that found their value near, as an object of this process.")
+    fetches: int = _counter("Reads", "Values that this process took from the shelf.")
     loads: int = _counter("Reads", "Loaders that this process started.")
-    waits: int = _counter("Reads", "Reads that joined a fetch or a load that this process had begun.")
-    misses: int = _counter("Reads", "Keys that `get` or `get_many` asked for and no member had.")
-    fallbacks: int = _counter("Reads", "Loads without a fill token, because the cache could not help. Part of `loads`.")
+    waits: int = _counter("Reads", "Reads that were given the value that another call of this process loaded.")
+    misses: int = _counter("Reads", "Keys that `get` or `get_many` asked for and nobody had.")
+    fallbacks: int = _counter(
+        "Reads", "Loads that the cache could not help: it had not joined, or somebody else's load took too long. "
+        "Part of `loads`.",
+    )  # fmt: skip
     failed_loads: int = _counter("Reads", "Loaders that raised an exception.")
 
-    fills: int = _counter("Writes", "Loaded values that this member stored as owner, under a fill token.")
-    fills_refused: int = _counter(
-        "Writes", "Loaded values that this member refused as owner: an event came in between."
-    )
-    sets: int = _counter("Writes", "Values that this member stored as owner because a process set them.")
-    sets_refused: int = _counter("Writes", "Sets under a fence that this member refused as owner.")
-    unavailable: int = _counter("Writes", "Fences, counts and touches that the owner did not answer in time.")
+    fills: int = _counter("Writes", "Loaded values that this process put on the shelf.")
+    fills_refused: int = _counter("Writes", "Loaded values that were not put there: somebody had stored one meanwhile.")
+    sets: int = _counter("Writes", "Values that this process stored: set, added, counted or touched.")
+    sets_refused: int = _counter("Writes", "Writes that a condition forbade: a value was there, or had changed.")
+    busy: int = _counter("Writes", "Writes given up, because another process held the lock of a ring for too long.")
     oversize: int = _counter("Writes", "Values that were too large: the caller got them, the cache did not keep them.")
-    evictions: int = _counter("Writes", "Entries that were removed to make room.")
+    evictions: int = _counter("Writes", "Near copies that were removed to make room.")
 
-    invalidations: int = _counter("Events", "Calls that asked for a receipt.")
+    invalidations: int = _counter("Events", "Calls that invalidated something.")
     incomplete: int = _counter("Events", "Receipts that were not complete.")
-    events_sent: int = _counter("Events", "Events that this member announced.")
-    events_applied: int = _counter("Events", "Events of other members that this member applied.")
-    events_replayed: int = _counter("Events", "Events that arrived by a replay. Part of `events_applied`.")
-    replays: int = _counter("Events", "Replays that this member asked for.")
-    resets: int = _counter("Events", "Times that this member dropped everything, because it could have missed events.")
-    seconds_behind: float = _counter("Events", "Time in which this member was behind.", "seconds", 0.0)
 
-    frames_refused: int = _counter("Messages", "Frames that this member could not parse.")
-    frames_ignored: int = _counter(
-        "Messages", "Frames that came too late, or from a member that this one does not know."
-    )
-    frames_dropped: int = _counter("Messages", "Frames that could not be sent: the receiver was gone or did not read.")
+    processes: int = _gauge("Processes of the group on this host, this one included. 0 before it has joined.")
+    entries: int = _gauge("Near copies of this process.")
+    bytes: int = _gauge("Size of the near copies.", "bytes")
+    shelf_entries: int = _gauge("Values on the host's shelf, about.")
+    shelf_bytes: int = _gauge("Size of what is on the host's shelf.", "bytes")
 
-    current: bool = _gauge("Whether this member is known to have heard every event.", start=False)
-    established: bool = _gauge("Whether this member has been current once.", start=False)
-    members: int = _gauge("Members that this one knows, itself included. 0 before it has joined.")
-    entries: int = _gauge("Entries that this member keeps.")
-    shard_entries: int = _gauge("Entries in the shard.")
-    near_entries: int = _gauge("Entries in the near cache.")
-    bytes: int = _gauge("Size of all entries.", "bytes")
-    shard_bytes: int = _gauge("Size of the entries in the shard.", "bytes")
-    near_bytes: int = _gauge("Size of the entries in the near cache.", "bytes")
+    @classmethod
+    def of(cls, counters: Counters, figures: dict[str, Any]) -> Stats:
+        """Return the figures: those that were counted, and those that the host gives by name."""
+        return cls(**{name: getattr(counters, name) for name in COUNTED}, **figures)
 
 
 FIGURES: Final = tuple(Figure(name=each.name, **each.metadata) for each in fields(Stats))
 
-
-#: The counters that `Counters` counts. The store counts the others itself.
+#: The counters that `Counters` counts. The near cache counts the others itself.
 COUNTED: Final = tuple(
-    figure.name
-    for figure in FIGURES
-    if figure.kind == "counter" and figure.name not in ("shard_hits", "near_hits", "evictions")
+    figure.name for figure in FIGURES if figure.kind == "counter" and figure.name not in ("hits", "evictions")
 )
 
 
 class Counters:
-    """The counters of `Stats` that a member adds to: ``counters.loads += 1``. A wrong name is an AttributeError.
-
-    One thread counts, and any thread may read.
-    """
+    """The counters of `Stats` that operations add to: ``counters.loads += 1``. A wrong name is an AttributeError."""
 
     __slots__ = COUNTED
 
     def __init__(self) -> None:
         self.fetches = self.loads = self.waits = self.misses = self.fallbacks = self.failed_loads = 0
-        self.fills = self.fills_refused = self.sets = self.sets_refused = self.unavailable = self.oversize = 0
-        self.invalidations = self.incomplete = self.events_sent = self.events_applied = self.events_replayed = 0
-        self.replays = self.resets = 0
-        self.seconds_behind = 0.0
-        self.frames_refused = self.frames_ignored = self.frames_dropped = 0
-
-
-def with_counters(stats: Stats, counters: Counters) -> Stats:
-    """Return the figures with what was counted added to them."""
-    return replace(stats, **{name: getattr(stats, name) + getattr(counters, name) for name in COUNTED})
+        self.fills = self.fills_refused = self.sets = self.sets_refused = self.busy = self.oversize = 0
+        self.invalidations = self.incomplete = 0

@@ -17,8 +17,8 @@ class CacheMiddleware(Middleware):
     """A WSGI application around another one: ``application = CacheMiddleware(application, cache)``.
 
     The cache joins its group at the first request of each worker process. A request finds it as
-    ``environ["colocache"]``. What the request invalidates with ``wait="response"`` is waited for once, before the first
-    byte of the response is sent. Nothing is buffered. `Middleware` describes the other arguments.
+    ``environ["colocache"]``. Fences belong to the request. Nothing is buffered. `Middleware` describes the other
+    arguments.
 
     Trouble with the cache never fails a request. A second middleware around the same application does nothing, and a
     middleware of a disabled cache does nothing.

@@ -24,7 +24,7 @@ async def user(user_id: int) -> dict[str, Any] | None:
 async def rename(user_id: int, name: str) -> None:
     """Write first, then invalidate. When the response begins, no worker shows the old name."""
     await asyncio.to_thread(users.rename, user_id, name)
-    await cache.ainvalidate_tags(f"user:{user_id}", wait="response")
+    await cache.ainvalidate_tags(f"user:{user_id}")
 
 
 async def respond(scope: dict[str, Any], receive: Any, send: Any) -> None:

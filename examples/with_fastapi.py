@@ -40,5 +40,5 @@ def rename(
 ) -> dict[str, Any]:
     """Write first, then invalidate. When the response begins, no worker shows the old name."""
     users.rename(user_id, name)
-    cache.invalidate_tags(f"user:{user_id}", wait="response")
+    cache.invalidate_tags(f"user:{user_id}")
     return show(user_id)

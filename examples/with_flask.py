@@ -34,5 +34,5 @@ def show(user_id: int) -> dict[str, Any]:
 def rename(user_id: int) -> dict[str, Any]:
     """Write first, then invalidate. When the response begins, no worker shows the old name."""
     users.rename(user_id, request.form["name"])  # without a name, Flask answers with 400
-    cache.invalidate_tags(f"user:{user_id}", wait="response")
+    cache.invalidate_tags(f"user:{user_id}")
     return show(user_id)

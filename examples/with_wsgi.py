@@ -25,7 +25,7 @@ def user(user_id: int) -> dict[str, Any] | None:
 def rename(user_id: int, name: str) -> None:
     """Write first, then invalidate. When the response begins, no worker shows the old name."""
     users.rename(user_id, name)
-    cache.invalidate_tags(f"user:{user_id}", wait="response")
+    cache.invalidate_tags(f"user:{user_id}")
 
 
 def respond(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:

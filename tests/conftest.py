@@ -1,7 +1,7 @@
 """Caches to test with: real ones in this process, which find each other in a directory that only this test has.
 
-Two `Cache` objects of one group in one process are two members. Each has its own seat, store and driver's thread. What
-one sends to the other goes over the wire.
+Two `Cache` objects of one group in one process share the process's view of the host: its seat, its loads under way, its
+bus. Each has a near cache of its own. What belongs to two processes is tested with `colocache.testing.group`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from typing import Any, Protocol
 
 import pytest
 
 from colocache import Cache
-from colocache.core import keys
-from colocache.core.group.ring import slot_of
 from tests import ROOT
 
 PATIENCE = 30.0  # s; only a test that fails waits so long
+SHELF = "8MiB"
 
 
 class NewCache(Protocol):
@@ -60,13 +58,26 @@ def until() -> Until:
     return wait
 
 
+def waiting(cache: Cache) -> int:
+    """Return how many calls of this process wait for a load, of this process or of another one."""
+    host = cache._member.own_host()
+    if host is None:
+        return 0
+    queues = [*(load.waiters for load in [*host.claims._loads.values()]), *[*host.claims._sleepers.values()]]
+    return sum(map(len, queues))
+
+
 @pytest.fixture
 def run_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Return a runtime directory whose path is short enough for sockets. Unset all other ``COLOCACHE_*`` variables."""
+    """Return a runtime directory whose path is short enough for sockets, for small shelves, which are made quickly.
+
+    All other ``COLOCACHE_*`` variables are unset.
+    """
     for variable in [name for name in os.environ if name.startswith("COLOCACHE_")]:
         monkeypatch.delenv(variable)
     path = tempfile.mkdtemp(prefix="cc", dir="/tmp")
     monkeypatch.setenv("COLOCACHE_DIR", path)
+    monkeypatch.setenv("COLOCACHE_SHELF", SHELF)
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
@@ -76,7 +87,7 @@ ALSO_PRIVATE = {
     "test_async", "test_atomic", "test_cache", "test_decorators", "test_scope", "test_specialised", "test_stats",
     "test_values",
 }  # fmt: skip
-OF_A_GROUP = {"held", "key_of", "new_group", "pair"}
+OF_A_GROUP = {"new_group", "pair"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -89,9 +100,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 #: Directories and modules whose tests start processes or servers, or take long.
 SLOW = {
-    "docs", "examples", "processes", "testing", "verification", "test_benchmarks", "test_celery",
-    "test_directory", "test_gevent", "test_policy", "test_private", "test_ring", "test_sqlalchemy", "test_typing",
-    "test_under_test",
+    "docs", "examples", "processes", "testing", "verification", "test_benchmarks", "test_celery", "test_gevent",
+    "test_interrupts", "test_policy", "test_private", "test_region", "test_region_storm", "test_ring",
+    "test_sqlalchemy", "test_typing", "test_under_test",
 }  # fmt: skip
 
 
@@ -140,34 +151,28 @@ def cache(new_cache: NewCache) -> Cache:
 
 
 @pytest.fixture
-def ready(cache: Cache, until: Until) -> Cache:
-    """Return a cache that is alone in its group, and can give complete receipts."""
+def ready(cache: Cache) -> Cache:
+    """Return a cache that is alone in its group, and has joined it."""
     cache.start()
-    until(lambda: cache.stats().established)
     return cache
 
 
 @pytest.fixture
-def new_group(new_cache: NewCache, until: Until) -> Callable[..., list[Cache]]:
-    """Make members of a group that know and hear each other."""
+def new_group(new_cache: NewCache) -> Callable[..., list[Cache]]:
+    """Make caches of one group, which all have joined."""
 
     def make(size: int, **settings: Any) -> list[Cache]:
         caches = [new_cache(**settings) for _ in range(size)]
         for each in caches:
             each.start()
-        until(lambda: all(hears(each, size) for each in caches))
         return caches
-
-    def hears(cache: Cache, size: int) -> bool:
-        stats = cache.stats()
-        return stats.current and stats.members == size
 
     return make
 
 
 @pytest.fixture
 def pair(new_group: Callable[..., list[Cache]]) -> list[Cache]:
-    """Return two members that know and hear each other."""
+    """Return two caches of one group, which have joined."""
     return new_group(2)
 
 
@@ -181,48 +186,6 @@ def call(request: pytest.FixtureRequest) -> Call:
         return await getattr(space, f"a{method}")(*args, **kwargs)
 
     return lambda space, method, *args, **kwargs: asyncio.run(twin(space, method, *args, **kwargs))
-
-
-@pytest.fixture
-def key_of() -> Callable[..., str]:
-    """Find a key that a cache owns."""
-
-    def find(owner: Cache, namespace: str = "", name: str = "key") -> str:
-        driver = owner._member.join()
-        assert driver is not None
-        me = driver.members().me.incarnation
-        for number in range(1000):
-            key = f"{name} {number}"
-            wire = keys.wire(keys.prefix(namespace), key)
-            if driver._look(lambda now, wire=wire: driver._peer.owner_of(wire)) == me:
-                return key
-        raise AssertionError(f"{owner!r} owns nothing, by slot {slot_of(wire)}")
-
-    return find
-
-
-@pytest.fixture
-def held() -> Callable[[Cache], Any]:
-    """Stop the thread of a member's driver within a ``with`` block: it is silent to the others."""
-
-    @contextmanager
-    def hold(cache: Cache) -> Iterator[None]:
-        driver = cache._member.join()
-        assert driver is not None
-        stopped, go_on = threading.Event(), threading.Event()
-
-        def stop(_peer: object, _now: float) -> None:
-            stopped.set()
-            assert go_on.wait(PATIENCE)
-
-        driver.tell(stop)
-        assert stopped.wait(PATIENCE)
-        try:
-            yield
-        finally:
-            go_on.set()
-
-    return hold
 
 
 class Crew:

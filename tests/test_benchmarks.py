@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bench, capacity, draw, measure, render
+from benchmarks import bench, capacity, draw, hit, host, measure, render
 from tests import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -22,7 +22,8 @@ BENCHMARKS = ROOT / "benchmarks"
 SMALLEST = {
     "hit": ("--quick", "--rounds", "1"),
     "capacity": ("--requests", "1000"),
-    "footprint": ("--quick", "--only", "starts"),
+    "footprint": ("--quick", "--only", "group"),
+    "life": ("--quick", "--only", "starts", "--rounds", "1"),
     "scale": ("--members", "2,3"),
 }
 
@@ -144,6 +145,21 @@ def test_a_ratio_is_taken_within_each_round() -> None:
     assert (ratio.median, ratio.low, ratio.high) == (2, 2, 2)
 
 
+def test_a_ratio_of_tails_is_that_of_all_samples() -> None:
+    one, other = [[2.0] * 50, [6.0] * 50], [[1.0] * 50, [2.0] * 50]
+    ratio = measure.tail_ratio(one, other)
+    assert ratio.median == 3
+    assert 2 < ratio.low < ratio.high < 3
+
+
+def test_parts_are_chosen_by_name() -> None:
+    parts = {"a": 1, "b": 2, "c": 3}
+    assert measure.chosen_parts(parts, "c,a") == {"a": 1, "c": 3}
+    assert measure.chosen_parts(parts, "") == parts
+    with pytest.raises(SystemExit, match="no d; there are a, b, c"):
+        measure.chosen_parts(parts, "d")
+
+
 def test_percentiles_lie_between_the_samples() -> None:
     assert measure.percentile([4, 1, 3, 2], 50) == 2.5
     assert measure.percentile([1, 2], 100) == 2
@@ -227,6 +243,61 @@ def test_a_broken_benchmark_is_told_and_fails_the_run(
     assert "endless BROKE: no end after 0 s" in said
 
 
+# --- All rows of one host
+
+
+@pytest.fixture
+def no_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoServers:
+        def __enter__(self) -> NoServers:
+            return self
+
+        def __exit__(self, *exc_info: object) -> None:
+            pass
+
+        def versions(self) -> dict[str, str]:
+            return {}
+
+    monkeypatch.setattr(host, "Servers", NoServers)
+
+
+@pytest.mark.usefixtures("no_servers")
+def test_all_bounds_are_told_at_the_end(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def row(bench: Any) -> None:
+        bench.report.target("fast", measure.exactly(1.0), 2.0)
+        bench.report.note("by the way")
+
+    monkeypatch.setattr(host, "ROWS", {"a": row, "b": row})
+    host.main(["--only", "b"])
+    said = capsys.readouterr().out
+    assert said.endswith("=== all of them\nmet      fast: 1.00 (1.00 to 1.00), at most 2.00\n")
+    assert "=== a" not in said.partition("=== all")[0]
+
+
+@pytest.mark.usefixtures("no_servers")
+def test_a_row_that_breaks_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(host, "ROWS", {"a": lambda bench: 1 / 0, "b": lambda bench: bench.report.note("b was here")})
+    with pytest.raises(SystemExit, match="BROKEN: a"):
+        host.main([])
+    assert "b was here" in capsys.readouterr().out
+
+
+def test_results_of_some_rows_are_not_written() -> None:
+    with pytest.raises(SystemExit, match="needs all rows"):
+        host.main(["--only", "fetch", "--write"])
+
+
+def test_the_package_is_taken_out_of_git_as_it_was() -> None:
+    try:
+        with hit.exported(hit.BEFORE) as directory:
+            assert (directory / "colocache" / "runtime" / "driver.py").exists()
+            assert not (directory / "benchmarks").exists()
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"git does not have that commit here: {error}")
+
+
 # --- Simulated policies
 
 
@@ -251,7 +322,7 @@ def test_a_trace_names_runs_of_blocks(tmp_path: Path) -> None:
 
 def test_one_shared_cache_loads_less_than_separate_ones() -> None:
     requests = capacity.zipf(4000, seed=1)
-    shared, alone = (capacity.told_apart(requests, 1 << 20, together, 1) for together in (True, False))
+    shared, alone = (capacity.told_apart(requests, 4 << 20, together, 1) for together in (True, False))
     assert shared["loaded"] < alone["loaded"]
     assert shared.total() == alone.total() == len(requests)
     assert alone["fetched"] == 0

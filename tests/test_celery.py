@@ -22,7 +22,7 @@ import os
 import pathlib
 import colocache
 
-cache = colocache.Cache("shop", fetch_timeout=20)
+cache = colocache.Cache("shop")
 
 
 @cache.cached()
@@ -103,7 +103,7 @@ def test_workers_of_celery_and_a_script_share_and_hear_each_other(
     def all_know_each_other() -> bool:
         pid, _, members = ask("show.delay('tea')")
         known[pid] = members
-        return list(known.values()) == [3, 3] and bool(call("shop.cache.stats().current"))
+        return list(known.values()) == [3, 3]
 
     known: dict[int, int] = {}
     try:
@@ -127,4 +127,4 @@ def test_workers_of_celery_and_a_script_share_and_hear_each_other(
     told = (tmp_path / "log").read_text()
     assert (status, script.returncode) == (0, 0), told
     assert "Traceback" not in told, told
-    assert [path for path in Path(run_dir).rglob("*") if path.suffix in (".stream", ".link", ".bus")] == []
+    assert [*Path(run_dir).iterdir()] == []

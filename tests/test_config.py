@@ -24,6 +24,7 @@ from colocache.config import (
     parse_duration,
     parse_ttl,
 )
+from colocache.core.host.layout import geometry
 from colocache.errors import ConfigError
 
 # print_blob: a failure prints the line that replays it. No deadline: the machine may be busy.
@@ -38,14 +39,10 @@ FORMS = {
     "disabled": '"true", "1", "yes" or "on", or "false", "0", "no" or "off"',
     "private": '"true", "1", "yes" or "on", or "false", "0", "no" or "off"',
     "memory": f"a size of at least 1MiB: {SIZE}",
+    "shelf": f"a size from 1MiB to 64GiB: {SIZE}",
     "ttl": TTL,
     "policy": '"s3fifo", "sieve", "lru" or "lfu"',
-    "lease": f"a duration from 100ms to 36500d: {DURATION}",
-    "max_stale": FROM_0,
-    "fetch_timeout": f"a duration from 1ms to 36500d: {DURATION}",
-    "switch_interval": FROM_0,
     "load_timeout": f"a duration from 1ms to 36500d: {DURATION}",
-    "forget_after": f'{FROM_0}; "never" forgets nobody',
     "directory": "an absolute path",
 }
 
@@ -73,15 +70,11 @@ def test_defaults():
         group="shop",
         disabled=False,
         private=False,
-        memory=64 * 1024 * 1024,
+        memory=32 * 1024 * 1024,
+        shelf=256 * 1024 * 1024,
         ttl=300.0,
         policy="s3fifo",
-        lease=3.0,
-        max_stale=3.0,
-        fetch_timeout=0.25,
-        switch_interval=0.0005,
         load_timeout=30.0,
-        forget_after=30.0,
         directory=None,
     )
 
@@ -92,18 +85,14 @@ CHOICES = [
     ("disabled", "COLOCACHE_DISABLED", "Yes", True, False, False),
     ("private", "COLOCACHE_PRIVATE", "on", True, False, False),
     ("memory", "COLOCACHE_MEMORY", "2 GiB", 2 * 2**30, "3mb", 3_000_000),
+    ("shelf", "COLOCACHE_SHELF", "8MiB", 8 * 2**20, 2**20, 2**20),
     ("ttl", "COLOCACHE_TTL", "90s", 90.0, 0, 0.0),
     ("ttl", "COLOCACHE_TTL", "never", None, timedelta(minutes=1), 60.0),
     ("ttl", "COLOCACHE_TTL", "None", None, "2d", 172800.0),
     ("ttl", "COLOCACHE_TTL", "5", 5.0, None, None),
     ("policy", "COLOCACHE_POLICY", "LRU", "lru", "lfu", "lfu"),
-    ("lease", "COLOCACHE_LEASE", "100ms", 0.1, 1, 1.0),
-    ("max_stale", "COLOCACHE_MAX_STALE", "1h", 3600.0, 0, 0.0),
-    ("fetch_timeout", "COLOCACHE_FETCH_TIMEOUT", "1ms", 0.001, 0.5, 0.5),
-    ("switch_interval", "COLOCACHE_SWITCH_INTERVAL", "0.2ms", 0.0002, 0, 0.0),
     ("load_timeout", "COLOCACHE_LOAD_TIMEOUT", "1m", 60.0, 2, 2.0),
-    ("forget_after", "COLOCACHE_FORGET_AFTER", "never", math.inf, "1m", 60.0),
-    ("forget_after", "COLOCACHE_FORGET_AFTER", "10s", 10.0, math.inf, math.inf),
+    ("load_timeout", "COLOCACHE_LOAD_TIMEOUT", "1ms", 0.001, 0.5, 0.5),
     ("directory", "COLOCACHE_DIR", "/run/shop", "/run/shop", pathlib.PurePosixPath("/srv/a"), "/srv/a"),
     ("directory", "COLOCACHE_DIR", "/run/shop", "/run/shop", None, None),
 ]
@@ -136,13 +125,7 @@ def test_spaces_around_a_variable_do_not_make_another_group():
 
 
 def test_a_variable_that_is_overridden_is_not_read():
-    assert resolve({"COLOCACHE_LEASE": "junk"}, lease=1).lease == 1
-
-
-def test_max_stale_follows_the_lease():
-    assert resolve(lease="5s").max_stale == 5
-    assert resolve({"COLOCACHE_LEASE": "2s"}).max_stale == 2
-    assert resolve(lease=5, max_stale=0).max_stale == 0
+    assert resolve({"COLOCACHE_LOAD_TIMEOUT": "junk"}, load_timeout=1).load_timeout == 1
 
 
 def test_only_the_given_environment_is_read(monkeypatch):
@@ -160,8 +143,19 @@ def test_a_missing_group_says_how_to_give_it():
 
 
 def test_an_unknown_argument_is_a_type_error():
-    with pytest.raises(TypeError, match="leese"):
-        resolve(leese=1)
+    with pytest.raises(TypeError, match=r"no setting 'polisy'; did you mean policy\?"):
+        resolve(polisy="lru")
+    with pytest.raises(TypeError, match="no setting 'zzz'; there are group, disabled, "):
+        resolve(zzz=1)
+
+
+@pytest.mark.parametrize("name", ["lease", "max_stale", "fetch_timeout", "switch_interval", "forget_after"])
+def test_settings_of_0_1_are_unknown(name):
+    """Whoever upgrades is told, by an error in code and by a warning about the environment."""
+    with pytest.raises(TypeError, match=f"no setting {name!r}; "):
+        resolve(**{name: 1})
+    with pytest.warns(UserWarning, match=f"^COLOCACHE_{name.upper()} is not a setting of colocache and is ignored"):
+        resolve({f"COLOCACHE_{name.upper()}": "1s"})
 
 
 # --- refusals: the name, the value, the accepted form ---
@@ -182,6 +176,9 @@ REFUSED_TEXTS = [
     ("memory", "MiB"),
     ("memory", "9" * 5000),
     ("memory", "٦٤MiB"),
+    ("shelf", "1023KiB"),
+    ("shelf", "256"),
+    ("shelf", "65GiB"),
     ("ttl", "-5"),
     ("ttl", "nan"),
     ("ttl", "inf"),
@@ -195,15 +192,10 @@ REFUSED_TEXTS = [
     ("ttl", "36501d"),
     ("ttl", "9" * 400 + "d"),
     ("policy", "fifo"),
-    ("lease", "99ms"),
-    ("lease", "0"),
-    ("max_stale", "never"),
-    ("max_stale", "-1s"),
-    ("fetch_timeout", "0"),
-    ("switch_interval", "-1ms"),
     ("load_timeout", "0"),
+    ("load_timeout", "0.9ms"),
+    ("load_timeout", "-1s"),
     ("load_timeout", "never"),
-    ("forget_after", "forever"),
     ("directory", "run/colocache"),
     ("directory", "~/colocache"),
     ("directory", "/run/\0"),
@@ -233,19 +225,27 @@ def test_a_bad_value_is_named_with_where_it_came_from(name, text):
         ("group", "shop "),
         ("memory", 2**20 - 1),
         ("memory", -1),
+        ("shelf", 2**20 - 1),
+        ("shelf", 2**36 + 1),
         ("ttl", -0.001),
         ("ttl", math.nan),
         ("ttl", -math.inf),
         ("ttl", 10**400),
         ("ttl", timedelta(seconds=-1)),
         ("ttl", timedelta.max),
-        ("lease", math.inf),
-        ("forget_after", -1),
+        ("load_timeout", math.inf),
+        ("load_timeout", -1),
         ("directory", ""),
     ],
 )
 def test_a_bad_argument_is_named(name, value):
     assert message(**{name: value}) == f"{name}={shown(value)} cannot be used: give {FORMS[name]}"
+
+
+@pytest.mark.parametrize("size", ["1MiB", "64GiB", 2**20, 2**36])
+def test_every_shelf_that_can_be_asked_for_can_be_laid_out(size):
+    shelf = resolve(shelf=size).shelf
+    assert geometry(shelf).capacity == shelf
 
 
 def test_a_number_that_python_does_not_write_out_is_refused_like_any_other():
@@ -267,11 +267,11 @@ def test_a_number_that_python_does_not_write_out_is_refused_like_any_other():
         ("ttl", True, "bool"),
         ("ttl", [5], "list"),
         ("policy", None, "NoneType"),
-        ("lease", None, "NoneType"),
-        ("max_stale", False, "bool"),
-        ("fetch_timeout", b"1s", "bytes"),
+        ("shelf", None, "NoneType"),
+        ("load_timeout", None, "NoneType"),
+        ("load_timeout", False, "bool"),
+        ("load_timeout", b"1s", "bytes"),
         ("load_timeout", 1j, "complex"),
-        ("forget_after", True, "bool"),
         ("directory", b"/run", "bytes"),
     ],
 )
@@ -281,23 +281,6 @@ def test_a_wrong_type_is_a_type_error_that_names_it(name, value, kind):
     assert str(caught.value) == f"{name}={value!r} has the wrong type, {kind}: give {FORMS[name]}"
 
 
-@pytest.mark.parametrize(("lease", "forget_after"), [(3, 3), (3, 2.5), (60, UNSET)])
-def test_a_member_is_forgotten_only_after_its_lease(lease, forget_after):
-    given = 30.0 if forget_after is UNSET else float(forget_after)
-    assert message(lease=lease, forget_after=forget_after) == (
-        f"forget_after={given!r} (COLOCACHE_FORGET_AFTER) must be longer than lease={float(lease)!r}"
-        " (COLOCACHE_LEASE), in seconds, because a member may serve what it holds until its lease runs out:"
-        " change one of the two"
-    )
-
-
-def test_a_load_may_take_longer_than_a_fetch():
-    assert message({"COLOCACHE_FETCH_TIMEOUT": "1s"}, load_timeout=1) == (
-        "load_timeout=1.0 (COLOCACHE_LOAD_TIMEOUT) must be longer than fetch_timeout=1.0 (COLOCACHE_FETCH_TIMEOUT),"
-        " in seconds, because a reader first asks the owner, and then loads: change one of the two"
-    )
-
-
 # --- unknown variables ---
 
 
@@ -305,7 +288,7 @@ def test_a_load_may_take_longer_than_a_fetch():
     ("name", "advice"),
     [
         ("COLOCACHE_TTTL", "did you mean COLOCACHE_TTL?"),
-        ("COLOCACHE_LEASE_TIME", "did you mean COLOCACHE_LEASE?"),
+        ("COLOCACHE_SHELVES", "did you mean COLOCACHE_SHELF?"),
         ("COLOCACHE_TIMEOUT", "did you mean COLOCACHE_LOAD_TIMEOUT?"),
         ("COLOCACHE_MEM", "did you mean COLOCACHE_MEMORY?"),
         ("COLOCACHE_DISABLE", "did you mean COLOCACHE_DISABLED?"),
@@ -358,7 +341,7 @@ def test_the_warning_points_at_the_line_that_makes_the_cache():
 def test_frozen_slotted_and_keyword_only():
     chosen = resolve()
     with pytest.raises(dataclasses.FrozenInstanceError):
-        chosen.lease = 1.0
+        chosen.ttl = 1.0
     assert not hasattr(chosen, "__dict__")
     assert hash(chosen) == hash(resolve())
     with pytest.raises(TypeError):
@@ -366,11 +349,9 @@ def test_frozen_slotted_and_keyword_only():
 
 
 def test_replacing_a_setting_checks_again():
-    assert dataclasses.replace(resolve(), lease=1).lease == 1
-    with pytest.raises(ConfigError, match=r"^lease=0.01 cannot be used"):
-        dataclasses.replace(resolve(), lease=0.01)
-    with pytest.raises(ConfigError, match=r"^forget_after=30.0 "):
-        dataclasses.replace(resolve(), lease=31)
+    assert dataclasses.replace(resolve(), load_timeout=1).load_timeout == 1
+    with pytest.raises(ConfigError, match=r"^load_timeout=0 cannot be used"):
+        dataclasses.replace(resolve(), load_timeout=0)
 
 
 #: The type of a field, and the type of the argument that gives it.
@@ -408,7 +389,7 @@ def test_each_setting_can_be_documented():
 
 def test_the_default_can_be_written_into_the_variable():
     written = {each.variable: each.default for each in SETTINGS.values() if isinstance(each.default, str)}
-    assert len(written) == 10
+    assert len(written) == 7
     assert resolve(written) == resolve()
 
 

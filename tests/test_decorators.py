@@ -22,8 +22,8 @@ import pydantic
 import pytest
 
 from colocache import Cache, CacheInfo, ConfigError, Receipt, RecursiveLoadError
-from colocache.operations.flow import Flow
 from tests import ROOT
+from tests.conftest import waiting
 
 if TYPE_CHECKING:
     from tests.conftest import Crew, NewCache, Until
@@ -148,7 +148,7 @@ def test_one_load_for_many_threads(cache: Cache, crew: Crew, until: Until) -> No
         return n
 
     crew.start(lambda: slow(5), times=8)
-    until(lambda: cache.stats().waits == 7)
+    until(lambda: waiting(cache) == 7)
     go_on.set()
     assert crew.join() == [5] * 8
     assert calls == [5]
@@ -518,11 +518,11 @@ def test_cache_clear_takes_all_results_and_those_of_no_other_function(pair: list
     assert unrelated() == 0
 
 
-def test_cache_info(pair: list[Cache], profile: Make, until: Until) -> None:
+def test_cache_info(pair: list[Cache], profile: Make) -> None:
     function, _ = profile(pair[0])
     assert function.cache_info() == CacheInfo(hits=0, misses=0, maxsize=None, currsize=0)
     versions(function, 1, 2)
-    until(lambda: function.cache_info().currsize == 2)
+    assert function.cache_info().currsize == 2
     versions(function, 1, 1, 2, 1)
     answer(function(1, depth=1))
     info = function.cache_info()
@@ -670,13 +670,12 @@ def test_a_receipt_is_complete_only_if_that_of_the_inner_cache_is(new_cache: New
     def price(sku: str) -> int:
         return 1
 
-    def incomplete(args: object, kwargs: object) -> Flow[Receipt]:
-        yield from ()
+    def incomplete(args: object, kwargs: object) -> Receipt:
         return Receipt(("a/0",), ("a/1",), False, 1.0)
 
     price("tea")
     inner: Any = price.__wrapped__
-    inner._cc_calls.invalidation = incomplete
+    inner._cc_calls.invalidate = incomplete
     receipt = price.invalidate("tea")
     assert not receipt.complete
     assert receipt.acknowledged == ("a/0",)
@@ -821,21 +820,15 @@ def profile(number):
     calls.append(number)
     return number
 
-def joined():
-    cache.start()
-    while not (cache.stats().current and len(cache.members()) == 2):
-        pass
-
 def ask():
     return [Account.total(1), profile(2), calls, __name__]
 
 if __name__ == "__main__":
     cache.start()
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        pool.apply(joined)
-        joined()
         assert ask() == [1, 2, [1, 2], "__main__"]
         print(pool.apply(ask))
+        assert len(cache.members()) == 2
     cache.close()
 """
 

@@ -138,7 +138,7 @@ def workers(new_group: Callable[..., list[Cache]]) -> Iterator[list[Worker]]:
     """Make two workers of the application on one database."""
     engine = create_engine("sqlite://", connect_args={"check_same_thread": False}, poolclass=StaticPool)
     SQLModel.metadata.create_all(engine)
-    yield [application(cache, engine) for cache in new_group(2, fetch_timeout=10)]  # long enough for a busy machine
+    yield [application(cache, engine) for cache in new_group(2)]  # long enough for a busy machine
     engine.dispose()
 
 

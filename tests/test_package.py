@@ -27,6 +27,7 @@ LEVELS = {
     "values": 2,
     "runtime": 3,
     "near_cache": 4,
+    "host": 5,
     "functions": 5,
     "member": 6,
     "operations": 7,

@@ -10,18 +10,28 @@ from pathlib import Path
 import pytest
 
 import colocache
-from colocache.stats import COUNTED, FIGURES, Counters, Stats, with_counters
+from colocache import Cache
+from colocache.stats import COUNTED, FIGURES, Counters, Stats
 
 PACKAGE = Path(colocache.__file__).parent
+OLD = PACKAGE / "core" / "group"  # has counters of its own
 NAMES = [field.name for field in fields(Stats)]
 
 
 @cache
 def changed() -> set[str]:
-    """The names of the attributes that the package adds to: ``x.name += 1``."""
-    trees = [ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")]
-    sums = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.AugAssign)]
-    return {node.target.attr for node in sums if isinstance(node.target, ast.Attribute)}
+    """The names of what the package adds to: ``x.name += 1``, or ``self._count("name")``."""
+    nodes = [node for path in PACKAGE.rglob("*.py") if OLD not in path.parents for node in ast.walk(parsed(path))]
+    sums = {
+        each.target.attr for each in nodes if isinstance(each, ast.AugAssign) and isinstance(each.target, ast.Attribute)
+    }
+    calls = [each for each in nodes if isinstance(each, ast.Call) and isinstance(each.func, ast.Attribute)]
+    named = [each.args[0] for each in calls if each.func.attr == "_count"]
+    return sums | {each.value for arg in named for each in ast.walk(arg) if isinstance(each, ast.Constant)}
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def test_a_member_that_has_done_nothing_has_counted_nothing() -> None:
@@ -41,13 +51,22 @@ def test_stats_do_not_follow_the_counters_that_they_were_made_of() -> None:
     counters = Counters()
     counters.loads += 1
     counters.loads += 2
-    counters.seconds_behind += 0.5
-    stats = with_counters(Stats(loads=10, members=4), counters)
+    stats = Stats.of(counters, {"hits": 10, "processes": 4})
     counters.loads += 1
-    assert stats == Stats(loads=13, seconds_behind=0.5, members=4)
+    assert stats == Stats(loads=3, hits=10, processes=4)
 
 
-@pytest.mark.parametrize("unknown", ["load", "Loads", "values", "shard_hits"])
+def test_a_cache_shows_what_its_host_counts_too(cache: Cache) -> None:
+    """Each figure is counted by the operations, or given by the host."""
+    assert cache.stats() == Stats()
+    cache.start()
+    host = cache._member.own_host()
+    assert host is not None
+    assert set(host.figures()) | set(COUNTED) == set(NAMES)
+    assert not set(host.figures()) & set(COUNTED)
+
+
+@pytest.mark.parametrize("unknown", ["load", "Loads", "values", "hits", "entries"])
 def test_a_wrong_name_cannot_be_counted(unknown: str) -> None:
     with pytest.raises(AttributeError, match=unknown):
         setattr(Counters(), unknown, 1)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from colocache import Cache, EventLoopError, RecursiveLoadError
+from tests.conftest import NewCache
 
 KINDS = [
     LookupError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, TimeoutError, OSError, EventLoopError,
@@ -56,27 +57,27 @@ def raised_by(call: Callable[[], Any], kind: type[BaseException]) -> BaseExcepti
     return raised.value
 
 
-@pytest.fixture(params=["alone", "with another member"])
-def codec(request: pytest.FixtureRequest) -> Codec:
-    """The codec of the caches of a test; of how many members their group is."""
-    codec = Codec()
-    codec.members = 1 if request.param == "alone" else 2  # type: ignore[attr-defined]
-    return codec
+@pytest.fixture
+def codec() -> Codec:
+    """The codec of the cache of a test."""
+    return Codec()
 
 
 @pytest.fixture
-def cache(codec: Codec, new_group: Callable[..., list[Cache]]) -> Cache:
-    cache, *_ = new_group(codec.members, codec=codec)  # type: ignore[attr-defined]
+def cache(codec: Codec, new_cache: NewCache) -> Cache:
+    cache = new_cache(codec=codec)
+    cache.start()
     return cache
 
 
 def keys(cache: Cache) -> list[str]:
-    """Some keys, of which another member, if there is one, owns about half; some of them are known here already."""
-    names = [f"k{number}" for number in range(8)]
-    for name in names[::2]:
+    """Some keys that have no value: one that never had any, and others whose values were dropped in different ways."""
+    for name in ("invalidated", "set and cleared"):
         cache.get_or_load(name, lambda: "warm", ttl=60)
-        cache.invalidate(name)
-    return names
+    cache.invalidate("invalidated")
+    cache.clear()
+    cache.set("expired", "warm", ttl=1e-9)
+    return ["new", "invalidated", "set and cleared", "expired"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -148,11 +149,14 @@ def test_what_a_codec_raises_is_shown_with_nothing_but_what_we_say_of_it(
     cache: Cache, codec: Codec, call: Call, kind: type[Exception]
 ) -> None:
     names = keys(cache)
+    cache.set("counted", "value")
+    counted = cache.gets("counted")
+    assert counted is not None
     codec.error = kind("broken")
     for name in names:
         for method, arguments in [
             ("get_or_load", (name, lambda: "value")), ("set", (name, "value")), ("set_many", ({name: "value"},)),
-            ("add", (name, "value")), ("cas", (name, "value", b"")),
+            ("add", (name, "value")), ("cas", (name, "value", counted[1])),
         ]:  # fmt: skip
             forget_the_last_time(codec.error)
             error = raised_by(lambda m=method, a=arguments: call(cache, m, *a), kind)
@@ -174,7 +178,7 @@ def test_our_own_exceptions_are_shown_alone(cache: Cache) -> None:
         return cache.get_or_load("k", recursive)
 
     async def on_a_loop() -> Any:
-        return cache.get("nowhere")
+        return cache.get_or_load("nowhere", lambda: "never")
 
     calls: list[tuple[Callable[[], Any], type[Exception]]] = [
         (lambda: cache.get_or_load("k", recursive), RecursiveLoadError),
@@ -185,6 +189,8 @@ def test_our_own_exceptions_are_shown_alone(cache: Cache) -> None:
         (lambda: cache.get_or_load("k", lambda: 1, tags="text"), TypeError),
         (lambda: cache.get_or_load("k", lambda: 1, ttl="soon"), ValueError),
         (lambda: cache.invalidate("k", wait=-1), ValueError),
+        (lambda: cache.cas("k", "value", b"none"), ValueError),
+        (lambda: cache.incr("k", "many"), TypeError),  # type: ignore[arg-type]
     ]
     for each, kind in calls:
         assert not list(shown(raised_by(each, kind)))

@@ -47,6 +47,13 @@ assert_type(users.delete("k").acknowledged, tuple[str, ...])
 assert_type(users.clear().complete, bool)
 assert_type(cache.stats(), Stats)
 assert_type(cache.members(), list[MemberInfo])
+assert_type(cache.members()[0].seat, int)
+assert_type(cache.stats().shelf_bytes, int)
+assert_type(cache.add("k", object(), ttl=60), bool)
+assert_type(cache.incr("k", initial=0), int | None)
+assert_type(cache.touch("k", 60), bool)
+colocache.Cache("shop", shelf="8MiB", memory=2**20)
+colocache.Cache("shop", lease=1.0)  # type: ignore[call-arg]
 cache.get(1)  # type: ignore[arg-type]
 cache.set("k", 1, wait=True)  # type: ignore[arg-type]
 cache.get_or_load("k", 3)  # type: ignore[arg-type]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import contextvars
 import io
 import logging
 import re
@@ -93,7 +91,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def pair(new_group: Any) -> list[Cache]:
     """Return two members that hear each other. They wait long enough for a busy machine."""
-    return new_group(2, fetch_timeout=10)  # type: ignore[no-any-return]
+    return new_group(2)  # type: ignore[no-any-return]
 
 
 @pytest.fixture
@@ -311,22 +309,6 @@ def test_a_request_that_invalidates_nothing_does_not_wait(ready: Cache, exchange
     assert exchange.events == ["headers", "sent hello"]
 
 
-@pytest.mark.parametrize("kind", ["list", "stream", "error"])
-def test_a_thread_that_outlives_its_request_waits_for_itself(pair: list[Cache], exchange: Exchange, kind: str) -> None:
-    contexts: list[contextvars.Context] = []
-
-    def body(cache: Cache, start_response: Any) -> Iterable[bytes]:
-        contexts.append(contextvars.copy_context())
-        start_response("200 OK", [])
-        if kind == "error":
-            raise KeyError
-        return [b"1"] if kind == "list" else iter([b"1"])
-
-    with contextlib.suppress(KeyError):
-        exchange(CacheMiddleware(writer(body), pair[0]))
-    assert len(contexts[0].run(pair[0].invalidate, "key", wait="response").acknowledged) == 1
-
-
 # --- Applications that raise
 
 
@@ -482,7 +464,6 @@ def test_two_caches_of_two_groups_are_both_served(new_cache: Any, exchange: Exch
     inner, outer = new_cache("inner"), new_cache("outer")
     for each in (inner, outer):
         each.start()
-    until(lambda: inner.stats().established and outer.stats().established)
 
     def body(cache: Cache, start_response: Any) -> list[bytes]:
         assert cache is inner
@@ -604,34 +585,6 @@ def test_a_client_reads_its_write_although_another_worker_has_left(
     assert waits == [(left, False), (position, True)]
 
 
-def test_positions_of_several_workers_are_carried_together(pair: list[Cache], events: list[str]) -> None:
-    one, other = (CacheMiddleware(announcing(wait=False), each, barrier="header") for each in pair)
-    first = Exchange(events)(one, REQUEST_METHOD="POST").header("colocache-position")
-    both = Exchange(events)(other, REQUEST_METHOD="POST", HTTP_COLOCACHE_POSITION=first).header("colocache-position")
-    assert both is not None
-    assert both.startswith(f"{first}-")
-    again = Exchange(events)(one, REQUEST_METHOD="POST", HTTP_COLOCACHE_POSITION=both).header("colocache-position")
-    assert again is not None
-    streams = [each.partition(".")[0] for each in (*both.split("-"), *again.split("-"))]
-    assert streams == [streams[0], streams[1], streams[1], streams[0]], "the newest comes last"
-
-
-def test_a_barrier_that_takes_too_long_is_counted_and_logged_and_the_request_goes_on(
-    pair: list[Cache], events: list[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    one = CacheMiddleware(announcing(wait=False), pair[0], barrier="header")
-    other = CacheMiddleware(hello, pair[1], barrier="header", barrier_timeout="50ms")
-    Exchange(events)(other)
-    position = Exchange(events)(one, REQUEST_METHOD="POST").header("colocache-position")
-    assert position is not None
-    stream, _, number = position.partition(".")
-    ahead = f"{stream}.{int(number, 16) + 1000:x}"
-    for _ in range(2):
-        assert Exchange(events)(other, HTTP_COLOCACHE_POSITION=ahead).chunks == [b"hello"]
-    assert other.barriers_missed == 2
-    assert caplog.text.count("before this process had heard all") == 1
-
-
 @pytest.mark.parametrize(
     "text",
     ["", "=", "x", "-", ".", "0" * 32 + ".1", "g" * 32 + ".1", "0" * 32 + ".-1", "\x00", "é" * 40, "٣" * 32 + ".1",
@@ -667,19 +620,6 @@ def test_a_wsgi_application_on_the_thread_of_an_event_loop_learns_what_to_do(rea
 
     asyncio.run(misuse())
     assert exchange.chunks == [b"hello"]
-
-
-def test_a_wait_on_the_thread_of_an_event_loop_is_logged_and_fails_no_request(
-    ready: Cache, events: list[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    application = CacheMiddleware(announcing(wait="response"), ready, barrier="header")
-
-    async def misuse() -> Exchange:
-        return Exchange(events)(application, REQUEST_METHOD="POST")
-
-    answer = asyncio.run(misuse())
-    assert answer.chunks == [b"hello"]
-    assert "went on without waiting for its invalidations: this call would have to wait" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""Whole numbers on the wire. They have a form of their own, whatever the codec is, so that an owner can count.
+"""Whole numbers as payloads. They have a form of their own, whatever the codec is, so that they can be counted.
 
-The thread that drives a peer must not run a user's codec. It need not do so, because a counter is an int.
+A call that counts holds a lock that others wait for, so it must not run a user's codec. It need not, because a counter
+is an int.
 """
 
 from __future__ import annotations

@@ -11,15 +11,13 @@ from colocache import MISSING
 
 from . import pages
 from .plans import Plans, Tags
-from .steps import ado, do, here
 
 
 class ColocacheCache(Plans):
     """Django's cache interface. Django's documentation describes it, and docs/topics/django.md what is added.
 
     ``LOCATION`` is the name of the group. An object is a handle on a cache that the whole process shares, so making or
-    closing one starts and stops nothing. Any thread may use it. Every method has an a-twin, which waits in the running
-    task, and serves a hit at once.
+    closing one starts and stops nothing. Any thread may use it. Every method has an a-twin.
 
     A reader gets a copy of a value, and may change it. `set`, `set_many`, `add` and `get_or_set` also take ``tags``, by
     which entries can be invalidated together. A ``timeout`` may also be a `timedelta`, or a text such as ``"90s"``.
@@ -30,25 +28,25 @@ class ColocacheCache(Plans):
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """Return the value of a key, or ``default`` if there is none."""
         wire = self._wire(key, version)
-        value = do(pages.get(self.group, wire)) if pages.is_filled(key) else here(self._space.get, wire, MISSING)
+        value = pages.get(self.group, wire) if pages.is_filled(key) else self._space.get(wire, MISSING)
         return default if value is MISSING else value
 
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """The twin of `get`."""
         wire = self._wire(key, version)
         if pages.is_filled(key):
-            value = await ado(pages.get(self.group, wire))
+            value = pages.get(self.group, wire)
         else:
             value = await self._space.aget(wire, MISSING)
         return default if value is MISSING else value
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         """Return the values of the keys that have one."""
-        return do(self._get_many(keys, version))
+        return self._get_many(keys, version)
 
     async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         """The twin of `get_many`."""
-        return await ado(self._get_many(keys, version))
+        return self._get_many(keys, version)
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
         """Tell whether a key has a value."""
@@ -78,103 +76,103 @@ class ColocacheCache(Plans):
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, *, tags: Tags = ()
     ) -> None:
         """Store a value. Return when no process serves the old one any more."""
-        do(self._set(key, value, timeout, version, tags))
+        self._set(key, value, timeout, version, tags)
 
     async def aset(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, *, tags: Tags = ()
     ) -> None:
         """The twin of `set`."""
-        await ado(self._set(key, value, timeout, version, tags))
+        self._set(key, value, timeout, version, tags)
 
     def set_many(
         self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, *, tags: Tags = ()
     ) -> list[Any]:
         """Store values. Return the keys that could not be stored."""
-        return do(self._set_many(data, timeout, version, tags))
+        return self._set_many(data, timeout, version, tags)
 
     async def aset_many(
         self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, *, tags: Tags = ()
     ) -> list[Any]:
         """The twin of `set_many`."""
-        return await ado(self._set_many(data, timeout, version, tags))
+        return self._set_many(data, timeout, version, tags)
 
     def add(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, *, tags: Tags = ()
     ) -> bool:
         """Store a value if there is none. Tell whether it is stored."""
-        return do(self._add(key, value, timeout, version, tags))
+        return self._add(key, value, timeout, version, tags)
 
     async def aadd(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, *, tags: Tags = ()
     ) -> bool:
         """The twin of `add`."""
-        return await ado(self._add(key, value, timeout, version, tags))
+        return self._add(key, value, timeout, version, tags)
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Add to a counter, and return it. Raise ValueError if there is none, and TypeError if it is not an int."""
-        return do(self._incr(key, delta, version))
+        return self._incr(key, delta, version)
 
     async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """The twin of `incr`."""
-        return await ado(self._incr(key, delta, version))
+        return self._incr(key, delta, version)
 
     def decr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Subtract from a counter, and return it. Raise ValueError if there is none, TypeError if it is not an int."""
-        return do(self._incr(key, -delta, version))
+        return self._incr(key, -delta, version)
 
     async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """The twin of `decr`."""
-        return await ado(self._incr(key, -delta, version))
+        return self._incr(key, -delta, version)
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         """Give a key another timeout. Tell whether it has a value."""
-        return do(self._touch(key, timeout, version))
+        return self._touch(key, timeout, version)
 
     async def atouch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         """The twin of `touch`."""
-        return await ado(self._touch(key, timeout, version))
+        return self._touch(key, timeout, version)
 
     def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Move a value to a later version, and return that version. Raise ValueError if there is no value."""
-        return do(self._incr_version(key, delta, version))
+        return self._incr_version(key, delta, version)
 
     async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """The twin of `incr_version`."""
-        return await ado(self._incr_version(key, delta, version))
+        return self._incr_version(key, delta, version)
 
     def decr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Move a value to an earlier version, and return that version. Raise ValueError if there is no value."""
-        return do(self._incr_version(key, -delta, version))
+        return self._incr_version(key, -delta, version)
 
     async def adecr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """The twin of `decr_version`."""
-        return await ado(self._incr_version(key, -delta, version))
+        return self._incr_version(key, -delta, version)
 
     # --- Deleting
 
     def delete(self, key: Any, version: int | None = None) -> bool:
         """Delete a key. Return when no process serves it any more, and tell whether it had a value."""
-        return do(self._delete(key, version))
+        return self._delete(key, version)
 
     async def adelete(self, key: Any, version: int | None = None) -> bool:
         """The twin of `delete`."""
-        return await ado(self._delete(key, version))
+        return self._delete(key, version)
 
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         """Delete several keys at once. Return when no process serves them any more."""
-        do(self._delete_many(keys, version))
+        self._delete_many(keys, version)
 
     async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         """The twin of `delete_many`."""
-        await ado(self._delete_many(keys, version))
+        self._delete_many(keys, version)
 
     def clear(self) -> None:
         """Delete all keys that Django has in the group, also those of other aliases and prefixes."""
-        do(self._clear())
+        self._clear()
 
     async def aclear(self) -> None:
         """The twin of `clear`."""
-        await ado(self._clear())
+        self._clear()
 
     def close(self, **kwargs: Any) -> None:
         """Do nothing, because Django calls this after every request, and the process stays in the group."""

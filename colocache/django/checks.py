@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core import checks
 
 from colocache import Config, ConfigError
-from colocache.runtime.directory import why_unusable
+from colocache.runtime.places import why_unusable
 
 from .groups import BACKEND, CACHE_OPTIONS, MEANINGLESS
 

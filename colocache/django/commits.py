@@ -1,4 +1,4 @@
-"""Invalidation after COMMIT. Nothing is announced before it, or after a rollback.
+"""Invalidation after COMMIT. Nothing is invalidated before it, or after a rollback.
 
 An invalidation inside a transaction is too early. Until COMMIT, a load reads the old rows, and caches them again.
 """
@@ -39,9 +39,8 @@ def invalidate_on_commit(
     the database. Without a transaction the keys are invalidated at once. After a rollback of the transaction or the
     savepoint they are not invalidated.
 
-    With `CacheMiddleware` the response waits until no process serves the old values. Otherwise the commit waits.
-    Trouble with the cache fails no request, but is logged; members that do not answer are waited out. Raise TypeError
-    or ValueError for keys and tags that cannot be used. In a test case that never commits, use
+    After the commit no process serves the old values. Trouble with the cache fails no request, but is logged. Raise
+    TypeError or ValueError for keys and tags that cannot be used. In a test case that never commits, use
     ``captureOnCommitCallbacks(execute=True)``.
     """
     space, wires = _resolve(cache, keys, version)
@@ -97,11 +96,11 @@ def invalidates(
 class _Invalidation:
     """The keys and tags of one call, as the callback of a transaction.
 
-    Successive ones of one transaction and space are a batch. After COMMIT the first of them announces the whole batch,
-    and the others find nothing left. So a thousand saves in one transaction wait once.
+    Successive ones of one transaction and space are a batch. After COMMIT the first of them invalidates the whole
+    batch, and the others find nothing left. So a thousand saves in one transaction make one call.
 
     A callback inside a transaction was captured by a test. Tests call only the callbacks of their own part, perhaps
-    several times. So such a callback announces only what is its own.
+    several times. So such a callback invalidates only what is its own.
     """
 
     def __init__(self, space: Space | BaseCache, keys: list[Any], tags: tuple[str, ...], using: str | None) -> None:

@@ -24,8 +24,8 @@ SETTING = "COLOCACHE_MIDDLEWARE"
 class CacheMiddleware:
     """Django's middleware. Put it first in MIDDLEWARE.
 
-    The caches of CACHES join their groups at the first request of each worker process. What a request invalidates with
-    ``wait="response"``, as `colocache.django.invalidate_on_commit` does, is waited for once, before the response. The
+    The caches of CACHES join their groups at the first request of each worker process. A request's misses are
+    remembered until it ends, so that a value that was computed before an invalidation is not stored after it. The
     setting COLOCACHE_MIDDLEWARE is a dict, and may hold the arguments ``debug_header``, ``barrier``, ``barrier_name``
     and ``barrier_timeout`` of `colocache.wsgi.CacheMiddleware`.
 

@@ -40,7 +40,6 @@ from colocache import MISSING, Space
 from colocache.scope import Scope, current
 
 from .groups import Group
-from .steps import Plan, step
 
 HEADERS: Final = "views.decorators.cache.cache_header."
 PAGE: Final = "views.decorators.cache.cache_page."
@@ -94,22 +93,20 @@ def with_headers(keys: Iterable[object]) -> Iterator[object]:
             yield headers
 
 
-def get(group: Group, wire: str) -> Plan[Any]:
+def get(group: Group, wire: str) -> Any:
     """Get such a key, or MISSING. After a miss it may be set for a while."""
     fenced = group.fenced
     miss = _take(group, wire)
     if miss is not None and miss.headers is not None:
         # They were held back, and no page was set. Now somebody looks for them.
-        yield step(fenced, "set", wire, miss.headers.value, **miss.headers.options)
-    value = yield step(fenced, "get", wire, MISSING)
+        fenced.set(wire, miss.headers.value, **miss.headers.options)
+    value = fenced.get(wire, MISSING)
     if value is MISSING:
         _note(fenced, wire, _Miss(monotonic(), current(group.cache)))
     return value
 
 
-def set(
-    group: Group, key: str, wire: str, headers_wire: str | None, value: object, options: dict[str, Any]
-) -> Plan[bool]:
+def set(group: Group, key: str, wire: str, headers_wire: str | None, value: object, options: dict[str, Any]) -> bool:
     """Set such a key, unless the value may be stale. Tell whether it is set.
 
     ``headers_wire`` is the key of the headers, if the key is that of a page.
@@ -122,11 +119,10 @@ def set(
         _note(fenced, wire, miss._replace(headers=_Headers(value, options)))
         return True
     miss = _take(group, headers_wire) if headers_wire is not None else None
-    if miss is not None and miss.headers is not None:
+    if headers_wire is not None and miss is not None and miss.headers is not None:
         held = miss.headers
-        return _holds(group, miss) and (yield from _set_both(fenced, wire, headers_wire, held, value, options))
-    kept: bool = yield step(fenced, "set", wire, value, **options)
-    return kept
+        return _holds(group, miss) and _set_both(fenced, wire, headers_wire, held, value, options)
+    return fenced.set(wire, value, **options)
 
 
 def forget(group: Group, wires: Iterable[str] | None = None) -> None:
@@ -142,19 +138,19 @@ def _holds(group: Group, miss: _Miss) -> bool:
 
 
 def _set_both(
-    fenced: Space, wire: str, headers_wire: str | None, headers: _Headers, value: object, options: dict[str, Any]
-) -> Plan[bool]:
+    fenced: Space, wire: str, headers_wire: str, headers: _Headers, value: object, options: dict[str, Any]
+) -> bool:
     """Give a page a fence or a token, set its headers, and then set the page. Tell whether it is set."""
     seen = None
-    if (yield step(fenced, "get", wire, MISSING)) is not MISSING:
-        seen = yield step(fenced, "gets", wire)
+    if fenced.get(wire, MISSING) is not MISSING:
+        seen = fenced.gets(wire)
         if seen is None:
             return False
-    kept: bool = yield step(fenced, "set", headers_wire, headers.value, **headers.options)
+    kept: bool = fenced.set(headers_wire, headers.value, **headers.options)
     if kept and seen is not None:
-        kept = yield step(fenced, "cas", wire, value, seen[1], ttl=options["ttl"], tags=options["tags"])
+        kept = fenced.cas(wire, value, seen[1], ttl=options["ttl"], tags=options["tags"])
     elif kept:
-        kept = yield step(fenced, "set", wire, value, **options)
+        kept = fenced.set(wire, value, **options)
     return kept
 
 

@@ -1,4 +1,4 @@
-"""What each method of the cache backend does, step by step. Each plan is written once, and done sync or async."""
+"""What the methods of the cache backend do, sync and async: nothing here waits."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from colocache import MISSING, Space
 from colocache.config import LONGEST_SECONDS
 
 from . import groups, pages
-from .steps import Plan, step
 
 Tags = Iterable[str]
 
 
 class Plans(BaseCache):  # type: ignore[misc]  # Django has no types
-    """The plans of a backend, for one group. `colocache.django.backend.ColocacheCache` is what users hold."""
+    """What a backend does, for one group. `colocache.django.backend.ColocacheCache` is what users hold."""
 
     def __init__(self, location: object, params: Mapping[str, Any]) -> None:
         """Make a handle. Raise ImproperlyConfigured if LOCATION or OPTIONS cannot be used."""
@@ -30,93 +29,91 @@ class Plans(BaseCache):  # type: ignore[misc]  # Django has no types
         """Return keys as they are in the group's namespace. After the key of a page comes that of its URL's headers."""
         return [self._wire(key, version) for key in pages.with_headers(keys)]
 
-    # --- Plans
+    # --- What the methods do
 
-    def _get_many(self, keys: Iterable[Any], version: int | None) -> Plan[dict[Any, Any]]:
+    def _get_many(self, keys: Iterable[Any], version: int | None) -> dict[Any, Any]:
         wires = {self._wire(key, version): key for key in keys}
-        found = yield step(self._space, "get_many", list(wires))
+        found: dict[Any, Any] = self._space.get_many(list(wires))
         return {wires[wire]: value for wire, value in found.items()}
 
-    def _set(self, key: Any, value: Any, timeout: Any, version: int | None, tags: Tags) -> Plan[bool]:
+    def _set(self, key: Any, value: Any, timeout: Any, version: int | None, tags: Tags) -> bool:
         group, wire, ttl = self.group, self._wire(key, version), self._ttl(timeout)
         if ttl == 0:
-            yield from self._delete_many([key], version)
+            self._delete_many([key], version)
             return True
         options = {"ttl": ttl, "tags": tags, "wait": "all" if group.wait else "stored"}
         if not pages.is_filled(key):
-            kept: bool = yield step(self._space, "set", wire, value, **options)
+            kept: bool = self._space.set(wire, value, **options)
             return kept
         headers = pages.headers_key(key)
         headers_wire = None if headers is None else self._wire(headers, version)
-        return (yield from pages.set(group, key, wire, headers_wire, value, options))
+        return pages.set(group, key, wire, headers_wire, value, options)
 
-    def _set_many(self, data: Mapping[Any, Any], timeout: Any, version: int | None, tags: Tags) -> Plan[list[Any]]:
+    def _set_many(self, data: Mapping[Any, Any], timeout: Any, version: int | None, tags: Tags) -> list[Any]:
         tags, ttl, values = tuple(tags), self._ttl(timeout), self.group.values
         if ttl == 0 or not data:
-            yield from self._delete_many(data, version)
+            self._delete_many(data, version)
             return []
         if self.group.fence or any(map(pages.is_filled, data)):
             failed = []
             for key, value in data.items():
-                if not (yield from self._set(key, value, timeout, version, tags)):
+                if not self._set(key, value, timeout, version, tags):
                     failed.append(key)
             return failed
         wires = {self._wire(key, version): key for key in data}
-        if self.group.wait:  # once, for all keys, before they are stored. Then no process has an old value
-            yield step(values, "invalidate", *wires)
-        if (yield step(values, "set_many", {wire: data[key] for wire, key in wires.items()}, ttl=ttl, tags=tags)):
+        if values.set_many({wire: data[key] for wire, key in wires.items()}, ttl=ttl, tags=tags):
             return []
-        found = yield step(values, "get_many", list(wires))
+        found = values.get_many(list(wires))
         return [key for wire, key in wires.items() if wire not in found]
 
-    def _add(self, key: Any, value: Any, timeout: Any, version: int | None, tags: Tags) -> Plan[bool]:
+    def _add(self, key: Any, value: Any, timeout: Any, version: int | None, tags: Tags) -> bool:
         group, wire, ttl = self.group, self._wire(key, version), self._ttl(timeout)
         if group.cache.config.disabled:
             return True  # like the dummy backend. With False, sessions would look for another key for ever
         if ttl == 0:
-            return (yield step(group.values, "get", wire, MISSING)) is MISSING
-        added: bool = yield step(group.values, "add", wire, value, ttl=ttl, tags=tags)
+            return group.values.get(wire, MISSING) is MISSING
+        added: bool = group.values.add(wire, value, ttl=ttl, tags=tags)
         return added
 
-    def _incr(self, key: Any, delta: int, version: int | None) -> Plan[int]:
-        value = yield step(self.group.values, "incr", self._wire(key, version), delta)
+    def _incr(self, key: Any, delta: int, version: int | None) -> int:
+        value = self.group.values.incr(self._wire(key, version), delta)
         if value is None:
-            raise ValueError(f"Key '{key}' not found, or the process that counts it does not answer")
-        return value  # type: ignore[no-any-return]
+            raise ValueError(f"Key '{key}' not found, or its lock was not to be had")
+        return value
 
-    def _touch(self, key: Any, timeout: Any, version: int | None) -> Plan[bool]:
+    def _touch(self, key: Any, timeout: Any, version: int | None) -> bool:
         ttl = self._ttl(timeout)
         if ttl == 0:
-            return (yield from self._delete(key, version))
-        touched: bool = yield step(self.group.values, "touch", self._wire(key, version), ttl=ttl)
+            return self._delete(key, version)
+        touched: bool = self.group.values.touch(self._wire(key, version), ttl=ttl)
         return touched
 
-    def _incr_version(self, key: Any, delta: int, version: int | None) -> Plan[int]:
+    def _incr_version(self, key: Any, delta: int, version: int | None) -> int:
         if version is None:
             version = self.version
-        value = yield step(self.group.values, "get", self._wire(key, version), MISSING)
+        value = self.group.values.get(self._wire(key, version), MISSING)
         if value is MISSING:
             raise ValueError(f"Key '{key}' not found")
-        yield from self._set(key, value, DEFAULT_TIMEOUT, version + delta, ())
-        yield from self._delete(key, version)
+        self._set(key, value, DEFAULT_TIMEOUT, version + delta, ())
+        self._delete(key, version)
         return version + delta
 
-    def _delete(self, key: Any, version: int | None) -> Plan[bool]:
+    def _delete(self, key: Any, version: int | None) -> bool:
         values = self.group.values
-        found = yield step(values, "get", self._wire(key, version), MISSING)
+        found = values.get(self._wire(key, version), MISSING)
         # Even if nothing is found, because another process may be about to set the key.
-        yield from self._delete_many([key], version)
+        self._delete_many([key], version)
         return found is not MISSING
 
-    def _delete_many(self, keys: Iterable[Any], version: int | None) -> Plan[None]:
+    def _delete_many(self, keys: Iterable[Any], version: int | None) -> None:
         # In the fenced view, so that a request which missed a key and deletes it may set it.
         wires = self.wires(keys, version)
         pages.forget(self.group, wires)
-        yield step(self.group.fenced, "invalidate", *wires, wait=self.group.wait)
+        self.group.fenced.invalidate(*wires, wait=self.group.wait)
 
-    def _clear(self) -> Plan[None]:
+    def _clear(self) -> None:
         pages.forget(self.group)
-        yield step(self.group.fenced, "clear", wait=self.group.wait)
+        self.group.fenced.clear(wait=self.group.wait)
 
     # --- Helpers
 

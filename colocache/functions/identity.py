@@ -11,6 +11,7 @@ import gc
 import sys
 from collections import OrderedDict
 from hashlib import blake2b
+from time import monotonic, sleep
 from types import CodeType, FrameType, FunctionType
 from warnings import warn
 from weakref import WeakValueDictionary
@@ -21,6 +22,7 @@ from ..runtime.logs import Log
 from ..values.annotations import closure
 from .surroundings import Surroundings, as_part, codes, differing, innermost, layers
 
+COLLECTING = 1.0  # s that is waited for another thread that collects garbage
 MAX_NAMES = 1000  # recent names: for each, the cache remembers which objects were around its function
 
 
@@ -43,7 +45,7 @@ class Functions:
         path = f"{prefix}/{name}" if prefix else name
         problem = self._conflict(path, function, name, given is not None)
         if problem is not None:
-            gc.collect()  # the functions of an application that is gone, for example of a test, do not count
+            _collect_garbage()  # the functions of an application that is gone, for example of a test, do not count
             if path in self._known:
                 raise ValueError(problem)
         self._known[path] = function
@@ -74,6 +76,20 @@ class Functions:
     def _conflict(self, path: str, function: FunctionType, name: str, given: bool) -> str | None:
         other = self._known.get(path)
         return None if other is None or other is function else _conflict(other, function, name, given)
+
+
+def _collect_garbage() -> None:
+    """Collect all garbage, after another thread that is about to collect some: `gc.collect` does nothing meanwhile."""
+    ends = monotonic() + COLLECTING
+    before = _full_collections()
+    gc.collect()
+    while _full_collections() == before and monotonic() < ends:
+        sleep(0.001)
+        gc.collect()
+
+
+def _full_collections() -> int:
+    return int(gc.get_stats()[-1]["collections"])
 
 
 def _own_name(function: FunctionType) -> str:

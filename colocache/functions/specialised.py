@@ -3,7 +3,7 @@
 Python binds keywords and defaults as it calls, many times faster than `inspect.Signature.bind`. So such a function has
 the parameters of the function that it stands for. It is made from source text, as `collections.namedtuple` and
 `dataclasses` make theirs. The text holds names of parameters only, which are identifiers, and the rule of what may be
-served (`colocache.core.gate.SERVE_AT_ONCE`).
+served (`colocache.core.near.SERVE_AT_ONCE`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from ..core.entry import MISSING
-from ..core.gate import SERVE_AT_ONCE
+from ..core.near import SERVE_AT_ONCE
 from ..core.parts import OBJECT
 from ..near_cache import NearCache
 

@@ -1,109 +1,150 @@
-"""What happens in one step at a key's owner: add, compare and set, count, touch."""
+"""What happens in one step, atomic for the host: add, compare and set, count, touch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..core.entry import MISSING
-from ..core.group.messages import NO_NUMBER
-from ..core.group.outcomes import DONE, NO_ANSWER, NO_INTEGER, Altering, Fence
+from ..core.host.hashes import key_hash
+from ..core.host.record import Outcome, Record
 from ..core.keys import Key
 from ..core.numbers import pack_integer, unpack_integer
+from ..host import Host
 from ..naming import shown
-from . import fenced
-from .flow import Flow, Wait
+from .fenced import Token
 from .keyspace import Given, Keyspace
-from .read import NOT_FENCED, getting_fenced
 from .tally import tell
-from .write import put_fenced
+
+MAX_DELTA = (1 << 63) - 1
+
+#: Given the present record and the time, return the payload and the expiry to store, or None to change nothing.
+Decide = Callable[[Record | None, float], tuple[bytes, float] | None]
 
 
-def add(keyspace: Keyspace, key: Key, value: object, given: Given) -> Flow[bool]:
-    """Store a value if nobody has the key; return whether it was stored."""
+def add(keyspace: Keyspace, key: Key, value: object, given: Given) -> bool:
+    """Store a value if the key has none; return whether it was stored."""
     if keyspace.hit(key) is not MISSING:
         return False
-    fence = yield from _get_fenced(keyspace, key)
-    if fence.entry is not None:
-        return False
-    return (yield from put_if(keyspace, key, value, fence, given))
-
-
-def gets(keyspace: Keyspace, key: Key) -> Flow[tuple[Any, bytes] | None]:
-    """Return the value that the key's owner has, and a token for `put_if`; None if it has none."""
-    driver, fence = keyspace.member.join(), (yield from _get_fenced(keyspace, key))
-    if driver is None or fence.entry is None:
-        return None
-    try:
-        return keyspace.use(driver, key, fence.entry), fenced.pack(fence)
-    except ValueError as error:
-        keyspace.member.tell_undecodable(error)
-        return None
-
-
-def put_if(keyspace: Keyspace, key: Key, value: object, fence: Fence, given: Given) -> Flow[bool]:
-    """Store a value if its key had no event since the fence; return whether it was stored."""
     wire, payload = keyspace.wire(key), keyspace.encode(key, value, given)
-    driver = keyspace.member.join()
-    if driver is None or payload is None:
+    if payload is None or given.ttl == 0:
         return False
-    return (yield from put_fenced(keyspace, driver, wire, payload, given.options, fence))
+    hash, hashes = key_hash(wire), keyspace.hashes(given.tags)
+    return _done(keyspace, hash, lambda host: host.shelf.add(wire, hash, payload, hashes, host.now() + given.ttl)[0])
 
 
-def _get_fenced(keyspace: Keyspace, key: Key) -> Flow[Fence]:
-    driver, wire = keyspace.member.join(), keyspace.wire(key)
-    if driver is None:
-        return NOT_FENCED
-    limit = keyspace.member.config.fetch_timeout
-    fence: Fence = yield Wait(driver, getting_fenced(wire), limit, NOT_FENCED)
-    return fence
+def gets(keyspace: Keyspace, key: Key) -> tuple[Any, bytes] | None:
+    """Return the value of a key, and a token for `put_if`; None if it has none."""
+    wire, host = keyspace.wire(key), keyspace.member.join()
+    if host is None:
+        return None
+    hash, any_tag = key_hash(wire), host.any_tag()
+    host.fences.order()
+    record = host.shelf.find(wire, hash, host.now())
+    if record is None or not host.alive:
+        return None
+    value = keyspace.use(host, key, wire, hash, record)
+    return None if value is MISSING else (value, Token(host.region_id, record.version, any_tag).pack())
 
 
-def count(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: Given) -> Flow[int | None]:
+def put_if(keyspace: Keyspace, key: Key, value: object, token: Token, given: Given) -> bool:
+    """Store a value if its key had no event since `gets` gave the token; return whether it was stored."""
+    wire, payload = keyspace.wire(key), keyspace.encode(key, value, given)
+    if payload is None or given.ttl == 0:
+        return False
+    hash, hashes = key_hash(wire), keyspace.hashes(given.tags)
+
+    def replace(host: Host) -> Outcome:
+        if token.region_id != host.region_id:
+            return Outcome.REFUSED
+        expires = host.now() + given.ttl
+        return host.shelf.replace(
+            wire, hash, token.version, payload, hashes, expires, lambda: host.any_tag() == token.any_tag
+        )[0]
+
+    return _done(keyspace, hash, replace)
+
+
+def count(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: Given) -> int | None:
     """Add to a number, and return the sum; None if the key has no number."""
     check_number("delta", delta)
-    if abs(delta) > NO_NUMBER:
+    if abs(delta) > MAX_DELTA:
         raise ValueError(f"delta={delta}: more than 63 bits are counted in several steps")
-    start: bytes | None = b""
+    start = None
     if initial is not None:
         check_number("initial", initial)
         start = pack_integer(initial + delta)
-    if start is None:
-        raise ValueError("initial is a number of more than 64 bytes")
-    done = yield from _alter(keyspace, key, delta, start, given)
-    if done.outcome == NO_INTEGER:
+        if start is None:
+            raise ValueError("initial is a number of more than 64 bytes")
+    if given.excess and start is not None:  # a number that is there is counted with all the same
+        keyspace.member.decline(key, keyspace.path, given.excess)
+    if given.excess or given.ttl == 0:
+        start = None
+    counted: list[bytes] = []
+    refused: list[bytes] = []
+
+    def decide(record: Record | None, now: float) -> tuple[bytes, float] | None:
+        counted.clear()
+        refused.clear()
+        if record is None:
+            if start is None:
+                return None
+            counted.append(start)
+            return start, now + given.ttl
+        payload = bytes(record.payload)
+        number = unpack_integer(payload)
+        total = pack_integer(number + delta) if number is not None else None
+        if total is None:
+            refused.append(payload)
+            return None
+        counted.append(total)
+        return total, record.expires
+
+    is_stored = _change(keyspace, key, decide, given.tags if start is not None else ())
+    if refused:
         raise TypeError(f"the value of the key {shown(key)} is not an int that can be counted")
-    return unpack_integer(done.payload) if done.outcome == DONE else None
+    return unpack_integer(counted[0]) if is_stored else None
 
 
-def count_down(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: Given) -> Flow[int | None]:
+def count_down(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: Given) -> int | None:
     """Do what `count` does, downwards."""
     check_number("delta", delta)
     return count(keyspace, key, -delta, initial, given)
 
 
-def touch(keyspace: Keyspace, key: Key, given: Given) -> Flow[bool]:
+def touch(keyspace: Keyspace, key: Key, given: Given) -> bool:
     """Give a value another expiry; return whether there is one."""
-    done = yield from _alter(keyspace, key, None, b"", given)
-    return done.outcome == DONE
+
+    def decide(record: Record | None, now: float) -> tuple[bytes, float] | None:
+        return None if record is None else (bytes(record.payload), now + given.ttl)
+
+    return _change(keyspace, key, decide, ())
 
 
-def _alter(keyspace: Keyspace, key: Key, delta: int | None, start: bytes, given: Given) -> Flow[Altering]:
-    """Have the owner count by ``delta``; None gives the value another expiry. ``start`` is stored where nothing is."""
-    member, wire, options = keyspace.member, keyspace.wire(key), given.options
-    if given.excess:
-        options = options._replace(tags=())
-        if start:  # a number that is there is counted with all the same
-            member.decline(key, keyspace.path, given.excess)
-            start = b""
-    driver = member.join()
-    if driver is None:
-        return NO_ANSWER
-    done: Altering = yield Wait(
-        driver, lambda calls, ticket, now: calls.alter(ticket, wire, delta, start, options, now),
-        member.config.fetch_timeout, NO_ANSWER,
-    )  # fmt: skip
-    tell(keyspace.member, "sets", position=done.position)
-    return done
+def _change(keyspace: Keyspace, key: Key, decide: Decide, tags: tuple[str, ...]) -> bool:
+    """Have the value of a key changed; ``tags`` are those of a value where there was none."""
+    wire = keyspace.wire(key)
+    hash, hashes = key_hash(wire), keyspace.hashes(tags)
+
+    def change(host: Host) -> Outcome:
+        return host.shelf.change(wire, hash, lambda record: decide(record, host.now()), hashes)[0]
+
+    return _done(keyspace, hash, change)
+
+
+def _done(keyspace: Keyspace, hash: int, write: Callable[[Host], Outcome]) -> bool:
+    """Write, and tell others; return whether the value is stored."""
+    member = keyspace.member
+    done = member.on_host(write)
+    if done is None:
+        return False
+    host, outcome = done
+    member.count_write(outcome)
+    if outcome is not Outcome.STORED:
+        return False
+    host.tell((hash,))
+    tell(member, "sets", 1, host)
+    return True
 
 
 def check_number(name: str, value: object) -> None:

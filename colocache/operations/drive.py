@@ -1,8 +1,8 @@
 """The two ways to drive a flow: `run` in a thread or greenlet, and `arun` in a task.
 
-Each call that waits has an answer of its own, so a call that is cancelled harms no other. When a step raises, the step
-is told, the flow is closed, and the exception goes to the caller as it is. It is not thrown into the flow, because out
-of a generator StopIteration would come as RuntimeError.
+Each call that waits has an answer of its own, so a call that is cancelled harms no other. When a step raises, the flow
+is closed, and the exception goes to the caller as it is. It is not thrown into the flow, because out of a generator
+StopIteration would come as RuntimeError.
 
 No user's function is called inside an ``except`` block, because its exceptions would name ours as their context.
 
@@ -17,23 +17,27 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from ..core.host.claims import Sleep
 from ..errors import EventLoopError
-from ..runtime.waiting.answers import TOO_LATE, Asked
+from ..runtime.waiting.answers import Answer
 from ..runtime.waiting.greenlets import on_hub
-from .flow import Wait
-from .load import Load, LoadFlow
+from .flow import Flow
+from .load import Run
 
 if TYPE_CHECKING:
     import asyncio
 
 T = TypeVar("T")
 
-GRACE = 5.0  # s beyond a call's own limit, after which the member is taken to be in trouble
 LOOK_EVERY = 0.1  # s between two looks at whether anybody still waits for a load that goes on without its caller
 
 
-def run(flow: LoadFlow[T]) -> T:
-    """Drive a flow in this thread. Raise EventLoopError where it would have to wait on an event loop's thread."""
+def run(flow: Flow[T]) -> T:
+    """Drive a flow in this thread. Raise EventLoopError on an event loop's thread, where nobody may wait.
+
+    Also if the value is there already: whether somebody loads it at this moment is chance, and chance must not decide.
+    """
+    _refuse_to_stop_a_loop()
     answer: Any = None
     try:
         while True:
@@ -41,12 +45,12 @@ def run(flow: LoadFlow[T]) -> T:
                 step = flow.send(answer)
             except StopIteration as end:
                 return cast(T, end.value)
-            answer = _wait(step) if isinstance(step, Wait) else _load(step)
+            answer = _sleep(step) if isinstance(step, Sleep) else _load(step)
     finally:
         flow.close()
 
 
-async def arun(flow: LoadFlow[T]) -> T:
+async def arun(flow: Flow[T]) -> T:
     """Drive a flow in this task. A loader runs in a task of its own, which may outlive this one: see `_aload`."""
     answer: Any = None
     try:
@@ -55,46 +59,25 @@ async def arun(flow: LoadFlow[T]) -> T:
                 step = flow.send(answer)
             except StopIteration as end:
                 return cast(T, end.value)
-            answer = await (_await(step) if isinstance(step, Wait) else _aload(step))
+            answer = await (_asleep(step) if isinstance(step, Sleep) else _aload(step))
     finally:
         flow.close()
 
 
-def _wait(step: Wait) -> Any:
-    if not step.local:
-        _refuse_to_stop_a_loop()
-    answer = step.begin()
-    try:
-        _ask(step, answer)
-        return _in_time(step, answer, answer.result(step.limit + GRACE))
-    except BaseException:
-        step.driver.abandon(answer)
-        raise
+def _sleep(step: Sleep) -> Any:
+    """Return what has woken this thread, or `TOO_LATE`."""
+    answer = Answer()
+    step.register(answer.give)
+    return answer.result(step.seconds)
 
 
-async def _await(step: Wait) -> Any:
-    answer = step.begin()
-    try:
-        _ask(step, answer)
-        return _in_time(step, answer, await answer.awaited(step.limit + GRACE))
-    except BaseException:
-        step.driver.abandon(answer)
-        raise
+async def _asleep(step: Sleep) -> Any:
+    answer = Answer()
+    step.register(answer.give)
+    return await answer.awaited(step.seconds)
 
 
-def _ask(step: Wait, answer: Asked) -> None:
-    if step.command is not None:
-        step.driver.ask(step.command, step.otherwise, answer)
-
-
-def _in_time(step: Wait, answer: Asked, outcome: Any) -> Any:
-    if outcome is not TOO_LATE:
-        return outcome
-    step.driver.abandon(answer)
-    return step.otherwise
-
-
-def _load(load: Load) -> Any:
+def _load(load: Run) -> Any:
     try:
         value = load.call()
         if inspect.iscoroutine(value):
@@ -105,10 +88,12 @@ def _load(load: Load) -> Any:
     except BaseException as error:
         load.fail(error)
         raise
+    finally:
+        load.runner = None  # without a call, of which a signal handler may take the place; see `UnderWay.runner`
     return value
 
 
-async def _aload(load: Load) -> Any:
+async def _aload(load: Run) -> Any:
     """Load in a task of its own, in a copy of this context, and wait for it.
 
     If this task is cancelled meanwhile, the load goes on while other calls wait for it. Otherwise a load that takes
@@ -135,7 +120,7 @@ async def _aload(load: Load) -> Any:
         del task  # its exception, if it has one, knows this frame: they would keep each other
 
 
-async def _in_own_task(load: Load) -> Any:
+async def _in_own_task(load: Run) -> Any:
     try:
         value = load.call()
         if inspect.isawaitable(value):
@@ -144,10 +129,12 @@ async def _in_own_task(load: Load) -> Any:
     except BaseException as error:
         load.fail(error)
         raise
+    finally:
+        load.runner = None  # without a call, of which a signal handler may take the place; see `UnderWay.runner`
     return value
 
 
-def _let_go_on(task: asyncio.Task[Any], load: Load) -> None:
+def _let_go_on(task: asyncio.Task[Any], load: Run) -> None:
     """Let a load go on without its caller while another call waits for it, and for the load timeout at most.
 
     The timer also keeps the task alive, while its loop lives. Nothing tells when the last call that waits has gone, so
@@ -181,15 +168,12 @@ async def _cancelled(task: asyncio.Task[Any]) -> None:
 
 
 def _refuse_to_stop_a_loop() -> None:
-    """Raise EventLoopError on the thread of an event loop, or in a callback of gevent's hub.
-
-    Also if the answer is there already: whether it comes in time is chance, and chance must not decide.
-    """
+    """Raise EventLoopError on the thread of an event loop, or in a callback of gevent's hub."""
     asyncio = sys.modules.get("asyncio")  # no loop runs where nobody has imported it
     if asyncio is not None and asyncio._get_running_loop() is not None:
         raise EventLoopError(
             "this call would have to wait, and would stop the event loop that runs on this thread; "
-            "await its twin instead: aget, aget_or_load, ainvalidate, … A decorated function has none: write it as "
+            "await its twin instead: aget_or_load. A decorated function has none: write it as "
             "async def, or call it by await asyncio.to_thread(...)"
         )
     if "gevent" in sys.modules and on_hub():

@@ -15,42 +15,47 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextvars import ContextVar
+from time import monotonic
 from typing import NamedTuple
 
 from ..core import keys
-from ..core.group.fences import NO_FENCE
-from ..core.group.messages import NO_NUMBER
-from ..core.group.outcomes import Fence
+from ..core.host.record import Miss
 
 MAX_MISSED = 1024  # keys of one context; the oldest is forgotten, and its next set has no fence
 
 
-class Miss(NamedTuple):
-    """A miss: the fence that the key's owner gave, and the time of the miss."""
+class Fence(NamedTuple):
+    """What a reader found when it missed a key, and whether any tag was invalidated since."""
 
-    fence: Fence
-    at: float
+    region_id: bytes
+    miss: Miss
+    any_tag: int  # the stamp of all tags together, read before the miss
+
+
+def nowhere() -> Fence:
+    """Return a fence under which nothing can be set: that of a reader who found no value, and could not look well."""
+    return Fence(b"", Miss((), monotonic()), 0)
 
 
 _Key = tuple[int, bytes]  # a cache's serial number, and a wire key
-Missed = dict[_Key, Miss]
+Fences = dict[_Key, Fence]
 
 # A mapping is never changed, only replaced: so a task inherits the misses of its parent, and shares nothing with it.
-missed: ContextVar[Missed | None] = ContextVar("colocache_missed", default=None)
+missed: ContextVar[Fences | None] = ContextVar("colocache_missed", default=None)
 
 
-def note(cache: int, wire: bytes, fence: Fence, now: float) -> None:
+def note(cache: int, wire: bytes, fence: Fence) -> None:
     """Remember the fence of a key that was missed."""
-    known = Missed(missed.get() or ())
+    known = Fences(missed.get() or ())
     known.pop((cache, wire), None)
-    known[cache, wire] = Miss(fence._replace(entry=None), now)
+    known[cache, wire] = fence
     if len(known) > MAX_MISSED:
         del known[next(iter(known))]
     missed.set(known)
 
 
-def find(cache: int, wire: bytes) -> Miss | None:
-    """Return the miss of a key; None if it was not missed."""
+def find(cache: int, wire: bytes) -> Fence | None:
+    """Return the fence of a key; None if it was not missed."""
     return (missed.get() or {}).get((cache, wire))
 
 
@@ -59,7 +64,7 @@ def forget(cache: int, wires: Iterable[bytes]) -> None:
     known = missed.get()
     if known:
         gone = {(cache, wire) for wire in wires}
-        missed.set({key: miss for key, miss in known.items() if key not in gone})
+        missed.set({key: fence for key, fence in known.items() if key not in gone})
 
 
 def forget_within(cache: int, namespace: str) -> None:
@@ -68,18 +73,22 @@ def forget_within(cache: int, namespace: str) -> None:
     forget(cache, [wire for _, wire in known if keys.within(keys.namespace_of(wire), namespace)])
 
 
-def pack(fence: Fence) -> bytes:
-    """Return a fence as users carry it; empty if its owner gave none."""
-    return fence.owner + fence.number.to_bytes(8, "big") if fence.number != NO_FENCE else b""
+class Token(NamedTuple):
+    """What tells that a key had no event since: the region, the version of the value there, the stamp of all tags."""
 
+    region_id: bytes
+    version: int
+    any_tag: int
 
-def unpack(token: bytes) -> Fence:
-    """Return the fence of a token. Raise TypeError or ValueError for what is not a token."""
-    if not isinstance(token, bytes):
-        raise TypeError(f"a token is what gets returned, bytes, not {type(token).__name__}: {token!r:.60}")
-    if not token:
-        return Fence(None, b"", NO_FENCE)
-    number = int.from_bytes(token[16:], "big")
-    if len(token) != 24 or number > NO_NUMBER:  # a greater one fits no message
-        raise ValueError(f"a token is what gets returned; this is none: {token!r:.60}")
-    return Fence(None, token[:16], number)
+    def pack(self) -> bytes:
+        """Return the token as users carry it."""
+        return self.region_id + self.version.to_bytes(8, "big") + self.any_tag.to_bytes(8, "big")
+
+    @classmethod
+    def unpack(cls, token: bytes) -> Token:
+        """Return the token that a user gives. Raise TypeError or ValueError for what is none."""
+        if not isinstance(token, bytes):
+            raise TypeError(f"a token is what gets returned, bytes, not {type(token).__name__}: {token!r:.60}")
+        if len(token) != 32:
+            raise ValueError(f"a token is what gets returned; this is none: {token!r:.60}")
+        return cls(token[:16], int.from_bytes(token[16:24], "big"), int.from_bytes(token[24:], "big"))

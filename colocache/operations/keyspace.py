@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy as copying
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from time import monotonic
 from types import FunctionType
 from typing import Any, NamedTuple, cast
 
 from ..config import Duration, Unset, parse_ttl
 from ..core import keys
-from ..core.entry import MISSING, Entry, Home
-from ..core.group.messages import EVERYTHING, MAX_TAGS, check_tag, key_target, namespace_target
+from ..core.entry import MISSING, OVERHEAD, Entry
+from ..core.host.hashes import path_hashes, tag_hash
+from ..core.host.record import Record
 from ..core.keys import Key
-from ..core.options import EntryOptions
+from ..core.near import NearStore
+from ..core.options import MAX_TAGS, check_tag
 from ..errors import OversizeError
+from ..host import Host
 from ..member import Member
 from ..naming import shortened, shown
 from ..near_cache import NearCache
-from ..runtime.driver import Driver
-from . import fenced
-from .under_way import note_age
 
 Ttl = Duration | None | Unset
 
@@ -30,14 +29,15 @@ Ttl = Duration | None | Unset
 class Given(NamedTuple):
     """What a caller gives with a value, checked."""
 
-    options: EntryOptions
+    ttl: float  # s; infinity is for ever, and 0 stores nothing
+    tags: tuple[str, ...]
     excess: str = ""  # why no value can have all the tags; "" if one can
 
 
 class Keyspace(NearCache):
     """The keys of one namespace, with what one `Space` or decorated function chose for them."""
 
-    __slots__ = ("fence", "function", "member", "prefix", "ttl")
+    __slots__ = ("fence", "function", "member", "path_hashes", "prefix", "ttl")
 
     def __init__(
         self, member: Member, path: str, ttl: float | None, copies: bool, *, fence: bool = False,
@@ -45,6 +45,7 @@ class Keyspace(NearCache):
     ) -> None:  # fmt: skip
         self.member = member
         self.prefix = keys.prefix(path)
+        self.path_hashes = path_hashes(path)
         self.ttl = ttl  # s; None is for ever
         self.fence = fence
         self.function = function  # whose results these keys hold; None once a load has checked it
@@ -81,73 +82,60 @@ class Keyspace(NearCache):
 
     def hit(self, key: Key) -> Any:
         """Return what a reader is served at once, and count it; MISSING if nothing is."""
-        gate = self.gate  # before the entry: see `NearCaches.bind`
-        entry = self._look_up(key)
+        entry = self._look_up(self.near[0], key)
         if entry is None:
             return MISSING
-        now = monotonic()
-        is_behind = now >= gate.current_until
-        if not gate.lets(entry, now):
+        store = entry.home.owner
+        if not isinstance(store, NearStore) or not store.lets(entry, monotonic()):
             return MISSING
-        value = entry.value if entry.value is not MISSING else self._copy_of(entry)
-        if value is not MISSING:
-            entry.hits += 1
-            if is_behind:
-                note_age(entry.loaded_at)
-        return value
+        entry.hits += 1
+        return entry.value
 
-    def _look_up(self, key: Key) -> Entry | None:
+    def _look_up(self, entries: dict[Key, Entry], key: Key) -> Entry | None:
         written: Any = key[0] if self.one_part else key
         try:
-            entry = self.entries.get(written)
+            entry = entries.get(written)
         except TypeError:  # it cannot be hashed
             entry = None
         if entry is None:
             canonical = self._canonical(key)
-            entry = self.entries.get(canonical) if canonical is not written else None
+            entry = entries.get(canonical) if canonical is not written else None
         return entry
 
-    def _copy_of(self, entry: Entry) -> Any:
-        if self.copies and entry.payload is not None:
-            with contextlib.suppress(ValueError):  # the call that asks the member then is told what is wrong
-                return self.member.carrier.decode(entry.payload)
-        return MISSING
-
     def _canonical(self, key: Key) -> Key:
-        """Return the form of a key by which `entries` has it. Raise TypeError if this is not a key."""
+        """Return the form of a key by which entries are found. Raise TypeError if this is not a key."""
         if type(key) is str:
             return key
         form = keys.canonical_form(key)
         return cast(Key, form[0] if self.one_part else form)
 
-    # --- Using what the member answers
+    # --- Using what the shelf has
 
-    def use(self, driver: Driver, key: Key, entry: Entry) -> Any:
-        """Return the value of a member's entry, and let later readers find the entry by the key.
+    def use(self, host: Host, key: Key, wire: bytes, hash: int, record: Record) -> Any:
+        """Return the value of a record, and let later readers of this process find it near.
 
-        Raise ValueError if the value cannot be decoded.
+        MISSING, logged, if this process cannot decode it.
         """
-        if monotonic() >= driver.gate.current_until:
-            note_age(entry.loaded_at)
-        payload, value = entry.payload, entry.value  # in this order: see `Entry.publish`
-        if self.copies and payload is None:  # it was too large to be kept
-            return copied(value)
-        if self.copies or value is MISSING:
-            assert payload is not None
-            value = self.member.carrier.decode(payload)
-        elif self.entries.get(self._canonical(key)) is entry:
-            return value
-        self.publisher(driver, key, value)(entry)
+        try:
+            value = self.member.carrier.decode(bytes(record.payload))
+        except ValueError as error:
+            self.member.tell_undecodable(error)
+            return MISSING
+        self.keep(host, key, wire, hash, record, value)
         return value
 
-    def publisher(self, driver: Driver, key: Key, value: object) -> Callable[[Entry], None]:
-        """Return what lets readers of this process find an entry of a member by its key."""
-        home, key = self.home, self._canonical(key)
-        if home.owner is not driver.store:  # it is another member's by now, which could not invalidate the entry
-            home = Home(driver.store)
-        if self.copies:
-            return lambda entry: entry.publish(home, key, MISSING, keep_payload=True)
-        return lambda entry: entry.publish(home, key, value, keep_payload=False)
+    def keep(self, host: Host, key: Key, wire: bytes, hash: int, record: Record, value: object) -> None:
+        """Let readers of this process find a value near, as long as its record is the key's present one."""
+        home, keeper = self.home, host.keeper
+        if self.copies or home.owner is not keeper.store or not host.alive:  # it is another life's by now
+            return
+        size = OVERHEAD + len(wire) + len(record.payload)
+        expires = record.expires - host.ahead
+        keeper.keep(Entry(home, self._canonical(key), value, hash, record.label, record.way, expires, size))
+
+    def hashes(self, tags: Iterable[str] = ()) -> tuple[int, ...]:
+        """Return the hashes of all that a value depends on beside its key: its namespaces, the root first, its tags."""
+        return (*self.path_hashes, *map(tag_hash, tags))
 
     # --- Checking what callers give
 
@@ -161,16 +149,16 @@ class Keyspace(NearCache):
         if len(names) > MAX_TAGS:
             excess = f"it has {len(names)} tags, more than {MAX_TAGS}: {names!r:.100}"
         seconds = self.seconds(ttl)
-        return Given(EntryOptions(math.inf if seconds is None else seconds, names), excess)
+        return Given(math.inf if seconds is None else seconds, names, excess)
 
     def seconds(self, ttl: Ttl) -> float | None:
         """Return a ttl in seconds, this namespace's own if none is given; None is for ever."""
         return self.ttl if isinstance(ttl, Unset) else parse_ttl(ttl)
 
-    def encode(self, key: Key, value: object, given: Given) -> bytes | None:
+    def encode(self, key: Key, value: object, given: Given, host: Host | None = None) -> bytes | None:
         """Return a value as it travels; None, counted and logged, if it or its tags are too large to be kept.
 
-        Raise TypeError, with the key, if it cannot travel.
+        ``host`` is where it is to be kept; None is the present one. Raise TypeError, with the key, if it cannot travel.
         """
         payload, excess = b"", given.excess
         try:
@@ -181,7 +169,12 @@ class Keyspace(NearCache):
         except OversizeError as error:
             excess = str(error)
         if not excess:
-            return payload
+            host = host or self.member.join()
+            if host is None or len(payload) <= host.shelf.max_value:
+                return payload
+            excess = (
+                f"it takes {len(payload)} bytes, more than the {host.shelf.max_value} that a shelf of this size takes"
+            )
         self.member.decline(key, self.path, excess)
         return None
 
@@ -190,21 +183,6 @@ class Keyspace(NearCache):
         if self.function is not None:
             self.member.carrier.check(self.function)
             self.function = None
-
-    # --- What an invalidation names
-
-    def key_targets(self, names: Iterable[Key]) -> list[bytes]:
-        """Return the targets of keys, which this context does not take for missed any more."""
-        wires = [self.wire(key) for key in names]
-        if self.fence:
-            fenced.forget(self.member.serial, wires)
-        return [key_target(wire) for wire in wires]
-
-    def own_targets(self) -> list[bytes]:
-        """Return the target of all keys here and below, which this context does not take for missed any more."""
-        if self.fence:
-            fenced.forget_within(self.member.serial, self.path)
-        return [namespace_target(self.path) if self.path else EVERYTHING]
 
 
 def checked_tags(tags: Iterable[str]) -> Iterable[str]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from ..core.entry import Entry
-from ..core.group.calls import Calls
-from ..core.group.outcomes import Found, Lead, Loaded, Solo
+from ..core.entry import MISSING
+from ..core.host.claims import AGAIN, Lead, Load, Sleep, Value
+from ..core.host.hashes import key_hash
+from ..core.host.record import Outcome, Record, unstored
 from ..core.keys import Key
 from ..errors import RecursiveLoadError
+from ..host import Host
 from ..naming import shown
-from ..runtime.driver import Driver
-from ..runtime.waiting.answers import Asked
-from .flow import Command, Flow, Wait
+from .flow import Flow
 from .keyspace import Given, Keyspace, copied
 from .tally import tell
 from .under_way import UnderWay, is_circle, loads_above
@@ -23,11 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LoadFlow = Generator["Wait | Load", Any, T]
 
-
-def get_or_load(keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: Given) -> LoadFlow[Any]:
-    """Look for a key in the group, level by level, and at last in the source, by the user's function.
+def get_or_load(keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: Given) -> Flow[Any]:
+    """Look for a key on this host, and at last in the source, by the user's function.
 
     The caller has looked in the near cache already.
     """
@@ -35,7 +34,7 @@ def get_or_load(keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: 
     return (yield from load_or_wait(Duty(keyspace, key, loader, given)))
 
 
-def load_or_wait(duty: Duty) -> LoadFlow[Any]:
+def load_or_wait(duty: Duty) -> Flow[Any]:
     """Get the value, wait for another call's load of it, or load it.
 
     The load is for the group, or for this call alone where the group cannot take it.
@@ -49,28 +48,27 @@ def load_or_wait(duty: Duty) -> LoadFlow[Any]:
         raise RecursiveLoadError(f"the loader of the key {shown(duty.key)} asks for that same key")
     try:
         outcome = yield from duty.ask()
-        if isinstance(outcome, Found):
-            try:
-                return duty.use(outcome.entry)
-            except ValueError as error:
-                duty.on_undecodable(error)
-        if not isinstance(outcome, Lead) and loads_above(duty.load_id):
+        if isinstance(outcome, Record | Value):
+            value = duty.use(outcome)
+            if value is not MISSING:
+                return value
+            duty.on_undecodable()
+        elif outcome is not None and outcome.late and loads_above(duty.load_id):
             raise RecursiveLoadError(
                 f"a task or thread that the loader of the key {shown(duty.key)} has started asks for that same key, "
                 "and cannot wait any longer for the loader, which may be waiting for it"
             )
-        return (yield Load(duty))
+        return (yield Run(duty))
     finally:
-        if duty.is_open:
+        if not duty.is_detached:
             duty.give_back()
 
 
 class Duty:
     """One call's question for a key, and the duty to load it, if that is the answer. Other calls wait for that load.
 
-    The call reports exactly once what became of the duty. If an exception comes at any instruction between the question
-    and the report, `load_or_wait` gives the duty back. The question's ticket is the duty: the member's own thread takes
-    it with the first report, and ignores every later one. So a report that may have been interrupted can be repeated.
+    The call gives the duty back exactly once. If an exception comes at any instruction, `load_or_wait` gives it back:
+    ``load`` is set before anybody can wait for it, and to end a load twice does nothing.
     """
 
     def __init__(self, keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: Given) -> None:
@@ -80,108 +78,119 @@ class Duty:
         self.loader = loader
         self.load_id = member.serial, self.wire
         self.timeout = member.config.load_timeout  # s that other calls wait for a load, at most
-        self.is_open = False  # the question may have been asked, and nothing was reported yet
+        self.load: Load | None = None
+        self.is_detached = False  # the caller was cancelled, and the load goes on: its task has the duty
+        self._hash = key_hash(self.wire)
         self._keyspace = keyspace
         self._member = member
         self._given = given
-        self._driver: Driver | None = member.join()
-        self._outcome: Found | Lead | Solo = Solo()
-        self._asked: Asked | None = None
+        self._host: Host | None = member.join()
 
-    def ask(self) -> Flow[Found | Lead | Solo]:
-        """Ask the group for the value, or for the duty to load it."""
-        driver, outcome, stores = self._driver, None, self._given.options.ttl != 0
-        if driver is not None and stores:
-            self._asked = asked = driver.new_call()
-            self.is_open = True
-            outcome = yield Wait(driver, self._reading(), self.timeout, None, answer=lambda: asked)
-            self.is_open = isinstance(outcome, Lead)
-        if outcome is None:
-            with self._member.counting:
-                self._member.counters.loads += 1
-                self._member.counters.fallbacks += stores and not self._member.config.disabled
-        self._outcome = outcome or Solo()
-        tell(self._member, "fetches" if isinstance(outcome, Found) else "loads")
-        return self._outcome
+    def ask(self) -> Flow[Record | Value | Lead | None]:
+        """Look for the value, wait for a load of it, or get the duty to load; None if the cache cannot help."""
+        host, given, member = self._host, self._given, self._member
+        outcome: Record | Value | Lead | None = None
+        stores = given.ttl != 0
+        if host is not None and stores:
+            hashes = self._keyspace.hashes(given.tags)
+            flow = host.claims.find_or_lead(self, self.wire, self._hash, hashes, host.now(), self.timeout)
+            outcome = yield from _clocked(flow, host)
+            if isinstance(outcome, Lead):
+                member.is_found_on(host)
+            elif not host.alive:  # in this order: see `Region.lives`
+                outcome = None
+        if isinstance(outcome, Record | Value):
+            self._count("fetches" if isinstance(outcome, Record) else "waits")
+        else:
+            self._count("loads")
+            if stores and not member.config.disabled and (outcome is None or outcome.late):
+                self._count("fallbacks")
+        return outcome
 
-    def _reading(self) -> Command:
-        key, tags, patience = self.wire, self._given.options.tags, self.timeout
-        return lambda calls, ticket, now: calls.read(ticket, key, tags, patience, now)
+    def _count(self, what: Literal["fetches", "waits", "loads", "fallbacks"]) -> None:
+        member = self._member
+        with member.counting:
+            setattr(member.counters, what, getattr(member.counters, what) + 1)
+        if what != "fallbacks":
+            tell(member, "fetches" if what == "waits" else what)
 
-    def use(self, entry: Entry) -> Any:
-        """Return the value of an entry. Raise ValueError if this process cannot decode it."""
-        assert self._driver is not None
-        return self._keyspace.use(self._driver, self.key, entry)
+    def use(self, found: Record | Value) -> Any:
+        """Return the value that was found; MISSING if this process cannot decode it."""
+        if isinstance(found, Record):
+            assert self._host is not None
+            return self._keyspace.use(self._host, self.key, self.wire, self._hash, found)
+        return copied(found.value) if self._keyspace.copies else found.value
 
-    def on_undecodable(self, error: ValueError) -> None:
-        """Note that the value cannot be decoded here, and is loaded instead."""
-        with self._member.counting:
-            self._member.counters.loads += 1
-            self._member.counters.fallbacks += 1
-        self._member.tell_undecodable(error)
+    def on_undecodable(self) -> None:
+        """Note that the value cannot be decoded here, and is loaded instead, for this call alone."""
+        self.load = None
+        self._count("loads")
+        self._count("fallbacks")
 
     def is_awaited(self) -> bool:
         """Tell whether another call than this one waits for the load, as far as this process knows."""
-        outcome = self._outcome
-        return self._driver is not None and isinstance(outcome, Lead) and self._driver.is_awaited(outcome.fetch)
+        return self._host is not None and self.load is not None and self._host.claims.is_awaited(self.load)
 
     def on_detach(self) -> None:
         """Note that the caller was cancelled, and that the load goes on: its task has the duty now."""
-        self.is_open = False
-        outcome = self._outcome
-        if self._driver is not None and isinstance(outcome, Lead):
-            self._driver.tell(lambda calls, now: calls.detach(outcome.fetch, now))
+        self.is_detached = True
+        if self._host is not None and self.load is not None:
+            self._host.claims.orphan(self.load)
 
     def on_lost(self, error: BaseException) -> None:
         """Note that the loader raised, and that its caller was cancelled before."""
         self._member.tell_lost(self.key, error)
 
     def fail(self, error: BaseException) -> None:
-        """Report that the loader raised.
-
-        If it was cancelled, or told to exit, that does not mean that the source is in trouble: another call loads.
-        """
+        """Give the duty back, because the loader raised: another call loads."""
         if isinstance(error, Exception):
-            self._report(lambda calls, fetch, now: calls.failed(fetch, now))
-        else:
-            self.give_back()
+            with self._member.counting:
+                self._member.counters.failed_loads += 1
+        self.give_back()
 
-    def succeed(self, value: Any, oldest: float) -> None:
-        """Report the loader's value, made of cached ones as old as ``oldest``. Raise TypeError if it cannot travel."""
-        keyspace, driver = self._keyspace, self._driver
-        if driver is None or not isinstance(self._outcome, Lead):
+    def succeed(self, value: Any) -> None:
+        """Store the loader's value, and hand it to those that wait. Raise TypeError if it cannot travel."""
+        keyspace, host, load, given = self._keyspace, self._host, self.load, self._given
+        if host is None or load is None:
             return
-        payload = keyspace.encode(self.key, value, self._given)
-        if payload is None and keyspace.copies:
-            try:
-                value = copied(value)  # for the calls that wait: the loader's own value goes to its caller
-            except ValueError as error:
-                self.fail(error)  # those calls load for themselves
-                return
-        options, publish = self._given.options, keyspace.publisher(driver, self.key, value)
-        loaded = Loaded(value, payload, options, publish, oldest)
-        self._report(lambda calls, fetch, now: calls.loaded(fetch, loaded, now))
+        payload = keyspace.encode(self.key, value, given, host)
+        handed: object = AGAIN
+        if payload is not None:
+            outcome, record = host.shelf.fill(self.wire, self._hash, payload, load.miss, host.now() + given.ttl)
+            self._member.count_fill(outcome)
+            # If it was refused, the record is somebody else's, and its label says nothing about this value.
+            if outcome is not Outcome.REFUSED:
+                record = record or unstored(payload, load.miss, host.now() + given.ttl)
+                keyspace.keep(host, self.key, self.wire, self._hash, record, value)
+            if not keyspace.copies:
+                handed = Value(value)
+            elif load.waiters:  # otherwise who comes finds the record
+                handed = Value(keyspace.member.carrier.decode(payload))
+        elif load.waiters:
+            with contextlib.suppress(ValueError):  # those that wait load for themselves
+                handed = Value(copied(value) if keyspace.copies else value)
+        host.claims.end(load, handed)
 
     def give_back(self) -> None:
-        """Give the duty back: another call loads."""
-        if self._driver is not None and self._asked is not None:
-            self._driver.abandon(self._asked)
-        self.is_open = False
-
-    def _report(self, report: Callable[[Calls, int, float], None]) -> None:
-        driver, outcome, asked = self._driver, self._outcome, self._asked
-        if driver is None or asked is None or not isinstance(outcome, Lead):
-            return
-
-        def carry_out(calls: Calls, now: float) -> None:
-            if asked.take_ticket():
-                report(calls, outcome.fetch, now)
-
-        driver.tell(carry_out)
-        self.is_open = False
+        """Give the duty back: another call loads. It may be called twice, and after the report."""
+        if self._host is not None and self.load is not None:
+            self._host.claims.end(self.load, AGAIN)
 
 
-class Load(UnderWay):
+def _clocked(flow: Generator[Sleep, tuple[float, Any], T], host: Host) -> Flow[T]:
+    """Tell a flow of the core the time after each sleep."""
+    try:
+        step = next(flow)
+        while True:
+            woken = yield step
+            step = flow.send((host.now(), woken))
+    except StopIteration as end:
+        return cast(T, end.value)
+    finally:
+        flow.close()
+
+
+class Run(UnderWay):
     """The step of a flow that calls the user's function."""
 
     def __init__(self, duty: Duty) -> None:
@@ -198,7 +207,7 @@ class Load(UnderWay):
     def succeed(self, value: Any) -> None:
         """Report the function's value. Raise TypeError if it cannot travel."""
         self.end()
-        self.duty.succeed(value, self.oldest)
+        self.duty.succeed(value)
 
     def fail(self, error: BaseException) -> None:
         """Report what the function, or the report of its value, has raised."""

@@ -1,117 +1,100 @@
-"""Get and get-many: look for keys level by level, and load nothing."""
+"""Get and get-many: look for keys in this process and on the shelf, and load nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from time import monotonic
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
-from ..core import keys as forms
-from ..core.entry import MISSING, Entry
-from ..core.group.fences import NO_FENCE
-from ..core.group.outcomes import Fence, Seen
+from ..core.entry import MISSING
+from ..core.host.hashes import key_hash
+from ..core.host.record import Miss
 from ..core.keys import Key
-from ..runtime.driver import Driver
+from ..host import Host
 from . import fenced
-from .flow import Ahead, Command, Flow, Wait
 from .keyspace import Keyspace
 from .tally import tell
 
-READS_AT_ONCE = 512  # keys in one question
-QUESTIONS_AT_ONCE = 2  # of one call
-FENCES_AT_ONCE = 256  # questions of one call under fences
-NOT_SEEN = Seen({})
-NOT_FENCED = Fence(None, b"", NO_FENCE)
-
-Wanted = dict[bytes, Key]  # what is still looked for: keys as they travel, to keys as the user wrote them
-Values = dict[bytes, Any]
-Level = Callable[[Keyspace, Driver, Wanted], Flow[Values]]
+T = TypeVar("T")
 
 
-def get(keyspace: Keyspace, key: Key, default: object) -> Flow[Any]:
-    """Return the value of one key, or ``default``. The caller has looked in the near cache already."""
-    if type(key) is not str:
-        key = forms.canonical_form(key)
-    found = yield from _search(keyspace, (key,), LEVELS[1:])
-    return found.get(key, default)
+def get(keyspace: Keyspace, key: Key, default: T) -> Any | T:
+    """Return the value of a key; ``default`` if nobody on this host has it. The near cache was looked at already."""
+    wire, member = keyspace.wire(key), keyspace.member
+    host = member.join()
+    value = _find(keyspace, host, key, wire)
+    if value is MISSING:
+        _count_misses(keyspace, 1, host)
+        return default
+    _count_fetches(keyspace, 1)
+    return value
 
 
-def get_many(keyspace: Keyspace, keys: Iterable[Key]) -> Flow[dict[Key, Any]]:
-    """Return the values of those keys that a level has."""
-    return _search(keyspace, keys, LEVELS)
-
-
-def _search(keyspace: Keyspace, keys: Iterable[Key], levels: Iterable[Level]) -> Flow[dict[Key, Any]]:
-    """Ask each level for what those above it have not."""
-    wanted, found, member = {forms.wire(keyspace.prefix, key): key for key in keys}, dict[Key, Any](), keyspace.member
-    driver = member.join()
-    for level in levels:
-        if wanted and driver is not None:
-            values = yield from level(keyspace, driver, wanted)
-            found.update({wanted.pop(wire): value for wire, value in values.items()})
-    misses = sum(key not in found for key in wanted.values())
+def get_many(keyspace: Keyspace, keys: Iterable[Key]) -> dict[Key, Any]:
+    """Return the values of those keys that this host has."""
+    member, found, fetched, misses = keyspace.member, dict[Key, Any](), 0, 0
+    near = [(key, keyspace.hit(key)) for key in keys]  # first: what is no key raises before anything is started
+    host = member.join()
+    for key, value in near:
+        if value is MISSING:
+            value = _find(keyspace, host, key, keyspace.wire(key))
+            fetched += value is not MISSING
+        if value is MISSING:
+            misses += 1
+        else:
+            found[key] = value
+    if fetched:
+        _count_fetches(keyspace, fetched)
     if misses:
-        with member.counting:
-            member.counters.misses += misses
-        tell(member, "misses", misses)
+        _count_misses(keyspace, misses, host)
     return found
 
 
-def near_cache(keyspace: Keyspace, driver: Driver, wanted: Wanted) -> Flow[Values]:
-    """Look in this process: the shard and the near copies that its readers find at once."""
-    yield from ()
-    values = {wire: keyspace.hit(key) for wire, key in wanted.items()}
-    return {wire: value for wire, value in values.items() if value is not MISSING}
+def _find(keyspace: Keyspace, host: Host | None, key: Key, wire: bytes) -> Any:
+    """Return the value that the shelf has; MISSING if it has none, or if this process cannot join, or decode it."""
+    if keyspace.fence:
+        return _find_or_fence(keyspace, host, key, wire)
+    if host is None:
+        return MISSING
+    hash = key_hash(wire)
+    record = host.shelf.find(wire, hash, host.now())
+    if record is None or not host.alive:  # in this order: see `Region.lives`
+        return MISSING
+    return keyspace.use(host, key, wire, hash, record)
 
 
-def group(keyspace: Keyspace, driver: Driver, wanted: Wanted) -> Flow[Values]:
-    """Ask the owners of the keys."""
-    entries = yield from (_fenced if keyspace.fence else _plain)(keyspace, driver, list(wanted))
-    if entries:
-        tell(keyspace.member, "fetches", len(entries))
-    values: Values = {}
-    for wire, entry in entries.items():
-        try:
-            values[wire] = keyspace.use(driver, wanted[wire], entry)
-        except ValueError as error:
-            keyspace.member.tell_undecodable(error)
-    return values
+def _find_or_fence(keyspace: Keyspace, host: Host | None, key: Key, wire: bytes) -> Any:
+    """Do what `_find` does, and note the fence under which what is computed instead may be set.
+
+    There is one whatever the reason why nothing was found. Otherwise:
+
+    1. P cannot join, and finds nothing. It reads the source: 0.
+    2. W writes 1 to the source, and invalidates the key. P joins.
+    3. P sets 0.
+    """
+    value, fence = MISSING, fenced.nowhere()
+    if host is not None:
+        hash, any_tag = key_hash(wire), host.any_tag()
+        found = host.shelf.look(wire, hash, keyspace.hashes(), host.now())
+        if isinstance(found, Miss):
+            fence = fenced.Fence(host.region_id, found, any_tag)
+        elif host.alive:  # in this order: see `Region.lives`
+            value = keyspace.use(host, key, wire, hash, found)
+    if value is MISSING:
+        fenced.note(keyspace.member.serial, wire, fence)
+    return value
 
 
-#: Where a key is looked for, in this order. A call that may load goes on to its loader: see `load.load_or_wait`.
-LEVELS: tuple[Level, ...] = (near_cache, group)
+def _count_fetches(keyspace: Keyspace, fetches: int) -> None:
+    member = keyspace.member
+    with member.counting:
+        member.counters.fetches += fetches
+    tell(member, "fetches", fetches)
 
 
-def _plain(keyspace: Keyspace, driver: Driver, wires: list[bytes]) -> Flow[Mapping[bytes, Entry]]:
-    limit, entries = keyspace.member.config.fetch_timeout, dict[bytes, Entry]()
-    if len(wires) <= READS_AT_ONCE:
-        seen: Seen = yield Wait(driver, _peeking(wires), limit, NOT_SEEN)
-        return seen.entries
-    parts = [wires[start : start + READS_AT_ONCE] for start in range(0, len(wires), READS_AT_ONCE)]
-    ahead = Ahead(driver, parts, _peeking, NOT_SEEN, QUESTIONS_AT_ONCE * limit, QUESTIONS_AT_ONCE)
-    for _ in parts:
-        seen = yield ahead.question()
-        entries |= seen.entries
-    return entries
-
-
-def _peeking(wires: list[bytes]) -> Command:
-    return lambda calls, ticket, now: calls.peek(ticket, wires, now)
-
-
-def _fenced(keyspace: Keyspace, driver: Driver, wires: list[bytes]) -> Flow[Mapping[bytes, Entry]]:
-    """Ask for the values with fences, and note the fences of those that nobody has."""
-    member, entries = keyspace.member, dict[bytes, Entry]()
-    ahead = Ahead(driver, wires, getting_fenced, NOT_FENCED, member.config.fetch_timeout, FENCES_AT_ONCE)
-    for wire in wires:
-        fence: Fence = yield ahead.question()
-        if fence.entry is not None:
-            entries[wire] = fence.entry
-        else:
-            fenced.note(member.serial, wire, fence, monotonic())
-    return entries
-
-
-def getting_fenced(wire: bytes) -> Command:
-    """Return the question for what a key's owner has, with a fence."""
-    return lambda calls, ticket, now: calls.get_fenced(ticket, wire, now)
+def _count_misses(keyspace: Keyspace, misses: int, host: Host | None) -> None:
+    member = keyspace.member
+    if host is not None:
+        member.is_found_on(host)
+    with member.counting:
+        member.counters.misses += misses
+    tell(member, "misses", misses)

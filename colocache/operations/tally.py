@@ -1,4 +1,4 @@
-"""What one request has announced and counted, in its context. `colocache.scope.Scope` is what users see of it."""
+"""What one request has invalidated and counted, in its context. `colocache.scope.Scope` is what users see of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from contextvars import ContextVar
 from typing import Literal
 
+from ..host import Host
 from ..member import Member
 from ..runtime.waiting.threads import RLock
 from .positions import MAX_POSITIONS, Positions, write_positions
@@ -14,7 +15,7 @@ Counted = Literal["loads", "fetches", "misses", "sets", "invalidations"]
 
 
 class Tally:
-    """What one request has announced and counted by one cache. Any thread may call its methods."""
+    """What one request has invalidated and counted by one cache. Any thread may call its methods."""
 
     def __init__(self, member: Member) -> None:
         self.member = member
@@ -22,16 +23,16 @@ class Tally:
         self._counting = RLock()
         self._counts: dict[Counted, int] = {}
         self._positions: Positions = {}
-        self._pending = False
+        self._pending: bool | None = None  # whether what was collected is complete
 
     def close(self) -> None:
         """Note that the response is sent. A task that still invalidates inside then waits for its own receipt."""
         self.is_closed = True
 
     def position(self) -> str | None:
-        """Return the position of all that was announced inside, for `Cache.catch_up`; None if nothing was.
+        """Return the position of all that was changed inside, for `Cache.catch_up`; None if nothing was.
 
-        The position is a short ASCII text. It covers every method, whether it has waited or not.
+        The position is a short ASCII text.
         """
         with self._counting:
             return write_positions(self._positions) if self._positions else None
@@ -43,14 +44,15 @@ class Tally:
 
     # --- For the operations
 
-    def collect(self) -> None:
-        """Have the end of the request wait for what was announced just now."""
-        self._pending = True
-
-    def note(self, stream: bytes, number: int) -> None:
-        """Note that an event was announced."""
+    def collect(self, is_complete: bool) -> None:
+        """Have the end of the request tell whether what was invalidated just now is complete."""
         with self._counting:
-            self._positions[stream] = max(number, self._positions.pop(stream, 0))
+            self._pending = is_complete and self._pending is not False
+
+    def note(self, region: bytes, number: int) -> None:
+        """Note the position of an event."""
+        with self._counting:
+            self._positions[region] = max(number, self._positions.pop(region, 0))
             while len(self._positions) > MAX_POSITIONS:
                 del self._positions[next(iter(self._positions))]
 
@@ -59,8 +61,9 @@ class Tally:
         with self._counting:
             self._counts[what] = self._counts.get(what, 0) + by
 
-    def _take(self) -> bool:
-        pending, self._pending = self._pending, False
+    def _take(self) -> bool | None:
+        with self._counting:
+            pending, self._pending = self._pending, None
         return pending
 
 
@@ -81,10 +84,12 @@ def current_tally(member: Member) -> Tally | None:
     return next((each for each in reversed(tallies.get()) if each.member is member and not each.is_closed), None)
 
 
-def tell(member: Member, what: Counted, by: int = 1, position: tuple[bytes, int] | None = None) -> None:
-    """Count something for the current request, and note the position of an event that it has announced."""
+def tell(member: Member, what: Counted, by: int = 1, host: Host | None = None) -> None:
+    """Count something for the current request, and note the position of what it has changed on a host."""
+    if not tallies.get():
+        return
     tally = current_tally(member)
     if tally is not None:
         tally.count(what, by)
-        if position is not None:
-            tally.note(*position)
+        if host is not None:
+            tally.note(*host.position())

@@ -6,7 +6,6 @@ load is detached. So by who waits for whom it is known whether a load would wait
 
 from __future__ import annotations
 
-import math
 import sys
 import threading
 from contextvars import ContextVar
@@ -22,9 +21,10 @@ class UnderWay:
 
     def __init__(self, load_id: LoadId) -> None:
         self.load_id = load_id
-        self.oldest = math.inf  # see `note_age`
         self.caller: object = _runner()  # the thread, task or greenlet that waits for it; None once there is none
-        self.runner: object = None  # the one that loads; None before and after
+        # The one that loads; None before and after. If it were left here, the thread's next load of the key would be
+        # taken for one inside this.
+        self.runner: object = None
 
     def begin(self) -> None:
         """Note that the loader is about to be called here."""
@@ -73,9 +73,3 @@ def _waits_for_itself(load_id: LoadId) -> bool:
             return True
         waiting = load.caller
     return False
-
-
-def note_age(loaded_at: float) -> None:
-    """Note that a member that is behind served a value of that age: what a loader makes of it counts as no younger."""
-    for load in _loads.get():
-        load.oldest = min(load.oldest, loaded_at)

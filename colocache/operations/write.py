@@ -1,101 +1,78 @@
-"""Set and set-many: have owners store values, under a fence where the key was missed before."""
+"""Set and set-many: store values, under a fence where the key was missed before."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from time import monotonic
 
-from ..core.group.fences import NO_FENCE
-from ..core.group.messages import key_target
-from ..core.group.outcomes import DONE, NO_ANSWER, UNKNOWN, Altering, Fence, Written
+from ..core.host.hashes import key_hash, tag_hash
+from ..core.host.record import Outcome
 from ..core.keys import Key
-from ..core.options import EntryOptions
-from ..runtime.driver import Driver
+from ..host import Host
 from . import fenced
-from .flow import Ahead, Command, Flow, Wait
-from .invalidate import announce
 from .keyspace import Given, Keyspace
 from .tally import tell
 
-WRITES_AT_ONCE = 256  # of one call
-NOT_WRITTEN = Written(False, None)
 
-Payloads = dict[bytes, bytes | None]  # wire key to payload; None if the value is too large
-
-
-def put(keyspace: Keyspace, items: Iterable[tuple[Key, object]], given: Given, wait: str) -> Flow[bool]:
-    """Have values stored; return whether all are. With ``wait="all"`` no member serves an old value any more then."""
+def put(keyspace: Keyspace, items: Iterable[tuple[Key, object]], given: Given, wait: str) -> bool:
+    """Store values; return whether all are stored. No process of this host serves an old value any more then."""
     if wait not in ("stored", "all"):
         raise ValueError(f"wait is 'stored' or 'all', not {wait!r}")
     payloads = {keyspace.wire(key): keyspace.encode(key, value, given) for key, value in items}
     member = keyspace.member
-    driver = member.join()
-    if driver is None:
-        if not member.config.disabled:
-            member.tell_incomplete(UNKNOWN)
+    written = member.on_host(lambda host: _write(keyspace, host, payloads, given))
+    if written is None:
+        member.tell_not_announced()
         return False
-    all_fenced = (yield from _put_missed(keyspace, driver, payloads, given.options)) if keyspace.fence else True
-    all_plain = yield from _put_plainly(keyspace, driver, payloads, given.options, wait == "all")
-    return all_fenced and all_plain
-
-
-def _put_plainly(
-    keyspace: Keyspace, driver: Driver, payloads: Payloads, options: EntryOptions, for_all: bool
-) -> Flow[bool]:
-    """Set without fences. Ask for many before the first wait, but for no more than the links will take."""
-    member, all_kept = keyspace.member, True
-    limit = 4 * member.config.lease + member.config.fetch_timeout  # a set that is given up is waited out
-    ahead = Ahead(
-        driver, payloads.items(), lambda item: _writing(*item, options, for_all), NOT_WRITTEN, limit, WRITES_AT_ONCE,
-        lambda item: len(item[1] or b""),
-    )  # fmt: skip
-    for _ in payloads:
-        outcome = yield ahead.question()
-        kept, receipt, position = outcome if isinstance(outcome, Written) else (False, outcome, None)
-        all_kept = all_kept and kept
-        tell(keyspace.member, "sets", position=position)
-        if for_all and (receipt is None or not receipt.complete):
-            member.tell_incomplete(receipt or UNKNOWN)
+    host, all_kept = written
+    hashes = [key_hash(wire) for wire in payloads]
+    if keyspace.fence:
+        fenced.forget(member.serial, payloads)
+    host.tell(hashes)
+    tell(member, "sets", len(hashes), host)
     return all_kept
 
 
-def _writing(wire: bytes, payload: bytes | None, options: EntryOptions, for_all: bool) -> Command:
-    if payload is None or options.ttl == 0:  # nothing to store; the old value is gone all the same
-        patience = math.inf if for_all else 0.0
-        return lambda calls, ticket, now: calls.invalidate(ticket, [key_target(wire)], patience, now)
-    return lambda calls, ticket, now: calls.set(ticket, wire, payload, options, for_all, now)
-
-
-def _put_missed(keyspace: Keyspace, driver: Driver, payloads: Payloads, options: EntryOptions) -> Flow[bool]:
-    """Set those of the keys that were missed, under their fences; they are taken out. Return whether all are stored."""
-    member, all_kept = keyspace.member, True
-    for wire in list(payloads):
-        miss = fenced.find(member.serial, wire)
-        if miss is None:
-            continue
-        payload, kept = payloads.pop(wire), False
-        if monotonic() > miss.at + member.config.load_timeout:
-            # No owner remembers for so long which events covered the key. And this thread may have missed the key for
-            # another purpose long ago, and write it now; so not even the old value can stay.
-            yield from announce(keyspace, [key_target(wire)], False, False)
-        elif payload is not None:
-            kept = yield from put_fenced(keyspace, driver, wire, payload, options, miss.fence)
+def _write(keyspace: Keyspace, host: Host, payloads: dict[bytes, bytes | None], given: Given) -> bool:
+    all_kept = True
+    for wire, payload in payloads.items():
+        hash = key_hash(wire)
+        fence = fenced.find(keyspace.member.serial, wire) if keyspace.fence else None
+        if fence is None:
+            kept = _put(keyspace, host, wire, hash, payload, given)
+        else:
+            kept = payload is not None and put_missed(keyspace, host, wire, hash, payload, given, fence)
         all_kept = all_kept and kept
-        fenced.forget(member.serial, (wire,))  # not before: a call that is refused on an event loop has done nothing
     return all_kept
 
 
-def put_fenced(
-    keyspace: Keyspace, driver: Driver, wire: bytes, payload: bytes, options: EntryOptions, fence: Fence
-) -> Flow[bool]:
-    """Have a value stored if the key had no event since its owner gave the fence; return whether it is."""
-    if options.ttl == 0 or fence.number == NO_FENCE:
+def _put(keyspace: Keyspace, host: Host, wire: bytes, hash: int, payload: bytes | None, given: Given) -> bool:
+    if payload is None or given.ttl == 0:
+        host.board.invalidate((hash,))  # there is nothing to store; the old value is gone all the same
         return False
-    done: Altering = yield Wait(
-        driver,
-        lambda calls, ticket, now: calls.set_fenced(ticket, wire, payload, options, fence, now),
-        keyspace.member.config.fetch_timeout, NO_ANSWER,
-    )  # fmt: skip
-    tell(keyspace.member, "sets", position=done.position)
-    return done.outcome == DONE
+    outcome, _ = host.shelf.set(wire, hash, payload, keyspace.hashes(given.tags), host.now() + given.ttl)
+    keyspace.member.count_write(outcome)
+    return outcome is Outcome.STORED
+
+
+def put_missed(
+    keyspace: Keyspace, host: Host, wire: bytes, hash: int, payload: bytes, given: Given, fence: fenced.Fence
+) -> bool:
+    """Store a value if its key had no event since it was missed; return whether it is stored."""
+    now, miss = host.now(), fence.miss
+    if now > miss.at + keyspace.member.config.load_timeout:
+        # This thread may have missed the key for another purpose long ago, and write it now. So not even the old value
+        # can stay.
+        host.board.invalidate((hash,))
+        return False
+    if given.ttl == 0 or fence.region_id != host.region_id:
+        return False
+    if given.tags:  # nobody knew them when the key was missed
+        # First their stamps, and then whether any tag was invalidated since. An event of a tag is seen by one of the
+        # two: it stamps all tags together first, and then the tag.
+        miss = miss._replace(label=miss.label + host.board.label(map(tag_hash, given.tags)))
+        host.fences.order()
+        if host.any_tag() != fence.any_tag:
+            return False
+    outcome, _ = host.shelf.set_fenced(wire, hash, payload, miss, now + given.ttl)
+    keyspace.member.count_write(outcome)
+    return outcome is Outcome.STORED

@@ -92,7 +92,7 @@ class Group:
 
 @contextmanager
 def group() -> Iterator[Group]:
-    """Make this process and another one the only members of their groups.
+    """Make this process and another one the only ones of their groups.
 
     All caches of this process begin anew. Inside, they join their groups in a runtime directory of this block, even
     if they are private otherwise. Afterwards both processes leave, the directory is deleted, and the caches continue as

@@ -9,7 +9,6 @@ from typing import Any
 from ..cache import Cache
 from ..config import Duration, parse_duration
 from ..member import Member, all_members, in_tests
-from ..runtime.inline import InlineDriver
 
 
 @contextmanager
@@ -17,7 +16,7 @@ def private() -> Iterator[None]:
     """Make all caches of this process private and empty. Afterwards their new content is dropped.
 
     This includes caches that were made before, for example in modules, and caches that are made inside. Afterwards the
-    caches are members of their groups as before, with their old content, which nothing inside can see or change. Blocks
+    caches belong to their groups as before, with their old content, which nothing inside can see or change. Blocks
     may be nested, and each begins empty. A disabled cache stays disabled. One thread must enter and leave the block
     while no other thread uses a cache. It can also be a decorator.
     """
@@ -49,8 +48,8 @@ def _put_in_place(settings: dict[str, Any]) -> None:
 def travel(duration: Duration, *caches: Cache) -> None:
     """Move the clock of the private caches of this process forward, or that of the given caches.
 
-    Their entries are older by this duration, and may expire. Fences and the tokens of `Space.gets` lapse. A running
-    load counts as too long, so its caller gets the value, but it is not kept. Nothing but the caches notices this.
+    Their entries are older by this duration, and may expire. A set under a fence that is older than the load timeout by
+    then is refused. Nothing but the caches notices this.
 
     ``duration`` is seconds, a `timedelta`, or a text such as ``"90s"`` or ``"1h30m"``. Raise ConfigError or TypeError
     if it is not a duration. Raise ValueError for a cache that is not private, and RuntimeError if no cache is private,
@@ -66,9 +65,9 @@ def travel(duration: Duration, *caches: Cache) -> None:
     if not chosen and not in_tests.get("private"):
         raise RuntimeError("no cache of this process is private, and the time of a group cannot be moved")
     for member in chosen:
-        driver = member.own_driver()
-        if isinstance(driver, InlineDriver):
-            driver.age(seconds)
+        host = member.own_host()
+        if host is not None:
+            host.age(seconds)
 
 
 def _is_private(member: Member) -> bool:

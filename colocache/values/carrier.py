@@ -6,8 +6,8 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
-from ..core.group.messages import MAX_VALUE
 from ..core.numbers import pack_integer, unpack_integer
+from ..core.options import MAX_VALUE
 from ..errors import OversizeError
 from .codec import Codec
 from .msgpack_codec import MsgpackCodec

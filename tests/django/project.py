@@ -166,7 +166,7 @@ urlpatterns = [
 # --- for the tests
 
 #: A member that nobody answers for a fetch timeout is passed over, which here would only measure the machine.
-PATIENT = {"fetch_timeout": 20.0, "lease": 20.0}
+PATIENT = {"load_timeout": 20.0}
 
 BACKEND = "colocache.django.ColocacheCache"
 

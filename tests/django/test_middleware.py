@@ -35,7 +35,6 @@ import colocache.wsgi
 from colocache import Cache
 from colocache.django import CacheMiddleware, cache_of, invalidate_on_commit
 from colocache.django.checks import check_caches
-from colocache.operations.positions import last_receipt
 from colocache.operations.tally import tallies
 from colocache.scope import current
 from tests.django import project
@@ -104,30 +103,20 @@ def with_middleware() -> Iterator[Callable[..., None]]:
 # --- Before the response
 
 
-def test_what_a_request_invalidates_is_waited_for_once_before_the_response(
-    site: Site, with_middleware: Any, act: Any, monkeypatch: pytest.MonkeyPatch
+def test_what_a_request_invalidates_is_seen_by_all_when_the_response_is_there(
+    site: Site, with_middleware: Any, act: Any
 ) -> None:
     site(other=OTHER)
     with_middleware()
-    order = []
     mine, other = cache_of(), cache_of("other")
-
-    def waiting(member: Any) -> Any:
-        order.append("waits")
-        return last_receipt(member)
-
-    monkeypatch.setattr(colocache.scope, "last_receipt", waiting)
     mine.set_many({"a": 1, "b": 2})
     assert other.get_many(["a", "b"]) == {"a": 1, "b": 2}
     for key in ("a", "b"):
         assert b"Receipt" in act(mine, "invalidate", key, wait="response").content
         assert other.get(key) is None
-    assert order == ["waits", "waits"]
-    act(mine, "get", "a")
-    assert order == ["waits", "waits"]
 
 
-def test_a_view_that_raises_waits_for_what_it_has_invalidated(site: Site, with_middleware: Any) -> None:
+def test_a_view_that_raises_has_invalidated_all_the_same(site: Site, with_middleware: Any) -> None:
     site(other=OTHER)
     with_middleware()
     mine, other = cache_of(), cache_of("other")
@@ -150,12 +139,10 @@ def test_a_view_that_raises_waits_for_what_it_has_invalidated(site: Site, with_m
 
 
 def test_what_is_invalidated_on_commit_is_seen_by_all_when_the_response_is_there(
-    site: Site, with_middleware: Any, monkeypatch: pytest.MonkeyPatch
+    site: Site, with_middleware: Any
 ) -> None:
     cache = site(other=OTHER)
     with_middleware()
-    waits: list[int] = []
-    monkeypatch.setattr(colocache.scope, "last_receipt", lambda member: waits.append(1) or last_receipt(member))
 
     def write(*keys: str, tags: Any = ()) -> str:
         with transaction.atomic():
@@ -169,7 +156,6 @@ def test_what_is_invalidated_on_commit_is_seen_by_all_when_the_response_is_there
         assert caches["other"].get_many(["tea", "tagged"]) == {"tea": 1, "tagged": 1}
         assert ask("sync").content == b"written"
         assert gone not in caches["other"]
-    assert len(waits) == 20
 
 
 def test_each_cache_of_the_project_has_a_scope_and_none_outlives_the_request(site: Site, with_middleware: Any) -> None:

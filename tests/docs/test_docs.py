@@ -22,21 +22,22 @@ import tempfile
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import get_args
 from xml.etree import ElementTree
 
 import pytest
 
 import colocache
 from colocache.config import SETTINGS
-from colocache.core import entry, keys
-from colocache.core.group import messages, ring
+from colocache.core import entry, keys, options
+from colocache.core.group import ring
+from colocache.core.host import claims, record
+from colocache.runtime import board_file, frames
 from tests import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("examples/**/*.md")])
 ELSEWHERE = {DOCS / "howto" / "django.md": ROOT / "tests" / "django" / "test_docs.py"}  # which runs the page
-WIRE = DOCS / "reference" / "wire.md"
+LAYOUT = DOCS / "reference" / "layout.md"
 API = sorted((DOCS / "reference" / "api").glob("*.rst"))
 TROUBLES = DOCS / "howto" / "troubleshoot.md"
 DECISIONS = sorted((DOCS / "decisions").glob("*.md"))
@@ -84,8 +85,7 @@ def execute(
             if named := FILE.match(module):
                 (Path(directory) / named[1]).write_text(module, "utf-8")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COLOCACHE_")}
-        patient = {"COLOCACHE_FETCH_TIMEOUT": "5s"}  # a busy machine may not answer within the default
-        environment |= {"COLOCACHE_DIR": directory, "PYTHONPATH": str(ROOT), **patient}
+        environment |= {"COLOCACHE_DIR": directory, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-W", "error", "-c", program, *arguments]
         return subprocess.run(
             command, input=stdin, capture_output=True, text=True, env=environment, cwd=directory, timeout=60
@@ -249,29 +249,23 @@ def test_every_public_method_has_a_docstring_to_make_the_page_from(cls: type) ->
     assert not [name for name in public_methods(cls) if not inspect.getdoc(getattr(cls, name))]
 
 
-def test_the_wire_page_has_every_message_with_its_fields() -> None:
-    listed = {int(row[0]): (row[1], row[2].replace("…", "")) for row in rows(WIRE) if row[0].isdigit()}
-    addresses = ("sender", "to")
-    assert listed == {
-        code: (record.__name__, ", ".join(field for field in record._fields if field not in addresses))
-        for code, record in enumerate(get_args(messages.Message), 1)
-    }
-    assert f"protocol version, **{messages.PROTOCOL}**" in WIRE.read_text("utf-8")
-
-
 LEVELS = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR", "exception": "ERROR"}
 
 
 def test_the_numbers_that_the_pages_quote_are_those_of_the_code() -> None:
     quoted = {
-        DOCS / "topics" / "story.md": [f"one of {ring.SLOTS} slots"],
         DOCS / "reference" / "glossary.md": [f"one of {ring.SLOTS} buckets"],
-        DOCS / "topics" / "memory.md": [f"{entry.OVERHEAD} bytes, the key", f"{entry.TAG_OVERHEAD} bytes for each"],
-        WIRE: [
-            f"1 MiB + {messages.MAX_LINK - messages.MAX_VALUE:,} bytes",
-            f"| a key, with its namespace | {keys.MAX_WIRE} bytes |",
-            f"| a tag | {messages.MAX_TAG} bytes; {messages.MAX_TAGS} for a value |",
-            f"| targets of an event | {messages.MAX_TARGETS};",
+        DOCS / "topics" / "memory.md": [f"{entry.OVERHEAD} bytes, the key"],
+        LAYOUT: [
+            f"has this layout, **{board_file.LAYOUT}**",
+            f"| {board_file._SEATS_AT} | {board_file.SEATS} seats, of four words each",
+            f"| {board_file._HINTS_AT} | {claims.HINTS} hints, of eight words each",
+            f"| {board_file._ROOT_AT} | the root's mark",
+            f"at least {board_file.LEAST_MARKS:,}: {board_file.marks_for(256 << 20):,} with 256 MiB",
+            f"takes {record.PREFIX} bytes beside the key, the payload, and {record.GROUP.size} bytes for each",
+            f"A wire key has at most {keys.MAX_WIRE} bytes.",
+            f"| a tag | {options.MAX_TAG} bytes; {options.MAX_TAGS} for a value |",
+            f"in the form `{frames._HEAD.format}` of",
         ],
     }
     text = {page: " ".join(page.read_text("utf-8").split()) for page in quoted}

@@ -24,7 +24,6 @@ PAGES = [
 
 #: Words that the project used before it took those of the field, and the words that replace them.
 RETIRED = {
-    "bell": "waker",
     "buried": "reaped",
     "bury": "reap",
     "desk": "load queue",
@@ -37,8 +36,33 @@ RETIRED = {
     "mend": "reconnect",
     "mended": "reconnected",
     "mends": "reconnects",
-    "pace": "switch interval",
 }
+
+#: Words of the protocol between hosts, which the processes of one host do not use, and what these say.
+BETWEEN_HOSTS = {
+    "acknowledgement": "an invalidation holds when its call returns",
+    "established": "joined",
+    "fetch timeout": "load timeout",
+    "fill token": "claim",
+    "goodbye": "leave",
+    "host-mate": "process",
+    "host-mates": "processes",
+    "journal": "board",
+    "lease": "stamps",
+    "load queue": "claim",
+    "owner's": "the shelf's",
+    "shard": "shelf",
+    "switch interval": "nothing: nobody waits for another process's interpreter",
+    "the owner": "the shelf, or the process that loads",
+    "waited out": "nothing: nobody is waited for",
+}
+
+#: Where that protocol is: its code and simulator, the transport of both, the glossary's last part, and the titles of
+#: decisions.
+ITS_OWN = (
+    "colocache/core/group/", "colocache/testing/simulator.py", "colocache/runtime/transport.py",
+    "docs/reference/glossary.md", "docs/README.md",
+)  # fmt: skip
 
 #: Retired only as names in the code: in a sentence these are plain English.
 RETIRED_NAMES = {"moment": "version", "moments": "versions"}
@@ -100,3 +124,11 @@ def test_no_name_that_is_gone_comes_back(name: str) -> None:
 def test_no_text_has_a_retired_word(word: str) -> None:
     found = re.compile(rf"\b{word}\b", re.IGNORECASE)
     assert not [place for place, text in prose() if found.search(text)], f"say {RETIRED[word]}"
+
+
+@pytest.mark.parametrize("word", BETWEEN_HOSTS)
+def test_no_text_about_one_host_has_a_word_of_the_protocol_between_hosts(word: str) -> None:
+    found = re.compile(rf"\b{word}\b", re.IGNORECASE)
+    about_one_host = ((place, text) for place, text in prose() if not place.startswith(ITS_OWN))
+    told = [place for place, text in about_one_host if found.search(re.sub(r"`[^`]*`|\]\([^)]*\)", "", text))]
+    assert not told, f"say {BETWEEN_HOSTS[word]}"

@@ -48,7 +48,6 @@ def test_a_request_waits_for_what_it_invalidates(cache: Cache, until: Any) -> No
     app, caught = Flask("shop"), []
     FlaskCache(app, cache, debug_header=True, barrier="cookie")
     cache.start()
-    until(lambda: cache.stats().established)
 
     @app.post("/")
     def write() -> str:
@@ -124,7 +123,6 @@ def test_a_streamed_response_is_not_buffered_and_waits_for_what_it_invalidates(c
     app = Flask("shop")
     FlaskCache(app, cache)
     cache.start()
-    until(lambda: cache.stats().established)
     made: list[int] = []
 
     @app.get("/")
@@ -150,7 +148,7 @@ def test_a_streamed_response_is_not_buffered_and_waits_for_what_it_invalidates(c
 @pytest.fixture
 def pair(new_group: Any) -> list[Cache]:
     """Return two members that hear each other. They wait long enough for a busy machine."""
-    return new_group(2, fetch_timeout=10)  # type: ignore[no-any-return]
+    return new_group(2)  # type: ignore[no-any-return]
 
 
 @pytest.fixture

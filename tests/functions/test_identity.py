@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import enum
 import functools
+import gc
 import importlib
 import os
 import subprocess
 import sys
+import threading
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 from colocache import Cache
 from colocache.naming import qualified, shortened
 from tests import ROOT
+from tests.conftest import Crew
 
 
 def name_of(function: Any) -> str:
@@ -81,6 +84,40 @@ def test_an_application_that_is_made_again_has_its_functions_again(cache: Cache)
     with pytest.raises(ValueError, match="they differ in 'app'"):
         create_app()
     assert living.products() == ["tea"]
+
+
+def test_that_the_former_application_is_gone_is_seen_while_another_thread_collects_garbage(
+    cache: Cache, crew: Crew
+) -> None:
+    """Python collects in one thread at a time, as in the one that imports zmq. `gc.collect` does nothing meanwhile."""
+
+    def create_app() -> Any:
+        app = SimpleNamespace(database=["tea"])
+        app.itself = app
+
+        @cache.cached()
+        def products() -> Any:
+            return app.database
+
+        app.products = products
+        return app
+
+    begun = threading.Event()
+
+    def take_long(phase: str, _info: object) -> None:
+        if threading.current_thread() in crew.threads and phase == "start":
+            begun.set()
+            threading.Event().wait(0.05)
+
+    assert create_app().products() == ["tea"]
+    gc.callbacks.append(take_long)
+    try:
+        crew.start(gc.collect)
+        assert begun.wait(30)
+        assert create_app().products() == ["tea"]
+    finally:
+        gc.callbacks.remove(take_long)
+        crew.join()
 
 
 def test_functions_with_helpers_of_their_own_are_the_same_if_these_are(cache: Cache) -> None:
@@ -276,6 +313,7 @@ def test_names_are_shortened_alike_everywhere_and_only_if_they_must() -> None:
 
 SHOP = """
 import sys
+import threading
 import colocache
 
 cache = colocache.Cache("test")

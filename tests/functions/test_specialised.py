@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colocache.core.entry import DEAD, MISSING, Entry
-from colocache.core.gate import Gate
+from colocache.core.entry import DEAD, Entry, Home
 from colocache.functions.arguments import Arguments
 from colocache.functions.specialised import has_one_part, may_be_specialised, specialise
 
@@ -33,7 +33,7 @@ FUNCTIONS = [none, one, one_by_position, two, kinds, rest, all_the_rest, by_name
 
 
 class Looked(dict[Any, Entry]):
-    """The hits of a space; notes what was looked for."""
+    """The entries of a space; notes what was looked for."""
 
     def __init__(self) -> None:
         self.keys_found: list[Any] = []
@@ -43,13 +43,27 @@ class Looked(dict[Any, Entry]):
         return super().__getitem__(key)
 
 
-class Keyspace:
-    """A keyspace whose member is current."""
+class Store:
+    """A near store that is told which entries stand, and notes which it was asked for."""
 
     def __init__(self) -> None:
+        self.standing = False
+        self.asked: list[Entry] = []
+
+    def lets(self, entry: Entry, now: float) -> bool:
+        self.asked.append(entry)
+        return self.standing and entry.expires > now
+
+
+class Keyspace:
+    """A keyspace of a process on a host, whose bell can be rung."""
+
+    def __init__(self) -> None:
+        self.store = Store()
         self.entries = Looked()
-        self.gate = Gate()
-        self.gate.current_until = math.inf
+        self.bell = memoryview(bytearray(8)).cast("Q")
+        self.bell[0] = 7
+        self.near = self.entries, self.bell
 
 
 class Wrapped:
@@ -72,9 +86,9 @@ class Wrapped:
         self.call = specialise(function, self.signature, self.arguments.kept, self.keyspace, find, waits=waits)
 
     def hold(self, key: Any, value: Any) -> Entry:
-        """Have a value found under a key."""
-        entry = self.keyspace.entries[key] = Entry(b"", None, 0.0, math.inf, ())
-        entry.value = value
+        """Have a value found under a key, that was compared at the present bell."""
+        entry = self.keyspace.entries[key] = Entry(Home(self.keyspace.store), key, value, 0, (), 0, math.inf, 0)
+        entry.bell = self.keyspace.bell[0]
         return entry
 
 
@@ -100,17 +114,51 @@ def test_a_call_looks_for_the_key_that_it_is_stored_under(function: Any, args: A
     assert wrapped.keyspace.entries.keys_found == [key[0] if has_one_part(wrapped.arguments.kept) else key]  # type: ignore[index]
 
 
-def test_what_is_held_is_served_and_counted_and_what_is_dead_or_undecoded_is_not() -> None:
+def test_what_is_held_is_served_and_counted_and_what_is_dead_is_not() -> None:
     wrapped = Wrapped(one)
     entry = wrapped.hold(5, "held")
     assert [wrapped.call(5), wrapped.call(x=5)] == ["held", "held"]
     assert entry.hits == 2
-    entry.value = MISSING
+    entry.expires = DEAD
     assert wrapped.call(5) == "missed"
-    entry.value, entry.expires = "held", DEAD
+    entry.expires = time.monotonic()
+    assert wrapped.call(5) == "missed", "it has expired just now"
+    assert entry.hits == 2
+    assert wrapped.keyspace.store.asked == []
+
+
+def test_after_an_event_the_store_says_whether_what_is_held_stands() -> None:
+    wrapped = Wrapped(one)
+    store, entry = wrapped.keyspace.store, wrapped.hold(5, "held")
+    for bell in (entry.bell, None):  # it was compared before an event of some key, or never
+        entry.bell = bell
+        wrapped.keyspace.bell[0] += 1
+        store.standing = False
+        assert wrapped.call(5) == "missed"
+        store.standing = True
+        assert wrapped.call(5) == "held"
+    assert store.asked == [entry] * 4
+    assert entry.hits == 2
+    entry.expires = DEAD
     assert wrapped.call(5) == "missed"
-    entry.expires, wrapped.keyspace.gate.current_until = math.inf, -math.inf
+
+
+def test_entries_and_their_bell_are_taken_in_one_step() -> None:
+    """Otherwise an entry of one region could be compared with the bell of another one, whose numbers may be equal."""
+    wrapped = Wrapped(one)
+    keyspace, entry = wrapped.keyspace, wrapped.hold(5, "of the region before")
+
+    class Rejoined(dict[Any, Entry]):
+        def __getitem__(self, key: Any) -> Entry:
+            bell = memoryview(bytearray(8)).cast("Q")
+            bell[0] = 8
+            keyspace.near = Looked(), bell
+            return entry
+
+    keyspace.near = Rejoined(), keyspace.bell
+    entry.bell = 8
     assert wrapped.call(5) == "missed"
+    assert keyspace.store.asked == [entry]
 
 
 def test_what_cannot_be_hashed_is_missed() -> None:

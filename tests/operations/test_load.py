@@ -1,144 +1,138 @@
-"""The two drivers, and get-or-load as a flow: without a bus, by answers made by hand."""
+"""The two drivers of a flow, and get-or-load as a flow, with duties made by hand, or with a private cache."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import dis
 import gc
-import itertools
-import math
-import sys
-import threading
 from collections.abc import Callable, Coroutine
-from functools import cache
-from types import CodeType, FrameType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 
 from colocache import EventLoopError, RecursiveLoadError
-from colocache.core.entry import Entry
-from colocache.core.group.outcomes import Found, Lead, Solo
+from colocache.core.entry import MISSING
+from colocache.core.host.claims import Lead, Load, Sleep, Value
 from colocache.naming import shown
 from colocache.operations import under_way
 from colocache.operations.drive import arun, run
-from colocache.operations.flow import Flow, Wait
-from colocache.operations.load import Duty, Load, LoadFlow, load_or_wait
-from colocache.operations.under_way import MAX_NESTED, note_age
-from colocache.runtime.waiting.answers import Answer
-from tests.conftest import NewCache
+from colocache.operations.flow import Flow
+from colocache.operations.load import Duty, Run, load_or_wait
+from colocache.operations.under_way import MAX_NESTED
+from colocache.runtime.waiting.answers import TOO_LATE
+from tests.conftest import NewCache, waiting
 from tests.loaders import never
 
 T = TypeVar("T")
 
+LEAD = Lead(Load(b"\0skey", 0, cast(Any, None)), late=False)
 
-class Asking:
-    """A driver that answers one question at once, or (`PENDING`) not before the test does; it notes who gave up."""
 
-    PENDING = object()
+class Waking:
+    """Waits that end when the test says so."""
 
-    def __init__(self, answer: Any) -> None:
-        self.answer = Answer()
-        self.asked = 0
-        self.abandoned: list[Answer] = []
-        if answer is not self.PENDING:
-            self.answer.give(answer)
+    def __init__(self) -> None:
+        self.waiters: list[Callable[[Any], object]] = []
 
-    def wait(self, limit: float = 30.0, *, local: bool = False) -> Wait:
-        return Wait(self, lambda *_: None, limit, "otherwise", local)  # type: ignore[arg-type]
+    def sleep(self, seconds: float = 30.0) -> Sleep:
+        return Sleep(lambda waiter: self.waiters.append(waiter), seconds)
 
-    def new_call(self) -> Answer:
-        return self.answer
+    def wake(self, outcome: object) -> None:
+        for waiter in self.waiters:
+            waiter(outcome)
 
-    def ask(self, command: object, otherwise: object, answer: Answer) -> None:
-        self.asked += 1
 
-    def abandon(self, answer: Answer) -> None:
-        self.abandoned.append(answer)
+def woken(outcome: object) -> Sleep:
+    """A step that waits for what is there already."""
+    return Sleep(lambda waiter: cast(None, waiter(outcome)), 30.0)
 
 
 class Ask:
-    """A `load.Duty` whose member answers as told, and that notes what it hears."""
+    """A `load.Duty` whose question is answered as told, and that notes what it hears."""
 
     timeout = 30.0
 
     def __init__(
-        self, outcome: Found | Lead | Solo, loader: Callable[[], Any], *, key: object = "key", wire: bytes = b"\0skey",
-        cache: int = 1, readable: bool = True, awaited: bool = False,
+        self, outcome: Value | Lead | None, loader: Callable[[], Any], *, key: object = "key",
+        wire: bytes = b"\0skey", readable: bool = True, awaited: bool = False,
     ) -> None:  # fmt: skip
         self.outcome = outcome
         self.loader = loader
         self.key = key
-        self.load_id = cache, wire
+        self.load_id = 1, wire
         self.readable = readable
         self.awaited = awaited
-        self.is_open = False
+        self.is_detached = False
         self.heard: list[tuple[str, Any]] = []
+        self._has_duty = isinstance(outcome, Lead)
 
     def ask(self) -> Flow[Any]:
-        self.is_open = True
-        outcome = yield Asking(self.outcome).wait()
-        self.is_open = isinstance(outcome, Lead)
-        return outcome
+        return (yield woken(self.outcome))
 
-    def use(self, entry: Entry) -> Any:
-        if not self.readable:
-            raise ValueError("unreadable")
-        return entry.value
+    def use(self, found: Value) -> Any:
+        return found.value if self.readable else MISSING
 
-    def on_undecodable(self, error: ValueError) -> None:
-        self.heard.append(("undecodable", str(error)))
+    def on_undecodable(self) -> None:
+        self.heard.append(("undecodable", None))
 
     def is_awaited(self) -> bool:
         return self.awaited
 
     def on_detach(self) -> None:
-        self.is_open = False
-        self.heard.append(("detached", self.outcome))
+        self.is_detached = True
+        self.heard.append(("detached", None))
 
     def on_lost(self, error: BaseException) -> None:
         self.heard.append(("lost", error))
 
     def fail(self, error: BaseException) -> None:
-        self.is_open = False
-        self.heard.append(("failed", (self.outcome, error)))
+        self._has_duty = False
+        self.heard.append(("failed", error))
 
     def give_back(self) -> None:
-        self.is_open = False
-        self.heard.append(("given back", self.outcome))
+        """Like the real one's, it does nothing after a report."""
+        if self._has_duty:
+            self._has_duty = False
+            self.heard.append(("given back", None))
 
-    def succeed(self, value: Any, oldest: float) -> None:
-        self.is_open = False
-        self.heard.append(("loaded", (self.outcome, value)))
-        if oldest < math.inf:
-            self.heard.append(("oldest", oldest))
+    def succeed(self, value: Any) -> None:
+        self._has_duty = False
+        self.heard.append(("loaded", value))
 
     @property
     def errors(self) -> list[BaseException]:
         """What the loader is known to have raised."""
-        return [details[1] for what, details in self.heard if what == "failed"]
+        return [details for what, details in self.heard if what == "failed"]
 
 
 class Joining(Ask):
     """A duty whose question waits for the test, and finds another call's value."""
 
-    def __init__(self, asking: Asking) -> None:
-        super().__init__(Solo(), lambda: pytest.fail("loaded"))
-        self.asking = asking
+    def __init__(self, waking: Waking) -> None:
+        super().__init__(None, never)
+        self.waking = waking
 
     def ask(self) -> Flow[Any]:
-        return (yield self.asking.wait())
+        return (yield self.waking.sleep())
 
 
-def steps(*given: Wait | Callable[[], Any] | Ask) -> LoadFlow[list[Any]]:
+def loading(ask: Ask) -> Run:
+    """The step that calls the loader of a duty."""
+    return Run(cast(Duty, ask))
+
+
+def load(ask: Ask) -> Flow[Any]:
+    return load_or_wait(cast(Duty, ask))
+
+
+def steps(*given: Sleep | Callable[[], Any] | Ask) -> Flow[list[Any]]:
     """A flow of these steps, of which some are loaders, which gives their answers."""
     answers = []
     for step in given:
-        if isinstance(step, Wait):
+        if isinstance(step, Sleep):
             answers.append((yield step))
         else:
-            answers.append((yield Load(step if isinstance(step, Ask) else Ask(Lead(1), step))))  # type: ignore[arg-type]
+            answers.append((yield loading(step if isinstance(step, Ask) else Ask(LEAD, step))))
     return answers
 
 
@@ -152,47 +146,36 @@ def drive_async(flow: Flow[Any]) -> Any:
 
 @pytest.fixture(params=[drive_sync, drive_async], ids=["run", "arun"])
 def drive(request: pytest.FixtureRequest) -> Callable[[Flow[Any]], Any]:
-    return request.param
+    return cast(Callable[[Flow[Any]], Any], request.param)
 
 
 # --- Both drivers
 
 
 def test_a_flow_gets_the_answers_of_its_steps(drive: Callable[[Flow[Any]], Any]) -> None:
-    assert drive(steps(Asking("a").wait(), lambda: "b", Asking(None).wait())) == ["a", "b", None]
+    assert drive(steps(woken("a"), lambda: "b", woken(None))) == ["a", "b", None]
 
 
-def test_a_wait_that_takes_too_long_gives_the_other_answer_and_is_abandoned(
-    drive: Callable[[Flow[Any]], Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("colocache.operations.drive.GRACE", 0.0)
-    asking = Asking(Asking.PENDING)
-    assert drive(steps(asking.wait(0.001))) == ["otherwise"]
-    assert asking.abandoned == [asking.answer]
-
-
-def test_what_is_answered_is_not_abandoned(drive: Callable[[Flow[Any]], Any]) -> None:
-    asking = Asking("a")
-    drive(steps(asking.wait()))
-    assert (asking.asked, asking.abandoned) == (1, [])
+def test_a_wait_that_takes_too_long_is_answered_so(drive: Callable[[Flow[Any]], Any]) -> None:
+    assert drive(steps(Waking().sleep(0.001), lambda: "goes on")) == [TOO_LATE, "goes on"]
 
 
 @pytest.mark.parametrize("kind", [ValueError, TimeoutError, KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_what_a_loader_raises_is_reported_and_raised_as_it_is(
     drive: Callable[[Flow[Any]], Any], kind: type[BaseException]
 ) -> None:
-    error, cleaned = kind("broken"), []
+    error, cleaned = kind("broken"), list[bool]()
 
     def flow() -> Flow[None]:
         try:
-            yield Load(ask)
+            yield loading(ask)
         finally:
             cleaned.append(True)
 
     def fail() -> None:
         raise error
 
-    ask = Ask(Lead(1), fail)
+    ask = Ask(LEAD, fail)
     with pytest.raises(kind) as raised:
         drive(flow())
     assert raised.value is error
@@ -201,7 +184,7 @@ def test_what_a_loader_raises_is_reported_and_raised_as_it_is(
 
 def test_even_a_stop_iteration_of_a_loader_reaches_its_caller() -> None:
     # A generator into which it is thrown turns it into RuntimeError, and a driver could take it for the flow's end.
-    ask = Ask(Lead(1), lambda: next(iter(())))
+    ask = Ask(LEAD, lambda: next(iter(())))
     with pytest.raises(StopIteration) as raised:
         run(steps(ask))
     assert ask.errors == [raised.value]
@@ -209,7 +192,7 @@ def test_even_a_stop_iteration_of_a_loader_reaches_its_caller() -> None:
 
 def test_a_flow_that_raises_by_itself_is_heard(drive: Callable[[Flow[Any]], Any]) -> None:
     def flow() -> Flow[None]:
-        yield Asking(1).wait()
+        yield woken(1)
         raise LookupError("mine")
 
     with pytest.raises(LookupError, match="mine"):
@@ -223,34 +206,32 @@ def test_a_coroutine_in_a_sync_load_is_refused_with_the_remedy() -> None:
     async def loader() -> int:
         return 1
 
-    ask = Ask(Lead(1), loader)
+    ask = Ask(LEAD, loader)
     with pytest.raises(TypeError, match="load with the a-twin"):
         run(steps(ask))
     assert len(ask.errors) == 1
     gc.collect()  # a coroutine that was left unawaited would complain here, and warnings are errors
 
 
-def test_on_the_thread_of_an_event_loop_nothing_is_asked_and_the_remedy_named() -> None:
-    asking = Asking("there already")  # whether an answer comes in time is chance, and must not decide
+def test_on_the_thread_of_an_event_loop_nothing_is_begun_and_the_remedy_named() -> None:
+    """Whether there is anything to wait for is chance, and must not decide."""
+    begun: list[bool] = []
+
+    def flow() -> Flow[None]:
+        begun.append(True)
+        yield from ()
 
     async def main() -> None:
         with pytest.raises(EventLoopError, match="await its twin instead: aget"):
-            run(steps(asking.wait()))
+            run(flow())
 
     asyncio.run(main())
-    assert asking.asked == 0
-
-
-def test_on_the_thread_of_an_event_loop_what_is_answered_by_this_process_may_be_waited_for() -> None:
-    async def main() -> list[Any]:
-        return run(steps(Asking("mine").wait(local=True), lambda: 1))
-
-    assert asyncio.run(main()) == ["mine", 1]
+    assert not begun
 
 
 def test_a_thread_beside_an_event_loop_may_wait() -> None:
     async def main() -> list[Any]:
-        return await asyncio.to_thread(run, steps(Asking("a").wait()))
+        return await asyncio.to_thread(run, steps(woken("a")))
 
     assert asyncio.run(main()) == ["a"]
 
@@ -266,45 +247,56 @@ def test_a_coroutine_in_an_async_load_is_awaited() -> None:
     assert drive_async(steps(loader)) == ["awaited"]
 
 
-def test_a_cancelled_wait_is_abandoned_and_the_cancellation_goes_on() -> None:
-    asking = Asking(Asking.PENDING)
+def test_a_cancelled_wait_closes_the_flow_and_the_cancellation_goes_on() -> None:
+    waking, closed = Waking(), []
+
+    def flow() -> Flow[None]:
+        try:
+            yield waking.sleep()
+        finally:
+            closed.append(True)
 
     async def main() -> None:
-        task = asyncio.create_task(arun(steps(asking.wait())))
-        while not asking.asked:
+        task = asyncio.create_task(arun(flow()))
+        while not waking.waiters:
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     asyncio.run(main())
-    assert asking.abandoned == [asking.answer]
+    assert closed
 
 
 @pytest.mark.parametrize("delay", range(6), ids=lambda delay: f"{delay} rounds later")
-def test_a_cancellation_that_comes_together_with_the_answer_is_not_swallowed(delay: int) -> None:
+def test_a_cancellation_that_comes_together_with_the_answer_is_not_swallowed(new_cache: NewCache, delay: int) -> None:
     """asyncio.wait_for did that until Python 3.12: the task went on as if nobody had cancelled it."""
-    asking = Asking(Asking.PENDING)
-    went_on: list[bool] = []
+    cache = new_cache(private=True)
 
     async def main() -> None:
-        task = asyncio.create_task(arun(steps(asking.wait(), lambda: went_on.append(True))))
-        while not asking.asked:
+        held, went_on = Held(), list[bool]()
+        leader = asyncio.create_task(cache.aget_or_load("key", held))
+        await held.begun.wait()
+        task = asyncio.create_task(cache.aget_or_load("key", lambda: went_on.append(True)))
+        while not waiting(cache):
             await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        asking.answer.give("answer")
-        for _ in range(delay):
-            await asyncio.sleep(0)
+        held.end(LookupError())
+        with pytest.raises(LookupError):
+            await leader
+        await rounds(delay)
         cancelled = not task.done()
         task.cancel()
         if cancelled:
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert bool(went_on) != bool(asking.abandoned), "either the loader was called, or the duty given back"
         else:
             assert went_on
+        assert await cache.aget_or_load("other", lambda: 1) == 1
+        host = cache._member.own_host()
+        assert host is not None
+        assert not host.claims._loads, "the duty is given back"
 
-    asyncio.run(main())
+    finish(main())
 
 
 def test_a_cancelled_loader_is_reported() -> None:
@@ -314,7 +306,7 @@ def test_a_cancelled_loader_is_reported() -> None:
         started.set()
         await asyncio.Event().wait()
 
-    ask = Ask(Lead(1), loader)
+    ask = Ask(LEAD, loader)
 
     async def main() -> None:
         task = asyncio.create_task(arun(steps(ask)))
@@ -330,70 +322,36 @@ def test_a_cancelled_loader_is_reported() -> None:
 # --- Get or load
 
 
-def found(value: object) -> Found:
-    entry = Entry(b"\0skey", None, 0.0, 1.0, ())
-    entry.value = value
-    return Found(entry)
-
-
 @pytest.mark.parametrize("value", [1, None, ()])
 def test_what_is_found_is_not_loaded(drive: Callable[[Flow[Any]], Any], value: object) -> None:
-    ask = Ask(found(value), lambda: pytest.fail("loaded"))
-    assert drive(load_or_wait(ask)) == value
+    ask = Ask(Value(value), lambda: pytest.fail("loaded"))
+    assert drive(load(ask)) == value
     assert ask.heard == []
 
 
-@pytest.mark.parametrize("outcome", [Lead(7), Solo()])
+@pytest.mark.parametrize("outcome", [LEAD, Lead(LEAD.load, late=True), None], ids=["lead", "late", "no cache"])
 def test_who_is_to_load_loads_and_reports(drive: Callable[[Flow[Any]], Any], outcome: Any) -> None:
     ask = Ask(outcome, lambda: "value")
-    assert drive(load_or_wait(ask)) == "value"
-    assert ask.heard == [("loaded", (outcome, "value"))]
+    assert drive(load(ask)) == "value"
+    assert ask.heard == [("loaded", "value")]
 
 
 def test_what_cannot_be_read_is_loaded(drive: Callable[[Flow[Any]], Any]) -> None:
-    ask = Ask(found("theirs"), lambda: "mine", readable=False)
-    assert drive(load_or_wait(ask)) == "mine"
-    assert ask.heard[0] == ("undecodable", "unreadable")
+    ask = Ask(Value("theirs"), lambda: "mine", readable=False)
+    assert drive(load(ask)) == "mine"
+    assert ask.heard == [("undecodable", None), ("loaded", "mine")]
 
 
-def test_a_failed_load_is_reported_with_its_outcome(drive: Callable[[Flow[Any]], Any]) -> None:
+def test_a_failed_load_is_reported_once(drive: Callable[[Flow[Any]], Any]) -> None:
     error = OSError("gone")
 
     def loader() -> None:
         raise error
 
-    ask = Ask(Lead(7), loader)
+    ask = Ask(LEAD, loader)
     with pytest.raises(OSError, match="gone"):
-        drive(load_or_wait(ask))
-    assert ask.heard == [("failed", (Lead(7), error))]
-
-
-def test_a_load_of_the_key_that_is_being_loaded_is_refused_at_once() -> None:
-    inner = Ask(Solo(), lambda: "never", key=("profile", 42))
-    with pytest.raises(RecursiveLoadError, match=r"the loader of the key \('profile', 42\) asks for that same key"):
-        run(load_or_wait(Ask(Lead(1), lambda: run(load_or_wait(inner)))))
-    assert inner.heard == []
-
-
-@pytest.mark.parametrize("other", [{"wire": b"\0sother"}, {"cache": 2}], ids=["key", "cache"])
-def test_another_key_or_another_cache_may_be_loaded_meanwhile(other: dict[str, Any]) -> None:
-    inner = Ask(Solo(), lambda: "inner", **other)
-    assert run(load_or_wait(Ask(Lead(1), lambda: run(load_or_wait(inner))))) == "inner"
-
-
-def test_what_is_made_of_cached_values_is_told_how_old_the_oldest_was() -> None:
-    inner = Ask(Lead(2), lambda: note_age(3.0), wire=b"\0sinner")
-    after = Ask(Lead(3), lambda: note_age(5.0), wire=b"\0safter")
-
-    def loader() -> None:
-        for part in (inner, after):
-            run(load_or_wait(part))
-
-    outer = Ask(Lead(1), loader)
-    run(load_or_wait(outer))
-    oldest = [ask.heard[1:] for ask in (inner, after, outer)]
-    assert oldest == [[("oldest", 3.0)], [("oldest", 5.0)], [("oldest", 3.0)]]
-    note_age(1.0)  # outside of any load, it concerns nobody
+        drive(load(ask))
+    assert ask.heard == [("failed", error)]
 
 
 def test_the_same_key_may_be_loaded_again_afterwards_even_where_the_first_load_failed() -> None:
@@ -401,8 +359,8 @@ def test_the_same_key_may_be_loaded_again_afterwards_even_where_the_first_load_f
         raise LookupError
 
     with pytest.raises(LookupError):
-        run(load_or_wait(Ask(Lead(1), loader)))
-    assert run(load_or_wait(Ask(Lead(2), lambda: "second"))) == "second"
+        run(load(Ask(LEAD, loader)))
+    assert run(load(Ask(LEAD, lambda: "second"))) == "second"
 
 
 def finish(work: Coroutine[Any, Any, T], *, debug: bool = False) -> T:
@@ -440,7 +398,7 @@ class Held:
 
 async def cancelled(ask: Ask, held: Held) -> None:
     """Begin a load, and cancel its caller while it runs."""
-    caller = asyncio.create_task(arun(load_or_wait(ask)))
+    caller = asyncio.create_task(arun(load(ask)))
     await held.begun.wait()
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -455,13 +413,13 @@ async def rounds(number: int = 10) -> None:
 def test_a_load_that_others_wait_for_goes_on_when_its_caller_is_cancelled() -> None:
     async def main() -> None:
         held = Held()
-        ask = Ask(Lead(7), held, awaited=True)
+        ask = Ask(LEAD, held, awaited=True)
         await cancelled(ask, held)
         gc.collect()  # nobody but the cache keeps the task
-        assert ask.heard == [("detached", Lead(7))]
+        assert ask.heard == [("detached", None)]
         held.end("value")
         await rounds()
-        assert ask.heard[1:] == [("loaded", (Lead(7), "value"))]
+        assert ask.heard[1:] == [("loaded", "value")]
         assert not asyncio.all_tasks() - {asyncio.current_task()}
 
     finish(main())
@@ -479,8 +437,8 @@ def test_a_load_that_nobody_else_waits_for_has_ended_when_its_caller_goes_on() -
             ended.append("loader")
 
     async def main() -> None:
-        ask = Ask(Lead(7), loader)
-        caller = asyncio.create_task(arun(load_or_wait(ask)))
+        ask = Ask(LEAD, loader)
+        caller = asyncio.create_task(arun(load(ask)))
         await begun.wait()
         caller.cancel()
         await rounds(2)
@@ -505,11 +463,11 @@ def test_a_cancelled_caller_is_cancelled_though_its_loader_is_not() -> None:
         return "never"
 
     async def main() -> None:
-        ask = Ask(Lead(7), loader)
+        ask = Ask(LEAD, loader)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
-                await arun(load_or_wait(ask))
-        assert ask.heard == [("loaded", (Lead(7), "all the same"))]
+                await arun(load(ask))
+        assert ask.heard == [("loaded", "all the same")]
 
     begun = asyncio.Event()
     finish(main())
@@ -520,11 +478,11 @@ def test_what_a_load_without_a_caller_raises_is_told() -> None:
 
     async def main() -> None:
         held = Held()
-        ask = Ask(Lead(7), held, awaited=True)
+        ask = Ask(LEAD, held, awaited=True)
         await cancelled(ask, held)
         held.end(error)
         await rounds()
-        assert ask.heard[1:] == [("failed", (Lead(7), error)), ("lost", error)]
+        assert ask.heard[1:] == [("failed", error), ("lost", error)]
         gc.collect()  # asyncio would complain of an exception that nobody has taken
 
     finish(main())
@@ -541,8 +499,8 @@ def test_what_a_load_raises_as_it_is_cancelled_is_told() -> None:
             raise error
 
     async def main() -> None:
-        ask = Ask(Lead(7), loader)
-        caller = asyncio.create_task(arun(load_or_wait(ask)))
+        ask = Ask(LEAD, loader)
+        caller = asyncio.create_task(arun(load(ask)))
         await begun.wait()
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -556,7 +514,7 @@ def test_what_a_load_raises_as_it_is_cancelled_is_told() -> None:
 def test_a_load_without_a_caller_is_cancelled_after_the_load_timeout() -> None:
     async def main() -> None:
         held = Held()
-        ask = Ask(Lead(7), held, awaited=True)
+        ask = Ask(LEAD, held, awaited=True)
         ask.timeout = 0.001
         await cancelled(ask, held)
         while not ask.errors:
@@ -571,12 +529,37 @@ def test_a_load_without_a_caller_is_cancelled_when_the_last_one_who_waits_has_go
 
     async def main() -> None:
         held = Held()
-        ask = Ask(Lead(7), held, awaited=True)
+        ask = Ask(LEAD, held, awaited=True)
         await cancelled(ask, held)
         ask.awaited = False
         while not ask.errors:
             await asyncio.sleep(0.001)
         assert held.cancelled
+
+    finish(main())
+
+
+def test_loads_of_which_all_callers_have_gone_are_cancelled(new_cache: NewCache) -> None:
+    cache = new_cache(private=True)
+
+    async def main() -> None:
+        first, beside = Held(), Held()
+        leader = asyncio.create_task(cache.aget_or_load("key", first))
+        await first.begun.wait()
+        others = [asyncio.create_task(cache.aget_or_load("key", beside)) for _ in range(2)]
+        while waiting(cache) < 2:
+            await asyncio.sleep(0)
+        leader.cancel()
+        await beside.begun.wait()
+        assert not first.cancelled, "the other one still waits for it"
+        for each in others:
+            each.cancel()
+        await asyncio.wait((leader, *others))
+        while not first.cancelled:
+            await asyncio.sleep(0.001)
+        await rounds()
+        assert beside.cancelled
+        assert await cache.aget_or_load("key", lambda: "value") == "value"
 
     finish(main())
 
@@ -587,12 +570,12 @@ def test_a_load_under_way_at_the_end_of_its_loop_ends_quietly(awaited: bool) -> 
 
     async def main() -> None:
         held = Held()
-        ask = Ask(Lead(7), held, awaited=awaited)
+        ask = Ask(LEAD, held, awaited=awaited)
         heard.append(ask)
         if awaited:
             await cancelled(ask, held)
         else:
-            caller = asyncio.create_task(arun(load_or_wait(ask)))
+            caller = asyncio.create_task(arun(load(ask)))
             await held.begun.wait()
             assert not caller.done()
 
@@ -605,12 +588,8 @@ def test_a_load_whose_task_is_cancelled_before_it_began_is_reported() -> None:
     """At the end of a loop all tasks are cancelled, also those that have only just been made."""
 
     async def main() -> list[Any]:
-        ask = Ask(Lead(7), lambda: "never")
-        flow = load_or_wait(ask)  # once it is closed, it gives the duty back, too
-        wait = flow.send(None)
-        assert isinstance(wait, Wait)
-        load = flow.send(Lead(7))
-        caller = asyncio.create_task(arun(steps_of(load)))
+        ask = Ask(LEAD, lambda: "never")
+        caller = asyncio.create_task(arun(steps(ask)))  # not `load`, which gives the duty back, too
         await asyncio.sleep(0)
         for task in asyncio.all_tasks() - {asyncio.current_task(), caller}:
             task.cancel()
@@ -618,10 +597,7 @@ def test_a_load_whose_task_is_cancelled_before_it_began_is_reported() -> None:
             await caller
         return list(ask.heard)
 
-    def steps_of(load: Any) -> Flow[Any]:
-        return (yield load)
-
-    assert finish(main()) == [("given back", Lead(7))]
+    assert finish(main()) == [("given back", None)]
 
 
 def test_a_loader_runs_in_one_task_with_the_context_of_its_caller() -> None:
@@ -640,28 +616,9 @@ def test_a_loader_runs_in_one_task_with_the_context_of_its_caller() -> None:
             return load()
 
         variable.set("mine")
-        assert await arun(load_or_wait(Ask(Lead(7), loader))) == "value"
+        assert await arun(load(Ask(LEAD, loader))) == "value"
         assert seen[0] == seen[1]
         assert seen[0][1] == "mine"
-
-    finish(main())
-
-
-def test_what_a_load_without_a_caller_is_made_of_is_told() -> None:
-    """Positions and ages are noted in objects that the copies of a context share."""
-
-    async def main() -> None:
-        held = Held()
-
-        async def loader() -> Any:
-            await held()
-            note_age(3.0)
-
-        ask = Ask(Lead(7), loader, awaited=True)
-        await cancelled(ask, held)
-        held.end()
-        await rounds()
-        assert ("oldest", 3.0) in ask.heard
 
     finish(main())
 
@@ -669,85 +626,40 @@ def test_what_a_load_without_a_caller_is_made_of_is_told() -> None:
 # --- Circles
 
 
-def test_what_a_loader_starts_and_does_not_await_may_wait_for_the_load() -> None:
-    waiting = Asking(Asking.PENDING)
-
-    async def main() -> list[Any]:
-        tasks = []
-
-        async def loader() -> str:
-            tasks.append(asyncio.create_task(arun(load_or_wait(Joining(waiting)))))
-            while not waiting.asked:
-                await asyncio.sleep(0)
-            return "value"
-
-        value = await arun(load_or_wait(Ask(Lead(1), loader)))
-        waiting.answer.give(found(value))
-        return [value, await tasks[0]]
-
-    assert finish(main()) == ["value", "value"]
+def test_the_same_key_of_another_cache_may_be_loaded_meanwhile(new_cache: NewCache) -> None:
+    one, other = new_cache(private=True), new_cache(private=True)
+    assert one.get_or_load("key", lambda: other.get_or_load("key", lambda: "inner")) == "inner"
 
 
-def test_a_thread_that_a_loader_starts_may_wait_for_the_load() -> None:
-    waiting = Asking(Asking.PENDING)
-    results: list[Any] = []
-    threads: list[threading.Thread] = []
-
-    def loader() -> str:
-        context = contextvars.copy_context()
-        inner = Joining(waiting)
-        threads.append(threading.Thread(target=lambda: results.append(context.run(run, load_or_wait(inner)))))
-        threads[0].start()
-        return "value"
-
-    assert run(load_or_wait(Ask(Lead(1), loader))) == "value"
-    waiting.answer.give(found("value"))
-    threads[0].join()
-    assert results == ["value"]
-
-
-def test_a_circle_through_a_task_that_the_loader_awaits_ends_with_the_wait() -> None:
-    """What the loader awaits, asks for its key; the bus lets it wait for the load timeout, and then load for itself."""
-
-    async def main() -> None:
-        async def loader() -> Any:
-            return await asyncio.gather(arun(load_or_wait(inner)))
-
-        inner = Ask(Solo(), lambda: "never")
-        outer = Ask(Lead(1), loader)
-        with pytest.raises(RecursiveLoadError, match="a task or thread that the loader of the key 'key' has started"):
-            await arun(load_or_wait(outer))
-        assert [type(error) for error in outer.errors] == [RecursiveLoadError]
-
-    finish(main())
-
-
-def test_a_circle_through_tasks_that_each_are_told_to_load_ends() -> None:
-    """As where an event overtakes each of the loads: then the next one waits for none of those before it."""
-    begun = []
+def test_a_circle_through_tasks_that_each_are_told_to_load_ends(new_cache: NewCache) -> None:
+    """An event overtakes each of the loads: the next one waits for none of those before it."""
+    cache, begun = new_cache(private=True), []
 
     async def main() -> None:
         async def loader() -> Any:
             begun.append(1)
-            return await asyncio.gather(arun(load_or_wait(Ask(Lead(len(begun)), loader))))
+            cache.invalidate("key")
+            return await asyncio.gather(cache.aget_or_load("key", loader))
 
         with pytest.raises(RecursiveLoadError):
-            await arun(load_or_wait(Ask(Lead(0), loader)))
+            await cache.aget_or_load("key", loader)
 
     finish(main())
     assert len(begun) == MAX_NESTED
 
 
-def test_a_circle_through_another_key_is_refused_at_once() -> None:
+def test_a_circle_of_tasks_through_another_key_is_refused_at_once(new_cache: NewCache) -> None:
+    cache = new_cache(private=True)
+
     async def main() -> None:
         def first() -> Any:
-            return arun(load_or_wait(Ask(Lead(2), second, wire=b"\0sother", key="other")))
+            return cache.aget_or_load("other", second)
 
         def second() -> Any:
-            return arun(load_or_wait(Ask(Lead(3), lambda: "never")))
+            return cache.aget_or_load("key", never)
 
         with pytest.raises(RecursiveLoadError, match="the loader of the key 'key' asks for that same key"):
-            await arun(load_or_wait(Ask(Lead(1), first)))
+            await cache.aget_or_load("key", first)
 
     finish(main())
 
@@ -756,27 +668,27 @@ def test_a_load_that_its_caller_has_left_may_wait_for_the_callers_own_load() -> 
     """1. The loader of a key loads a part, and gives up waiting for it; 2. the part's loader asks for the key."""
 
     async def main() -> None:
-        asks = Asking(Asking.PENDING)
+        waking = Waking()
         left = asyncio.Event()
 
         async def part_loader() -> Any:
             await left.wait()
-            return await arun(load_or_wait(Joining(asks)))
+            return await arun(load(Joining(waking)))
 
         async def loader() -> str:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.001):
-                    await arun(load_or_wait(part))
+                    await arun(load(part))
             left.set()
-            while not asks.asked:
+            while not waking.waiters:
                 await asyncio.sleep(0)
             return "value"
 
-        part = Ask(Lead(2), part_loader, wire=b"\0spart", awaited=True)
-        assert await arun(load_or_wait(Ask(Lead(1), loader))) == "value"
-        asks.answer.give(found("value"))
+        part = Ask(LEAD, part_loader, wire=b"\0spart", awaited=True)
+        assert await arun(load(Ask(LEAD, loader))) == "value"
+        waking.wake(Value("value"))
         await rounds()
-        assert part.heard[-1] == ("loaded", (Lead(2), "value"))
+        assert part.heard[-1] == ("loaded", "value")
 
     finish(main())
 
@@ -792,11 +704,11 @@ def test_loads_that_are_over_do_not_stay_in_the_context() -> None:
         async def loader() -> None:
             sizes.append(len(under_way._loads.get()))
             if len(sizes) < 50:
-                loop.call_soon(lambda: kept.append(asyncio.ensure_future(arun(load_or_wait(Ask(Lead(1), loader))))))
+                loop.call_soon(lambda: kept.append(asyncio.ensure_future(arun(load(Ask(LEAD, loader))))))
             else:
                 done.set()
 
-        kept = [asyncio.ensure_future(arun(load_or_wait(Ask(Lead(1), loader))))]
+        kept = [asyncio.ensure_future(arun(load(Ask(LEAD, loader))))]
         await done.wait()
         await asyncio.gather(*kept)
 
@@ -811,9 +723,9 @@ def test_a_task_that_outlives_the_load_that_started_it_may_load_the_key() -> Non
 
         async def later() -> str:
             await may_start.wait()
-            return await arun(load_or_wait(Ask(Lead(2), lambda: "later")))
+            return await arun(load(Ask(LEAD, lambda: "later")))
 
-        await arun(load_or_wait(Ask(Lead(1), lambda: tasks.append(asyncio.create_task(later())))))
+        await arun(load(Ask(LEAD, lambda: tasks.append(asyncio.create_task(later())))))
         may_start.set()
         return await tasks[0]
 
@@ -822,12 +734,12 @@ def test_a_task_that_outlives_the_load_that_started_it_may_load_the_key() -> Non
 
 def test_a_load_closed_in_another_context_than_its_own_ends_quietly() -> None:
     """This happens to a coroutine whose loop is gone: Python closes it where it is collected."""
-    flow = load_or_wait(Ask(Lead(1), lambda: "never"))
+    flow = load(Ask(LEAD, lambda: "never"))
     context = contextvars.copy_context()
-    assert isinstance(context.run(next, flow), Wait)
-    assert isinstance(context.run(flow.send, Lead(1)), Load)
+    assert isinstance(context.run(next, flow), Sleep)
+    assert isinstance(context.run(flow.send, LEAD), Run)
     flow.close()
-    assert run(load_or_wait(Ask(Lead(2), lambda: "second"))) == "second"
+    assert run(load(Ask(LEAD, lambda: "second"))) == "second"
 
 
 def test_a_key_is_shown_whatever_it_is() -> None:
@@ -836,81 +748,13 @@ def test_a_key_is_shown_whatever_it_is() -> None:
     assert shown((10**5000,)) == "<tuple whose repr raises ValueError>"
 
 
-# --- Signal handlers
-
-
-class Interrupt(Exception):
-    """What a signal handler raises, as a time limit does."""
-
-
-@cache
-def points(code: CodeType) -> frozenset[int]:
-    """Where in a function signal handlers run: at its start, after calls, and where a loop goes back."""
-    found, before = set[int](), "RESUME"
-    for each in dis.get_instructions(code):
-        if before.startswith(("CALL", "RESUME", "JUMP_BACKWARD", "SEND", "YIELD")):
-            found.add(each.offset)
-        before = each.opname
-    return frozenset(found)
-
-
-def interrupted(number: int, work: Callable[[], object]) -> bool:
-    """Do some work, and raise at so many points of the operations from its start; return whether that came."""
-    left = [number]
-
-    def at_instruction(frame: FrameType, event: str, _argument: object) -> Any:
-        frame.f_trace_opcodes = True
-        if event == "opcode" and frame.f_lasti in points(frame.f_code):
-            left[0] -= 1
-            if left[0] == 0:
-                raise Interrupt
-        return at_instruction
-
-    def at_call(frame: FrameType, event: str, argument: object) -> Any:
-        if not frame.f_code.co_filename.endswith(
-            ("operations/drive.py", "operations/load.py", "operations/under_way.py")
-        ):
-            return None
-        return at_instruction(frame, event, argument)
-
-    before = sys.gettrace()
-    sys.settrace(at_call)
-    try:
-        work()
-    except Interrupt:
-        pass
-    finally:
-        sys.settrace(before)
-    return left[0] <= 0
-
-
-def test_a_report_that_may_have_been_interrupted_can_be_repeated(new_cache: NewCache) -> None:
+def test_a_duty_may_be_given_back_again_after_its_report(new_cache: NewCache) -> None:
     cache = new_cache(private=True)
     duty = Duty(cache._keyspace, "key", never, cache._keyspace.given(60, ()))
     assert isinstance(run(duty.ask()), Lead)
+    duty.fail(LookupError("broken"))
+    assert cache.get_or_load("key", lambda: "value") == "value"
     for _ in range(2):
-        duty.fail(LookupError("broken"))
+        duty.give_back()
     assert cache.stats().failed_loads == 1
-
-
-def test_an_exception_at_any_instruction_leaves_no_duty_with_nobody() -> None:
-    """1. A call is told to load; 2. a time limit raises in it; 3. all who want the key wait for its load for ever."""
-    asking = Asking(Lead(7))
-
-    class Noting(Ask):
-        def ask(self) -> Flow[Any]:
-            self.is_open = True
-            outcome = yield asking.wait()
-            self.is_open = isinstance(outcome, Lead)
-            return outcome
-
-    for number in itertools.count(1):
-        asking.asked, asking.abandoned = 0, []
-        ask = Noting(Lead(7), lambda: "value")
-        if not interrupted(number, lambda ask=ask: run(load_or_wait(ask))):  # type: ignore[misc]
-            break
-        reports = [what for what, _ in ask.heard if what in ("loaded", "failed", "given back")]
-        assert not asking.asked or reports or asking.abandoned, f"the duty is lost at point {number}"
-        assert under_way.active() == (), f"the load seems to be under way after point {number}"
-    assert number > 30
-    assert ask.heard == [("loaded", (Lead(7), "value"))]
+    assert cache.get_or_load("key", never) == "value"

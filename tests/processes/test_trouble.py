@@ -1,4 +1,4 @@
-"""Hosts on which something has run out, or is forbidden: the cache says so, and goes on without it."""
+"""Hosts on which something has run out, or is forbidden: the cache says so, and goes on with what there is."""
 
 from __future__ import annotations
 
@@ -15,38 +15,73 @@ KEYS = [f"k{number}" for number in range(12)]
 
 
 @contextmanager
-def _mounted(path: Path, options: str) -> Iterator[bool]:
-    """A small file system at ``path``, where this user may make one."""
+def _mounted(path: Path, options: str) -> Iterator[None]:
+    """A small file system at ``path``. Skip the test where this user may not make one."""
     path.mkdir(mode=0o700)
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "colocache", path], capture_output=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "colocache", path], capture_output=True).returncode:
+        pytest.skip("this user may not mount anything")
     try:
-        yield not done.returncode
+        yield
     finally:
-        if not done.returncode:
-            subprocess.run(["umount", "-l", path], check=True)
+        subprocess.run(["umount", "-l", path], check=True)
 
 
-def test_on_a_full_disk_there_is_no_journal_and_a_kill_costs_the_others_what_they_have_cached(
-    group: Callable[..., Group],
-) -> None:
-    ours = group(lease=20.0, fetch_timeout=20.0)
-    with _mounted(ours.directory / "c", "size=64k,mode=700") as full:
-        workers = ours.start(3, join=False)
-        if not full:
-            together(workers, "limit_file_size", size=1 << 16)
-        together(workers, "start")
-        ours.settle()
-        assert ours.log().count("no room for the") == 3
+def test_on_a_small_file_system_the_shelf_is_smaller_and_says_so(group: Callable[..., Group]) -> None:
+    """As in a container, where /dev/shm has 64 MiB."""
+    ours = group(shelf="256MiB")
+    with _mounted(ours.directory / "c", "size=16m,mode=700"):
+        workers = ours.start(3)
         together(workers, "read_all", keys=KEYS)
         for version, worker in enumerate(workers, 1):
             assert worker.call("write", key="k0")["complete"]
             assert together(workers, "read", key="k0") == [version] * 3
-        survivors, victim = workers[:2], workers[2]
-        victim.kill()
-        until(lambda: all(len(view) == 2 for view in together(survivors, "members")))
-        assert [stats["resets"] for stats in together(survivors, "stats")] == [1, 1]
-        assert survivors[0].call("write", key="k0")["complete"]
-        assert together(survivors, "read_all", keys=KEYS) == [[4] + [0] * 11] * 2
+        assert "the shelf of this host has" in ours.log()
+        assert "--shm-size" in ours.log()
+        # More than fits: what is used stays, and nothing fails.
+        for number in range(200):
+            assert workers[number % 3].call("set_bytes", key=f"large-{number}", size=200_000)
+            assert workers[0].call("read", key="k1") == 0
+        assert workers[0].call("write", key="k0")["complete"]
+        assert together(workers, "read_all", keys=KEYS) == [[4] + [0] * 11] * 3
+
+
+def test_a_file_system_that_others_fill_makes_the_shelf_stay_as_it_is(group: Callable[..., Group]) -> None:
+    ours = group(shelf="32MiB")
+    with _mounted(ours.directory / "c", "size=48m,mode=700"):
+        workers = ours.start(2)
+        together(workers, "read_all", keys=KEYS)
+        with pytest.raises(OSError, match="No space left"):
+            (ours.directory / "c" / "of others").write_bytes(bytes(48 << 20))
+        for number in range(200):  # nobody is killed by a page that is not to be had
+            workers[number % 2].call("set_bytes", key=f"large-{number}", size=200_000)
+        for version in (1, 2):
+            assert workers[version % 2].call("write", key="k0")["complete"]
+            assert together(workers, "read", key="k0") == [version] * 2
+        assert workers[0].call("set", key="k1", value=7) == (workers[1].call("get", key="k1") == 7)
+
+
+def test_where_there_is_no_room_at_all_a_process_loads_for_itself_and_says_why(group: Callable[..., Group]) -> None:
+    ours = group()
+    with _mounted(ours.directory / "c", "size=64k,mode=700"):
+        (worker,) = ours.start(1, join=False)
+        assert worker.call("read", key="k0") == 0
+        assert not worker.call("write", key="k0")["complete"]
+        assert worker.call("read", key="k0") == 1
+        assert not worker.call("set", key="k0", value=7)
+        with pytest.raises(AssertionError, match="there is no room in"):
+            worker.call("start")
+        assert ours.log().count("cannot join") == 1
+
+
+def test_where_files_may_not_be_large_enough_the_shelf_is_smaller(group: Callable[..., Group]) -> None:
+    ours = group(shelf="64MiB")
+    workers = ours.start(2, join=False)
+    together(workers, "limit_file_size", size=4 << 20)
+    together(workers, "start")
+    assert workers[0].call("set", key="k0", value=7)
+    assert workers[1].call("get", key="k0") == 7
+    assert workers[1].call("write", key="k0")["complete"]
+    assert workers[0].call("read", key="k0") == 1
 
 
 def test_a_directory_that_others_may_enter_is_refused_by_name(group: Callable[..., Group]) -> None:
@@ -56,7 +91,7 @@ def test_a_directory_that_others_may_enter_is_refused_by_name(group: Callable[..
     (worker,) = ours.start(1, join=False)
     with pytest.raises(AssertionError, match=f"ConfigError: .*{ours.directory / 'c'} has mode 0755"):
         worker.call("start")
-    assert worker.call("driver_threads") == 0
+    assert worker.call("bus_threads") == 0
     (ours.directory / "c").chmod(0o700)
     worker.call("start")
     ours.start(1)
@@ -64,69 +99,46 @@ def test_a_directory_that_others_may_enter_is_refused_by_name(group: Callable[..
 
 def test_a_directory_that_cannot_be_written_to_is_refused_by_name(group: Callable[..., Group]) -> None:
     ours = group()
-    with _mounted(ours.directory / "c", "size=64k,mode=700,ro") as read_only:
-        if not read_only:
-            (ours.directory / "c").chmod(0o500)
+    with _mounted(ours.directory / "c", "size=64k,mode=700,ro"):
         (worker,) = ours.start(1, join=False)
         with pytest.raises(AssertionError, match=f"ConfigError: .*{ours.directory / 'c'}"):
             worker.call("start")
+        assert worker.call("read", key="k0") == 0
+        assert not worker.call("write", key="k0")["complete"]
 
 
-def test_a_member_that_is_short_of_descriptors_leaves_before_libzmq_aborts_it(group: Callable[..., Group]) -> None:
-    """Without a free descriptor `accept` fails, and libzmq 4.3.5 calls abort(): a newcomer would kill the member."""
-    ours = group(lease=1.0)
+def test_a_process_that_runs_out_of_descriptors_goes_on_without_the_bus(group: Callable[..., Group]) -> None:
+    """Without a free descriptor `accept` fails, and libzmq 4.3.5 calls abort(): a newcomer would kill the process."""
+    ours = group()
     poor, other = ours.start(2)
-    together(ours.workers, "read_all", keys=KEYS)
-    poor.call("limit_descriptors", room=20)
-    until(lambda: len(other.call("members")) == 1)
-    ours.start(2, join=False)
-    others = ours.workers[1:]
-    together(others, "start")
-    ours.settle(others)
-    for version, worker in enumerate((other, poor), 1):
-        worker.call("write", key="k0")  # a process that is not a member cannot tell the others
-        assert poor.call("read", key="k0") == version
-    assert poor.call("members") == {}
+    together(ours.workers, "write", key="k1")
+    until(lambda: len(list(ours.files.glob("*.bus"))) == 2)
+    poor.call("limit_descriptors", room=4)
+    newcomers = ours.start(2, join=False)
+    together(newcomers, "start")
+    for version, worker in enumerate((other, poor, newcomers[0]), 1):
+        assert worker.call("write", key="k0")["complete"]
+        assert together(ours.workers, "read", key="k0") == [version] * 4
+    for number in range(50):
+        poor.call("write", key=f"k{2 + number % 8}")
+    assert poor.call("set", key="k0", value=7)
+    assert together(ours.workers, "get", key="k0") == [7] * 4
     poor.call("limit_descriptors", room=None)
-    until(lambda: poor.call("read", key="k1") == 0 and poor.call("members"))
-    ours.settle()
-    receipt = others[1].call("write", key="k0")
-    assert len(receipt["acknowledged"]) == 3
-    assert together(ours.workers, "read_all", keys=KEYS) == [[3] + [0] * 11] * 4
+    assert len(other.call("members")) == 4
 
 
-def test_a_process_that_is_short_of_descriptors_loads_for_itself_and_joins_once_it_has_some(
+def test_a_process_without_descriptors_loads_for_itself_and_joins_once_it_has_some(
     group: Callable[..., Group],
 ) -> None:
     ours = group()
     (worker,) = ours.start(1, join=False)
-    for room in range(6, 60, 6):
-        worker.call("limit_descriptors", room=room)
-        with pytest.raises(AssertionError, match="hardly a file descriptor is left"):
-            worker.call("start")
-        assert worker.call("read", key="k0") == 0
-        assert worker.call("driver_threads") == 0
-    worker.call("limit_descriptors", room=120)  # for two members, and what a member must have to spare
+    worker.call("limit_descriptors", room=3)
+    assert worker.call("read", key="k0") == 0
+    assert not worker.call("write", key="k0")["complete"]
+    with pytest.raises(AssertionError, match="Too many open files"):
+        worker.call("start")
+    worker.call("limit_descriptors", room=None)
     worker.call("start")
     ours.start(1)
     assert worker.call("write", key="k0")["complete"]
-
-
-def test_a_member_that_cannot_connect_to_newcomers_is_behind_and_hears_them_once_it_can(
-    group: Callable[..., Group],
-) -> None:
-    ours = group(lease=1.0)
-    poor, other = ours.start(2)
-    together(ours.workers, "read_all", keys=KEYS)
-    poor.call("refuse_sockets", refuse=True)
-    newcomers = ours.start(2, join=False)
-    together(newcomers, "start")
-    until(lambda: len(poor.call("members")) == 4 and not poor.call("stats")["current"])
-    for version, worker in enumerate((other, poor, newcomers[0]), 1):
-        worker.call("write", key="k0")
-        assert together(ours.workers, "read", key="k0") == [version] * 4
-    poor.call("refuse_sockets", refuse=False)
-    ours.settle()
-    receipt = newcomers[1].call("write", key="k0")
-    assert len(receipt["acknowledged"]) == 3
-    assert together(ours.workers, "read_all", keys=KEYS) == [[4] + [0] * 11] * 4
+    assert together(ours.workers, "read", key="k0") == [2, 2]

@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 from colocache.core import parts
 from colocache.core.group import messages
 from colocache.core.group.peer import Peer
+from colocache.core.host import logs
+from colocache.core.host.layout import geometry
 from colocache.errors import WireError
-from colocache.runtime import journal
+from colocache.runtime import board_file
+from colocache.runtime import frames as host_frames
 from colocache.values import msgpack_codec
 from verification.fuzz.fuzz import CORPUS
 from verification.fuzz.targets import TARGETS
 
-TRIES = {"peer": 100, "seats": 40, "journal": 200}  # else 400; a story of a peer takes some ten milliseconds
+TRIES = {"peer": 100, "region": 40, "shelf": 200}  # else 400; a story of a peer takes some ten milliseconds
 
 
 def inputs_of(target: str) -> list[Path]:
@@ -74,11 +77,16 @@ def take_ignored_frames_for_signs_of_life(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Peer, "receive", noting)
 
 
+ANY_CAPACITY = property(lambda head: geometry(head.capacity).total_size)
+
 DEFECTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], Any]]] = {
     "namespace-that-is-no-text": ("peer", lambda patch: patch.setattr(messages, "_is_text", lambda name: True)),
     "seconds-that-are-no-number": ("peer", take_any_seconds),
     "trace-of-an-ignored-frame": ("peer", take_ignored_frames_for_signs_of_life),
-    "number-beyond-all": ("journal", lambda patch: patch.setattr(journal, "_MOST", 1 << 64)),
+    "limit-that-no-log-has": ("shelf", lambda patch: patch.setattr(logs, "_is_limit", lambda limit, size: True)),
+    "ring-that-stays-garbage": ("shelf", lambda patch: patch.setattr(logs.Logs, "reset", lambda self, ring: None)),
+    "capacity-beyond-all": ("region", lambda patch: patch.setattr(board_file.Head, "shelf_size", ANY_CAPACITY)),
+    "hashes-without-end": ("bus", lambda patch: patch.setattr(host_frames, "LARGEST", 1 << 20)),
     "event-too-long-for-the-bus": ("parts", lambda patch: patch.setattr(messages, "MAX_BUS", 1 << 20)),
     "lists-that-lie": ("values", lambda patch: patch.setattr(msgpack_codec, "refuse_lies", lambda payload: None)),
     "error-that-repeats-everything": ("values", lambda patch: patch.setattr(msgpack_codec, "_shortened", str)),
@@ -97,6 +105,6 @@ def test_the_corpus_shows_a_defect(defect: str, monkeypatch: pytest.MonkeyPatch)
 def fails(target: str, data: bytes) -> bool:
     try:
         TARGETS[target](data)
-    except (AssertionError, ValueError):
+    except (AssertionError, ValueError, logs.Garbage):
         return True
     return False

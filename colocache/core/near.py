@@ -1,0 +1,154 @@
+"""What this process keeps near: live objects, within a budget of bytes, and the one rule of what may be served.
+
+Nothing tells a process that a near copy is out of date. Each hit makes sure of it, by one comparison with the bell, and
+after an event once more by the entry's label. The rule stands in `NearStore.lets`, and as source text in
+`SERVE_AT_ONCE`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
+
+from .entry import DEAD, Entry
+from .host.board import Board
+from .host.memory import Fences
+from .policy import POLICIES, Policy
+
+
+class NearStore:
+    """The near copies of one cache. What changes them is for one thread at a time, and the rest for any at any time.
+
+    What leaves is dead, and is put into ``gone``. Take it out there when no lock is held, and `withdraw` it: keys and
+    values are users' code.
+
+    An exception of a signal handler may come in the middle of a change. Then call `heal` before the next one. No entry
+    is lost: it is in ``gone`` before it leaves the policy.
+    """
+
+    def __init__(self, budget: int, policy: str, board: Board, fences: Fences) -> None:
+        """``budget`` is in bytes."""
+        self.gone: deque[Entry] = deque()
+        self._new_policy = partial[Policy[Entry]](POLICIES[policy], budget, self._evicted)
+        self._entries = self._new_policy()
+        self._board = board
+        self._fences = fences
+        self.bell = board.bell
+        self.evictions = 0
+        self._past_hits = self._hits = 0
+
+    def lets(self, entry: Entry, now: float) -> bool:
+        """Tell whether an entry may be served: it has not expired, and nothing has happened to its key."""
+        if entry.expires <= now:
+            return False
+        bell = self.bell[0]
+        if entry.bell == bell:
+            return True
+        # The bell first: whoever has rung it has stored the stamps before. In the other order an event between the two
+        # loads would be taken for compared.
+        self._fences.order()
+        if not self._board.stands(entry.label):
+            entry.expires = DEAD
+            return False
+        entry.bell = bell
+        return True
+
+    # --- Changes: one thread at a time
+
+    def put(self, entry: Entry) -> None:
+        """Keep an entry in place of its key's present one. Others may have to leave for it, or it leaves itself.
+
+        To put it again does nothing, if the first time was interrupted.
+        """
+        present = self._entries.get(entry.hash)
+        if present is not None and present is not entry:
+            self._drop(present)
+        if entry.size > self._entries.maxsize or entry.expires == DEAD:
+            self._leave(entry)
+        else:
+            self._entries[entry.hash] = entry
+
+    def drop(self, hashes: Iterable[int], now: float) -> None:
+        """Drop the entries of keys, given by their hashes, that may not be served any more."""
+        for hash in hashes:
+            entry = self._entries.get(hash)
+            if entry is not None and not self.lets(entry, now):
+                self._drop(entry)
+
+    def sweep(self, now: float) -> None:
+        """Drop all entries that may not be served any more."""
+        for entry in self._entries.entries():
+            if not self.lets(entry, now):
+                self._drop(entry)
+
+    def heal(self) -> None:
+        """Begin anew with what there is, after an exception in the middle of a change."""
+        entries = self._new_policy()
+        for entry in self._entries.entries():
+            if entry.expires != DEAD:
+                entries[entry.hash] = entry
+            else:
+                self.gone.append(entry)
+        self._entries = entries
+
+    def _evicted(self, entry: Entry) -> None:
+        self.evictions += 1
+        self._leave(entry)
+
+    def _drop(self, entry: Entry) -> None:
+        self._leave(entry)
+        del self._entries[entry.hash]
+
+    def _leave(self, entry: Entry) -> None:
+        entry.expires = DEAD
+        self.gone.append(entry)
+
+    def withdraw(self, entry: Entry) -> None:
+        """Let readers find an entry no more that has left. Any thread may call it, once for each entry of ``gone``."""
+        entry.withdraw()
+        self._past_hits += entry.hits
+
+    # --- What there is
+
+    def has(self, hash: int) -> bool:
+        """Tell whether there is an entry of a key."""
+        return hash in self._entries
+
+    def used(self) -> list[Entry]:
+        """Return the entries that were hit since this was last asked."""
+        used = [entry for entry in self._entries.entries() if entry.hits > entry.told]
+        for entry in used:
+            entry.told = entry.hits
+        return used
+
+    def hits(self) -> int:
+        """Return how often readers found an entry. This never shrinks, though what is just leaving is not counted."""
+        past = self._past_hits  # first: otherwise what leaves meanwhile would be counted twice
+        self._hits = max(self._hits, past + sum(entry.hits for entry in self._entries.entries()))
+        return self._hits
+
+    def size(self) -> tuple[int, int]:
+        """Return the number and the bytes of the entries."""
+        return len(self._entries), int(self._entries.currsize)
+
+
+#: The rule of `NearStore.lets` as source text, for functions that answer most readers: a call of `lets` would cost a
+#: hit half as much again. So it is called only where the bell has changed since the entry was last compared.
+#: ``{keyspace}`` is where the reader reads, and ``{key}`` is what entries are found by there. tests/core/test_near.py
+#: compares the text with the rule.
+SERVE_AT_ONCE = """\
+    _cc_keyspace = {keyspace}
+    _cc_entries, _cc_bell = _cc_keyspace.near
+    try:
+        _cc_entry = _cc_entries[{key}]
+        if _cc_entry.bell == _cc_bell[0]:
+            if _cc_entry.expires > _cc_monotonic():
+                _cc_entry.hits += 1
+                return _cc_entry.value
+        elif _cc_entry.home.owner.lets(_cc_entry, _cc_monotonic()):
+            _cc_entry.hits += 1
+            return _cc_entry.value
+    except _cc_MISSES:  # there is no entry, or the key has another form, or it cannot be hashed
+        pass
+"""

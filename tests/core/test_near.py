@@ -1,0 +1,362 @@
+"""What is kept near: the rule, its text in generated functions, what leaves, and exceptions in the middle."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from colocache.core.entry import DEAD, Entry, Home
+from colocache.core.host.board import PAGE, Board
+from colocache.core.host.hashes import ROOT, key_hash
+from colocache.core.host.numbers import Numbers
+from colocache.core.near import SERVE_AT_ONCE, NearStore
+from colocache.core.policy import POLICIES
+from tests.interrupts import at_every_point
+
+every_policy = pytest.mark.parametrize("policy", POLICIES)
+
+NOW = 100.0
+A, B, C, D, E = (key_hash(name.encode()) for name in "abcde")
+
+
+class NoFences:
+    """One thread: all is in order."""
+
+    def order(self) -> None:
+        """Do nothing."""
+
+    def full(self) -> None:
+        """Do nothing."""
+
+
+def a_board() -> Board:
+    words = memoryview(bytearray(8 * (2 + PAGE))).cast("Q")
+    return Board(words[:1], words[1:], PAGE, Numbers(1), NoFences())
+
+
+class Near:
+    """A store over a board of its own, and a home in which its entries are found."""
+
+    def __init__(self, budget: int = 100, policy: str = "lru", fences: Any = None) -> None:
+        self.board = a_board()
+        self.store = NearStore(budget, policy, self.board, fences or NoFences())
+        self.home = Home(self.store)
+
+    def entry(self, hash: int, size: int = 10, expires: float = math.inf, value: object = "value") -> Entry:
+        return Entry(self.home, f"{hash:x}", value, hash, self.board.label((ROOT, hash)), 0, expires, size)
+
+    def keep(self, *entries: Entry) -> list[Entry]:
+        """Publish and keep entries; return what had to go."""
+        for entry in entries:
+            entry.publish()
+            self.store.put(entry)
+        return self.gone()
+
+    def gone(self) -> list[Entry]:
+        """Withdraw what has left, and return it."""
+        gone = list(self.store.gone)
+        while self.store.gone:
+            self.store.withdraw(self.store.gone.popleft())
+        return gone
+
+    def kept(self) -> set[int]:
+        return {entry.hash for entry in self.store._entries.entries()}
+
+    def found(self) -> set[int]:
+        return {entry.hash for entry in self.home.entries.values()}
+
+
+# --- The rule, and its text
+
+EXPIRES = [DEAD, NOW - 1, NOW, NOW + 1, math.inf]
+
+
+class Keyspace:
+    """What the text reads: one entry, and the bell."""
+
+    def __init__(self, near: Near, entry: Entry) -> None:
+        self.near = {"key": entry}, near.store.bell
+
+
+def served_at_once(keyspace: Keyspace, key: Any) -> Any:
+    """Run the text, at the instant `NOW`."""
+    names: dict[str, Any] = {"_cc_monotonic": lambda: NOW, "_cc_MISSES": (KeyError, TypeError)}
+    exec("def call(keyspace, key):\n" + SERVE_AT_ONCE.format(keyspace="keyspace", key="key"), names)
+    return names["call"](keyspace, key)
+
+
+def at_this_bell(near: Near, entry: Entry) -> None:
+    assert near.store.lets(entry, -math.inf)
+
+
+def at_an_older_bell(near: Near, entry: Entry) -> None:
+    at_this_bell(near, entry)
+    near.board.invalidate((B,))
+
+
+def invalidated(near: Near, entry: Entry) -> None:
+    at_this_bell(near, entry)
+    near.board.invalidate((A,))
+
+
+def all_invalidated(near: Near, entry: Entry) -> None:
+    at_this_bell(near, entry)
+    near.board.invalidate((ROOT,))
+
+
+def invalidated_before_it_was_compared(near: Near, entry: Entry) -> None:
+    near.board.invalidate((A,))
+
+
+def never_compared(near: Near, entry: Entry) -> None:
+    assert entry.bell is None
+
+
+#: What has happened to an entry, and whether it is current after that.
+HISTORIES: dict[Callable[[Near, Entry], None], bool] = {
+    at_this_bell: True, at_an_older_bell: True, never_compared: True, invalidated: False, all_invalidated: False,
+    invalidated_before_it_was_compared: False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["value", False, "", None, 0])
+def test_the_text_serves_what_the_rule_lets_through_and_nothing_else(value: Any) -> None:
+    served = 0
+    for expires, history in itertools.product(EXPIRES, HISTORIES):
+        near = Near()
+        entry = near.entry(A, value=value)
+        history(near, entry)
+        entry.expires = expires
+        found = served_at_once(Keyspace(near, entry), "key")
+        lets = near.store.lets(entry, NOW)
+        assert lets == (HISTORIES[history] and expires > NOW)
+        assert (found, entry.hits) == ((value, 1) if lets else (None, 0))
+        served += lets
+    assert served == 6
+
+
+@pytest.mark.parametrize("key", ["another key", [], {}])
+def test_the_text_serves_nothing_for_what_is_not_there_or_cannot_be_hashed(key: Any) -> None:
+    near = Near()
+    entry = near.entry(A)
+    at_this_bell(near, entry)
+    assert served_at_once(Keyspace(near, entry), key) is None
+
+
+def test_what_is_out_of_date_is_dead_for_good() -> None:
+    near = Near()
+    entry = near.entry(A)
+    near.board.invalidate((A,))
+    assert not near.store.lets(entry, NOW)
+    assert entry.expires == DEAD
+    assert entry.bell is None
+
+
+def test_what_has_expired_is_not_compared() -> None:
+    """It may be that only this reader's clock says so."""
+    near = Near()
+    entry = near.entry(A, expires=NOW)
+    assert not near.store.lets(entry, NOW)
+    assert entry.expires == NOW
+    assert near.store.lets(entry, NOW - 1)
+
+
+def test_the_bell_is_read_before_the_label_is_compared() -> None:
+    """1. A reader compares the label; 2. the key is invalidated; 3. the reader notes the new bell in the old entry."""
+
+    class Fences(NoFences):
+        def order(self) -> None:
+            near.board.invalidate((B,))  # between the two steps
+
+    near = Near(fences=Fences())
+    entry = near.entry(A)
+    before = near.store.bell[0]
+    assert near.store.lets(entry, NOW)
+    assert entry.bell == before != near.store.bell[0]
+
+
+def test_a_comparison_tells_nothing_of_events_after_the_bell_was_read() -> None:
+    class Fences(NoFences):
+        def order(self) -> None:
+            near.board.invalidate((A,))
+
+    near = Near(fences=Fences())
+    assert not near.store.lets(near.entry(A), NOW)
+
+
+# --- What is kept
+
+
+@every_policy
+def test_an_entry_is_kept_and_makes_others_leave_that_there_is_no_room_for(policy: str) -> None:
+    near = Near(30, policy)
+    assert near.keep(*(near.entry(hash) for hash in (A, B, C))) == []
+    assert near.store.size() == (3, 30)
+    (gone,) = near.keep(near.entry(D))
+    assert (gone.hash, gone.expires) == (A, DEAD)
+    assert near.kept() == near.found() == {B, C, D}
+    assert near.store.evictions == 1
+
+
+def test_a_new_entry_takes_the_place_of_its_keys_old_one() -> None:
+    near = Near()
+    old, new = near.entry(A), near.entry(A, 20)
+    near.keep(old)
+    assert near.keep(new) == [old]
+    assert near.home.entries == {new.key: new}
+    assert near.store.size() == (1, 20)
+    assert near.store.evictions == 0
+
+
+def test_an_entry_that_is_put_twice_is_kept_once() -> None:
+    near = Near()
+    entry = near.entry(A)
+    assert near.keep(entry, entry) == []
+    assert near.store.size() == (1, 10)
+    assert near.store.lets(entry, NOW)
+
+
+def test_what_is_larger_than_the_budget_leaves_at_once_and_so_does_its_keys_old_entry() -> None:
+    near = Near(100)
+    old, large = near.entry(A), near.entry(A, 101)
+    near.keep(old)
+    assert near.keep(large) == [old, large]
+    assert (near.found(), near.store.size()) == (set(), (0, 0))
+
+
+def test_what_has_died_before_it_is_put_leaves() -> None:
+    """A reader has found it out of date before it was accounted for. Otherwise its home would keep it for good."""
+    near = Near()
+    entry = near.entry(A)
+    entry.publish()
+    near.board.invalidate((A,))
+    assert not near.store.lets(entry, NOW)
+    near.store.put(entry)
+    assert near.gone() == [entry]
+    assert (near.found(), near.store.size()) == (set(), (0, 0))
+
+
+def test_a_key_that_has_changed_is_dropped_and_a_fresh_entry_of_it_is_not() -> None:
+    near = Near()
+    near.keep(near.entry(A), near.entry(B), near.entry(C, expires=NOW))
+    near.board.invalidate((A,))
+    fresh = near.entry(D)
+    near.board.invalidate((D,))
+    near.keep(near.entry(D))
+    near.store.drop((A, B, C, D, E), NOW)
+    assert {entry.hash for entry in near.gone()} == {A, C}
+    assert near.kept() == near.found() == {B, D}
+    assert not near.store.lets(fresh, NOW)
+
+
+def test_a_sweep_drops_what_may_not_be_served_any_more() -> None:
+    near = Near()
+    near.keep(near.entry(A), near.entry(B), near.entry(C, expires=NOW), near.entry(D, expires=NOW + 1))
+    near.board.invalidate((A,))
+    near.store.sweep(NOW)
+    assert {entry.hash for entry in near.gone()} == {A, C}
+    assert near.found() == {B, D}
+    near.store.sweep(math.inf)
+    assert {entry.hash for entry in near.gone()} == {B, D}
+    assert (near.found(), near.store.size()) == (set(), (0, 0))
+
+
+def test_has_knows_the_keys_that_there_are_entries_of() -> None:
+    near = Near()
+    near.keep(near.entry(A))
+    assert (near.store.has(A), near.store.has(B)) == (True, False)
+
+
+# --- Hits
+
+
+def test_hits_are_those_of_what_there_is_and_of_what_has_left() -> None:
+    near = Near(20)
+    first, second = near.entry(A), near.entry(B)
+    near.keep(first, second)
+    first.hits, second.hits = 1, 10
+    assert near.store.hits() == 11
+    near.store.drop((A,), math.inf)
+    assert near.store.hits() == 11, "it never shrinks"
+    near.gone()
+    assert near.store.hits() == 11
+    second.hits += 1
+    assert near.store.hits() == 12
+    assert near.home.past_hits == 1
+
+
+def test_the_shelf_is_told_of_what_was_used_since_it_was_told_last() -> None:
+    near = Near()
+    first, second, third = near.entry(A), near.entry(B), near.entry(C)
+    near.keep(first, second, third)
+    first.hits, second.hits = 1, 2
+    assert near.store.used() == [first, second]
+    assert near.store.used() == []
+    second.hits += 1
+    assert near.store.used() == [second]
+
+
+# --- Exceptions in the middle
+
+
+@every_policy
+def test_an_exception_at_any_point_of_a_change_loses_no_entry_once_the_store_is_healed(policy: str) -> None:
+    def change() -> None:
+        store = near.store
+        store.drop((C,), NOW)
+        for entry in new:
+            store.put(entry)
+        store.sweep(NOW)
+
+    def begin() -> None:
+        nonlocal near, new
+        near = Near(35, policy)
+        near.keep(*(near.entry(hash) for hash in (A, B, C)))
+        near.home.entries[near.entry(A).key].hits = 3
+        near.board.invalidate((C,))
+        new = [near.entry(D), near.entry(E, expires=NOW), near.entry(B), near.entry(A, 36)]
+        for entry in new:
+            entry.publish()
+
+    near, new = Near(), list[Entry]()
+    begin()
+    count = 0
+    for _ in at_every_point(change, ("core/near.py", "core/policy.py", "cachetools/")):
+        count += 1
+        near.store.heal()
+        consistent(near)
+        for entry in new:  # who was interrupted puts it once more
+            near.store.put(entry)
+        near.gone()
+        consistent(near)
+        assert near.kept() == near.found(), "what readers find is accounted for, and the other way round"
+        near.keep(*(near.entry(key_hash(b"%d" % number), 1) for number in range(60)))
+        consistent(near)
+        assert near.kept() == near.found()
+        near.store.sweep(math.inf)
+        near.gone()
+        assert (near.store.size(), near.found()) == ((0, 0), set())
+        begin()
+    assert count > 100
+
+
+@every_policy
+def test_an_exception_at_any_point_of_healing_does_no_harm(policy: str) -> None:
+    near = Near(30, policy)
+    near.keep(*(near.entry(hash) for hash in (A, B, C)))
+    for _ in at_every_point(near.store.heal):
+        consistent(near)
+        assert near.kept() == {A, B, C}
+
+
+def consistent(near: Near) -> None:
+    """Check that the policy's parts agree with each other."""
+    policy = near.store._entries
+    entries = policy.entries()
+    assert policy.currsize == sum(entry.size for entry in entries) <= policy.maxsize
+    queues = [vars(policy).get(name, ()) for name in ("_queue", "_small", "_passed")]
+    assert sorted(itertools.chain(*queues)) == sorted(entry.hash for entry in entries)
