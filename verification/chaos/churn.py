@@ -29,9 +29,9 @@ class Churn(threading.Thread):
             if not self._writes:
                 continue
             if number % 100 == 99:
-                self._space.invalidate_tags(tag, wait=False)
+                self._space.invalidate_tags(tag)
             elif number % 10 == 9:
-                self._space.invalidate(key, wait=False)
+                self._space.invalidate(key)
 
     def finish(self) -> None:
         """End the thread."""

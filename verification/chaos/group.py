@@ -25,9 +25,10 @@ T = TypeVar("T")
 
 PATIENCE = 60.0  # s; far beyond what anything here takes, so that a slow machine is not a failure
 KEYS = 64
+SHELF = "8MiB"  # small ones are made quickly
 
 #: What no process may ever have logged.
-ALARMS = ("Traceback", "has failed, and leaves", "Assertion failed", "ResourceWarning")
+ALARMS = ("Traceback", "has failed", "Assertion failed", "ResourceWarning")
 
 
 class Died(Exception):
@@ -42,6 +43,14 @@ def until(condition: Callable[[], T], what: str = "") -> T:
             raise AssertionError(f"it did not come to pass in {PATIENCE} s: {what or condition}")
         time.sleep(0.002)
     return found
+
+
+def _state(task: Path) -> str:
+    """What a thread does. That of a thread which has ended meanwhile counts as stopped."""
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "T"
 
 
 class Worker:
@@ -85,7 +94,12 @@ class Worker:
     def stop(self) -> None:
         """Stop the process; when this returns, none of its threads runs."""
         self.signal(signal.SIGSTOP)
-        until(lambda: Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        self.await_stop()
+
+    def await_stop(self) -> None:
+        """Return when the process is stopped, be it by itself, and none of its threads runs."""
+        tasks = Path(f"/proc/{self.pid}/task")
+        until(lambda: {_state(task) for task in tasks.iterdir()} == {"T"})
 
     def go_on(self) -> None:
         self.signal(signal.SIGCONT)
@@ -149,7 +163,7 @@ class Group:
     """The processes, the directory where they meet, and their source of truth."""
 
     def __init__(self, *, options: Iterable[str] = ("-X", "dev"), **settings: Any) -> None:
-        self.settings = settings
+        self.settings = {"shelf": SHELF, **settings}
         self._options = list(options)  # of the interpreter
         self.directory = Path(tempfile.mkdtemp(prefix="cc"))  # short, for sockets
         self.files = self.directory / "c" / "shop"
@@ -218,16 +232,14 @@ class Group:
         return [worker for worker in self.workers if not worker.dead.is_set()]
 
     def settle(self, workers: Iterable[Worker] | None = None) -> None:
-        """Wait until all know the same members, and hear all of them."""
+        """Have all join, and wait until they are all that are on the host: the dead are gone, and nobody is missing."""
         all_of_them = self.living if workers is None else list(workers)
-        until(lambda: self._agree(all_of_them), f"{len(all_of_them)} members that are current")
+        until(lambda: self._agree(all_of_them), f"{len(all_of_them)} processes that see each other")
 
     def _agree(self, workers: list[Worker]) -> bool:
+        together(workers, "start")
         views = together(workers, "members")
-        current = together(workers, "stats")
-        return all(set(view) == set(views[0]) and len(view) == len(workers) for view in views) and all(
-            stats["current"] and stats["established"] for stats in current
-        )
+        return all(view == views[0] and len(view) == len(workers) for view in views)
 
     def loads(self) -> int:
         """How often the source was read so far, by all processes."""
@@ -243,8 +255,8 @@ class Group:
         return (self.directory / "log").read_text()
 
     def names(self) -> set[str]:
-        """The names of the files in the group's directory, but for the seats' own, which stay."""
-        return {path.name for path in self.files.iterdir() if path.suffix != ".seat"}
+        """The names of the files in the group's directory."""
+        return {path.name for path in self.files.iterdir()} if self.files.exists() else set()
 
     def close(self) -> None:
         """End every process; complain of what they logged."""

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import errno
+import ctypes
 import gc
 import os
 import resource
-import select
+import signal
 import sys
 import threading
-from concurrent.futures import Future
+import time
 from contextlib import suppress
-from time import sleep
 from typing import Any
 
-import zmq
-
 import colocache
-from verification.chaos.strain import Strain
+from colocache.core.host.board import Board
+from colocache.core.host.logs import Logs
+from colocache.runtime import board_file, bus, region
 
 
 class Troubles:
@@ -26,42 +25,23 @@ class Troubles:
     cache: colocache.Cache
     _pipes: tuple[tuple[int, int], ...] = ()
 
+    # --- What runs out
+
     def limit_descriptors(self, room: int | None) -> None:
-        """Allow so many more open files; None: as many as the system does."""
+        """Allow so many more open files; None: as many as the system does.
+
+        What colocache keeps open has high numbers, and does not count.
+        """
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        used = max(map(int, os.listdir("/proc/self/fd")))
+        used = max(number for number in map(int, os.listdir("/proc/self/fd")) if number < 500)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard if room is None else used + room, hard))
 
     def limit_file_size(self, size: int) -> None:
         """Have every write beyond so many bytes of a file fail, as on a full disk."""
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
-    def publisher_is_idle(self) -> bool:
-        """Whether libzmq waits for nobody to look after the socket that publishes; until then it frees nothing."""
-        driver: Any = self.cache._member.join()
-        descriptor = driver._look(lambda now: driver._transport._publisher.getsockopt(zmq.FD))
-        return not select.select([descriptor], [], [], 0)[0]
-
     def open_files(self) -> int:
         return len(os.listdir("/proc/self/fd"))
-
-    def limit_queues(self, limit: int) -> None:
-        """Have the sockets of the member that is started next queue no more messages than that."""
-        Strain(queue=limit).prepare()
-
-    def stall(self, seconds: float) -> None:
-        """Have the driver's thread do nothing for so long."""
-        stalled: Future[None] = Future()
-        driver: Any = self.cache._member.join()
-        driver.tell(lambda peer, now: stalled.set_result(sleep(seconds)))
-        stalled.result()
-
-    def refuse_sockets(self, refuse: bool) -> None:
-        """Have the host refuse a socket to every newcomer."""
-        transport: Any = self.cache._member.join()._transport  # type: ignore[union-attr]
-        transport.__dict__.pop("_socket", None)
-        if refuse:
-            transport._socket = _refused
 
     def open_pipes(self, count: int) -> None:
         self._pipes = tuple(os.pipe() for _ in range(count))
@@ -76,30 +56,133 @@ class Troubles:
                 found += os.read(source, 100)
         return found.decode()
 
-    def driver_threads(self) -> int:
-        return sum(thread.name.startswith("colocache") for thread in threading.enumerate())
+    def close_all_files(self) -> None:
+        """Close all descriptors but those of the standard streams and the test's own, as daemonisers do."""
+        kept = {0, 1, 2, *self.streams()}
+        for number in map(int, os.listdir("/proc/self/fd")):
+            if number not in kept:
+                with suppress(OSError):
+                    os.close(number)
+
+    def tick_often(self) -> None:
+        """Have what looks after the files every half minute do so all the time, once this process has joined."""
+        bus.TICK = 0.05  # type: ignore[misc]
+
+    def have_layout(self, layout: int) -> None:
+        """Be of a version of the package whose memory has another layout."""
+        board_file.LAYOUT = layout  # type: ignore[misc]
+
+    def begin_no_bus(self) -> None:
+        """Have the bus, once this process has joined, open nothing."""
+        bus.START_AFTER = 3600  # type: ignore[misc]
+
+    def streams(self) -> list[int]:
+        """The descriptors by which the test talks to this process. See `worker.py`."""
+        raise NotImplementedError
+
+    # --- Who stops where
+
+    def stop_at(self, step: str) -> None:
+        """Have this process stop itself once, at a step of its next write to the shelf.
+
+        ``locked``: it has the ring's lock, and has stored nothing. ``appended``: the bytes are there, and cannot be
+        found. ``committed``: they can, and older copies are not void yet. ``stamped``: they are, and the lock is held.
+        """
+        self._at(step, signal.SIGSTOP)
+
+    def die_at(self, step: str) -> None:
+        """Have this process kill itself there."""
+        self._at(step, signal.SIGKILL)
+
+    def _at(self, step: str, number: signal.Signals) -> None:
+        owner, name, before = {
+            "locked": (Logs, "find_way", True),
+            "appended": (Logs, "commit", True),
+            "committed": (Board, "stamp_write", True),
+            "stamped": (Board, "stamp_write", False),
+        }[step]
+        genuine = getattr(owner, name)
+
+        def reached(*arguments: Any) -> Any:
+            setattr(owner, name, genuine)
+            if before:
+                _hit_oneself(number)
+            result = genuine(*arguments)
+            if not before:
+                _hit_oneself(number)
+            return result
+
+        setattr(owner, name, reached)
+
+    def stop_while_joining(self, step: str) -> None:
+        """Have this process stop itself once, while it joins; see `colocache.runtime.region`."""
+
+        def reached(at: str) -> None:
+            if at == step:
+                region._reached = lambda _: None
+                _hit_oneself(signal.SIGSTOP)
+
+        region._reached = reached
+
+    # --- Forks that Python does not hear of
+
+    def fork_past_python(self) -> int:
+        """Fork as uWSGI does, by the C library: no hook of Python runs. The child serves commands of its own.
+
+        If another thread has asked for the interpreter at that moment, the child would wait for ever until it takes it.
+        """
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1000)  # nobody asks
+        time.sleep(0.05)  # who has asked gets it
+        pid: int = ctypes.PyDLL(None).fork()
+        sys.setswitchinterval(before)
+        if not pid:
+            self.be_a_child()
+        return pid
+
+    def be_a_child(self) -> None:
+        """Serve commands in a forked child. See `worker.py`."""
+        raise NotImplementedError
+
+    def hit(self, key: str) -> Any:
+        """What a reader is served at once, without a look at the shelf or at the pid; None if nothing is."""
+        value = self.cache._keyspace.hit(key)
+        return None if value is colocache.MISSING else value
+
+    def be_user(self, uid: int) -> None:
+        """Be another user from now on."""
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
+
+    # --- What there is
+
+    def bad_frames(self) -> int:
+        """How much was heard that nobody says."""
+        return self.cache._member.join()._shared.bus.bad_frames  # type: ignore[union-attr]
+
+    def bus_threads(self) -> int:
+        return sum(thread.name == "colocache bus" for thread in threading.enumerate())
 
     def census(self) -> dict[str, int]:
-        """What there is in this process's memory, and in its member's tables."""
+        """What there is in this process's memory, and in its tables."""
         gc.collect()
-        driver: Any = self.cache._member.join()
-        tables = driver._look(lambda now: _tables(driver))
-        return {"blocks": sys.getallocatedblocks(), "objects": len(gc.get_objects()), **tables}
+        host: Any = self.cache._member.join()
+        entries, size = host.keeper.store.size()
+        return {
+            "blocks": sys.getallocatedblocks(),
+            "objects": len(gc.get_objects()),
+            "threads": threading.active_count(),
+            "files": self.open_files(),
+            "entries": entries,
+            "bytes": size,
+            "loads": len(host.claims._loads),
+            "sleepers": len(host.claims._sleepers),
+            "claims": len(host.region.claims._mine),
+            "processes": 1 + len(host.region.seats()),
+        }
 
 
-def _tables(driver: Any) -> dict[str, int]:
-    engine = driver._peer._engine
-    return {
-        "members": len(engine.members),
-        "tombstones": len(engine.members._ended) + len(engine.members._forgotten),
-        "connections": len(driver._transport._links) + len(driver._transport._routes),
-        "timers": len(engine.timers._heap),
-        "events": len(engine.announcer.log) + len(engine.knowledge._remembered),
-        "requests": len(engine.requests) + len(engine.queues) + len(engine.owner._parked),
-        "entries": len(driver.store),
-        "resets": engine.outbox.counters.resets,
-    }
-
-
-def _refused(*_: object) -> None:
-    raise zmq.ZMQError(errno.EMFILE)
+def _hit_oneself(number: signal.Signals) -> None:
+    """Send a signal to this process, by this thread: to the process alone, others could take it, and this one go on."""
+    signal.pthread_kill(threading.get_ident(), number)

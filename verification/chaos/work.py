@@ -1,4 +1,4 @@
-"""What the processes of `chaos.py` do: read and write without end, and judge every read."""
+"""What the processes of `chaos.py` do: read, write and count without end, and judge every read."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from typing import Any, NamedTuple
 
 import colocache
 from colocache import Receipt
-from verification.chaos.board import KEYS, PAGES, ROWS, SPACE, SPACES, TAGS, WRITERS, Board, Due, keys_of, own_key
+from colocache.errors import CannotJoin
+from verification.chaos.board import FENCED, KEYS, PAGES, ROWS, SPACE, SPACES, TAGS, Board, keys_of, own_key
+from verification.chaos.counting import COUNTERS, SPACE_OF, Counting, Known, watch
 from verification.chaos.register import Register
 from verification.chaos.strain import Strain
+from verification.chaos.values import Torn, value_of, version_of
 
 SLOW = (0.0,) * 12 + (0.02, 0.02, 0.1)  # s; what a load may take once it has read the source
-MARGIN = 0.1  # s beyond the lease, because a scheduler may be late between a look at the clock and the next step
-GRACE = 4.0  # s; a call that took this much longer than it may was stopped, and may have given up before it announced
+SLOWER = (0.0, 0.0, 0.02, 0.1, 0.3)  # s; the same of whoever gets, computes and sets
+PROMPT = 0.1  # s; an invalidation takes some microseconds, and more where others compute
+JOINING = 60.0  # s; as long as another one joins or leaves, and is stopped, nobody can join
 TASKS = 3
 
-Wait = bool | float
 Call = Callable[[], Receipt]
 
 
@@ -35,14 +38,9 @@ class Unlucky(Exception):
 class Hand(NamedTuple):
     """One thread at work."""
 
-    row: int  # its counters on the board
-    writer: int  # its cells
+    row: int  # its cells and figures
     dice: Random
-
-    @property
-    def may_set(self) -> bool:
-        """Whether it is the only one of its slot that sets: of two sets under way at once either may be the last."""
-        return self.writer % WRITERS == 0
+    may_set: bool  # it is the only one of its slot that sets: of two sets under way at once either may be the last
 
 
 class Work:
@@ -53,32 +51,48 @@ class Work:
     """
 
     def __init__(
-        self, cache: colocache.Cache, directory: Path, slot: int, slots: int, seed: int, *, hard: bool, writes: bool
+        self, cache: colocache.Cache, directory: Path, slot: int, slots: int, seed: float, *, hard: bool, writes: bool
     ) -> None:
         self._cache = cache
         self._slot = slot
         self._board = Board(directory, slots)
+        self._counting = Counting(directory, slots, slot)
         self._register = Register(directory)
         self._keys = (*keys_of(slots), *PAGES)
-        self._own = dict.fromkeys(keys_of(slots), 0)  # what this process has announced, it never reads back old
         self._pause = 1.0 if hard else 40.0
-        self._incomplete = threading.local()
+        self._set = threading.local()
         self._enough = threading.Event()
-        strain = Strain.draw(Random(seed), cache.config.lease) if hard else Strain()
+        strain = Strain.draw(Random(seed)) if hard else Strain()
         strain.prepare()
-        cache.start()
-        cache._tell_incomplete = self._hear_incomplete  # type: ignore[method-assign]
-        self._board.inherit(slot)
+        self._spaces = {path: cache.namespace(path, fence=path == FENCED) if path else cache for path in SPACES}
+        self._counting.inherit()
+        keyspaces = {counter: self._spaces[path]._keyspace for counter, path in SPACE_OF.items()}
+        watch(self._counting, {counter: each.wire(counter) for counter, each in keyspaces.items()}, self._board.accuse)
+        self._join()
+        cache._member.tell_not_announced = self._hear_not_announced  # type: ignore[method-assign]
         self._board.note("begins", slot=slot, **strain._asdict())
-        self._spaces = {path: cache.namespace(path) if path else cache for path in SPACES}
         self._threads = strain.impose(cache, Random(f"{seed} loss"), self._enough)
         self._writes = writes
-        write = self._write if writes else self._read
-        for number, body in enumerate((write, write, self._run_tasks, self._read, self._read)):
-            hand = Hand(slot * ROWS + number, slot * WRITERS + number, Random(f"{seed} {number}"))
+        bodies = (self._write, self._write, self._run_tasks, self._read, self._read, self._count)
+        for number, body in enumerate(bodies if writes else (self._read, self._run_tasks, self._read)):
+            hand = Hand(slot * ROWS + number, Random(f"{seed} {number}"), not number)
             self._threads.append(threading.Thread(target=self._run, args=(body, hand)))
         for thread in self._threads:
             thread.start()
+
+    def _join(self) -> None:
+        """Join, as soon as nobody is stopped who has begun to join or to leave, and all have noticed a deletion."""
+        ends = monotonic() + JOINING
+        while True:
+            try:
+                self._cache.start()
+            except CannotJoin as error:
+                self._board.note("cannot join", slot=self._slot, error=str(error))
+                if monotonic() >= ends:
+                    raise
+                self._enough.wait(0.05)
+            else:
+                return
 
     def finish(self) -> None:
         """End the threads."""
@@ -89,10 +103,11 @@ class Work:
     def look_back(self) -> None:
         """Read every key once more."""
         for key in self._keys:
-            self._get(Hand(self._slot * ROWS, self._slot * WRITERS, Random(key)), key)
+            self._get(Hand(self._slot * ROWS, Random(key), may_set=False), key)
         self._register.close()
 
     def _run(self, body: Callable[[Hand], None], hand: Hand) -> None:
+        self._counting.work_as(hand.row)
         try:
             while not self._enough.is_set():
                 body(hand)
@@ -115,8 +130,12 @@ class Work:
         for _ in range(dice.randrange(1, 100)):
             if dice.random() < 0.05:
                 self._get_many(hand, dice.choice(list(SPACES)))
+                continue
+            key = dice.choice(self._keys)
+            if SPACE.get(key) == FENCED:
+                self._get_and_set(hand, key)
             else:
-                self._get(hand, dice.choice(self._keys))
+                self._get(hand, key)
         self._enough.wait(self._pause * dice.uniform(0, 0.02))  # or nobody else would come to anything on two cores
 
     def _get(self, hand: Hand, key: str) -> None:
@@ -129,6 +148,18 @@ class Work:
         with suppress(Unlucky):
             value = self._space(key).get_or_load(key, load, tags=TAGS.get(key, ()))
             self._judge(hand.row, key, dues, began, value)
+
+    def _get_and_set(self, hand: Hand, key: str) -> None:
+        """Get a value; if nobody has it, compute it, and set it, as code does that knows no loaders."""
+        dues, began, space = self._dues(key), monotonic_ns(), self._space(key)
+        value = space.get(key)
+        if value is None:
+            value = value_of(key, self._register.read(key))
+            self._enough.wait(hand.dice.choice(SLOWER))
+            space.set(key, value, tags=TAGS[key])
+            self._board.count(hand.row, loads=1)
+        self._board.count(hand.row, fenced=1)
+        self._judge(hand.row, key, dues, began, value)
 
     def _get_many(self, hand: Hand, path: str) -> None:
         keys = [f"k{number}" for number in hand.dice.sample(SPACES[path], 4)]
@@ -143,7 +174,7 @@ class Work:
             raise Unlucky
         late = hand.dice.choice(SLOW)
         if key not in PAGES:
-            return self._register.read(key), late
+            return value_of(key, self._register.read(key)), late
         read = {
             part: self._space(part).get_or_load(part, lambda part=part: self._load(hand, part)[0], tags=TAGS[part])
             for part in PAGES[key]
@@ -179,109 +210,176 @@ class Work:
 
     # --- Judging
 
-    def _dues(self, key: str) -> dict[str, Due]:
+    def _dues(self, key: str) -> dict[str, int]:
         """What a read of a key, or of the parts of a page, must give at least."""
-        return {part: max(self._board.due(part), Due(self._own[part], "own")) for part in PAGES.get(key, (key,))}
+        return {part: self._board.due(part) for part in PAGES.get(key, (key,))}
 
-    def _judge(self, row: int, key: str, dues: dict[str, Due], began: int, value: Any) -> None:
+    def _judge(self, row: int, key: str, dues: dict[str, int], began: int, value: Any) -> None:
         self._board.count(row, reads=1)
-        for part, version in (value if key in PAGES else {key: value}).items():
-            if version >= dues[part].version:
-                continue
-            if self._board.may_come_late(part, version):
-                self._board.count(row, late_sets=1)
-                continue
-            now = monotonic_ns()
-            self._board.accuse(
-                "stale", slot=self._slot, key=key, part=part, got=version, due=dues[part].version, why=dues[part].why,
-                began=began, returned=now, truth=self._register.read(part), stats=asdict(self._cache.stats()),
-            )  # fmt: skip
+        try:
+            versions = {part: version_of(part, each) for part, each in self._parts(key, value)}
+        except Torn as error:
+            self._board.accuse("torn", slot=self._slot, key=key, began=began, value=str(error))
+            return
+        for part, version in versions.items():
+            if version < dues[part]:
+                self._board.accuse(
+                    "stale", slot=self._slot, key=key, part=part, got=version, due=dues[part], began=began,
+                    returned=monotonic_ns(), truth=self._register.read(part), stats=asdict(self._cache.stats()),
+                )  # fmt: skip
+
+    def _parts(self, key: str, value: Any) -> Iterable[tuple[str, Any]]:
+        if key not in PAGES:
+            return [(key, value)]
+        if not isinstance(value, dict) or tuple(value) != PAGES[key]:
+            raise Torn(f"{value!r:.200}")
+        return value.items()
 
     # --- Writing
 
     def _write(self, hand: Hand) -> None:
-        wait = hand.dice.choice((True, True, True, False, 0.02))
-        ways = (self._keys_change, self._a_tag_changes, self._a_space_changes, self._set)
-        hand.dice.choices(ways, (12, 3, 1, 4 * hand.may_set))[0](hand, wait)
+        ways = (self._keys_change, self._a_tag_changes, self._a_space_changes, self._set_own, self._reset_a_counter)
+        hand.dice.choices(ways, (120, 30, 5, 60 * hand.may_set, 2))[0](hand)
         self._enough.wait(self._pause * hand.dice.expovariate(30))
 
-    def _keys_change(self, hand: Hand, wait: Wait) -> None:
+    def _keys_change(self, hand: Hand) -> None:
         keys = hand.dice.sample(KEYS, hand.dice.choice((1, 1, 1, 3)))
         pages = [page for page, parts in PAGES.items() if set(parts) & set(keys)]
         of_space = {path: [key for key in (*keys, *pages) if SPACE.get(key, "") == path] for path in SPACES}
         # The root last, for its pages are made of what the others have.
         calls: list[Call] = [
-            lambda path=path, some=some: self._spaces[path].invalidate(*some, wait=wait)
+            lambda path=path, some=some: self._spaces[path].invalidate(*some)
             for path, some in sorted(of_space.items(), reverse=True)
             if some
         ]
-        self._announce(hand, "by_key", keys, wait, calls)
+        self._announce(hand, "by_key", keys, calls)
 
-    def _a_tag_changes(self, hand: Hand, wait: Wait) -> None:
+    def _a_tag_changes(self, hand: Hand) -> None:
         tag = hand.dice.choice(TAGS[hand.dice.choice(KEYS)])
         keys = [key for key in KEYS if tag in TAGS[key]]
-        self._announce(hand, "by_tag", keys, wait, [lambda: self._cache.invalidate_tags(tag, wait=wait)])
+        self._announce(hand, "by_tag", keys, [lambda: self._cache.invalidate_tags(tag)])
 
-    def _a_space_changes(self, hand: Hand, wait: Wait) -> None:
+    def _a_space_changes(self, hand: Hand) -> None:
         path = hand.dice.choice(list(SPACES))
         keys = [key for key in KEYS if SPACE[key].startswith(path)]
-        calls: list[Call] = [lambda: self._spaces[path].clear(wait=wait)]
+        calls: list[Call] = [lambda: self._spaces[path].clear()]
         if path:
-            calls.append(lambda: self._cache.invalidate(*PAGES, wait=wait))
-        self._announce(hand, "by_namespace", keys, wait, calls)
+            calls.append(lambda: self._cache.invalidate(*PAGES))
+        with self._counting.reset(counter for counter in COUNTERS if SPACE_OF[counter].startswith(path)) as reset:
+            reset.voids = self._announce(hand, "by_namespace", keys, calls)
 
-    def _announce(self, hand: Hand, how: str, keys: Iterable[str], wait: Wait, calls: list[Call]) -> None:
-        versions, began = self._commit(how, keys, wait), monotonic()
-        self._told(hand, how, wait, versions, began, [call() for call in calls])
+    def _announce(self, hand: Hand, how: str, keys: Iterable[str], calls: list[Call]) -> bool:
+        before, versions = self._board.deletions, self._commit(how, keys)
+        return self._told(hand, how, versions, before, [call() for call in calls])
 
     async def _awrite(self, hand: Hand) -> None:
         dice = hand.dice
         while not self._enough.is_set():
             key = dice.choice([key for key in KEYS if not any(key in parts for parts in PAGES.values())])
-            wait = dice.choice((True, False))
-            versions, began = self._commit("by_key", (key,), wait), monotonic()
-            receipt = await self._space(key).ainvalidate(key, wait=wait)
-            self._told(hand, "by_key", wait, versions, began, [receipt])
+            before, versions = self._board.deletions, self._commit("by_key", (key,))
+            receipt = await self._space(key).ainvalidate(key)
+            self._told(hand, "by_key", versions, before, [receipt])
             await asyncio.sleep(self._pause * dice.expovariate(10))
 
-    def _set(self, hand: Hand, wait: Wait) -> None:
+    def _set_own(self, hand: Hand) -> None:
         key = own_key(self._slot)
-        versions, began = self._commit("by_set", (key,), wait), monotonic()
-        self._board.begin_set(self._slot, versions[key])
-        self._incomplete.told = False
-        kept = self._cache.set(key, versions[key], wait="all" if wait is True else "stored")
-        complete = wait is True and not self._incomplete.told
-        self._settle(hand, versions, complete, in_time=monotonic() - began < GRACE)
-        self._board.end_set(self._slot)
-        self._board.note("is told", slot=self._slot, how="by_set", versions=versions, kept=kept, complete=complete)
-        self._board.count(hand.row, by_set=1)
+        before, versions = self._board.deletions, self._commit("by_set", (key,))
+        value = value_of(key, versions[key])
+        self._set.is_lost = False
+        kept = self._cache.set(key, value) if hand.dice.random() < 0.8 else self._cache.set_many({key: value})
+        busy = not kept and not self._set.is_lost
+        self._settle(hand, "by_set", versions, before, complete=not self._set.is_lost, kept=kept)
+        self._board.count(hand.row, busy=busy)
 
-    def _commit(self, how: str, keys: Iterable[str], wait: Wait) -> dict[str, int]:
+    def _commit(self, how: str, keys: Iterable[str]) -> dict[str, int]:
         versions = self._register.write(keys)
-        self._board.note("commits", slot=self._slot, how=how, wait=wait, versions=versions)
+        self._board.note("commits", slot=self._slot, how=how, versions=versions)
         return versions
 
-    def _told(
-        self, hand: Hand, how: str, wait: Wait, versions: dict[str, int], began: float, receipts: list[Receipt]
-    ) -> None:
-        limit = len(receipts) * (self._cache.config.lease if wait else 0.0)
+    def _told(self, hand: Hand, how: str, versions: dict[str, int], before: int, receipts: list[Receipt]) -> bool:
         complete = all(receipt.complete for receipt in receipts)
-        self._settle(hand, versions, complete, in_time=monotonic() - began < limit + GRACE)
-        self._board.note("is told", slot=self._slot, how=how, versions=versions, receipts=receipts)
-        counted = {how: 1, "unawaited": not wait, "awaited": wait is True, "complete": wait is True and complete}
-        self._board.count(hand.row, **counted)
+        self._settle(hand, how, versions, before, complete=complete, receipts=receipts)
+        self._board.count(hand.row, prompt=complete and all(receipt.seconds < PROMPT for receipt in receipts))
+        return complete
 
-    def _settle(self, hand: Hand, versions: dict[str, int], complete: bool, in_time: bool) -> None:
+    def _settle(
+        self, hand: Hand, how: str, versions: dict[str, int], before: int, *, complete: bool, **details: Any
+    ) -> None:
+        """Note that a call has returned. Only after a deletion may it be incomplete."""
         if complete:
-            self._board.acknowledge(hand.writer, versions)
-        if complete or in_time:
-            self._own.update({key: max(version, self._own[key]) for key, version in versions.items()})
-            self._board.announce(hand.writer, versions, self._cache.config.lease * 1.05 + MARGIN)
+            self._board.acknowledge(hand.row, versions)
+        elif before % 2 or self._board.deletions != before:
+            self._board.count(hand.row, excused=1)
+        else:
+            self._board.accuse("incomplete", slot=self._slot, how=how, versions=versions, trouble=self._trouble())
+        self._board.note("is told", slot=self._slot, how=how, versions=versions, complete=complete, **details)
+        self._board.count(hand.row, complete=complete, **{how: 1})
 
-    def _hear_incomplete(self, receipt: Receipt) -> None:
-        """What `set` does not return."""
-        self._incomplete.told = True
-        colocache.Cache._tell_incomplete(self._cache, receipt)
+    def _trouble(self) -> str:
+        return repr(self._cache._member.life.trouble)
+
+    def _hear_not_announced(self) -> None:
+        """What `set` does not return: that others may go on serving the old value."""
+        self._set.is_lost = True
+        colocache.member.Member.tell_not_announced(self._cache._member)
 
     def _space(self, key: str) -> colocache.Space:
         return self._spaces[SPACE.get(key, "")]
+
+    # --- Counting
+
+    def _count(self, hand: Hand) -> None:
+        dice = hand.dice
+        for _ in range(dice.randrange(1, 20)):
+            counter = dice.choice(COUNTERS)
+            space, by = self._spaces[SPACE_OF[counter]], dice.choice((1, 1, 2, 7))
+            if dice.random() < 0.1:
+                space.touch(counter, None)  # which must not lose what others count meanwhile
+            how = dice.choices((self._increase, self._compare_and_set), (3, 1))[0]
+            before, known = self._board.deletions, self._counting.look(counter)
+            with self._counting.count(counter, by) as succeed:
+                total = how(space, counter, by)
+                if total is not None:
+                    self._judge_count(hand, counter, before, known, total, by)
+                    succeed()
+            self._board.count(hand.row, counted=total is not None, not_counted=total is None)
+            self._look_at(hand, dice.choice(COUNTERS))
+        self._enough.wait(self._pause * dice.uniform(0, 0.05))
+
+    def _increase(self, space: colocache.Space, counter: str, by: int) -> int | None:
+        return space.incr(counter, by, initial=0, ttl=None)
+
+    def _compare_and_set(self, space: colocache.Space, counter: str, by: int) -> int | None:
+        """Count by hand, once."""
+        found = space.gets(counter)
+        if found is None:
+            return by if space.add(counter, by, ttl=None) else None
+        number, token = found
+        return number + by if space.cas(counter, number + by, token, ttl=None) else None
+
+    def _look_at(self, hand: Hand, counter: str) -> None:
+        before, known = self._board.deletions, self._counting.look(counter)
+        self._judge_count(hand, counter, before, known, self._spaces[SPACE_OF[counter]].get(counter), 0)
+
+    def _judge_count(self, hand: Hand, counter: str, before: int, known: Known, number: int | None, by: int) -> None:
+        """Judge what a counter shows; ``by``: this call has counted so much itself."""
+        least, most = self._counting.bounds(counter, known)
+        if number is None and (before % 2 or self._board.deletions != before):
+            least = None  # whoever is on no host finds nothing
+        self._board.count(hand.row, counts_read=1, counts_exact=least is not None)
+        if not max(least or 0, 0) + by <= (number or 0) <= most:
+            self._board.accuse(
+                "miscounted", slot=self._slot, counter=counter, number=number, least=least, most=most, by=by,
+                known=known,
+            )  # fmt: skip
+
+    def _reset_a_counter(self, hand: Hand) -> None:
+        counter, before = hand.dice.choice(COUNTERS), self._board.deletions
+        with self._counting.reset([counter]) as reset:
+            receipt = self._spaces[SPACE_OF[counter]].invalidate(counter)
+            reset.voids = receipt.complete
+        self._settle(hand, "by_key", {}, before, complete=receipt.complete)
+
+    def counts(self) -> dict[str, int | None]:
+        """What the counters show."""
+        return {counter: self._spaces[path].get(counter) for counter, path in SPACE_OF.items()}

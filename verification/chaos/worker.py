@@ -20,16 +20,16 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from random import Random
 from time import monotonic_ns
 from typing import Any, BinaryIO
 
 import colocache
-from verification.chaos.board import SPACE, SPACES
+from verification.chaos.board import SPACE, SPACES, Board
 from verification.chaos.churn import Churn
 from verification.chaos.register import Register
-from verification.chaos.strain import Lossy
+from verification.chaos.steps import Doom, Fate
 from verification.chaos.troubles import Troubles
+from verification.chaos.values import value_of, version_of
 from verification.chaos.work import Work
 
 KEYS = 64
@@ -99,26 +99,32 @@ class Worker(Troubles):
         self._reader: Reader | None = None
         self._work: Work | None = None
         self._churn: Churn | None = None
+        self._fate: Fate | None = None
         self._children: dict[int, multiprocessing.process.BaseProcess] = {}
-        self.cache = cache or colocache.Cache("shop", directory=str(self._directory / "c"), **settings)
+        self.cache = cache or colocache.Cache(**{"group": "shop", "directory": str(self._directory / "c"), **settings})
 
     # --- Calls of the cache
 
     def start(self) -> None:
         self.cache.start()
 
-    def read(self, key: str, *, hold: bool = False, tags: tuple[str, ...] = (), space: str = "") -> Any:
-        """Read through the cache; ``hold``: a load that it leads to ends only after `release`."""
+    def read(
+        self, key: str, *, hold: bool = False, fail: bool = False, tags: tuple[str, ...] = (), space: str = ""
+    ) -> Any:
+        """Read through the cache; ``hold``: a load that it leads to ends only after `release`; ``fail``: it fails."""
 
         def load() -> int:
             version = self._source.read(key)
             if hold:
                 self._may_load.wait()
+            if fail:
+                raise LookupError(key)
             return version
 
         return self._space(space).get_or_load(key, load, tags=tags)
 
     def release(self) -> None:
+        """Have all loads end that are held, or will be."""
         self._may_load.set()
 
     def read_in_threads(self, key: str, threads: int) -> list[int]:
@@ -139,8 +145,28 @@ class Worker(Troubles):
     def get(self, key: str) -> Any:
         return self.cache.get(key)
 
-    def set(self, key: str, value: Any, wait: Any = "stored") -> bool:
-        return self.cache.set(key, value, wait=wait)
+    def get_many(self, keys: list[str]) -> dict[str, Any]:
+        return self.cache.get_many(keys)  # type: ignore[return-value]
+
+    def set(self, key: str, value: Any, tags: tuple[str, ...] = ()) -> bool:
+        return self.cache.set(key, value, tags=tags)
+
+    def set_bytes(self, key: str, size: int) -> bool:
+        return self.cache.set(key, bytes(size))
+
+    def set_each(self, keys: list[str], value: Any) -> int:
+        """Set every key by a call of its own; return how many calls have stored the value."""
+        return sum(self.cache.set(key, value) for key in keys)
+
+    def add(self, key: str, value: Any) -> bool:
+        return self.cache.add(key, value)
+
+    def incr(self, key: str) -> int | None:
+        return self.cache.incr(key, initial=0)
+
+    def count(self, key: str, times: int) -> int:
+        """Count so often; return how many calls have counted: others may keep the lock for too long."""
+        return sum(self.cache.incr(key, initial=0) is not None for _ in range(times))
 
     def write(self, key: str, wait: bool | float = True) -> dict[str, Any]:
         """Commit a new version to the source, and invalidate."""
@@ -171,20 +197,30 @@ class Worker(Troubles):
     def stats(self) -> dict[str, Any]:
         return asdict(self.cache.stats())
 
-    def members(self) -> dict[str, str]:
-        """Incarnation to seat."""
-        return {member.incarnation: member.seat for member in self.cache.members()}
+    def members(self) -> dict[str, int]:
+        """Seat to pid."""
+        return {str(member.seat): member.pid for member in sorted(self.cache.members(), key=lambda each: each.seat)}
 
-    def me(self) -> list[str]:
-        return next([member.incarnation, member.seat] for member in self.cache.members() if member.me)
+    def seat(self) -> int:
+        return next(member.seat for member in self.cache.members() if member.me)
+
+    def region(self) -> str:
+        """What tells the region from all others."""
+        return self.cache._member.join().region_id.hex()  # type: ignore[union-attr]
 
     def close(self) -> None:
         self.cache.close()
 
     # --- Working, for `chaos.py` and `soak.py`
 
-    def begin_work(self, slot: int, slots: int, seed: float) -> None:
+    def begin_work(self, slot: int, slots: int, seed: float, doom: list[Any] | None) -> None:
+        if doom is not None:
+            self._fate = Fate(Doom(*doom), Board(self._directory, slots).note)
         self._work = Work(self.cache, self._directory, slot, slots, seed, hard=True, writes=True)
+
+    def be_spared(self) -> None:
+        if self._fate is not None:
+            self._fate.spare()
 
     def begin_soaking(self, slot: int, slots: int, seed: float, writes: bool) -> None:
         self._work = Work(self.cache, self._directory, slot, slots, seed, hard=False, writes=writes)
@@ -202,9 +238,21 @@ class Worker(Troubles):
     def read_register(self, keys: list[str]) -> dict[str, int]:
         register = Register(self._directory)
         spaces = {path: self.cache.namespace(path) if path else self.cache for path in SPACES}
-        versions = {key: spaces[SPACE[key]].get_or_load(key, lambda key=key: register.read(key)) for key in keys}  # type: ignore[misc]
+        versions = {}
+        for key in keys:
+            value = spaces[SPACE[key]].get_or_load(key, lambda key=key: value_of(key, register.read(key)))  # type: ignore[misc]
+            versions[key] = version_of(key, value)
         register.close()
         return versions
+
+    def counts(self) -> dict[str, int | None]:
+        assert self._work is not None
+        return self._work.counts()
+
+    def ring_resets(self) -> int:
+        """How often a ring of the host was garbage."""
+        host: Any = self.cache._member.join()
+        return int(host.shelf.resets())
 
     # --- Reading all the while
 
@@ -219,14 +267,9 @@ class Worker(Troubles):
         assert self._reader is not None
         return self._reader.finish()
 
-    # --- Death
-
     def write_and_die(self, key: str) -> None:
-        """Announce an event that no socket carries, and be killed before anybody can ask for it."""
-        transport: Any = self.cache._member.join()._transport  # type: ignore[union-attr]
-        transport._publisher = Lossy(transport._publisher, 1.0, Random())
-        self._source.write(key)
-        self.cache.invalidate(key, wait=False)
+        """Invalidate, and be killed before anything else can be said about it."""
+        self.write(key)
         os.kill(os.getpid(), 9)
 
     # --- Children
@@ -235,7 +278,7 @@ class Worker(Troubles):
         """Fork: the child serves commands of its own, with the cache that it inherited."""
         pid = os.fork()
         if not pid:
-            self._be_a_child()
+            self.be_a_child()
         return pid
 
     def fork_while_joining(self, times: int) -> list[int]:
@@ -266,11 +309,11 @@ class Worker(Troubles):
 
         self.cache.get_or_load(key, load)
         if not forked[0]:
-            self._be_a_child()
+            self.be_a_child()
         return forked[0]
 
     def multiprocess(self) -> int:
-        process = multiprocessing.get_context("fork").Process(target=self._be_a_child)
+        process = multiprocessing.get_context("fork").Process(target=self.be_a_child)
         process.start()
         assert process.pid
         self._children[process.pid] = process
@@ -283,9 +326,15 @@ class Worker(Troubles):
             return self._children[pid].exitcode or 0
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-    def _be_a_child(self) -> None:
+    def streams(self) -> list[int]:
+        """The descriptors by which the test talks to this process, and by which it loads."""
+        return [*_streams, self._source._loads]
+
+    def be_a_child(self) -> None:
+        _close_streams()  # again, where no hook of Python has run
         channel = socket.socket(socket.AF_UNIX)
         channel.connect(str(self._directory / "children"))
+        _streams.append(channel.fileno())
         with channel.makefile("rwb", buffering=0) as stream:
             serve(Worker(str(self._directory), self._settings, self.cache), stream, stream)  # type: ignore[arg-type]
         os._exit(0)
@@ -329,15 +378,24 @@ def main(directory: str, settings: str) -> None:
     serve(Worker(directory, json.loads(settings)), commands, answers)
 
 
+#: The descriptors by which the test talks to this process.
+_streams: list[int] = []
+
+
 def _take_over_standard_streams() -> tuple[BinaryIO, BinaryIO]:
     """Let no forked child have them: they would tell the test that this process lives, and be locked by its threads."""
-    descriptors = os.dup(0), os.dup(1)
+    _streams[:] = commands, answers = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1):
         os.dup2(nothing, standard)
     os.close(nothing)
-    os.register_at_fork(after_in_child=lambda: [os.close(descriptor) for descriptor in descriptors])
-    return open(descriptors[0], "rb", closefd=False), open(descriptors[1], "wb", closefd=False)
+    os.register_at_fork(after_in_child=_close_streams)
+    return open(commands, "rb", closefd=False), open(answers, "wb", closefd=False)
+
+
+def _close_streams() -> None:
+    while _streams:
+        os.close(_streams.pop())
 
 
 if __name__ == "__main__":

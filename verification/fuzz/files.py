@@ -1,155 +1,148 @@
-"""What another process can leave in the group's directory: streams that lie, and things that are no streams at all."""
+"""What somebody can leave in a group's directory: boards that lie, and things that are no files of a region at all."""
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import shutil
 import socket
 import tempfile
-import zlib
-from collections.abc import Callable, Iterator
-from functools import cache
 from types import TracebackType
 
-from colocache.core.group.messages import NO_NUMBER
-from colocache.runtime import journal
-from colocache.runtime.directory import Directory
-from colocache.runtime.journal import Journal
+from colocache.core.host.layout import geometry
+from colocache.errors import ConfigError
+from colocache.runtime import board_file
+from colocache.runtime.board_file import BoardMemory, Head
+from colocache.runtime.fences import fences_for
+from colocache.runtime.life import Life
+from colocache.runtime.region import _FILES, Region
 from verification.fuzz.dice import Dice
-from verification.fuzz.world import ME, A, B
 
-NUMBERS = (0, 1, 2, 3, 4, 5, 9, 64, 200, NO_NUMBER, NO_NUMBER + 1, (1 << 64) - 1)
-PAGE = 4096
+CAPACITY = 1 << 20
+MARKS = board_file.marks_for(CAPACITY)
+SIZE = board_file.size_for(MARKS)
+NUMBERS = (0, 1, 2, 3, 4096, 1 << 20, MARKS, SIZE // 8 - 1, SIZE // 8, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
+NAMES = (*_FILES[:3], "claims.0", "claims.15", "claims.16", "0.bus", "4095.bus", "-1.bus", "board~", "x")
 
 
-# --- A stream
-
-
-@contextlib.contextmanager
-def journal_file(dice: Dice) -> Iterator[tuple[int, Callable[[], None]]]:
-    """A file that was a journal of M once, and what cuts it short."""
+def head_of(content: bytes) -> Head:
+    """Return the head of a file that holds these bytes."""
     with tempfile.TemporaryFile() as file:
-        descriptor = file.fileno()
-        os.pwrite(descriptor, forged_journal(dice), 0)
-        yield descriptor, lambda: os.ftruncate(descriptor, dice.pick((PAGE, 0, 1, 127, 128, 5000, 1 << 20)))
+        file.write(content)
+        file.flush()
+        return Head(file.fileno())
 
 
-def forged_journal(dice: Dice) -> bytes:
-    """Return a journal's bytes: some good events, some that only their checksums say are good, and some damage."""
-    size = dice.pick((256, 64, 16, 1024, 3 * PAGE))
-    file = bytearray(_with_events(size, dice.below(20)))
-    for _ in range(dice.below(4)):
-        _forge_event(file, dice, size)
-    for at in (64, 72, 80):
-        if dice.once_in(4):
-            file[at : at + 8] = dice.pick(NUMBERS).to_bytes(8, "little")
-    for _ in range(dice.below(4)):
+def forged_board(dice: Dice) -> bytes:
+    """Return the bytes of a board: all is well with it, but for what dice chose."""
+    with mmap.mmap(-1, SIZE) as mapping:
+        board = BoardMemory(mapping)
+        settings = dice.pick(({}, {"COLOCACHE_SHELF": CAPACITY}, {"COLOCACHE_SHELF": "x"}, {"y": [{}]}))
+        board.begin(b"0123456789abcdef", CAPACITY, settings, [0] * len(_FILES), fences_for(None, 0))
+        for _ in range(dice.below(4)):
+            board.words[dice.below(16) if not dice.once_in(3) else dice.below(2000)] = dice.pick(NUMBERS)
+        content = bytearray(mapping)
+        for view in (board.words, board.state, board.bell, board.hints, board.marks):
+            view.release()
+    for _ in range(dice.below(3)):
         damage = dice.blob(20)
-        at = dice.below(len(file))
-        file[at : at + len(damage)] = damage
-    return bytes(file[: -dice.below(9) or None])
-
-
-@cache
-def _with_events(size: int, events: int) -> bytes:
-    with contextlib.closing(mmap.mmap(-1, 128 + size)) as mapping:
-        stream = Journal(mapping, ME)
-        for number in range(1, events + 1):
-            with contextlib.suppress(ValueError):
-                stream.append(number, b"e" * (number % 5))
-        content = bytes(mapping)
-        stream.close()
-    return content
-
-
-def _forge_event(file: bytearray, dice: Dice, size: int) -> None:
-    """Put a record into the ring that is intact by its checksum, and have the stream end with it."""
-    number, frame = dice.pick(NUMBERS) % (1 << 63), dice.blob(60)
-    length = dice.pick((len(frame), 0, 1 << 31, (1 << 32) - 1))
-    record = frame + journal._MEASURES.pack(number, length)
-    record += journal._CHECKSUM.pack(zlib.crc32(record))
-    end = dice.pick((len(record), size, size + 7, 5 * size, (1 << 64) - 1))
-    for place, byte in enumerate(record, end - len(record)):
-        file[128 + place % size] = byte
-    file[64:72] = number.to_bytes(8, "little")
-    file[72 + 8 * (number % 2) : 80 + 8 * (number % 2)] = end.to_bytes(8, "little")
-
-
-# --- A directory
-
-NAMES = ("0", "1", "9999", "00", "-1", "4096", "٣", "")
-INCARNATIONS = (A.hex(), B.hex(), A.hex().upper(), A.hex()[1:], ME.hex(), "..", "*")
-KINDS = ("stream", "tmp", "seat", "link", "bus", "stream~", "stream\n")
+        at = dice.below(4096)
+        content[at : at + len(damage)] = damage
+    return bytes(content[: dice.pick((SIZE, SIZE, SIZE, 4096, 4000, 512, 8, 0, SIZE - 1, SIZE - 8))])
 
 
 class Files:
-    """A directory with things in it that dice chose; gone afterwards."""
+    """A group's directory with things in it that dice chose, where others live or not; gone afterwards."""
 
     def __init__(self, dice: Dice) -> None:
-        self._base = tempfile.mkdtemp(prefix="cc", dir="/tmp")
+        self._base = tempfile.mkdtemp(prefix="cc", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
         self._outside = f"{self._base}/outside"
-        os.mkdir(self._outside, 0o700)
-        with open(f"{self._outside}/precious", "w") as file:
-            file.write("untouched")
-        self.directory = Directory("fuzz", f"{self._base}/run", journal_bytes=PAGE)
-        self.directory.open()
-        for _ in range(dice.below(7)):
-            path = f"{self.directory.path}/{_name(dice)}"
+        self.directory = f"{self._base}/run/fuzz"
+        for path in (self._outside, f"{self._base}/run", self.directory):
+            os.mkdir(path, 0o700)
+        self._precious = forged_board(Dice(b""))
+        self._write(f"{self._outside}/board", self._precious, 0o600)
+        for _ in range(dice.below(8)):
+            path = self._file(_name(dice))
             if not os.path.lexists(path):
                 self._make(dice, path)
+        if dice.once_in(2):
+            self._complete(dice)
+        self._lives: list[Life] = []
+        if dice.once_in(2):
+            self._lives.append(Life(f"{self._base}/run", "fuzz"))
+            self._lives[0].hold()
 
     def _make(self, dice: Dice, path: str) -> None:
         kind = dice.below(8)
         if kind < 4:
-            with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644 if kind == 3 else 0o600), "wb") as file:
-                file.write(forged_journal(dice))
+            content = forged_board(dice) if path.endswith("board") else dice.blob(200)
+            self._write(path, content, 0o644 if kind == 3 else 0o600)
         elif kind == 4:
             os.mkdir(path, 0o700)
         elif kind == 5:
-            os.symlink(dice.pick((f"{self._outside}/precious", self._outside, "nowhere", ".", path)), path)
+            os.symlink(dice.pick((f"{self._outside}/board", self._outside, "nowhere", ".", path)), path)
         elif kind == 6:
             os.mkfifo(path, 0o600)
         else:
             with socket.socket(socket.AF_UNIX) as server:
                 server.bind(path)
 
-    def look_at(self, incarnation: bytes) -> None:
-        """Watch a member that was found."""
-        neighbour = self.directory.watch(incarnation)
-        if neighbour is not None:
-            sockets = [endpoint.removeprefix("ipc://") for endpoint in neighbour.endpoints]
-            assert all(os.path.dirname(socket) == self.directory.path for socket in sockets)
-            neighbour.alive()
-            neighbour.last()
-            neighbour.events(1)
-            neighbour.close()
+    @staticmethod
+    def _write(path: str, content: bytes, mode: int) -> None:
+        with open(os.open(path, os.O_CREAT | os.O_WRONLY, mode), "wb") as file:
+            file.write(content)
 
-    def join(self, incarnation: bytes) -> None:
-        """Take a seat, and leave it."""
-        seat = self.directory.take(incarnation)
+    def _complete(self, dice: Dice) -> None:
+        """Add what is missing, in its right size, and have the board name all files, as if they were a region's."""
+        for name in _FILES:
+            path = self._file(name)
+            if not os.path.lexists(path):
+                self._write(path, forged_board(dice) if name == "board" else b"", 0o600)
+        sized = [self._file(name) for name in ("shelf", "board")]
+        if all(os.path.isfile(path) and not os.path.islink(path) for path in sized):
+            os.truncate(self._file("shelf"), geometry(CAPACITY).total_size)
+            inodes = [os.lstat(self._file(name)).st_ino for name in _FILES]
+            with open(self._file("board"), "r+b") as board:
+                board.seek(8 * board_file._INODES)
+                board.write(b"".join(inode.to_bytes(8, "little") for inode in inodes))
+
+    def _file(self, name: str) -> str:
+        return f"{self.directory}/{name}"
+
+    def join(self) -> None:
+        """Join, use the region, and leave. ConfigError says that it cannot be joined."""
         try:
-            seat.announce()
-            seat.tend()
+            region = Region.join("fuzz", f"{self._base}/run", CAPACITY, {}, patience=0.0)
+        except ConfigError:
+            return
+        try:
+            assert region.lives()
+            assert region.is_in_place()
+            assert isinstance(region.wanted, int)
+            region.seats()
+            assert region.geometry.total_size == os.stat(self._file("shelf")).st_size
+            region.marks[region.mark_count]
+            region.shelf.data[region.geometry.total_size - 1 : region.geometry.total_size]
         finally:
-            seat.release()
+            region.release()
 
     def __enter__(self) -> Files:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        with open(f"{self._outside}/precious") as file:
+        for life in self._lives:
+            life.close()
+        with open(f"{self._outside}/board", "rb") as file:
             precious = file.read()
         left = os.listdir(self._outside)
         shutil.rmtree(self._base)
-        assert (left, precious) == (["precious"], "untouched"), "something outside of the directory was touched"
+        assert left == ["board"], "something was left, or deleted, outside of the directory"
+        assert precious == self._precious, "something outside of the directory was touched"
 
 
 def _name(dice: Dice) -> str:
-    if dice.once_in(8):
+    if dice.once_in(12):
         raw = dice.blob(20).decode("latin-1").replace("/", "_").replace("\0", "_")
         return raw if raw not in ("", ".", "..") else "_"
-    number, incarnation = dice.pick(NAMES), dice.pick(INCARNATIONS)
-    kind = dice.pick(KINDS)
-    return f"{number}.seat" if kind == "seat" else f"{number}-{incarnation}.{kind}"
+    return dice.pick(NAMES)

@@ -23,7 +23,14 @@ from verification import ROOT
 from verification.fuzz.targets import TARGETS
 
 CORPUS = ROOT / "verification" / "fuzz" / "corpus"
-LONGEST = {"peer": 1500, "seats": 400, "journal": 600, "frames": 6000, "values": 6000}  # bytes of an input, else 2000
+LONGEST = {
+    "peer": 1500,
+    "region": 600,
+    "shelf": 600,
+    "bus": 9000,
+    "frames": 6000,
+    "values": 6000,
+}  # bytes of an input, else 2000
 SHARES = {"peer": 4}  # of the time, else 1
 PROGRESS = re.compile(r"#(\d+)\s+\S+\s+cov: (\d+) ft: (\d+) corp: (\d+)")
 TOTAL = re.compile(r"stat::number_of_executed_units: (\d+)")

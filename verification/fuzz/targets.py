@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -16,13 +17,14 @@ from uuid import UUID
 from colocache.core.group import messages
 from colocache.core.group.messages import MAX_BUS, NO_NUMBER, Event, decode, encode, split_targets
 from colocache.core.keys import namespace_of, prefix, wire
-from colocache.errors import ConfigError, WireError
-from colocache.runtime.journal import JournalReader
+from colocache.errors import WireError
+from colocache.runtime import frames as host_frames
 from verification.fuzz.dice import Dice
-from verification.fuzz.files import Files, journal_file
+from verification.fuzz.files import Files, forged_board, head_of
 from verification.fuzz.forge import Forge
+from verification.fuzz.shelf import Scribbled
 from verification.fuzz.values import CODEC, PICKLE
-from verification.fuzz.world import DEAD, KEYS, ME, STRANGER, A, B, World, low_limits
+from verification.fuzz.world import DEAD, KEYS, ME, A, B, World, low_limits
 
 MAX_ERROR = 500  # letters of an error's text, which may end in a log: however long that is which it is about
 PAUSES = (0.0, 0.001, 0.02, 0.1, 0.25, 0.5, 1.0)  # s
@@ -160,45 +162,51 @@ def values(data: bytes) -> None:
     assert refused_or(ValueError, PICKLE.decode, data) is None
 
 
-# --- Files
+# --- What the processes of a host share
 
 
-def journal(data: bytes) -> None:
-    """Whatever a stream's file holds, and whenever it is cut short: its events, in order, or None."""
+def bus(data: bytes) -> None:
+    """Any bytes on the bus are one frame, which is the same when sent on; or a ValueError."""
+    with at_most(10 * len(data) + (1 << 20)):
+        frame = refused_or(ValueError, host_frames.decode, data)
+    if frame is not None:
+        assert len(frame.hashes) <= host_frames.IN_A_FRAME
+        assert host_frames.encode(frame.kind, frame.sender, frame.number, array("Q", frame.hashes)) == data
+
+
+def head(data: bytes) -> None:
+    """Whatever a board's file holds: what its head says can be used as it is."""
     dice = Dice(data)
-    with journal_file(dice) as (descriptor, cut), at_most(64 << 10):
-        reader = JournalReader.of(descriptor, ME)
-        try:
-            first = 1 + dice.below(9)
-            _check_journal(reader, first)
-            cut()
-            _check_journal(reader, first)
-        finally:
-            reader.close()
+    content = forged_board(dice) if dice.once_in(2) else dice.rest()
+    found = head_of(content)
+    assert found.settings is None or isinstance(found.settings, dict)
+    if found.can_be_ended:
+        assert 0 < 8 * max(found.bell, found.root) < len(content)
+    assert len(found.inodes(19)) == 19
+    assert isinstance(found.lives and found.is_whole, bool)
 
 
-def _check_journal(reader: JournalReader, first: int) -> None:
-    last, events = reader.last(), reader.events(first)
-    assert last is None or 0 <= last <= NO_NUMBER
-    if events is not None:
-        assert last is not None
-        assert [number for number, _ in events] == list(range(first, last + 1))
-
-
-def seats(data: bytes) -> None:
-    """Whatever lies in the group's directory: members are found, watched, cleaned away; a seat taken, or ConfigError.
+def region(data: bytes) -> None:
+    """Whatever lies in the group's directory: a region can be joined and used; or ConfigError says what to do.
 
     And nothing outside of the directory is touched, whatever links lead there.
     """
-    dice = Dice(data)
-    with Files(dice) as files:
+    with Files(Dice(data)) as files:
         for _ in range(2):
-            found = [*files.directory.scan(), *files.directory.remains()]
-            for sighting in found:
-                files.look_at(sighting.incarnation)
-            files.directory.clean()
-        assert files.directory.watch(dice.blob(40)) is None
-        refused_or(ConfigError, files.join, STRANGER)
+            files.join()
+
+
+def shelf(data: bytes) -> None:
+    """Whatever somebody scribbles over a shelf: nobody finds what was not stored, or is void, and nothing is raised.
+
+    And what is stored after that is found.
+    """
+    dice, world = Dice(data), Scribbled()
+    for _ in range(MAX_STEPS):
+        if not dice:
+            break
+        world.step(dice)
+    world.come_to_rest()
 
 
 # --- What every target asserts
@@ -227,5 +235,5 @@ def at_most(size: int) -> Iterator[None]:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (frames, forged, parts, keys, peer, values, journal, seats)
+    target.__name__: target for target in (frames, forged, parts, keys, peer, values, bus, head, region, shelf)
 }

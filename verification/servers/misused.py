@@ -14,7 +14,7 @@ MISUSE = os.environ["SERVERS_MISUSE"]
 control_socket_disable = True  # for gunicorn, as in gunicorn.conf.py
 
 if MISUSE == "used before the fork":
-    served.cache.set("early", {"version": 1, "mark": "set by the master"}, wait="all")
+    served.cache.set("early", {"version": 1, "mark": "set by the master"})
 
 if MISUSE == "two caches":
     second = colocache.Cache("servers")

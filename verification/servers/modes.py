@@ -11,6 +11,7 @@ from typing import Literal
 
 Recycling = Literal["signal", "requests", "reload", "hangup", "upgrade", "none"]
 
+HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
 WSGI = "verification.servers.served:application"
 ASGI = "verification.servers.served:async_application"
@@ -36,7 +37,7 @@ class Mode:
     interrupted: bool = False  # stopped as by Ctrl-C, SIGINT to all of its processes, instead of SIGTERM to the first
     tidy: bool = True  # else it kills workers that are about to leave, when it is stopped
     by_celery: bool = False  # asked by tasks instead of HTTP
-    refusal: str = ""  # what the cache says there; nothing else is to be seen
+    warning: str = ""  # what the cache warns of there
     aside: str = ""  # a package that is not installed with the others, as it is another version of one of them
     short: bool = False  # part of the short form
 
@@ -61,7 +62,7 @@ def module(name: str, *arguments: str) -> tuple[str, ...]:
 
 def gunicorn(mode: str, *arguments: str, app: str = WSGI, needs: tuple[str, ...] = ()) -> Mode:
     """A mode of gunicorn."""
-    common = ("--bind", "127.0.0.1:{port}", "--workers", "{workers}")
+    common = ("--bind", "127.0.0.1:{port}", "--workers", "{workers}", "--config", str(HERE / "gunicorn.conf.py"))
     return Mode("gunicorn", mode, module("gunicorn", *common, *arguments, app), ("gunicorn", *needs))
 
 
@@ -102,7 +103,7 @@ MODES = (
     uwsgi("--master --lazy-apps", *MASTER, "--lazy-apps"),
     replace(uwsgi("without a master"), recycling="none", replaces_killed=False, interrupted=True, tidy=False),
     replace(uwsgi("2.0.26 without threads", *MASTER, program="{aside}/bin/uwsgi"), aside="pyuwsgi==2.0.26",
-            refusal="start it with --enable-threads"),
+            warning="start it with --enable-threads"),
     Mode("Django", "runserver", DJANGO, ("django",), workers=1, recycling="reload", replaces_killed=False,
          interrupted=True),
     Mode("Flask", "run --debug", FLASK, ("flask",), workers=1, recycling="reload", replaces_killed=False,

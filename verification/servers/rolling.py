@@ -6,8 +6,15 @@
 Visitors ask for the pages of 1,000 **quiet** keys, which nobody ever changes, and of 100 **busy** ones, which the
 visitors change as they go: each write changes the source, asks any worker to invalidate the key, and from the moment
 that this was answered no answer to a question asked later may be older. A quiet key is loaded once at first; what is
-loaded again later was lost with a worker. All settings are the defaults. Exits with 0 only if every request was
-answered, none was stale, and workers were replaced.
+loaded again later was lost with a worker.
+
+What no source has is lost for good, if it is lost. So each visitor has **sessions**, which it begins, changes, and asks
+any worker for; and all count their requests in one **counter**. All settings are the defaults. Exits with 0 only if
+every request was answered, none was stale, every receipt was complete, no session and no count was lost, at most one
+quiet key in a hundred was loaded again, and workers were replaced.
+
+Of a few workers, all may be replaced at once, and then nobody is left who has the values. With ``--witness`` this
+process is in the group, too.
 """
 
 from __future__ import annotations
@@ -18,13 +25,18 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import colocache
 from verification.servers.modes import gunicorn
 from verification.servers.running import Broken, Running, place, until
 
-WRITES = 0.02  # of all requests
+WRITES, SESSIONS, COUNTS = 0.02, 0.1, 0.1  # of all requests
+SESSIONS_EACH = 20
+LOADED_AGAIN = 0.01  # of the quiet keys, at most
 
 
 @dataclass
@@ -40,6 +52,9 @@ class Ledger:
     pids: set[int] = field(default_factory=set)
     failed: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)  # sessions
+    kept: int = 0  # sessions that were begun or changed
+    counted: int = 0
     incomplete: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -56,9 +71,11 @@ class Ledger:
 class Visitor(threading.Thread):
     """Asks, and changes, one request after another until told to stop."""
 
-    def __init__(self, server: Running, ledger: Ledger, rng: random.Random) -> None:
+    def __init__(self, server: Running, ledger: Ledger, number: int, seed: int) -> None:
         super().__init__(daemon=True)
-        self._server, self._ledger, self._rng = server, ledger, rng
+        self._server, self._ledger, self._number = server, ledger, number
+        self._rng = random.Random(f"{seed} {number}")
+        self._sessions: dict[str, str] = {}  # what the cache keeps for this visitor
         self.stopped = threading.Event()
 
     def run(self) -> None:
@@ -66,15 +83,43 @@ class Visitor(threading.Thread):
         while not self.stopped.is_set():
             started = time.monotonic()
             try:
-                if self._rng.random() < WRITES:
-                    self._write(self._rng.choice(self._ledger.busy))
-                else:
-                    keys = self._ledger.busy if self._rng.random() < 0.2 else self._ledger.quiet
-                    self._read(self._rng.choice(keys))
+                self._ask()
             except Broken as error:
                 self._ledger.failed.append(str(error).splitlines()[0])
             else:
                 self._ledger.seconds.append(time.monotonic() - started)
+
+    def _ask(self) -> None:
+        what = self._rng.random()
+        if what < WRITES:
+            self._write(self._rng.choice(self._ledger.busy))
+        elif what < WRITES + SESSIONS:
+            self._visit(f"session-{self._number}-{self._rng.randrange(SESSIONS_EACH)}")
+        elif what < WRITES + SESSIONS + COUNTS:
+            self._count()
+        else:
+            keys = self._ledger.busy if self._rng.random() < 0.2 else self._ledger.quiet
+            self._read(self._rng.choice(keys))
+
+    def _visit(self, session: str) -> None:
+        """Ask for a session, and change it now and then."""
+        if session in self._sessions:
+            value = self._server.ask(f"/kept/{session}")["value"]
+            if value != self._sessions[session]:
+                self._ledger.lost.append(f"{session} is {value}, and was {self._sessions[session]}")
+        if session not in self._sessions or self._rng.random() < 0.3:
+            value = f"{self._rng.random()}"
+            if self._server.ask(f"/keep/{session}/{value}")["kept"]:
+                self._sessions[session] = value
+                with self._ledger.lock:
+                    self._ledger.kept += 1
+            else:
+                self._sessions.pop(session, None)
+
+    def _count(self) -> None:
+        if self._server.ask("/count/requests")["number"] is not None:
+            with self._ledger.lock:
+                self._ledger.counted += 1
 
     def _read(self, key: str) -> None:
         floor = self._ledger.floors[key]  # before the question
@@ -100,8 +145,19 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else 0.0
 
 
-def warm(server: Running, workers: int, keys: list[str]) -> None:
-    """Have all workers up and acquainted, and every quiet key loaded."""
+@contextmanager
+def witness(directory: Path, wanted: bool) -> Iterator[int]:
+    """Be in the group, or not; how many are that are no workers."""
+    if not wanted:
+        yield 0
+        return
+    with colocache.Cache("servers", directory=str(directory / "c")) as cache:
+        cache.start()
+        yield 1
+
+
+def warm(server: Running, workers: int, others: int, keys: list[str]) -> None:
+    """Have all workers up, and every quiet key loaded."""
 
     def ready() -> bool:
         assert not server.has_ended(), server.last_words()
@@ -109,7 +165,7 @@ def warm(server: Running, workers: int, keys: list[str]) -> None:
             answers = server.burst("/who")
         except Broken:
             return False
-        pids = {each["pid"] for each in answers if each["members"] == workers and each["current"]}
+        pids = {each["pid"] for each in answers if each["processes"] == workers + others}
         return len(pids) == workers
 
     until(ready, lambda: f"{workers} workers are up{server.last_words()}")
@@ -117,26 +173,27 @@ def warm(server: Running, workers: int, keys: list[str]) -> None:
         future.result()
 
 
-def report(ledger: Ledger, loads: Counter[str], seconds: float, workers: int) -> str:
-    """The figures."""
+def report(ledger: Ledger, again: int, shown: int, seconds: float, workers: int) -> str:
+    """The figures: so many quiet keys were loaded ``again``, and so much is ``shown`` by the counter."""
     quiet = len(ledger.quiet)
-    again = sum(loads[key] for key in ledger.quiet)
     replaced = len(ledger.pids) - workers
-    share = again / quiet / max(1, replaced)
     return "\n".join(
         [
             f"requests                       {len(ledger.seconds):,} in {seconds:.0f} s, from {workers} workers",
             f"workers replaced               {replaced}",
             f"failed requests                {len(ledger.failed)}",
             f"stale reads                    {len(ledger.stale)}",
-            f"writes acknowledged by all     {len(ledger.receipts):,}, and {ledger.incomplete} not",
-            f"quiet keys loaded again        {again:,} of {quiet:,}, {100 * share:.1f} % for each worker replaced",
+            f"writes                         {len(ledger.receipts):,} complete, and {ledger.incomplete} not",
+            f"sessions                       kept {ledger.kept:,} times, and lost {len(ledger.lost)} times",
+            f"counted                        {ledger.counted:,}, and the counter shows {shown:,}",
+            f"quiet keys loaded again        {again:,} of {quiet:,}, {100 * again / quiet:.1f} %",
             f"an answer, median and p99      {1000 * percentile(ledger.seconds, 0.5):.1f} ms, "
             f"{1000 * percentile(ledger.seconds, 0.99):.1f} ms",
             f"a write, median, p99, longest  {1000 * percentile(ledger.receipts, 0.5):.1f} ms, "
             f"{1000 * percentile(ledger.receipts, 0.99):.1f} ms, {1000 * max(ledger.receipts, default=0.0):.1f} ms",
             *ledger.failed[:5],
             *ledger.stale[:5],
+            *ledger.lost[:5],
         ]
     )
 
@@ -151,18 +208,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--visitors", type=int, default=16, help="threads that send requests")
     parser.add_argument("--keys", type=int, default=1000, help="quiet ones; a tenth as many are busy")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--witness", action="store_true", help="be in the group, for few workers")
     options = parser.parse_args(arguments)
     limit = options.max_requests
     mode = replace(
         gunicorn("", "--max-requests", str(limit), "--max-requests-jitter", str(limit // 2)), workers=options.workers
     )
-    with place() as directory, Running(mode, directory) as server:
+    with place() as directory, Running(mode, directory) as server, witness(directory, options.witness) as others:
         quiet = [f"quiet-{number}" for number in range(options.keys)]
         busy = [f"busy-{number}" for number in range(options.keys // 10)]
-        warm(server, options.workers, quiet)
+        warm(server, options.workers, others, quiet)
         (directory / "loads").write_text("")  # appended to: the workers go on at its beginning
         ledger = Ledger(directory, quiet, busy)
-        visitors = [Visitor(server, ledger, random.Random(f"{options.seed} {n}")) for n in range(options.visitors)]
+        visitors = [Visitor(server, ledger, number, options.seed) for number in range(options.visitors)]
         started = time.monotonic()
         for visitor in visitors:
             visitor.start()
@@ -176,12 +234,15 @@ def main(arguments: list[str]) -> int:
             visitor.join()
         seconds = time.monotonic() - started
         loads = Counter(line.split()[0] for line in (directory / "loads").read_text().splitlines())
-        print(report(ledger, loads, seconds, options.workers))
+        again = sum(loads[key] for key in quiet)
+        shown = server.ask("/count/requests")["number"] - 1
+        print(report(ledger, again, shown, seconds, options.workers))
         server.stop()
         alarms = server.alarms()
         print("\n".join(alarms[:20]))
-    replaced = len(ledger.pids) > options.workers
-    return 0 if ledger.seconds and replaced and not (ledger.failed or ledger.stale or alarms) else 1
+    bad = ledger.failed or ledger.stale or ledger.lost or ledger.incomplete or alarms or shown != ledger.counted
+    good = ledger.receipts and ledger.kept and ledger.counted and len(ledger.pids) > options.workers
+    return 0 if good and not bad and again <= LOADED_AGAIN * len(quiet) else 1
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
     /who              this process, and how many of the group it knows
     /read/KEY         the value of a key: the version of the source, and a mark of the load
     /invalidate/KEY   have all processes drop it; what the receipt says
+    /keep/KEY/VALUE   have the cache keep a value that no source has, as of a session
+    /kept/KEY         what it has kept
+    /count/KEY        count one up
     /raise            an error that nobody catches
 
 Every answer names its process. What a test has to know, and cannot ask for over HTTP, stands in files of the directory
@@ -75,13 +78,7 @@ async def aload(key: str) -> dict[str, Any]:
 def who() -> dict[str, Any]:
     """What this process knows of the group; it joins, if it has not yet."""
     cache.start()
-    stats = cache.stats()
-    return {"members": stats.members, "current": stats.current}
-
-
-def shown(receipt: colocache.Receipt) -> dict[str, Any]:
-    """A receipt, as far as the tests look at it."""
-    return {"complete": receipt.complete, "acknowledged": len(receipt.acknowledged)}
+    return {"processes": cache.stats().processes}
 
 
 def read(key: str) -> dict[str, Any]:
@@ -96,9 +93,29 @@ async def aread(key: str) -> dict[str, Any]:
     return await cache.aget_or_load(key, partial(aload, key))
 
 
+def invalidate(key: str) -> dict[str, Any]:
+    """Have all processes drop a key."""
+    return {"complete": cache.invalidate(key).complete}
+
+
 async def ainvalidate(key: str) -> dict[str, Any]:
-    """The twin of the route that invalidates."""
-    return shown(await cache.ainvalidate(key))
+    """The twin of `invalidate`."""
+    return {"complete": (await cache.ainvalidate(key)).complete}
+
+
+def keep(key: str, value: str) -> dict[str, Any]:
+    """Have the cache keep a value."""
+    return {"kept": cache.set(f"kept {key}", value)}
+
+
+def kept(key: str) -> dict[str, Any]:
+    """What the cache has kept."""
+    return {"value": cache.get(f"kept {key}")}
+
+
+def count(key: str) -> dict[str, Any]:
+    """Count one up."""
+    return {"number": cache.incr(f"counted {key}", initial=0)}
 
 
 async def awho() -> dict[str, Any]:
@@ -114,7 +131,10 @@ def fail() -> Any:
 ROUTES: dict[str, Callable[..., dict[str, Any]]] = {
     "who": who,
     "read": read,
-    "invalidate": lambda key: shown(cache.invalidate(key)),
+    "invalidate": invalidate,
+    "keep": keep,
+    "kept": kept,
+    "count": count,
     "raise": fail,
 }
 ASYNC_ROUTES: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {

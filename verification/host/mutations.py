@@ -1,0 +1,629 @@
+"""The rules of the core of a host, taken out one at a time; and where that is noticed.
+
+A mutant says in which scenario it is caught, by every interleaving within a budget of deviations. Some rules matter
+only on machines that reorder more than x86.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+from colocache.core.host import claims, record
+from colocache.core.host.board import Board, Label
+from colocache.core.host.claims import Claims
+from colocache.core.host.logs import Logs
+from colocache.core.host.shelf import Shelf
+from colocache.core.near import NearStore
+from verification.host.machine import SimulatedRingLocks
+from verification.host.oracle import Thing, Value
+from verification.host.world import Copy, Host
+
+Change = AbstractContextManager[Any]
+
+
+class Mutant(NamedTuple):
+    """A rule that is taken out."""
+
+    change: Callable[[], Change]
+    scenario: str  # where that is noticed
+    only_weak: bool  # whether only on machines that reorder more than x86
+    budget: int  # of deviations
+
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def mutant(
+    scenario: str, *, only_weak: bool = False, budget: int = 2
+) -> Callable[[Callable[[], Change]], Callable[[], Change]]:
+    """Register a mutant under its function's name."""
+
+    def register(change: Callable[[], Change]) -> Callable[[], Change]:
+        MUTANTS[change.__name__] = Mutant(change, scenario, only_weak, budget)
+        return change
+
+    return register
+
+
+@contextmanager
+def replaced(holder: Any, name: str, value: Any) -> Iterator[None]:
+    """Have an attribute replaced for a while."""
+    before = getattr(holder, name)
+    setattr(holder, name, value)
+    try:
+        yield
+    finally:
+        setattr(holder, name, before)
+
+
+def edited(holder: Any, name: str, *edits: tuple[str, str]) -> Change:
+    """Have the text of a method edited for a while. Each text that is replaced must be there, once."""
+    method = inspect.getattr_static(holder, name)
+    static = isinstance(method, staticmethod)
+    function = method.__func__ if static else method
+    source = textwrap.dedent(inspect.getsource(function))
+    for old, new in edits:
+        if source.count(old) != 1:
+            raise ValueError(f"{old!r} is {source.count(old)} times in {name}")
+        source = source.replace(old, new)
+    made: dict[str, Any] = {}
+    exec(compile(source, f"<mutant of {name}>", "exec"), function.__globals__, made)
+    return replaced(holder, name, staticmethod(made[name]) if static else made[name])
+
+
+# --- Board and near copies
+
+
+@mutant("a_copy_beside_an_invalidation")
+def bell_before_stamps() -> Any:
+    """V1: the stamps come first."""
+
+    def invalidate(board: Board, hashes: Iterable[int], *, related: bool) -> None:
+        board.ring()
+        board.stamp(hashes)
+
+    return replaced(Board, "invalidate", invalidate)
+
+
+@mutant("a_copy_beside_an_invalidation")
+def returns_without_ringing() -> Any:
+    """V1: the bell is rung before the call returns."""
+    return replaced(Board, "invalidate", lambda board, hashes, related: board.stamp(hashes))
+
+
+@mutant("a_copy_beside_an_invalidation", only_weak=True, budget=3)
+def no_fence_before_the_bell() -> Any:
+    """V1: a fence lies between stamps and bell."""
+
+    def ring(board: Board) -> None:
+        board.bell[0] = board._numbers.next()
+        board._fences.full()
+
+    return replaced(Board, "ring", ring)
+
+
+@mutant("the_reader_has_just_invalidated_something")
+def no_full_fence() -> Any:
+    """V7: before the call returns, a full fence."""
+
+    def ring(board: Board) -> None:
+        board._fences.order()
+        board.bell[0] = board._numbers.next()
+
+    return replaced(Board, "ring", ring)
+
+
+@mutant("a_copy_beside_an_invalidation")
+def one_mark_is_stamped() -> Any:
+    """An event stamps all four marks."""
+
+    def stamp(board: Board, hashes: Iterable[int]) -> None:
+        number = board._numbers.next()
+        for hash in hashes:
+            board.marks[board.marks_of(hash)[0]] = number
+
+    return replaced(Board, "stamp", stamp)
+
+
+@mutant("a_copy_beside_an_invalidation")
+def bell_is_not_compared() -> Any:
+    """V2: a hit compares the bell."""
+    return replaced(NearStore, "lets", lambda near, entry, now: True)
+
+
+@mutant("a_copy_beside_an_invalidation")
+def stamps_are_not_compared() -> Any:
+    """V3: at another bell, the stamps are compared."""
+
+    def lets(near: NearStore, entry: Any, now: float) -> bool:
+        entry.bell = near.bell[0]
+        return True
+
+    return replaced(NearStore, "lets", lets)
+
+
+@mutant("a_copy_beside_an_invalidation")
+def stamps_before_the_bell() -> Any:
+    """V3: the bell is read before the stamps."""
+
+    def lets(near: NearStore, entry: Any, now: float) -> bool:
+        if entry.bell == near.bell[0]:
+            return True
+        if not near._board.stands(entry.label):
+            return False
+        near._fences.order()
+        entry.bell = near.bell[0]
+        return True
+
+    return replaced(NearStore, "lets", lets)
+
+
+@mutant("a_copy_beside_an_invalidation", only_weak=True)
+def no_fence_behind_the_bell() -> Any:
+    """V3: a fence lies between bell and stamps."""
+
+    def lets(near: NearStore, entry: Any, now: float) -> bool:
+        bell = near.bell[0]
+        if entry.bell == bell:
+            return True
+        if not near._board.stands(entry.label):
+            return False
+        entry.bell = bell
+        return True
+
+    return replaced(NearStore, "lets", lets)
+
+
+@mutant("a_copy_of_a_load_beside_an_invalidation")
+def new_copy_has_the_present_bell() -> Any:
+    """V4: a new near copy has no bell."""
+
+    def keep(host: Host, key: int, label: Label, value: Value, expires: float = math.inf) -> None:
+        host.copies[key] = Copy(label, expires, value)
+        host.copies[key].bell = host.board.bell[0]
+
+    return replaced(Host, "keep", keep)
+
+
+@mutant("a_copy_of_a_load_beside_an_invalidation")
+def label_is_read_after_the_load() -> Any:
+    """V4: a load is labelled with stamps that were read before it."""
+
+    def load(host: Host, key: int, *others: Thing) -> None:
+        things = ("all", key, *others)
+        host.world.machine.yield_now()
+        host.world.hear()
+        value = host.world.oracle.value("load", key, things)
+        host.world.machine.yield_now()
+        host.keep(key, host.board.label(host.hashes_in_order(key, others)), value)
+
+    return replaced(Host, "load_near", load)
+
+
+@mutant("a_record_is_copied_beside_an_invalidation")
+def copy_is_labelled_near_by() -> Any:
+    """The label rule: what is copied takes over the label of what it was made of."""
+
+    def copy(host: Host, record: Copy, key: int) -> None:
+        host.world.machine.yield_now()
+        if host.board.stands(record.label):
+            host.keep(key, host.board.label(host.hashes_in_order(key, ())), record.value)
+
+    return replaced(Host, "copy", copy)
+
+
+@mutant("two_writers", budget=3)
+def bell_is_a_counter() -> Any:
+    """V5: the number in the bell was never used before."""
+
+    def ring(board: Board) -> None:
+        board._fences.order()
+        board.bell[0] = board.bell[0] + 1
+        board._fences.full()
+
+    return replaced(Board, "ring", ring)
+
+
+@mutant("parent_and_child_invalidate")
+def child_keeps_the_writer() -> Any:
+    """V5: a forked child does not use its parent's numbers."""
+    fork = Host.fork
+
+    def keeps(host: Host, name: str) -> Host:
+        child = fork(host, name)
+        numbers = child.numbers
+        numbers.next = iter(range(_peek(host), 1 << 62)).__next__
+        return child
+
+    return replaced(Host, "fork", keeps)
+
+
+def _peek(host: Host) -> int:
+    """Return the next number of a host, which keeps it."""
+    number = host.numbers.next()
+    host.numbers.next = iter(range(number, 1 << 62)).__next__
+    return number
+
+
+# --- The shelf: readers
+
+
+@mutant("a_record_is_overwritten_while_it_is_read", budget=2)
+def readers_check_no_sum() -> Change:
+    """A record is served only if its checksum is right."""
+    return edited(Shelf, "find", (") == check:", ") == check or True:"))
+
+
+@mutant("a_key_with_the_place_of_another_one")
+def keys_are_not_compared() -> Change:
+    """A record is served only if it is of the key."""
+    return edited(Shelf, "find", ("if body[HEADER.size : start] != wire:", "if False:"))
+
+
+@mutant("a_load_beside_an_invalidation")
+def readers_do_not_look_at_the_board() -> Change:
+    """A record is served only if its label stands."""
+    return edited(
+        Shelf, "find", ("marks[ROOT] != root\n", "False\n"), ("or (marks[a] !=", "and (marks[a] !="),
+        ("or (marks[e] !=", "and (marks[e] !="),
+    )  # fmt: skip
+
+
+@mutant("a_count_beside_an_event_of_its_tag", budget=1)
+def readers_do_not_look_at_tags() -> Change:
+    """Tags are in the label, too."""
+    return edited(Shelf, "find", ("if not self._board.stands(label[3:]):", "if False:"))
+
+
+@mutant("a_set_that_expires")
+def readers_do_not_look_at_the_clock() -> Change:
+    """What has expired is not served."""
+    return edited(Shelf, "find", ("if expires <= now:", "if False:"))
+
+
+@mutant("a_counter_is_read_while_it_is_counted")
+def readers_do_not_look_again() -> Change:
+    """Who finds a record void looks whether the key has another one by now."""
+    return edited(Shelf, "_find_again", ("if looks and", "if False and"))
+
+
+# --- The shelf: writers
+
+
+@mutant("a_counter_is_read_while_it_is_counted", only_weak=True)
+def no_fence_behind_the_commit() -> Change:
+    """A fence lies between the commit and the stamps."""
+    return edited(Shelf, "_write", ("self._fences.order()", "pass"))
+
+
+@mutant("who_counts_is_killed", budget=1)
+def stamps_before_the_commit() -> Change:
+    """The commit comes before the stamps."""
+    return edited(
+        Shelf, "_write", ("way = logs.commit(", "writes is None or self._board.stamp_write(writes); way = logs.commit(")
+    )
+
+
+@mutant("a_record_is_read_beside_a_set")
+def writes_are_not_stamped() -> Change:
+    """A write stamps the writes to the key."""
+    return edited(Shelf, "_write", ("self._board.stamp_write(writes)", "pass"))
+
+
+@mutant("a_record_is_read_beside_a_set")
+def writes_do_not_ring() -> Change:
+    """A write rings the bell."""
+    return edited(Shelf, "_rung", ("self._board.ring()", "pass"))
+
+
+@mutant("who_counts_is_killed", budget=1)
+def records_stand_by_their_new_stamps_only() -> Change:
+    """A record stands from its commit on, before its writer's stamps are stored."""
+    return edited(Board, "write_group", ("self.marks[first]", "number"))
+
+
+@mutant("who_counts_is_killed", budget=1)
+def first_stamp_is_stored_first() -> Change:
+    """The first stamp, by which the record stands, is stored last."""
+    return edited(
+        Board, "stamp_write",
+        ("    self._fences.order()  # otherwise the record could be seen to stand by none of its marks\n", ""),
+        ("    marks[first] = number", "    pass"),
+        ("    marks[fourth] = number", "    marks[first] = number; marks[fourth] = number"),
+    )  # fmt: skip
+
+
+@mutant("a_count_beside_an_invalidation")
+def counters_are_labelled_near_by() -> Change:
+    """What is made of a value takes over its label."""
+    return edited(
+        Shelf, "_change",
+        ("found.version != version else found.label", "found.version != version else self._label(hash, hashes)"),
+    )  # fmt: skip
+
+
+@mutant("compare_and_set_beside_an_invalidation")
+def compared_and_set_is_labelled_near_by() -> Change:
+    """The same for compare and set."""
+    return edited(Shelf, "replace", ("known.get(group[::2], group)", "group"))
+
+
+@mutant("compare_and_set_with_a_new_tag", budget=1)
+def events_of_new_tags_are_overlooked() -> Change:
+    """Who compares and sets with a new tag asks whether any tag was invalidated."""
+    return edited(Shelf, "replace", ("if not no_tag_event():", "if False:"))
+
+
+@mutant("compare_and_set_with_a_new_tag")
+def events_are_asked_for_before_the_label() -> Change:
+    """He asks once he has read the tag's stamps."""
+    return edited(
+        Shelf, "replace",
+        ("label = self._label(hash, hashes)  # before the question",
+         "passed = no_tag_event(); label = self._label(hash, hashes)"),
+        ("if not no_tag_event():", "if not passed:"),
+    )  # fmt: skip
+
+
+@mutant("compare_and_set_with_a_new_tag")
+def all_tags_are_stamped_after_the_tag() -> Change:
+    """An event of a tag stamps all tags together first."""
+    return edited(
+        Host, "stamp_and_ring",
+        ("    self.board.stamp((ANY_TAG,))\n", "    pass\n"),
+        ("    self.board.invalidate(hashes, related=related)\n",
+         "    self.board.invalidate(hashes, related=related); self.board.stamp((ANY_TAG,))\n"),
+    )  # fmt: skip
+
+
+@mutant("two_compare_and_set")
+def versions_are_not_compared() -> Change:
+    """Who compares and sets compares the version."""
+    return edited(Shelf, "replace", ("or record.version != version ", ""))
+
+
+@mutant("two_add")
+def add_looks_at_nothing() -> Change:
+    """Who adds looks whether there is a value."""
+    return edited(Shelf, "add", ("None if self._is_current(record, now) else", ""))
+
+
+@mutant("an_add_beside_a_load")
+def fills_replace_what_is_current() -> Change:
+    """A fill is refused if there is a current value."""
+    return edited(
+        Shelf, "fill", ("return None if self._is_current(record, now) else miss.label", "return miss.label")
+    )  # fmt: skip
+
+
+@mutant("a_load_beside_an_invalidation")
+def fills_are_labelled_near_by() -> Change:
+    """A fill has the label of its miss."""
+    return edited(
+        Shelf, "fill",
+        ("else miss.label", "else self._board.label((0, hash, hash ^ WRITES))"),
+    )  # fmt: skip
+
+
+@mutant("a_fenced_set_beside_a_set_that_is_void")
+def fences_are_not_compared() -> Change:
+    """A set under a fence is refused if the label of its miss does not stand."""
+    return edited(Shelf, "set_fenced", ("or not self._board.stands(miss.label)", ""))
+
+
+@mutant("a_fenced_set_beside_an_invalidation")
+def fenced_sets_are_labelled_near_by() -> Change:
+    """A set under a fence has the label of its miss."""
+    return edited(
+        Shelf, "set_fenced",
+        ("or not self._board.stands(miss.label) else miss.label", "else self._board.label((0, hash, hash ^ WRITES))"),
+    )  # fmt: skip
+
+
+@mutant("a_set_without_the_lock")
+def sets_without_the_lock_do_nothing() -> Change:
+    """A set that does not get the lock invalidates the key."""
+    return edited(Shelf, "set", ("self._board.invalidate((hash,))", "pass"))
+
+
+@mutant("two_count")
+def nobody_takes_the_lock() -> Change:
+    """Writers of one ring exclude each other."""
+    return replaced(SimulatedRingLocks, "lock", lambda locks, ring: True)
+
+
+@mutant("a_page_made_of_a_part")
+def related_things_are_stamped_once() -> Change:
+    """An event that names a part and what is made of it stamps twice."""
+    return edited(Board, "invalidate", ("if related:", "if False:"))
+
+
+@mutant("a_page_made_of_a_part")
+def related_things_are_not_rung_for_in_between() -> Change:
+    """It rings the bell before it stamps again."""
+    return edited(Board, "invalidate", ("if related:\n        self.ring()", "if related:\n        pass"))
+
+
+# --- The logs
+
+
+@mutant("who_writes_in_a_full_ring_is_killed")
+def head_before_the_bytes() -> Change:
+    """The head is stored after the bytes."""
+    return edited(
+        Logs, "append",
+        ("    self._data[offset + 8 : offset + total] = body\n",
+         "    head[at + _HEAD] = position + (total + UNIT - 1 & -UNIT)\n"
+         "    self._data[offset + 8 : offset + total] = body\n"),
+    )  # fmt: skip
+
+
+@mutant("who_writes_in_a_full_ring_is_killed")
+def tail_after_the_bytes() -> Change:
+    """Room is made before anything is overwritten."""
+    late: list[tuple[Any, int, int]] = []
+    append = Logs.append
+
+    def appends(self: Logs, *arguments: Any) -> int:
+        seed = append(self, *arguments)
+        while late:
+            head, place, tail = late.pop(0)
+            if not head._machine.is_closed:  # otherwise it is left from another run
+                head[place] = tail
+        return seed
+
+    stack = ExitStack()
+    stack.enter_context(
+        edited(
+            Logs,
+            "_make_room",
+            ("        head[at + _TAIL] = tail\n", "        self._late.append((head, at + _TAIL, tail))\n"),
+        )
+    )
+    stack.enter_context(replaced(Logs, "append", appends))
+    Logs._late = late  # type: ignore[attr-defined]
+    return stack
+
+
+@mutant("who_writes_in_a_full_ring_is_killed")
+def ways_are_cleared_after_the_tail() -> Change:
+    """The way of a dropped record is cleared before the tail passes it."""
+    return edited(
+        Logs, "_retire",
+        ("    self._index[way] = 0\n",
+         "    self._head[self._line(ring) + log * _LOG_WORDS + _TAIL] += len(body) + 8 + UNIT - 1 & -UNIT\n"
+         "    self._index[way] = 0\n"),
+    )  # fmt: skip
+
+
+@mutant("a_record_is_moved_while_its_key_is_invalidated")
+def moved_records_are_labelled_near_by() -> Change:
+    """A moved record keeps its label."""
+    move = Logs._move
+
+    def moves(self: Logs, ring: int, log: int, way: int, hash: int, body: bytes, *more: Any) -> bool:
+        header = list(record.HEADER.unpack_from(body))
+        first = 5
+        for place in range(8):
+            header[first + 2 * place] = self._board.marks[header[first + 2 * place - 1]]
+        header[3] = self._board.marks[0]
+        return move(self, ring, log, way, hash, record.HEADER.pack(*header) + body[record.HEADER.size :], *more)
+
+    return replaced(Logs, "_move", moves)
+
+
+@mutant("a_ring_is_reset_beside_a_load")
+def ways_outlive_a_reset() -> Change:
+    """A reset drops all ways of the ring."""
+    return edited(Logs, "reset", ("self._index[way] = 0", "pass"))
+
+
+# --- Claims
+
+
+@mutant("two_threads_of_one_process", budget=1)
+def threads_do_not_join() -> Change:
+    """C1: threads of one process join by a table."""
+    return edited(
+        Claims, "find_or_lead", ("self._loads.setdefault((wire, found.label), mine)", "mine")
+    )  # fmt: skip
+
+
+@mutant("two_threads_of_one_process")
+def joiners_do_not_look_whether_the_load_has_ended() -> Change:
+    """C5: who joins looks whether the load has ended meanwhile."""
+    return edited(
+        claims._Waiting, "join", ("if self._load is not None and self._load.outcome is not None:", "if False:")
+    )  # fmt: skip
+
+
+@mutant("two_miss_at_once")
+def holders_do_not_look_again() -> Change:
+    """C3: who has got the byte looks at the shelf again."""
+    return edited(
+        Claims, "find_or_lead",
+        ("found = self._shelf.look(wire, hash, hashes, now)  # otherwise two load, one after the other", "pass"),
+    )  # fmt: skip
+
+
+@mutant("a_load_and_an_invalidation", budget=2)
+def late_label_of_a_load() -> Change:
+    """C3: the label is read before the source. (Here it is read anew when the load is stored.)"""
+    return edited(Shelf, "fill", ("else miss.label", "else self._board.label((0, hash, hash ^ WRITES))"))
+
+
+@mutant("the_loader_raises")
+def failed_loads_are_not_ended() -> Change:
+    """C10: a load that fails is ended."""
+    return edited(
+        Host,
+        "_lead",
+        ("self.claims.end(lead.load, outcome)", "outcome is AGAIN or self.claims.end(lead.load, outcome)"),
+    )
+
+
+@mutant("the_loader_raises")
+def ended_loads_tell_nobody() -> Change:
+    """C5: the threads that wait for a load are told of its end."""
+    return edited(Claims, "end", ("load.end(outcome)", "pass"))
+
+
+@mutant("the_loader_raises")
+def ended_loads_stay_in_the_table() -> Change:
+    """C6: a load that has ended is forgotten before anybody is told."""
+    return edited(Claims, "end", ("del self._loads[name]", "pass"))
+
+
+@mutant("the_holder_is_killed", budget=1)
+def waiters_do_not_look_again() -> Change:
+    """C7: who waits looks at growing intervals, so he notices a death."""
+    return edited(Claims, "find_or_lead", ("min(pause, ends - now)", "ends - now"))
+
+
+@mutant("a_load_that_never_ends", budget=0)
+def waiters_have_no_limit() -> Change:
+    """C8: who waits has a time limit of his own."""
+    return edited(
+        Claims, "find_or_lead", ("late = not taken and now >= ends", "late = False"),
+        ("max(0.0, min(pause, ends - now))", "pause"),
+    )  # fmt: skip
+
+
+@mutant("a_waiter_takes_what_is_not_current", budget=2)
+def waiters_take_any_record() -> Change:
+    """C9: who waits takes a record if it is current, or under his own label."""
+    return edited(
+        Shelf, "find_labelled", ("record.label == label or self._board.stands(record.label)", "True")
+    )  # fmt: skip
+
+
+@mutant("a_load_that_never_ends_and_an_invalidation", budget=0)
+def labels_do_not_choose_the_byte() -> Change:
+    """C11: an event changes the byte, so nobody waits for a load from before it."""
+    return edited(
+        claims,
+        "_place",
+        (
+            "words = [hash, generation, *(number for group in miss.label for number in group)]",
+            "words = [hash, generation]",
+        ),
+    )
+
+
+@mutant("a_child_of_a_loader", budget=1)
+def children_keep_the_table_of_loads() -> Change:
+    """C12: a forked child forgets the loads of its parent."""
+    fork = Host.fork
+
+    def keeps(host: Host, name: str) -> Host:
+        child = fork(host, name)
+        for name, load in host.claims._loads.items():
+            child.claims._loads[name] = claims.Load(load.wire, load.hash, load.miss)
+        return child
+
+    return replaced(Host, "fork", keeps)
