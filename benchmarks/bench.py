@@ -48,12 +48,14 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("hit", 120, 16),
-    Benchmark("fetch", 150, 15),
-    Benchmark("invalidate", 90, 12),
+    Benchmark("fetch", 120, 12),
+    Benchmark("invalidate", 60, 12),
+    Benchmark("load", 15, 3),
     Benchmark("stampede", 60, 8),
-    Benchmark("application", 180, None),
-    Benchmark("capacity", 60, None),
-    Benchmark("footprint", 150, None),
+    Benchmark("application", 170, None),
+    Benchmark("capacity", 70, None),
+    Benchmark("footprint", 120, None),
+    Benchmark("life", 70, None),
     Benchmark("scale", 80, 5),
 )
 PATIENCE = 4  # times those seconds; a benchmark that takes longer hangs

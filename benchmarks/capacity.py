@@ -6,11 +6,10 @@
 There are two questions, about one list of requests:
 
 Shared or separate? Each request goes to one of eight processes, drawn at random. If the caches are separate, each
-process keeps what it has loaded itself. If they share one cache, colocache's own `Store` and `Ring` decide: the owner
-keeps a key in its shard, and every other process that reads the key keeps a near copy. A request is **local** (found in
-the process itself), **fetched** (from the owner) or **loaded** from the source. All of this is computed in one process,
-without a network. Every process has the same M MiB in both cases, every value takes 1 KiB, and the rest of an entry is
-charged as the store does it.
+process keeps what it has loaded itself, as colocache's own near cache would. If they share one cache, they are eight
+caches of one group, in this process: a quarter of the memory is for near copies, and the rest is the shelf, which they
+share. A request is **local** (found near), **fetched** (from the shelf) or **loaded** from the source. All have the
+same memory together in both cases, every value takes 1 KiB, and the rest of an entry is charged as the cache does it.
 
 Which entry leaves? One cache holds a share of all keys, counted in entries. The policies of colocache, the classes
 themselves, are compared with exact LRU and LFU (of cachetools), S3-FIFO, W-TinyLFU (of theine), and Belady's optimum,
@@ -24,28 +23,31 @@ Independent draws by Zipf's law have no bursts and no scans, which makes policie
 from __future__ import annotations
 
 import io
-import math
 import random
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import accumulate
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 import cachetools
 
+import colocache
+from benchmarks.group import MEMORY
 from benchmarks.measure import Ratio, Report, options, progress
-from colocache.core.entry import Entry
-from colocache.core.group.ring import Ring, slot_of
+from colocache.core.entry import OVERHEAD
 from colocache.core.keys import prefix, wire
-from colocache.core.policy import POLICIES
-from colocache.core.store import Store
+from colocache.core.policy import POLICIES, Policy
 
 PROCESSES = 8
 MIB = 1 << 20
 BUDGETS = (4, 16, 64)  # MiB of each process
 SHARES = (0.01, 0.03, 0.1, 0.3)  # of the keys, that one cache holds
+POLICY = "s3fifo"  # of the caches that are shared, and of separate ones
 PAYLOAD = bytes(1024)
 KEYS, EXPONENT = 100_000, 0.9  # of the Zipf
 REQUESTS = 400_000
@@ -89,58 +91,49 @@ def opened(path: Path) -> TextIO:
 # --- Shared or separate
 
 
-class Processes:
-    """The stores of all processes, and who owns what."""
+@dataclass(slots=True)
+class Item:
+    """An entry, as a policy sees it."""
 
-    def __init__(self, budget: int, shared: bool) -> None:
-        self.stores = [Store(budget, budget // 4 if shared else 0, "sieve") for _ in range(PROCESSES)]
-        self._ring = Ring(f"host/{number}" for number in range(PROCESSES)) if shared else None
-        self._owners: dict[int, tuple[int, bytes]] = {}
-        self._prefix = prefix("")
-        self._now = 0.0
+    size: int
+    hits: int = 0
+    seen: int = 0
 
-    def read(self, process: int, key: int) -> str:
-        """Read a key in one process; return where the value was."""
-        owner, wired = self._owners.get(key) or self._placed(key)
-        store = self.stores[process]
-        entry = store.find(wired, self._now)
-        if entry is not None:
-            self._used(store, entry)
-            return "local"
-        if self._ring is None:
-            store.put(self._entry(wired), near=False)
-            return "loaded"
-        return self._from_owner(store, self.stores[owner], wired)
 
-    def _from_owner(self, store: Store, owner: Store, wired: bytes) -> str:
-        entry = owner.find(wired, self._now) if store is not owner else None
-        if entry is not None:
-            entry.hits += 1
+def apart(requests: Sequence[int], budget: int, dice: random.Random) -> Counter[str]:
+    """Give each process a cache of its own."""
+    caches: list[Policy[Item]] = [POLICIES[POLICY](budget, lambda item: None) for _ in range(PROCESSES)]
+    size, found = OVERHEAD + len(wire(prefix(""), str(KEYS))) + len(PAYLOAD), Counter[str]()
+    for key in requests:
+        cache = caches[dice.randrange(PROCESSES)]
+        item = cache.get(key)
+        found["loaded" if item is None else "local"] += 1
+        if item is None:
+            cache[key] = Item(size)
         else:
-            owner.put(self._entry(wired), near=False)
-        if store is not owner:
-            store.put(self._entry(wired), near=True)
-        return "loaded" if entry is None else "fetched"
+            item.hits += 1
+    return found
 
-    def _used(self, store: Store, entry: Entry) -> None:
-        entry.hits += 1
-        if self._ring is not None:  # the owner keeps bytes for the others, and an object for itself
-            store.charge_object(entry)
 
-    def _entry(self, wired: bytes) -> Entry:
-        return Entry(wired, PAYLOAD, self._now, math.inf, ())
-
-    def _placed(self, key: int) -> tuple[int, bytes]:
-        wired = wire(self._prefix, str(key))
-        owner = int(self._ring.owner(slot_of(wired)).partition("/")[2]) if self._ring is not None else 0
-        placed = self._owners[key] = (owner, wired)
-        return placed
+def together(requests: Sequence[int], budget: int, dice: random.Random) -> Counter[str]:
+    """Have all processes share one cache."""
+    with ExitStack() as stack:
+        directory = stack.enter_context(TemporaryDirectory(prefix="bench", dir=MEMORY))
+        settings: Any = {
+            "memory": budget // 4, "shelf": PROCESSES * budget * 3 // 4, "policy": POLICY, "ttl": None,
+            "directory": directory,
+        }  # fmt: skip
+        caches = [stack.enter_context(colocache.Cache("bench", **settings)) for _ in range(PROCESSES)]
+        for key in requests:
+            caches[dice.randrange(PROCESSES)].get_or_load(str(key), lambda: PAYLOAD)
+        stats = [cache.stats() for cache in caches]
+    totals = {name: sum(getattr(each, name) for each in stats) for name in ("hits", "fetches", "loads")}
+    return Counter(local=totals["hits"], fetched=totals["fetches"], loaded=totals["loads"])
 
 
 def told_apart(requests: Sequence[int], budget: int, shared: bool, seed: int) -> Counter[str]:
     """Return how many requests were found where."""
-    processes, dice = Processes(budget, shared), random.Random(seed)
-    return Counter(processes.read(dice.randrange(PROCESSES), key) for key in requests)
+    return (together if shared else apart)(requests, budget, random.Random(seed))
 
 
 def sharing(requests: Sequence[int], report: Report) -> None:
@@ -167,16 +160,15 @@ def shipped(name: str) -> Simulate:
     """Return a simulation of one of colocache's policies, which counts entries instead of bytes."""
 
     def simulate(requests: Sequence[int], entries: int) -> int:
-        cache, hits = POLICIES[name](entries, lambda entry: None), 0
+        cache: Policy[Item] = POLICIES[name](entries, lambda item: None)
+        hits = 0
         for key in requests:
-            entry = cache.get(key)  # type: ignore[call-overload]  # any key will do
+            entry = cache.get(key)
             if entry is not None:
                 entry.hits += 1
                 hits += 1
             else:
-                entry = Entry(key, None, 0.0, math.inf, ())  # type: ignore[arg-type]
-                entry.size = 1
-                cache[key] = entry  # type: ignore[index]
+                cache[key] = Item(1)
         return hits
 
     return simulate
@@ -202,7 +194,8 @@ def w_tinylfu(requests: Sequence[int], entries: int) -> int:
     """Simulate theine's policy. Source: Einziger, Friedman and Manes, "TinyLFU", ACM ToS 2017."""
     import theine
 
-    cache, hits = theine.Cache(entries), 0
+    cache: Any = theine.Cache(entries)
+    hits = 0
     for key in requests:
         if cache.get(key)[1]:
             hits += 1

@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any
 
 import colocache
+from benchmarks.group import MEMORY
 from benchmarks.servers import Servers
 
 KEYS = [f"user:{number}" for number in range(1000)]
@@ -37,9 +38,9 @@ class Stage:
         self._stack = ExitStack()
 
     def __enter__(self) -> Stage:
-        directory = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench"))
-        self.directory = directory
-        self.cache = self._stack.enter_context(colocache.Cache("bench", directory=f"{directory}/run", ttl=TTL))
+        self.directory = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench"))
+        self.memory = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench", dir=MEMORY))
+        self.cache = self._stack.enter_context(colocache.Cache("bench", directory=f"{self.memory}/c", ttl=TTL))
         self.runner = self._stack.enter_context(asyncio.Runner())
         return self
 

@@ -1,54 +1,53 @@
-"""How long does it take to read a key that another process has?
+"""How long does it take to read a value that another process has stored, and to store one?
 
-    python -m benchmarks.fetch [--quick] [--write] [--profile]
+    python -m benchmarks.fetch [--quick] [--write]
 
-There is a group of two processes. One asks, and the other one owns all keys that are asked for. The asker has no near
-copy that could answer: it has the least memory that is allowed, and there are so many keys, read in turn, that each
-near copy is evicted long before its key is read again. The benchmark counts the fetches, and fails if a read was not
-one. A fetch is given up later than by default, so that slow ones are measured as well. The same process reads the same
-values, encoded by the same codec, from Redis and Memcached, over a Unix socket and over TCP. It also reads them from
-gunicorn's stash, which has an encoding of its own.
+There is a group of two processes. One stores values, and the other one reads each of them once, so none is near. The
+benchmark counts the fetches, and fails if a read was not one. The same process reads the same values, encoded by the
+same codec, from Redis and Memcached, over a Unix socket and over TCP. It also reads them from gunicorn's stash, which
+has an encoding of its own.
 
-The owner is idle, or it also runs a loop of pure Python: in bursts of 5 ms that take 70 % of its time, or without
-pause. Redis and Memcached are separate processes, which that does not slow down as long as a core is free for them.
-
-``--profile`` measures none of this. It shows where the time of one fetch goes: see `fetch_profile.py`.
+Meanwhile the process that has stored them is idle; or it runs a loop of pure Python, in bursts of 5 ms that take 70 %
+of its time, or without pause; or it is stopped by SIGSTOP; or it was killed. Redis and Memcached are separate
+processes, which that does not slow down as long as a core is free for them.
 """
 
 from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
+from contextlib import contextmanager
 from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple
 
 from benchmarks.group import Group, Member, Worker
-from benchmarks.measure import Contender, Report, Series, interleave, options, ratio, samples
+from benchmarks.measure import Contender, Report, Series, interleave, options, ratio, samples, tail_ratio
 from benchmarks.servers import Servers
 from colocache import MsgpackCodec
-from colocache.core.keys import Key
 
 PACKAGES = ("redis", "hiredis", "pymemcache", "pylibmc", "gunicorn")
 SIZES = {"100 B": 100, "1 KiB": 1 << 10, "10 KiB": 10 << 10, "100 KiB": 100 << 10}
-KEYS = {"100 B": 1000, "1 KiB": 1000, "10 KiB": 200, "100 KiB": 50}  # far more than the asker can keep near copies of
-ASKER = "1MiB"  # of memory, of which a quarter is for near copies
-PATIENCE = 5.0  # s until a fetch is given up, not 0.25: here a slow one is to be measured
+MOST = 32 << 20  # bytes of what one contender reads in all rounds
 MANY = 100  # keys of one get_many
-PEERS = {"idle": "idle", "bursts": "at 70 % in bursts of 5 ms", "spinning": "spinning without pause"}
-TCP, UNIX = "redis-py, tcp", "redis-py, unix"
+STATES = {
+    "idle": "idle", "bursts": "at 70 % in bursts of 5 ms", "spinning": "spinning without pause",
+    "stopped": "stopped", "dead": "killed before",
+}  # fmt: skip
+BASELINE = "redis-py + hiredis, unix"
+OURS, LOAD = "colocache", "colocache get_or_load"
 
 Get = Callable[[str], Any]
 GetMany = Callable[[list[str]], Any]
+Put = Callable[[str, Any], Any]
 
 
 class Client(NamedTuple):
-    """A way to read: one key, or many at once (None where it cannot), and to write."""
+    """A way to read, one key or many at once, and to store; None where it cannot, or where another one does it."""
 
     get: Get
     get_many: GetMany | None
-    put: Callable[[str, Any], Any]
+    put: Put | None
 
 
 def record(number: int, size: int) -> dict[str, Any]:
@@ -129,10 +128,10 @@ def clients(places: Places) -> Iterator[tuple[str, Callable[[], Client]]]:
     """Give the name of each client, and how to make it: that raises ImportError where it is not installed."""
     tcp = {"host": places.host, "port": places.redis_port}
     unix = {"path": places.redis_socket}
-    yield TCP, lambda: redis_client("_RESP2Parser", **tcp)
-    yield UNIX, lambda: redis_client("_RESP2Parser", **unix)
+    yield "redis-py, tcp", lambda: redis_client("_RESP2Parser", **tcp)
+    yield "redis-py, unix", lambda: redis_client("_RESP2Parser", **unix)
     yield "redis-py + hiredis, tcp", lambda: redis_client("_HiredisParser", **tcp)
-    yield "redis-py + hiredis, unix", lambda: redis_client("_HiredisParser", **unix)
+    yield BASELINE, lambda: redis_client("_HiredisParser", **unix)
     yield "pymemcache, tcp", lambda: pymemcache_client((places.host, places.memcached_port))
     yield "pymemcache, unix", lambda: pymemcache_client(places.memcached_socket)
     yield "pylibmc, tcp", lambda: pylibmc_client(f"{places.host}:{places.memcached_port}")
@@ -142,61 +141,73 @@ def clients(places: Places) -> Iterator[tuple[str, Callable[[], Client]]]:
         yield "gunicorn stash", lambda: stash_client(stash)
 
 
-class Asker(Member):
-    """The process that asks, by colocache and by all the others."""
+class Writer(Member):
+    """The process that stores what the other one reads."""
 
-    def connect(self, places: Places) -> dict[str, str]:
-        """Make the clients; return which of them are missing, and why."""
+    def store(self, prefix: str, size: str, count: int) -> None:
+        """Store so many values of a size."""
+        for number in range(count):
+            if not self.cache.set(f"{prefix}:{number}", record(number, SIZES[size])):
+                raise RuntimeError("the cache has not stored a value")
+
+
+class Asker(Member):
+    """The process that reads, by colocache and by all the others."""
+
+    def connect(self, places: Places, only: Sequence[str] = ()) -> dict[str, str]:
+        """Make the clients, all or only some; return which of them are missing, and why."""
         missing: dict[str, str] = {}
-        self._rounds: dict[tuple[str, bool], Iterator[str]] = {}
-        self._expected: dict[Key, Any] = {}
         self._clients = {
-            "colocache get": Client(self.cache.get, self.cache.get_many, lambda key, value: None),
-            "colocache get_or_load": Client(lambda key: self.cache.get_or_load(key, _never), None, lambda *_: None),
+            OURS: Client(self.cache.get, self.cache.get_many, self.cache.set),
+            LOAD: Client(lambda key: self.cache.get_or_load(key, _never), None, None),
         }
         for name, make in clients(places):
             try:
-                self._clients[name] = make()
+                if not only or name in only:
+                    self._clients[name] = make()
             except ImportError as error:
                 missing[name] = f"not installed: {error}"
         return missing
 
-    def store(self, size: str) -> None:
-        """Have everybody hold the values of one size: the other process, and the servers."""
-        names = self.owned_elsewhere(KEYS[size], size.replace(" ", ""))
-        values: dict[Key, Any] = {key: record(number, SIZES[size]) for number, key in enumerate(names)}
-        # Rounds of their own: what others read pushes out no near copy.
-        self._rounds |= {(size, ours): _round_robin(names) for ours in (True, False)}
-        self._expected |= values
-        if not self.cache.set_many(values):
-            raise RuntimeError("the owner has not stored all of the values")
-        for client in self._clients.values():
-            for name in names:
-                client.put(name, values[name])
+    def hold(self, prefix: str, size: str, count: int) -> None:
+        """Have the servers hold so many values of a size."""
+        for name, client in self._clients.items():
+            for number in range(count) if name not in (OURS, LOAD) else ():
+                client.put(f"{prefix}:{number}", record(number, SIZES[size]))  # type: ignore[misc]
 
-    def names(self, many: bool) -> list[str]:
-        """Return which clients there are."""
-        return [name for name, client in self._clients.items() if not many or client.get_many is not None]
+    def names(self, command: str) -> list[str]:
+        """Return which clients can do that: get, get_many or put."""
+        return [name for name, client in self._clients.items() if getattr(client, command) is not None]
 
-    def get(self, name: str, size: str, count: int) -> list[float]:
+    def get(self, name: str, prefix: str, size: str, first: int, count: int) -> list[float]:
         """Read so many keys, one after another; return how long each took, in seconds."""
-        questions = self._next(name, size, count)
-        took, answers = self._counted(name, count, self._clients[name].get, questions)
-        self._check(name, dict(zip(questions, answers, strict=True)))
+        numbers = range(first, first + count)
+        keys = [f"{prefix}:{number}" for number in numbers]
+        took, found = self._counted(name, count, self._clients[name].get, keys)
+        self._check(name, size, dict(zip(numbers, found, strict=True)))
         return took
 
-    def get_many(self, name: str, size: str, count: int) -> list[float]:
-        """Read 100 keys at once, so many times; return how long each took, in seconds."""
+    def get_many(self, name: str, prefix: str, size: str, first: int, count: int) -> list[float]:
+        """Read so many keys, 100 at once; return how long each hundred took, in seconds."""
         read = self._clients[name].get_many
         assert read is not None
-        questions = [self._next(name, size, MANY) for _ in range(count)]
-        took, answers = self._counted(name, MANY * count, read, questions)
-        for keys, found in zip(questions, answers, strict=True):
-            self._check(name, {key: found[key] for key in keys})
+        numbers = range(first, first + count)
+        keys = [[f"{prefix}:{number + each}" for each in range(MANY)] for number in numbers[::MANY]]
+        took, answers = self._counted(name, count, read, keys)
+        found = {key: value for answer in answers for key, value in answer.items()}
+        self._check(name, size, {number: found[f"{prefix}:{number}"] for number in numbers})
         return took
 
-    def _next(self, name: str, size: str, count: int) -> list[str]:
-        return list(islice(self._rounds[size, name.startswith("colocache")], count))
+    def put(self, name: str, prefix: str, size: str, first: int, count: int) -> list[float]:
+        """Store so many values, one after another; return how long each took, in seconds."""
+        client, took = self._clients[name], []
+        for number in range(first, first + count):
+            key, value = f"{prefix}:{number}", record(number, SIZES[size])
+            seconds, stored = _timed(client.put, key, value)  # type: ignore[arg-type]
+            if name == OURS and not stored:
+                raise RuntimeError("the cache has not stored a value")
+            took.append(seconds)
+        return took
 
     def _counted(
         self, name: str, count: int, read: Callable[[Any], Any], questions: Sequence[Any]
@@ -204,27 +215,23 @@ class Asker(Member):
         before = self.stats()
         taken = [_timed(read, question) for question in questions]
         change = {counter: value - before[counter] for counter, value in self.stats().items()}
-        if name.startswith("colocache") and change["fetches"] != count:
+        if name in (OURS, LOAD) and change["fetches"] != count:
             raise RuntimeError(f"{count} keys were read by {name}, and not all of them fetched: {change}")
         return [seconds for seconds, _ in taken], [found for _, found in taken]
 
-    def _check(self, name: str, found: dict[str, Any]) -> None:
-        if any(value != self._expected[key] for key, value in found.items()):
+    def _check(self, name: str, size: str, found: dict[int, Any]) -> None:
+        if any(value != record(number, SIZES[size]) for number, value in found.items()):
             raise RuntimeError(f"{name} gives other values than were stored")
 
 
-def _timed(read: Callable[[Any], Any], what: Any) -> tuple[float, Any]:
+def _timed(do: Callable[..., Any], *what: Any) -> tuple[float, Any]:
     began = perf_counter()
-    found = read(what)
+    found = do(*what)
     return perf_counter() - began, found
 
 
-def _round_robin(names: list[str]) -> Iterator[str]:
-    return chain.from_iterable(iter(lambda: names, None))
-
-
 def _never() -> Any:
-    raise RuntimeError("a key that the owner has was loaded")
+    raise RuntimeError("a key that the other process has stored was loaded")
 
 
 # --- The benchmark
@@ -233,97 +240,137 @@ def _never() -> Any:
 class Course:
     """The two processes and the servers, and how often each is measured."""
 
-    def __init__(self, group: Group, servers: Servers, options: Namespace) -> None:
-        [self.asker] = group.start(Asker, memory=ASKER, fetch_timeout=PATIENCE)
-        [self.owner] = group.start(Member)
-        self.quick, self._rounds = options.quick, options.rounds
+    def __init__(
+        self, group: Group, servers: Servers, options: Namespace, only: Sequence[str] = (),
+        held: dict[str, int] | None = None,
+    ) -> None:  # fmt: skip
+        """``only`` are the names of clients beside colocache; all if it is empty.
+
+        ``held`` says how many values of each size the servers have from an earlier course.
+        """
+        self._group, self._options = group, options
+        self._held = {} if held is None else held
+        [self._asker] = group.start(Asker)
+        [self._writer] = group.start(Writer)
         places = Places(
             servers.host, servers.redis_port, servers.redis_socket,
             servers.memcached_port, servers.memcached_socket, servers.stash_socket,
         )  # fmt: skip
-        self.missing = self.asker.call("connect", places)
-        for size in SIZES:
-            self.asker.call("store", size)
+        self.missing = self._asker.call("connect", places, only)
+        self._measured = 0
 
-    def measure(self, size: str, peers: str, many: bool) -> dict[str, Series]:
-        """Measure all clients, with the owner as busy as that."""
-        self.owner.call("work", peers)
-        rounds, count = self._effort(size, peers, many)
-        command = "get_many" if many else "get"
-        names = self.asker.call("names", many)
-        contenders = [Contender(name, _sampler(self.asker, command, name, size, count)) for name in names]
-        series = interleave(contenders, rounds, title=f"{command} {size}, peers {peers}:")
-        self.owner.call("work", "idle")
-        return series
+    def measure(self, command: str, size: str, state: str = "idle") -> dict[str, Series]:
+        """Have all clients get, get_many or put, while the process that has stored the values is in that state."""
+        rounds, count = self._effort(command, size)
+        each = (rounds + 1) * count  # keys of one contender
+        names = self._asker.call("names", command)
+        self._measured += 1
+        held, fresh = size.replace(" ", ""), f"fresh{self._measured}"  # nobody has read what begins with the latter
+        if command != "put":
+            if self._held.get(size, 0) < each:
+                self._asker.call("hold", held, size, each)
+                self._held[size] = each
+            self._writer.call("store", fresh, size, each * len({OURS, LOAD}.intersection(names)))
+        contenders = []
+        for place, name in enumerate(names):
+            prefix, first = (fresh, place * each) if name in (OURS, LOAD) else (held, 0)
+            contenders.append(Contender(name, _sampler(self._asker, command, (name, prefix, size), first, count)))
+        with self._being(state):
+            return interleave(contenders, rounds, self._options.seed, f"{command} {size}, the writer {state}:")
 
-    def _effort(self, size: str, peers: str, many: bool) -> tuple[int, int]:
-        """Return how many rounds, and how many reads in each."""
-        rounds = self._rounds or (5 if self.quick else 20)
-        if peers != "idle":  # a fetch takes up to a hundred times as long
-            return rounds if peers == "bursts" else (rounds + 1) // 2, 4 if many else 20
-        return rounds, 4 if many else 20 if size == "100 KiB" else 50
+    def _effort(self, command: str, size: str) -> tuple[int, int]:
+        """Return how many rounds, and how many keys in each."""
+        rounds, count = self._options.rounds or (5 if self._options.quick else 20), 200
+        unit = MANY if command == "get_many" else 1
+        at_most = MOST // (SIZES[size] * (rounds + 1) * unit)
+        return rounds, unit * max(1, min(count // (20 if unit == MANY else 1), at_most))
+
+    @contextmanager
+    def _being(self, state: str) -> Iterator[None]:
+        if state != "dead":
+            with self._writer.being(state):
+                yield
+            return
+        self._group.remove(self._writer, kill=True)
+        yield
+        [self._writer] = self._group.start(Writer)
 
 
-def _sampler(asker: Worker, command: str, name: str, size: str, count: int) -> Callable[[], list[float]]:
-    return lambda: asker.call(command, name, size, count)
+def _sampler(asker: Worker, command: str, what: tuple[str, ...], first: int, count: int) -> Callable[[], list[float]]:
+    places = iter(range(first, 1 << 62, count))
+    return lambda: asker.call(command, *what, next(places), count)
 
 
-def one_key(course: Course, report: Report) -> dict[tuple[str, str], dict[str, Series]]:
-    """Measure one key at a time; return the series by size and by what the peers do."""
+def one_key(
+    course: Course, report: Report, sizes: Sequence[str], states: Sequence[str]
+) -> dict[str, dict[str, Series]]:
+    """Measure one key at a time; return the series of 1 KiB by what the writer does."""
     found = {}
-    for peers in PEERS:
-        for size in SIZES if not course.quick else ("1 KiB",):
-            found[size, peers] = course.measure(size, peers, many=False)
-            report.timings(f"one key of {size}, the owner {PEERS[peers]}", found[size, peers], TCP)
+    for state in states:
+        for size in sizes:
+            series = course.measure("get", size, state)
+            report.timings(f"one key of {size}, the process that has stored it {STATES[state]}", series, BASELINE)
+            if size == "1 KiB":
+                found[state] = series
+                judge(report, f"fetch of 1 KiB, the writer {state}", series, 0.2, 0.3)
+            elif size == "100 KiB" and state == "idle":
+                judge(report, "fetch of 100 KiB", series, 0.6)
     return found
 
 
-def many_keys(course: Course, report: Report) -> dict[str, Series]:
-    """Measure 100 keys at a time; return the series of 1 KiB with idle peers."""
-    for size in ("100 B", "10 KiB") if not course.quick else ():
-        report.timings(f"{MANY} keys of {size}, the owner idle", course.measure(size, "idle", many=True), TCP)
-    for peers in ("bursts", "spinning") if not course.quick else ():
-        series = course.measure("1 KiB", peers, many=True)
-        report.timings(f"{MANY} keys of 1 KiB, the owner {PEERS[peers]}", series, TCP)
-    series = course.measure("1 KiB", "idle", many=True)
-    report.timings(f"{MANY} keys of 1 KiB, the owner idle", series, TCP)
-    return series
+def many_keys(course: Course, report: Report, sizes: Sequence[str]) -> None:
+    """Measure 100 keys at a time."""
+    for size in sizes:
+        series = course.measure("get_many", size)
+        report.timings(f"{MANY} keys of {size}", series, BASELINE)
+        if size == "1 KiB":
+            judge(report, f"get_many of {MANY} x 1 KiB (MGET)", series, 1.0)
 
 
-def judge(report: Report, one: dict[str, Series], many: dict[str, Series]) -> None:
-    """Tell which targets are met; all are for 1 KiB and idle peers."""
-    for call in ("get", "get_or_load"):
-        report.target(f"{call} / redis-py GET over TCP", ratio(one[f"colocache {call}"], one[TCP]), 1.0)
-        report.target(f"{call} / redis-py GET over its Unix socket", ratio(one[f"colocache {call}"], one[UNIX]), 1.5)
-    for name, where in ((TCP, "over TCP"), (UNIX, "over its Unix socket")):
-        report.target(f"get_many / MGET of {MANY} keys {where}", ratio(many["colocache get"], many[name]), 1.0)
+def storing(course: Course, report: Report, sizes: Sequence[str]) -> None:
+    """Measure what it takes to store a value."""
+    for size in sizes:
+        series = course.measure("put", size)
+        report.timings(f"set, {size}", series, BASELINE)
+        if size == "1 KiB":
+            judge(report, "set of 1 KiB (SET)", series, 0.4)
 
 
-def draw(report: Report, found: dict[tuple[str, str], dict[str, Series]]) -> None:
+def judge(report: Report, what: str, series: dict[str, Series], at_most: float, tail: float | None = None) -> None:
+    """Tell whether colocache takes as short as it should, compared with Redis over its Unix socket."""
+    if BASELINE not in series:
+        return
+    report.target(f"{what}: median / Redis", ratio(series[OURS], series[BASELINE]), at_most)
+    if tail is not None:
+        report.target(f"{what}: p99 / Redis", tail_ratio(series[OURS], series[BASELINE]), tail)
+
+
+def draw(report: Report, found: dict[str, dict[str, Series]]) -> None:
     """Have the medians drawn."""
-    for peers in PEERS:
-        values = {name: median(samples(one)) * 1e6 for name, one in found["1 KiB", peers].items()}
-        title = f"Reading a key of 1 KiB that another process has, which is {PEERS[peers]}"
-        report.bars(f"fetch_{peers}", "microseconds, median", values, log=peers != "idle", title=title)
+    for state in ("idle", "bursts", "spinning"):
+        values = {name: median(samples(one)) * 1e6 for name, one in found[state].items()}
+        title = f"Reading 1 KiB that another process has stored, which is {STATES[state]}"
+        report.bars(f"fetch_{state}", "microseconds, median", values, log=True, title=title)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the benchmark; return what it found."""
-    chosen = options(__doc__ or "", ("--profile", {"action": "store_true", "help": "show where the time goes"}),
-                     argv=argv)  # fmt: skip
-    if chosen.profile:
-        from benchmarks.fetch_profile import profile
-
-        profile()
-        return {}
-    with Servers(stash=True) as servers, Group() as group:
-        report = Report("fetch", "How long does it take to read a key that another process has?", chosen, PACKAGES,
-                        servers.versions())  # fmt: skip
-        course = Course(group, servers, chosen)
-        for name, reason in course.missing.items():
-            report.missing(name, reason)
-        found = one_key(course, report)
-        judge(report, found["1 KiB", "idle"], many_keys(course, report))
+    chosen = options(__doc__ or "", argv=argv)
+    held, few = dict[str, int](), ["1 KiB"]
+    with Servers(stash=True) as servers:
+        report = Report("fetch", "How long does it take to read a value that another process has stored?", chosen,
+                        PACKAGES, servers.versions())  # fmt: skip
+        found = {}
+        for state in STATES:
+            with Group() as group:  # a new one, so that the shelf has room for all
+                course = Course(group, servers, chosen, held=held)
+                found |= one_key(course, report, few if chosen.quick else list(SIZES), [state])
+        with Group() as group:
+            course = Course(group, servers, chosen, held=held)
+            many_keys(course, report, few if chosen.quick else ["100 B", "1 KiB", "10 KiB"])
+            storing(course, report, few if chosen.quick else list(SIZES))
+            for name, reason in course.missing.items():
+                report.missing(name, reason)
     draw(report, found)
     return report.finish()
 

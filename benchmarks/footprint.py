@@ -1,21 +1,26 @@
-"""What does the cache cost a process that does nothing with it, and what does each entry cost?
+"""What does the cache cost a process that does nothing with it, and what does each value cost?
 
-    python -m benchmarks.footprint [--quick] [--write]
+    python -m benchmarks.footprint [--quick] [--write] [--only near,entries,group,idle,imports]
 
-Overhead. An entry is charged for its wire key, for the bytes of its value (twice, if the shard keeps the object beside
-them), for its tags, and for the rest by the constants OVERHEAD and TAG_OVERHEAD of colocache/core/entry.py. Is what the
-store charges enough? Stores are filled with entries as a member makes them. The table says what each entry really takes
-beside the bytes of its key and its value: as tracemalloc counts it, and as the process grows (Linux only; this includes
-what the allocator rounds up). There are two numbers of entries: just after and just before the dictionaries double. The
-store assumes that the bytes of a value and its object have one size. If they differ, that depends on the codec, and is
-no overhead of an entry. So the values here are texts of one repeated letter.
+Near copies. A near copy is charged for its wire key, for the bytes of its value, and for the rest by the constant
+OVERHEAD of colocache/core/entry.py. Is that enough? The table says what each one really takes beside the bytes of its
+key and its value, and those of its record on the shelf. A process stores values, and then reads them all, twice as many
+as its near cache has room for. So it has also forgotten as many as it keeps. The growth while it reads is what the near
+copies take: as tracemalloc counts it, and as the process grows (Linux only; this includes what the allocator rounds
+up). The dictionaries have just doubled. The values are texts of one repeated letter, so their bytes and their objects
+have one size.
 
-Entries. By how much a process grows per entry, with key and value, beside other caches that hold the same texts.
+Entries. By how much a process grows per entry, with key and value, beside other caches that hold the same texts; and
+what a value takes on the shelf, once for all processes.
+
+Group. Eight processes read the same 100 MB, in values of 10 KiB, which one of them has stored. By how much do all of
+them grow together? Memory that several processes share is counted once: as PSS, in which each of n processes counts an
+nth of it (Linux only). What of it are near copies, objects that each process has for itself, the cache says itself.
 
 Idle. Groups of real processes that do nothing: the memory that joining took, and the processor time, of the mean
 member.
 
-Imports: how long they take. Starts: how long it takes from `Cache.start` until the process is current.
+Imports: how long they take.
 """
 
 from __future__ import annotations
@@ -29,28 +34,25 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from statistics import mean, median
-from sys import getsizeof
+from statistics import mean
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from benchmarks.group import Group, Member, Worker, together
-from benchmarks.measure import Contender, Report, interleave, options, progress
-from colocache.core.entry import MISSING, OVERHEAD, TAG_OVERHEAD, Entry, Home
-from colocache.core.keys import prefix, wire
-from colocache.core.store import Store
+import colocache
+from benchmarks.group import Group, Member, together
+from benchmarks.measure import Contender, Report, chosen_parts, exactly, interleave, options, progress
+from colocache.core.entry import OVERHEAD
 
-COUNTS = (43_700, 87_300)  # a dictionary of 2**16 slots doubles at its 43,691st key, the next one at its 87,382nd
+COUNT = 43_700  # entries; a dictionary of 2**16 slots doubles at its 43,691st key
 VALUE = 100  # bytes
-SIZES = {100: 40_000, 1024: 40_000, 10_240: 4_000}  # bytes of a value to entries
-BUDGET = 1 << 34
+SIZES = {100: 20_000, 1024: 20_000, 10_240: 4_000}  # bytes of a value to entries
 TTL = 300.0
-NAMESPACE = prefix("users")
-GROUPS, QUICK_GROUPS = (2, 4, 8, 16, 32, 64), (2, 4)
-OTHERS = (0, 1, 3)  # members that are there already when one starts
+READERS, READ, READ_SIZE = 8, 10_000, 10_000  # processes, values, bytes of each: 100 MB
+READ_LIMIT = 130.0  # MB beyond the near copies
+GROUPS, QUICK_GROUPS = (4, 16, 64), (2, 4)
+IDLE, IDLE_GROWTH = 0.2, 0.05  # % of a core in the largest group, and how much more than in the smallest one
 IMPORTS = (
     "colocache",
     "colocache.runtime.transport",
@@ -61,79 +63,62 @@ IMPORTS = (
     "cashews",
 )
 
-Fill = Callable[[Store, int, tuple[str, ...]], object]
 
-
-# --- Overhead: what an entry takes beyond its key, its value and its tags
-
-
-def put(store: Store, number: int, tags: tuple[str, ...], near: bool, size: int = VALUE) -> Entry:
-    """Store an entry as it comes off the wire: with a key, a payload and tags that nobody else holds."""
-    payload = (b"%d" % (number % 10)) * size
-    # The floats are made here, as for each answer, because they are part of what an entry costs.
-    entry = Entry(wire(NAMESPACE, f"user:{number}"), payload, number + 0.5, number + 300.5, tags)
-    assert store.put(entry, near=near)
-    return entry
-
-
-def use(store: Store, number: int, entry: Entry, copies: bool = False) -> Entry:
-    """Have a reader use it: under its key as the user writes it, as an object of its own."""
-    assert entry.payload is not None
-    store.charge_object(entry)
-    value = MISSING if copies else entry.payload.decode()
-    entry.publish(_home_in(store), f"user:{number}", value, keep_payload=copies)
-    entry.hits += 1000 + number  # beyond the small numbers that Python keeps anyway
-    return entry
-
-
-def _home_in(store: Store) -> Home:
-    return HOMES.setdefault(store, Home(None))
-
-
-#: Where readers find what is in a store.
-HOMES: WeakKeyDictionary[Store, Home] = WeakKeyDictionary()
-
-KINDS: dict[str, Fill] = {
-    "shard, not used here": lambda store, number, tags: put(store, number, tags, False),
-    "shard, used here": lambda store, number, tags: use(store, number, put(store, number, tags, False)),
-    "near copy": lambda store, number, tags: use(store, number, put(store, number, tags, True)),
-    "near copy, copy=True": lambda store, number, tags: use(store, number, put(store, number, tags, True), True),
-}
+# --- Near copies: what one takes beyond its key and its value
 
 TAGS: dict[str, Callable[[int], tuple[str, ...]]] = {
     "none": lambda number: (),
-    "one of its own": lambda number: (f"user:{number}",),
     "three of 100": lambda number: tuple(f"page:{number % 100}:{part}" for part in "abc"),
 }
 
 
-def filled(kind: str, tagging: str, count: int) -> Store:
-    """Return a store with so many entries of a kind."""
-    store = Store(2 * BUDGET, BUDGET, "s3fifo")
-    for number in range(count):
-        KINDS[kind](store, number, TAGS[tagging](number))
-    for number in range(count):  # the policy remembers as many that have left
-        store._shard._remember(wire(NAMESPACE, f"gone:{number}"))  # type: ignore[attr-defined]
-    return store
+def name(number: int) -> str:
+    """Return a key; all have one length."""
+    return f"user:{number:06}"
 
 
-def held(store: Store) -> int:
-    """Return the bytes that keys, values and tags hold, without any overhead."""
-    return sum(entry.size - OVERHEAD - TAG_OVERHEAD * len(entry.tags) for entry in store._entries())
+def text(number: int, size: int = VALUE) -> str:
+    """Return a value that nobody else holds."""
+    return str(number % 10) * size
 
 
-def overhead(kind: str, tagging: str, count: int) -> tuple[float, float]:
-    """Return the overhead per entry in bytes: as traced, and by the growth of this process, which is a fresh one."""
-    began = resident()
-    store = filled(kind, tagging, count)
-    grown = resident() - began - held(store)
-    del store
+def private(memory: int) -> colocache.Cache:
+    """Return a cache of this process alone, with so many bytes for near copies."""
+    return colocache.Cache("bench", private=True, memory=max(memory, 1 << 20), shelf="512MiB", ttl=TTL)
+
+
+def near_copies(tagging: str, count: int) -> tuple[float, float]:
+    """Return what a near copy takes beyond its key and its value: as traced, and by the growth of this process."""
+    with private(1 << 20) as probe:
+        probe.set(name(0), text(0))
+        probe.get(name(0))
+        each = probe.stats().bytes
+
+    def read(counted: Callable[[], float]) -> float:
+        with private(each * count) as cache:
+            for number in range(2 * count):
+                assert cache.set(name(number), text(number), tags=TAGS[tagging](number))
+            gc.collect()
+            began = counted()
+            for number in range(2 * count):
+                cache.get(name(number))
+            gc.collect()
+            stats = cache.stats()
+            return (counted() - began - stats.bytes) / stats.entries + OVERHEAD
+
+    grown = read(resident)
     gc.collect()
     tracemalloc.start()
-    store = filled(kind, tagging, count)
-    gc.collect()
-    traced = tracemalloc.get_traced_memory()[0] - held(store)
-    return traced / count, grown / count
+    return read(lambda: tracemalloc.get_traced_memory()[0]), grown
+
+
+def on_the_shelf(tagging: str, count: int) -> float:
+    """Return what a value takes on the shelf beyond the bytes of its key and its value."""
+    with private(1 << 20) as cache:
+        for number in range(count):
+            assert cache.set(name(number), text(number), tags=TAGS[tagging](number))
+        stats = cache.stats()
+        return stats.shelf_bytes / stats.shelf_entries - len(name(0)) - VALUE
 
 
 def resident() -> float:
@@ -147,85 +132,91 @@ def afresh() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn"), max_tasks_per_child=1)
 
 
-def tell_overhead(report: Report) -> None:
-    """Tell whether what the store charges is enough."""
-    counts, taggings = (COUNTS[:1], ["none"]) if report.options.quick else (COUNTS, list(TAGS))
-    cases, rows = [(kind, tagging) for kind in KINDS for tagging in taggings], []
-    progress("overhead")
+def tell_near(report: Report) -> None:
+    """Tell whether what a near copy is charged is enough."""
+    taggings, count = (["none"], COUNT // 4) if report.options.quick else (list(TAGS), COUNT)
+    rows = []
+    progress("near copies")
     with afresh() as processes:
-        asked = [[processes.submit(overhead, *case, count) for count in counts] for case in cases]
-        for (kind, tagging), answers in zip(cases, asked, strict=True):
-            charged = OVERHEAD + len(TAGS[tagging](0)) * TAG_OVERHEAD
-            figures = [round(figure) for answer in answers for figure in answer.result()]
-            rows.append((kind, tagging, charged, *figures))
-    columns = ("entry", "tags", "charged", *(f"{what} {count}" for count in counts for what in ("traced", "grown")))
-    report.table(f"bytes per entry beside its key, its value of {VALUE} bytes and its tags' texts", columns, rows)
-    report.note(f"a tag's text takes {getsizeof('user:12345')} bytes or more, and is charged as such")
+        asked = [processes.submit(near_copies, tagging, count) for tagging in taggings]
+        shelves = [processes.submit(on_the_shelf, tagging, 1000) for tagging in taggings]
+        for tagging, near, shelf in zip(taggings, asked, shelves, strict=True):
+            rows.append((tagging, OVERHEAD, *map(round, near.result()), round(shelf.result())))
+    columns = ("tags", "charged", "traced", "grown", "on the shelf")
+    report.table(f"bytes of a near copy beside its key and its value of {VALUE} bytes", columns, rows)
 
 
 # --- Entries: what they take in all, beside other caches
 
+Fill = Callable[[], object]  # takes what is to be counted
 
-def in_a_dict(count: int, size: int) -> object:
+
+def in_a_dict(count: int, size: int) -> Fill:
     """Hold the texts in a plain dictionary."""
-    return {f"user:{number}": str(number % 10) * size for number in range(count)}
+    return lambda: {name(number): text(number, size) for number in range(count)}
 
 
-def in_cachetools(count: int, size: int) -> object:
+def in_cachetools(count: int, size: int) -> Fill:
     """Hold the texts in a cachetools.TTLCache."""
     import cachetools
 
-    return _updated(cachetools.TTLCache(2 * count, TTL), count, size)
+    return lambda: _updated(cachetools.TTLCache(2 * count, TTL), count, size)
 
 
-def in_cachebox(count: int, size: int) -> object:
+def in_cachebox(count: int, size: int) -> Fill:
     """Hold the texts in a cachebox.TTLCache."""
     import cachebox
 
-    return _updated(cachebox.TTLCache(2 * count, TTL), count, size)
+    return lambda: _updated(cachebox.TTLCache(2 * count, TTL), count, size)
 
 
-def in_colocache(count: int, size: int, near: bool) -> object:
-    """Hold the texts in a store, used here."""
-    store = Store(2 * BUDGET, BUDGET, "s3fifo")
+def in_near_copies(count: int, size: int) -> Fill:
+    """Hold the texts near."""
+    cache = private(1 << 30)
     for number in range(count):
-        use(store, number, put(store, number, (), near, size))
-    return store
+        cache.set(name(number), text(number, size))
+
+    def read() -> object:
+        for number in range(count):
+            cache.get(name(number))
+        return cache
+
+    return read
 
 
-def in_a_shard(count: int, size: int) -> object:
-    """Hold the texts as the owner does that uses them itself."""
-    return in_colocache(count, size, near=False)
-
-
-def in_near_copies(count: int, size: int) -> object:
-    """Hold the texts as everybody else does."""
-    return in_colocache(count, size, near=True)
-
-
-HOLDERS: dict[str, Callable[[int, int], object]] = {
+HOLDERS: dict[str, Callable[[int, int], Fill]] = {
     "dict": in_a_dict,
     "cachetools TTLCache": in_cachetools,
     "cachebox TTLCache": in_cachebox,
-    "colocache, shard, used here": in_a_shard,
     "colocache, near copy": in_near_copies,
 }
 
 
 def _updated(cache: Any, count: int, size: int) -> Any:
     for number in range(count):
-        cache[f"user:{number}"] = str(number % 10) * size
+        cache[name(number)] = text(number, size)
     return cache
 
 
-def growth(hold: Callable[[int, int], object], count: int, size: int) -> float:
+def growth(hold: Callable[[int, int], Fill], count: int, size: int) -> float:
     """Return by how many bytes per entry this process grows, which is a fresh one."""
-    hold(10, size)  # imports
+    hold(10, size)()  # imports
+    fill = hold(count, size)
+    gc.collect()
     began = resident()
-    holding = hold(count, size)
+    holding = fill()
     grown = resident() - began
     del holding
     return grown / count
+
+
+def shelf_growth(count: int, size: int) -> float:
+    """Return how many bytes a value takes on the shelf."""
+    with private(1 << 20) as cache:
+        for number in range(count):
+            cache.set(name(number), text(number, size))
+        stats = cache.stats()
+        return stats.shelf_bytes / stats.shelf_entries
 
 
 def tell_entries(report: Report) -> None:
@@ -233,17 +224,71 @@ def tell_entries(report: Report) -> None:
     rows = []
     progress("entries")
     with afresh() as processes:
-        asked = {name: [processes.submit(growth, hold, count, size) for size, count in SIZES.items()]
-                 for name, hold in HOLDERS.items()}  # fmt: skip
-        for name, answers in asked.items():
+        asked = {where: [processes.submit(growth, hold, count, size) for size, count in SIZES.items()]
+                 for where, hold in HOLDERS.items()}  # fmt: skip
+        asked["colocache, on the shelf"] = [processes.submit(shelf_growth, 1000, size) for size in SIZES]
+        for where, answers in asked.items():
             try:
                 found = [answer.result() for answer in answers]
             except ImportError as error:
-                report.missing(name, f"{error} (the extra `bench` has the packages)")
+                report.missing(where, f"{error} (the extra `bench` has the packages)")
             else:
-                rows.append((name, *map(round, found)))
+                rows.append((where, *map(round, found)))
     columns = ("held in", *(f"{size} B" for size in SIZES))
     report.table("bytes by which a process grows per entry, key and value included", columns, rows)
+
+
+# --- Group: what all processes of a host take together
+
+
+class Reader(Member):
+    """A process that stores and reads, and tells what memory it has."""
+
+    def __init__(self, directory: str, **settings: Any) -> None:
+        self._before = proportional()
+        super().__init__(directory, **settings)
+
+    def store(self) -> None:
+        """Store all values."""
+        for number in range(READ):
+            assert self.cache.set(name(number), text(number, READ_SIZE))
+
+    def read(self) -> int:
+        """Read all values; return how many there were."""
+        return sum(self.cache.get(name(number)) is not None for number in range(READ))
+
+    def grown(self) -> tuple[float, int]:
+        """Return by how many bytes this process has grown since before the cache, and the bytes of near copies."""
+        gc.collect()
+        return proportional() - self._before, self.cache.stats().bytes
+
+
+def proportional() -> float:
+    """Return this process's share of all memory, in bytes; nan where the system does not tell."""
+    rollup = Path("/proc/self/smaps_rollup")
+    if not rollup.exists():
+        return math.nan
+    [line] = [line for line in rollup.read_text().splitlines() if line.startswith("Pss:")]
+    return int(line.split()[1]) * 1024
+
+
+def tell_group(report: Report) -> None:
+    """Tell what a group takes whose processes all read the same."""
+    progress("group")
+    with Group() as group:
+        group.start(Reader, READERS)
+        joined = [sum(figures) / 1e6 for figures in zip(*together(group.workers, "grown"), strict=True)]
+        group.workers[0].call("store")
+        found = together(group.workers, "read")
+        grown = [sum(figures) / 1e6 for figures in zip(*together(group.workers, "grown"), strict=True)]
+    beyond = grown[0] - grown[1]
+    total = READ * READ_SIZE / 1e6
+    report.table(f"MB that {READERS} processes take together, which read the same {total:.0f} MB",
+                 ("", "PSS", "near copies", "beyond these"),
+                 [("joined", *joined, joined[0] - joined[1]), ("all have read all", *grown, beyond)])  # fmt: skip
+    report.note(f"of {READ} values, {min(found)} or more were found by each process")
+    report.target(f"{READERS} processes that all read the same {total:.0f} MB: MB beyond their near copies",
+                  exactly(beyond), READ_LIMIT)  # fmt: skip
 
 
 # --- Idle
@@ -261,20 +306,12 @@ class Idler(Member):
         usage, now = resource.getrusage(resource.RUSAGE_SELF), resident()
         return usage.ru_utime + usage.ru_stime, usage.ru_nvcsw, now, now - self._before
 
-    def start_timed(self) -> float:
-        """Join the group; return the seconds until this process is current."""
-        began = time.perf_counter()
-        self.cache.start()
-        while not self.cache.stats().current:
-            time.sleep(0.0005)
-        return time.perf_counter() - began
-
 
 def idle(members: int, seconds: float) -> tuple[float, ...]:
     """Return MiB, MiB since before the cache, % of a core and wake-ups a second, of the mean member of a group."""
     with Group() as group:
         group.start(Idler, members)
-        time.sleep(1.0)  # what joining stirred up settles
+        time.sleep(2.0)  # what joining stirred up settles
         before = together(group.workers, "used")
         time.sleep(seconds)
         after = together(group.workers, "used")
@@ -283,21 +320,26 @@ def idle(members: int, seconds: float) -> tuple[float, ...]:
     return (*memory, 100 * mean(cpu for cpu, _ in spent) / seconds, mean(switches for _, switches in spent) / seconds)
 
 
-def tell_idle(report: Report) -> None:
-    """Tell what it costs to be there."""
-    groups, seconds = (QUICK_GROUPS, 2.0) if report.options.quick else (GROUPS, 5.0)
+def tell_idle(report: Report, *, draw: bool = True) -> None:
+    """Tell what it costs to be there, and have it drawn."""
+    groups, seconds = (QUICK_GROUPS, 2.0) if report.options.quick else (GROUPS, 10.0)
     rows = []
     for members in groups:
         progress(f"idle: {members} members")
         rows.append((members, *idle(members, seconds)))
     columns = ("members", "MiB", "MiB by the cache", "% of a core", "wake-ups a second")
     report.table("an idle member, the mean of its group", columns, rows)
-    curves = {"colocache": [(row[0], max(row[3], 0.01)) for row in rows]}
-    report.lines("footprint-idle", ("members", "% of a core"), curves, log=(True, True),
-                 title="What an idle member takes of a processor")  # fmt: skip
+    least, most = rows[0][3], rows[-1][3]
+    report.target(f"an idle process of {groups[-1]}: % of a core", exactly(most), IDLE)
+    report.target(f"an idle process of {groups[-1]}: % of a core more than one of {groups[0]}", exactly(most - least),
+                  IDLE_GROWTH)  # fmt: skip
+    if draw:
+        curves = {"colocache": [(row[0], max(row[3], 0.001)) for row in rows]}
+        report.lines("footprint-idle", ("members", "% of a core"), curves, log=(True, True),
+                     title="What an idle member takes of a processor")  # fmt: skip
 
 
-# --- Start
+# --- Imports
 
 
 def importing(module: str) -> Callable[[], list[float]]:
@@ -326,43 +368,17 @@ def tell_imports(report: Report) -> None:
     report.timings("import", series, baseline="cachetools", unit="ms")
 
 
-def starts(others: int, times: int) -> list[float]:
-    """Return the seconds that starts took, one after another, beside so many members."""
-    found = []
-    with Group() as group:
-        if others:
-            group.start(Idler, others)
-        for _ in range(times):
-            worker = Worker(Idler, str(group.directory / "c"), {})
-            found.append(worker.call("start_timed"))
-            worker.end()
-    return found
-
-
-def tell_starts(report: Report) -> None:
-    """Tell how long it takes to become current."""
-    rows = []
-    for others in OTHERS:
-        progress(f"start: {others} others")
-        found = [seconds * 1000 for seconds in starts(others, 3 if report.options.quick else 15)]
-        rows.append((others, median(found), max(found)))
-    report.table("from start to current, ms (imports zmq)", ("other members", "median", "max"), rows)
-
-
-PARTS: tuple[Callable[[Report], None], ...] = (tell_overhead, tell_entries, tell_idle, tell_imports, tell_starts)
-
-
-def selected(names: str) -> Iterator[Callable[[Report], None]]:
-    """Return the parts of those names, such as "idle,starts"; all for an empty text."""
-    return (part for part in PARTS if not names or part.__name__.removeprefix("tell_") in names.split(","))
+PARTS: dict[str, Callable[[Report], None]] = {
+    "near": tell_near, "entries": tell_entries, "group": tell_group, "idle": tell_idle, "imports": tell_imports,
+}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the benchmark; return what it found."""
-    only = ("--only", {"default": "", "help": "parts: overhead,entries,idle,imports,starts"})
+    only = ("--only", {"default": "", "help": f"parts: {','.join(PARTS)}"})
     chosen, packages = options(__doc__ or "", only, argv=argv), ("cachetools", "cachebox", "redis", "django", "cashews")
-    report = Report("footprint", "What does the cache cost a process, and what does each entry cost?", chosen, packages)
-    for part in selected(report.options.only):
+    report = Report("footprint", "What does the cache cost a process, and what does each value cost?", chosen, packages)
+    for part in chosen_parts(PARTS, chosen.only).values():
         part(report)
     return report.finish()
 

@@ -17,20 +17,24 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import colocache
-from colocache.core import keys
-from colocache.core.group.ring import Ring, slot_of
+
+#: Where directories of groups are made: where they are by default on Linux, or else in the temp directory.
+MEMORY = "/dev/shm" if os.path.ismount("/dev/shm") and os.access("/dev/shm", os.W_OK) else None
 
 PATIENCE = 60.0  # s; much longer than anything here takes
 BURST = 0.005  # s of work without pause
@@ -82,23 +86,13 @@ class Member:
             self._busy.finish()
         self._busy = Busy(kind)
 
-    def owned_elsewhere(self, count: int, prefix: str) -> list[str]:
-        """Return as many keys that other members own."""
-        return list(self._elsewhere(count, prefix))
+    def known(self) -> int:
+        """Return of how many processes this one knows, itself included."""
+        return len(self.cache.members())
 
     def close(self) -> None:
         """Leave the group."""
         self.cache.close()
-
-    def _elsewhere(self, count: int, prefix: str) -> Iterator[str]:
-        members = self.cache.members()
-        mine = next(member.seat for member in members if member.me)
-        ring, space, number = Ring([member.seat for member in members]), keys.prefix(""), 0
-        while count:
-            key, number = f"{prefix}:{number}", number + 1
-            if ring.owner(slot_of(keys.wire(space, key))) != mine:
-                count -= 1
-                yield key
 
 
 class Failed(Exception):
@@ -114,6 +108,7 @@ class Worker:
         self.process = context.Process(target=_serve, args=(theirs, member, directory, settings), daemon=True)
         self.process.start()
         theirs.close()
+        self.pid = self.process.pid or 0
 
     def send(self, do: str, *arguments: Any) -> None:
         """Begin a command; `answer` gives its outcome."""
@@ -133,8 +128,28 @@ class Worker:
         self.send(do, *arguments)
         return self.answer()
 
+    @contextmanager
+    def being(self, state: str) -> Iterator[None]:
+        """Have the process compute, "idle", in "bursts" or "spinning", or be "stopped" by SIGSTOP, for a while."""
+        if state == "stopped":
+            os.kill(self.pid, signal.SIGSTOP)
+        else:
+            self.call("work", state)
+        try:
+            yield
+        finally:
+            if state == "stopped":
+                os.kill(self.pid, signal.SIGCONT)
+            else:
+                self.call("work", "idle")
+
+    def kill(self) -> None:
+        """End the process by SIGKILL."""
+        self.process.kill()
+        self.end()
+
     def end(self) -> None:
-        """Have the process end."""
+        """Have the process end, in its own time."""
         try:
             self._channel.send(None)
             self.process.join(PATIENCE / 10)
@@ -155,7 +170,7 @@ class Group:
         self.workers: list[Worker] = []
 
     def __enter__(self) -> Group:
-        self.directory = Path(tempfile.mkdtemp(prefix="bench"))  # short, for sockets
+        self.directory = Path(tempfile.mkdtemp(prefix="bench", dir=MEMORY))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -164,11 +179,14 @@ class Group:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def start(self, member: Callable[..., Member], count: int = 1, **settings: Any) -> list[Worker]:
-        """Start processes, and wait until they and all others are one group, in which all hear each other."""
+        """Start processes, and wait until they and all others are one group, in which all know each other."""
         settings = {**self._settings, **settings}
-        started = [Worker(member, str(self.directory / "c"), settings) for _ in range(count)]
-        self.workers += started
-        together(started, "start")
+        started: list[Worker] = []
+        while len(started) < count:  # not all at once: dozens of interpreters that start take minutes on a busy machine
+            some = [Worker(member, str(self.directory / "c"), settings) for _ in range(min(8, count - len(started)))]
+            started += some
+            self.workers += some
+            together(some, "start")
         ends = time.monotonic() + PATIENCE
         while not self._agree():
             if time.monotonic() > ends:
@@ -176,9 +194,13 @@ class Group:
             time.sleep(0.02)
         return started
 
+    def remove(self, worker: Worker, *, kill: bool = False) -> None:
+        """Have a process end, in its own time or by SIGKILL."""
+        self.workers.remove(worker)
+        worker.kill() if kill else worker.end()
+
     def _agree(self) -> bool:
-        views = together(self.workers, "stats")
-        return all(view["current"] and view["established"] and view["members"] == len(views) for view in views)
+        return all(known == len(self.workers) for known in together(self.workers, "known"))
 
 
 def together(workers: Iterable[Worker], do: str, *arguments: Any) -> list[Any]:

@@ -1,90 +1,76 @@
-"""How long does it take until no process holds a value any more, and how many invalidations go through?
+"""How long does it take until no process serves a value any more, and how many invalidations go through?
 
     python -m benchmarks.invalidate [--quick] [--write]
 
-There are groups of 2, 4, 8 and 16 processes, which all hold the key. One invalidates it. Two times are measured: from
-the call to its return, and from the call until the last process has dropped the value. For colocache a weak reference
-to the value itself tells when a process has dropped it. For Redis the thread that receives the message tells it, when
-it has removed the key from the process's dictionary.
+There are groups of 2, 4, 8 and 16 processes, which all hold the keys. One invalidates them, one after another. Measured
+is the time from the call to its return.
 
-    colocache                  `invalidate`, which returns when all have acknowledged it, or were waited out
+    colocache                  `invalidate`; when it returns, no process serves the value
+    Redis DEL                  for processes that hold nothing themselves, and ask Redis each time
+    pub/sub by hand            for processes that hold values in a dictionary: DEL and PUBLISH in one pipeline. It
+                               returns when Redis has passed the message on; processes may still serve the value
+    pub/sub, acknowledged      the same, and every process answers with a PUBLISH of its own, which the caller awaits
     Redis client tracking      a process reads a key, and Redis tells a second connection of the process when the key
-                               changes; the call is DEL, and returns when Redis has deleted the key: nobody has
-                               acknowledged anything
-    pub/sub by hand            DEL and PUBLISH in one pipeline; returns when Redis has passed the message on
-    pub/sub, acknowledged      the same, and every process answers with a PUBLISH of its own, which the caller awaits:
-                               what colocache promises, except for processes that do not answer
+                               changes; the call is DEL, and processes may still serve the value when it returns
 
-The other processes are idle, or one of them also computes: in bursts of 5 ms that take 70 % of its time, or without
-pause. It is only one, so that its interpreter is measured, and not how the system shares its cores.
+For the last three ways a second table has the time from the call until the last process has dropped the value. With
+colocache nobody serves it by the return, and the benchmark makes sure of that.
 
-Then comes the throughput: of calls that wait, from 1, 8 and 32 threads, and of calls that do not wait, one key at a
-time from 1 and 8 threads, and a hundred keys at a time. The table also has the resets and replays that they caused.
+The other processes are idle, or one of them computes: in bursts of 5 ms that take 70 % of its time, or without pause;
+or one of them is stopped by SIGSTOP. It is only one, so that its interpreter is measured, and not how the system shares
+its cores.
+
+Then comes the throughput: calls as fast as they return, from 1 and 8 threads, with one key and with 100 keys a call.
 """
 
 from __future__ import annotations
 
-import gc
 import os
 import threading
 import time
-import weakref
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
 from statistics import median
 from time import monotonic
 from typing import Any, NamedTuple
 
 from benchmarks.group import Group, Member, Worker, together
-from benchmarks.measure import Contender, Ratio, Report, Series, interleave, options, progress, samples, spread
+from benchmarks.measure import Contender, Report, Series, interleave, options, samples, spread
 from benchmarks.servers import Servers
-from colocache import MsgpackCodec
 
 SIZES = (2, 4, 8, 16)  # processes
-WORK = {"idle": "all idle", "bursts": "one at 70 % in bursts of 5 ms", "spinning": "one spinning without pause"}
-WAYS = ("colocache", "Redis client tracking", "pub/sub by hand", "pub/sub, acknowledged by hand")
+STATES = {
+    "idle": "all idle", "bursts": "one at 70 % in bursts of 5 ms", "spinning": "one spinning without pause",
+    "stopped": "one stopped",
+}  # fmt: skip
+OURS, DEL = "colocache", "Redis DEL"
+HELD = ("pub/sub by hand", "pub/sub, acknowledged by hand", "Redis client tracking")  # processes hold what they read
 CHANNEL, ANSWERS = "invalidations", "acknowledgements"
 PATIENCE = 10.0  # s; a process that has not dropped a value by then counts as broken
-TARGETS = {4: 0.5, 8: 1.0}  # processes to milliseconds, to the return, all idle
-WANTED = 50_000  # invalidations a second that are not waited for
-
-
-@dataclass
-class Thing:
-    """A value that can be referenced weakly, which tells when it is dropped."""
-
-    text: str
+LIMIT = 50.0  # us until the call returns
+RATE = 50_000  # invalidations a second, of one thread with one key a call
 
 
 class Flood(NamedTuple):
     """How invalidations are called for as fast as one process can."""
 
-    waits: bool
     threads: int
     at_once: int  # keys a call
 
     def __str__(self) -> str:
-        return f"{'' if self.waits else 'not '}waited for, {self.threads} threads, {self.at_once} keys a call"
+        return f"{self.threads} threads, {self.at_once} keys a call"
 
 
-FLOODS = (
-    Flood(True, 1, 1), Flood(True, 8, 1), Flood(True, 32, 1), Flood(False, 1, 1), Flood(False, 8, 1),
-    Flood(False, 1, 100),
-)  # fmt: skip
-CODEC = MsgpackCodec()
-CODEC.register(Thing, name="thing")
+FLOODS = (Flood(1, 1), Flood(8, 1), Flood(1, 100))
 
 
 class Holder(Member):
     """One process: holds keys in its cache, and in one dictionary for each way to invalidate with Redis."""
 
     def __init__(self, directory: str, **settings: Any) -> None:
-        super().__init__(directory, codec=CODEC, **settings)
-        self.dropped: dict[str, float] = {}  # key to the instant at which it went, whichever way it was held
+        super().__init__(directory, **settings)
+        self.dropped: dict[str, float] = {}  # key to the instant at which it went from the dictionary
         self.held: dict[str, str] = {}
-        self.number = 0
         self._acknowledged = threading.Semaphore(0)
 
     def connect(self, path: str) -> None:
@@ -133,16 +119,11 @@ class Holder(Member):
     def hold(self, way: str, keys: list[str]) -> None:
         """Read the keys, and hold what was read."""
         self.dropped.clear()
-        gc.collect()
         for key in keys:
-            if way == "colocache":
-                value = self.cache.get_or_load(key, lambda key=key: Thing(key))  # type: ignore[misc]
-                weakref.finalize(value, self._note, key).atexit = False
-            else:
+            if way == OURS:
+                self.cache.get_or_load(key, lambda: "a value")
+            elif way in HELD:
                 self.held[key] = str(self._asked.get(key))
-
-    def _note(self, key: str) -> None:
-        self.dropped[key] = monotonic()
 
     def store(self, keys: list[str]) -> None:
         """Have Redis hold the keys."""
@@ -157,10 +138,14 @@ class Holder(Member):
             time.sleep(0.001)
         return [self.dropped[key] for key in keys]
 
+    def served(self, keys: list[str]) -> list[str]:
+        """Return which of the keys the cache still gives."""
+        return [key for key in keys if self.cache.get(key) is not None]
+
     def invalidate(self, way: str, keys: list[str], others: int, pause: float) -> list[tuple[float, float]]:
         """Invalidate the keys one after another; return when each call was made, and when it returned."""
-        ways = dict(zip(WAYS, (self._colocache, self._tracking, self._told, self._answered), strict=True))
-        call, instants = ways[way], []
+        ways = (self._colocache, self._deleted, self._told, self._answered, self._deleted)
+        call, instants = dict(zip((OURS, DEL, *HELD), ways, strict=True))[way], []
         for key in keys:
             time.sleep(pause)
             began = monotonic()
@@ -170,10 +155,10 @@ class Holder(Member):
 
     def _colocache(self, key: str, others: int) -> None:
         receipt = self.cache.invalidate(key)
-        if not receipt.complete or len(receipt.acknowledged) != others:
-            raise RuntimeError(f"not acknowledged by all: {receipt}")
+        if not receipt.complete:
+            raise RuntimeError(f"not complete: {receipt}")
 
-    def _tracking(self, key: str, others: int) -> None:
+    def _deleted(self, key: str, others: int) -> None:
         self.redis.delete(key)
 
     def _told(self, key: str, others: int, mark: str = "") -> None:
@@ -190,18 +175,15 @@ class Holder(Member):
 
     # --- Throughput
 
-    def flood(self, flood: Flood, seconds: float) -> tuple[float, float]:
-        """Invalidate key after key for so long; return how many a second until the last call, and until all knew.
-
-        All know when an invalidation that is waited for, behind them in the stream, is acknowledged.
-        """
+    def flood(self, way: str, flood: Flood, seconds: float) -> float:
+        """Invalidate key after key for so long; return the seconds that each key took."""
         done = [0] * flood.threads
+        call = self.cache.invalidate if way == OURS else self.redis.delete
         began = monotonic()
 
         def run(number: int) -> None:
             while monotonic() < began + seconds:
-                keys = [f"flood:{number}:{done[number] + place}" for place in range(flood.at_once)]
-                self.cache.invalidate(*keys, wait=flood.waits)
+                call(*[f"flood:{number}:{done[number] + place}" for place in range(flood.at_once)])
                 done[number] += flood.at_once
 
         threads = [threading.Thread(target=run, args=(number,)) for number in range(flood.threads)]
@@ -209,19 +191,7 @@ class Holder(Member):
             thread.start()
         for thread in threads:
             thread.join()
-        called = monotonic()
-        self.cache.invalidate("flood:end")
-        return sum(done) / (called - began), sum(done) / (monotonic() - began)
-
-    def flood_redis(self, count: int, at_once: int) -> float:
-        """Publish so many keys by hand; return how many a second."""
-        began = monotonic()
-        for start in range(0, count, at_once):
-            with self.redis.pipeline(transaction=False) as pipeline:
-                for key in range(start, start + at_once):
-                    pipeline.publish(CHANNEL, f"flood:{key} ")
-                pipeline.execute()
-        return count / (monotonic() - began)
+        return (monotonic() - began) / sum(done)
 
 
 # --- The benchmark
@@ -231,8 +201,7 @@ class Course:
     """The group, which grows, and the Redis that its processes listen to."""
 
     def __init__(self, group: Group, servers: Servers, options: Namespace) -> None:
-        self._group, self._servers = group, servers
-        self.quick, self.rounds = options.quick, options.rounds
+        self._group, self._servers, self._options = group, servers, options
         self._keys = 0
 
     def grow(self, size: int) -> None:
@@ -253,118 +222,117 @@ class Course:
         """The process that invalidates."""
         return self._group.workers[0]
 
-    def sample(self, way: str, count: int) -> list[tuple[float, float]]:
-        """Invalidate so many keys; return the seconds to the return and to the last drop of each."""
+    def latency(self, state: str, ways: Sequence[str]) -> tuple[dict[str, Series], dict[str, Series]]:
+        """Measure these ways; return the series to the return, and to the last drop."""
+        rounds = self._options.rounds or (4 if self._options.quick else 10)
+        count = 10 if self._options.quick else 20
+        samplers = {way: Sampler(self, way, (rounds + 1) * count, count) for way in ways}
+        with self.workers[-1].being(state):
+            contenders = [Contender(way, sampler.sample) for way, sampler in samplers.items()]
+            title = f"{len(self.workers)} processes, {STATES[state]}:"
+            returns = interleave(contenders, rounds, self._options.seed, title)
+        for sampler in samplers.values():
+            sampler.check()
+        return returns, {way: samplers[way].gone[1:] for way in ways if way in HELD}
+
+    def flood(self, flood: Flood) -> dict[str, Series]:
+        """Measure how fast one process invalidates, and how fast it deletes from Redis."""
+        rounds, seconds = (3, 0.2) if self._options.quick else (6, 0.5)
+
+        def sampler(way: str) -> Callable[[], list[float]]:
+            return lambda: [self.caller.call("flood", way, flood, seconds)]
+
+        contenders = [Contender(way, sampler(way)) for way in (OURS, DEL)]
+        return interleave(contenders, self._options.rounds or rounds, self._options.seed, str(flood))
+
+    def held_keys(self, way: str, count: int) -> list[str]:
+        """Return so many keys that all processes hold."""
         keys = [f"key:{self._keys + number}" for number in range(count)]
         self._keys += count
-        if way != "colocache":
+        if way != OURS:
             self.caller.call("store", keys)
         for worker in self.workers:
             worker.call("hold", way, keys)
-        calls = self.caller.call("invalidate", way, keys, len(self.workers) - 1, 0.001)
-        drops = zip(*together(self.workers, "drops", keys), strict=True)
-        return [(returned - began, max(gone) - began) for (began, returned), gone in zip(calls, drops, strict=True)]
+        return keys
 
 
-def latency(course: Course, work: str) -> tuple[dict[str, Series], dict[str, Series]]:
-    """Measure every way; return the series to the return, and to the last drop."""
-    course.workers[-1].call("work", work)
-    rounds = course.rounds or (4 if course.quick else 8)
-    count = 20 if work == "idle" and not course.quick else 10
-    both: dict[str, list[list[tuple[float, float]]]] = {way: [] for way in WAYS}
+class Sampler:
+    """Invalidates, a few at a time, the keys that all processes hold."""
 
-    def sampler(way: str) -> Callable[[], list[float]]:
-        def sample() -> list[float]:
-            both[way].append(course.sample(way, count))
-            return [returned for returned, _ in both[way][-1]]
+    def __init__(self, course: Course, way: str, total: int, count: int) -> None:
+        self._course, self._way = course, way
+        self._keys = course.held_keys(way, total)
+        self._parts = (self._keys[place : place + count] for place in range(0, total, count))
+        self.gone: list[list[float]] = []  # s to the last drop
 
-        return sample
+    def sample(self) -> list[float]:
+        """Return the seconds until each call returned."""
+        keys, workers = next(self._parts), self._course.workers
+        calls = self._course.caller.call("invalidate", self._way, keys, len(workers) - 1, 0.001)
+        if self._way in HELD:
+            drops = zip(*together(workers, "drops", keys), strict=True)
+            self.gone.append([max(gone) - began for (began, _), gone in zip(calls, drops, strict=True)])
+        return [returned - began for began, returned in calls]
 
-    title = f"{len(course.workers)} processes, {WORK[work]}:"
-    returns = interleave([Contender(way, sampler(way)) for way in WAYS], rounds, title=title)
-    course.workers[-1].call("work", "idle")
-    return returns, {way: [[gone for _, gone in one] for one in both[way][1:]] for way in WAYS}
+    def check(self) -> None:
+        """Make sure that no process serves what was invalidated."""
+        if self._way == OURS and any(together(self._course.workers, "served", self._keys)):
+            raise RuntimeError("a process still serves what was invalidated")
 
 
-def latencies(course: Course, report: Report) -> None:
-    """Measure every size of group and kind of work."""
+def latencies(course: Course, report: Report, sizes: Sequence[int], states: Sequence[str], ways: Sequence[str]) -> None:
+    """Measure every size of group and state."""
     curves: dict[str, list[tuple[float, float]]] = {}
-    for size in (4, 8) if course.quick else SIZES:
+    for size in sizes:
         course.grow(size)
-        for work in WORK if size in (4, 8) and not course.quick else ("idle",):
-            returns, drops = latency(course, work)
-            where = f"{size} processes, {WORK[work]}"
-            report.timings(f"{where}: to the return", returns, WAYS[-1])
-            report.timings(f"{where}: to the last drop", drops, WAYS[-1])
-            if work == "idle":
-                judge(report, size, returns["colocache"])
+        for state in states if size in (4, 16) else ("idle",):
+            # A process that is stopped would acknowledge nothing, and drop nothing.
+            returns, drops = course.latency(state, ways if state != "stopped" else (OURS, DEL))
+            where = f"{size} processes, {STATES[state]}"
+            report.timings(f"{where}: to the return", returns, DEL)
+            if drops:
+                report.timings(f"{where}: to the last drop", drops, HELD[-1])
+            if size in (4, 16):
+                value = spread([median(one) * 1e6 for one in returns[OURS]])
+                report.target(f"invalidate, {where}: us, median", value, LIMIT)
+            if state == "idle":
                 for name, series in _shown(returns, drops):
                     curves.setdefault(name, []).append((size, median(samples(series)) * 1e3))
-    report.lines("invalidate", ("processes", "milliseconds, median"), curves, log=(True, True))
+    if HELD[0] in ways:
+        report.lines("invalidate", ("processes", "milliseconds, median"), curves, log=(True, True))
 
 
 def _shown(returns: dict[str, Series], drops: dict[str, Series]) -> Iterator[tuple[str, Series]]:
-    yield "colocache, to the return: acknowledged", returns["colocache"]
-    yield "colocache, to the last drop", drops["colocache"]
-    yield f"{WAYS[-1]}, to the return", returns[WAYS[-1]]
-    for way in WAYS[1:3]:
-        yield f"{way}, to the last drop", drops[way]
+    yield "colocache, to the return: nobody serves it", returns[OURS]
+    yield f"{DEL}, to the return", returns[DEL]
+    for way, series in drops.items():
+        yield f"{way}, to the last drop", series
 
 
-def judge(report: Report, size: int, series: Series) -> None:
-    """Tell whether the target for a group of that size is met."""
-    if size in TARGETS:
-        value = spread([median(one) * 1e3 for one in series])
-        report.target(f"{size} processes, acknowledged, ms", value, TARGETS[size])
-
-
-def throughput(course: Course, report: Report) -> None:
+def throughput(course: Course, report: Report, floods: Sequence[Flood]) -> None:
     """Measure how many invalidations a second go through."""
-    size, seconds = len(course.workers), 0.3 if course.quick else 3.0
-    found: dict[Flood, tuple[float, float, int, int]] = {}
-    for flood in FLOODS:
-        progress(str(flood))
-        rates, troubles = _watched(course, partial(course.caller.call, "flood", flood, seconds))
-        found[flood] = (*rates, *troubles)
-    rows: list[tuple[Any, ...]] = [(str(flood), *figures) for flood, figures in found.items()]
-    for at_once in (1, 100):
-        rate = course.caller.call("flood_redis", 2_000 if course.quick else 20_000, at_once)
-        rows.append((f"pub/sub by hand, not acknowledged, {at_once} in a pipeline", rate, "not known", "", ""))
-    columns = ("", "calls' keys/s", "keys/s until all have dropped", "resets", "replays")
-    report.table(f"keys invalidated a second, by one of {size} processes", columns, rows)
-    for flood in (flood for flood in FLOODS if not flood.waits):
-        called, _, resets, _ = found[flood]
-        report.target(f"{WANTED:,}/s / invalidations a second, {flood}", _exactly(WANTED / called), 1.0)
-        report.target(f"resets at the receivers, {flood}", _exactly(resets), 0.0)
-
-
-def _exactly(value: float) -> Ratio:
-    return Ratio(value, value, value)
-
-
-def _watched(course: Course, do: Callable[[], Any]) -> tuple[Any, tuple[int, int]]:
-    """Return what it gives, and the resets and replays that it caused at the other processes."""
-    others = course.workers[1:]
-    before = together(others, "stats")
-    outcome = do()
-    time.sleep(0.6)  # longer than a ping interval, so that a member that has lost something knows it
-    changes = [(after[name] - old[name] for name in ("resets", "replays"))
-               for old, after in zip(before, together(others, "stats"), strict=True)]  # fmt: skip
-    resets, replays = (sum(column) for column in zip(*changes, strict=True))
-    return outcome, (resets, replays)
+    for flood in floods:
+        series = course.flood(flood)
+        report.timings(f"each key, by one of {len(course.workers)} processes, {flood}", series, DEL)
+        if flood == FLOODS[0]:
+            value = spread([one[0] * 1e6 for one in series[OURS]])
+            report.target(f"invalidations of one thread, one key a call: us for each ({RATE:,} a second)", value,
+                          1e6 / RATE)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the benchmark; return what it found."""
     chosen = options(__doc__ or "", argv=argv)
-    with Servers(memcached=False) as servers, Group() as group:
-        report = Report("invalidate", "How long does it take until no process holds a value any more?", chosen,
+    with Servers(memcached=False) as servers:
+        report = Report("invalidate", "How long does it take until no process serves a value any more?", chosen,
                         ("redis",), servers.versions())  # fmt: skip
-        course = Course(group, servers, chosen)
-        course.grow(4)
-        throughput(course, report)
-    with Servers(memcached=False) as servers, Group() as group:
-        latencies(Course(group, servers, chosen), report)
+        with Group() as group:
+            course = Course(group, servers, chosen)
+            course.grow(4)
+            throughput(course, report, FLOODS)
+        with Group() as group:
+            sizes, states = ((4,), ("idle", "stopped")) if chosen.quick else (SIZES, tuple(STATES))
+            latencies(Course(group, servers, chosen), report, sizes, states, (OURS, DEL, *HELD))
     return report.finish()
 
 

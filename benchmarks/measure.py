@@ -3,8 +3,8 @@
 How a benchmark measures
     A `Contender` is a name and a sampler: a function without arguments that takes the samples of one round, in seconds
     per operation. `looped` makes a sampler of work that is too short to be timed alone: one sample a round, over as
-    many operations as take some milliseconds. `singly` makes one that times each operation by itself. Any other
-    function that returns a list of seconds is a sampler too, for example one that asks another process.
+    many operations as take some milliseconds. Any other function that returns a list of seconds is a sampler too, for
+    example one that asks another process.
 
         series = interleave([Contender("dict", looped(...)), Contender("colocache", looped(...))], rounds=30)
 
@@ -33,6 +33,7 @@ What every benchmark file is
     A docstring that begins with its question, and ``main(argv=None)``, which returns what `Report.finish` returns. So
     ``python -m benchmarks.hit --quick`` runs one alone, and `bench.py` runs all, each in a process of its own. All of
     them take less than 15 minutes, and their quick forms about one minute. `bench.py` says how long each may take.
+    `host.py` is none of them: it takes from them what the cache of one host has to reach, in one run.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ from importlib import metadata
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks import render
 from benchmarks.draw import shown
@@ -94,18 +95,17 @@ def looped(work: Work, operations: int = 1, seconds: float = 0.01, clock: Clock 
     return sample
 
 
-def singly(operation: Callable[[], object], count: int) -> Sampler:
-    """Return a sampler that times ``count`` operations a round, each by itself."""
+def passes(read: tuple[str, Mapping[str, Any]], keys: Sequence[Any], is_async: bool = False) -> Callable[[int], Any]:
+    """Return a function that reads all keys n times, with nothing but local names in its loop, as `timeit` does it.
 
-    def sample() -> list[float]:
-        samples = []
-        for _ in range(count):
-            began = perf_counter()
-            operation()
-            samples.append(perf_counter() - began)
-        return samples
-
-    return sample
+    ``read`` is a statement that reads ``key``, and what its names mean.
+    """
+    statement, names = read
+    parameters = "".join(f", {name}={name}" for name in names)
+    source = f"def work(n, keys=keys{parameters}):\n for _ in range(n):\n  for key in keys:\n   {statement}"
+    scope: dict[str, Any] = {"keys": keys, **names}
+    exec(f"async {source}" if is_async else source, scope)
+    return scope["work"]  # type: ignore[no-any-return]
 
 
 def threaded(work: Work, threads: int) -> Work:
@@ -196,6 +196,13 @@ def ratio(one: Series, other: Series) -> Ratio:
     return spread(median(mine) / median(others) for mine, others in zip(one, other, strict=True))
 
 
+def tail_ratio(one: Series, other: Series, percent: float = 99) -> Ratio:
+    """Return the quotient of a high percentile of all samples, with the spread of the rounds' own quotients."""
+    pairs = zip(one, other, strict=True)
+    rounds = spread(percentile(mine, percent) / percentile(others, percent) for mine, others in pairs)
+    return Ratio(percentile(samples(one), percent) / percentile(samples(other), percent), rounds.low, rounds.high)
+
+
 def spread(values: Iterator[float] | Sequence[float]) -> Ratio:
     """Return the median of some figures, one a round, with their spread."""
     known = list(values)
@@ -209,6 +216,11 @@ def percentile(values: Sequence[float], percent: float) -> float:
     below = int(place)
     above = min(below + 1, len(ranked) - 1)
     return ranked[below] + (ranked[above] - ranked[below]) * (place - below)
+
+
+def exactly(value: float) -> Ratio:
+    """Return a figure that has no spread."""
+    return Ratio(value, value, value)
 
 
 def less(series: Series, overhead: Series) -> Series:
@@ -241,6 +253,21 @@ def options(description: str, *more: tuple[str, dict[str, Any]],
     for name, keywords in more:
         parser.add_argument(name, **keywords)
     return parser.parse_args(argv)
+
+
+Part = TypeVar("Part")
+
+
+def chosen_parts(parts: Mapping[str, Part], only: str) -> dict[str, Part]:
+    """Return the parts of a benchmark that ``--only`` names, such as "idle,imports"; all if it is empty.
+
+    Raise SystemExit for a name that is none.
+    """
+    names = [name for name in only.split(",") if name]
+    unknown = [name for name in names if name not in parts]
+    if unknown:
+        raise SystemExit(f"--only: there is no {', '.join(unknown)}; there are {', '.join(parts)}")
+    return {name: part for name, part in parts.items() if name in names or not names}
 
 
 def machine(packages: Sequence[str] = (), servers: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
     python -m benchmarks.path
 
-Two processes are members of a group: this one, and another one that holds some values. This one makes four calls: a
-hit, a fetch of a value that the other process owns, a load whose value is filled in at the other process, and an
-invalidation that the other process acknowledges. `sys.setprofile` notes which functions of the package run meanwhile,
-in the caller's thread and in the thread that drives the member.
+Two processes are a group: this one, and another one that has stored some values. This one makes five calls: a hit, a
+fetch of a value that the other process has stored, a load, a `set` and an invalidation. `sys.setprofile` notes which
+functions of the package run meanwhile in the caller's thread, which carries out all of these calls.
 
-For each thread the program prints:
+For each call the program prints:
 
 - files: how many files of the package the call passes, in the order in which it comes to them.
 - entries: how often a call goes from one file into another one. A generator that continues is not entered again. The
@@ -19,27 +18,22 @@ The text of functions that are written as the program runs counts as a file of i
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import tempfile
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
 import colocache
+from benchmarks.group import Group, Member
 
 PACKAGE = str(Path(colocache.__file__).parent)
-PATIENCE = 30.0  # s
-HELD = 64  # values that the other process holds
+TIMES = 64  # that each call is made
 
 
 class Passed(NamedTuple):
-    """What one thread has passed."""
+    """What a call has passed."""
 
     entries: Counter[str]
     calls: int
@@ -50,32 +44,25 @@ class Passed(NamedTuple):
 
 
 class Recorder:
-    """Notes the calls of all threads while it is on."""
+    """Notes the calls of this thread."""
 
     def __init__(self) -> None:
-        self.is_on = False
-        self._frames: list[tuple[int, FrameType, FrameType | None]] = []  # kept, so that no frame gets another one's id
+        self._frames: list[tuple[FrameType, FrameType | None]] = []  # kept, so that no frame gets another one's id
 
-    def profile(self, frame: FrameType, event: str, _argument: object) -> None:
-        if self.is_on and event == "call" and _file(frame):
-            self._frames.append((threading.get_ident(), frame, frame.f_back))
+    def _profile(self, frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call" and _file(frame):
+            self._frames.append((frame, frame.f_back))
 
-    def record(self, call: Callable[[], Any]) -> dict[int, Passed]:
-        """Return what each thread passes during a call."""
+    def record(self, call: Callable[[], Any]) -> Passed:
+        """Return what this thread passes during a call."""
         self._frames.clear()
-        self.is_on = True
-        sys.setprofile(self.profile)
+        sys.setprofile(self._profile)
         try:
             call()
         finally:
             sys.setprofile(None)
-            self.is_on = False
-        threads = {thread for thread, _, _ in self._frames}
-        return {thread: self._path(thread) for thread in threads}
-
-    def _path(self, thread: int) -> Passed:
         entries, seen = Counter[str](), set[int]()
-        for _, frame, caller in [each for each in self._frames if each[0] == thread]:
+        for frame, caller in self._frames:
             if id(frame) not in seen:
                 seen.add(id(frame))
                 if _file(frame) != _file_of_caller(caller):
@@ -100,86 +87,40 @@ def _file_of_caller(frame: FrameType | None) -> str:
     return ""
 
 
-def other_process() -> None:
-    """Hold some values until the first process ends."""
-    cache = colocache.Cache("path")
-    for number in range(HELD):
-        cache.get_or_load(f"theirs {number}", lambda: "value")
-    print("ready", flush=True)
-    sys.stdin.read()
-    cache.close()
+class Other(Member):
+    """The process that has stored what is fetched."""
+
+    def store(self) -> None:
+        """Store values."""
+        for number in range(TIMES):
+            self.cache.set(f"theirs {number}", "value")
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition. Raise TimeoutError if it does not come true."""
-    ends = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > ends:
-            raise TimeoutError("the two processes did not find each other")
-        time.sleep(0.001)
+def paths(cache: colocache.Cache) -> Iterator[tuple[str, Passed]]:
+    """Make the calls, and yield what each of them passes. The shortest of several counts: others do more at times."""
+    recorder = Recorder()
 
+    def made(call: Callable[[str], Any], key: str) -> Passed:
+        passed = [recorder.record(lambda key=f"{key} {number}": call(key)) for number in range(TIMES)]  # type: ignore[misc]
+        return min(passed, key=lambda path: path.calls)
 
-class Course:
-    """The calls, each made several times. The shortest one counts: the others do what is due by the clock, too."""
-
-    def __init__(self, cache: colocache.Cache, recorder: Recorder) -> None:
-        self._cache = cache
-        self._recorder = recorder
-
-    def made(self, call: Callable[[str], Any], name: str, changes: Mapping[str, bool]) -> dict[int, Passed]:
-        """Make a call for one key after another; count those after which just these counters have changed."""
-        passed: list[dict[int, Passed]] = []
-        for number in range(HELD):
-            before = self._cache.stats()
-            path = self._recorder.record(lambda key=f"{name} {number}": call(key))  # type: ignore[misc]
-            time.sleep(0.02)
-            after = self._cache.stats()
-            if all((getattr(after, each) != getattr(before, each)) is changed for each, changed in changes.items()):
-                passed.append(path)
-        return min(passed, key=lambda path: sum(each.calls for each in path.values()))
-
-    def paths(self) -> Iterator[tuple[str, dict[int, Passed]]]:
-        """Make the calls, and yield what each of them passes."""
-        cache = self._cache
-        for number in range(HELD):
-            cache.get_or_load(f"mine {number}", lambda: "value")
-        wait_until(lambda: cache.stats().entries >= HELD)
-        for number in range(HELD):
-            cache.get(f"mine {number}")
-        yield "hit", self.made(cache.get, "mine", {"misses": False})
-        yield "fetch", self.made(cache.get, "theirs", {"fetches": True})
-        yield (
-            "load, and fill at the other process",
-            self.made(lambda key: cache.get_or_load(key, lambda: "value"), "new", {"fills": False, "loads": True}),
-        )
-        yield "acknowledged invalidation", self.made(cache.invalidate, "mine", {"incomplete": False})
+    yield "fetch", made(cache.get, "theirs")
+    yield "first hit, which compares stamps", made(cache.get, "theirs")
+    yield "hit", made(cache.get, "theirs")
+    yield "load", made(lambda key: cache.get_or_load(key, lambda: "value"), "new")
+    yield "set", made(lambda key: cache.set(key, "value"), "set")
+    yield "invalidation", made(cache.invalidate, "theirs")
 
 
 def main() -> None:
-    recorder = Recorder()
-    threading.setprofile(recorder.profile)  # for the thread that is to drive the member
-    cache = colocache.Cache("path")
-    cache.start()
-    command = [sys.executable, "-m", "benchmarks.path", "other"]
-    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        assert other.stdout is not None
-        other.stdout.readline()
-        wait_until(lambda: len(cache.members()) == 2 and all(member.heard for member in cache.members()))
-        for name, paths in Course(cache, recorder).paths():
-            me = threading.get_ident()
-            print(f"\n{name}\n  in the caller's thread: {paths.pop(me)}")
-            for path in paths.values():
-                print(f"  in the member's thread: {path}")
-    finally:
-        other.communicate()
-        cache.close()
+    """Print the paths."""
+    with Group() as group:
+        [other] = group.start(Other)
+        other.call("store")
+        with colocache.Cache("bench", directory=str(group.directory / "c")) as cache:
+            for name, passed in paths(cache):
+                print(f"\n{name}\n  {passed}")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["other"]:
-        other_process()
-    else:
-        with tempfile.TemporaryDirectory(prefix="cc", dir="/tmp") as directory:
-            os.environ["COLOCACHE_DIR"] = directory
-            main()
+    main()

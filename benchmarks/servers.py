@@ -111,7 +111,7 @@ class Servers:
     def _start_memcached(self) -> None:
         self.memcached_port = free_port()
         user = ("-u", "root") if os.geteuid() == 0 else ()  # because it refuses to run as root otherwise
-        start = (program("memcached"), *user, "-I", "4m")
+        start = (program("memcached"), *user, "-I", "4m", "-m", "512")
         self._start(*start, "-l", self.host, "-p", str(self.memcached_port), "-U", "0")
         self._start(*start, "-s", self.memcached_socket, "-a", "700")
         for connect in (_unix(self.memcached_socket), _tcp(self.host, self.memcached_port)):

@@ -147,11 +147,11 @@ class Served(Nothing):
 class Redis(Served):
     """Redis, by redis-py, over its Unix socket."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str | None = None) -> None:
         import redis
 
         super().__init__()
-        self._client: Any = redis.Redis(unix_socket_path=os.environ["SHOP_REDIS"])
+        self._client: Any = redis.Redis(unix_socket_path=path or os.environ["SHOP_REDIS"])
 
     def _get(self, key: str) -> bytes | None:
         return self._client.get(key)  # type: ignore[no-any-return]
@@ -166,11 +166,11 @@ class Redis(Served):
 class Memcached(Served):
     """Memcached, by pylibmc, over its Unix socket."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str | None = None) -> None:
         import pylibmc
 
         super().__init__()
-        self._client: Any = pylibmc.Client([os.environ["SHOP_MEMCACHED"]], binary=False)
+        self._client: Any = pylibmc.Client([path or os.environ["SHOP_MEMCACHED"]], binary=False)
 
     def _get(self, key: str) -> bytes | None:
         return self._client.get(key)  # type: ignore[no-any-return]
@@ -198,8 +198,7 @@ class Colocache:
         self._cache.invalidate(key)
 
     def members(self) -> int:
-        stats = self._cache.stats()
-        return stats.members if stats.current else 0
+        return len(self._cache.members())
 
 
 SHELVES: dict[str, Callable[[], Shelf]] = {

@@ -1,1 +1,0 @@
-"""What was built only to be measured."""
