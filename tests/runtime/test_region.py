@@ -1281,7 +1281,7 @@ def test_what_was_mapped_stays_until_nobody_uses_it(here: Callable[..., Region])
 
 def test_a_map_keeps_no_descriptor_where_python_can_do_that(here: Callable[..., Region]) -> None:
     if sys.version_info < (3, 13):
-        pytest.skip("from 3.13 on")
+        pytest.skip("needs Python 3.13: maps keep a descriptor before")
     region = here()
     before = len(os.listdir("/proc/self/fd"))
     mapping = board_file.map_file(region._files.held["board"].number, mmap.PAGESIZE)  # type: ignore[union-attr]

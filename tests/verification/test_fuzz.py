@@ -14,9 +14,7 @@ from colocache.core import parts
 from colocache.core.group import messages
 from colocache.core.group.peer import Peer
 from colocache.core.host import logs
-from colocache.core.host.layout import geometry
 from colocache.errors import WireError
-from colocache.runtime import board_file
 from colocache.runtime import frames as host_frames
 from colocache.values import msgpack_codec
 from verification.fuzz.fuzz import CORPUS
@@ -77,15 +75,12 @@ def take_ignored_frames_for_signs_of_life(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Peer, "receive", noting)
 
 
-ANY_CAPACITY = property(lambda head: geometry(head.capacity).total_size)
-
 DEFECTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], Any]]] = {
     "namespace-that-is-no-text": ("peer", lambda patch: patch.setattr(messages, "_is_text", lambda name: True)),
     "seconds-that-are-no-number": ("peer", take_any_seconds),
     "trace-of-an-ignored-frame": ("peer", take_ignored_frames_for_signs_of_life),
     "limit-that-no-log-has": ("shelf", lambda patch: patch.setattr(logs, "_is_limit", lambda limit, size: True)),
     "ring-that-stays-garbage": ("shelf", lambda patch: patch.setattr(logs.Logs, "reset", lambda self, ring: None)),
-    "capacity-beyond-all": ("region", lambda patch: patch.setattr(board_file.Head, "shelf_size", ANY_CAPACITY)),
     "hashes-without-end": ("bus", lambda patch: patch.setattr(host_frames, "LARGEST", 1 << 20)),
     "event-too-long-for-the-bus": ("parts", lambda patch: patch.setattr(messages, "MAX_BUS", 1 << 20)),
     "lists-that-lie": ("values", lambda patch: patch.setattr(msgpack_codec, "refuse_lies", lambda payload: None)),

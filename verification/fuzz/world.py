@@ -36,11 +36,11 @@ from colocache.core.group.outcomes import Altering, CaughtUp, Fence, Found, Lead
 from colocache.core.group.peer import Peer
 from colocache.core.group.ring import Ring, slot_of
 from colocache.core.group.seam import Publish, Send, Settings
+from colocache.core.group.stats import Counters
 from colocache.core.group.store import Store
 from colocache.core.keys import prefix, wire
 from colocache.core.options import EntryOptions
 from colocache.errors import WireError
-from colocache.stats import Counters
 from colocache.testing.simulator import MemoryJournal
 
 ME, A, B, DEAD, FORGOTTEN, STRANGER = (letter * 16 for letter in (b"M", b"A", b"B", b"D", b"F", b"S"))
