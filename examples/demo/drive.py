@@ -80,8 +80,8 @@ def forget_annotations() -> None:
 
 
 def are_ready(workers: Workers, wanted: int, cached: bool) -> bool:
-    """Tell whether so many workers have answered and, with the cache, each knows all others."""
-    acquainted = workers.least("members") >= wanted and workers.least("current") == 1
+    """Tell whether so many workers have answered and, with the cache, all have joined."""
+    acquainted = workers.least("processes") >= wanted
     return len(workers.pids()) >= wanted and (acquainted or not cached)
 
 

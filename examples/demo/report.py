@@ -12,19 +12,17 @@ from load import Tally
 
 # The sources of a page, by their counters.
 ORIGINS = {
-    "near_hits": "pages from the worker's memory (copies)",
-    "shard_hits": "pages from the worker's memory (its own part)",
-    "fetches": "pages fetched from another worker",
+    "hits": "pages from the worker's own memory",
+    "fetches": "pages from the memory that the workers share",
     "loads": "pages loaded from the database",
 }
 
 # Further figures of the workers in the JSON file.
 COUNTERS = (
-    "database_reads", *ORIGINS, "waits", "fallbacks", "failed_loads", "invalidations", "incomplete", "replays",
-    "resets", "seconds_behind",
+    "database_reads", *ORIGINS, "waits", "fallbacks", "failed_loads", "invalidations", "incomplete",
 )  # fmt: skip
 
-SEVERAL_LOADS = "loads per missing page above 1: a worker did not answer in time, or one joined or left"
+SEVERAL_LOADS = "loads per missing page above 1: a worker was killed while it loaded, or a write came between"
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def _complaints(phase: Phase) -> list[str]:
     others = [f"{phase.name}: UNANSWERED: {one}" for one in phase.gathered("unanswered")]
     others += [f"{phase.name}: THE CHECK IS WRONG: {one}" for one in phase.checker.impossible]
     if incomplete := phase.total("incomplete"):
-        others.append(f"{phase.name}: {incomplete} writes whose invalidation was not acknowledged by all: not checked")
+        others.append(f"{phase.name}: {incomplete} writes whose invalidation was not complete: not checked")
     return [*stale[:10], *others[:10]]
 
 

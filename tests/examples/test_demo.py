@@ -215,8 +215,8 @@ def test_summary_works_the_figures_out() -> None:
     reader = visitor(ScriptedClient(*[{"version": 0}] * 10), checker)
     for _ in range(10):
         reader.read("/char/0041")
-    figures = summary(phase("with", checker, reader, near_hits=6, shard_hits=2, fetches=1, loads=1, database_reads=7))
-    assert figures["shares"] == {"near_hits": 0.6, "shard_hits": 0.2, "fetches": 0.1, "loads": 0.1}
+    figures = summary(phase("with", checker, reader, hits=8, fetches=1, loads=1, database_reads=7))
+    assert figures["shares"] == {"hits": 0.8, "fetches": 0.1, "loads": 0.1}
     assert figures["database_reads_per_1000_requests"] == 700
     assert figures["loads_per_missing_key"] == 1.25
     assert (figures["requests_per_second"], figures["judged"], figures["stale"]) == (5, 10, 0)
