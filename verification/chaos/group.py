@@ -74,7 +74,9 @@ class Worker:
             self._ids += 1
             self._waiting[self._ids] = future
             line = json.dumps({"id": self._ids, "do": do, **arguments}).encode() + b"\n"
-            with suppress(OSError):  # it has ended; who listens says so to the future
+            with suppress(
+                OSError, ValueError
+            ):  # it has ended, or its pipe is closed: who listens says so to the future
                 self._commands.write(line)
                 self._commands.flush()
         if self.dead.is_set():

@@ -130,7 +130,11 @@ class Troubles:
         """Fork as uWSGI does, by the C library: no hook of Python runs. The child serves commands of its own.
 
         If another thread has asked for the interpreter at that moment, the child would wait for ever until it takes it.
+        The same is true of an import: the bus's thread imports zmq, and opens its socket when it has.
         """
+        host = self.cache._member.own_host()
+        while host is not None and not os.path.exists(f"{host.region.path}/{host.region.seat.number}.bus"):
+            time.sleep(0.001)
         before = sys.getswitchinterval()
         sys.setswitchinterval(1000)  # nobody asks
         time.sleep(0.05)  # who has asked gets it
