@@ -210,15 +210,17 @@ class Host:
         What a signal handler raises may come out of each call, also with its result: the caller leaves what was
         appended.
         """
-        region = Region.join(config.group, config.directory, config.shelf, {})
+        regions: list[Region] = []
         try:
+            region = Region.join(config.group, config.directory, config.shelf, {}, joined=regions)
             shared = _shared_of(region, log)
             _tell_its_size(region, config, log, shared.errands)
             joined.append(cls(shared, config))
             joined[0]._shared.hosts.add(joined[0])
         except BaseException:
             if not joined:
-                _give_back(region)
+                for region in regions:
+                    _give_back(region)
             raise
 
     @classmethod

@@ -67,7 +67,7 @@ class Life:
     retry_at: float = -math.inf
     trouble: Exception | None = None  # why the last attempt to join failed
     is_closed: bool = False
-    finalizer: weakref.finalize[[Host, int, Log], Member] | None = None
+    finalizer: weakref.finalize[[list[Host], int, Log], Member] | None = None
 
 
 class _Joining:
@@ -269,7 +269,12 @@ class Member:
 
     def _leave_when_dropped(self, host: Host) -> None:
         self._drop_finalizer()
-        self.life.finalizer = weakref.finalize(self, _leave_behind, host, os.getpid(), self.log)
+        behind = [host]
+        try:
+            self.life.finalizer = weakref.finalize(self, _leave_behind, behind, os.getpid(), self.log)
+        except BaseException:  # of a signal handler: the finalizer may be there, and nobody knows of it
+            behind.clear()
+            raise
         self.life.finalizer.atexit = False
 
     def _drop_finalizer(self) -> None:
@@ -478,10 +483,10 @@ def _say(host: Host, line: Callable[[], None]) -> None:
     host.errands.run(line)
 
 
-def _leave_behind(host: Host, pid: int, log: Log) -> None:
+def _leave_behind(hosts: list[Host], pid: int, log: Log) -> None:
     """A cache was dropped without `Cache.close`. Another thread leaves: that of a finalizer may have any lock."""
-    if pid == os.getpid():
-        _left_behind.append((host, log))
+    if hosts and pid == os.getpid():
+        _left_behind.extend((host, log) for host in hosts)
         start_at_once(_leave_what_is_left_behind, "colocache leaves", lambda _: None)
 
 

@@ -27,21 +27,35 @@ class Interrupt(Exception):
     """What a signal handler raises, as a time limit does."""
 
 
-def interrupted(number: int, work: Callable[[], object], files: tuple[str, ...] = EVERYWHERE) -> bool:
+def time_limit(*_: object) -> None:
+    """A handler of a signal, as applications have them: what it raises is an error of the system, too."""
+    raise TimeoutError("the time is up")
+
+
+def interrupted(number: int, work: Callable[[], object], files: tuple[str, ...] = EVERYWHERE,
+                handler: Callable[[], None] | None = None) -> bool:  # fmt: skip
     """Do some work, and raise `Interrupt` at so many points from its start; return whether that came.
 
-    The points are the starts and the ends of calls in files whose paths have one of ``files`` in them.
+    Or call a handler there. What that raises is raised by this function.
+
+    The points are in files whose paths have one of ``files`` in them: the starts of functions, and the ends of calls.
     """
     left = number
 
     def at_call(frame: FrameType, event: str, _argument: object) -> None:
         nonlocal left
-        if event not in ("call", "c_return") and (event != "return" or frame.f_code.co_flags & SUSPENDED):
+        if event == "return" and not frame.f_code.co_flags & SUSPENDED:
+            caller = frame.f_back
+        elif event in ("call", "c_return"):
+            caller = frame
+        else:
             return
-        if left > 0 and is_in(frame, files):
+        if left > 0 and caller is not None and is_in(caller, files):
             left -= 1
             if left == 0:
                 sys.setprofile(None)
+                if handler is not None:
+                    handler()
                 raise Interrupt
 
     before = sys.getprofile()

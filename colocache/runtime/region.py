@@ -167,14 +167,18 @@ class Region:
 
     @classmethod
     def join(
-        cls, group: str, directory: str | None, capacity: int, settings: Settings, *, patience: float = PATIENCE
-    ) -> Region:
+        cls, group: str, directory: str | None, capacity: int, settings: Settings, *, patience: float = PATIENCE,
+        joined: list[Region] | None = None,
+    ) -> Region:  # fmt: skip
         """Join the group's region on this host, or make it. Call `release` when a cache no longer uses it.
 
         ``directory`` is the setting: an absolute path, or None for the default. ``capacity`` are the bytes that the
         shelf may have; if the file system has less room, it gets less. ``settings`` are what all processes must agree
         on, by the names under which an error shows them. They need not agree on the capacity: whoever made the region
         has chosen it, and ``wanted`` tells what he wanted.
+
+        What a signal handler raises may come out of this call instead of its result. So the region is appended to
+        ``joined``, too, if it is given: whoever catches an exception gives back what is there.
 
         All caches of a process that name one directory and group get the same object, as long as it is in place. Raise
         ConfigError if the directory cannot be used, and CannotJoin if the region cannot be joined now, or with these
@@ -190,7 +194,7 @@ class Region:
             while True:
                 try:
                     base, name = open_place(group, directory)
-                    return _join(process, base, name, capacity, settings, ends)
+                    return _join(process, base, name, capacity, settings, ends, [] if joined is None else joined)
                 except OSError as error:
                     if not isinstance(error, _Again | FileNotFoundError | FileExistsError) or time.monotonic() >= ends:
                         raise CannotJoin(f"the memory of the group {group!r} cannot be had: {error}") from error
@@ -455,12 +459,15 @@ def _open_there(path: str) -> int:
 # --- Joining
 
 
-def _join(process: _Process, base: str, name: str, capacity: int, settings: Settings, ends: float) -> Region:
+def _join(
+    process: _Process, base: str, name: str, capacity: int, settings: Settings, ends: float, joined: list[Region]
+) -> Region:  # fmt: skip
     place = identity(os.stat(f"{base}/{name}"))
     for region in process.regions_at(place, f"{base}/{name}"):
         if region.is_in_place() and region.is_whole():
             _check_settings(Head(_number(region, "board")), settings)
             region._users += 1
+            joined.append(region)
             return region
         _leave(process, region)
     files = _Files(process, base, name)
@@ -482,6 +489,7 @@ def _join(process: _Process, base: str, name: str, capacity: int, settings: Sett
         raise
     process.regions[identity(os.fstat(files.held["."].number))] = region
     region._users = 1
+    joined.append(region)
     return region
 
 

@@ -67,8 +67,8 @@ class Process:
         return self.host.kernel.bytes.setdefault(place, self) is self
 
     def free(self, place: int) -> None:
-        """Free a byte."""
-        assert self.host.kernel.bytes.pop(place) is self
+        """Free a byte. That may be done again."""
+        assert self.host.kernel.bytes.pop(place, self) is self
 
     def call(self, patience: float = PATIENCE, things: tuple[int, ...] = ROOT) -> Call:
         """Begin to look for the key."""
