@@ -48,6 +48,7 @@ from ..core.host.claims import HINT_WORDS, HINTS
 from ..core.host.layout import geometry
 from ..core.host.numbers import COUNTER_BITS, MAX_WRITER
 from .fences import Fences
+from .signals import raise_if_from_handler
 
 LAYOUT = 1
 LIVES, ENDED = 1, 2
@@ -287,7 +288,8 @@ def clock() -> int:
     """Return the inode of the time namespace of this process, or 0."""
     try:
         return os.stat("/proc/self/ns/time").st_ino
-    except OSError:
+    except OSError as error:
+        raise_if_from_handler(error)
         return 0
 
 

@@ -7,11 +7,12 @@ has to do it.
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import platform
 from collections.abc import Callable
 from typing import Protocol
 
+from .files import flock
 from .record_locks import RecordLocks
 from .waiting.threads import allocate_lock
 
@@ -69,10 +70,10 @@ class _LockAndUnlock:
     def __init__(self, locks: RecordLocks, byte: int) -> None:
         self._locks = locks
         self._byte = byte
+        self._lock = flock(fcntl.F_WRLCK, byte, 1)
 
     def __call__(self) -> None:
-        with contextlib.suppress(OSError):  # somebody has closed the file
-            self._locks.take(self._byte)
+        self._locks.attempt(self._lock)  # which fails where somebody has closed the file
         self._locks.free(self._byte)
 
 

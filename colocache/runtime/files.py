@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable
 
 from ..errors import ConfigError
+from .signals import raise_if_from_handler
 
 SPARE = 64  # where libzmq can have no descriptor for an epoll, or to accept by ipc, it aborts the whole process
 HIGH = 500  # where numbers begin that hardly any process gets to
@@ -46,6 +47,10 @@ class Descriptor:
     def number(self) -> int:
         """The descriptor itself. Raises IndexError once it is closed."""
         return self._numbers[0]
+
+    def number_if_open(self) -> int:
+        """Return the descriptor itself, or -1 once it is closed."""
+        return [*self._numbers, -1][0]
 
     def close(self) -> None:
         """Close it, unless it is closed. Raise nothing: where the kernel refuses, there is nothing to repair."""
@@ -92,7 +97,8 @@ def _out_of_the_way(number: int) -> int:
     least = HIGH if limit == resource.RLIM_INFINITY else min(HIGH, limit // 2)
     try:
         higher = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, least)
-    except OSError:  # all of them are in use
+    except OSError as error:  # all of them are in use
+        raise_if_from_handler(error)
         return number
     os.close(number)
     return higher

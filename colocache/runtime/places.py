@@ -15,6 +15,7 @@ from hashlib import blake2b
 
 from ..errors import ConfigError
 from .files import make_private, why_not_private
+from .signals import raise_if_from_handler
 
 SHARED_MEMORY = "/dev/shm"
 LEAST_SIZE = 16 << 20  # bytes of a file system in shared memory that is worth using
@@ -73,7 +74,8 @@ def _is_large_memory(path: str) -> bool:
         return False
     try:
         size = os.statvfs(path)
-    except OSError:
+    except OSError as error:
+        raise_if_from_handler(error)
         return False
     # A tmpfs with no limit says that it has 0 blocks.
     return _is_tmpfs(path) and (size.f_blocks == 0 or size.f_blocks * size.f_frsize >= LEAST_SIZE)
@@ -86,7 +88,8 @@ def _is_tmpfs(path: str) -> bool:
     try:
         with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
             kinds = [fields[2] for fields in map(str.split, mounts) if len(fields) > 2 and fields[1] == path]
-    except OSError:
+    except OSError as error:
+        raise_if_from_handler(error)
         return False
     return kinds[-1:] == ["tmpfs"]  # the last one covers those before it
 
@@ -99,7 +102,8 @@ def _kind_of(path: str) -> int | None:
         import ctypes
 
         statfs = ctypes.CDLL(None).statfs
-    except (ImportError, OSError, AttributeError):
+    except (ImportError, OSError, AttributeError) as error:
+        raise_if_from_handler(error)
         return None
     answer = (ctypes.c_ulong * 64)()  # struct statfs is shorter, and begins with the kind, a long
     if statfs(os.fsencode(path), ctypes.byref(answer)) != 0:

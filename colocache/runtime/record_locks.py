@@ -9,7 +9,6 @@ The kernel does not exclude the threads of one process from each other. `RingLoc
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -19,6 +18,7 @@ from time import monotonic
 from types import FrameType
 
 from .files import Descriptor, flock, owner_in
+from .signals import raise_if_from_handler
 from .waiting.threads import allocate_lock, thread_id
 
 PATIENCE = 0.02  # s: how long a lock of a ring is waited for
@@ -53,7 +53,10 @@ def _by_fcntl(descriptor: int, lock: bytes) -> int:
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLK, lock)
     except OSError as error:
+        raise_if_from_handler(error)
         return error.errno or errno.EIO
+    except ValueError:  # a negative number stands for a file that is closed
+        return errno.EBADF
     return 0
 
 
@@ -80,9 +83,17 @@ class RecordLocks:
         """
         return self.ask(flock(fcntl.F_WRLCK, byte, 1))
 
+    def attempt(self, lock: bytes) -> int:
+        """Do what a struct flock says, and return 0, or the number of the error.
+
+        So what comes out of this as an exception is a signal handler's, and nobody passes over it: time limits like to
+        be OSErrors.
+        """
+        return set_lock(self._descriptor.number_if_open(), lock)
+
     def ask(self, lock: bytes) -> bool:
         """Do what a struct flock says; return False if another process is in the way. Raise as `take` does."""
-        number = set_lock(self._number(), lock)
+        number = self.attempt(lock)
         if number in _BUSY:
             return False
         if number:
@@ -101,21 +112,18 @@ class RecordLocks:
 
     def free(self, byte: int) -> None:
         """Give a lock back. Nothing is to be done if that fails: then there was none."""
-        with contextlib.suppress(OSError):
-            self.ask(flock(fcntl.F_UNLCK, byte, 1))
+        self.attempt(flock(fcntl.F_UNLCK, byte, 1))
 
     def holder(self, byte: int) -> int | None:
         """Return the pid of another process that has the lock, 0 if it is in another pid namespace; None if none has.
 
         Raise OSError as `take` does.
         """
-        return owner_in(fcntl.fcntl(self._number(), fcntl.F_GETLK, flock(fcntl.F_WRLCK, byte, 1)))
-
-    def _number(self) -> int:
-        try:
-            return self._descriptor.number
-        except IndexError:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
+        lock = flock(fcntl.F_WRLCK, byte, 1)
+        number = self._descriptor.number_if_open()
+        if number < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return owner_in(fcntl.fcntl(number, fcntl.F_GETLK, lock))
 
 
 #: A thread, and a function in it that has begun and not ended; no function: it never ends.
@@ -227,11 +235,8 @@ class RingLocks:
         return self._holds.take_over(ring, hold) and self._has_record_lock(ring)
 
     def _has_record_lock(self, ring: int) -> bool:
-        try:
-            if self._locks is None or self._locks.ask(self._taking[ring]):
-                return True
-        except OSError:
-            pass
+        if self._locks is None or self._locks.attempt(self._taking[ring]) == 0:
+            return True
         self._holds.give_back(ring)
         return False
 
@@ -252,8 +257,7 @@ class RingLocks:
     def _free(self, ring: int) -> None:
         """The record lock goes first: a thread that comes in between must not lose its own."""
         if self._locks is not None:
-            with contextlib.suppress(OSError):
-                self._locks.ask(self._freeing[ring])
+            self._locks.attempt(self._freeing[ring])
         self._holds.give_back(ring)
 
 
@@ -271,13 +275,10 @@ class ClaimLocks:
         if self._mine.setdefault(place, mine) is not mine:
             return False
         locks = self._locks(place)
-        try:
-            taken = locks is None or locks.take(place >> 4)
-        except OSError:
-            taken = True
-        if not taken:
-            self._mine.pop(place, None)
-        return taken
+        if locks is None or locks.attempt(flock(fcntl.F_WRLCK, place >> 4, 1)) not in _BUSY:
+            return True
+        self._mine.pop(place, None)
+        return False
 
     def free(self, place: int, /) -> None:
         """Give a claim up."""
@@ -293,7 +294,8 @@ class ClaimLocks:
         locks = self._locks(place)
         try:
             return locks is not None and locks.holder(place >> 4) is not None
-        except OSError:
+        except OSError as error:
+            raise_if_from_handler(error)
             return False
 
     def _locks(self, place: int) -> RecordLocks | None:

@@ -73,6 +73,7 @@ from .record_locks import (
     rest,
 )
 from .servers import call_after_fork
+from .signals import raise_if_from_handler
 
 PATIENCE = 2.0  # s: how long a process waits for others that join or leave
 LEAVING_PATIENCE = 0.5  # s: the same for one that leaves; whoever comes next cleans up
@@ -196,6 +197,7 @@ class Region:
                     base, name = open_place(group, directory)
                     return _join(process, base, name, capacity, settings, ends, [] if joined is None else joined)
                 except OSError as error:
+                    raise_if_from_handler(error)
                     if not isinstance(error, _Again | FileNotFoundError | FileExistsError) or time.monotonic() >= ends:
                         raise CannotJoin(f"the memory of the group {group!r} cannot be had: {error}") from error
                     rest(pause)
@@ -270,20 +272,25 @@ class Region:
             _, nonce = self._board.seat(number)
             if number == self.seat.number or not nonce:
                 continue
-            with contextlib.suppress(OSError):
+            try:
                 pid = files.locks.holder(_SEATS + number)
-                if pid is not None:
-                    found.append(Seat(number, pid, nonce))
+            except OSError as error:
+                raise_if_from_handler(error)
+                continue
+            if pid is not None:
+                found.append(Seat(number, pid, nonce))
         return found
 
     def _grow(self, start: int, end: int) -> bool:
         """Give the shelf's file its blocks from one byte to another; return False if there is no room."""
         if self._files is None:
             return True
-        with contextlib.suppress(OSError, IndexError, KeyError):
+        try:
             allocate(self._files.held["shelf"].number, start, end)
-            return True
-        return False
+        except (OSError, IndexError, KeyError) as error:
+            raise_if_from_handler(error)
+            return False
+        return True
 
     # --- Going
 
@@ -390,7 +397,8 @@ class _Files:
         """Tell whether the board is at its path, in its length."""
         try:
             found = os.stat(self._board)
-        except OSError:  # among others, this process may not look there any more
+        except OSError as error:  # among others, this process may not look there any more
+            raise_if_from_handler(error)
             return False
         return found.st_ino == self._inode and found.st_dev == self._device and found.st_size == self._size
 
@@ -400,7 +408,8 @@ class _Files:
             return identity(os.stat(self._board)) != (self._device, self._inode)
         except (FileNotFoundError, NotADirectoryError):
             return True
-        except OSError:
+        except OSError as error:
+            raise_if_from_handler(error)
             return False
 
     def board_is_cut(self) -> bool:

@@ -21,6 +21,12 @@ def is_from_handler(error: BaseException) -> bool:
     return False
 
 
+def raise_if_from_handler(error: BaseException) -> None:
+    """Raise an exception if a signal handler has raised it: for those who pass over errors of the system."""
+    if is_from_handler(error):
+        raise error
+
+
 def _codes_of_handlers() -> Iterator[CodeType]:
     for number in signal.valid_signals():
         handler: object = signal.getsignal(number)

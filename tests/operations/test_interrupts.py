@@ -6,8 +6,10 @@ import asyncio
 import gc
 import itertools
 import os
+import signal
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from colocache.host import Host
 from colocache.operations import under_way
 from colocache.operations.under_way import active
 from tests.conftest import PATIENCE, Crew, NewCache, Until
-from tests.interrupts import SWALLOWED, Interrupt, at_every_point, handled, interrupted
+from tests.interrupts import SWALLOWED, Interrupt, at_every_point, handled, interrupted, time_limit
 from tests.loaders import never
 
 pytestmark = [pytest.mark.filterwarnings(SWALLOWED), pytest.mark.timeout(300)]
@@ -154,8 +156,7 @@ def test_an_exception_at_any_point_of_joining_or_leaving_leaves_a_cache_that_wor
     calls: dict[str, Callable[[], object]] = {
         "start": cache.start, "get_or_load": lambda: cache.get_or_load("k", lambda: 1), "leave": cache.leave,
     }  # fmt: skip
-    number = 0
-    for number in itertools.count(1):
+    for number in itertools.count(1, 1 if private else 5):  # to join a group takes some milliseconds
         if name == "leave":
             cache.start()
         else:
@@ -166,6 +167,57 @@ def test_an_exception_at_any_point_of_joining_or_leaving_leaves_a_cache_that_wor
         nothing_is_left_behind(cache)
         assert len(cache.members()) == 1
     assert number > 30
+
+
+@pytest.fixture
+def signal_of_time_limit() -> Iterator[None]:
+    """Have `time_limit` handle a signal."""
+    before = signal.signal(signal.SIGUSR1, time_limit)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+#: All but codecs: they try one way after another, and pass over whatever the first one raises.
+ALL_BUT_VALUES = tuple(
+    f"colocache/{part}" for part in ("core/", "host.py", "member.py", "near", "operations/", "runtime/")
+)
+
+
+@pytest.mark.usefixtures("signal_of_time_limit")
+@pytest.mark.parametrize("name", ["get_or_load", "get", "set", "incr", "cas", "invalidate", "stats", "start"])
+def test_a_time_limit_that_is_an_error_of_the_system_reaches_the_caller(new_cache: NewCache, name: str) -> None:
+    """TimeoutError is an OSError. Nobody takes it for trouble with a file, and goes on, or freezes what all share."""
+    cache, keys = new_cache(shelf="1MiB"), itertools.count()
+    cache.start()
+
+    def call() -> None:
+        if name == "start":
+            cache.start()
+        else:
+            CALLS[name](cache, f"key {next(keys)}")
+
+    for number in itertools.count(1, 5 if name == "start" else 1):
+        if name == "start":
+            cache.leave()
+        came, raised = timed_out(number, call)
+        if not came:
+            break
+        assert raised, f"it was lost at point {number}"
+        works(cache, f"key {next(keys)}")
+    assert number > 30
+
+
+def timed_out(number: int, work: Callable[[], object]) -> tuple[bool, bool]:
+    """Do some work, and let its time be up at so many points from its start; tell whether that came, and was raised."""
+    swallowed: list[object] = []
+    before, sys.unraisablehook = sys.unraisablehook, swallowed.append  # of Python itself, where nobody can catch it
+    try:
+        came = interrupted(number, work, ALL_BUT_VALUES, handler=time_limit)
+    except TimeoutError as error:
+        return True, type(error) is TimeoutError and str(error) == "the time is up"
+    finally:
+        sys.unraisablehook = before
+    return came, bool(swallowed)
 
 
 # --- Those that wait

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import platform
 import signal
 import sys
@@ -13,7 +14,7 @@ import pytest
 from colocache.core.host import memory
 from colocache.runtime import fences
 from colocache.runtime.fences import LockedInstruction, SystemCall, fences_for
-from colocache.runtime.files import Descriptor, open_ours
+from colocache.runtime.files import Descriptor, flock, open_ours
 from colocache.runtime.record_locks import RecordLocks
 
 X86_64 = 324  # what membarrier(2) is on x86, where it is not used
@@ -51,10 +52,9 @@ def test_other_machines_ask_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_membarrier_a_byte_is_locked_and_unlocked(monkeypatch: pytest.MonkeyPatch, locks: RecordLocks) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "another")
     asked: list[object] = []
-    monkeypatch.setattr(locks, "take", lambda byte: asked.append(("take", byte)))
-    monkeypatch.setattr(locks, "free", lambda byte: asked.append(("free", byte)))
+    monkeypatch.setattr(locks, "attempt", asked.append)
     assert made(fences_for(locks, 5)) == "SystemCall"
-    assert asked == 2 * [("take", 5), ("free", 5)]
+    assert asked == 2 * [flock(fcntl.F_WRLCK, 5, 1), flock(fcntl.F_UNLCK, 5, 1)]
 
 
 def test_a_fence_by_a_file_that_was_closed_raises_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

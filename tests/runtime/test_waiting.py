@@ -25,7 +25,7 @@ from colocache.runtime.waiting.threads import (
     start_driver,
     thread_id,
 )
-from tests.interrupts import interrupted
+from tests.interrupts import SWALLOWED, interrupted
 
 
 async def in_task(answer: Answer, timeout: float) -> Any:
@@ -109,6 +109,7 @@ def test_an_answer_that_comes_while_its_waiter_gets_ready_is_not_missed(wait: An
     assert monotonic() < began + 20, "the waiter slept until its time was over"
 
 
+@pytest.mark.filterwarnings(SWALLOWED)
 def test_who_is_not_woken_because_of_an_exception_is_woken_when_the_answer_is_given_again(
     wait: Any, crew: Any, until: Any
 ) -> None:
