@@ -124,14 +124,35 @@ class Board:
         """Return the label of what is loaded from now on, for things given by their hashes."""
         return tuple([self.group(hash) for hash in hashes])
 
+    def label_of(self, hash: int, hashes: Sequence[int]) -> Label:
+        """Return the label of what is loaded from now on for a key.
+
+        ``hashes`` are those of the root, and of what else the key's value depends on. The label has the groups of the
+        root, the key, the writes to the key, and the rest.
+        """
+        marks, page, writes = self.marks, (hash >> _PAGE_SHIFT & self._pages) * PAGE + 1, hash ^ WRITES
+        root = marks[0]
+        a, b = page + (hash & _OFFSET), page + (hash >> _OFFSET_BITS & _OFFSET)
+        c, d = page + (hash >> 2 * _OFFSET_BITS & _OFFSET), page + (hash >> 3 * _OFFSET_BITS & _OFFSET)
+        e, f = page + (writes & _OFFSET), page + (writes >> _OFFSET_BITS & _OFFSET)
+        g, h = page + (writes >> 2 * _OFFSET_BITS & _OFFSET), page + (writes >> 3 * _OFFSET_BITS & _OFFSET)
+        label: Label = (
+            (0, root, 0, root, 0, root, 0, root),
+            (a, marks[a], b, marks[b], c, marks[c], d, marks[d]),
+            (e, marks[e], f, marks[f], g, marks[g], h, marks[h]),
+        )
+        return label if len(hashes) == 1 else (*label, *[self.group(hash) for hash in hashes[1:]])
+
     def group(self, hash: int) -> Group:
         """Return the marks of a thing, with their stamps."""
         marks = self.marks
         if hash == ROOT:
             stamp = marks[0]
             return 0, stamp, 0, stamp, 0, stamp, 0, stamp
-        first, second, third, fourth = self.marks_of(hash)
-        return first, marks[first], second, marks[second], third, marks[third], fourth, marks[fourth]
+        page = (hash >> _PAGE_SHIFT & self._pages) * PAGE + 1
+        a, b = page + (hash & _OFFSET), page + (hash >> _OFFSET_BITS & _OFFSET)
+        c, d = page + (hash >> 2 * _OFFSET_BITS & _OFFSET), page + (hash >> 3 * _OFFSET_BITS & _OFFSET)
+        return a, marks[a], b, marks[b], c, marks[c], d, marks[d]
 
     def stands(self, label: Label) -> bool:
         """Tell whether no event has hit any of a label's things since its stamps were read.

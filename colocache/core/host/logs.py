@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from .board import Board, Label
 from .layout import BUCKET, GROWTH, LINE, UNIT, ShelfMemory
-from .record import LENGTH, PAD, PREFIX, Header, checksum, label_of, unpack_header
+from .record import LENGTH, PAD, PREFIX, Header, checksum, label_of, stands, unpack_header
 
 TAG_SHIFT = 40
 POSITION = (1 << TAG_SHIFT) - 1  # of a way: where the record is
@@ -153,7 +153,7 @@ class Logs:
 
     def _has_room(self, ring: int, size: int, now: float) -> bool:
         """Tell whether main has room without dropping what is current: then nothing has to prove itself."""
-        head, at = self._head, self._line(ring) + _LOG_WORDS
+        head, at = self._head, LINE + LINE * ring + _LOG_WORDS
         tail, most = head[at + _TAIL], self._sizes[1] - self._slack[1] - size - UNIT
         if head[at + _HEAD] - tail <= most:
             return True
@@ -184,7 +184,7 @@ class Logs:
         return self._make_room(ring, log, size, now, keep)
 
     def _make_room(self, ring: int, log: int, size: int, now: float, keep: int) -> int:
-        head, at = self._head, self._line(ring) + log * _LOG_WORDS
+        head, at = self._head, LINE + LINE * ring + log * _LOG_WORDS
         need = size + UNIT - 1 & -UNIT
         most = self._sizes[log] - need - self._slack[log]
         tail = head[at + _TAIL]
@@ -199,7 +199,7 @@ class Logs:
 
     def _fit(self, ring: int, log: int, need: int) -> int:
         """Return the first position, from the head on, at which so many bytes fit in one piece; -1 if none."""
-        head, at = self._head, self._line(ring) + log * _LOG_WORDS
+        head, at = self._head, LINE + LINE * ring + log * _LOG_WORDS
         size = self._sizes[log]
         tail, position, limit = head[at + _TAIL], head[at + _HEAD], head[at + _LIMIT]
         if (
@@ -236,7 +236,7 @@ class Logs:
 
     def append(self, ring: int, log: int, position: int, body: bytes) -> int:
         """Store a record at a position that `make_room` has returned; return its position as ways have it."""
-        head, at = self._head, self._line(ring) + log * _LOG_WORDS
+        head, at = self._head, LINE + LINE * ring + log * _LOG_WORDS
         size, start = self._sizes[log], self._starts[log][ring]
         last = head[at + _HEAD]
         if position != last and last % size < head[at + _LIMIT] & -UNIT:
@@ -264,7 +264,7 @@ class Logs:
 
     def _read(self, ring: int, log: int, tail: int) -> tuple[int, int, Header, bytes] | None:
         """Return of the record at the tail: the position after it, its way, and itself; None if the log wraps here."""
-        size, at = self._sizes[log], self._line(ring) + log * _LOG_WORDS
+        size, at = self._sizes[log], LINE + LINE * ring + log * _LOG_WORDS
         place = tail % size
         if place == self._head[at + _LIMIT] & -UNIT:
             return None
@@ -289,7 +289,7 @@ class Logs:
     def _retire(self, ring: int, log: int, way: int, header: Header, body: bytes, now: float, keep: int) -> None:
         """Move a record that has come to the tail of its log, or drop it."""
         used = self._used[way]
-        current = header.expires > now and self._board.stands(label_of(body))
+        current = header.expires > now and stands(body, self._board)
         if way == keep or (current and used >= (1 if log else PROVEN) and self._moves > 0):
             self._moves -= 1
             if self._move(ring, log, way, header.hash, body, now, keep):

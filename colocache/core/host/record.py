@@ -23,16 +23,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from xxhash import xxh3_64_intdigest
 
-from .board import Group, Label
+from .board import Board, Group, Label
+from .hashes import ROOT
 
 CHECK = 8  # bytes of the check
 HEADER = struct.Struct("=QIQQ" + 8 * "IQ" + "dQ")  # what follows it
 GROUP = struct.Struct("=IQIQIQIQ")
 PREFIX = CHECK + HEADER.size  # bytes before the wire key
+_OF_HEADER = struct.Struct("=12xQ104xd")  # the hash and the expiry
 MAX_GROUPS = (1 << 16) - 1
 
 LENGTH = (1 << 32) - 1  # of a shape: the record's bytes
@@ -41,6 +43,8 @@ GROUPS_SHIFT = 48
 ONE_GROUP = 1 << GROUPS_SHIFT
 
 COPIED = 4096  # bytes: smaller payloads are given as bytes of their own, larger ones as views of the record's copy
+_new: Any = tuple.__new__  # of named tuples: their own constructors take twice as long
+
 PIECE = 60 << 10  # bytes: xxhash gives up the interpreter lock above 64 KiB, and gets it back milliseconds later
 
 
@@ -121,8 +125,23 @@ class Header(NamedTuple):
 
 def unpack_header(body: bytes) -> Header:
     """Return the header of a record. ``body`` is what follows the check."""
-    _, _, hash, *_, expires, _ = HEADER.unpack_from(body)
-    return Header(hash, expires)
+    header: Header = _new(Header, _OF_HEADER.unpack_from(body))
+    return header
+
+
+def stands(body: bytes, board: Board) -> bool:
+    """Tell whether the label of a record stands, as ``board.stands(label_of(body))`` does, but in half the time."""
+    shape, length, _, root, a, s1, b, s2, c, s3, d, s4, e, w1, f, w2, g, w3, h, w4, _, _ = HEADER.unpack_from(body)
+    marks = board.marks
+    if (
+        marks[ROOT] != root
+        or (marks[a] != s1 and marks[b] != s2 and marks[c] != s3 and marks[d] != s4)
+        or (marks[e] != w1 and marks[f] != w2 and marks[g] != w3 and marks[h] != w4)
+    ):
+        return False
+    start = HEADER.size + length
+    others = body[start : start + GROUP.size * (shape >> GROUPS_SHIFT)]
+    return not others or board.stands(cast(Label, tuple(GROUP.iter_unpack(others))))
 
 
 def label_of(body: bytes) -> Label:

@@ -38,7 +38,7 @@ from typing import Any
 from xxhash import xxh3_64_intdigest
 
 from .board import Board, Group, Label
-from .hashes import ROOT, WRITES
+from .hashes import ROOT
 from .layout import BUCKET, ShelfMemory
 from .logs import MAIN, MOST, NO_WAY, POSITION, TAG_SHIFT, UNIT_SHIFT, Garbage, Logs
 from .memory import Fences, RingLocks
@@ -87,9 +87,9 @@ class Shelf:
     """
 
     __slots__ = (
-        "_board", "_bucket", "_clock", "_data", "_fences", "_geometry", "_locks", "_logs",
+        "_board", "_bucket", "_clock", "_data", "_fences", "_label", "_locks", "_logs",
         "_main_size", "_mains", "_marks", "_most", "_numbers", "_ring_shift", "_small_size", "_smalls", "_used",
-        "_way_mask", "_words",
+        "_way_mask", "_words", "max_value",
     )  # fmt: skip
 
     def __init__(
@@ -98,9 +98,8 @@ class Shelf:
     ) -> None:  # fmt: skip
         """``clock`` is read under the locks, so that nobody who was stopped before one believes an old time."""
         geometry = memory.geometry
-        self._geometry = geometry
         self._bucket, self._used, self._data, self._words = memory.bucket, memory.used, memory.data, memory.words
-        self._board, self._marks = board, board.marks
+        self._board, self._marks, self._label = board, board.marks, board.label_of
         self._numbers, self._fences, self._locks, self._clock = numbers, fences, locks, clock
         self._logs = Logs(memory, board)
         self._way_mask = geometry.ways - 1 & -BUCKET
@@ -109,11 +108,7 @@ class Shelf:
         self._smalls = [geometry.data_offset + ring * geometry.ring_size for ring in range(geometry.rings)]
         self._mains = [start + self._small_size for start in self._smalls]
         self._most = geometry.max_record
-
-    @property
-    def max_value(self) -> int:
-        """How many bytes a payload may have."""
-        return self._geometry.max_value
+        self.max_value = geometry.max_value  # how many bytes a payload may have
 
     @property
     def evicted(self) -> int:
@@ -262,15 +257,12 @@ class Shelf:
                 return body
         return None
 
-    def _label(self, hash: int, hashes: Sequence[int]) -> Label:
-        return self._board.label((hashes[0], hash, hash ^ WRITES, *hashes[1:]))
-
     # --- Writing
 
     def set(self, wire: bytes, hash: int, payload: bytes, hashes: Sequence[int], expires: float) -> Stored:
         """Store a value, whatever is there. If that is not possible, the key is invalidated."""
         stored = self._put(
-            wire, hash, payload, len(hashes) + 2, expires, lambda record, now: self._label(hash, hashes), looks=False
+            wire, hash, payload, len(hashes) + 2, expires, lambda record, now: self._label(hash, hashes), False
         )
         if stored[0] is not Outcome.STORED:
             self._board.invalidate((hash,))
@@ -313,7 +305,7 @@ class Shelf:
         def choose(record: Record | None, now: float) -> Label | None:
             return None if self._is_current(record, now) else miss.label
 
-        return self._put(wire, hash, payload, len(miss.label), expires, choose, stamps=False)
+        return self._put(wire, hash, payload, len(miss.label), expires, choose, True, False)
 
     def set_fenced(self, wire: bytes, hash: int, payload: bytes, miss: Miss, expires: float) -> Stored:
         """Store a value that was made after a miss, if nothing has happened to the key since.
@@ -366,9 +358,10 @@ class Shelf:
                 return None if found is None or found.version != version else found.label
 
             groups = len(hashes) + 2 if record is None else len(record.label)
-            if not self._fits(wire, groups, payload):
+            size = self._size(wire, groups, payload)
+            if size < 0:
                 return Outcome.DECLINED, record
-            stored = self._store(wire, hash, payload, groups, expires, choose, looks=True, stamps=True)
+            stored = self._store(wire, hash, payload, size, expires, choose, True, True)
             if stored[0] is not Outcome.REFUSED:
                 return stored
         return Outcome.DECLINED, None
@@ -381,52 +374,52 @@ class Shelf:
     def _is_current(self, record: Record | None, now: float) -> bool:
         return record is not None and record.expires > now and self._board.stands(record.label)
 
-    def _fits(self, wire: bytes, groups: int, payload: bytes) -> bool:
-        return (
-            len(payload) <= self._geometry.max_value
-            and groups <= MAX_GROUPS
-            and size_of(wire, groups - 3, payload) <= self._most
-        )
+    def _size(self, wire: bytes, groups: int, payload: bytes) -> int:
+        """Return the bytes of a record; -1 if it is too large."""
+        size = size_of(wire, groups - 3, payload)
+        return size if len(payload) <= self.max_value and groups <= MAX_GROUPS and size <= self._most else -1
 
     def _put(
-        self, wire: bytes, hash: int, payload: bytes, groups: int, expires: float, choose: _Choose, *,
+        self, wire: bytes, hash: int, payload: bytes, groups: int, expires: float, choose: _Choose,
         looks: bool = True, stamps: bool = True,
     ) -> Stored:  # fmt: skip
         """Write a record under the lock of its ring, and ring the bell; see `_write`."""
-        if not self._fits(wire, groups, payload):
+        size = self._size(wire, groups, payload)
+        if size < 0:
             return Outcome.DECLINED, None
         ring, locks = (hash & self._way_mask) >> self._ring_shift, self._locks
         try:
             if not locks.lock(ring):
                 return Outcome.BUSY, None
-            stored = self._store(wire, hash, payload, groups, expires, choose, looks=looks, stamps=stamps)
+            stored = self._store(wire, hash, payload, size, expires, choose, looks, stamps)
             locks.unlock(ring)
         finally:
             locks.unlock(ring)
         return self._rung(stored) if stamps else stored
 
     def _store(
-        self, wire: bytes, hash: int, payload: bytes, groups: int, expires: float, choose: _Choose, *, looks: bool,
+        self, wire: bytes, hash: int, payload: bytes, size: int, expires: float, choose: _Choose, looks: bool,
         stamps: bool,
     ) -> Stored:  # fmt: skip
         try:
-            return self._write(wire, hash, payload, groups, expires, choose, looks, stamps)
+            return self._write(wire, hash, payload, size, expires, choose, looks, stamps)
         except Garbage:
             self._logs.reset((hash & self._way_mask) >> self._ring_shift)
-            return self._write(wire, hash, payload, groups, expires, choose, looks, stamps)
+            return self._write(wire, hash, payload, size, expires, choose, looks, stamps)
 
     def _write(
-        self, wire: bytes, hash: int, payload: bytes, groups: int, expires: float, choose: _Choose, looks: bool,
+        self, wire: bytes, hash: int, payload: bytes, size: int, expires: float, choose: _Choose, looks: bool,
         stamps: bool,
     ) -> Stored:  # fmt: skip
         """Write a record, under the lock of its ring: make room, decide under which label, then the steps of `logs`.
 
+        ``size`` is that of the record.
         ``looks`` says whether ``choose`` wants the present record, and ``stamps`` whether what is stored is newer than
         all copies and all loads under way.
         """
         logs, now = self._logs, self._clock()
         base, tag = hash & self._way_mask, hash >> TAG_SHIFT | 1
-        ring, size, pops = base >> self._ring_shift, size_of(wire, groups - 3, payload), logs.pops
+        ring, pops = base >> self._ring_shift, logs.pops
         way, seen = logs.find_way(base, tag)
         keep = way if looks else NO_WAY
         log = logs.log_for(ring, hash, way, seen, size, now)
