@@ -172,15 +172,16 @@ class Board:
 
     # --- Writes
 
-    def write_group(self, hash: int) -> Group:
-        """Return the group of a record that is about to be written, for the writes to a key; ``hash`` is the key's.
+    def write_group(self, group: Group) -> Group:
+        """Return the group of a record that is about to be written, for the writes to its key.
 
+        ``group`` is any for the writes to the key: only its marks are used, because others may have written since.
         The record stands by its first mark until `stamp_write` is called, and by the others from then on. So whoever is
         killed between the record's commit and the stamps leaves a value that stands, and not a key without one. To be
         called under the lock of the key's ring.
         """
         number = self._numbers.next()
-        first, second, third, fourth = self.marks_of(hash ^ WRITES)
+        first, _, second, _, third, _, fourth, _ = group
         return first, self.marks[first], second, number, third, number, fourth, number
 
     def stamp_write(self, group: Group) -> None:

@@ -97,7 +97,8 @@ def size_of(wire: bytes, groups: int, payload: bytes | memoryview) -> int:
 def pack(wire: bytes, hash: int, label: Label, payload: bytes | memoryview, expires: float, version: int) -> bytes:
     """Return a record's bytes behind its check."""
     root, key, writes, *others = label
-    shape = size_of(wire, len(others), payload) | len(others) << GROUPS_SHIFT
+    count = len(others)
+    shape = PREFIX + len(wire) + GROUP.size * count + len(payload) | count << GROUPS_SHIFT
     header = HEADER.pack(shape, len(wire), hash, root[1], *key, *writes, expires, version)
     if others:
         return b"".join((header, wire, *[GROUP.pack(*group) for group in others], payload))

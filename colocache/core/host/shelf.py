@@ -442,8 +442,9 @@ class Shelf:
             return Outcome.REFUSED, record
         writes: Group | None = None
         if stamps:
-            writes = self._board.write_group(hash)
-            label = (*label[:2], writes, *label[3:])
+            root, key, writes, *others = label
+            writes = self._board.write_group(writes)
+            label = (root, key, writes, *others)
         version = self._numbers.next()
         body = pack(wire, hash, label, payload, expires, version)
         way = logs.commit(base, way, word, tag << TAG_SHIFT | logs.append(ring, log, position, body))

@@ -203,7 +203,7 @@ def test_the_stamps_of_the_root_are_read_in_one_step(memory: Memory, board: Boar
 def written(board: Board, hash: int) -> tuple[Label, Label]:
     """Write; return the label of what was there before, and the one of what was written."""
     before = board.label((hash, hash ^ WRITES))
-    group = board.write_group(hash)
+    group = board.write_group(before[1])
     board.stamp_write(group)
     return before, (before[0], group)
 
@@ -233,7 +233,8 @@ def test_a_value_stands_before_between_and_after_the_stamps_of_its_write(memory:
     """Also of keys some of whose marks are one."""
     for after in range(5):
         dying, board = memory.board(), memory.board()
-        old, group = board.label((hash ^ WRITES,)), dying.write_group(hash)
+        old = board.label((hash ^ WRITES,))
+        group = dying.write_group(old[0])
         memory.steps[-2].stores_left = after
         if after < 4:
             with pytest.raises(Death):
@@ -251,7 +252,7 @@ def test_a_value_stands_before_between_and_after_the_stamps_of_its_write(memory:
 def test_a_reader_beside_a_write_sees_its_value_stand_at_every_step(memory: Memory) -> None:
     for at in range(5):
         reader, writer = memory.board(), memory.board()
-        group = writer.write_group(HASH)
+        group = writer.write_group(writer.group(HASH ^ WRITES))
         memory.steps[-2].steps_left = at
         memory.steps[-2].others = lambda writer=writer, group=group: writer.stamp_write(group)
         assert reader.stands((group,)), at
@@ -259,7 +260,7 @@ def test_a_reader_beside_a_write_sees_its_value_stand_at_every_step(memory: Memo
 
 def test_the_first_mark_of_a_write_is_stored_last(memory: Memory, board: Board) -> None:
     first, second, third, fourth = board.marks_of(HASH ^ WRITES)
-    board.stamp_write(board.write_group(HASH))
+    board.stamp_write(board.write_group(board.group(HASH ^ WRITES)))
     assert memory.steps[0].journal == [f"mark {fourth}", f"mark {third}", f"mark {second}", "order", f"mark {first}"]
 
 
