@@ -135,7 +135,7 @@ class Keyspace(NearCache):
 
     def hashes(self, tags: Iterable[str] = ()) -> tuple[int, ...]:
         """Return the hashes of all that a value depends on beside its key: its namespaces, the root first, its tags."""
-        return (*self.path_hashes, *map(tag_hash, tags))
+        return (*self.path_hashes, *map(tag_hash, tags)) if tags != () else self.path_hashes
 
     # --- Checking what callers give
 
@@ -145,7 +145,7 @@ class Keyspace(NearCache):
 
     def given(self, ttl: Ttl, tags: Iterable[str]) -> Given:
         """Return what a caller gives with a value. Raise TypeError or ConfigError if it cannot be used."""
-        names, excess = travelling(checked_tags(tags))
+        names, excess = travelling(checked_tags(tags)) if tags != () else ((), "")
         if len(names) > MAX_TAGS:
             excess = f"it has {len(names)} tags, more than {MAX_TAGS}: {names!r:.100}"
         seconds = self.seconds(ttl)

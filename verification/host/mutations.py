@@ -406,7 +406,7 @@ def fills_are_labelled_near_by() -> Change:
     """A fill has the label of its miss."""
     return edited(
         Shelf, "fill",
-        ("else miss.label", "else self._board.label((0, hash, hash ^ WRITES))"),
+        ("else miss.label", "else self._label(hash, (0,))"),
     )  # fmt: skip
 
 
@@ -421,7 +421,7 @@ def fenced_sets_are_labelled_near_by() -> Change:
     """A set under a fence has the label of its miss."""
     return edited(
         Shelf, "set_fenced",
-        ("or not self._board.stands(miss.label) else miss.label", "else self._board.label((0, hash, hash ^ WRITES))"),
+        ("or not self._board.stands(miss.label) else miss.label", "else self._label(hash, (0,))"),
     )  # fmt: skip
 
 
@@ -547,14 +547,14 @@ def holders_do_not_look_again() -> Change:
     """C3: who has got the byte looks at the shelf again."""
     return edited(
         Claims, "find_or_lead",
-        ("found = self._shelf.look(wire, hash, hashes, now)  # otherwise two load, one after the other", "pass"),
+        ("record = self._shelf.find(wire, hash, now)  # otherwise two load, one after the other", "record = None"),
     )  # fmt: skip
 
 
 @mutant("a_load_and_an_invalidation", budget=2)
 def late_label_of_a_load() -> Change:
     """C3: the label is read before the source. (Here it is read anew when the load is stored.)"""
-    return edited(Shelf, "fill", ("else miss.label", "else self._board.label((0, hash, hash ^ WRITES))"))
+    return edited(Shelf, "fill", ("else miss.label", "else self._label(hash, (0,))"))
 
 
 @mutant("the_loader_raises")
@@ -576,7 +576,7 @@ def ended_loads_tell_nobody() -> Change:
 @mutant("the_loader_raises")
 def ended_loads_stay_in_the_table() -> Change:
     """C6: a load that has ended is forgotten before anybody is told."""
-    return edited(Claims, "end", ("del self._loads[name]", "pass"))
+    return edited(Claims, "end", ("self._loads.pop(name, None)", "pass"))
 
 
 @mutant("the_holder_is_killed", budget=1)
@@ -609,7 +609,7 @@ def labels_do_not_choose_the_byte() -> Change:
         claims,
         "_place",
         (
-            "words = [hash, generation, *(number for group in miss.label for number in group)]",
+            "words = [hash, generation, *chain.from_iterable(miss.label)]",
             "words = [hash, generation]",
         ),
     )

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Generator, Sequence
+from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol
 
 from xxhash import xxh3_64_intdigest
@@ -220,10 +221,10 @@ class Claims:
                 if not taken and is_over:
                     self._take(mine, 1)  # if another one has that byte, this one goes on without
                 if taken or is_over:
-                    found = self._shelf.look(wire, hash, hashes, now)  # otherwise two load, one after the other
-                    if isinstance(found, Record):
-                        outcome = found
-                        return found
+                    record = self._shelf.find(wire, hash, now)  # otherwise two load, one after the other
+                    if record is not None:
+                        outcome = record
+                        return record
                     mine.has_begun = True
                     lead, mine = Lead(mine, late), None  # under the label that was read first: an event may have come
                     return lead
@@ -328,7 +329,7 @@ def _sleep(waiting: _Waiting, seconds: float) -> Generator[Sleep, tuple[float, A
 
 def _place(hash: int, miss: Miss, generation: int) -> int:
     """Return the byte of a load: 63 bits, so that the kernel takes it for an offset. 0 stands for none."""
-    words = [hash, generation, *(number for group in miss.label for number in group)]
+    words = [hash, generation, *chain.from_iterable(miss.label)]
     return (xxh3_64_intdigest(struct.pack(f"={len(words)}Q", *words)) >> 2) + 1
 
 
