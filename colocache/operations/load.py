@@ -159,7 +159,7 @@ class Duty:
             outcome, record = host.shelf.fill(self.wire, self._hash, payload, load.miss, host.now() + given.ttl)
             self._member.count_fill(outcome)
             # If it was refused, the record is somebody else's, and its label says nothing about this value.
-            if outcome is not Outcome.REFUSED:
+            if outcome is not Outcome.REFUSED and not keyspace.copies:
                 record = record or unstored(payload, load.miss, host.now() + given.ttl)
                 keyspace.keep(host, self.key, self.wire, self._hash, record, value)
             if not keyspace.copies:

@@ -12,7 +12,7 @@ from ..core.keys import Key
 from ..host import Host
 from . import fenced
 from .keyspace import Keyspace
-from .tally import tell
+from .tally import tallies, tell
 
 T = TypeVar("T")
 
@@ -25,25 +25,35 @@ def get(keyspace: Keyspace, key: Key, default: T) -> Any | T:
     if value is MISSING:
         _count_misses(keyspace, 1, host)
         return default
-    _count_fetches(keyspace, 1)
+    with member.counting:
+        member.life.counters.fetches += 1
+    if tallies.get():
+        tell(member, "fetches")
     return value
 
 
 def get_many(keyspace: Keyspace, keys: Iterable[Key]) -> dict[Key, Any]:
     """Return the values of those keys that this host has."""
     member, found, fetched, misses = keyspace.member, dict[Key, Any](), 0, 0
-    near = [(key, keyspace.hit(key)) for key in keys]  # first: what is no key raises before anything is started
-    host = member.join()
-    for key, value in near:
+    far: list[tuple[Key, bytes]] = []
+    for key in keys:
+        value = keyspace.hit(key)
         if value is MISSING:
-            value = _find(keyspace, host, key, keyspace.wire(key))
-            fetched += value is not MISSING
+            far.append((key, keyspace.wire(key)))  # before the process joins: it raises for what is no key
+        found[key] = value  # here, because the answer has the order of the keys
+    host = member.join()
+    for key, wire in far:
+        value = _find(keyspace, host, key, wire)
         if value is MISSING:
             misses += 1
+            found.pop(key, None)  # it may be there twice
         else:
+            fetched += 1
             found[key] = value
     if fetched:
-        _count_fetches(keyspace, fetched)
+        with member.counting:
+            member.counters.fetches += fetched
+        tell(member, "fetches", fetched)
     if misses:
         _count_misses(keyspace, misses, host)
     return found
@@ -82,13 +92,6 @@ def _find_or_fence(keyspace: Keyspace, host: Host | None, key: Key, wire: bytes)
     if value is MISSING:
         fenced.note(keyspace.member.serial, wire, fence)
     return value
-
-
-def _count_fetches(keyspace: Keyspace, fetches: int) -> None:
-    member = keyspace.member
-    with member.counting:
-        member.counters.fetches += fetches
-    tell(member, "fetches", fetches)
 
 
 def _count_misses(keyspace: Keyspace, misses: int, host: Host | None) -> None:

@@ -148,7 +148,7 @@ class Region:
     ) -> None:
         self._files = files
         self._board = board
-        self._state = board.state
+        self.state = board.state
         self._left = False
         self._users = 0
         self.fences = fences
@@ -233,7 +233,7 @@ class Region:
         `colocache.runtime.board_file`.
         """
         self.fences.order()
-        return self._state[0] == board_file.LIVES
+        return self.state[0] == board_file.LIVES
 
     @property
     def wanted(self) -> int:
@@ -326,7 +326,7 @@ class Region:
 
     def _leave_memory(self) -> None:
         self._left = True
-        self._state = _NO_STATE
+        self.state = _NO_STATE
 
 
 class _Files:

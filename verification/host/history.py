@@ -469,7 +469,7 @@ class Actor:
         what: Any = value.number << EPOCH if item in COUNTERS else standing
         keyspace = self.worker.keyspaces[item.path, False]
         given = keyspace.given(None, tags)
-        self._write(item, value, lambda: write.put(keyspace, [(item.key, what)], given, "stored"), invalidates=True)
+        self._write(item, value, lambda: write.put(keyspace, item.key, what, given, "stored"), invalidates=True)
 
     def set_something_under_a_fence(self) -> None:
         """Miss a key, and set what is made then."""
@@ -487,7 +487,7 @@ class Actor:
         given = keyspace.given(None, tags)
         self.hear()
         # Whether it has invalidated the key if it was refused, is not told.
-        self._write(item, value, lambda: write.put(keyspace, [(item.key, standing)], given, "stored"))
+        self._write(item, value, lambda: write.put(keyspace, item.key, standing, given, "stored"))
 
     def add_something(self) -> None:
         """Add a key."""

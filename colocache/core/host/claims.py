@@ -27,9 +27,7 @@ threads and tasks first.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Generator, Sequence
-from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol
 
 from xxhash import xxh3_64_intdigest
@@ -329,8 +327,7 @@ def _sleep(waiting: _Waiting, seconds: float) -> Generator[Sleep, tuple[float, A
 
 def _place(hash: int, miss: Miss, generation: int) -> int:
     """Return the byte of a load: 63 bits, so that the kernel takes it for an offset. 0 stands for none."""
-    words = [hash, generation, *chain.from_iterable(miss.label)]
-    return (xxh3_64_intdigest(struct.pack(f"={len(words)}Q", *words)) >> 2) + 1
+    return (xxh3_64_intdigest(miss.label, hash ^ generation) >> 2) + 1
 
 
 def _hint_of(place: int) -> int:

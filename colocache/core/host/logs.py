@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from .board import Board, Label
 from .layout import BUCKET, GROWTH, LINE, UNIT, ShelfMemory
-from .record import LENGTH, PAD, PREFIX, Header, checksum, label_of, stands, unpack_header
+from .record import LENGTH, PAD, PREFIX, Header, checksum, label_of, unpack_header
 
 TAG_SHIFT = 40
 POSITION = (1 << TAG_SHIFT) - 1  # of a way: where the record is
@@ -94,7 +94,7 @@ class Logs:
 
     def find_way(self, base: int, tag: int) -> tuple[int, int]:
         """Return the way of a tag in a bucket, and its word; or else an empty way, or `NO_WAY`, and 0."""
-        words = self.bucket(base)
+        words = self.bucket(base << 3)
         found, free = 0, NO_WAY
         for word in words:
             if word >> TAG_SHIFT == tag:
@@ -125,7 +125,7 @@ class Logs:
 
     def _least_way(self, base: int) -> int:
         """Return that of a full bucket whose record was found least often, small before main, the oldest first."""
-        words = self.bucket(base)
+        words = self.bucket(base << 3)
         used = [self._used[base + way] for way in range(BUCKET)]
         least = min(range(BUCKET), key=lambda way: (used[way], words[way] & POSITION))
         if used[least]:
@@ -180,6 +180,10 @@ class Logs:
 
         The record of the way ``keep`` is moved rather than dropped.
         """
+        head, at = self._head, LINE + LINE * ring + log * _LOG_WORDS
+        position, need = self._fit(ring, log, size), size + UNIT - 1 & -UNIT
+        if position - head[at + _TAIL] <= self._sizes[log] - need - self._slack[log]:
+            return position
         self._moves = MOVES + size // BYTES_A_MOVE
         return self._make_room(ring, log, size, now, keep)
 
@@ -282,14 +286,14 @@ class Logs:
             raise Garbage(f"the record at the tail {tail} of the log {log} of the ring {ring} is not whole")
         header = unpack_header(body)
         base = header.hash & self._way_mask
-        words = self.bucket(base)
+        words = self.bucket(base << 3)
         word = (header.hash >> TAG_SHIFT | 1) << TAG_SHIFT | position
         return after, base + words.index(word) if word in words else NO_WAY, header, body
 
     def _retire(self, ring: int, log: int, way: int, header: Header, body: bytes, now: float, keep: int) -> None:
         """Move a record that has come to the tail of its log, or drop it."""
         used = self._used[way]
-        current = header.expires > now and stands(body, self._board)
+        current = header.expires > now and self._board.stands(label_of(body))
         if way == keep or (current and used >= (1 if log else PROVEN) and self._moves > 0):
             self._moves -= 1
             if self._move(ring, log, way, header.hash, body, now, keep):
