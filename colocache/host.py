@@ -39,7 +39,7 @@ class Shared:
         self.region = region
         self._log = log
         self.errands = HubErrands() if is_patched() else ThreadErrands()
-        self.board = Board(region.bell, region.marks, region.mark_count, region.numbers, region.fences)
+        self.board = Board(region.bell, region.marks, region.mark_count, region.numbers, region.fences, region.heard)
         self.ahead = 0.0  # s by which this host's clock is ahead: for tests of private caches
         self.shelf = Shelf(region.shelf, self.board, region.numbers, region.fences, region.rings, self.now)
         self.bus: Bus | None = None

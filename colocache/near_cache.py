@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from time import monotonic
 
 from .core.entry import Entry, Home
-from .core.host.memory import Words
+from .core.host.memory import Heard
 from .core.keys import Key
 from .core.near import NearStore
 from .runtime.waiting.threads import RLock, drained, hand_over
@@ -20,7 +20,7 @@ LARGE = 32 << 10  # bytes; an entry that takes more does not wait
 MAX_MODES = 1000  # namespaces that are not in use now, of which is remembered whether their readers get copies
 
 #: The bell of a process that is on no host. No entry has it.
-NO_BELL: Words = memoryview(bytearray(8)).cast("Q")
+NO_BELL: Heard = memoryview(bytearray(8)).cast("d")
 
 
 class NearCache:
@@ -29,7 +29,7 @@ class NearCache:
     __slots__ = ("__weakref__", "copies", "home", "near", "one_part", "path")
 
     home: Home
-    near: tuple[dict[Key, Entry], Words]  # the entries of `home`, and the bell that tells whether they are current
+    near: tuple[dict[Key, Entry], Heard]  # the entries of `home`, and the bell that tells whether they are current
 
     def __init__(self, near_caches: NearCaches, path: str, copies: bool, one_part: bool) -> None:
         self.path = path  # the namespace

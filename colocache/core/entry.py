@@ -79,7 +79,7 @@ class Entry:
         self.way = way
         self.expires = expires
         self.size = size
-        self.bell: int | None = None  # so the first hit compares
+        self.bell: float | None = None  # so the first hit compares
         self.hits = 0  # raised by readers; two threads may lose one in a thousand, which only the statistics show
         self.seen = 0  # the ``hits`` that the policy has seen
         self.told = 0  # the ``hits`` that the shelf was told of

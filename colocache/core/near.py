@@ -35,7 +35,7 @@ class NearStore:
         self._entries = self._new_policy()
         self._board = board
         self._fences = fences
-        self.bell = board.bell
+        self.bell = board.heard
         self.evictions = 0
         self._past_hits = self._hits = 0
 

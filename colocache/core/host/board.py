@@ -32,7 +32,7 @@ from collections.abc import Iterable, Sequence
 from struct import Struct
 
 from .hashes import ROOT, WRITES
-from .memory import Fences, Words
+from .memory import Fences, Heard, Words
 from .numbers import Numbers
 
 PAGE = 512  # marks in a page of memory
@@ -56,13 +56,19 @@ _HASH = Struct("=Q")
 class Board:
     """The board of one host, as one process uses it. Any thread may call all methods."""
 
-    __slots__ = ("_fences", "_numbers", "bell", "marks", "pages")
+    __slots__ = ("_fences", "_numbers", "bell", "heard", "marks", "pages")
 
-    def __init__(self, bell: Words, marks: Words, count: int, numbers: Numbers, fences: Fences) -> None:
-        """``bell`` is one word; ``marks`` are ``1 + count`` words, ``count`` a power of two and at least `PAGE`."""
+    def __init__(
+        self, bell: Words, marks: Words, count: int, numbers: Numbers, fences: Fences, heard: Heard | None = None
+    ) -> None:
+        """``bell`` is one word; ``marks`` are ``1 + count`` words, ``count`` a power of two and at least `PAGE`.
+
+        ``heard`` is the bell as readers load it, if they load it in another way.
+        """
         if count < PAGE or count & (count - 1):
             raise ValueError(f"count={count}: the number of marks is a power of two, and at least {PAGE}")
         self.bell = bell
+        self.heard: Heard = bell if heard is None else heard
         self.marks = marks
         self.pages = count // PAGE - 1  # a mask
         self._numbers = numbers

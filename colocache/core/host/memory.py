@@ -17,6 +17,12 @@ class Words(Protocol):
     def __setitem__(self, place: int, value: int, /) -> None: ...
 
 
+class Heard(Protocol):
+    """A word that is only loaded, and compared with what was loaded before."""
+
+    def __getitem__(self, place: int, /) -> float: ...
+
+
 class Bytes(Protocol):
     """Bytes. A slice that others store to or load from meanwhile may be torn anywhere."""
 
