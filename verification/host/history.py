@@ -336,8 +336,8 @@ class Actor:
     def _judge_absence(self, item: Item, known: Knowledge) -> None:
         """A counter that nothing has dropped is there, where there is room for everything."""
         history = self.history
-        began = known.writes.get(item.number)
-        if item in COUNTERS and history.plan.roomy and began is not None and not history.locks_were_lost:
+        began, _ = known.writes.get(item.number, (0, 0))
+        if item in COUNTERS and history.plan.roomy and began and not history.locks_were_lost:
             things = (*item.things, *TAGS)
             if not any(drop.thing in things and drop.ended >= began for drop in history.drops):
                 self.oracle.fail(f"{self.name} finds no counter {item.number}, which nobody has dropped")
@@ -393,7 +393,7 @@ class Actor:
             self._load(item, tags)
 
     def _load(self, item: Item, tags: tuple[str, ...]) -> Value:
-        known = self.hear()
+        known = self.hear().copy()  # the loader may hear more
         self.counts["reads"] += 1
         worker = self.worker
         given = worker.keyspaces[item.path, False].given(None, tags)
@@ -445,7 +445,7 @@ class Actor:
             drop.ended = value.ended if not done else -1
         if done:
             self.counts["writes"] += 1
-            self.tell(("write", item.number, began), *more)
+            self.tell(("write", (item.number, value.number), began), *more)
         else:
             self.counts["writes refused"] += 1
             if invalidates:
@@ -557,4 +557,4 @@ class Actor:
         oracle.check(found, known, f"{self.name}, who counts,")
         if not total & delta:
             oracle.fail(f"{self.name} counts, and is given a sum without it")
-        self.tell(("write", item.number, began), ("count", found.first, value.number))
+        self.tell(("write", (item.number, value.number), began), ("count", found.first, value.number))

@@ -9,7 +9,8 @@ fence. Another value that was set is born when that call ends, since both are in
 of other values is as old as those, but for the things on which they do not depend: then it counts when they were read.
 
 **Writes.** Who knows that a write has returned is not given a value that was stored by a write that had ended before
-that one began, nor one that was loaded, or set under a fence, and whose source was read before.
+that one began, nor one that was loaded, or set under a fence, and whose source was read before. What that write itself has
+stored may be given, of course, although a set under a fence has read its source before it began.
 
 **Counters.** A read gives a value in which each increment counts that the reader knows of, and that was made on what
 came of the same first value.
@@ -68,7 +69,7 @@ class Knowledge:
     def __init__(self) -> None:
         self.heard = 0
         self.events: dict[Thing, int] = {}  # thing → when the latest call began that invalidated it
-        self.writes: dict[int, int] = {}  # key → when the latest call began that wrote it
+        self.writes: dict[int, tuple[int, int]] = {}  # key → when the latest call began that wrote it, and its value
         self.counts: dict[int, set[int]] = {}  # first value of a counter → increments
 
     def copy(self) -> Knowledge:
@@ -79,7 +80,9 @@ class Knowledge:
         return copy
 
 
-Fact = tuple[str, Any, int]  # an event or a write: of what, and when it began; or a count: first value, increment
+#: An event: of what, and when it began. A write: the key and the value's number, and when it began. A count: the first
+#: value, and the increment.
+Fact = tuple[str, Any, int]
 
 
 class Oracle:
@@ -168,8 +171,8 @@ class Oracle:
         for thing, began in known.events.items():
             if thing in value.things and value.born(thing) < began:
                 self.fail(f"{who} was given the stale {value} of key {value.key}, after {thing} was invalidated")
-        began = known.writes.get(value.key, 0)
-        if value.since < began:
+        began, number = known.writes.get(value.key, (0, 0))
+        if value.since < began and value.number != number:
             self.fail(f"{who} was given the old {value} of key {value.key}, after a write")
         missing = known.counts.get(value.first, set()) - value.counted
         if missing:
@@ -181,6 +184,7 @@ def _learn(knowledge: Knowledge, facts: Sequence[Fact]) -> None:
         if kind == "event":
             knowledge.events[what] = max(at, knowledge.events.get(what, 0))
         elif kind == "write":
-            knowledge.writes[what] = max(at, knowledge.writes.get(what, 0))
+            key, number = what
+            knowledge.writes[key] = max((at, number), knowledge.writes.get(key, (0, 0)))
         else:
             knowledge.counts.setdefault(what, set()).add(at)
