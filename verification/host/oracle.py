@@ -12,8 +12,11 @@ of other values is as old as those, but for the things on which they do not depe
 that one began, nor one that was loaded, or set under a fence, and whose source was read before. What that write itself has
 stored may be given, of course, although a set under a fence has read its source before it began.
 
+**Expiry.** A value is not given to a reader that began when its expiry was over. It is known once the call has ended
+that has written the value.
+
 **Counters.** A read gives a value in which each increment counts that the reader knows of, and that was made on what
-came of the same first value.
+came of the same first value. Where a ring's lock does not exclude, two may count at once, and one of the two is lost.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ UNIT = struct.Struct("<QQ")
 class Value:
     """A value that somebody has loaded or written. On the shelf stands its number, and the key's, many times over."""
 
-    __slots__ = ("bases", "counted", "ended", "first", "key", "number", "read_at", "things", "what")
+    __slots__ = ("bases", "counted", "ended", "expires", "first", "key", "number", "read_at", "things", "what")
 
     def __init__(self, number: int, key: int, things: Sequence[Thing], read_at: int, what: str) -> None:
         self.number = number
@@ -43,6 +46,7 @@ class Value:
         self.what = what
         self.read_at = read_at  # when the source was read, or what it was made of; for a set: never
         self.ended: float = math.inf  # when the call ended that has written it
+        self.expires: float = math.inf  # on the machine's clock, at the latest
         self.bases: tuple[Value, ...] = ()  # what it was made of
         self.first = number  # the first value of a counter
         self.counted: frozenset[int] = frozenset()
@@ -68,6 +72,7 @@ class Knowledge:
 
     def __init__(self) -> None:
         self.heard = 0
+        self.clock = 0.0  # the machine's, when the reader began
         self.events: dict[Thing, int] = {}  # thing → when the latest call began that invalidated it
         self.writes: dict[int, tuple[int, int]] = {}  # key → when the latest call began that wrote it, and its value
         self.counts: dict[int, set[int]] = {}  # first value of a counter → increments
@@ -75,7 +80,7 @@ class Knowledge:
     def copy(self) -> Knowledge:
         """Return the same for another thread, or for a later moment."""
         copy = Knowledge()
-        copy.heard, copy.events, copy.writes = self.heard, dict(self.events), dict(self.writes)
+        copy.heard, copy.clock, copy.events, copy.writes = self.heard, self.clock, dict(self.events), dict(self.writes)
         copy.counts = {first: set(counted) for first, counted in self.counts.items()}
         return copy
 
@@ -94,6 +99,7 @@ class Oracle:
         self.values: list[Value] = []
         self.facts: list[Fact] = []
         self.knows: dict[Thread, Knowledge] = {}
+        self.is_exact = True  # whether no increment may be lost
 
     def now(self) -> int:
         """Return the next moment. The machine's fingerprint takes note of who asked."""
@@ -174,8 +180,10 @@ class Oracle:
         began, number = known.writes.get(value.key, (0, 0))
         if value.since < began and value.number != number:
             self.fail(f"{who} was given the old {value} of key {value.key}, after a write")
+        if value.expires <= known.clock:
+            self.fail(f"{who} was given the {value} of key {value.key} at {known.clock}, expired at {value.expires}")
         missing = known.counts.get(value.first, set()) - value.counted
-        if missing:
+        if missing and self.is_exact:
             self.fail(f"{who} was given the counter {value} of key {value.key}, without {missing}")
 
 
