@@ -71,6 +71,10 @@ class Plan(NamedTuple):
     is_slow: bool  # the loaders
     fails: float  # of the loaders
     roomy: bool  # nothing is ever dropped to make room
+    values: tuple[Item, ...]  # that it is about
+    counters: tuple[Item, ...]
+    pages: tuple[Item, ...]
+    weights: tuple[int, ...]  # of the acts
 
 
 #: Nothing unusual, small logs that turn over all the time, processes that are killed, stopped, forked, or lose their
@@ -79,7 +83,11 @@ KINDS = ("calm", "tiny", "kill", "stop", "fork", "lost-locks", "slow-loads", "al
 
 
 def draw(seed: int, kind: str) -> Plan:
-    """Draw a history of a kind."""
+    """Draw a history of a kind.
+
+    It is about some of the keys only, and does some things often and others never: what goes wrong between two of them
+    is found sooner where there is little else (Groce, Zhang, Eide, Chen and Regehr, "Swarm testing", ISSTA 2012).
+    """
     random = Random(f"{kind} {seed}")
     everything = kind == "all"
     roomy = kind in ("calm", "kill") or (kind in ("stop", "fork") and random.random() < 0.5)
@@ -87,7 +95,7 @@ def draw(seed: int, kind: str) -> Plan:
     small, main, ways = (8192, 57344, 256) if roomy else random.choice(sizes)
     return Plan(
         seed=seed, kind=kind, weak=random.random() < 0.4,
-        processes=random.choice((2, 2, 3, 4)), threads=random.choice((1, 1, 2)), operations=random.randint(6, 14),
+        processes=random.choice((2, 2, 3, 4)), threads=random.choice((1, 1, 2)), operations=random.randint(8, 20),
         small=small, main=main, ways=ways, marks=4096 if roomy else 512,
         pace=random.choice((2, 5, 15, 40, 120)), holds=random.choice((0, 0.05, 0.3)),
         ages=random.choice((0, 0.05, 0.3)), gives_up=random.choice((0, 0.05)),
@@ -96,7 +104,33 @@ def draw(seed: int, kind: str) -> Plan:
         loses=kind == "lost-locks" or (everything and random.random() < 0.3),
         is_slow=kind == "slow-loads" or everything, fails=0.1 if kind == "slow-loads" or everything else 0.0,
         roomy=roomy,
+        values=tuple(random.sample(VALUES, random.choice((1, 1, 2, 3, 5)))), counters=tuple(random.sample(COUNTERS, 1)),
+        pages=(PAGE,) if random.random() < 0.5 else (), weights=_weights(random, kind),
     )  # fmt: skip
+
+
+#: What an `Actor` does, and how often.
+WEIGHTS = {
+    "read_something": 30,
+    "load_something": 30,
+    "invalidate_something": 14,
+    "set_something": 10,
+    "count_something": 14,
+    "add_something": 4,
+    "compare_and_set_something": 6,
+    "touch_something": 3,
+    "set_something_under_a_fence": 6,
+    "set_much": 8,  # where there is little room
+}
+
+
+def _weights(random: Random, kind: str) -> tuple[int, ...]:
+    weights = {act: weight * random.choice((0, 1, 1, 3)) for act, weight in WEIGHTS.items()}
+    for act in ("read_something", "load_something"):
+        weights[act] = max(weights[act], 10)
+    if kind not in ("tiny", "all", "lost-locks"):
+        weights["set_much"] = 0
+    return tuple(weights.values())
 
 
 @dataclass
@@ -268,28 +302,15 @@ class Actor:
         self.random = random
         self.name = name
         self.machine, self.oracle, self.counts = history.machine, history.oracle, history.counts
-        kind = history.plan.kind
-        acts: list[tuple[Callable[[], object], int]] = [
-            (self.read_something, 30),
-            (self.load_something, 30),
-            (self.invalidate_something, 14),
-            (self.set_something, 10),
-            (self.count_something, 14),
-            (self.add_something, 3),
-            (self.compare_and_set_something, 5),
-            (self.touch_something, 3),
-            (self.set_something_under_a_fence, 5),
-        ]
-        if kind in ("tiny", "all", "lost-locks"):
-            acts.append((self.set_much, 8))
-        self.acts, self.weights = [act for act, _ in acts], [weight for _, weight in acts]
+        self.plan = history.plan
+        self.acts: list[Callable[[], object]] = [getattr(self, name) for name in WEIGHTS]
 
     def run(self, operations: int) -> None:
         """Do so many things."""
         for _ in range(operations):
-            act = self.random.choices(self.acts, self.weights)[0]
-            self.history.tell(self.name, "begins:", getattr(act, "__name__", "").replace("_", " "))
-            act()
+            place = self.random.choices(range(len(self.acts)), self.plan.weights)[0]
+            self.history.tell(self.name, "begins:", [*WEIGHTS][place].replace("_", " "))
+            self.acts[place]()
 
     # --- What the oracle is told
 
@@ -394,6 +415,10 @@ class Actor:
 
         return load
 
+    def any_item(self) -> Item:
+        """Choose a key."""
+        return self.random.choice((*self.plan.values, *self.plan.counters, *self.plan.pages))
+
     def tags(self) -> tuple[str, ...]:
         """Choose the tags of a value."""
         return self.random.choice(((), (), TAGS[:1], TAGS[1:], TAGS))
@@ -406,7 +431,7 @@ class Actor:
 
     def read_something(self) -> None:
         """Get a key."""
-        self.read(self.random.choice((*VALUES, *COUNTERS, PAGE)))
+        self.read(self.any_item())
 
     def read(self, item: Item) -> Value | None:
         """Get a key, and judge what is found."""
@@ -420,7 +445,7 @@ class Actor:
 
     def load_something(self) -> None:
         """Get a key or load it."""
-        item = self.random.choice((*VALUES, *VALUES, PAGE))
+        item = self.random.choice((*self.plan.values, *self.plan.values, *self.plan.pages))
         # The tags of a page are those of its parts, so that one event names both.
         tags = TAGS if item is PAGE or item in PARTS else self.tags()
         with suppress(LoaderFailed):
@@ -443,11 +468,12 @@ class Actor:
         """Invalidate one or two keys, or a tag or two, or a namespace, or everything."""
         random, worker = self.random, self.worker
         keyspace = worker.keyspaces["", False]
-        items = random.choice(((random.choice(VALUES),), PARTS, (*PARTS, PAGE), (random.choice(COUNTERS),)))
+        plan = self.plan
+        items = random.choice((random.sample(plan.values, 1), PARTS, (*PARTS, *plan.pages), plan.counters))
         things: tuple[Thing, ...]
         chance = random.random()
         if chance < 0.6:
-            items = tuple(item for item in items if item.path == items[0].path)
+            items = [item for item in items if item.path == items[0].path]
             what, things = "keys", tuple(item.number for item in items)
             keyspace = worker.keyspaces[items[0].path, False]
             act = lambda: invalidate.keys(keyspace, [item.key for item in items], True, False)  # noqa: E731
@@ -494,7 +520,7 @@ class Actor:
 
     def set_something(self) -> None:
         """Set a key."""
-        self._set(self.random.choice((*VALUES, *COUNTERS, PAGE)))
+        self._set(self.any_item())
 
     def set_much(self) -> None:
         """Set several keys that nobody reads."""
@@ -515,7 +541,7 @@ class Actor:
 
     def set_something_under_a_fence(self) -> None:
         """Miss a key, and set what is made then."""
-        item = self.random.choice(VALUES)
+        item = self.random.choice(self.plan.values)
         keyspace = self.worker.keyspaces[item.path, True]
         known = self.hear()
         found = self.worker.get(item.path, item.key, fence=True)
@@ -535,7 +561,7 @@ class Actor:
 
     def add_something(self) -> None:
         """Add a key."""
-        item = self.random.choice(VALUES)
+        item = self.random.choice(self.plan.values)
         self.hear()
         tags = TAGS if item in PARTS else self.tags()
         value, standing = self.new_value(item, "add", tags)
@@ -546,7 +572,7 @@ class Actor:
 
     def compare_and_set_something(self) -> None:
         """Get a key, and set what is made of its value."""
-        item = self.random.choice((*VALUES, PAGE))
+        item = self.random.choice((*self.plan.values, *self.plan.pages))
         keyspace = self.worker.keyspaces[item.path, False]
         known = self.hear()
         got = atomic.gets(keyspace, item.key)
@@ -568,7 +594,7 @@ class Actor:
 
     def touch_something(self) -> None:
         """Give a value another expiry."""
-        item = self.random.choice((*VALUES, *COUNTERS))
+        item = self.random.choice((*self.plan.values, *self.plan.counters))
         self.hear()
         keyspace = self.worker.keyspaces[item.path, False]
         self.history.touched.add(item.number)
@@ -578,7 +604,7 @@ class Actor:
     def count_something(self) -> None:
         """Count."""
         history, oracle = self.history, self.oracle
-        item = self.random.choice(COUNTERS)
+        item = self.random.choice(self.plan.counters)
         bits = history.bits[item.number]
         if len(bits) >= COUNTS:
             return

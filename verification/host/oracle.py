@@ -9,8 +9,8 @@ fence. Another value that was set is born when that call ends, since both are in
 of other values is as old as those, but for the things on which they do not depend: then it counts when they were read.
 
 **Writes.** Who knows that a write has returned is not given a value that was stored by a write that had ended before
-that one began, nor one that was loaded, or set under a fence, and whose source was read before. What that write itself has
-stored may be given, of course, although a set under a fence has read its source before it began.
+that one began, nor one that was loaded, or set under a fence, and whose source was read before. What that write itself
+has stored may be given, of course, although a set under a fence has read its source before it began.
 
 **Expiry.** A value is not given to a reader that began when its expiry was over. It is known once the call has ended
 that has written the value.
