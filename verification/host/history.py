@@ -112,6 +112,7 @@ def draw(seed: int, kind: str) -> Plan:
 #: What an `Actor` does, and how often.
 WEIGHTS = {
     "read_something": 30,
+    "read_over_and_over": 15,
     "load_something": 30,
     "invalidate_something": 14,
     "set_something": 10,
@@ -433,6 +434,15 @@ class Actor:
         """Get a key."""
         self.read(self.any_item())
 
+    def read_over_and_over(self) -> None:
+        """Get a key several times, or load it first: what was compared once is served without looking, for a while."""
+        items = (*self.plan.values, *self.plan.pages)
+        item = self.random.choice(items)
+        if self.random.random() < 0.5:
+            self.load(item)
+        for _ in range(self.random.randint(2, 4)):
+            self.read(item)
+
     def read(self, item: Item) -> Value | None:
         """Get a key, and judge what is found."""
         known = self.hear()
@@ -445,7 +455,10 @@ class Actor:
 
     def load_something(self) -> None:
         """Get a key or load it."""
-        item = self.random.choice((*self.plan.values, *self.plan.values, *self.plan.pages))
+        self.load(self.random.choice((*self.plan.values, *self.plan.values, *self.plan.pages)))
+
+    def load(self, item: Item) -> None:
+        """Get a key or load it, and judge what is found."""
         # The tags of a page are those of its parts, so that one event names both.
         tags = TAGS if item is PAGE or item in PARTS else self.tags()
         with suppress(LoaderFailed):
@@ -471,6 +484,7 @@ class Actor:
         plan = self.plan
         items = random.choice((random.sample(plan.values, 1), PARTS, (*PARTS, *plan.pages), plan.counters))
         things: tuple[Thing, ...]
+        act: Callable[[], object]
         chance = random.random()
         if chance < 0.6:
             items = [item for item in items if item.path == items[0].path]

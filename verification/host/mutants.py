@@ -31,7 +31,8 @@ RUNS = 30_000
 
 #: The tests that are written by hand, and know of the rules; the quickest first.
 TESTS = (
-    "tests/core/test_near.py", "tests/core/host", "tests/test_near_cache.py", "tests/operations", "tests/test_atomic.py",
+    "tests/core/test_near.py", "tests/core/host", "tests/test_near_cache.py", "tests/operations",
+    "tests/test_atomic.py",
 )  # fmt: skip
 
 

@@ -16,7 +16,12 @@ has stored may be given, of course, although a set under a fence has read its so
 that has written the value.
 
 **Counters.** A read gives a value in which each increment counts that the reader knows of, and that was made on what
-came of the same first value. Where a ring's lock does not exclude, two may count at once, and one of the two is lost.
+came of the same first value.
+
+**Locks that do not exclude.** If a process has lost its locks, two may count at once, and one of the two is lost. Or a
+set under a fence may look whether the key was written, and store its value after another write. So increments are not
+judged then, and a set under a fence counts as any other set. All else holds: nobody is given what an event has made
+void, a torn value, or a load from before a write.
 """
 
 from __future__ import annotations
@@ -99,7 +104,7 @@ class Oracle:
         self.values: list[Value] = []
         self.facts: list[Fact] = []
         self.knows: dict[Thread, Knowledge] = {}
-        self.is_exact = True  # whether no increment may be lost
+        self.is_exact = True  # whether the locks exclude
 
     def now(self) -> int:
         """Return the next moment. The machine's fingerprint takes note of who asked."""
@@ -143,6 +148,7 @@ class Oracle:
         unit = raw[: UNIT.size]
         if len(unit) != UNIT.size or raw != unit * (len(raw) // UNIT.size):
             self.fail(f"a torn value was served for key {key}")
+        number: int
         number, of = UNIT.unpack(unit)
         if of != key or number >= len(self.values):
             self.fail(f"a foreign value was served for key {key}: {number} of {of}")
@@ -178,7 +184,8 @@ class Oracle:
             if thing in value.things and value.born(thing) < began:
                 self.fail(f"{who} was given the stale {value} of key {value.key}, after {thing} was invalidated")
         began, number = known.writes.get(value.key, (0, 0))
-        if value.since < began and value.number != number:
+        since = value.since if self.is_exact or value.what != "fenced" else value.ended
+        if since < began and value.number != number:
             self.fail(f"{who} was given the old {value} of key {value.key}, after a write")
         if value.expires <= known.clock:
             self.fail(f"{who} was given the {value} of key {value.key} at {known.clock}, expired at {value.expires}")
