@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -56,14 +57,21 @@ def _one(budget: int | None, runs: int, work: tuple[str, bool]) -> tuple[str, bo
 
 def explore_all(names: Sequence[str], weak: Sequence[bool], budget: int | None, runs: int, jobs: int | None) -> int:
     """Search scenarios, and print a line for each; return how many are broken."""
-    broken = 0
+    broken = cut = all_runs = 0
     work = [(name, mode) for name in names for mode in weak]
+    began = time.monotonic()
     with ProcessPoolExecutor(jobs) as pool:
         for name, mode, report, seconds in pool.map(partial(_one, budget, runs), work):
             print(f"{name:50} {'weak' if mode else 'x86':4} {report}  {seconds:.1f} s", flush=True)
+            all_runs += report.runs
+            cut += not report.exhausted
             if report.violation:
                 broken += 1
                 print(told(name, mode, report), flush=True)
+    print(
+        f"{len(work)} searches, {all_runs:,} runs; {cut} cut after {runs:,} runs, {broken} broken; "
+        f"{time.monotonic() - began:.0f} s"
+    )
     return broken
 
 
@@ -99,6 +107,9 @@ def main() -> int:
             if report.violation:
                 print(told(names[0], weak, report, options.mutant))
         return 0
+    within = "every run" if budget is None else f"every run within {budget} deviations"
+    print(f"{within}; {platform.platform()}, Python {platform.python_version()}, {options.jobs} of {os.cpu_count()} "
+          f"cores, {time.strftime('%Y-%m-%d')}", flush=True)  # fmt: skip
     return 1 if explore_all(names, modes, budget, options.runs, options.jobs) else 0
 
 

@@ -1,7 +1,10 @@
-"""The rules of the core of a host, taken out one at a time; and where that is noticed.
+"""The rules of a host, taken out one at a time; and where that is noticed.
 
-A mutant says in which scenario it is caught, by every interleaving within a budget of deviations. Some rules matter
-only on machines that reorder more than x86.
+Most mutants say in which scenario they are caught, by every interleaving within a budget of deviations. Some rules
+matter only on machines that reorder more than x86. The rest are for random histories, or for a test of those that are
+written by hand.
+
+Rules V1 to V7 are those of near copies, C1 to C12 those of claims, as in the comments of the core. Each has a mutant.
 """
 
 from __future__ import annotations
@@ -19,6 +22,11 @@ from colocache.core.host.claims import Claims
 from colocache.core.host.logs import Logs
 from colocache.core.host.shelf import Shelf
 from colocache.core.near import NearStore
+from colocache.host import Host as RealHost
+from colocache.near_cache import NearCaches
+from colocache.operations import write
+from colocache.operations.keyspace import Keyspace
+from colocache.operations.load import Duty
 from verification.host.machine import SimulatedRingLocks
 from verification.host.oracle import Thing, Value
 from verification.host.world import Copy, Host
@@ -30,7 +38,7 @@ class Mutant(NamedTuple):
     """A rule that is taken out."""
 
     change: Callable[[], Change]
-    scenario: str  # where that is noticed
+    scenario: str  # where that is noticed; "" if there is none
     only_weak: bool  # whether only on machines that reorder more than x86
     budget: int  # of deviations
 
@@ -39,7 +47,7 @@ MUTANTS: dict[str, Mutant] = {}
 
 
 def mutant(
-    scenario: str, *, only_weak: bool = False, budget: int = 2
+    scenario: str = "", *, only_weak: bool = False, budget: int = 2
 ) -> Callable[[Callable[[], Change]], Callable[[], Change]]:
     """Register a mutant under its function's name."""
 
@@ -83,7 +91,7 @@ def edited(holder: Any, name: str, *edits: tuple[str, str]) -> Change:
 def bell_before_stamps() -> Any:
     """V1: the stamps come first."""
 
-    def invalidate(board: Board, hashes: Iterable[int], *, related: bool) -> None:
+    def invalidate(board: Board, hashes: Iterable[int], *, related: bool = False) -> None:
         board.ring()
         board.stamp(hashes)
 
@@ -93,7 +101,7 @@ def bell_before_stamps() -> Any:
 @mutant("a_copy_beside_an_invalidation")
 def returns_without_ringing() -> Any:
     """V1: the bell is rung before the call returns."""
-    return replaced(Board, "invalidate", lambda board, hashes, related: board.stamp(hashes))
+    return replaced(Board, "invalidate", lambda board, hashes, related=False: board.stamp(hashes))
 
 
 @mutant("a_copy_beside_an_invalidation", only_weak=True, budget=3)
@@ -133,50 +141,31 @@ def one_mark_is_stamped() -> Any:
 @mutant("a_copy_beside_an_invalidation")
 def bell_is_not_compared() -> Any:
     """V2: a hit compares the bell."""
-    return replaced(NearStore, "lets", lambda near, entry, now: True)
+    return replaced(NearStore, "lets", lambda near, entry, now: entry.expires > now)
 
 
 @mutant("a_copy_beside_an_invalidation")
 def stamps_are_not_compared() -> Any:
     """V3: at another bell, the stamps are compared."""
 
-    def lets(near: NearStore, entry: Any, now: float) -> bool:
-        entry.bell = near.bell[0]
-        return True
-
-    return replaced(NearStore, "lets", lets)
+    return edited(NearStore, "lets", ("if not self._board.stands(entry.label):", "if False:"))
 
 
 @mutant("a_copy_beside_an_invalidation")
 def stamps_before_the_bell() -> Any:
     """V3: the bell is read before the stamps."""
 
-    def lets(near: NearStore, entry: Any, now: float) -> bool:
-        if entry.bell == near.bell[0]:
-            return True
-        if not near._board.stands(entry.label):
-            return False
-        near._fences.order()
-        entry.bell = near.bell[0]
-        return True
-
-    return replaced(NearStore, "lets", lets)
+    return edited(
+        NearStore, "lets", ("    self._fences.order()\n", ""),
+        ("    entry.bell = bell\n", "    self._fences.order()\n    entry.bell = self.bell[0]\n"),
+    )  # fmt: skip
 
 
 @mutant("a_copy_beside_an_invalidation", only_weak=True)
 def no_fence_behind_the_bell() -> Any:
     """V3: a fence lies between bell and stamps."""
 
-    def lets(near: NearStore, entry: Any, now: float) -> bool:
-        bell = near.bell[0]
-        if entry.bell == bell:
-            return True
-        if not near._board.stands(entry.label):
-            return False
-        entry.bell = bell
-        return True
-
-    return replaced(NearStore, "lets", lets)
+    return edited(NearStore, "lets", ("self._fences.order()", "pass"))
 
 
 @mutant("a_copy_of_a_load_beside_an_invalidation")
@@ -250,6 +239,51 @@ def _peek(host: Host) -> int:
     return number
 
 
+@mutant("a_copy_beside_an_invalidation")
+def stamps_are_counters() -> Any:
+    """V5: a stamp is a number that was never used before."""
+
+    def stamp(board: Board, hashes: Iterable[int]) -> None:
+        for hash in hashes:
+            places = board.marks_of(hash)
+            number = board.marks[places[0]] + 1
+            for place in places:
+                board.marks[place] = number
+
+    return replaced(Board, "stamp", stamp)
+
+
+@mutant()
+def entries_outlive_their_region() -> Change:
+    """V6: what was kept on another region is not found on this one."""
+    return edited(
+        NearCaches, "bind",
+        ("self._homes = weakref", "self._homes = getattr(self, '_homes', None) or weakref"),
+    )  # fmt: skip
+
+
+@mutant()
+def copies_outlive_their_expiry() -> Change:
+    """A near copy is not served when it has expired."""
+    return edited(NearStore, "lets", ("if entry.expires <= now:", "if False:"))
+
+
+@mutant()
+def what_is_found_is_labelled_near_by() -> Change:
+    """The label rule, where users' reads copy a record: the near copy has the record's label."""
+    return edited(
+        Keyspace, "keep", ("record.label, record.way", "host.board.label_of(hash, self.path_hashes), record.way")
+    )  # fmt: skip
+
+
+@mutant()
+def refused_fills_are_kept_near() -> Change:
+    """What was loaded is not kept near if its fill was refused."""
+    return edited(
+        Duty, "succeed", ("if outcome is not Outcome.REFUSED:", "if True:")
+    )  # fmt: skip
+
+
 # --- The shelf: readers
 
 
@@ -290,6 +324,35 @@ def readers_do_not_look_at_the_clock() -> Change:
 def readers_do_not_look_again() -> Change:
     """Who finds a record void looks whether the key has another one by now."""
     return edited(Shelf, "_find_again", ("if looks and", "if False and"))
+
+
+@mutant()
+def checks_have_no_seed() -> Change:
+    """A record's checksum is seeded with its position."""
+    stack = ExitStack()
+    stack.enter_context(edited(Shelf, "find", ("seed = word & POSITION", "seed = 0")))
+    stack.enter_context(edited(Shelf, "_copy", ("checksum(body, word & POSITION)", "checksum(body, 0)")))
+    stack.enter_context(edited(Logs, "append", ("checksum(body, seed)", "checksum(body, 0)")))
+    stack.enter_context(edited(Logs, "_read", ("checksum(body, position)", "checksum(body, 0)")))
+    return stack
+
+
+@mutant()
+def no_fence_behind_a_torn_record() -> Change:
+    """Who finds a record that is not whole looks again behind a fence."""
+    return edited(Shelf, "find", ("self._fences.order()", "pass"))
+
+
+@mutant()
+def misses_do_not_look_behind_their_label() -> Change:
+    """C2: the label of a miss is read before the shelf is looked at."""
+    return edited(Shelf, "look", ("self.find(wire, hash, now) or Miss(label, now)", "Miss(label, now)"))
+
+
+@mutant()
+def no_fence_behind_the_label_of_a_miss() -> Change:
+    """C2: a fence lies between the two."""
+    return edited(Shelf, "look", ("self._fences.order()", "pass"))
 
 
 # --- The shelf: writers
@@ -431,6 +494,46 @@ def sets_without_the_lock_do_nothing() -> Change:
     return edited(Shelf, "set", ("self._board.invalidate((hash,))", "pass"))
 
 
+@mutant()
+def fenced_sets_without_the_lock_do_nothing() -> Change:
+    """A set under a fence that is not possible invalidates the key."""
+    return edited(Shelf, "set_fenced", ("self._board.invalidate((hash,))", "pass"))
+
+
+@mutant()
+def late_fences_leave_the_old_value() -> Change:
+    """A set under a fence that is too old invalidates the key."""
+    return edited(write, "put_missed", ("host.board.invalidate((hash,))", "pass"))
+
+
+@mutant()
+def events_of_a_fences_tags_are_overlooked() -> Change:
+    """A set under a fence with tags asks whether any tag was invalidated since the miss."""
+    return edited(write, "put_missed", ("if host.any_tag() != fence.any_tag:", "if False:"))
+
+
+@mutant()
+def tags_of_a_fence_are_labelled_after_the_question() -> Change:
+    """It asks once it has read the tags' stamps."""
+    return edited(
+        write, "put_missed",
+        ("    if given.tags:", "    asked = host.any_tag()\n    if given.tags:"),
+        ("if host.any_tag() != fence.any_tag:", "if asked != fence.any_tag:"),
+    )  # fmt: skip
+
+
+@mutant()
+def all_tags_are_not_stamped() -> Change:
+    """An event of a tag stamps all tags together, too, where users' calls come in."""
+    return edited(RealHost, "invalidate", ("self.board.stamp((ANY_TAG,))", "pass"))
+
+
+@mutant()
+def related_things_are_not_told_of() -> Change:
+    """Users' calls tell the board where a value may be among the things that is made of others among them."""
+    return edited(RealHost, "invalidate", (", related=kind != KEYS or len(hashes) > 1", ""))
+
+
 @mutant("two_count")
 def nobody_takes_the_lock() -> Change:
     """Writers of one ring exclude each other."""
@@ -491,6 +594,51 @@ def tail_after_the_bytes() -> Change:
 
 
 @mutant("who_writes_in_a_full_ring_is_killed")
+def way_before_the_head() -> Any:
+    """The way is stored after the head."""
+    late: list[tuple[Any, int, int]] = []
+    commit = Logs.commit
+
+    def commits(self: Logs, *arguments: Any) -> int:
+        way = commit(self, *arguments)
+        while late:
+            head, place, position = late.pop(0)
+            if not head._machine.is_closed:  # otherwise it is left from another run
+                head[place] = position
+        return way
+
+    stack = ExitStack()
+    stack.enter_context(
+        edited(
+            Logs, "append",
+            ("    head[at + _HEAD] = position + (total + UNIT - 1 & -UNIT)\n",
+             "    self._late.append((head, at + _HEAD, position + (total + UNIT - 1 & -UNIT)))\n"),
+        )
+    )  # fmt: skip
+    stack.enter_context(replaced(Logs, "commit", commits))
+    Logs._late = late  # type: ignore[attr-defined]
+    return stack
+
+
+@mutant()
+def what_is_changed_is_dropped_for_it() -> Change:
+    """What is to be changed is moved rather than dropped to make room for its own change."""
+    return edited(Logs, "_retire", ("way == keep or ", ""))
+
+
+@mutant()
+def records_are_looked_for_behind_the_head() -> Change:
+    """Behind the head of a log is no record."""
+    return edited(Logs, "_has_room", ("tail == head[at + _HEAD] or ", ""))
+
+
+@mutant()
+def garbage_that_comes_back_is_raised() -> Change:
+    """Where two have a lock, a ring may be garbage again at once. The value is declined."""
+    return edited(Shelf, "_store", ("range(2)", "range(1)"), ("return Outcome.DECLINED, None", "raise Garbage"))
+
+
+@mutant("who_writes_in_a_full_ring_is_killed")
 def ways_are_cleared_after_the_tail() -> Change:
     """The way of a dropped record is cleared before the tail passes it."""
     return edited(
@@ -532,6 +680,52 @@ def threads_do_not_join() -> Change:
     return edited(
         Claims, "find_or_lead", ("self._loads.setdefault((wire, found.label), mine)", "mine")
     )  # fmt: skip
+
+
+@mutant("two_threads_of_one_process")
+def threads_join_whatever_the_label() -> Change:
+    """C1: only who has missed the key under the same label joins."""
+    return edited(
+        Claims, "find_or_lead", ("self._loads.setdefault((wire, found.label), mine)",
+                                 "next((x for (w, _), x in [*self._loads.items()] if w == wire), None) "
+                                 "or self._loads.setdefault((wire, found.label), mine)"),
+    )  # fmt: skip
+
+
+@mutant()
+def joiners_take_what_has_expired() -> Change:
+    """C9: what had expired before a call began is not for it."""
+    return edited(Claims, "find_or_lead", (" and woken.expires > began", ""))
+
+
+@mutant()
+def holders_wake_nobody() -> Change:
+    """C7: a holder who finds that somebody waits has all woken."""
+    return edited(Claims, "end", ("self._wake(load.hash)", "pass"))
+
+
+@mutant()
+def hints_are_kept() -> Change:
+    """C7: word that is left for another claim is not taken for one's own."""
+    return edited(Claims, "_is_awaited_elsewhere", ("+ _WAITS] == load.hint", "+ _WAITS] != 0"))
+
+
+@mutant()
+def who_is_late_claims_nothing() -> Change:
+    """C8: of those whose patience is over one takes the second byte, and others can see it."""
+    return edited(Claims, "find_or_lead", ("self._take(mine, 1)", "pass"))
+
+
+@mutant()
+def orphans_are_waited_for() -> Change:
+    """C8: beside a load that goes on without its caller another one is begun."""
+    return edited(claims.Load, "lets_load_beside", ("if self.is_orphan and not self.beside:", "if False:"))
+
+
+@mutant()
+def failed_loads_are_waited_for_without_end() -> Change:
+    """C10: after some loads that gave nothing, who has waited for them loads at once."""
+    return replaced(claims, "MOST_FAILURES", 1 << 30)
 
 
 @mutant("two_threads_of_one_process")
@@ -622,8 +816,8 @@ def children_keep_the_table_of_loads() -> Change:
 
     def keeps(host: Host, name: str) -> Host:
         child = fork(host, name)
-        for name, load in host.claims._loads.items():
-            child.claims._loads[name] = claims.Load(load.wire, load.hash, load.miss)
+        for key, load in host.claims._loads.items():
+            child.claims._loads[key] = claims.Load(load.wire, load.hash, load.miss)
         return child
 
     return replaced(Host, "fork", keeps)

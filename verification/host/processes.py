@@ -6,6 +6,7 @@ the bus and the threads.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from random import Random
@@ -51,8 +52,9 @@ _READ_THE_CLOCK = (
 
 @contextmanager
 def clock_of(machine: Machine) -> Iterator[None]:
-    """Have the shell read the clock of a machine."""
+    """Have the shell read the clock of a machine, and log nothing: some values are too large on purpose."""
     with ExitStack() as stack:
+        stack.enter_context(replaced(logging.getLogger("colocache"), "disabled", True))
         for module in _READ_THE_CLOCK:
             stack.enter_context(replaced(module, "monotonic", lambda: machine.clock))
         yield
@@ -176,24 +178,29 @@ class Worker:
         return read.get(keyspace, key, MISSING), "shelf"
 
     def get_or_load(self, path: str, key: Key, loader: Callable[[], Any], given: Given) -> tuple[Any, str]:
-        """Return a value, and where it was found, if not by the loader."""
+        """Return a value, and where it was found, if not by this call's loader."""
         self.inherited.clear()
         keyspace = self.keyspaces[path, False]
         value = keyspace.hit(key)
         if value is not MISSING:
             return value, "near"
-        return self.drive(load.get_or_load(keyspace, key, loader, given)), "shelf"
+        return self._drive(load.get_or_load(keyspace, key, loader, given))
 
-    def drive(self, flow: Flow[Any]) -> Any:
-        """Carry out the steps of a flow in the current thread."""
-        machine, answer = self.computer.machine, None
+    def _drive(self, flow: Flow[Any]) -> tuple[Any, str]:
+        """Carry out the steps of a flow in the current thread, and return what comes of it, and by which steps."""
+        machine, answer, where = self.computer.machine, None, "shelf"
         try:
             while True:
                 try:
                     step = flow.send(answer)
                 except StopIteration as end:
-                    return end.value
-                answer = self._sleep(machine, step) if isinstance(step, Sleep) else _load(step)
+                    return end.value, where
+                if isinstance(step, Sleep):
+                    where = "waited"
+                    answer = self._sleep(machine, step)
+                else:
+                    where = "loaded"
+                    answer = _load(step)
         finally:
             flow.close()
 

@@ -287,7 +287,7 @@ def two_compare_and_set(world: World) -> None:
     both = [(host, host.gets(K)) for host in (one, other)]
     for host, got in both:
         assert got is not None
-        host.spawn(lambda host=host, got=got: done.append(host.cas(K, got)))
+        host.spawn(lambda host=host, got=got: done.append(host.cas(K, got)))  # type: ignore[misc]
 
     def look() -> None:
         if done.count(True) != 1:

@@ -357,7 +357,7 @@ class Host:
         world.machine.yield_now()
         value.ended = world.oracle.now()
         if stored:
-            facts: list[Fact] = [("write", value.key, began)]
+            facts: list[Fact] = [("write", (value.key, value.number), began)]
             if value.what == "incr":
                 facts.append(("count", value.first, value.number))
             if untold:

@@ -27,6 +27,7 @@ threads and tasks first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -71,6 +72,7 @@ class Value(NamedTuple):
     """A value that another thread of this process has loaded, as an object."""
 
     value: Any
+    expires: float = math.inf
 
 
 class Sleep(NamedTuple):
@@ -183,7 +185,7 @@ class Claims:
         A flow that is closed while it waits gives back what it has. ``call.load`` is set before a load is begun, and
         stays set: to end it again does nothing.
         """
-        ends, pause = now + patience, FIRST_PAUSE
+        began, ends, pause = now, now + patience, FIRST_PAUSE
         failures, holder = 0, 0  # loads of others that gave nothing, and who loads in another process
         mine: Load | None = None  # while this call sees to the key, for all threads of this process
         outcome: Any = AGAIN
@@ -208,7 +210,9 @@ class Claims:
                             call.load = other
                             return Lead(other, late=False)
                         now, woken = yield from _sleep(_Waiting(other.waiters, other), ends - now)
-                        if isinstance(woken, Value | Record):  # under a label that this call has read itself
+                        # Under a label that this call has read itself. But: 1. The other one fills, and is stopped.
+                        # 2. The value expires. 3. This call begins, and joins. 4. The other one ends the load.
+                        if isinstance(woken, Value | Record) and woken.expires > began:
                             return woken
                         if other.has_begun and other.outcome is AGAIN:
                             failures += 1

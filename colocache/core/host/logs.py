@@ -158,7 +158,7 @@ class Logs:
         if head[at + _HEAD] - tail <= most:
             return True
         for _ in range(REAPED):
-            if self._is_living(ring, tail, now):
+            if tail == head[at + _HEAD] or self._is_living(ring, tail, now):
                 break
             tail = self._pop(ring, 1, tail, now, NO_WAY)
             head[at + _TAIL] = tail

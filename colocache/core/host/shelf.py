@@ -416,11 +416,21 @@ class Shelf:
         self, wire: bytes, hash: int, payload: bytes, size: int, expires: float, choose: _Choose, looks: bool,
         stamps: bool,
     ) -> Stored:  # fmt: skip
-        try:
-            return self._write(wire, hash, payload, size, expires, choose, looks, stamps)
-        except Garbage:
-            self._logs.reset((hash & self._way_mask) >> self._ring_shift)
-            return self._write(wire, hash, payload, size, expires, choose, looks, stamps)
+        """Write a record, in a ring that is reset if it is garbage. If it is garbage again, the value is declined.
+
+        Garbage comes back only where two have the lock:
+
+        1. W and X write in one ring, because a descriptor of the locks' file was closed in W's process.
+        2. W finds garbage, and resets the ring. Its tails and heads are at the next lap.
+        3. X stores its head, which is that of the lap before: behind the tail.
+        4. W begins again. The next writer, who has the lock alone, resets the ring once more.
+        """
+        for _ in range(2):
+            try:
+                return self._write(wire, hash, payload, size, expires, choose, looks, stamps)
+            except Garbage:
+                self._logs.reset((hash & self._way_mask) >> self._ring_shift)
+        return Outcome.DECLINED, None
 
     def _write(
         self, wire: bytes, hash: int, payload: bytes, size: int, expires: float, choose: _Choose, looks: bool,

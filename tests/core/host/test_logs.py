@@ -161,6 +161,23 @@ def test_what_is_not_current_makes_room_in_main(why: str) -> None:
     assert host.memory.head[MAIN_LOG + TAIL] > tail
 
 
+def test_of_a_few_large_records_that_are_not_current_none_is_looked_for_behind_the_last() -> None:
+    """What stands there is no record, and the ring would be reset."""
+    host = Host()
+    for number in range(7):
+        put(host, number, host.geometry.max_value - 500)
+    put(host, 1000)
+    assert not is_in_main(host, 1000)
+    for number in range(7):
+        assert is_in_main(host, number)
+        host.board.invalidate((hashes.key_hash(b"key%d" % number),))
+    put(host, 1001)
+    assert is_in_main(host, 1001)
+    assert found(host, 1000) == payload(1000)
+    assert not host.shelf.resets()
+    check(host)
+
+
 @pytest.mark.parametrize("why", ["nothing", "an event", "it has expired"])
 def test_what_was_found_twice_and_is_not_current_any_more_is_dropped(why: str) -> None:
     host = full()

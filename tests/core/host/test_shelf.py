@@ -10,6 +10,8 @@ import pytest
 
 from colocache.core.host import hashes
 from colocache.core.host.hashes import WRITES
+from colocache.core.host.layout import LINE
+from colocache.core.host.logs import Logs
 from colocache.core.host.record import Miss, Outcome, Record
 from colocache.core.host.shelf import ATTEMPTS, LOOKS
 
@@ -761,3 +763,25 @@ def test_two_writers_at_once_leave_what_is_whole_or_nothing(host: Host) -> None:
             assert found(host) == payloads[number]
         if not happened:
             break
+
+
+@pytest.mark.parametrize("write", [set_it, count_it])
+def test_garbage_that_comes_back_declines_the_value(host: Host, write: Do, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has the lock as well may store his head over one that was just reset."""
+    put(host, b"old")
+    log = LINE + 3  # main's words: the tail, the head, the limit
+    reset = Logs.reset
+
+    def is_overtaken(logs: Logs, ring: int) -> None:
+        last = host.memory.head[log + 1]
+        reset(logs, ring)
+        host.memory.head[log + 1] = last
+
+    monkeypatch.setattr(Logs, "reset", is_overtaken)
+    host.memory.head[log] = 8  # which is no place of a record
+    assert write(host.present, host) is Outcome.DECLINED
+    assert found(host) is None
+    assert not host.holders
+    monkeypatch.undo()
+    put(host, b"new")
+    assert found(host) == b"new"
