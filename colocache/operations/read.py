@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from ..core.entry import MISSING
@@ -34,29 +34,41 @@ def get(keyspace: Keyspace, key: Key, default: T) -> Any | T:
 
 def get_many(keyspace: Keyspace, keys: Iterable[Key]) -> dict[Key, Any]:
     """Return the values of those keys that this host has."""
-    member, found, fetched, misses = keyspace.member, dict[Key, Any](), 0, 0
-    far: list[tuple[Key, bytes]] = []
+    member, found, far = keyspace.member, dict[Key, Any](), dict[Key, bytes]()
+    entries = keyspace.near[0]
     for key in keys:
-        value = keyspace.hit(key)
+        value = MISSING if type(key) is str and key not in entries else keyspace.hit(key)
         if value is MISSING:
-            far.append((key, keyspace.wire(key)))  # before the process joins: it raises for what is no key
+            far[key] = keyspace.wire(key)  # before the process joins: it raises for what is no key
         found[key] = value  # here, because the answer has the order of the keys
-    host = member.join()
-    for key, wire in far:
-        value = _find(keyspace, host, key, wire)
+    if not far:
+        return found
+    host, fetched = member.join(), 0
+    for key, value in _find_all(keyspace, host, far):
         if value is MISSING:
-            misses += 1
-            found.pop(key, None)  # it may be there twice
+            del found[key]
         else:
-            fetched += 1
             found[key] = value
+            fetched += 1
     if fetched:
         with member.counting:
             member.counters.fetches += fetched
         tell(member, "fetches", fetched)
-    if misses:
-        _count_misses(keyspace, misses, host)
+    if fetched < len(far):
+        _count_misses(keyspace, len(far) - fetched, host)
     return found
+
+
+def _find_all(keyspace: Keyspace, host: Host | None, wires: dict[Key, bytes]) -> Iterator[tuple[Key, Any]]:
+    """Do what `_find` does for many keys, in half the time."""
+    if keyspace.fence or host is None:
+        yield from [(key, _find(keyspace, host, key, wire)) for key, wire in wires.items()]
+        return
+    find, now = host.shelf.find, host.now()
+    records = [(key, wire, hash := key_hash(wire), find(wire, hash, now)) for key, wire in wires.items()]
+    is_alive = host.alive  # in this order: see `Region.lives`
+    for key, wire, hash, record in records:
+        yield key, MISSING if record is None or not is_alive else keyspace.use(host, key, wire, hash, record)
 
 
 def _find(keyspace: Keyspace, host: Host | None, key: Key, wire: bytes) -> Any:
