@@ -12,7 +12,6 @@ from . import fenced
 from .keyspace import Given, Keyspace
 from .tally import tell
 
-
 #: What is to be written: a wire key, its hash, and the payload; None if there is nothing to store.
 _Write = tuple[bytes, int, bytes | None]
 

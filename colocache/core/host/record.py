@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
-from .board import GROUP, Board, Label
+from .board import GROUP, Label
 
 CHECK = 8  # bytes of the check
 LABEL_AT = 24  # where the label begins in what follows the check
@@ -119,8 +119,6 @@ def unpack_header(body: bytes) -> Header:
     expires, hash = _HEADER.unpack_from(body)
     header: Header = _new(Header, (hash, expires))
     return header
-
-
 
 
 def groups_of(label: Label) -> dict[bytes, bytes]:
