@@ -110,10 +110,10 @@ class ShelfMemory:
         self, geometry: Geometry, head: Words, index: Words, bucket: Callable[[int], tuple[int, ...]],
         used: Words, ghosts: Words, data: Bytes, words: Words, grow: Grow,
     ) -> None:  # fmt: skip
-        """``bucket`` loads eight ways, each whole, from so many bytes of the index on; ``used`` has bytes, ``ghosts`` 4
-        bytes.
+        """``bucket`` loads eight ways, each whole, from so many bytes of the index on.
 
-        ``words`` are the same bytes as ``data``, but loaded and stored as words, by their offsets divided by 8.
+        ``used`` has bytes, and ``ghosts`` 4 bytes. ``words`` are the same bytes as ``data``, but loaded and stored as
+        words, by their offsets divided by 8.
         """
         self.geometry = geometry
         self.head = head

@@ -6,7 +6,7 @@ its label stands, and it has not expired. So who wrote it, how late he was, and 
 **Writers** hold the lock of the key's ring. A key has at most one way, so there is one record of it that can be found.
 To store the way is the **commit**. Then the writer stamps the writes to the key, which makes older copies void, and the
 loads that are under way; unlocks; and rings the bell. The label of its record stands before the stamps, too, and after
-them (`Board.write_group`). So at each moment one of the two records can be found and is current:
+them (`Board.write_label`). So at each moment one of the two records can be found and is current:
 
 1. W stores the way of its record, and is killed. Others find the new value; who has an older copy may serve that. The
    call never returned, so either is right.
@@ -77,7 +77,8 @@ Stored = tuple[Outcome, Record | None]
 #: Given the current record of a key, or None, return the payload and the expiry to store, or None for no change.
 Decide = Callable[[Record | None], tuple[bytes, float] | None]
 
-#: Given the key's record, which may be void or expired, and the time: the label of what is written, or None for nothing.
+#: Given the key's record, which may be void or expired, and the time: the label of what is written, or None to write
+#: nothing.
 _Choose = Callable[[Record | None, float], Label | None]
 
 _new: Any = tuple.__new__  # of named tuples: their own constructors take twice as long
@@ -92,8 +93,8 @@ class Shelf:
 
     __slots__ = (
         "_board", "_bucket", "_clock", "_data", "_fences", "_label", "_locks", "_logs",
-        "_main_size", "_mains", "_marks", "_most", "_numbers", "_pages", "_ring_shift", "_small_size", "_smalls", "_used",
-        "_way_mask", "_words", "max_value",
+        "_main_size", "_mains", "_marks", "_most", "_numbers", "_pages", "_ring_shift", "_small_size", "_smalls",
+        "_used", "_way_mask", "_words", "max_value",
     )  # fmt: skip
 
     def __init__(
