@@ -14,6 +14,7 @@ import pytest
 import colocache.host
 from colocache import Cache, PickleCodec
 from colocache.scope import Scope
+from tests.conftest import near_entry
 from tests.loaders import elsewhere
 
 if TYPE_CHECKING:
@@ -205,9 +206,7 @@ def test_a_counter_keeps_its_expiry_its_tags_and_its_namespace(call: Call, group
 
 def near_expiry(cache: Cache) -> float:
     """Return when the value of "k" in the namespace "n" expires, as a cache knows it."""
-    space = cache.namespace("n")
-    space.get("k")
-    return space._keyspace.near[0]["k"].expires
+    return near_entry(cache.namespace("n"), "k").expires
 
 
 def test_a_number_that_was_set_can_be_counted_with_whatever_the_codec(
