@@ -181,7 +181,8 @@ class Logs:
         The record of the way ``keep`` is moved rather than dropped.
         """
         head, at = self._head, LINE + LINE * ring + log * _LOG_WORDS
-        position, need = self._fit(ring, log, size), size + UNIT - 1 & -UNIT
+        need = size + UNIT - 1 & -UNIT
+        position = self._fit(ring, log, need)
         if position - head[at + _TAIL] <= self._sizes[log] - need - self._slack[log]:
             return position
         self._moves = MOVES + size // BYTES_A_MOVE
