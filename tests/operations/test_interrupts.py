@@ -47,7 +47,7 @@ def nothing_is_left_behind(cache: Cache) -> None:
     assert not host.claims._loads
     assert not host.claims._sleepers
     assert not host.region.claims._mine
-    assert not host.region.rings._holds._holds
+    assert not host.region.rings._holds.held
     assert not host.keeper._working
     for lock in (host.keeper._lock, member.counting, member._lock, member.near_caches._lock):
         assert not lock._is_owned()
