@@ -645,7 +645,9 @@ def test_c11_bytes_are_told_apart_by_key_label_and_generation(host: Host, one: P
         return looked
 
     first = miss()
-    places = [_place(HASH, first, 0), _place(HASH, first, 1), _place(HASH + 1, first, 0)]
+    other = one.shelf.look(b"other", hashes.key_hash(b"other"), ROOT, host.now)
+    assert isinstance(other, Miss)
+    places = [_place(HASH, first, 0), _place(HASH, first, 1), _place(hashes.key_hash(b"other"), other, 0)]
     host.event()
     places.append(_place(HASH, miss(), 0))
     assert len(set(places)) == 4
