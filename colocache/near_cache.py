@@ -196,17 +196,22 @@ class Keeper:
             self._working = False
 
     def _carry_out(self) -> None:
+        """Whatever was to come before something was to leave comes before that: so it is looked first what leaves.
+
+        1. This thread finds that nothing more comes.
+        2. Another one queues an entry, finds that the keeper is closed, and queues a sweep of all.
+        3. This thread carries out that sweep, and after it puts the entry.
+        """
         store, coming, leaving, sweeps = self.store, self._coming, self._leaving, self._sweeps
+        some, instants = [*leaving], [*sweeps]
         while coming:
             store.put(coming[0])
             coming.popleft()
-        if leaving:
-            some = [*leaving]
+        if some:
             store.drop(some, monotonic())
             for _ in some:
                 leaving.popleft()
-        if sweeps:
-            instants = [*sweeps]
+        if instants:
             store.sweep(max(instants))
             for _ in instants:
                 sweeps.popleft()

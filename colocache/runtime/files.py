@@ -82,6 +82,7 @@ class Held(Descriptor):
         """Close it, unless it is closed, or somebody else's by now."""
         if self.is_ours():
             super().close()
+        self.number_if_open = -1
         self._numbers.clear()
 
 

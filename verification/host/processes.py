@@ -29,6 +29,7 @@ from colocache.member import Member
 from colocache.operations import load, read
 from colocache.operations.flow import Flow
 from colocache.operations.keyspace import Given, Keyspace
+from colocache.runtime.board_file import LIVES
 from colocache.runtime.region import Region
 from verification.host.machine import (
     Machine,
@@ -71,17 +72,13 @@ class SimulatedRegion:
         machine = memory.machine
         self.numbers = Numbers(writer)
         self.fences = SimulatedFences(machine)
-        self.bell, self.marks, self.mark_count = memory.bell, memory.marks, memory.mark_count
-        self.hints = memory.hints
+        self.bell, self.heard, self.marks, self.mark_count = memory.bell, memory.bell, memory.marks, memory.mark_count
+        self.hints, self.state = memory.hints, [LIVES]
         self.geometry = memory.geometry
         self.shelf = memory.shelf(lambda start, end: True)
         self.rings = SimulatedRingLocks(machine, process)
         self.claims = SimulatedClaimLocks(machine, process)
         self.seat = SimpleNamespace(number=writer, nonce=writer)
-
-    def lives(self) -> bool:
-        """Tell whether it has not ended."""
-        return True
 
     def is_in_place(self) -> bool:
         """Tell whether newcomers find it."""

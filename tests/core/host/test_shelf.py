@@ -12,7 +12,7 @@ from colocache.core.host import hashes
 from colocache.core.host.board import GROUP
 from colocache.core.host.hashes import WRITES
 from colocache.core.host.layout import LINE
-from colocache.core.host.logs import Logs
+from colocache.core.host.logs import MOST, Logs
 from colocache.core.host.record import Miss, Outcome, Record
 from colocache.core.host.shelf import ATTEMPTS, LOOKS
 
@@ -130,6 +130,67 @@ def test_what_was_set_is_found_by_every_process(host: Host, size: int) -> None:
     assert but_writes(record.label) == host.board.label((hashes.ROOT, HASH, SPACE, TAG))
     assert groups(record.label)[2][:8] == host.board.group(HASH ^ WRITES)[:8]
     assert host.board.stands(groups(record.label)[2])
+
+
+def test_a_record_tells_how_often_it_was_found_before(host: Host) -> None:
+    """Whoever found it: other processes count, too."""
+    assert put(host, b"x").uses == 0
+    uses = []
+    for _ in range(6):
+        host.enter()
+        record = host.shelf.find(KEY, HASH, host.now)
+        assert record is not None
+        uses.append(record.uses)
+    assert uses == [0, 1, 2, *3 * [MOST]]
+
+
+def test_uses_near_and_changes_are_uses_and_looks_that_find_nothing_are_none(host: Host) -> None:
+    def uses() -> int:
+        record = host.process().shelf.find(KEY, HASH, host.now)
+        assert record is not None
+        return record.uses
+
+    way = put(host, b"x").way
+    host.shelf.use((way,))
+    assert uses() == 1
+    put(host, b"x", b"other")
+    count_it(host.present, host)
+    assert uses() == 3
+    host.memory.used[way] = 0
+    assert host.shelf.find(b"another", HASH, host.now) is None
+    host.board.invalidate((HASH,))
+    assert host.shelf.find(KEY, HASH, host.now) is None
+    assert host.memory.used[way] == 0
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_a_new_key_was_never_found_before(host: Host, filled: bool) -> None:
+    if filled:
+        fill(host, b"x", miss(host))
+    else:
+        put(host, b"x")
+    for expected in (0, 1):
+        record = host.shelf.find(KEY, HASH, host.now)
+        assert record is not None
+        assert record.uses == expected
+
+
+@pytest.mark.parametrize("others", [1, 2, 20])
+def test_every_group_of_a_label_counts_however_many_there_are(host: Host, others: int) -> None:
+    things = (hashes.ROOT, *[hashes.tag_hash(str(number)) for number in range(others)])
+    for thing in (*things, HASH):
+        put(host, b"x", things=things)
+        host.board.invalidate((hashes.tag_hash("another"),))
+        assert found(host) == b"x"
+        host.board.invalidate((thing,))
+        assert found(host) is None
+        outcome, record = host.shelf.set_fenced(KEY, HASH, b"y", miss(host, things=things), math.inf)
+        assert outcome is Outcome.STORED
+        assert record is not None
+        assert len(record.label) == GROUP.size * (others + 3)
+        assert found(host) == b"y"
+        host.board.invalidate((thing,))
+        assert found(host) is None
 
 
 def test_an_expired_record_is_not_found(host: Host) -> None:
