@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from colocache import Cache, Space
+from colocache.core.host.board import Board
 from tests.conftest import NewCache
 
 Event = Callable[[Space], object]
@@ -40,3 +41,31 @@ def test_what_was_loaded_before_an_invalidation_is_not_kept_near(cache: Cache, e
 
     assert space.get_or_load("k", loader) == "old"
     assert space.get("k") is None
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda space: space.invalidate("part", "page"), lambda space: space.invalidate_tags("t"),
+        lambda space: space.clear(),
+    ],
+    ids=["both keys", "their tag", "their namespace"],
+)  # fmt: skip
+def test_no_page_that_is_made_of_an_old_part_outlives_the_event_of_both(
+    cache: Cache, event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page is made when the stamps are stored, and the bell that the part's near copy compares is not rung yet."""
+    space = cache.namespace("n")
+    space.set("part", "old", tags=("t",))
+    assert [space.get("part"), space.get("part")] == ["old", "old"]  # near, and compared
+    ring, pages = Board.ring, list[str]()
+
+    def rings(board: Board) -> None:
+        if not pages:
+            pages.append(space.get_or_load("page", lambda: space.get("part"), tags=("t",)))
+        ring(board)
+
+    monkeypatch.setattr(Board, "ring", rings)
+    event(space)
+    assert pages == ["old"]
+    assert space.get("page") is None
