@@ -7,8 +7,8 @@ OVERHEAD of colocache/core/entry.py. Is that enough? The table says what each on
 key and its value, and those of its record on the shelf. A process stores values, twice as many as its near cache has
 room for, and reads them all, which keeps none near. Then it reads them all again. So it has also forgotten as many as
 it keeps. The growth while it reads again is what the near copies take: as tracemalloc counts it, and as the process
-grows (Linux only; this includes what the allocator rounds up). The dictionaries have just doubled. The values are texts of one repeated letter, so their bytes and their objects
-have one size.
+grows (Linux only; this includes what the allocator rounds up). The dictionaries have just doubled. The values are texts
+of one repeated letter, so their bytes and their objects have one size.
 
 Entries. By how much a process grows per entry, with key and value, beside other caches that hold the same texts; and
 what a value takes on the shelf, once for all processes.

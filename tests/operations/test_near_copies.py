@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from colocache import Cache, Space
+from colocache.core.host.board import Board
 from tests.conftest import Call, NewCache
 from tests.loaders import never
 
@@ -128,3 +129,31 @@ def test_a_key_that_is_read_all_the_time_is_near_at_once_when_it_was_set_again(c
     assert read(cache) == "new"
     assert kept(cache)
     assert counts(cache) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda space: space.invalidate("part", "page"), lambda space: space.invalidate_tags("t"),
+        lambda space: space.clear(),
+    ],
+    ids=["both keys", "their tag", "their namespace"],
+)  # fmt: skip
+def test_no_page_that_is_made_of_an_old_part_outlives_the_event_of_both(
+    cache: Cache, event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page is made when the stamps are stored, and the bell that the part's near copy compares is not rung yet."""
+    space = cache.namespace("n")
+    space.set("part", "old", tags=("t",))
+    assert [space.get("part") for _ in range(3)] == 3 * ["old"]  # near, and compared
+    ring, pages = Board.ring, list[str]()
+
+    def rings(board: Board) -> None:
+        if not pages:
+            pages.append(space.get_or_load("page", lambda: space.get("part"), tags=("t",)))
+        ring(board)
+
+    monkeypatch.setattr(Board, "ring", rings)
+    event(space)
+    assert pages == ["old"]
+    assert space.get("page") is None

@@ -67,7 +67,7 @@ def test_a_history_notices_a_rule_that_is_missing(name: str) -> None:
 def test_a_tally_complains_of_too_few_hits_and_of_what_was_not_seen() -> None:
     tally = Tally("kill", histories=simulate.ENOUGH)
     tally.counts.update({"reads": 1000, "near": 10})
-    assert tally.complaints() == ["kill: only 1.0% hits, less than 40%", "kill: no kills"]
+    assert tally.complaints() == ["kill: only 1.0% hits, less than 50%", "kill: no kills"]
     tally.counts.update({"shelf": 900, "kills": 1})
     assert not tally.complaints()
 

@@ -1,8 +1,8 @@
 """The rules of a host, taken out one at a time; and where that is noticed.
 
 Most mutants say in which scenario they are caught, by every interleaving within a budget of deviations. Some rules
-matter only on machines that reorder more than x86. The rest are for random histories, or for a test of those that are
-written by hand.
+matter only on machines that reorder more than x86. Others say which tests notice them that are written by hand. The
+rest are for random histories.
 
 Rules V1 to V7 are those of near copies, C1 to C12 those of claims, as in the comments of the core. Each has a mutant.
 """
@@ -39,6 +39,7 @@ class Mutant(NamedTuple):
 
     change: Callable[[], Change]
     scenario: str  # where that is noticed; "" if there is none
+    tests: str  # the file or folder of the tests that notice it; "" if it is for the two other nets
     only_weak: bool  # whether only on machines that reorder more than x86
     budget: int  # of deviations
 
@@ -47,12 +48,12 @@ MUTANTS: dict[str, Mutant] = {}
 
 
 def mutant(
-    scenario: str = "", *, only_weak: bool = False, budget: int = 2
+    scenario: str = "", *, tests: str = "", only_weak: bool = False, budget: int = 2
 ) -> Callable[[Callable[[], Change]], Callable[[], Change]]:
     """Register a mutant under its function's name."""
 
     def register(change: Callable[[], Change]) -> Callable[[], Change]:
-        MUTANTS[change.__name__] = Mutant(change, scenario, only_weak, budget)
+        MUTANTS[change.__name__] = Mutant(change, scenario, tests, only_weak, budget)
         return change
 
     return register
@@ -253,7 +254,7 @@ def stamps_are_counters() -> Any:
     return replaced(Board, "stamp", stamp)
 
 
-@mutant()
+@mutant(tests="tests/test_near_cache.py")
 def entries_outlive_their_region() -> Change:
     """V6: what was kept on another region is not found on this one."""
     return edited(
@@ -326,7 +327,7 @@ def readers_do_not_look_again() -> Change:
     return edited(Shelf, "_find_again", ("if looks and", "if False and"))
 
 
-@mutant()
+@mutant(tests="tests/core/host/test_shelf.py")
 def checks_have_no_seed() -> Change:
     """A record's checksum is seeded with its position."""
     stack = ExitStack()
@@ -337,19 +338,19 @@ def checks_have_no_seed() -> Change:
     return stack
 
 
-@mutant()
+@mutant(tests="tests/core/host/test_shelf.py")
 def no_fence_behind_a_torn_record() -> Change:
     """Who finds a record that is not whole looks again behind a fence."""
     return edited(Shelf, "find", ("self._fences.order()", "pass"))
 
 
-@mutant()
+@mutant(tests="tests/core/host/test_shelf.py")
 def misses_do_not_look_behind_their_label() -> Change:
     """C2: the label of a miss is read before the shelf is looked at."""
     return edited(Shelf, "look", ("self.find(wire, hash, now) or Miss(label, now)", "Miss(label, now)"))
 
 
-@mutant()
+@mutant(tests="tests/core/host/test_shelf.py")
 def no_fence_behind_the_label_of_a_miss() -> Change:
     """C2: a fence lies between the two."""
     return edited(Shelf, "look", ("self._fences.order()", "pass"))
@@ -500,25 +501,25 @@ def sets_without_the_lock_do_nothing() -> Change:
     return edited(Shelf, "set", ("self._board.invalidate((hash,))", "pass"))
 
 
-@mutant()
+@mutant(tests="tests/core/host/test_shelf.py")
 def fenced_sets_without_the_lock_do_nothing() -> Change:
     """A set under a fence that is not possible invalidates the key."""
     return edited(Shelf, "set_fenced", ("self._board.invalidate((hash,))", "pass"))
 
 
-@mutant()
+@mutant(tests="tests/test_atomic.py")
 def late_fences_leave_the_old_value() -> Change:
     """A set under a fence that is too old invalidates the key."""
     return edited(write, "put_missed", ("host.board.invalidate((hash,))", "pass"))
 
 
-@mutant()
+@mutant(tests="tests/test_atomic.py")
 def events_of_a_fences_tags_are_overlooked() -> Change:
     """A set under a fence with tags asks whether any tag was invalidated since the miss."""
     return edited(write, "put_missed", ("if host.any_tag() != fence.any_tag:", "if False:"))
 
 
-@mutant()
+@mutant(tests="tests/test_atomic.py")
 def tags_of_a_fence_are_labelled_after_the_question() -> Change:
     """It asks once it has read the tags' stamps."""
     return edited(
@@ -528,13 +529,13 @@ def tags_of_a_fence_are_labelled_after_the_question() -> Change:
     )  # fmt: skip
 
 
-@mutant()
+@mutant(tests="tests/test_atomic.py")
 def all_tags_are_not_stamped() -> Change:
     """An event of a tag stamps all tags together, too, where users' calls come in."""
     return edited(RealHost, "invalidate", ("self.board.stamp((ANY_TAG,))", "pass"))
 
 
-@mutant()
+@mutant(tests="tests/operations/test_near_copies.py")
 def related_things_are_not_told_of() -> Change:
     """Users' calls tell the board where a value may be among the things that is made of others among them."""
     return edited(RealHost, "invalidate", (", related=kind != KEYS or len(hashes) > 1", ""))
@@ -626,19 +627,19 @@ def way_before_the_head() -> Any:
     return stack
 
 
-@mutant()
+@mutant(tests="tests/core/host/test_logs.py")
 def what_is_changed_is_dropped_for_it() -> Change:
     """What is to be changed is moved rather than dropped to make room for its own change."""
     return edited(Logs, "_retire", ("way == keep or ", ""))
 
 
-@mutant()
+@mutant(tests="tests/core/host/test_logs.py")
 def records_are_looked_for_behind_the_head() -> Change:
     """Behind the head of a log is no record."""
     return edited(Logs, "_has_room", ("tail == head[at + _HEAD] or ", ""))
 
 
-@mutant()
+@mutant(tests="tests/core/host/test_shelf.py")
 def garbage_that_comes_back_is_raised() -> Change:
     """Where two have a lock, a ring may be garbage again at once. The value is declined."""
     return edited(Shelf, "_store", ("range(2)", "range(1)"), ("return Outcome.DECLINED, None", "raise Garbage"))
@@ -698,37 +699,37 @@ def threads_join_whatever_the_label() -> Change:
     )  # fmt: skip
 
 
-@mutant()
+@mutant(tests="tests/core/host/test_claims.py")
 def joiners_take_what_has_expired() -> Change:
     """C9: what had expired before a call began is not for it."""
     return edited(Claims, "find_or_lead", (" and woken.expires > began", ""))
 
 
-@mutant()
+@mutant(tests="tests/core/host/test_claims.py")
 def holders_wake_nobody() -> Change:
     """C7: a holder who finds that somebody waits has all woken."""
     return edited(Claims, "end", ("self._wake(load.hash)", "pass"))
 
 
-@mutant()
+@mutant(tests="tests/core/host/test_claims.py")
 def hints_are_kept() -> Change:
     """C7: word that is left for another claim is not taken for one's own."""
     return edited(Claims, "_is_awaited_elsewhere", ("+ _WAITS] == load.hint", "+ _WAITS] != 0"))
 
 
-@mutant()
+@mutant(tests="tests/core/host/test_claims.py")
 def who_is_late_claims_nothing() -> Change:
     """C8: of those whose patience is over one takes the second byte, and others can see it."""
     return edited(Claims, "find_or_lead", ("self._take(mine, 1)", "pass"))
 
 
-@mutant()
+@mutant(tests="tests/core/host/test_claims.py")
 def orphans_are_waited_for() -> Change:
     """C8: beside a load that goes on without its caller another one is begun."""
     return edited(claims.Load, "lets_load_beside", ("if self.is_orphan and not self.beside:", "if False:"))
 
 
-@mutant()
+@mutant(tests="tests/core/host/test_claims.py")
 def failed_loads_are_waited_for_without_end() -> Change:
     """C10: after some loads that gave nothing, who has waited for them loads at once."""
     return replaced(claims, "MOST_FAILURES", 1 << 30)

@@ -48,8 +48,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "evicted": ("evicted",),
 }
 
-FLOORS = {"tiny": 0.35, "lost-locks": 0.3, "all": 0.25}  # of hits among all reads, by kinds
-FLOOR = 0.4  # of the others
+FLOORS = {"tiny": 0.45, "lost-locks": 0.4, "all": 0.35}  # of hits among all reads, by kinds
+FLOOR = 0.5  # of the others
 
 #: Kind → what has to be seen in it, in as many histories as there are at least on the average.
 SEEN: dict[str, tuple[str, ...]] = {
