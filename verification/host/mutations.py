@@ -391,10 +391,16 @@ def records_stand_by_their_new_stamps_only() -> Change:
     return edited(Board, "write_label", ("GROUP.pack(writes, first,", "GROUP.pack(writes, number,"))
 
 
-@mutant("who_counts_is_killed", budget=1)
+@mutant("who_sets_is_killed", budget=1)
 def sets_stand_by_their_new_stamps_only() -> Change:
     """The same where nothing is taken over of the value before."""
     return edited(Board, "label_to_write", ("writes, marks[page + (writes & OFFSET)]", "writes, number"))
+
+
+@mutant("who_sets_is_killed", only_weak=True)
+def ways_are_seen_before_their_records() -> Change:
+    """A way is seen after the bytes that it points to."""
+    return edited(Logs, "append", ("self._fences.order()", "pass"))
 
 
 @mutant("who_counts_is_killed", budget=1)

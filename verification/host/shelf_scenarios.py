@@ -210,6 +210,17 @@ def who_counts_is_killed(world: World) -> None:
 
 
 @scenario
+def who_sets_is_killed(world: World) -> None:
+    """P sets k once more and is killed; k has a value all the time, the old one or the new one."""
+    one, other = world.host("P"), world.host("Q")
+    one.set(K)
+    one.spawn(lambda: one.set(K))
+    other.spawn(lambda: must_find(other, K))
+    world.mortal = (one.process,)
+    world.at_end.append(lambda: must_find(other, K))
+
+
+@scenario
 def a_count_beside_an_invalidation(world: World) -> None:
     """P counts, and Q invalidates the counter."""
     one, other = world.host("P"), world.host("Q")

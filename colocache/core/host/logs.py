@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from .board import Board, Label
 from .layout import BUCKET, GROWTH, LINE, UNIT, ShelfMemory
+from .memory import Fences
 from .record import LENGTH, PAD, PREFIX, Header, checksum, label_of, unpack_header
 
 TAG_SHIFT = 40
@@ -64,15 +65,15 @@ class Logs:
     """The logs of all rings of a shelf."""
 
     __slots__ = (
-        "_board", "_data", "_ghost_mask", "_ghosts", "_grow", "_head", "_index", "_living",
+        "_board", "_data", "_fences", "_ghost_mask", "_ghosts", "_grow", "_head", "_index", "_living",
         "_max_record", "_moves", "_ring_ghosts", "_ring_shift", "_sizes", "_slack", "_starts", "_used", "_way_mask",
         "_words", "bucket", "evicted", "moved", "pops",
     )  # fmt: skip
 
-    def __init__(self, memory: ShelfMemory, board: Board) -> None:
+    def __init__(self, memory: ShelfMemory, board: Board, fences: Fences) -> None:
         geometry = memory.geometry
         self.bucket = memory.bucket
-        self._board = board
+        self._board, self._fences = board, fences
         self._head, self._index, self._used, self._ghosts = memory.head, memory.index, memory.used, memory.ghosts
         self._data, self._words, self._grow = memory.data, memory.words, memory.grow
         self._way_mask = geometry.ways - 1 & -BUCKET
@@ -254,6 +255,7 @@ class Logs:
         self._data[offset + 8 : offset + total] = body
         self._words[offset >> 3] = checksum(body, seed)
         head[at + _HEAD] = position + (total + UNIT - 1 & -UNIT)
+        self._fences.order()  # otherwise its way could be seen before its bytes, and a key that has a value be missed
         return seed
 
     def _pop(self, ring: int, log: int, tail: int, now: float, keep: int) -> int:

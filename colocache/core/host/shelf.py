@@ -106,7 +106,7 @@ class Shelf:
         self._bucket, self._used, self._data, self._words = memory.bucket, memory.used, memory.data, memory.words
         self._board, self._marks, self._pages, self._label = board, board.marks, board.pages, board.label_of
         self._numbers, self._fences, self._locks, self._clock = numbers, fences, locks, clock
-        self._logs = Logs(memory, board)
+        self._logs = Logs(memory, board, fences)
         self._way_mask = geometry.ways - 1 & -BUCKET
         self._ring_shift = geometry.ring_ways.bit_length() - 1
         self._small_size, self._main_size = geometry.small_size, geometry.ring_size - geometry.small_size
