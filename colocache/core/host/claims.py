@@ -283,7 +283,7 @@ class Claims:
 
     def _take(self, load: Load, generation: int) -> bool:
         """Take the byte of a load. It is noted first: whatever is raised then, it can be given back."""
-        load.place = _place(load.hash, load.miss, generation)
+        load.place = _place(load.miss, generation)
         if not self._locks.take(load.place):
             load.place = None
             return False
@@ -310,7 +310,7 @@ class Claims:
 
         If there is none yet, or another claim's, return 0; the next look comes soon.
         """
-        place = _place(load.hash, load.miss, 0)
+        place = _place(load.miss, 0)
         hints, at = self._hints, _hint_of(place)
         if hints[at + _PLACE] != place:
             return 0
@@ -329,9 +329,9 @@ def _sleep(waiting: _Waiting, seconds: float) -> Generator[Sleep, tuple[float, A
         waiting.queue.pop(waiting, None)  # one step: an exception of a signal handler comes before it or after it
 
 
-def _place(hash: int, miss: Miss, generation: int) -> int:
+def _place(miss: Miss, generation: int) -> int:
     """Return the byte of a load: 63 bits, so that the kernel takes it for an offset. 0 stands for none."""
-    return (xxh3_64_intdigest(miss.label, hash ^ generation) >> 2) + 1
+    return (xxh3_64_intdigest(miss.label, generation) >> 2) + 1
 
 
 def _hint_of(place: int) -> int:

@@ -667,11 +667,11 @@ def test_c11_bytes_are_told_apart_by_key_label_and_generation(host: Host, one: P
     first = miss()
     other = one.shelf.look(b"other", hashes.key_hash(b"other"), ROOT, host.now)
     assert isinstance(other, Miss)
-    places = [_place(HASH, first, 0), _place(HASH, first, 1), _place(hashes.key_hash(b"other"), other, 0)]
+    places = [_place(first, 0), _place(first, 1), _place(other, 0)]
     host.event()
-    places.append(_place(HASH, miss(), 0))
+    places.append(_place(miss(), 0))
     assert len(set(places)) == 4
-    assert _place(HASH, first, 0) == places[0]
+    assert _place(first, 0) == places[0]
     assert all(0 < place < 1 << 63 for place in places)
 
 
