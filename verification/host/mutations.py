@@ -771,7 +771,7 @@ def ended_loads_tell_nobody() -> Change:
     return edited(Claims, "end", ("load.end(outcome)", "pass"))
 
 
-@mutant("the_loader_raises")
+@mutant("the_loader_raises", tests="tests/core/host/test_claims.py")
 def ended_loads_stay_in_the_table() -> Change:
     """C6: a load that has ended is forgotten before anybody is told."""
     return edited(Claims, "end", ("self._loads.pop(name, None)", "pass"))
