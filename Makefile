@@ -52,13 +52,13 @@ wheel: $(VENV)/.installed-test  ## build the wheel, install it alone in a fresh 
 conformance: $(VENV)/.installed-conformance  ## run the tests of Django, Flask-Caching, cachelib, cachetools and dogpile.cache against colocache (4 minutes)
 	@$(VENV)/bin/python -m verification.conformance.run $(ARGS)
 
-simulate: $(VENV)/.installed-test  ## run 20,000 random histories of one host on all cores (TIME)
+simulate: $(VENV)/.installed-test  ## run 20,000 random histories of one host on all cores (10 minutes)
 	@$(VENV)/bin/python -m verification.host.simulate $(ARGS)
 
-mutants: $(VENV)/.installed-test  ## take each rule of a host out, one at a time: something must notice (TIME)
+mutants: $(VENV)/.installed-test  ## take each rule of a host out, one at a time: something must notice (10 minutes)
 	@$(VENV)/bin/python -m verification.host.mutants $(ARGS)
 
-explore: $(VENV)/.installed-test  ## take every interleaving of small scenarios of one host, within a budget (TIME)
+explore: $(VENV)/.installed-test  ## take every interleaving of small scenarios of one host, within a budget (10 minutes)
 	@$(VENV)/bin/python -m verification.host.explore $(ARGS)
 
 simulate-group: $(VENV)/.installed-test  ## run 20,000 random histories of the protocol between hosts on all cores (an hour)

@@ -48,3 +48,20 @@ def test_an_interleaving_notices_a_rule_that_is_missing(mutant: str, weak: bool)
 
 def test_a_route_is_told_as_it_was_taken() -> None:
     assert explore.spelled(((17, 1), (40, 2))) == "17.1,40.2"
+
+
+def test_a_mutant_without_a_scenario_has_to_be_given_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["explore", "--mutant", "checks_have_no_seed"])
+    with pytest.raises(SystemExit):
+        explore.main()
+    assert "checks_have_no_seed has no scenario of its own" in capsys.readouterr().err
+
+
+def test_a_mutant_is_searched_for_with_the_budget_that_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["explore", "--mutant", "no_full_fence", "--x86"])
+    assert explore.main() == 0
+    assert "was given the stale load 0" in capsys.readouterr().out

@@ -1,6 +1,6 @@
 """Every interleaving of the small scenarios, within a budget of deviations.
 
-python -m verification.host.explore                          # all scenarios on all cores: minutes
+python -m verification.host.explore                          # all scenarios on all cores
 python -m verification.host.explore two_count --budget 3
 python -m verification.host.explore two_count --weak --route 17.1,40.2   # tell one run again
 python -m verification.host.explore --mutant no_full_fence   # a run that notices that a rule is missing
@@ -23,8 +23,8 @@ from verification.host.mutations import MUTANTS
 from verification.host.scenarios import SCENARIOS, played
 from verification.host.search import Report, Route
 
-BUDGET = 2
-RUNS = 100_000  # after which a search is cut
+BUDGET = 1
+RUNS = 10_000  # after which a search is cut
 
 
 def explore(name: str, weak: bool, budget: int | None, runs: int, mutant: str = "") -> Report:
@@ -79,9 +79,9 @@ def main() -> int:
     """Search; the exit status is 1 if something is broken."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="those to search (default: all)")
-    parser.add_argument("--budget", type=int, default=BUDGET, help="deviations of a run (default 2)")
+    parser.add_argument("--budget", type=int, default=BUDGET, help="deviations of a run (default %(default)s)")
     parser.add_argument("--exhaustive", action="store_true", help="no budget: take every run")
-    parser.add_argument("--runs", type=int, default=RUNS, help="cut a search after so many runs")
+    parser.add_argument("--runs", type=int, default=RUNS, help="cut a search after so many runs (%(default)s)")
     parser.add_argument("--weak", action="store_true", help="only on a machine that reorders more than x86")
     parser.add_argument("--x86", action="store_true", help="only on x86")
     parser.add_argument("--mutant", default="", help="take a rule out; if no scenario is given, in that of the mutant")
@@ -101,6 +101,10 @@ def main() -> int:
             print("\n".join(search.replay(played(names[0], weak=options.weak), route)))
         return 0
     if options.mutant:
+        if not names[0]:
+            parser.error(f"{options.mutant} has no scenario of its own: give one")
+        if budget is not None:
+            budget = max(budget, MUTANTS[options.mutant].budget)
         for weak in modes:
             report = explore(names[0], weak, budget, options.runs, options.mutant)
             print(f"{names[0]:50} {'weak' if weak else 'x86':4} {report}")

@@ -738,7 +738,10 @@ def orphans_are_waited_for() -> Change:
 @mutant(tests="tests/core/host/test_claims.py")
 def failed_loads_are_waited_for_without_end() -> Change:
     """C10: after some loads that gave nothing, who has waited for them loads at once."""
-    return replaced(claims, "MOST_FAILURES", 1 << 30)
+    return edited(
+        Claims, "find_or_lead", ("now >= ends or failures >= MOST_FAILURES", "now >= ends"),
+        ("late or failures >= MOST_FAILURES", "late"),
+    )  # fmt: skip
 
 
 @mutant("two_threads_of_one_process")
@@ -780,7 +783,7 @@ def ended_loads_tell_nobody() -> Change:
     return edited(Claims, "end", ("load.end(outcome)", "pass"))
 
 
-@mutant("the_loader_raises")
+@mutant("the_loader_raises", tests="tests/core/host/test_claims.py")
 def ended_loads_stay_in_the_table() -> Change:
     """C6: a load that has ended is forgotten before anybody is told."""
     return edited(Claims, "end", ("self._loads.pop(name, None)", "pass"))

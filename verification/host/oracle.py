@@ -68,7 +68,7 @@ class Value:
         """When it was read from the source, or its call had ended."""
         return self.read_at if self.what in ("load", "fenced") else self.ended
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"{self.what} {self.number}"
 
 
