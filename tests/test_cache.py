@@ -1074,7 +1074,7 @@ def test_a_cache_that_is_dropped_without_a_close_leaves_the_group(run_dir: str, 
     dropped = Cache("test")
     dropped.set("k", 1)
     assert os.path.exists(f"{run_dir}/test")
-    assert len(threads()) == 1
+    until(lambda: len(threads()) == 1)
     del dropped
     gc.collect()
     until(lambda: not os.path.exists(f"{run_dir}/test"))

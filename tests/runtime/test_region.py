@@ -23,6 +23,7 @@ import pytest
 from colocache.core.host.board import Board
 from colocache.core.host.hashes import ROOT, key_hash
 from colocache.core.host.layout import geometry
+from colocache.core.host.numbers import COUNTER_BITS, MAX_WRITER
 from colocache.errors import CannotJoin, ConfigError
 from colocache.runtime import board_file, places, record_locks
 from colocache.runtime import region as region_module
@@ -63,6 +64,12 @@ def is_current():
     "What a hit would find: whether what was kept at the beginning may be served."
     return board.stands(label)
 """
+
+
+def writer_of(number: int) -> int:
+    """Return which writer a number is of."""
+    return number >> COUNTER_BITS & MAX_WRITER
+
 
 STEPS = ["locked", "alive", "cleaned", "claims made", "shelf made", "board made", "begun", "seated", "joined"]
 
@@ -300,8 +307,8 @@ def test_each_process_has_numbers_of_its_own_in_each_region(
     others[0]("join(base)", base=base)
     others[1].kill()
     others[2]("join(base)", base=base)
-    writers = [region.numbers.next() >> 36, *(each("region.numbers.next() >> 36") for each in (others[0], others[2]))]
-    assert writers == [1, 4, 5]
+    numbers = [region.numbers.next(), *(each("region.numbers.next()") for each in (others[0], others[2]))]
+    assert [writer_of(number) for number in numbers] == [1, 4, 5]
 
 
 def test_when_the_numbers_are_used_up_the_region_ends(
@@ -316,7 +323,7 @@ def test_when_the_numbers_are_used_up_the_region_ends(
     assert id_of(last) == first
     region = here()
     assert region.id != first
-    assert region.numbers.next() >> 36 == 1
+    assert writer_of(region.numbers.next()) == 1
     assert other("(is_current(), region.lives(), region.is_in_place())") == (False, False, False)
     other("(region.leave(), join(base))")
     assert id_of(other) == region.id
@@ -498,7 +505,7 @@ def test_a_crash_loop_beside_a_living_process_uses_one_seat(here: Callable[..., 
         os.waitpid(child, 0)
     assert region._board.used_seats == 2
     assert len(files_in(region.path)) == len(region_module._FILES)
-    assert region.numbers.next() >> 36 == 1
+    assert writer_of(region.numbers.next()) == 1
     assert region._board.new_writer() == 52
 
 
