@@ -175,7 +175,6 @@ class History:
         self.values: dict[int, Value] = {}  # by number, for what stands in the cache
         self.bits: dict[int, list[Value]] = {item.number: [] for item in COUNTERS}  # increments, by their bits
         self.drops: list[Drop] = []
-        self.touched: set[int] = set()  # keys whose expiry somebody has changed
         self.locks_were_lost = False
         self.children = 0
 
@@ -369,7 +368,7 @@ class Actor:
             if of != item.number or filler.strip(bytes([number % 251])):
                 self.oracle.fail(f"{who} was given a torn or foreign value of key {item.number}: {number} of {of}")
             value = self.history.values[number]
-            if item.number in self.history.touched:
+            if item.number in self.oracle.touched:
                 value.expires = math.inf
         self.history.tell(who, f"is given {value} of {item.number}")
         self.oracle.check(value, known, who)
@@ -611,7 +610,7 @@ class Actor:
         item = self.random.choice((*self.plan.values, *self.plan.counters))
         self.hear()
         keyspace = self.worker.keyspaces[item.path, False]
-        self.history.touched.add(item.number)
+        self.oracle.touched.add(item.number)
         self.counts["touched"] += atomic.touch(keyspace, item.key, keyspace.given(1000.0, ()))
         self.tell()
 
