@@ -247,13 +247,15 @@ class Claims:
     def end(self, load: Load, outcome: Any) -> None:
         """Give a claim back, and tell those that wait; ``outcome`` is a `Value`, or `AGAIN`. It may be called twice.
 
+        Also by two threads at once: an orphan and who loads beside it share one load. So the place is read once here.
+
         What was loaded is on the shelf by now, if it is to be there.
         """
-        awaited = False
-        if load.place is not None:
+        awaited, place = False, load.place
+        if place is not None:
             awaited = self._is_awaited_elsewhere(load)
-            self._forget_hint(load)
-            self._locks.free(load.place)
+            self._forget_hint(load, place)
+            self._locks.free(place)
             load.place = None
         name = load.wire, load.miss.label
         if self._loads.get(name) is load:
@@ -299,9 +301,8 @@ class Claims:
         self._fences.order()
         hints[at + _PLACE] = load.place
 
-    def _forget_hint(self, load: Load) -> None:
-        assert load.place is not None
-        hints, at = self._hints, _hint_of(load.place)
+    def _forget_hint(self, load: Load, place: int) -> None:
+        hints, at = self._hints, _hint_of(place)
         if hints[at + _ID] == load.hint:
             hints[at + _PLACE] = 0
 
@@ -319,7 +320,8 @@ class Claims:
         return holder
 
     def _is_awaited_elsewhere(self, load: Load) -> bool:
-        return load.place is not None and self._hints[_hint_of(load.place) + _WAITS] == load.hint
+        place = load.place
+        return place is not None and self._hints[_hint_of(place) + _WAITS] == load.hint
 
 
 def _sleep(waiting: _Waiting, seconds: float) -> Generator[Sleep, tuple[float, Any], tuple[float, Any]]:

@@ -346,6 +346,44 @@ def test_c5_to_end_a_load_twice_does_nothing(host: Host, one: Process, two: Proc
     assert len(host.kernel.bytes) == 1
 
 
+class Meanwhile:
+    """Words of which one is loaded or stored a moment later: something else happens before."""
+
+    def __init__(self, words: memoryview, step: int, event: Callable[[], object]) -> None:
+        self.words, self.left, self.event = words, step, event
+
+    def _step(self) -> None:
+        self.left -= 1
+        if self.left == -1:
+            self.event()
+
+    def __getitem__(self, place: int) -> int:
+        self._step()
+        return self.words[place]
+
+    def __setitem__(self, place: int, value: int) -> None:
+        self._step()
+        self.words[place] = value
+
+
+def test_c5_two_may_end_a_load_at_once_as_an_orphan_and_who_loads_beside_it_do(host: Host, one: Process) -> None:
+    """Found by chaos with real processes: an AssertionError came out of a call."""
+    for step in itertools.count():
+        call = one.call()
+        load = call.load
+        assert load is not None
+        words = Meanwhile(host.hints, step, lambda load=load: one.claims.end(load, Value("orphan's", math.inf)))  # type: ignore[misc]
+        one.claims._hints = words
+        one.claims.end(load, Value("beside", math.inf))
+        one.claims._hints = host.hints
+        assert one.is_idle()
+        assert host.kernel.bytes == {}
+        assert load.outcome in (Value("orphan's", math.inf), Value("beside", math.inf))
+        if words.left >= 0:  # there is no such step
+            assert step > 2
+            break
+
+
 def test_c5_who_was_not_woken_because_of_an_exception_is_woken_when_the_load_is_ended_again(
     host: Host, one: Process
 ) -> None:
