@@ -115,10 +115,10 @@ def _contents(path: str) -> str:
 def _what_is_wrong(found: os.stat_result) -> str:
     """Return what is wrong with a file of secrets, and what to do, or an empty text. It follows the path.
 
-    Others must not be able to read it, and only the owner may write to it: who writes the secret decides who comes in.
-    The owner is this user, or root, who gives containers and services their secrets. The group may read: such a secret
-    is mounted as root's, with a group that the process is in (Kubernetes' fsGroup, systemd's credentials), and there
-    is no other way for a process that is not root.
+    It belongs to this user, or to root, who gives containers and services their secrets. Others must not be able to
+    read it. Nor may its group write to it: who writes the secret decides who comes in. But the group may read, because
+    a container that does not run as root gets its secret in no other way: as a file of root's that is mounted with a
+    group of the container's (fsGroup in Kubernetes).
     """
     mode = stat.S_IMODE(found.st_mode)
     if not stat.S_ISREG(found.st_mode):
