@@ -89,6 +89,7 @@ class Caller:
         )
         self.answered = 0
         self.asks = False
+        self.troubles: set[str] = set()  # that the line has had
         self._asked_at = -1.0
 
     def step(self) -> None:
@@ -100,6 +101,7 @@ class Caller:
                 self._asked_at = -1.0
         now = time.monotonic()
         self.line.look(now)
+        self.troubles.add(self.line.trouble)
         if self.asks and now - self._asked_at > 0.25 and self.line.send(b"%d" % self.answered):
             self._asked_at = now
 

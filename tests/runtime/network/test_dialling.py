@@ -118,6 +118,16 @@ def test_what_was_asked_is_answered_after_a_restart_with_the_other_secret_first(
     assert caller.line.attempts == 2
 
 
+def test_a_refusal_before_the_last_success_does_not_count(cast: Cast) -> None:
+    gateway = cast.gateway(NEW)
+    caller = cast.caller(gateway.endpoint, OLD, NEW)
+    ask(caller, gateway)  # after one refusal
+    gateway.close()
+    ask(caller, cast.gateway(OLD, port=gateway.port))  # after another one
+    assert caller.line.attempts == 3
+    assert caller.troubles <= {"", "web2:7400 cannot be reached"}
+
+
 # --- What is wrong
 
 
@@ -136,10 +146,9 @@ def test_a_host_with_another_secret_is_named(cast: Cast) -> None:
 def test_both_secrets_are_refused_before_that_is_said(cast: Cast) -> None:
     gateway = cast.gateway(OTHER)
     caller = cast.caller(gateway.endpoint, OLD, NEW)
-    until(lambda: caller.line.attempts == 2, caller, gateway)
-    assert caller.line.trouble == ""
     until(lambda: caller.line.trouble, caller, gateway)
     assert caller.line.state is State.REFUSED
+    assert caller.line.attempts == 2
 
 
 def test_a_doorkeeper_that_refuses_is_asked_again(cast: Cast) -> None:
@@ -274,6 +283,7 @@ def test_a_system_without_descriptors_is_a_trouble_and_tried_again(cast: Cast, m
     assert caller.line.state is State.UNREACHABLE
     assert caller.poller.sockets == []
     monkeypatch.setattr(dialling, "set_options", set_options)
+    assert caller.line.due < time.monotonic() + 10
     caller.line.look(caller.line.due)
     ask(caller, gateway)
 
