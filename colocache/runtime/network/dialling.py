@@ -136,7 +136,7 @@ class Line:
             if event is None:
                 break
             self._take(*event, now)
-        if now >= self._due and not self._closed:
+        if now >= self._due:
             self._when_due(now)
 
     def send(self, *frames: bytes) -> bool:
@@ -222,9 +222,7 @@ class Line:
         elif not refused:
             self.state, self._why = State.UNREACHABLE, why
         self._hang_up()
-        self._due = now + pause
-        if not pause:
-            self._open(now)
+        self._due = now + pause  # and `look` opens the next socket
 
     # --- Sockets
 
