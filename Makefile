@@ -16,11 +16,11 @@ unexport PYTHONDONTWRITEBYTECODE
 SETUP := pyproject.toml setup.cfg scripts/prepare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types types-package wheel conformance simulate mutants explore chaos soak servers rolling fuzz bench bench-quick bench-host docs clean
+.PHONY: help demo test check lint types types-package wheel conformance simulate mutants explore simulate-group mutants-group explore-group chaos soak servers rolling fuzz bench bench-quick bench-host docs clean
 
 help:  ## show this list
 	@echo "colocache: what make can do here"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.installed-demo  ## run four gunicorn workers with and without the cache, and check every answer (a minute)
 	@$(VENV)/bin/python examples/demo/drive.py $(ARGS)
@@ -52,13 +52,22 @@ wheel: $(VENV)/.installed-test  ## build the wheel, install it alone in a fresh 
 conformance: $(VENV)/.installed-conformance  ## run the tests of Django, Flask-Caching, cachelib, cachetools and dogpile.cache against colocache (4 minutes)
 	@$(VENV)/bin/python -m verification.conformance.run $(ARGS)
 
-simulate: $(VENV)/.installed-test  ## run 20,000 random histories of the protocol on all cores (an hour)
+simulate: $(VENV)/.installed-test  ## run 20,000 random histories of one host on all cores (10 minutes)
+	@$(VENV)/bin/python -m verification.host.simulate $(ARGS)
+
+mutants: $(VENV)/.installed-test  ## take each rule of a host out, one at a time: something must notice (10 minutes)
+	@$(VENV)/bin/python -m verification.host.mutants $(ARGS)
+
+explore: $(VENV)/.installed-test  ## take every interleaving of small scenarios of one host, within a budget (10 minutes)
+	@$(VENV)/bin/python -m verification.host.explore $(ARGS)
+
+simulate-group: $(VENV)/.installed-test  ## run 20,000 random histories of the protocol between hosts on all cores (an hour)
 	@$(VENV)/bin/python -m verification.simulation.simulate $(ARGS)
 
-mutants: $(VENV)/.installed-test  ## take each rule out of the protocol, one at a time: a random history or a test must notice
+mutants-group: $(VENV)/.installed-test  ## take each rule of that protocol out, one at a time: a random history or a test must notice
 	@$(VENV)/bin/python -m verification.simulation.mutants $(ARGS)
 
-explore: $(VENV)/.installed-test  ## take every interleaving of two or three members, to a certain depth (10 minutes)
+explore-group: $(VENV)/.installed-test  ## take every interleaving of two or three members of it, to a certain depth (10 minutes)
 	@$(VENV)/bin/python -m verification.simulation.explore $(ARGS)
 
 chaos: $(VENV)/.installed-test  ## kill, stop and restart real processes at random, and check every read (a minute)

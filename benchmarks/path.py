@@ -2,9 +2,9 @@
 
     python -m benchmarks.path
 
-Two processes are a group: this one, and another one that has stored some values. This one makes five calls: a hit, a
-fetch of a value that the other process has stored, a load, a `set` and an invalidation. `sys.setprofile` notes which
-functions of the package run meanwhile in the caller's thread, which carries out all of these calls.
+Two processes are a group: this one, and another one that has stored some values. This one makes five kinds of calls: a
+hit, a fetch of a value that the other process has stored, a load, a `set` and an invalidation. `sys.setprofile` notes
+which functions of the package run meanwhile in the caller's thread, which carries out all of these calls.
 
 For each call the program prints:
 
@@ -105,6 +105,7 @@ def paths(cache: colocache.Cache) -> Iterator[tuple[str, Passed]]:
         return min(passed, key=lambda path: path.calls)
 
     yield "fetch", made(cache.get, "theirs")
+    yield "fetch of what was found before, which is kept near", made(cache.get, "theirs")
     yield "first hit, which compares stamps", made(cache.get, "theirs")
     yield "hit", made(cache.get, "theirs")
     yield "load", made(lambda key: cache.get_or_load(key, lambda: "value"), "new")

@@ -20,6 +20,7 @@ from .core.host.hashes import ANY_TAG
 from .core.host.shelf import Shelf
 from .core.near import NearStore
 from .near_cache import Keeper
+from .runtime.board_file import LIVES
 from .runtime.bus import Bus, Message
 from .runtime.frames import KEYS, LOADED, TAGS
 from .runtime.logs import Log
@@ -38,7 +39,7 @@ class Shared:
         self.region = region
         self._log = log
         self.errands = HubErrands() if is_patched() else ThreadErrands()
-        self.board = Board(region.bell, region.marks, region.mark_count, region.numbers, region.fences)
+        self.board = Board(region.bell, region.marks, region.mark_count, region.numbers, region.fences, region.heard)
         self.ahead = 0.0  # s by which this host's clock is ahead: for tests of private caches
         self.shelf = Shelf(region.shelf, self.board, region.numbers, region.fences, region.rings, self.now)
         self.bus: Bus | None = None
@@ -196,6 +197,7 @@ class Host:
         self.claims = shared.claims
         self._any_tag = self.board.marks_of(ANY_TAG)[0]
         self.fences = region.fences
+        self._order = region.fences.order
         self.errands = shared.errands
         self._shared = shared
         self._config = config
@@ -238,11 +240,12 @@ class Host:
     @property
     def alive(self) -> bool:
         """Whether this cache may use the host."""
-        return self._alive and self.region.lives()
+        self._order()  # see `Region.lives`, which takes longer
+        return self._alive and self.region.state[0] == LIVES
 
     def now(self) -> float:
         """Return the time of this host, in seconds."""
-        return self._shared.now()
+        return monotonic() + self._shared.ahead
 
     @property
     def ahead(self) -> float:
@@ -292,6 +295,7 @@ class Host:
 
     def figures(self) -> dict[str, Any]:
         """Return what this host counts itself, by the names of `Stats`."""
+        self.keeper.settle()
         store, shelf = self.keeper.store, self.shelf
         entries, size = store.size()
         return {
@@ -304,7 +308,7 @@ class Host:
     def abandon(self) -> None:
         """Let the next call join anew, and serve nothing from here until then."""
         self._alive = False
-        self.keeper.forget_all()
+        self.keeper.close()
 
     def leave(self, patience: float = 0.0) -> None:
         """Leave. The last cache of the process takes the process with it, and waits so many seconds for the bus."""

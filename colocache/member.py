@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from os import getpid
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -61,7 +62,7 @@ class Life:
     """What belongs to one life of a member, from its making to its end; a test gives it another one for a while."""
 
     serial: int = field(default_factory=lambda: next(_serials))  # `id` will not do: it is given to later objects again
-    pid: int = field(default_factory=os.getpid)  # the process that lives it
+    pid: int = field(default_factory=getpid)  # the process that lives it
     host: Host | None = None
     counters: Counters = field(default_factory=Counters)
     retry_at: float = -math.inf
@@ -109,9 +110,11 @@ class Member:
 
     def join(self) -> Host | None:
         """Return this cache's host, joining if need be; None if the cache is off, or the host lets nobody in."""
-        host = self.own_host()
-        if host is not None and host.alive:
-            return host
+        life = self.life
+        if life.pid == getpid():  # first: see `own_host`
+            host = life.host
+            if host is not None and host.alive:
+                return host
         self._refuse_if_closed()
         return None if self.config.disabled else self._join()
 
@@ -133,7 +136,7 @@ class Member:
         """Return this cache's host; None if this process has not joined."""
         life = self.life
         # In this order, while `_be_new` lets go of the parent's host first, and notes the new pid last.
-        return life.host if life.pid == os.getpid() else None
+        return life.host if life.pid == getpid() else None
 
     def start(self) -> None:
         """Join now, and raise what keeps this process from joining."""
@@ -271,7 +274,7 @@ class Member:
         self._drop_finalizer()
         behind = [host]
         try:
-            self.life.finalizer = weakref.finalize(self, _leave_behind, behind, os.getpid(), self.log)
+            self.life.finalizer = weakref.finalize(self, _leave_behind, behind, getpid(), self.log)
         except BaseException:  # of a signal handler: the finalizer may be there, and nobody knows of it
             behind.clear()
             raise
@@ -313,13 +316,13 @@ class Member:
         self._drop_finalizer()
         if inherited is not None:
             inherited.forget_after_fork()
-        self.life.pid = os.getpid()  # last: a thread that finds it here relies on all the rest
+        self.life.pid = getpid()  # last: a thread that finds it here relies on all the rest
 
     def _forget_the_parent(self) -> None:
         """Notice a fork that went past Python's hooks. Of several threads that notice it, the first one forgets."""
-        if self.life.pid != os.getpid():
+        if self.life.pid != getpid():
             with _inheriting:
-                if self.life.pid != os.getpid():
+                if self.life.pid != getpid():
                     self._be_new()
 
     def forget_after_fork(self) -> None:
@@ -466,7 +469,7 @@ os.register_at_fork(after_in_child=_after_fork)
 def _forget_the_parent() -> None:
     """Do the same in a child, and nothing in a process that has not forked: servers are not exact about that."""
     for member in all_members():
-        if member.life.pid != os.getpid():
+        if member.life.pid != getpid():
             member.forget_after_fork()
 
 
@@ -485,7 +488,7 @@ def _say(host: Host, line: Callable[[], None]) -> None:
 
 def _leave_behind(hosts: list[Host], pid: int, log: Log) -> None:
     """A cache was dropped without `Cache.close`. Another thread leaves: that of a finalizer may have any lock."""
-    if hosts and pid == os.getpid():
+    if hosts and pid == getpid():
         _left_behind.extend((host, log) for host in hosts)
         start_at_once(_leave_what_is_left_behind, "colocache leaves", lambda _: None)
 
@@ -505,9 +508,9 @@ def _close_all_at_exit() -> None:
     atexit. But they call what is registered with multiprocessing itself.
     """
     global _closes_at_exit
-    if _closes_at_exit == os.getpid():
+    if _closes_at_exit == getpid():
         return
-    _closes_at_exit = os.getpid()
+    _closes_at_exit = getpid()
     atexit.unregister(_close_all)  # what was inherited by a fork
     atexit.register(_close_all)
     util = sys.modules.get("multiprocessing.util")

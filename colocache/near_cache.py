@@ -9,15 +9,18 @@ from collections.abc import Iterable
 from time import monotonic
 
 from .core.entry import Entry, Home
-from .core.host.memory import Words
+from .core.host.memory import Heard
 from .core.keys import Key
 from .core.near import NearStore
 from .runtime.waiting.threads import RLock, drained, hand_over
 
+WAITING = 8  # entries that wait for their place among what is kept, at most
+LARGE = 32 << 10  # bytes; an entry that takes more does not wait
+
 MAX_MODES = 1000  # namespaces that are not in use now, of which is remembered whether their readers get copies
 
 #: The bell of a process that is on no host. No entry has it.
-NO_BELL: Words = memoryview(bytearray(8)).cast("Q")
+NO_BELL: Heard = memoryview(bytearray(8)).cast("d")
 
 
 class NearCache:
@@ -26,7 +29,7 @@ class NearCache:
     __slots__ = ("__weakref__", "copies", "home", "near", "one_part", "path")
 
     home: Home
-    near: tuple[dict[Key, Entry], Words]  # the entries of `home`, and the bell that tells whether they are current
+    near: tuple[dict[Key, Entry], Heard]  # the entries of `home`, and the bell that tells whether they are current
 
     def __init__(self, near_caches: NearCaches, path: str, copies: bool, one_part: bool) -> None:
         self.path = path  # the namespace
@@ -114,6 +117,7 @@ class Keeper:
 
     def __init__(self, store: NearStore) -> None:
         self.store = store
+        self._closed = False
         self._lock = RLock()
         self._working = False
         self._interrupted = False  # whether the last change did not come to its end
@@ -122,13 +126,26 @@ class Keeper:
         self._sweeps: deque[float] = deque()
 
     def keep(self, entry: Entry) -> None:
-        """Let readers find an entry from now on, and others leave if there is no room for all."""
-        self._coming.append(entry)  # first: whatever is raised then, the entry is accounted for
+        """Let readers find an entry from now on, and others leave if there is no room for all.
+
+        The policy learns of it later, with other entries, because that takes half the time.
+        """
+        coming = self._coming
+        coming.append(entry)  # first: whatever is raised then, the entry is accounted for
         entry.publish()
+        if len(coming) >= WAITING or entry.size > LARGE:
+            self._work()
+        if self._closed:  # after it has been published: see `close`
+            self.forget_all()
+
+    def settle(self) -> None:
+        """Have the policy know of all entries, as whoever counts them wants it."""
         self._work()
 
     def drop(self, hashes: Iterable[int]) -> None:
         """Free the memory of what may not be served any more of keys that have changed."""
+        if self._coming:
+            self._work()
         leaving = [hash for hash in hashes if self.store.has(hash)]
         if leaving:
             self._leaving.extend(leaving)
@@ -143,6 +160,14 @@ class Keeper:
         """Let readers find nothing of what is kept now."""
         self._sweeps.append(math.inf)
         self._work()
+
+    def close(self) -> None:
+        """Let readers find nothing from now on.
+
+        Whoever lets them find an entry does so, and then looks whether this is closed. So one of both takes it away.
+        """
+        self._closed = True
+        self.forget_all()
 
     def _work(self) -> None:
         """Carry out what is queued, unless another thread, or the frame that this one has interrupted, does so.
@@ -171,17 +196,22 @@ class Keeper:
             self._working = False
 
     def _carry_out(self) -> None:
+        """Whatever was to come before something was to leave comes before that: so it is looked first what leaves.
+
+        1. This thread finds that nothing more comes.
+        2. Another one queues an entry, finds that the keeper is closed, and queues a sweep of all.
+        3. This thread carries out that sweep, and after it puts the entry.
+        """
         store, coming, leaving, sweeps = self.store, self._coming, self._leaving, self._sweeps
+        some, instants = [*leaving], [*sweeps]
         while coming:
             store.put(coming[0])
             coming.popleft()
-        if leaving:
-            some = [*leaving]
+        if some:
             store.drop(some, monotonic())
             for _ in some:
                 leaving.popleft()
-        if sweeps:
-            instants = [*sweeps]
+        if instants:
             store.sweep(max(instants))
             for _ in instants:
                 sweeps.popleft()

@@ -130,21 +130,21 @@ class Space:
         Return False if the value is too large, or if a process that was stopped holds a lock; the old value is gone all
         the same. Return False, too, if this process cannot join; then the others may go on serving the old value.
         """
-        return write.put(self._keyspace, [(key, value)], self._keyspace.given(ttl, tags), wait)
+        return write.put(self._keyspace, key, value, self._keyspace.given(ttl, tags), wait)
 
     async def aset(self, key: Key, value: object, *, ttl: Ttl = UNSET, tags: Iterable[str] = (),
                    wait: Literal["stored", "all"] = "stored") -> bool:  # fmt: skip
         """The twin of `set`."""
-        return write.put(self._keyspace, [(key, value)], self._keyspace.given(ttl, tags), wait)
+        return write.put(self._keyspace, key, value, self._keyspace.given(ttl, tags), wait)
 
     def set_many(self, values: Mapping[Any, object], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """Do what `set` does for every item, at once; return whether all are stored."""
         # Any, because Mapping is invariant in its keys: a dict[str, str] is not a Mapping[Key, object].
-        return write.put(self._keyspace, values.items(), self._keyspace.given(ttl, tags), "stored")
+        return write.put_many(self._keyspace, values.items(), self._keyspace.given(ttl, tags))
 
     async def aset_many(self, values: Mapping[Any, object], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """The twin of `set_many`."""
-        return write.put(self._keyspace, values.items(), self._keyspace.given(ttl, tags), "stored")
+        return write.put_many(self._keyspace, values.items(), self._keyspace.given(ttl, tags))
 
     # --- Invalidating
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import pytest
 
 from colocache import Cache
+from colocache.core.entry import Entry
 from tests import ROOT
 
 PATIENCE = 30.0  # s; only a test that fails waits so long
@@ -56,6 +57,14 @@ def until() -> Until:
             pause.wait(0.001)
 
     return wait
+
+
+def near_entry(space: Any, key: Any) -> Entry:
+    """Return the near copy of a key that has a value. It is kept when the value is found for the second time."""
+    for _ in range(2):
+        space.get(key)
+    entry: Entry = space._keyspace.near[0][key]
+    return entry
 
 
 def waiting(cache: Cache) -> int:

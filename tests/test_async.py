@@ -450,7 +450,7 @@ def test_trap_c_all_else_waits_for_nobody_and_is_allowed_on_the_thread_of_an_eve
         assert cache.get("k") is None
         assert cache.get_many(["k", "l"]) == {}
         assert cache.set("k", "new", tags=("t",))
-        assert cache.get("k") == cache.get_or_load("k", never) == "new"
+        assert cache.get("k") == cache.get("k") == cache.get_or_load("k", never) == "new"  # a hit waits for nobody
         found = cache.gets("k")
         assert found is not None
         assert cache.cas("k", "newer", found[1])

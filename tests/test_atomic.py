@@ -6,14 +6,16 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import colocache.host
 from colocache import Cache, PickleCodec
+from colocache.core.host.board import Board, Label
 from colocache.scope import Scope
+from tests.conftest import near_entry
 from tests.loaders import elsewhere
 
 if TYPE_CHECKING:
@@ -205,9 +207,7 @@ def test_a_counter_keeps_its_expiry_its_tags_and_its_namespace(call: Call, group
 
 def near_expiry(cache: Cache) -> float:
     """Return when the value of "k" in the namespace "n" expires, as a cache knows it."""
-    space = cache.namespace("n")
-    space.get("k")
-    return space._keyspace.near[0]["k"].expires
+    return near_entry(cache.namespace("n"), "k").expires
 
 
 def test_a_number_that_was_set_can_be_counted_with_whatever_the_codec(
@@ -368,6 +368,26 @@ def test_a_set_whose_tag_had_an_event_is_refused(group: list[Cache]) -> None:
     other.invalidate_tags("t")
     assert not pages.set_many(dict.fromkeys(KEYS, "old"), tags=("t",))
     assert pages.get_many(KEYS) == {}
+
+
+def test_a_set_whose_tag_has_an_event_while_its_stamps_are_read_is_refused_or_void(
+    group: list[Cache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The question whether a tag had an event comes after them: otherwise such an event would be in neither."""
+    one, other, _ = group
+    pages = one.namespace("pages", fence=True)
+    assert pages.get("k") is None
+    label, events = Board.label, list[object]()
+
+    def reads(board: Board, hashes: Iterable[int]) -> Label:
+        if not events:
+            events.append(other.invalidate_tags("t"))
+        return label(board, hashes)
+
+    monkeypatch.setattr(Board, "label", reads)
+    assert not pages.set("k", "old", tags=("t",))
+    assert events
+    assert other.namespace("pages").get("k") is None
 
 
 def test_each_thread_has_fences_of_its_own(group: list[Cache]) -> None:

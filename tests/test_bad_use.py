@@ -926,7 +926,7 @@ def test_no_thread_takes_the_parents_host_for_its_own_while_another_one_forgets_
             elsewhere(forget)
         return genuine()
 
-    monkeypatch.setattr(os, "getpid", interrupted)
+    monkeypatch.setattr("colocache.member.getpid", interrupted)
     joined = cache._member.join()
     assert joined is not None
     assert joined is not inherited

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import math
+import random
 import sys
 import threading
 import weakref
@@ -13,14 +14,15 @@ from typing import Any
 
 import pytest
 
+from colocache import Cache
 from colocache.core.entry import DEAD, Entry, Home
 from colocache.core.host.hashes import ROOT
 from colocache.core.keys import Key
 from colocache.core.near import NearStore
 from colocache.core.policy import POLICIES
-from colocache.near_cache import MAX_MODES, NO_BELL, Keeper, NearCache, NearCaches
+from colocache.near_cache import LARGE, MAX_MODES, NO_BELL, WAITING, Keeper, NearCache, NearCaches
 from colocache.runtime.waiting import threads
-from tests.conftest import PATIENCE, Crew, Until
+from tests.conftest import PATIENCE, Crew, NewCache, Until
 from tests.core.test_near import NoFences, a_board
 from tests.interrupts import SWALLOWED, at_every_point, handled
 
@@ -96,6 +98,7 @@ def is_free(lock: Any) -> bool:
 def test_what_is_kept_is_found_until_there_is_no_room(policy: str) -> None:
     near = Near(35, policy)
     entries = near.keep("a", "b", "c", "d")
+    near.keeper.settle()
     near.check()
     assert near.found() == {"b", "c", "d"}
     assert entries[0].expires == DEAD
@@ -120,6 +123,205 @@ def test_a_key_that_nothing_is_kept_of_is_dropped_without_more_ado(monkeypatch: 
     near = Near()
     monkeypatch.setattr(near.keeper, "_work", lambda: pytest.fail("worked"))
     near.keeper.drop([1, 2, 3])
+
+
+# --- What waits for the policy
+
+
+@every_policy
+def test_what_waits_for_the_policy_is_found_at_once_and_counted_once_it_is_settled(policy: str) -> None:
+    near = Near(1000, policy)
+    near.keep("a", "b")
+    assert (near.found(), near.kept(), near.keeper.store.size()) == ({"a", "b"}, set(), (0, 0))
+    near.keeper.settle()
+    near.check()
+    assert (near.kept(), near.keeper.store.size()) == ({"a", "b"}, (2, 20))
+    near.keeper.settle()
+    assert near.keeper.store.size() == (2, 20)
+
+
+@every_policy
+def test_so_many_entries_do_not_wait_any_more(policy: str) -> None:
+    near, names = Near(10_000, policy), [f"k{number}" for number in range(3 * WAITING)]
+    for number, name in enumerate(names, 1):
+        near.keep(name)
+        assert near.found() == {*names[:number]}
+        assert len(near.kept()) == number - number % WAITING
+    near.check()
+
+
+def test_a_large_entry_does_not_wait_and_neither_do_those_before_it() -> None:
+    near = Near(4 * LARGE)
+    near.keep("a")
+    near.keeper.keep(near.entry("b", LARGE))
+    assert near.kept() == set()
+    near.keeper.keep(near.entry("c", LARGE + 1))
+    assert near.kept() == near.found() == {"a", "b", "c"}
+    near.check()
+
+
+@every_policy
+def test_the_budget_is_exceeded_by_no_more_than_what_waits(policy: str) -> None:
+    near, rnd, most = Near(20 * LARGE, policy), random.Random(1), 0
+    for number in range(2000):
+        near.keeper.keep(near.entry(f"k{rnd.randrange(300)}", rnd.choice([10, 1000, LARGE, LARGE + 1, 2 * LARGE])))
+        found = [entry for entry in near.home.entries.values() if entry.expires != DEAD]
+        waiting = [*near.keeper._coming]
+        assert near.keeper.store.size()[1] <= 20 * LARGE
+        assert len(waiting) < WAITING
+        assert sum(entry.size for entry in waiting) <= (WAITING - 1) * LARGE
+        size = sum(entry.size for entry in found)
+        assert size <= 20 * LARGE + sum(entry.size for entry in waiting), number
+        most = max(most, size)
+    assert most > 20 * LARGE
+    near.keeper.settle()
+    near.check()
+
+
+@pytest.mark.parametrize("how", ["dropped", "swept"])
+def test_what_may_not_be_served_any_more_leaves_also_while_it_waits(how: str) -> None:
+    near = Near(1000)
+    changed, expired, good = near.entry("a"), near.entry("b", expires=0.0), near.entry("c")
+    for entry in (changed, expired, good):
+        near.keeper.keep(entry)
+    near.board.invalidate((changed.hash,))
+    if how == "dropped":
+        near.keeper.drop([changed.hash, expired.hash, good.hash])
+    else:
+        near.keeper.sweep()
+    near.check()
+    assert near.kept() == near.found() == {"c"}
+    assert (changed.expires, expired.expires, good.expires) == (DEAD, DEAD, math.inf)
+
+
+def test_all_is_forgotten_that_waits() -> None:
+    near = Near(1000)
+    entries = near.keep("a", "b")
+    near.keeper.forget_all()
+    near.check()
+    assert near.found() == set()
+    assert [entry.expires for entry in entries] == [DEAD, DEAD]
+
+
+@every_policy
+def test_of_two_entries_of_a_key_that_wait_the_later_one_stays(policy: str) -> None:
+    near = Near(1000, policy)
+    old, new = near.entry("a"), near.entry("a", 20)
+    near.keeper.keep(old)
+    near.keeper.keep(new)
+    assert near.home.entries == {"a": new}
+    near.keeper.settle()
+    near.check()
+    assert near.home.entries == {"a": new}
+    assert near.keeper.store.size() == (1, 20)
+    assert old.expires == DEAD
+
+
+def test_what_readers_found_while_it_waited_is_counted_once() -> None:
+    near = Near(1000)
+    (entry,) = near.keep("a")
+    entry.hits += 2
+    assert near.home.hit_count() == 2
+    near.keeper.settle()
+    assert near.keeper.store.hits() == near.home.hit_count() == 2
+    assert near.keeper.store.used() == [entry]
+    (other,) = near.keep("b")
+    other.hits += 3
+    near.keeper.forget_all()
+    assert near.keeper.store.hits() == near.home.hit_count() == 5
+
+
+def test_the_figures_of_a_cache_know_of_all_that_waits(new_cache: NewCache) -> None:
+    cache = new_cache(private=True)
+    for number in range(WAITING - 1):
+        cache.get_or_load(str(number), lambda: "value")
+    assert cache.stats().entries == WAITING - 1
+    assert cache.stats().bytes > 0
+
+
+# --- The end
+
+
+def in_a_thread(do: Callable[[], object], threads: list[threading.Thread]) -> None:
+    """Have another thread do something, and wait for it a moment: it may have to wait for this one."""
+    threads.append(threading.Thread(target=do))
+    threads[-1].start()
+    threads[-1].join(0.02)
+
+
+@pytest.mark.parametrize("waiting", [0, WAITING - 1])
+@pytest.mark.parametrize("by", ["a signal handler", "another thread"])
+@pytest.mark.parametrize("first", ["keep", "close"])
+def test_nothing_is_found_after_a_keeper_was_closed_in_the_middle(first: str, by: str, waiting: int) -> None:
+    """1. One begins to keep an entry, or to close. 2. The other does all that it has to. 3. The first one goes on."""
+    count, came, left = itertools.count(1), True, set[bool]()
+    while came:
+        near, others = Near(1000), list[threading.Thread]()
+        entry, before = near.entry("k"), near.keep(*(f"w{number}" for number in range(waiting)))
+
+        def keep(near: Near = near, entry: Entry = entry) -> None:
+            near.keeper.keep(entry)
+
+        one, other = (keep, near.keeper.close) if first == "keep" else (near.keeper.close, keep)
+
+        def handler(
+            near: Near = near, other: Callable[[], None] = other, others: list[threading.Thread] = others
+        ) -> None:
+            if by == "another thread":
+                in_a_thread(other, others)
+            else:
+                other()
+            left.add(bool(near.found()))
+
+        came = handled(next(count), one, handler, ("colocache/near_cache.py", "core/entry.py", "core/near.py"))
+        for thread in others:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+        if not came:
+            other()
+        near.check()
+        assert near.found() == near.kept() == set()
+        assert {each.expires for each in (entry, *before)} == {DEAD}
+    assert next(count) > 50
+    assert True in left or not (waiting or first == "close"), "sometimes the first one has to take something away"
+
+
+def test_what_is_kept_after_the_end_is_not_found() -> None:
+    near = Near(1000)
+    near.keeper.close()
+    (entry,) = near.keep("a")
+    assert near.found() == set()
+    assert entry.expires == DEAD
+    near.keeper.close()
+    near.check()
+
+
+# --- Which values are kept near
+
+
+def test_a_value_is_kept_near_that_was_found_before(new_cache: NewCache) -> None:
+    cache = new_cache(private=True)
+    cache.set("k", ["value"])
+    found = [cache.get("k") for _ in range(4)]
+    assert found == [["value"]] * 4
+    stats = cache.stats()
+    assert (stats.fetches, stats.hits) == (2, 2)
+    assert found[0] is not found[1] is found[2] is found[3]
+
+
+def test_a_value_that_others_found_before_is_kept_near_at_once(new_group: Callable[..., list[Cache]]) -> None:
+    one, other = new_group(2)
+    one.set("k", "value")
+    assert other.get("k") == one.get("k") == one.get("k") == "value"
+    assert (one.stats().fetches, one.stats().hits) == (1, 1)
+
+
+def test_a_value_of_readers_who_get_copies_is_never_kept_near(new_cache: NewCache) -> None:
+    cache = new_cache(private=True, copy=True)
+    cache.set("k", ["value"])
+    found = [cache.get("k") for _ in range(4)]
+    assert len({id(value) for value in found}) == 4
+    assert cache.stats().entries == 0
 
 
 # --- Exceptions, and uses of the cache, at any point
@@ -241,8 +443,9 @@ def test_what_an_eq_raises_is_raised_once_for_each_key_and_leaves_a_keeper_that_
     with pytest.raises(LookupError, match="of the user"):
         near.keeper.drop((2, 3))
     with pytest.raises(LookupError, match="of the user"):
-        near.keep("a")
+        near.keeper.settle()
     near.keep("a", "b")
+    near.keeper.settle()
     failing = False
     for entry in entries[1:]:
         assert entry.expires == DEAD, "nobody is served it, though it is found until its key is kept again"
@@ -276,7 +479,9 @@ def test_a_finalizer_of_a_value_runs_when_no_lock_is_held_and_may_use_the_cache(
         near.keep("k")
     elif why == "swept":
         near.keeper.forget_all()
+    near.keeper.settle()
     assert seen == [True]
+    near.keeper.settle()
     near.check()
 
 
@@ -349,10 +554,14 @@ def test_two_threads_that_begin_at_once_carry_out_one_after_the_other(
             second_is_in.set()
         work_alone()
 
+    def keep(name: str) -> None:
+        near.keep(name)
+        near.keeper.settle()
+
     monkeypatch.setattr(near.keeper, "_work_alone", slowly)
-    crew.start(lambda: near.keep("a"))
+    crew.start(lambda: keep("a"))
     assert first_is_in.wait(PATIENCE)
-    crew.start(lambda: near.keep("b"))
+    crew.start(lambda: keep("b"))
     crew.join()
     assert met == [False]
     near.check()

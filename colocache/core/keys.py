@@ -14,6 +14,7 @@ from .parts import MAX_PART, NotAPart, canonical, encode, shortened
 
 MAX_BODY = MAX_PART  # bytes; a longer body travels hashed, so a key takes at most this much on the wire
 MAX_NAMESPACE = 200  # bytes of UTF-8
+_SHORT = MAX_BODY // 4  # letters that fit into a body whatever they are
 MAX_WIRE = 1 + MAX_NAMESPACE + MAX_BODY
 
 #: What a user may give as a key: a text, or a tuple of parts that `colocache.core.parts` accepts.
@@ -32,6 +33,8 @@ def prefix(namespace: str) -> bytes:
 
 def wire(namespace_prefix: bytes, key: Key) -> bytes:
     """Return the wire key of ``key`` under a namespace's `prefix`. Raise TypeError as `canonical_form` does."""
+    if type(key) is str and len(key) < _SHORT:  # what follows says the same, in three times the time
+        return namespace_prefix + b"s" + key.encode("utf-8", "surrogatepass")
     return namespace_prefix + shortened(encode(canonical_form(key)), b"colocache-key")
 
 

@@ -31,10 +31,11 @@ class NearStore:
         """``budget`` is in bytes."""
         self.gone: deque[Entry] = deque()
         self._new_policy = partial[Policy[Entry]](POLICIES[policy], budget, self._evicted)
+        self._budget = budget
         self._entries = self._new_policy()
         self._board = board
         self._fences = fences
-        self.bell = board.bell
+        self.bell = board.heard
         self.evictions = 0
         self._past_hits = self._hits = 0
 
@@ -61,10 +62,10 @@ class NearStore:
 
         To put it again does nothing, if the first time was interrupted.
         """
-        present = self._entries.get(entry.hash)
+        present = self._entries.find(entry.hash)
         if present is not None and present is not entry:
             self._drop(present)
-        if entry.size > self._entries.maxsize or entry.expires == DEAD:
+        if entry.size > self._budget or entry.expires == DEAD:
             self._leave(entry)
         else:
             self._entries[entry.hash] = entry
@@ -72,7 +73,7 @@ class NearStore:
     def drop(self, hashes: Iterable[int], now: float) -> None:
         """Drop the entries of keys, given by their hashes, that may not be served any more."""
         for hash in hashes:
-            entry = self._entries.get(hash)
+            entry = self._entries.find(hash)
             if entry is not None and not self.lets(entry, now):
                 self._drop(entry)
 
@@ -113,7 +114,7 @@ class NearStore:
 
     def has(self, hash: int) -> bool:
         """Tell whether there is an entry of a key."""
-        return hash in self._entries
+        return self._entries.find(hash) is not None
 
     def used(self) -> list[Entry]:
         """Return the entries that were hit since this was last asked."""

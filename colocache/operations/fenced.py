@@ -34,7 +34,7 @@ class Fence(NamedTuple):
 
 def nowhere() -> Fence:
     """Return a fence under which nothing can be set: that of a reader who found no value, and could not look well."""
-    return Fence(b"", Miss((), monotonic()), 0)
+    return Fence(b"", Miss(b"", monotonic()), 0)
 
 
 _Key = tuple[int, bytes]  # a cache's serial number, and a wire key

@@ -9,7 +9,7 @@ from time import monotonic
 from types import FunctionType
 from typing import Any, NamedTuple, cast
 
-from ..config import Duration, Unset, parse_ttl
+from ..config import UNSET, Duration, Unset, parse_ttl
 from ..core import keys
 from ..core.entry import MISSING, OVERHEAD, Entry
 from ..core.host.hashes import path_hashes, tag_hash
@@ -37,7 +37,7 @@ class Given(NamedTuple):
 class Keyspace(NearCache):
     """The keys of one namespace, with what one `Space` or decorated function chose for them."""
 
-    __slots__ = ("fence", "function", "member", "path_hashes", "prefix", "ttl")
+    __slots__ = ("_given", "fence", "function", "member", "path_hashes", "prefix", "ttl")
 
     def __init__(
         self, member: Member, path: str, ttl: float | None, copies: bool, *, fence: bool = False,
@@ -47,6 +47,7 @@ class Keyspace(NearCache):
         self.prefix = keys.prefix(path)
         self.path_hashes = path_hashes(path)
         self.ttl = ttl  # s; None is for ever
+        self._given = Given(math.inf if ttl is None else ttl, ())
         self.fence = fence
         self.function = function  # whose results these keys hold; None once a load has checked it
         super().__init__(member.near_caches, path, copies, one_part)
@@ -97,7 +98,7 @@ class Keyspace(NearCache):
             entry = entries.get(written)
         except TypeError:  # it cannot be hashed
             entry = None
-        if entry is None:
+        if entry is None and type(key) is not str:
             canonical = self._canonical(key)
             entry = entries.get(canonical) if canonical is not written else None
         return entry
@@ -112,26 +113,33 @@ class Keyspace(NearCache):
     # --- Using what the shelf has
 
     def use(self, host: Host, key: Key, wire: bytes, hash: int, record: Record) -> Any:
-        """Return the value of a record, and let later readers of this process find it near.
+        """Return the value of a record, and let later readers of this process find it near, if it was found before.
 
-        MISSING, logged, if this process cannot decode it.
+        Many values are read once. If they were kept near, that would take a third of the time of their reading, and the
+        memory of values that are read again. That a value was found before, be it by another process, is what the shelf
+        counts anyhow. MISSING, logged, if this process cannot decode it.
         """
         try:
-            value = self.member.carrier.decode(bytes(record.payload))
+            value = self.member.carrier.decode(record.payload)
         except ValueError as error:
             self.member.tell_undecodable(error)
             return MISSING
-        self.keep(host, key, wire, hash, record, value)
+        if record.uses and not self.copies:
+            self.keep(host, key, wire, hash, record, value)
         return value
 
     def keep(self, host: Host, key: Key, wire: bytes, hash: int, record: Record, value: object) -> None:
-        """Let readers of this process find a value near, as long as its record is the key's present one."""
+        """Let readers of this process find a value near, as long as its record is the key's present one.
+
+        Not for keyspaces whose readers get copies.
+        """
         home, keeper = self.home, host.keeper
-        if self.copies or home.owner is not keeper.store or not host.alive:  # it is another life's by now
+        if home.owner is not keeper.store:  # it is another life's by now
             return
-        size = OVERHEAD + len(wire) + len(record.payload)
-        expires = record.expires - host.ahead
-        keeper.keep(Entry(home, self._canonical(key), value, hash, record.label, record.way, expires, size))
+        payload, label, expires, _, way, _ = record
+        found_by = key if type(key) is str else self._canonical(key)
+        size = OVERHEAD + len(wire) + len(payload)
+        keeper.keep(Entry(home, found_by, value, hash, label, way, expires - host.ahead, size))
 
     def hashes(self, tags: Iterable[str] = ()) -> tuple[int, ...]:
         """Return the hashes of all that a value depends on beside its key: its namespaces, the root first, its tags."""
@@ -145,6 +153,8 @@ class Keyspace(NearCache):
 
     def given(self, ttl: Ttl, tags: Iterable[str]) -> Given:
         """Return what a caller gives with a value. Raise TypeError or ConfigError if it cannot be used."""
+        if ttl is UNSET and tags == ():
+            return self._given
         names, excess = travelling(checked_tags(tags)) if tags != () else ((), "")
         if len(names) > MAX_TAGS:
             excess = f"it has {len(names)} tags, more than {MAX_TAGS}: {names!r:.100}"

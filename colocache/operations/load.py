@@ -155,20 +155,21 @@ class Duty:
             return
         payload = keyspace.encode(self.key, value, given, host)
         handed: object = AGAIN
+        expires = host.now() + given.ttl
         if payload is not None:
-            outcome, record = host.shelf.fill(self.wire, self._hash, payload, load.miss, host.now() + given.ttl)
+            outcome, record = host.shelf.fill(self.wire, self._hash, payload, load.miss, expires)
             self._member.count_fill(outcome)
             # If it was refused, the record is somebody else's, and its label says nothing about this value.
-            if outcome is not Outcome.REFUSED:
-                record = record or unstored(payload, load.miss, host.now() + given.ttl)
+            if outcome is not Outcome.REFUSED and not keyspace.copies:
+                record = record or unstored(payload, load.miss, expires)
                 keyspace.keep(host, self.key, self.wire, self._hash, record, value)
             if not keyspace.copies:
-                handed = Value(value)
+                handed = Value(value, expires)
             elif load.waiters:  # otherwise who comes finds the record
-                handed = Value(keyspace.member.carrier.decode(payload))
+                handed = Value(keyspace.member.carrier.decode(payload), expires)
         elif load.waiters:
             with contextlib.suppress(ValueError):  # those that wait load for themselves
-                handed = Value(copied(value) if keyspace.copies else value)
+                handed = Value(copied(value) if keyspace.copies else value, expires)
         host.claims.end(load, handed)
 
     def give_back(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from ..core.entry import MISSING
@@ -12,7 +12,7 @@ from ..core.keys import Key
 from ..host import Host
 from . import fenced
 from .keyspace import Keyspace
-from .tally import tell
+from .tally import tallies, tell
 
 T = TypeVar("T")
 
@@ -25,28 +25,50 @@ def get(keyspace: Keyspace, key: Key, default: T) -> Any | T:
     if value is MISSING:
         _count_misses(keyspace, 1, host)
         return default
-    _count_fetches(keyspace, 1)
+    with member.counting:
+        member.life.counters.fetches += 1
+    if tallies.get():
+        tell(member, "fetches")
     return value
 
 
 def get_many(keyspace: Keyspace, keys: Iterable[Key]) -> dict[Key, Any]:
     """Return the values of those keys that this host has."""
-    member, found, fetched, misses = keyspace.member, dict[Key, Any](), 0, 0
-    near = [(key, keyspace.hit(key)) for key in keys]  # first: what is no key raises before anything is started
-    host = member.join()
-    for key, value in near:
+    member, found, far = keyspace.member, dict[Key, Any](), dict[Key, bytes]()
+    entries = keyspace.near[0]
+    for key in keys:
+        value = MISSING if type(key) is str and key not in entries else keyspace.hit(key)
         if value is MISSING:
-            value = _find(keyspace, host, key, keyspace.wire(key))
-            fetched += value is not MISSING
+            far[key] = keyspace.wire(key)  # before the process joins: it raises for what is no key
+        found[key] = value  # here, because the answer has the order of the keys
+    if not far:
+        return found
+    host, fetched = member.join(), 0
+    for key, value in _find_all(keyspace, host, far):
         if value is MISSING:
-            misses += 1
+            del found[key]
         else:
             found[key] = value
+            fetched += 1
     if fetched:
-        _count_fetches(keyspace, fetched)
-    if misses:
-        _count_misses(keyspace, misses, host)
+        with member.counting:
+            member.counters.fetches += fetched
+        tell(member, "fetches", fetched)
+    if fetched < len(far):
+        _count_misses(keyspace, len(far) - fetched, host)
     return found
+
+
+def _find_all(keyspace: Keyspace, host: Host | None, wires: dict[Key, bytes]) -> Iterator[tuple[Key, Any]]:
+    """Do what `_find` does for many keys, in half the time."""
+    if keyspace.fence or host is None:
+        yield from [(key, _find(keyspace, host, key, wire)) for key, wire in wires.items()]
+        return
+    find, now = host.shelf.find, host.now()
+    records = [(key, wire, hash := key_hash(wire), find(wire, hash, now)) for key, wire in wires.items()]
+    is_alive = host.alive  # in this order: see `Region.lives`
+    for key, wire, hash, record in records:
+        yield key, MISSING if record is None or not is_alive else keyspace.use(host, key, wire, hash, record)
 
 
 def _find(keyspace: Keyspace, host: Host | None, key: Key, wire: bytes) -> Any:
@@ -82,13 +104,6 @@ def _find_or_fence(keyspace: Keyspace, host: Host | None, key: Key, wire: bytes)
     if value is MISSING:
         fenced.note(keyspace.member.serial, wire, fence)
     return value
-
-
-def _count_fetches(keyspace: Keyspace, fetches: int) -> None:
-    member = keyspace.member
-    with member.counting:
-        member.counters.fetches += fetches
-    tell(member, "fetches", fetches)
 
 
 def _count_misses(keyspace: Keyspace, misses: int, host: Host | None) -> None:

@@ -12,36 +12,47 @@ from . import fenced
 from .keyspace import Given, Keyspace
 from .tally import tell
 
+#: What is to be written: a wire key, its hash, and the payload; None if there is nothing to store.
+_Write = tuple[bytes, int, bytes | None]
 
-def put(keyspace: Keyspace, items: Iterable[tuple[Key, object]], given: Given, wait: str) -> bool:
-    """Store values; return whether all are stored. No process of this host serves an old value any more then."""
+
+def put(keyspace: Keyspace, key: Key, value: object, given: Given, wait: str) -> bool:
+    """Store a value; return whether it is stored. No process of this host serves an old value any more then."""
     if wait not in ("stored", "all"):
         raise ValueError(f"wait is 'stored' or 'all', not {wait!r}")
+    wire = keyspace.wire(key)
+    return _write(keyspace, [(wire, key_hash(wire), keyspace.encode(key, value, given))], given)
+
+
+def put_many(keyspace: Keyspace, items: Iterable[tuple[Key, object]], given: Given) -> bool:
+    """Do what `put` does for many values; return whether all are stored. Of equal keys the last one counts."""
     payloads = {keyspace.wire(key): keyspace.encode(key, value, given) for key, value in items}
-    member = keyspace.member
-    written = member.on_host(lambda host: _write(keyspace, host, payloads, given))
+    return _write(keyspace, [(wire, key_hash(wire), payload) for wire, payload in payloads.items()], given)
+
+
+def _write(keyspace: Keyspace, writes: list[_Write], given: Given) -> bool:
+    member, serial = keyspace.member, keyspace.member.serial
+
+    def write(host: Host) -> bool:
+        all_kept = True
+        for wire, hash, payload in writes:
+            fence = fenced.find(serial, wire) if keyspace.fence else None
+            if fence is None:
+                kept = _put(keyspace, host, wire, hash, payload, given)
+            else:
+                kept = payload is not None and put_missed(keyspace, host, wire, hash, payload, given, fence)
+            all_kept = all_kept and kept
+        return all_kept
+
+    written = member.on_host(write)
     if written is None:
         member.tell_not_announced()
         return False
     host, all_kept = written
-    hashes = [key_hash(wire) for wire in payloads]
     if keyspace.fence:
-        fenced.forget(member.serial, payloads)
-    host.tell(hashes)
-    tell(member, "sets", len(hashes), host)
-    return all_kept
-
-
-def _write(keyspace: Keyspace, host: Host, payloads: dict[bytes, bytes | None], given: Given) -> bool:
-    all_kept = True
-    for wire, payload in payloads.items():
-        hash = key_hash(wire)
-        fence = fenced.find(keyspace.member.serial, wire) if keyspace.fence else None
-        if fence is None:
-            kept = _put(keyspace, host, wire, hash, payload, given)
-        else:
-            kept = payload is not None and put_missed(keyspace, host, wire, hash, payload, given, fence)
-        all_kept = all_kept and kept
+        fenced.forget(serial, [wire for wire, _, _ in writes])
+    host.tell([hash for _, hash, _ in writes])
+    tell(member, "sets", len(writes), host)
     return all_kept
 
 

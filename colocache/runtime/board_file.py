@@ -46,7 +46,7 @@ from typing import Any
 
 from ..core.host.claims import HINT_WORDS, HINTS
 from ..core.host.layout import geometry
-from ..core.host.numbers import COUNTER_BITS, MAX_WRITER
+from ..core.host.numbers import MAX_WRITER, number
 from .fences import Fences
 from .signals import raise_if_from_handler
 
@@ -183,6 +183,7 @@ class BoardMemory:
         self.count = (len(words) - _ROOT_AT - 1) if len(words) > _ROOT_AT else 0
         self.state = words[_STATE : _STATE + 1]
         self.bell = words[_BELL_AT : _BELL_AT + 1]
+        self.heard = self.bell.cast("B").cast("d")
         self.hints = words[_HINTS_AT : _HINTS_AT + HINTS * HINT_WORDS]
         self.marks = words[_ROOT_AT:]
 
@@ -255,9 +256,9 @@ def end(words: memoryview, bell: int, root: int, fences: Fences) -> None:
     """
     words[_STATE] = ENDED
     fences.order()
-    words[root] = (MAX_WRITER << COUNTER_BITS) + 1
+    words[root] = number(MAX_WRITER, 1)
     fences.order()
-    words[bell] = (MAX_WRITER << COUNTER_BITS) + 2
+    words[bell] = number(MAX_WRITER, 2)
     fences.full()
 
 

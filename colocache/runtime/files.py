@@ -42,18 +42,16 @@ class Descriptor:
 
     def __init__(self, number: int) -> None:
         self._numbers = [number]
+        self.number_if_open = number  # or -1 once it is closed
 
     @property
     def number(self) -> int:
         """The descriptor itself. Raises IndexError once it is closed."""
         return self._numbers[0]
 
-    def number_if_open(self) -> int:
-        """Return the descriptor itself, or -1 once it is closed."""
-        return [*self._numbers, -1][0]
-
     def close(self) -> None:
         """Close it, unless it is closed. Raise nothing: where the kernel refuses, there is nothing to repair."""
+        self.number_if_open = -1
         with contextlib.suppress(IndexError, OSError):
             os.close(self._numbers.pop())
 
@@ -84,6 +82,7 @@ class Held(Descriptor):
         """Close it, unless it is closed, or somebody else's by now."""
         if self.is_ours():
             super().close()
+        self.number_if_open = -1
         self._numbers.clear()
 
 

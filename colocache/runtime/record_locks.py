@@ -89,7 +89,7 @@ class RecordLocks:
         So what comes out of this as an exception is a signal handler's, and nobody passes over it: time limits like to
         be OSErrors.
         """
-        return set_lock(self._descriptor.number_if_open(), lock)
+        return set_lock(self._descriptor.number_if_open, lock)
 
     def ask(self, lock: bytes) -> bool:
         """Do what a struct flock says; return False if another process is in the way. Raise as `take` does."""
@@ -120,7 +120,7 @@ class RecordLocks:
         Raise OSError as `take` does.
         """
         lock = flock(fcntl.F_WRLCK, byte, 1)
-        number = self._descriptor.number_if_open()
+        number = self._descriptor.number_if_open
         if number < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return owner_in(fcntl.fcntl(number, fcntl.F_GETLK, lock))
@@ -140,11 +140,11 @@ class Holds:
     """
 
     def __init__(self) -> None:
-        self._holds: dict[int, Hold] = {}
+        self.held: dict[int, Hold] = {}
 
     def take(self, what: int, hold: Hold) -> bool:
         """Take something; return False if it is taken, be it by this thread."""
-        return self._holds.setdefault(what, hold) is hold
+        return self.held.setdefault(what, hold) is hold
 
     def take_soon(self, what: int, hold: Hold, patience: float) -> bool:
         """Take something; return False if others have it all the time."""
@@ -161,24 +161,19 @@ class Holds:
 
         Two threads may do so in the same moment, and have it both. That takes three rare things at once.
         """
-        other = self._holds.get(what)
+        other = self.held.get(what)
         if other is None or not _is_over(other):
             return False
-        self._holds[what] = hold
+        self.held[what] = hold
         return True
 
     def has(self, what: int, hold: Hold) -> bool:
         """Tell whether it is this one that has it."""
-        return self._holds.get(what) is hold
-
-    def belongs_to(self, what: int, function: FrameType) -> bool:
-        """Tell whether a function that runs now has it."""
-        hold = self._holds.get(what)
-        return hold is not None and hold[1] is function
+        return self.held.get(what) is hold
 
     def give_back(self, what: int) -> None:
         """Give something back. Callable twice."""
-        self._holds.pop(what, None)
+        self.held.pop(what, None)
 
 
 def _is_over(hold: Hold) -> bool:
@@ -208,6 +203,7 @@ class RingLocks:
         self._taking = [flock(fcntl.F_WRLCK, first + ring, 1) for ring in range(count)]
         self._freeing = [flock(fcntl.F_UNLCK, first + ring, 1) for ring in range(count)]
         self._holds = Holds()
+        self._held = self._holds.held
         self._closed = False
 
     def lock(self, ring: int, /) -> bool:
@@ -216,9 +212,9 @@ class RingLocks:
         That takes 20 ms and `ATTEMPTS` attempts. Where threads compute, or the machine is busy, an attempt can take
         10 ms: after 20 ms the lock has hardly been looked at.
         """
-        hold = hold_of_caller()
+        hold = thread_id(), sys._getframe(1)
         try:
-            return (self._holds.take(ring, hold) and self._has_record_lock(ring)) or self._wait(ring, hold)
+            return (self._held.setdefault(ring, hold) is hold and self._has_record_lock(ring)) or self._wait(ring, hold)
         except BaseException:  # of a signal handler
             if self._holds.has(ring, hold):
                 self._free(ring)
@@ -251,14 +247,15 @@ class RingLocks:
 
     def unlock(self, ring: int, /) -> None:
         """Give the lock back, if the very function that calls this has it. Callable twice: see the protocol."""
-        if self._holds.belongs_to(ring, sys._getframe(1)):
+        hold = self._held.get(ring)
+        if hold is not None and hold[1] is sys._getframe(1):
             self._free(ring)
 
     def _free(self, ring: int) -> None:
         """The record lock goes first: a thread that comes in between must not lose its own."""
         if self._locks is not None:
             self._locks.attempt(self._freeing[ring])
-        self._holds.give_back(ring)
+        self._held.pop(ring, None)
 
 
 class ClaimLocks:

@@ -54,6 +54,7 @@ import time
 from dataclasses import dataclass
 
 from ..core.host.layout import Geometry, ShelfMemory, geometry
+from ..core.host.memory import Heard
 from ..core.host.numbers import Numbers
 from ..errors import CannotJoin, ConfigError
 from . import board_file
@@ -132,6 +133,8 @@ class Region:
     """The numbers of this process in this region."""
     bell: memoryview
     """One word."""
+    heard: Heard
+    """The same, as a double: see `colocache.core.host.numbers`."""
     marks: memoryview
     """Words: the root's mark, and ``mark_count`` others."""
     mark_count: int
@@ -148,12 +151,13 @@ class Region:
     ) -> None:
         self._files = files
         self._board = board
-        self._state = board.state
+        self.state = board.state
         self._left = False
         self._users = 0
         self.fences = fences
         self.id = board.id
-        self.bell, self.marks, self.mark_count, self.hints = board.bell, board.marks, board.count, board.hints
+        self.bell, self.heard, self.hints = board.bell, board.heard, board.hints
+        self.marks, self.mark_count = board.marks, board.count
         self.geometry = geometry(capacity)
         self.shelf = ShelfMemory.over(shelf, self.geometry, self._grow)
         self.path = ""
@@ -233,7 +237,7 @@ class Region:
         `colocache.runtime.board_file`.
         """
         self.fences.order()
-        return self._state[0] == board_file.LIVES
+        return self.state[0] == board_file.LIVES
 
     @property
     def wanted(self) -> int:
@@ -326,7 +330,7 @@ class Region:
 
     def _leave_memory(self) -> None:
         self._left = True
-        self._state = _NO_STATE
+        self.state = _NO_STATE
 
 
 class _Files:

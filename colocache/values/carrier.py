@@ -18,6 +18,7 @@ class Carrier:
 
     def __init__(self, codec: Codec | None) -> None:
         self.codec = codec if codec is not None else MsgpackCodec()
+        self._decode = self.codec.decode
         self._mark = blake2b(self.codec.name.encode(), digest_size=4).digest()
 
     def encode(self, value: object) -> bytes:
@@ -34,15 +35,15 @@ class Carrier:
             raise OversizeError(f"it takes {len(payload)} bytes, more than {MAX_VALUE}")
         return payload
 
-    def decode(self, payload: bytes) -> Any:
+    def decode(self, payload: bytes | memoryview) -> Any:
         """Return the value of a payload. Raise ValueError if this process cannot read it."""
         if payload[:4] != self._mark:
-            number = unpack_integer(payload)
+            number = unpack_integer(bytes(payload))
             if number is not None:
                 return number
             raise ValueError(f"it was written with another codec than {self.codec.name!r}")
         try:
-            return self.codec.decode(payload[4:])
+            return self._decode(bytes(payload[4:]))
         except ValueError:
             raise
         except Exception as error:  # a codec that breaks its contract must not break the application

@@ -44,7 +44,7 @@ from .annotations import result_of, surely_in
 from .codec import MAX_BYTES, MAX_DEPTH, refuse_long
 from .form import KNOWN, REGISTERED, Form, hashable
 from .known import known_form, known_from_wire
-from .payloads import heads, is_plain, refuse_lies
+from .payloads import SHORT, is_plain, may_be_deep, refuse_lies
 from .plain import CODES, extended
 from .refusals import check, check_result, is_regular
 from .registry import Registry
@@ -77,6 +77,7 @@ class MsgpackCodec:
         """Refuse a payload of more than `max_bytes` in `decode`. The caller of `encode` measures the result itself."""
         self._max_bytes = max_bytes
         self._classes = Registry(self._known_form)
+        self._hook = partial(self._unpack_extension, MAX_DEPTH, {})
 
     def register(self, cls: _Class, *, name: str | None = None) -> _Class:
         """Let instances of `cls` travel, and return `cls`, so that this can be its decorator.
@@ -114,7 +115,7 @@ class MsgpackCodec:
         """
         try:
             payload = self._pack(value, _FAST_NESTING)
-            is_faithful = is_plain(payload) or is_regular(value, self._classes.boxes)
+            is_faithful = is_plain(value, payload) or is_regular(value, self._classes.boxes)
         except Exception:  # `check` finds out what it is, and where
             is_faithful = False
         return payload if is_faithful else self._encode_carefully(value)
@@ -136,11 +137,15 @@ class MsgpackCodec:
         """
         refuse_long(payload, self._max_bytes)
         try:
-            return self._read(payload, strict_map_key=True)
+            if len(payload) > SHORT:
+                refuse_lies(payload)
+            value = msgpack.unpackb(payload, ext_hook=self._hook)
+            if not may_be_deep(value, payload) or self._is_regular(value):
+                return value
         except Exception:  # perhaps a key is neither str nor bytes: only such a payload pays for `_mapping`
             pass
         try:
-            return self._read(payload, strict_map_key=False, object_pairs_hook=_mapping)
+            return self._decode_carefully(payload)
         except Exception as error:
             raise ValueError(f"the payload does not parse as {self.name}: {_shortened(error)}") from error
 
@@ -164,17 +169,19 @@ class MsgpackCodec:
 
     # --- Unpacking
 
-    def _read(self, payload: bytes, **options: Any) -> object:
-        value = self._unpack(payload, MAX_DEPTH, options)
-        if len(heads(payload)) > MAX_DEPTH and not is_regular(value, {**self._classes.boxes, bytearray: lambda _: ()}):
+    def _decode_carefully(self, payload: bytes) -> object:
+        value = self._unpack(payload, MAX_DEPTH, {"strict_map_key": False, "object_pairs_hook": _mapping})
+        if not self._is_regular(value):
             raise ValueError(f"containers are nested more than {MAX_DEPTH} deep")
         return value
 
+    def _is_regular(self, value: object) -> bool:
+        return is_regular(value, {**self._classes.boxes, bytearray: lambda _: ()})
+
     def _unpack(self, payload: bytes, room: int, options: dict[str, Any]) -> Any:
+        """Unpack a payload. msgpack itself refuses arrays and maps of more members than the payload has bytes."""
         refuse_lies(payload)
-        hook = partial(self._unpack_extension, room, options)
-        most = len(payload)
-        return msgpack.unpackb(payload, ext_hook=hook, max_array_len=most, max_map_len=most, **options)
+        return msgpack.unpackb(payload, ext_hook=partial(self._unpack_extension, room, options), **options)
 
     def _unpack_extension(self, room: int, options: dict[str, Any], code: int, body: bytes) -> Any:
         form = CODES.get(code)

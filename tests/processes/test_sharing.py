@@ -48,6 +48,21 @@ def test_what_one_process_sets_all_read_at_once(group: Callable[..., Group]) -> 
         assert together(workers, "get_many", keys=["k0", "k1"]) == [{"k0": 100 + number}] * 4
 
 
+def test_what_any_process_has_found_before_is_kept_near_at_the_first_read(group: Callable[..., Group]) -> None:
+    """Whoever set it has not found it."""
+    one, other, third = group(**PATIENT).start(3)
+    assert one.call("set", key="k0", value=7)
+    assert other.call("get", key="k0") == 7
+    assert other.call("stats")["entries"] == 0
+    for worker in (third, one):
+        assert [worker.call("get", key="k0") for _ in range(2)] == [7, 7]
+        stats = worker.call("stats")
+        assert (stats["entries"], stats["fetches"], stats["hits"]) == (1, 1, 1)
+    assert [other.call("get", key="k0") for _ in range(2)] == [7, 7]
+    stats = other.call("stats")
+    assert (stats["entries"], stats["fetches"], stats["hits"]) == (1, 2, 1)
+
+
 def test_processes_that_count_at_once_lose_no_count(group: Callable[..., Group]) -> None:
     workers = group(**PATIENT).start(4)
     counted = together(workers, "count", key="n", times=500)

@@ -27,6 +27,7 @@ from colocache import Cache, ConfigError, EventLoopError
 from colocache.testing import private, travel
 from tests import ROOT
 from tests.conftest import Crew, NewCache, Until, waiting
+from tests.interrupts import SWALLOWED
 
 
 @pytest.fixture
@@ -196,6 +197,7 @@ class TimeIsUp(BaseException):
     pass
 
 
+@pytest.mark.filterwarnings(SWALLOWED)
 def test_what_a_signal_handler_raises_in_the_middle_leaves_a_cache_that_works(cache: Cache, crew: Crew) -> None:
     """The locks are free, and what was invalidated stays so."""
 

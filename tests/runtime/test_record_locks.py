@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from colocache.runtime import record_locks
-from colocache.runtime.files import Descriptor, open_ours
+from colocache.runtime.files import Descriptor, Held, open_ours
 from colocache.runtime.record_locks import CLAIM_FILES, ClaimLocks, RecordLocks, RingLocks
 from tests.runtime.agents import Agent, StartAgent, agents
 
@@ -110,6 +110,32 @@ def test_a_closed_file_is_an_error(path: str) -> None:
         locks.take(7)
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
         locks.holder(7)
+
+
+@pytest.mark.parametrize("kind", [Descriptor, Held])
+def test_a_file_that_was_given_up_is_locked_no_more_though_its_number_is_anothers(
+    path: str, tmp_path: Path, kind: type[Descriptor]
+) -> None:
+    """1. A daemoniser closes all files. 2. The application opens one. 3. This package gives up what it had."""
+    descriptor = kind(open_ours(path))
+    locks, number = RecordLocks(descriptor), descriptor.number
+    assert descriptor.number_if_open == number
+    os.close(number)
+    if (
+        kind is Descriptor
+    ):  # this kind is not asked whether it is closed by others, so they must not take its number yet
+        descriptor.close()
+    another = os.open(tmp_path / "another", os.O_RDWR | os.O_CREAT)
+    if another != number:
+        os.dup2(another, number)
+        os.close(another)
+    descriptor.close()
+    assert descriptor.number_if_open == -1
+    for attempt in (lambda: locks.take(7), lambda: locks.holder(7)):
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            attempt()
+    os.fstat(number)  # would fail if it were closed
+    os.close(number)
 
 
 def test_offsets_may_have_60_bits(locks: RecordLocks, other: Agent) -> None:

@@ -1,4 +1,4 @@
-"""A short form of the campaign; the long one is `make simulate`."""
+"""A short form of the campaign; the long one is `make simulate-group`."""
 
 from __future__ import annotations
 

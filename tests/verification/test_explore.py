@@ -1,4 +1,4 @@
-"""Every interleaving of the small, to a depth that takes seconds; the long form is `make explore`."""
+"""Every interleaving of the small, to a depth that takes seconds; the long form is `make explore-group`."""
 
 from __future__ import annotations
 

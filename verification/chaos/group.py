@@ -28,7 +28,7 @@ KEYS = 64
 SHELF = "8MiB"  # small ones are made quickly
 
 #: What no process may ever have logged.
-ALARMS = ("Traceback", "has failed", "Assertion failed", "ResourceWarning")
+ALARMS = ("Traceback", "the bus has failed", "Assertion failed", "ResourceWarning")
 
 
 class Died(Exception):

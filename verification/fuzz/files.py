@@ -42,7 +42,7 @@ def forged_board(dice: Dice) -> bytes:
         for _ in range(dice.below(4)):
             board.words[dice.below(16) if not dice.once_in(3) else dice.below(2000)] = dice.pick(NUMBERS)
         content = bytearray(mapping)
-        for view in (board.words, board.state, board.bell, board.hints, board.marks):
+        for view in (board.words, board.state, board.heard, board.bell, board.hints, board.marks):
             view.release()
     for _ in range(dice.below(3)):
         damage = dice.blob(20)

@@ -53,7 +53,7 @@ def forgive(act: Callable[[], object]) -> None:
 def two_miss_at_once(world: World) -> None:
     """A and B miss k at once, and nobody fails."""
     for host in (world.host("A"), world.host("B")):
-        host.spawn(lambda host=host: host.get_or_load(K))
+        host.spawn(lambda host=host: host.get_or_load(K))  # type: ignore[misc]
     loads_at_most(world, 1)
     nobody_waits_out(world)
 
@@ -62,7 +62,7 @@ def two_miss_at_once(world: World) -> None:
 def three_miss_at_once(world: World) -> None:
     """A, B and C miss k at once, and nobody fails."""
     for host in (world.host("A"), world.host("B"), world.host("C")):
-        host.spawn(lambda host=host: host.get_or_load(K))
+        host.spawn(lambda host=host: host.get_or_load(K))  # type: ignore[misc]
     loads_at_most(world, 1)
     nobody_waits_out(world)
 

@@ -68,15 +68,26 @@ class Plan(NamedTuple):
     stops: bool
     forks: bool
     loses: bool
+    is_slow: bool  # the loaders
     fails: float  # of the loaders
     roomy: bool  # nothing is ever dropped to make room
+    values: tuple[Item, ...]  # that it is about
+    counters: tuple[Item, ...]
+    pages: tuple[Item, ...]
+    weights: tuple[int, ...]  # of the acts
 
 
-KINDS = ("calm", "tiny", "kill", "stop", "fork", "lost locks", "slow loads", "all")
+#: Nothing unusual, small logs that turn over all the time, processes that are killed, stopped, forked, or lose their
+#: record locks without notice, loaders that are slow or raise, and all of these together.
+KINDS = ("calm", "tiny", "kill", "stop", "fork", "lost-locks", "slow-loads", "all")
 
 
 def draw(seed: int, kind: str) -> Plan:
-    """Draw a history of a kind."""
+    """Draw a history of a kind.
+
+    It is about some of the keys only, and does some things often and others never: what goes wrong between two of them
+    is found sooner where there is little else (Groce, Zhang, Eide, Chen and Regehr, "Swarm testing", ISSTA 2012).
+    """
     random = Random(f"{kind} {seed}")
     everything = kind == "all"
     roomy = kind in ("calm", "kill") or (kind in ("stop", "fork") and random.random() < 0.5)
@@ -84,15 +95,43 @@ def draw(seed: int, kind: str) -> Plan:
     small, main, ways = (8192, 57344, 256) if roomy else random.choice(sizes)
     return Plan(
         seed=seed, kind=kind, weak=random.random() < 0.4,
-        processes=random.choice((2, 2, 3, 4)), threads=random.choice((1, 1, 2)), operations=random.randint(6, 14),
+        processes=random.choice((2, 2, 3, 4)), threads=random.choice((1, 1, 2)), operations=random.randint(8, 20),
         small=small, main=main, ways=ways, marks=4096 if roomy else 512,
         pace=random.choice((2, 5, 15, 40, 120)), holds=random.choice((0, 0.05, 0.3)),
         ages=random.choice((0, 0.05, 0.3)), gives_up=random.choice((0, 0.05)),
-        faults=0.0 if kind in ("calm", "tiny", "slow loads") else random.choice((0.01, 0.05, 0.2)),
+        faults=random.choice((0.0, 0.02) if kind in ("calm", "tiny", "slow-loads") else (0.01, 0.05, 0.2)),
         kills=kind == "kill" or everything, stops=kind == "stop" or everything, forks=kind == "fork" or everything,
-        loses=kind == "lost locks" or (everything and random.random() < 0.3),
-        fails=0.1 if kind == "slow loads" or everything else 0.0, roomy=roomy,
+        loses=kind == "lost-locks" or (everything and random.random() < 0.3),
+        is_slow=kind == "slow-loads" or everything, fails=0.1 if kind == "slow-loads" or everything else 0.0,
+        roomy=roomy,
+        values=tuple(random.sample(VALUES, random.choice((1, 1, 2, 3, 5)))), counters=tuple(random.sample(COUNTERS, 1)),
+        pages=(PAGE,) if random.random() < 0.5 else (), weights=_weights(random, kind),
     )  # fmt: skip
+
+
+#: What an `Actor` does, and how often.
+WEIGHTS = {
+    "read_something": 30,
+    "read_over_and_over": 15,
+    "load_something": 30,
+    "invalidate_something": 14,
+    "set_something": 10,
+    "count_something": 14,
+    "add_something": 4,
+    "compare_and_set_something": 6,
+    "touch_something": 3,
+    "set_something_under_a_fence": 6,
+    "set_much": 8,  # where there is little room
+}
+
+
+def _weights(random: Random, kind: str) -> tuple[int, ...]:
+    weights = {act: weight * random.choice((0, 1, 1, 3)) for act, weight in WEIGHTS.items()}
+    for act in ("read_something", "load_something"):
+        weights[act] = max(weights[act], 10)
+    if kind not in ("tiny", "all", "lost-locks"):
+        weights["set_much"] = 0
+    return tuple(weights.values())
 
 
 @dataclass
@@ -120,8 +159,11 @@ class Drop:
 class History:
     """One history."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, tells: bool = False) -> None:
+        """``tells`` keeps its story."""
         self.plan = plan
+        self.tells = tells
+        self.story: list[str] = []
         self.result = Result(plan.seed, plan.kind)
         self.counts = self.result.counts
         geometry = small_geometry(plan.small, plan.main, plan.ways)
@@ -156,6 +198,11 @@ class History:
                 self.machine.close()
         return self.result
 
+    def tell(self, *words: object) -> None:
+        """Add a line to the story."""
+        if self.tells:
+            self.story.append(" ".join(map(str, (f"{self.oracle.time:5} {self.machine.clock:7.3f}", *words))))
+
     def _start(self, worker: Worker, operations: int) -> None:
         for number in range(self.plan.threads):
             name = f"{worker.process.name}.{number}"
@@ -189,6 +236,7 @@ class History:
 
     def _kill(self, worker: Worker) -> None:
         self.counts["kills"] += 1
+        self.tell(worker.process.name, "is killed")
         self.machine.kill(worker.process)
         if self.children < 4:
             self.children += 1
@@ -196,6 +244,7 @@ class History:
 
     def _stop(self, worker: Worker) -> None:
         self.counts["stops"] += 1
+        self.tell(worker.process.name, "is stopped")
         self.machine.stop(worker.process)
 
     def _fork(self, worker: Worker) -> None:
@@ -204,6 +253,7 @@ class History:
         for thread in worker.process.threads:
             self.machine.drain_all(thread)
         child = worker.fork(f"{worker.process.name}c{self.children}", forgets=self.random.random() < 0.3)
+        self.tell(worker.process.name, "is forked:", child.process.name)
         # What its parent has heard, it knows.
         self._start(child, self.plan.operations // 2)
         parent = self.oracle.knows.get(worker.process.threads[0])
@@ -212,8 +262,9 @@ class History:
                 self.oracle.knows[thread] = parent.copy()
 
     def _lose(self, worker: Worker) -> None:
-        self.counts["lost locks"] += 1
-        self.locks_were_lost = True
+        self.counts["losses"] += 1
+        self.tell(worker.process.name, "loses its record locks")
+        self.locks_were_lost, self.oracle.is_exact = True, False
         self.machine.lose_locks(worker.process)
 
     # --- The end
@@ -229,12 +280,17 @@ class History:
                 actor = Actor(self, worker, Random(0), f"{worker.process.name}, at the end,")
                 for item in (*VALUES, *COUNTERS, PAGE):
                     actor.read(item)
-        if not self.locks_were_lost:
-            check_ring(self.computer.workers[0].shared.shelf, self.memory.geometry)
         for worker in self.computer.workers:
-            shelf = worker.shared.shelf
-            for name in ("torn", "void", "busy", "declined", "evicted", "moved"):
-                self.counts[name] += getattr(shelf, name, 0)
+            self.counts["evicted"] += worker.host.shelf.evicted
+            self.counts["moved"] += worker.host.shelf.moved
+            for name in ("fills", "fills_refused", "sets_refused", "busy"):
+                self.counts[name] += getattr(worker.member.counters, name)
+        shelf = self.computer.workers[0].host.shelf
+        self.counts["resets"] += shelf.resets()
+        if not self.locks_were_lost:
+            check_ring(shelf, self.memory.geometry)
+            if shelf.resets():
+                raise Violation("a ring was garbage, although nobody had lost its lock")
 
 
 class Actor:
@@ -246,26 +302,15 @@ class Actor:
         self.random = random
         self.name = name
         self.machine, self.oracle, self.counts = history.machine, history.oracle, history.counts
-        kind = history.plan.kind
-        acts: list[tuple[Callable[[], object], int]] = [
-            (self.read_something, 30),
-            (self.load_something, 30),
-            (self.invalidate_something, 14),
-            (self.set_something, 10),
-            (self.count_something, 14),
-            (self.add_something, 3),
-            (self.compare_and_set_something, 5),
-            (self.touch_something, 3),
-            (self.set_something_under_a_fence, 5),
-        ]
-        if kind in ("tiny", "all", "lost locks"):
-            acts.append((self.set_much, 8))
-        self.acts, self.weights = [act for act, _ in acts], [weight for _, weight in acts]
+        self.plan = history.plan
+        self.acts: list[Callable[[], object]] = [getattr(self, name) for name in WEIGHTS]
 
     def run(self, operations: int) -> None:
         """Do so many things."""
         for _ in range(operations):
-            self.random.choices(self.acts, self.weights)[0]()
+            place = self.random.choices(range(len(self.acts)), self.plan.weights)[0]
+            self.history.tell(self.name, "begins:", [*WEIGHTS][place].replace("_", " "))
+            self.acts[place]()
 
     # --- What the oracle is told
 
@@ -276,11 +321,14 @@ class Actor:
         if self.random.random() < 0.7 and oracle.hear():
             machine.drain_all(machine.current)
             machine.refresh(machine.current)
-        return oracle.knowledge()
+        known = oracle.knowledge()
+        known.clock = machine.clock
+        return known
 
     def tell(self, *facts: Fact) -> None:
         """End a call: tell others of it, most times."""
         machine, oracle = self.machine, self.oracle
+        self.history.tell(self.name, "has done:", *[f"{kind} {what} begun at {at}," for kind, what, at in facts])
         oracle.learn(*facts)
         machine.yield_now()
         if self.random.random() < 0.7:
@@ -308,6 +356,7 @@ class Actor:
         """Judge what a read was given; MISSING is nothing."""
         if found is MISSING:
             self.counts["missed"] += 1
+            self.history.tell(self.name, f"finds no {item.number}")
             self._judge_absence(item, known)
             return None
         self.counts[where] += 1
@@ -319,6 +368,9 @@ class Actor:
             if of != item.number or filler.strip(bytes([number % 251])):
                 self.oracle.fail(f"{who} was given a torn or foreign value of key {item.number}: {number} of {of}")
             value = self.history.values[number]
+            if item.number in self.oracle.touched:
+                value.expires = math.inf
+        self.history.tell(who, f"is given {value} of {item.number}")
         self.oracle.check(value, known, who)
         return value
 
@@ -336,8 +388,8 @@ class Actor:
     def _judge_absence(self, item: Item, known: Knowledge) -> None:
         """A counter that nothing has dropped is there, where there is room for everything."""
         history = self.history
-        began = known.writes.get(item.number)
-        if item in COUNTERS and history.plan.roomy and began is not None and not history.locks_were_lost:
+        began, _ = known.writes.get(item.number, (0, 0))
+        if item in COUNTERS and history.plan.roomy and began and not history.locks_were_lost:
             things = (*item.things, *TAGS)
             if not any(drop.thing in things and drop.ended >= began for drop in history.drops):
                 self.oracle.fail(f"{self.name} finds no counter {item.number}, which nobody has dropped")
@@ -346,7 +398,6 @@ class Actor:
         """Return a loader."""
 
         def load() -> Any:
-            self.counts["loads"] += 1
             machine, random = self.machine, self.random
             machine.yield_now()
             read_at, more = self.oracle.now(), tags
@@ -356,7 +407,7 @@ class Actor:
             if random.random() < self.history.plan.fails:
                 raise LoaderFailed
             _, standing = self.new_value(item, "load", more, bases, read_at)
-            if self.history.plan.kind in ("slow loads", "all") and random.random() < 0.5:
+            if self.history.plan.is_slow and random.random() < 0.5:
                 machine.wait(lambda: False, until=machine.clock + random.choice((0.002, 0.1, 12.0)))
             else:
                 machine.yield_now()
@@ -364,15 +415,32 @@ class Actor:
 
         return load
 
+    def any_item(self) -> Item:
+        """Choose a key."""
+        return self.random.choice((*self.plan.values, *self.plan.counters, *self.plan.pages))
+
     def tags(self) -> tuple[str, ...]:
         """Choose the tags of a value."""
         return self.random.choice(((), (), TAGS[:1], TAGS[1:], TAGS))
+
+    def ttl(self) -> float | None:
+        """Choose for how many seconds a value is kept."""
+        return self.random.choice((None, None, None, None, 0.02, 0.6))
 
     # --- What it does
 
     def read_something(self) -> None:
         """Get a key."""
-        self.read(self.random.choice((*VALUES, *COUNTERS, PAGE)))
+        self.read(self.any_item())
+
+    def read_over_and_over(self) -> None:
+        """Get a key several times, or load it first: what was compared once is served without looking, for a while."""
+        items = (*self.plan.values, *self.plan.pages)
+        item = self.random.choice(items)
+        if self.random.random() < 0.5:
+            self.load(item)
+        for _ in range(self.random.randint(2, 4)):
+            self.read(item)
 
     def read(self, item: Item) -> Value | None:
         """Get a key, and judge what is found."""
@@ -386,46 +454,53 @@ class Actor:
 
     def load_something(self) -> None:
         """Get a key or load it."""
-        item = self.random.choice((*VALUES, *VALUES, PAGE))
+        self.load(self.random.choice((*self.plan.values, *self.plan.values, *self.plan.pages)))
+
+    def load(self, item: Item) -> None:
+        """Get a key or load it, and judge what is found."""
         # The tags of a page are those of its parts, so that one event names both.
         tags = TAGS if item is PAGE or item in PARTS else self.tags()
         with suppress(LoaderFailed):
             self._load(item, tags)
 
     def _load(self, item: Item, tags: tuple[str, ...]) -> Value:
-        known = self.hear()
+        known = self.hear().copy()  # the loader may hear more
         self.counts["reads"] += 1
         worker = self.worker
-        given = worker.keyspaces[item.path, False].given(None, tags)
-        loads = self.counts["loads"]
+        ttl = self.ttl()
+        given = worker.keyspaces[item.path, False].given(ttl, tags)
         found, where = worker.get_or_load(item.path, item.key, self.source(item, tags), given)
-        if where == "shelf" and self.counts["loads"] != loads:
-            where = "loaded or waited for"
         value = self.judge(item, found, known, where)
         assert value is not None
+        if where == "loaded" and ttl is not None:
+            value.expires = self.machine.clock + ttl
         return value
 
     def invalidate_something(self) -> None:
         """Invalidate one or two keys, or a tag or two, or a namespace, or everything."""
         random, worker = self.random, self.worker
         keyspace = worker.keyspaces["", False]
-        items = random.choice(((random.choice(VALUES),), PARTS, (*PARTS, PAGE), (random.choice(COUNTERS),)))
+        plan = self.plan
+        items = random.choice((random.sample(plan.values, 1), PARTS, (*PARTS, *plan.pages), plan.counters))
         things: tuple[Thing, ...]
+        act: Callable[[], object]
         chance = random.random()
         if chance < 0.6:
-            items = tuple(item for item in items if item.path == items[0].path)
-            things = tuple(item.number for item in items)
+            items = [item for item in items if item.path == items[0].path]
+            what, things = "keys", tuple(item.number for item in items)
             keyspace = worker.keyspaces[items[0].path, False]
             act = lambda: invalidate.keys(keyspace, [item.key for item in items], True, False)  # noqa: E731
         elif chance < 0.85:
             tags = random.choice((TAGS[:1], TAGS[1:], TAGS))
-            things, act = tags, lambda: invalidate.tags(keyspace, tags, True, False)
+            what, things, act = "tags", tags, lambda: invalidate.tags(keyspace, tags, True, False)
         elif chance < 0.95:
-            things, act = ("n",), lambda: invalidate.all_keys(worker.keyspaces["n", False], True, False)
+            what, things = "namespaces", ("n",)
+            act = lambda: invalidate.all_keys(worker.keyspaces["n", False], True, False)  # noqa: E731
         else:
-            things, act = ("all",), lambda: invalidate.all_keys(keyspace, True, False)
+            what, things, act = "clears", ("all",), lambda: invalidate.all_keys(keyspace, True, False)
         self.hear()
         self.counts["events"] += 1
+        self.counts[what] += 1
         began = self.oracle.now()
         drops = self.drop(*things)
         act()
@@ -435,17 +510,21 @@ class Actor:
             things = (*things, WITH_PARTS)
         self.tell(*[("event", thing, began) for thing in things])
 
-    def _write(self, item: Item, value: Value, act: Callable[[], bool], *more: Fact, invalidates: bool = False) -> bool:
+    def _write(
+        self, item: Item, value: Value, act: Callable[[], bool], ttl: float | None, *, invalidates: bool = False
+    ) -> bool:
         """Call something that writes a value, if it can; ``invalidates`` says that it drops the old one if not."""
         began = self.oracle.now()
         drops = self.drop(item.number) if invalidates else []
         done = act()
         value.ended = self.oracle.now()
+        if ttl is not None:
+            value.expires = self.machine.clock + ttl
         for drop in drops:
             drop.ended = value.ended if not done else -1
         if done:
             self.counts["writes"] += 1
-            self.tell(("write", item.number, began), *more)
+            self.tell(("write", (item.number, value.number), began))
         else:
             self.counts["writes refused"] += 1
             if invalidates:
@@ -454,7 +533,7 @@ class Actor:
 
     def set_something(self) -> None:
         """Set a key."""
-        self._set(self.random.choice((*VALUES, *COUNTERS, PAGE)))
+        self._set(self.any_item())
 
     def set_much(self) -> None:
         """Set several keys that nobody reads."""
@@ -468,12 +547,14 @@ class Actor:
         value, standing = self.new_value(item, "set", tags, size=size)
         what: Any = value.number << EPOCH if item in COUNTERS else standing
         keyspace = self.worker.keyspaces[item.path, False]
-        given = keyspace.given(None, tags)
-        self._write(item, value, lambda: write.put(keyspace, [(item.key, what)], given, "stored"), invalidates=True)
+        ttl = None if item in COUNTERS else self.ttl()
+        given = keyspace.given(ttl, tags)
+        put = lambda: write.put(keyspace, item.key, what, given, "stored")  # noqa: E731
+        self._write(item, value, put, ttl, invalidates=True)
 
     def set_something_under_a_fence(self) -> None:
         """Miss a key, and set what is made then."""
-        item = self.random.choice(VALUES)
+        item = self.random.choice(self.plan.values)
         keyspace = self.worker.keyspaces[item.path, True]
         known = self.hear()
         found = self.worker.get(item.path, item.key, fence=True)
@@ -484,23 +565,27 @@ class Actor:
         self.machine.yield_now()
         tags = TAGS if item in PARTS else self.tags()
         value, standing = self.new_value(item, "fenced", tags, read_at=read_at)
-        given = keyspace.given(None, tags)
+        ttl = self.ttl()
+        given = keyspace.given(ttl, tags)
         self.hear()
         # Whether it has invalidated the key if it was refused, is not told.
-        self._write(item, value, lambda: write.put(keyspace, [(item.key, standing)], given, "stored"))
+        if self._write(item, value, lambda: write.put(keyspace, item.key, standing, given, "stored"), ttl):
+            self.counts["fenced"] += 1
 
     def add_something(self) -> None:
         """Add a key."""
-        item = self.random.choice(VALUES)
+        item = self.random.choice(self.plan.values)
         self.hear()
         tags = TAGS if item in PARTS else self.tags()
         value, standing = self.new_value(item, "add", tags)
-        keyspace = self.worker.keyspaces[item.path, False]
-        self._write(item, value, lambda: atomic.add(keyspace, item.key, standing, keyspace.given(None, tags)))
+        ttl, keyspace = self.ttl(), self.worker.keyspaces[item.path, False]
+        given = keyspace.given(ttl, tags)
+        if self._write(item, value, lambda: atomic.add(keyspace, item.key, standing, given), ttl):
+            self.counts["added"] += 1
 
     def compare_and_set_something(self) -> None:
         """Get a key, and set what is made of its value."""
-        item = self.random.choice((*VALUES, PAGE))
+        item = self.random.choice((*self.plan.values, *self.plan.pages))
         keyspace = self.worker.keyspaces[item.path, False]
         known = self.hear()
         got = atomic.gets(keyspace, item.key)
@@ -513,23 +598,26 @@ class Actor:
         known = self.hear().copy()
         tags = TAGS if item in (*PARTS, PAGE) else self.tags()
         value, standing = self.new_value(item, "cas", tags, (base,), read_at)
-        given = keyspace.given(None, tags)
+        ttl = self.ttl()
+        given = keyspace.given(ttl, tags)
         token = Token.unpack(got[1])
-        if self._write(item, value, lambda: atomic.put_if(keyspace, item.key, standing, token, given)):
+        if self._write(item, value, lambda: atomic.put_if(keyspace, item.key, standing, token, given), ttl):
+            self.counts["replaced"] += 1
             self.oracle.check(base, known, f"{self.name}, who compares and sets,")
 
     def touch_something(self) -> None:
         """Give a value another expiry."""
-        item = self.random.choice((*VALUES, *COUNTERS))
+        item = self.random.choice((*self.plan.values, *self.plan.counters))
         self.hear()
         keyspace = self.worker.keyspaces[item.path, False]
-        atomic.touch(keyspace, item.key, keyspace.given(1000.0, ()))
+        self.oracle.touched.add(item.number)
+        self.counts["touched"] += atomic.touch(keyspace, item.key, keyspace.given(1000.0, ()))
         self.tell()
 
     def count_something(self) -> None:
         """Count."""
         history, oracle = self.history, self.oracle
-        item = self.random.choice(COUNTERS)
+        item = self.random.choice(self.plan.counters)
         bits = history.bits[item.number]
         if len(bits) >= COUNTS:
             return
@@ -557,4 +645,4 @@ class Actor:
         oracle.check(found, known, f"{self.name}, who counts,")
         if not total & delta:
             oracle.fail(f"{self.name} counts, and is given a sum without it")
-        self.tell(("write", item.number, began), ("count", found.first, value.number))
+        self.tell(("write", (item.number, value.number), began), ("count", found.first, value.number))

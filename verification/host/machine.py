@@ -28,7 +28,7 @@ from enum import Enum, auto
 from itertools import pairwise
 from typing import Any, NoReturn, Protocol
 
-from greenlet import GreenletExit, getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent, greenlet  # type: ignore[import-untyped]
 
 WORD = 8
 CHECKS, FENCE, RINGS = -1, -2, -3  # "offsets" of steps that touch no memory; those of rings' and claims' locks follow

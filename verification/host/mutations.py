@@ -1,7 +1,10 @@
-"""The rules of the core of a host, taken out one at a time; and where that is noticed.
+"""The rules of a host, taken out one at a time; and where that is noticed.
 
-A mutant says in which scenario it is caught, by every interleaving within a budget of deviations. Some rules matter
-only on machines that reorder more than x86.
+Most mutants say in which scenario they are caught, by every interleaving within a budget of deviations. Some rules
+matter only on machines that reorder more than x86. Others say which tests notice them that are written by hand. The
+rest are for random histories.
+
+Rules V1 to V7 are those of near copies, C1 to C12 those of claims, as in the comments of the core. Each has a mutant.
 """
 
 from __future__ import annotations
@@ -19,6 +22,11 @@ from colocache.core.host.claims import Claims
 from colocache.core.host.logs import Logs
 from colocache.core.host.shelf import Shelf
 from colocache.core.near import NearStore
+from colocache.host import Host as RealHost
+from colocache.near_cache import NearCaches
+from colocache.operations import write
+from colocache.operations.keyspace import Keyspace
+from colocache.operations.load import Duty
 from verification.host.machine import SimulatedRingLocks
 from verification.host.oracle import Thing, Value
 from verification.host.world import Copy, Host
@@ -30,7 +38,8 @@ class Mutant(NamedTuple):
     """A rule that is taken out."""
 
     change: Callable[[], Change]
-    scenario: str  # where that is noticed
+    scenario: str  # where that is noticed; "" if there is none
+    tests: str  # the file or folder of the tests that notice it; "" if it is for the two other nets
     only_weak: bool  # whether only on machines that reorder more than x86
     budget: int  # of deviations
 
@@ -39,12 +48,12 @@ MUTANTS: dict[str, Mutant] = {}
 
 
 def mutant(
-    scenario: str, *, only_weak: bool = False, budget: int = 2
+    scenario: str = "", *, tests: str = "", only_weak: bool = False, budget: int = 2
 ) -> Callable[[Callable[[], Change]], Callable[[], Change]]:
     """Register a mutant under its function's name."""
 
     def register(change: Callable[[], Change]) -> Callable[[], Change]:
-        MUTANTS[change.__name__] = Mutant(change, scenario, only_weak, budget)
+        MUTANTS[change.__name__] = Mutant(change, scenario, tests, only_weak, budget)
         return change
 
     return register
@@ -83,7 +92,7 @@ def edited(holder: Any, name: str, *edits: tuple[str, str]) -> Change:
 def bell_before_stamps() -> Any:
     """V1: the stamps come first."""
 
-    def invalidate(board: Board, hashes: Iterable[int], *, related: bool) -> None:
+    def invalidate(board: Board, hashes: Iterable[int], *, related: bool = False) -> None:
         board.ring()
         board.stamp(hashes)
 
@@ -93,7 +102,7 @@ def bell_before_stamps() -> Any:
 @mutant("a_copy_beside_an_invalidation")
 def returns_without_ringing() -> Any:
     """V1: the bell is rung before the call returns."""
-    return replaced(Board, "invalidate", lambda board, hashes, related: board.stamp(hashes))
+    return replaced(Board, "invalidate", lambda board, hashes, related=False: board.stamp(hashes))
 
 
 @mutant("a_copy_beside_an_invalidation", only_weak=True, budget=3)
@@ -133,50 +142,31 @@ def one_mark_is_stamped() -> Any:
 @mutant("a_copy_beside_an_invalidation")
 def bell_is_not_compared() -> Any:
     """V2: a hit compares the bell."""
-    return replaced(NearStore, "lets", lambda near, entry, now: True)
+    return replaced(NearStore, "lets", lambda near, entry, now: entry.expires > now)
 
 
 @mutant("a_copy_beside_an_invalidation")
 def stamps_are_not_compared() -> Any:
     """V3: at another bell, the stamps are compared."""
 
-    def lets(near: NearStore, entry: Any, now: float) -> bool:
-        entry.bell = near.bell[0]
-        return True
-
-    return replaced(NearStore, "lets", lets)
+    return edited(NearStore, "lets", ("if not self._board.stands(entry.label):", "if False:"))
 
 
 @mutant("a_copy_beside_an_invalidation")
 def stamps_before_the_bell() -> Any:
     """V3: the bell is read before the stamps."""
 
-    def lets(near: NearStore, entry: Any, now: float) -> bool:
-        if entry.bell == near.bell[0]:
-            return True
-        if not near._board.stands(entry.label):
-            return False
-        near._fences.order()
-        entry.bell = near.bell[0]
-        return True
-
-    return replaced(NearStore, "lets", lets)
+    return edited(
+        NearStore, "lets", ("    self._fences.order()\n", ""),
+        ("    entry.bell = bell\n", "    self._fences.order()\n    entry.bell = self.bell[0]\n"),
+    )  # fmt: skip
 
 
 @mutant("a_copy_beside_an_invalidation", only_weak=True)
 def no_fence_behind_the_bell() -> Any:
     """V3: a fence lies between bell and stamps."""
 
-    def lets(near: NearStore, entry: Any, now: float) -> bool:
-        bell = near.bell[0]
-        if entry.bell == bell:
-            return True
-        if not near._board.stands(entry.label):
-            return False
-        entry.bell = bell
-        return True
-
-    return replaced(NearStore, "lets", lets)
+    return edited(NearStore, "lets", ("self._fences.order()", "pass"))
 
 
 @mutant("a_copy_of_a_load_beside_an_invalidation")
@@ -250,6 +240,51 @@ def _peek(host: Host) -> int:
     return number
 
 
+@mutant("a_copy_beside_an_invalidation")
+def stamps_are_counters() -> Any:
+    """V5: a stamp is a number that was never used before."""
+
+    def stamp(board: Board, hashes: Iterable[int]) -> None:
+        for hash in hashes:
+            places = board.marks_of(hash)
+            number = board.marks[places[0]] + 1
+            for place in places:
+                board.marks[place] = number
+
+    return replaced(Board, "stamp", stamp)
+
+
+@mutant(tests="tests/test_near_cache.py")
+def entries_outlive_their_region() -> Change:
+    """V6: what was kept on another region is not found on this one."""
+    return edited(
+        NearCaches, "bind",
+        ("self._homes = weakref", "self._homes = getattr(self, '_homes', None) or weakref"),
+    )  # fmt: skip
+
+
+@mutant()
+def copies_outlive_their_expiry() -> Change:
+    """A near copy is not served when it has expired."""
+    return edited(NearStore, "lets", ("if entry.expires <= now:", "if False:"))
+
+
+@mutant()
+def what_is_found_is_labelled_near_by() -> Change:
+    """The label rule, where users' reads copy a record: the near copy has the record's label."""
+    return edited(
+        Keyspace, "keep", ("value, hash, label, way", "value, hash, host.board.label_of(hash, self.path_hashes), way")
+    )  # fmt: skip
+
+
+@mutant()
+def refused_fills_are_kept_near() -> Change:
+    """What was loaded is not kept near if its fill was refused."""
+    return edited(
+        Duty, "succeed", ("if outcome is not Outcome.REFUSED and", "if")
+    )  # fmt: skip
+
+
 # --- The shelf: readers
 
 
@@ -262,22 +297,22 @@ def readers_check_no_sum() -> Change:
 @mutant("a_key_with_the_place_of_another_one")
 def keys_are_not_compared() -> Change:
     """A record is served only if it is of the key."""
-    return edited(Shelf, "find", ("if body[HEADER.size : start] != wire:", "if False:"))
+    return edited(Shelf, "find", ("if body[end:start] != wire:", "if False:"))
 
 
 @mutant("a_load_beside_an_invalidation")
 def readers_do_not_look_at_the_board() -> Change:
     """A record is served only if its label stands."""
     return edited(
-        Shelf, "find", ("marks[ROOT] != root\n", "False\n"), ("or (marks[a] !=", "and (marks[a] !="),
-        ("or (marks[e] !=", "and (marks[e] !="),
+        Shelf, "find", ("marks[0] != root\n", "False\n"), ("marks[page + (hash & OFFSET)] != k1\n", "False\n"),
+        ("marks[page + (writes & OFFSET)] != w1\n", "False\n"),
     )  # fmt: skip
 
 
 @mutant("a_count_beside_an_event_of_its_tag", budget=1)
 def readers_do_not_look_at_tags() -> Change:
     """Tags are in the label, too."""
-    return edited(Shelf, "find", ("if not self._board.stands(label[3:]):", "if False:"))
+    return edited(Shelf, "find", ("self._board.stands(label[KEY_GROUPS * GROUP.size :])", "True"))
 
 
 @mutant("a_set_that_expires")
@@ -290,6 +325,35 @@ def readers_do_not_look_at_the_clock() -> Change:
 def readers_do_not_look_again() -> Change:
     """Who finds a record void looks whether the key has another one by now."""
     return edited(Shelf, "_find_again", ("if looks and", "if False and"))
+
+
+@mutant(tests="tests/core/host/test_shelf.py")
+def checks_have_no_seed() -> Change:
+    """A record's checksum is seeded with its position."""
+    stack = ExitStack()
+    stack.enter_context(edited(Shelf, "find", ("seed = word & POSITION", "seed = 0")))
+    stack.enter_context(edited(Shelf, "_copy", ("checksum(body, word & POSITION)", "checksum(body, 0)")))
+    stack.enter_context(edited(Logs, "append", ("checksum(body, seed)", "checksum(body, 0)")))
+    stack.enter_context(edited(Logs, "_read", ("checksum(body, position)", "checksum(body, 0)")))
+    return stack
+
+
+@mutant(tests="tests/core/host/test_shelf.py")
+def no_fence_behind_a_torn_record() -> Change:
+    """Who finds a record that is not whole looks again behind a fence."""
+    return edited(Shelf, "find", ("self._fences.order()", "pass"))
+
+
+@mutant(tests="tests/core/host/test_shelf.py")
+def misses_do_not_look_behind_their_label() -> Change:
+    """C2: the label of a miss is read before the shelf is looked at."""
+    return edited(Shelf, "look", ("self.find(wire, hash, now) or Miss(label, now)", "Miss(label, now)"))
+
+
+@mutant(tests="tests/core/host/test_shelf.py")
+def no_fence_behind_the_label_of_a_miss() -> Change:
+    """C2: a fence lies between the two."""
+    return edited(Shelf, "look", ("self._fences.order()", "pass"))
 
 
 # --- The shelf: writers
@@ -312,19 +376,31 @@ def stamps_before_the_commit() -> Change:
 @mutant("a_record_is_read_beside_a_set")
 def writes_are_not_stamped() -> Change:
     """A write stamps the writes to the key."""
-    return edited(Shelf, "_write", ("self._board.stamp_write(writes)", "pass"))
+    return edited(Shelf, "_write", ("self._board.stamp_write(label)", "pass"))
 
 
 @mutant("a_record_is_read_beside_a_set")
 def writes_do_not_ring() -> Change:
     """A write rings the bell."""
-    return edited(Shelf, "_rung", ("self._board.ring()", "pass"))
+    return edited(Shelf, "_put", ("self._board.ring()", "pass"))
 
 
 @mutant("who_counts_is_killed", budget=1)
 def records_stand_by_their_new_stamps_only() -> Change:
     """A record stands from its commit on, before its writer's stamps are stored."""
-    return edited(Board, "write_group", ("self.marks[first]", "number"))
+    return edited(Board, "write_label", ("GROUP.pack(writes, first,", "GROUP.pack(writes, number,"))
+
+
+@mutant("who_sets_is_killed", budget=1)
+def sets_stand_by_their_new_stamps_only() -> Change:
+    """The same where nothing is taken over of the value before."""
+    return edited(Board, "label_to_write", ("writes, marks[page + (writes & OFFSET)]", "writes, number"))
+
+
+@mutant("who_sets_is_killed", only_weak=True)
+def ways_are_seen_before_their_records() -> Change:
+    """A way is seen after the bytes that it points to."""
+    return edited(Logs, "append", ("self._fences.order()", "pass"))
 
 
 @mutant("who_counts_is_killed", budget=1)
@@ -343,14 +419,14 @@ def counters_are_labelled_near_by() -> Change:
     """What is made of a value takes over its label."""
     return edited(
         Shelf, "_change",
-        ("found.version != version else found.label", "found.version != version else self._label(hash, hashes)"),
+        ("self._board.write_label(found.label)", "self._board.label_to_write(hash, hashes)"),
     )  # fmt: skip
 
 
 @mutant("compare_and_set_beside_an_invalidation")
 def compared_and_set_is_labelled_near_by() -> Change:
     """The same for compare and set."""
-    return edited(Shelf, "replace", ("known.get(group[::2], group)", "group"))
+    return edited(Shelf, "replace", ("known.get(thing, group)", "group"))
 
 
 @mutant("compare_and_set_with_a_new_tag", budget=1)
@@ -421,7 +497,7 @@ def fenced_sets_are_labelled_near_by() -> Change:
     """A set under a fence has the label of its miss."""
     return edited(
         Shelf, "set_fenced",
-        ("or not self._board.stands(miss.label) else miss.label", "else self._label(hash, (0,))"),
+        ("or not self._board.stands(miss.label):", ":"), ("write_label(miss.label)", "label_to_write(hash, (0,))"),
     )  # fmt: skip
 
 
@@ -429,6 +505,46 @@ def fenced_sets_are_labelled_near_by() -> Change:
 def sets_without_the_lock_do_nothing() -> Change:
     """A set that does not get the lock invalidates the key."""
     return edited(Shelf, "set", ("self._board.invalidate((hash,))", "pass"))
+
+
+@mutant(tests="tests/core/host/test_shelf.py")
+def fenced_sets_without_the_lock_do_nothing() -> Change:
+    """A set under a fence that is not possible invalidates the key."""
+    return edited(Shelf, "set_fenced", ("self._board.invalidate((hash,))", "pass"))
+
+
+@mutant(tests="tests/test_atomic.py")
+def late_fences_leave_the_old_value() -> Change:
+    """A set under a fence that is too old invalidates the key."""
+    return edited(write, "put_missed", ("host.board.invalidate((hash,))", "pass"))
+
+
+@mutant(tests="tests/test_atomic.py")
+def events_of_a_fences_tags_are_overlooked() -> Change:
+    """A set under a fence with tags asks whether any tag was invalidated since the miss."""
+    return edited(write, "put_missed", ("if host.any_tag() != fence.any_tag:", "if False:"))
+
+
+@mutant(tests="tests/test_atomic.py")
+def tags_of_a_fence_are_labelled_after_the_question() -> Change:
+    """It asks once it has read the tags' stamps."""
+    return edited(
+        write, "put_missed",
+        ("    if given.tags:", "    asked = host.any_tag()\n    if given.tags:"),
+        ("if host.any_tag() != fence.any_tag:", "if asked != fence.any_tag:"),
+    )  # fmt: skip
+
+
+@mutant(tests="tests/test_atomic.py")
+def all_tags_are_not_stamped() -> Change:
+    """An event of a tag stamps all tags together, too, where users' calls come in."""
+    return edited(RealHost, "invalidate", ("self.board.stamp((ANY_TAG,))", "pass"))
+
+
+@mutant(tests="tests/operations/test_near_copies.py")
+def related_things_are_not_told_of() -> Change:
+    """Users' calls tell the board where a value may be among the things that is made of others among them."""
+    return edited(RealHost, "invalidate", (", related=kind != KEYS or len(hashes) > 1", ""))
 
 
 @mutant("two_count")
@@ -491,6 +607,51 @@ def tail_after_the_bytes() -> Change:
 
 
 @mutant("who_writes_in_a_full_ring_is_killed")
+def way_before_the_head() -> Any:
+    """The way is stored after the head."""
+    late: list[tuple[Any, int, int]] = []
+    commit = Logs.commit
+
+    def commits(self: Logs, *arguments: Any) -> int:
+        way = commit(self, *arguments)
+        while late:
+            head, place, position = late.pop(0)
+            if not head._machine.is_closed:  # otherwise it is left from another run
+                head[place] = position
+        return way
+
+    stack = ExitStack()
+    stack.enter_context(
+        edited(
+            Logs, "append",
+            ("    head[at + _HEAD] = position + (total + UNIT - 1 & -UNIT)\n",
+             "    self._late.append((head, at + _HEAD, position + (total + UNIT - 1 & -UNIT)))\n"),
+        )
+    )  # fmt: skip
+    stack.enter_context(replaced(Logs, "commit", commits))
+    Logs._late = late  # type: ignore[attr-defined]
+    return stack
+
+
+@mutant(tests="tests/core/host/test_logs.py")
+def what_is_changed_is_dropped_for_it() -> Change:
+    """What is to be changed is moved rather than dropped to make room for its own change."""
+    return edited(Logs, "_retire", ("way == keep or ", ""))
+
+
+@mutant(tests="tests/core/host/test_logs.py")
+def records_are_looked_for_behind_the_head() -> Change:
+    """Behind the head of a log is no record."""
+    return edited(Logs, "_has_room", ("tail == head[at + _HEAD] or ", ""))
+
+
+@mutant(tests="tests/core/host/test_shelf.py")
+def garbage_that_comes_back_is_raised() -> Change:
+    """Where two have a lock, a ring may be garbage again at once. The value is declined."""
+    return edited(Shelf, "_store", ("range(2)", "range(1)"), ("return Outcome.DECLINED, None", "raise Garbage"))
+
+
+@mutant("who_writes_in_a_full_ring_is_killed")
 def ways_are_cleared_after_the_tail() -> Change:
     """The way of a dropped record is cleared before the tail passes it."""
     return edited(
@@ -535,6 +696,55 @@ def threads_do_not_join() -> Change:
 
 
 @mutant("two_threads_of_one_process")
+def threads_join_whatever_the_label() -> Change:
+    """C1: only who has missed the key under the same label joins."""
+    return edited(
+        Claims, "find_or_lead", ("self._loads.setdefault((wire, found.label), mine)",
+                                 "next((x for (w, _), x in [*self._loads.items()] if w == wire), None) "
+                                 "or self._loads.setdefault((wire, found.label), mine)"),
+    )  # fmt: skip
+
+
+@mutant(tests="tests/core/host/test_claims.py")
+def joiners_take_what_has_expired() -> Change:
+    """C9: what had expired before a call began is not for it."""
+    return edited(Claims, "find_or_lead", (" and woken.expires > began", ""))
+
+
+@mutant(tests="tests/core/host/test_claims.py")
+def holders_wake_nobody() -> Change:
+    """C7: a holder who finds that somebody waits has all woken."""
+    return edited(Claims, "end", ("self._wake(load.hash)", "pass"))
+
+
+@mutant(tests="tests/core/host/test_claims.py")
+def hints_are_kept() -> Change:
+    """C7: word that is left for another claim is not taken for one's own."""
+    return edited(Claims, "_is_awaited_elsewhere", ("+ _WAITS] == load.hint", "+ _WAITS] != 0"))
+
+
+@mutant(tests="tests/core/host/test_claims.py")
+def who_is_late_claims_nothing() -> Change:
+    """C8: of those whose patience is over one takes the second byte, and others can see it."""
+    return edited(Claims, "find_or_lead", ("self._take(mine, 1)", "pass"))
+
+
+@mutant(tests="tests/core/host/test_claims.py")
+def orphans_are_waited_for() -> Change:
+    """C8: beside a load that goes on without its caller another one is begun."""
+    return edited(claims.Load, "lets_load_beside", ("if self.is_orphan and not self.beside:", "if False:"))
+
+
+@mutant(tests="tests/core/host/test_claims.py")
+def failed_loads_are_waited_for_without_end() -> Change:
+    """C10: after some loads that gave nothing, who has waited for them loads at once."""
+    return edited(
+        Claims, "find_or_lead", ("now >= ends or failures >= MOST_FAILURES", "now >= ends"),
+        ("late or failures >= MOST_FAILURES", "late"),
+    )  # fmt: skip
+
+
+@mutant("two_threads_of_one_process")
 def joiners_do_not_look_whether_the_load_has_ended() -> Change:
     """C5: who joins looks whether the load has ended meanwhile."""
     return edited(
@@ -573,7 +783,7 @@ def ended_loads_tell_nobody() -> Change:
     return edited(Claims, "end", ("load.end(outcome)", "pass"))
 
 
-@mutant("the_loader_raises")
+@mutant("the_loader_raises", tests="tests/core/host/test_claims.py")
 def ended_loads_stay_in_the_table() -> Change:
     """C6: a load that has ended is forgotten before anybody is told."""
     return edited(Claims, "end", ("self._loads.pop(name, None)", "pass"))
@@ -608,10 +818,7 @@ def labels_do_not_choose_the_byte() -> Change:
     return edited(
         claims,
         "_place",
-        (
-            "words = [hash, generation, *chain.from_iterable(miss.label)]",
-            "words = [hash, generation]",
-        ),
+        ("xxh3_64_intdigest(miss.label, ", 'xxh3_64_intdigest(b"", '),
     )
 
 
@@ -622,8 +829,8 @@ def children_keep_the_table_of_loads() -> Change:
 
     def keeps(host: Host, name: str) -> Host:
         child = fork(host, name)
-        for name, load in host.claims._loads.items():
-            child.claims._loads[name] = claims.Load(load.wire, load.hash, load.miss)
+        for key, load in host.claims._loads.items():
+            child.claims._loads[key] = claims.Load(load.wire, load.hash, load.miss)
         return child
 
     return replaced(Host, "fork", keeps)

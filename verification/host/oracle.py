@@ -9,10 +9,20 @@ fence. Another value that was set is born when that call ends, since both are in
 of other values is as old as those, but for the things on which they do not depend: then it counts when they were read.
 
 **Writes.** Who knows that a write has returned is not given a value that was stored by a write that had ended before
-that one began, nor one that was loaded, or set under a fence, and whose source was read before.
+that one began, nor one that was loaded, or set under a fence, and whose source was read before. What that write itself
+has stored may be given, of course, although a set under a fence has read its source before it began.
+
+**Expiry.** A value is not given to a reader that began when its expiry was over. It is known once the call has ended
+that has written the value.
 
 **Counters.** A read gives a value in which each increment counts that the reader knows of, and that was made on what
 came of the same first value.
+
+**Locks that do not exclude.** If a process has lost its locks, two may count at once, and one of the two is lost. Or a
+set under a fence may look whether the key was written, and store its value after another write. Or a touch stores the
+old value once more, after another write. So increments are not judged then, a set under a fence counts as any other
+set, and a key that is touched may have an old value. All else holds: nobody is given what an event has made void, a
+torn value, or a load from before a write.
 """
 
 from __future__ import annotations
@@ -33,7 +43,7 @@ UNIT = struct.Struct("<QQ")
 class Value:
     """A value that somebody has loaded or written. On the shelf stands its number, and the key's, many times over."""
 
-    __slots__ = ("bases", "counted", "ended", "first", "key", "number", "read_at", "things", "what")
+    __slots__ = ("bases", "counted", "ended", "expires", "first", "key", "number", "read_at", "things", "what")
 
     def __init__(self, number: int, key: int, things: Sequence[Thing], read_at: int, what: str) -> None:
         self.number = number
@@ -42,6 +52,7 @@ class Value:
         self.what = what
         self.read_at = read_at  # when the source was read, or what it was made of; for a set: never
         self.ended: float = math.inf  # when the call ended that has written it
+        self.expires: float = math.inf  # on the machine's clock, at the latest
         self.bases: tuple[Value, ...] = ()  # what it was made of
         self.first = number  # the first value of a counter
         self.counted: frozenset[int] = frozenset()
@@ -58,7 +69,7 @@ class Value:
         """When it was read from the source, or its call had ended."""
         return self.read_at if self.what in ("load", "fenced") else self.ended
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"{self.what} {self.number}"
 
 
@@ -67,19 +78,22 @@ class Knowledge:
 
     def __init__(self) -> None:
         self.heard = 0
+        self.clock = 0.0  # the machine's, when the reader began
         self.events: dict[Thing, int] = {}  # thing → when the latest call began that invalidated it
-        self.writes: dict[int, int] = {}  # key → when the latest call began that wrote it
+        self.writes: dict[int, tuple[int, int]] = {}  # key → when the latest call began that wrote it, and its value
         self.counts: dict[int, set[int]] = {}  # first value of a counter → increments
 
     def copy(self) -> Knowledge:
         """Return the same for another thread, or for a later moment."""
         copy = Knowledge()
-        copy.heard, copy.events, copy.writes = self.heard, dict(self.events), dict(self.writes)
+        copy.heard, copy.clock, copy.events, copy.writes = self.heard, self.clock, dict(self.events), dict(self.writes)
         copy.counts = {first: set(counted) for first, counted in self.counts.items()}
         return copy
 
 
-Fact = tuple[str, Any, int]  # an event or a write: of what, and when it began; or a count: first value, increment
+#: An event: of what, and when it began. A write: the key and the value's number, and when it began. A count: the first
+#: value, and the increment.
+Fact = tuple[str, Any, int]
 
 
 class Oracle:
@@ -91,6 +105,8 @@ class Oracle:
         self.values: list[Value] = []
         self.facts: list[Fact] = []
         self.knows: dict[Thread, Knowledge] = {}
+        self.is_exact = True  # whether the locks exclude
+        self.touched: set[int] = set()  # keys whose value somebody has given another expiry
 
     def now(self) -> int:
         """Return the next moment. The machine's fingerprint takes note of who asked."""
@@ -134,6 +150,7 @@ class Oracle:
         unit = raw[: UNIT.size]
         if len(unit) != UNIT.size or raw != unit * (len(raw) // UNIT.size):
             self.fail(f"a torn value was served for key {key}")
+        number: int
         number, of = UNIT.unpack(unit)
         if of != key or number >= len(self.values):
             self.fail(f"a foreign value was served for key {key}: {number} of {of}")
@@ -168,11 +185,15 @@ class Oracle:
         for thing, began in known.events.items():
             if thing in value.things and value.born(thing) < began:
                 self.fail(f"{who} was given the stale {value} of key {value.key}, after {thing} was invalidated")
-        began = known.writes.get(value.key, 0)
-        if value.since < began:
+        began, number = known.writes.get(value.key, (0, 0))
+        since = value.since if self.is_exact or value.what != "fenced" else value.ended
+        is_judged = self.is_exact or value.key not in self.touched
+        if since < began and value.number != number and is_judged:
             self.fail(f"{who} was given the old {value} of key {value.key}, after a write")
+        if value.expires <= known.clock:
+            self.fail(f"{who} was given the {value} of key {value.key} at {known.clock}, expired at {value.expires}")
         missing = known.counts.get(value.first, set()) - value.counted
-        if missing:
+        if missing and self.is_exact:
             self.fail(f"{who} was given the counter {value} of key {value.key}, without {missing}")
 
 
@@ -181,6 +202,7 @@ def _learn(knowledge: Knowledge, facts: Sequence[Fact]) -> None:
         if kind == "event":
             knowledge.events[what] = max(at, knowledge.events.get(what, 0))
         elif kind == "write":
-            knowledge.writes[what] = max(at, knowledge.writes.get(what, 0))
+            key, number = what
+            knowledge.writes[key] = max((at, number), knowledge.writes.get(key, (0, 0)))
         else:
             knowledge.counts.setdefault(what, set()).add(at)

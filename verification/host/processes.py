@@ -6,6 +6,7 @@ the bus and the threads.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from random import Random
@@ -28,6 +29,7 @@ from colocache.member import Member
 from colocache.operations import load, read
 from colocache.operations.flow import Flow
 from colocache.operations.keyspace import Given, Keyspace
+from colocache.runtime.board_file import LIVES
 from colocache.runtime.region import Region
 from verification.host.machine import (
     Machine,
@@ -51,8 +53,9 @@ _READ_THE_CLOCK = (
 
 @contextmanager
 def clock_of(machine: Machine) -> Iterator[None]:
-    """Have the shell read the clock of a machine."""
+    """Have the shell read the clock of a machine, and log nothing: some values are too large on purpose."""
     with ExitStack() as stack:
+        stack.enter_context(replaced(logging.getLogger("colocache"), "disabled", True))
         for module in _READ_THE_CLOCK:
             stack.enter_context(replaced(module, "monotonic", lambda: machine.clock))
         yield
@@ -69,17 +72,13 @@ class SimulatedRegion:
         machine = memory.machine
         self.numbers = Numbers(writer)
         self.fences = SimulatedFences(machine)
-        self.bell, self.marks, self.mark_count = memory.bell, memory.marks, memory.mark_count
-        self.hints = memory.hints
+        self.bell, self.heard, self.marks, self.mark_count = memory.bell, memory.bell, memory.marks, memory.mark_count
+        self.hints, self.state = memory.hints, [LIVES]
         self.geometry = memory.geometry
         self.shelf = memory.shelf(lambda start, end: True)
         self.rings = SimulatedRingLocks(machine, process)
         self.claims = SimulatedClaimLocks(machine, process)
         self.seat = SimpleNamespace(number=writer, nonce=writer)
-
-    def lives(self) -> bool:
-        """Tell whether it has not ended."""
-        return True
 
     def is_in_place(self) -> bool:
         """Tell whether newcomers find it."""
@@ -176,24 +175,29 @@ class Worker:
         return read.get(keyspace, key, MISSING), "shelf"
 
     def get_or_load(self, path: str, key: Key, loader: Callable[[], Any], given: Given) -> tuple[Any, str]:
-        """Return a value, and where it was found, if not by the loader."""
+        """Return a value, and where it was found, if not by this call's loader."""
         self.inherited.clear()
         keyspace = self.keyspaces[path, False]
         value = keyspace.hit(key)
         if value is not MISSING:
             return value, "near"
-        return self.drive(load.get_or_load(keyspace, key, loader, given)), "shelf"
+        return self._drive(load.get_or_load(keyspace, key, loader, given))
 
-    def drive(self, flow: Flow[Any]) -> Any:
-        """Carry out the steps of a flow in the current thread."""
-        machine, answer = self.computer.machine, None
+    def _drive(self, flow: Flow[Any]) -> tuple[Any, str]:
+        """Carry out the steps of a flow in the current thread, and return what comes of it, and by which steps."""
+        machine, answer, where = self.computer.machine, None, "shelf"
         try:
             while True:
                 try:
                     step = flow.send(answer)
                 except StopIteration as end:
-                    return end.value
-                answer = self._sleep(machine, step) if isinstance(step, Sleep) else _load(step)
+                    return end.value, where
+                if isinstance(step, Sleep):
+                    where = "waited"
+                    answer = self._sleep(machine, step)
+                else:
+                    where = "loaded"
+                    answer = _load(step)
         finally:
             flow.close()
 

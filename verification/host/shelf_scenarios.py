@@ -210,6 +210,17 @@ def who_counts_is_killed(world: World) -> None:
 
 
 @scenario
+def who_sets_is_killed(world: World) -> None:
+    """P sets k once more and is killed; k has a value all the time, the old one or the new one."""
+    one, other = world.host("P"), world.host("Q")
+    one.set(K)
+    one.spawn(lambda: one.set(K))
+    other.spawn(lambda: must_find(other, K))
+    world.mortal = (one.process,)
+    world.at_end.append(lambda: must_find(other, K))
+
+
+@scenario
 def a_count_beside_an_invalidation(world: World) -> None:
     """P counts, and Q invalidates the counter."""
     one, other = world.host("P"), world.host("Q")
@@ -287,7 +298,7 @@ def two_compare_and_set(world: World) -> None:
     both = [(host, host.gets(K)) for host in (one, other)]
     for host, got in both:
         assert got is not None
-        host.spawn(lambda host=host, got=got: done.append(host.cas(K, got)))
+        host.spawn(lambda host=host, got=got: done.append(host.cas(K, got)))  # type: ignore[misc]
 
     def look() -> None:
         if done.count(True) != 1:

@@ -73,7 +73,7 @@ class Memory:
             geometry=geometry,
             head=SimulatedWords(machine, start, geometry.index_offset // WORD),
             index=index,
-            bucket=lambda way: tuple([index[way + place] for place in range(BUCKET)]),
+            bucket=lambda start: tuple([index[(start >> 3) + place] for place in range(BUCKET)]),
             used=SimulatedNumbers(machine, start + geometry.used_offset, geometry.ways, 1),
             ghosts=SimulatedNumbers(
                 machine, start + geometry.ghosts_offset, geometry.rings * geometry.ring_ghosts, 4
@@ -357,7 +357,7 @@ class Host:
         world.machine.yield_now()
         value.ended = world.oracle.now()
         if stored:
-            facts: list[Fact] = [("write", value.key, began)]
+            facts: list[Fact] = [("write", (value.key, value.number), began)]
             if value.what == "incr":
                 facts.append(("count", value.first, value.number))
             if untold:

@@ -29,32 +29,48 @@ the bell is the same, nothing at all has happened.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from struct import Struct
 
 from .hashes import ROOT, WRITES
-from .memory import Fences, Words
+from .memory import Fences, Heard, Words
 from .numbers import Numbers
 
 PAGE = 512  # marks in a page of memory
-_OFFSET = PAGE - 1
-_OFFSET_BITS = 9
-_PAGE_SHIFT = 4 * _OFFSET_BITS
+OFFSET = PAGE - 1
+OFFSET_BITS = 9
+PAGE_SHIFT = 4 * OFFSET_BITS
 
-Group = tuple[int, int, int, int, int, int, int, int]  # mark, stamp, mark, stamp, mark, stamp, mark, stamp
-Label = tuple[Group, ...]
+#: What may be served carries as bytes: for each thing that it depends on a group, which is the thing's hash and the
+#: stamps of its four marks. The groups of the root, of the key and of the writes to the key are the first ones. As one
+#: object, a label takes a fifth of the memory that its numbers would take, and none of the garbage collector's time.
+Label = bytes
+
+GROUP = Struct("=5Q")
+_ROOT = Struct("=2Q24x")  # the root has one mark
+_KEY = Struct("=2Q24x10Q")  # the first three groups
+WRITES_AT = 2 * GROUP.size  # where in a label the group of the writes to the key is
+_OTHERS_AT = 3 * GROUP.size
+_HASH = Struct("=Q")
 
 
 class Board:
     """The board of one host, as one process uses it. Any thread may call all methods."""
 
-    __slots__ = ("_fences", "_numbers", "_pages", "bell", "marks")
+    __slots__ = ("_fences", "_numbers", "bell", "heard", "marks", "pages")
 
-    def __init__(self, bell: Words, marks: Words, count: int, numbers: Numbers, fences: Fences) -> None:
-        """``bell`` is one word; ``marks`` are ``1 + count`` words, ``count`` a power of two and at least `PAGE`."""
+    def __init__(
+        self, bell: Words, marks: Words, count: int, numbers: Numbers, fences: Fences, heard: Heard | None = None
+    ) -> None:
+        """``bell`` is one word; ``marks`` are ``1 + count`` words, ``count`` a power of two and at least `PAGE`.
+
+        ``heard`` is the bell as readers load it, if they load it in another way.
+        """
         if count < PAGE or count & (count - 1):
             raise ValueError(f"count={count}: the number of marks is a power of two, and at least {PAGE}")
         self.bell = bell
+        self.heard: Heard = bell if heard is None else heard
         self.marks = marks
-        self._pages = count // PAGE - 1  # a mask
+        self.pages = count // PAGE - 1  # a mask
         self._numbers = numbers
         self._fences = fences
 
@@ -62,12 +78,12 @@ class Board:
         """Return the four marks of a thing; the root's are one and the same."""
         if hash == ROOT:
             return 0, 0, 0, 0
-        start = (hash >> _PAGE_SHIFT & self._pages) * PAGE + 1
+        start = (hash >> PAGE_SHIFT & self.pages) * PAGE + 1
         return (
-            start + (hash & _OFFSET),
-            start + (hash >> _OFFSET_BITS & _OFFSET),
-            start + (hash >> 2 * _OFFSET_BITS & _OFFSET),
-            start + (hash >> 3 * _OFFSET_BITS & _OFFSET),
+            start + (hash & OFFSET),
+            start + (hash >> OFFSET_BITS & OFFSET),
+            start + (hash >> 2 * OFFSET_BITS & OFFSET),
+            start + (hash >> 3 * OFFSET_BITS & OFFSET),
         )
 
     # --- Events
@@ -122,7 +138,7 @@ class Board:
 
     def label(self, hashes: Iterable[int]) -> Label:
         """Return the label of what is loaded from now on, for things given by their hashes."""
-        return tuple([self.group(hash) for hash in hashes])
+        return b"".join([self.group(hash) for hash in hashes])
 
     def label_of(self, hash: int, hashes: Sequence[int]) -> Label:
         """Return the label of what is loaded from now on for a key.
@@ -130,29 +146,26 @@ class Board:
         ``hashes`` are those of the root, and of what else the key's value depends on. The label has the groups of the
         root, the key, the writes to the key, and the rest.
         """
-        marks, page, writes = self.marks, (hash >> _PAGE_SHIFT & self._pages) * PAGE + 1, hash ^ WRITES
-        root = marks[0]
-        a, b = page + (hash & _OFFSET), page + (hash >> _OFFSET_BITS & _OFFSET)
-        c, d = page + (hash >> 2 * _OFFSET_BITS & _OFFSET), page + (hash >> 3 * _OFFSET_BITS & _OFFSET)
-        e, f = page + (writes & _OFFSET), page + (writes >> _OFFSET_BITS & _OFFSET)
-        g, h = page + (writes >> 2 * _OFFSET_BITS & _OFFSET), page + (writes >> 3 * _OFFSET_BITS & _OFFSET)
-        label: Label = (
-            (0, root, 0, root, 0, root, 0, root),
-            (a, marks[a], b, marks[b], c, marks[c], d, marks[d]),
-            (e, marks[e], f, marks[f], g, marks[g], h, marks[h]),
-        )
-        return label if len(hashes) == 1 else (*label, *[self.group(hash) for hash in hashes[1:]])
+        marks, page, writes = self.marks, (hash >> PAGE_SHIFT & self.pages) * PAGE + 1, hash ^ WRITES
+        label = _KEY.pack(
+            ROOT, marks[0],
+            hash, marks[page + (hash & OFFSET)], marks[page + (hash >> OFFSET_BITS & OFFSET)],
+            marks[page + (hash >> 2 * OFFSET_BITS & OFFSET)], marks[page + (hash >> 3 * OFFSET_BITS & OFFSET)],
+            writes, marks[page + (writes & OFFSET)], marks[page + (writes >> OFFSET_BITS & OFFSET)],
+            marks[page + (writes >> 2 * OFFSET_BITS & OFFSET)], marks[page + (writes >> 3 * OFFSET_BITS & OFFSET)],
+        )  # fmt: skip
+        return label if len(hashes) == 1 else label + self.label(hashes[1:])
 
-    def group(self, hash: int) -> Group:
-        """Return the marks of a thing, with their stamps."""
+    def group(self, hash: int) -> bytes:
+        """Return the hash of a thing, with the stamps of its marks."""
         marks = self.marks
         if hash == ROOT:
-            stamp = marks[0]
-            return 0, stamp, 0, stamp, 0, stamp, 0, stamp
-        page = (hash >> _PAGE_SHIFT & self._pages) * PAGE + 1
-        a, b = page + (hash & _OFFSET), page + (hash >> _OFFSET_BITS & _OFFSET)
-        c, d = page + (hash >> 2 * _OFFSET_BITS & _OFFSET), page + (hash >> 3 * _OFFSET_BITS & _OFFSET)
-        return a, marks[a], b, marks[b], c, marks[c], d, marks[d]
+            return _ROOT.pack(ROOT, marks[0])
+        page = (hash >> PAGE_SHIFT & self.pages) * PAGE + 1
+        return GROUP.pack(
+            hash, marks[page + (hash & OFFSET)], marks[page + (hash >> OFFSET_BITS & OFFSET)],
+            marks[page + (hash >> 2 * OFFSET_BITS & OFFSET)], marks[page + (hash >> 3 * OFFSET_BITS & OFFSET)],
+        )  # fmt: skip
 
     def stands(self, label: Label) -> bool:
         """Tell whether no event has hit any of a label's things since its stamps were read.
@@ -164,30 +177,54 @@ class Board:
         3. W stores all four.
         4. R reads the first mark, which the record does not stand by any more. It finds none, and there always was one.
         """
-        marks = self.marks
-        for first, one, second, two, third, three, fourth, four in label:
-            if marks[first] != one and marks[second] != two and marks[third] != three and marks[fourth] != four:
+        marks, pages = self.marks, self.pages
+        for hash, one, two, three, four in GROUP.iter_unpack(label):
+            if hash == ROOT:
+                if marks[0] != one:
+                    return False
+                continue
+            page = (hash >> PAGE_SHIFT & pages) * PAGE + 1
+            if (
+                marks[page + (hash & OFFSET)] != one
+                and marks[page + (hash >> OFFSET_BITS & OFFSET)] != two
+                and marks[page + (hash >> 2 * OFFSET_BITS & OFFSET)] != three
+                and marks[page + (hash >> 3 * OFFSET_BITS & OFFSET)] != four
+            ):
                 return False
         return True
 
     # --- Writes
 
-    def write_group(self, group: Group) -> Group:
-        """Return the group of a record that is about to be written, for the writes to its key.
+    def label_to_write(self, hash: int, hashes: Sequence[int]) -> Label:
+        """Return ``write_label(label_of(hash, hashes))``, in half the time."""
+        marks, page, writes = self.marks, (hash >> PAGE_SHIFT & self.pages) * PAGE + 1, hash ^ WRITES
+        number = self._numbers.next()
+        label = _KEY.pack(
+            ROOT, marks[0],
+            hash, marks[page + (hash & OFFSET)], marks[page + (hash >> OFFSET_BITS & OFFSET)],
+            marks[page + (hash >> 2 * OFFSET_BITS & OFFSET)], marks[page + (hash >> 3 * OFFSET_BITS & OFFSET)],
+            writes, marks[page + (writes & OFFSET)], number, number, number,
+        )  # fmt: skip
+        return label if len(hashes) == 1 else label + self.label(hashes[1:])
 
-        ``group`` is any for the writes to the key: only its marks are used, because others may have written since.
-        The record stands by its first mark until `stamp_write` is called, and by the others from then on. So whoever is
-        killed between the record's commit and the stamps leaves a value that stands, and not a key without one. To be
-        called under the lock of the key's ring.
+    def write_label(self, label: Label) -> Label:
+        """Return the label of a record that is about to be written: ``label``, with other stamps of the writes.
+
+        Whatever ``label`` has for the writes to the key is replaced, because others may have written since. The record
+        stands by its first mark until `stamp_write` is called, and by the others from then on. So whoever is killed
+        between the record's commit and the stamps leaves a value that stands, and not a key without one. To be called
+        under the lock of the key's ring.
         """
         number = self._numbers.next()
-        first, _, second, _, third, _, fourth, _ = group
-        return first, self.marks[first], second, number, third, number, fourth, number
+        (writes,) = _HASH.unpack_from(label, WRITES_AT)
+        first = self.marks[(writes >> PAGE_SHIFT & self.pages) * PAGE + 1 + (writes & OFFSET)]
+        return label[:WRITES_AT] + GROUP.pack(writes, first, number, number, number) + label[_OTHERS_AT:]
 
-    def stamp_write(self, group: Group) -> None:
-        """Make older copies of a key void, and loads of it that are under way; the record of ``group`` is committed."""
+    def stamp_write(self, label: Label) -> None:
+        """Make older copies of a key void, and loads of it that are under way; the record of ``label`` is committed."""
         marks = self.marks
-        first, _, second, number, third, _, fourth, _ = group
+        writes, _, number, _, _ = GROUP.unpack_from(label, WRITES_AT)
+        first, second, third, fourth = self.marks_of(writes)
         marks[fourth] = number
         marks[third] = number
         marks[second] = number

@@ -27,9 +27,8 @@ threads and tasks first.
 
 from __future__ import annotations
 
-import struct
+import math
 from collections.abc import Callable, Generator, Sequence
-from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol
 
 from xxhash import xxh3_64_intdigest
@@ -73,6 +72,7 @@ class Value(NamedTuple):
     """A value that another thread of this process has loaded, as an object."""
 
     value: Any
+    expires: float = math.inf
 
 
 class Sleep(NamedTuple):
@@ -185,7 +185,7 @@ class Claims:
         A flow that is closed while it waits gives back what it has. ``call.load`` is set before a load is begun, and
         stays set: to end it again does nothing.
         """
-        ends, pause = now + patience, FIRST_PAUSE
+        began, ends, pause = now, now + patience, FIRST_PAUSE
         failures, holder = 0, 0  # loads of others that gave nothing, and who loads in another process
         mine: Load | None = None  # while this call sees to the key, for all threads of this process
         outcome: Any = AGAIN
@@ -210,7 +210,9 @@ class Claims:
                             call.load = other
                             return Lead(other, late=False)
                         now, woken = yield from _sleep(_Waiting(other.waiters, other), ends - now)
-                        if isinstance(woken, Value | Record):  # under a label that this call has read itself
+                        # Under a label that this call has read itself. But: 1. The other one fills, and is stopped.
+                        # 2. The value expires. 3. This call begins, and joins. 4. The other one ends the load.
+                        if isinstance(woken, Value | Record) and woken.expires > began:
                             return woken
                         if other.has_begun and other.outcome is AGAIN:
                             failures += 1
@@ -281,7 +283,7 @@ class Claims:
 
     def _take(self, load: Load, generation: int) -> bool:
         """Take the byte of a load. It is noted first: whatever is raised then, it can be given back."""
-        load.place = _place(load.hash, load.miss, generation)
+        load.place = _place(load.miss, generation)
         if not self._locks.take(load.place):
             load.place = None
             return False
@@ -308,7 +310,7 @@ class Claims:
 
         If there is none yet, or another claim's, return 0; the next look comes soon.
         """
-        place = _place(load.hash, load.miss, 0)
+        place = _place(load.miss, 0)
         hints, at = self._hints, _hint_of(place)
         if hints[at + _PLACE] != place:
             return 0
@@ -327,10 +329,9 @@ def _sleep(waiting: _Waiting, seconds: float) -> Generator[Sleep, tuple[float, A
         waiting.queue.pop(waiting, None)  # one step: an exception of a signal handler comes before it or after it
 
 
-def _place(hash: int, miss: Miss, generation: int) -> int:
+def _place(miss: Miss, generation: int) -> int:
     """Return the byte of a load: 63 bits, so that the kernel takes it for an offset. 0 stands for none."""
-    words = [hash, generation, *chain.from_iterable(miss.label)]
-    return (xxh3_64_intdigest(struct.pack(f"={len(words)}Q", *words)) >> 2) + 1
+    return (xxh3_64_intdigest(miss.label, generation) >> 2) + 1
 
 
 def _hint_of(place: int) -> int:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from .memory import Bytes, Words
@@ -109,9 +110,10 @@ class ShelfMemory:
         self, geometry: Geometry, head: Words, index: Words, bucket: Callable[[int], tuple[int, ...]],
         used: Words, ghosts: Words, data: Bytes, words: Words, grow: Grow,
     ) -> None:  # fmt: skip
-        """``bucket`` loads the eight ways from a given one on, each whole; ``used`` has bytes and ``ghosts`` 4 bytes.
+        """``bucket`` loads eight ways, each whole, from so many bytes of the index on.
 
-        ``words`` are the same bytes as ``data``, but loaded and stored as words, by their offsets divided by 8.
+        ``used`` has bytes, and ``ghosts`` 4 bytes. ``words`` are the same bytes as ``data``, but loaded and stored as
+        words, by their offsets divided by 8.
         """
         self.geometry = geometry
         self.head = head
@@ -134,7 +136,7 @@ class ShelfMemory:
             geometry=geometry,
             head=(head := whole[: geometry.index_offset].cast("Q")),
             index=(index := index_bytes.cast("Q")),
-            bucket=lambda way: unpack(index_bytes, way << 3),
+            bucket=partial(unpack, index_bytes),
             used=(used := whole[geometry.used_offset : geometry.used_offset + geometry.ways]),
             ghosts=(ghosts := whole[geometry.ghosts_offset : geometry.data_offset].cast("I")),
             data=mapped,

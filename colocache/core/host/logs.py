@@ -22,7 +22,8 @@ from typing import NamedTuple
 
 from .board import Board, Label
 from .layout import BUCKET, GROWTH, LINE, UNIT, ShelfMemory
-from .record import LENGTH, PAD, PREFIX, Header, checksum, label_of, stands, unpack_header
+from .memory import Fences
+from .record import LENGTH, PAD, PREFIX, Header, checksum, label_of, unpack_header
 
 TAG_SHIFT = 40
 POSITION = (1 << TAG_SHIFT) - 1  # of a way: where the record is
@@ -64,15 +65,15 @@ class Logs:
     """The logs of all rings of a shelf."""
 
     __slots__ = (
-        "_board", "_data", "_ghost_mask", "_ghosts", "_grow", "_head", "_index", "_living",
+        "_board", "_data", "_fences", "_ghost_mask", "_ghosts", "_grow", "_head", "_index", "_living",
         "_max_record", "_moves", "_ring_ghosts", "_ring_shift", "_sizes", "_slack", "_starts", "_used", "_way_mask",
         "_words", "bucket", "evicted", "moved", "pops",
     )  # fmt: skip
 
-    def __init__(self, memory: ShelfMemory, board: Board) -> None:
+    def __init__(self, memory: ShelfMemory, board: Board, fences: Fences) -> None:
         geometry = memory.geometry
         self.bucket = memory.bucket
-        self._board = board
+        self._board, self._fences = board, fences
         self._head, self._index, self._used, self._ghosts = memory.head, memory.index, memory.used, memory.ghosts
         self._data, self._words, self._grow = memory.data, memory.words, memory.grow
         self._way_mask = geometry.ways - 1 & -BUCKET
@@ -94,7 +95,7 @@ class Logs:
 
     def find_way(self, base: int, tag: int) -> tuple[int, int]:
         """Return the way of a tag in a bucket, and its word; or else an empty way, or `NO_WAY`, and 0."""
-        words = self.bucket(base)
+        words = self.bucket(base << 3)
         found, free = 0, NO_WAY
         for word in words:
             if word >> TAG_SHIFT == tag:
@@ -125,7 +126,7 @@ class Logs:
 
     def _least_way(self, base: int) -> int:
         """Return that of a full bucket whose record was found least often, small before main, the oldest first."""
-        words = self.bucket(base)
+        words = self.bucket(base << 3)
         used = [self._used[base + way] for way in range(BUCKET)]
         least = min(range(BUCKET), key=lambda way: (used[way], words[way] & POSITION))
         if used[least]:
@@ -158,7 +159,7 @@ class Logs:
         if head[at + _HEAD] - tail <= most:
             return True
         for _ in range(REAPED):
-            if self._is_living(ring, tail, now):
+            if tail == head[at + _HEAD] or self._is_living(ring, tail, now):
                 break
             tail = self._pop(ring, 1, tail, now, NO_WAY)
             head[at + _TAIL] = tail
@@ -180,6 +181,11 @@ class Logs:
 
         The record of the way ``keep`` is moved rather than dropped.
         """
+        head, at = self._head, LINE + LINE * ring + log * _LOG_WORDS
+        need = size + UNIT - 1 & -UNIT
+        position = self._fit(ring, log, need)
+        if position - head[at + _TAIL] <= self._sizes[log] - need - self._slack[log]:
+            return position
         self._moves = MOVES + size // BYTES_A_MOVE
         return self._make_room(ring, log, size, now, keep)
 
@@ -249,6 +255,7 @@ class Logs:
         self._data[offset + 8 : offset + total] = body
         self._words[offset >> 3] = checksum(body, seed)
         head[at + _HEAD] = position + (total + UNIT - 1 & -UNIT)
+        self._fences.order()  # otherwise its way could be seen before its bytes, and a key that has a value be missed
         return seed
 
     def _pop(self, ring: int, log: int, tail: int, now: float, keep: int) -> int:
@@ -282,14 +289,14 @@ class Logs:
             raise Garbage(f"the record at the tail {tail} of the log {log} of the ring {ring} is not whole")
         header = unpack_header(body)
         base = header.hash & self._way_mask
-        words = self.bucket(base)
+        words = self.bucket(base << 3)
         word = (header.hash >> TAG_SHIFT | 1) << TAG_SHIFT | position
         return after, base + words.index(word) if word in words else NO_WAY, header, body
 
     def _retire(self, ring: int, log: int, way: int, header: Header, body: bytes, now: float, keep: int) -> None:
         """Move a record that has come to the tail of its log, or drop it."""
         used = self._used[way]
-        current = header.expires > now and stands(body, self._board)
+        current = header.expires > now and self._board.stands(label_of(body))
         if way == keep or (current and used >= (1 if log else PROVEN) and self._moves > 0):
             self._moves -= 1
             if self._move(ring, log, way, header.hash, body, now, keep):

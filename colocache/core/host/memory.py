@@ -5,6 +5,7 @@ A simulated memory shows stores late and in another order, cuts slices, and lets
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -14,6 +15,12 @@ class Words(Protocol):
     def __getitem__(self, place: int, /) -> int: ...
 
     def __setitem__(self, place: int, value: int, /) -> None: ...
+
+
+class Heard(Protocol):
+    """A word that is only loaded, and compared with what was loaded before."""
+
+    def __getitem__(self, place: int, /) -> float: ...
 
 
 class Bytes(Protocol):
@@ -27,7 +34,8 @@ class Bytes(Protocol):
 class Fences(Protocol):
     """The order in which others see what this thread loads and stores."""
 
-    def order(self) -> None:
+    @property
+    def order(self) -> Callable[[], object]:
         """Keep the stores before it before those after it, and the loads likewise. Nothing on x86."""
 
     def full(self) -> None:

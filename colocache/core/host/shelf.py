@@ -6,7 +6,7 @@ its label stands, and it has not expired. So who wrote it, how late he was, and 
 **Writers** hold the lock of the key's ring. A key has at most one way, so there is one record of it that can be found.
 To store the way is the **commit**. Then the writer stamps the writes to the key, which makes older copies void, and the
 loads that are under way; unlocks; and rings the bell. The label of its record stands before the stamps, too, and after
-them (`Board.write_group`). So at each moment one of the two records can be found and is current:
+them (`Board.write_label`). So at each moment one of the two records can be found and is current:
 
 1. W stores the way of its record, and is killed. Others find the new value; who has an older copy may serve that. The
    call never returned, so either is right.
@@ -37,30 +37,34 @@ from typing import Any
 
 from xxhash import xxh3_64_intdigest
 
-from .board import Board, Group, Label
-from .hashes import ROOT
+from .board import GROUP, OFFSET, OFFSET_BITS, PAGE, PAGE_SHIFT, Board, Label
+from .hashes import WRITES
 from .layout import BUCKET, ShelfMemory
 from .logs import MAIN, MOST, NO_WAY, POSITION, TAG_SHIFT, UNIT_SHIFT, Garbage, Logs
 from .memory import Fences, RingLocks
 from .numbers import Numbers
 from .record import (
+    BESIDE,
     CHECK,
     COPIED,
-    GROUP,
     GROUPS_SHIFT,
-    HEADER,
+    HEAD,
+    KEY_GROUPS,
+    LABEL_AT,
     LENGTH,
     MAX_GROUPS,
-    ONE_GROUP,
+    MORE_GROUPS,
     PIECE,
     PREFIX,
+    WIRE,
+    WIRE_SHIFT,
     Miss,
     Outcome,
     Record,
     checksum,
+    groups_of,
     label_of,
     pack,
-    size_of,
     unpack,
 )
 
@@ -73,7 +77,8 @@ Stored = tuple[Outcome, Record | None]
 #: Given the current record of a key, or None, return the payload and the expiry to store, or None for no change.
 Decide = Callable[[Record | None], tuple[bytes, float] | None]
 
-#: Given the key's record, which may be void or expired, and the time: the label to store under, or None for nothing.
+#: Given the key's record, which may be void or expired, and the time: the label of what is written, or None to write
+#: nothing.
 _Choose = Callable[[Record | None, float], Label | None]
 
 _new: Any = tuple.__new__  # of named tuples: their own constructors take twice as long
@@ -88,8 +93,8 @@ class Shelf:
 
     __slots__ = (
         "_board", "_bucket", "_clock", "_data", "_fences", "_label", "_locks", "_logs",
-        "_main_size", "_mains", "_marks", "_most", "_numbers", "_ring_shift", "_small_size", "_smalls", "_used",
-        "_way_mask", "_words", "max_value",
+        "_main_size", "_mains", "_marks", "_most", "_numbers", "_pages", "_ring_shift", "_small_size", "_smalls",
+        "_used", "_way_mask", "_words", "max_value",
     )  # fmt: skip
 
     def __init__(
@@ -99,9 +104,9 @@ class Shelf:
         """``clock`` is read under the locks, so that nobody who was stopped before one believes an old time."""
         geometry = memory.geometry
         self._bucket, self._used, self._data, self._words = memory.bucket, memory.used, memory.data, memory.words
-        self._board, self._marks, self._label = board, board.marks, board.label_of
+        self._board, self._marks, self._pages, self._label = board, board.marks, board.pages, board.label_of
         self._numbers, self._fences, self._locks, self._clock = numbers, fences, locks, clock
-        self._logs = Logs(memory, board)
+        self._logs = Logs(memory, board, fences)
         self._way_mask = geometry.ways - 1 & -BUCKET
         self._ring_shift = geometry.ring_ways.bit_length() - 1
         self._small_size, self._main_size = geometry.small_size, geometry.ring_size - geometry.small_size
@@ -146,7 +151,7 @@ class Shelf:
         """
         base = hash & self._way_mask
         tag = hash >> TAG_SHIFT | 1
-        words = self._bucket(base)
+        words = self._bucket(base << 3)
         for word in words:
             if word >> TAG_SHIFT == tag:
                 break
@@ -163,28 +168,31 @@ class Shelf:
             body = self._data[offset + CHECK : offset + total]
             seed = word & POSITION
             if (xxh3_64_intdigest(body, seed) if total <= PIECE else checksum(body, seed)) == check:
-                (
-                    shape, length, _, root, a, s1, b, s2, c, s3, d, s4, e, w1, f, w2, g, w3, h, w4, expires, version,
-                ) = HEADER.unpack_from(body)  # fmt: skip
-                start = HEADER.size + length
-                if body[HEADER.size : start] != wire:
+                shape, expires, version, root, k1, k2, k3, k4, w1, w2, w3, w4 = HEAD.unpack_from(body)
+                end = LABEL_AT + GROUP.size * (shape >> GROUPS_SHIFT)
+                start = end + (shape >> WIRE_SHIFT & WIRE)
+                if body[end:start] != wire:
                     return None
-                marks = self._marks
+                label = body[LABEL_AT:end]
+                # What follows is `Board.stands`, which takes three times as long: it can do without for three groups.
+                marks, page, writes = self._marks, (hash >> PAGE_SHIFT & self._pages) * PAGE + 1, hash ^ WRITES
                 if (
-                    marks[ROOT] != root
-                    or (marks[a] != s1 and marks[b] != s2 and marks[c] != s3 and marks[d] != s4)
-                    or (marks[e] != w1 and marks[f] != w2 and marks[g] != w3 and marks[h] != w4)
+                    marks[0] != root
+                    or (
+                        marks[page + (hash & OFFSET)] != k1
+                        and marks[page + (hash >> OFFSET_BITS & OFFSET)] != k2
+                        and marks[page + (hash >> 2 * OFFSET_BITS & OFFSET)] != k3
+                        and marks[page + (hash >> 3 * OFFSET_BITS & OFFSET)] != k4
+                    )
+                    or (
+                        marks[page + (writes & OFFSET)] != w1
+                        and marks[page + (writes >> OFFSET_BITS & OFFSET)] != w2
+                        and marks[page + (writes >> 2 * OFFSET_BITS & OFFSET)] != w3
+                        and marks[page + (writes >> 3 * OFFSET_BITS & OFFSET)] != w4
+                    )
+                    or (shape >= MORE_GROUPS and not self._board.stands(label[KEY_GROUPS * GROUP.size :]))
                 ):
                     return self._find_again(wire, hash, now, word, body, looks)
-                label: Label = (
-                    (0, root, 0, root, 0, root, 0, root), (a, s1, b, s2, c, s3, d, s4), (e, w1, f, w2, g, w3, h, w4)
-                )  # fmt: skip
-                if shape >= ONE_GROUP:
-                    end = start + GROUP.size * (shape >> GROUPS_SHIFT)
-                    label += tuple(GROUP.iter_unpack(body[start:end]))
-                    if not self._board.stands(label[3:]):
-                        return self._find_again(wire, hash, now, word, body, looks)
-                    start = end
                 if expires <= now:
                     return None
                 way = base + words.index(word)
@@ -192,7 +200,7 @@ class Shelf:
                 if used < MOST:
                     self._used[way] = used + 1
                 payload = body[start:] if total - start <= COPIED else memoryview(body)[start:]
-                record: Record = _new(Record, (payload, label, expires, version, way))
+                record: Record = _new(Record, (payload, label, expires, version, way, used))
                 return record
         self._fences.order()  # otherwise the bytes could be older than the way once more
         return self.find(wire, hash, now, looks - 1) if looks else None
@@ -200,7 +208,7 @@ class Shelf:
     def _find_again(self, wire: bytes, hash: int, now: float, word: int, body: bytes, looks: int) -> Record | None:
         """Look again for the current record of a key, if what was found was taken for void while it was written."""
         self._fences.order()  # otherwise the way could be older than the stamps, or one stamp older than another
-        if looks and (word not in self._bucket(hash & self._way_mask) or self._board.stands(label_of(body))):
+        if looks and (word not in self._bucket((hash & self._way_mask) << 3) or self._board.stands(label_of(body))):
             return self.find(wire, hash, now, looks - 1)
         return None
 
@@ -239,7 +247,7 @@ class Shelf:
     def _peek(self, wire: bytes, hash: int) -> Record | None:
         """Return a key's record, current or not; None if it has none, or it is torn."""
         base, tag = hash & self._way_mask, hash >> TAG_SHIFT | 1
-        words = self._bucket(base)
+        words = self._bucket(base << 3)
         for word in words:
             if word >> TAG_SHIFT == tag:
                 way = base + words.index(word)
@@ -262,8 +270,9 @@ class Shelf:
     def set(self, wire: bytes, hash: int, payload: bytes, hashes: Sequence[int], expires: float) -> Stored:
         """Store a value, whatever is there. If that is not possible, the key is invalidated."""
         stored = self._put(
-            wire, hash, payload, len(hashes) + 2, expires, lambda record, now: self._label(hash, hashes), False
-        )
+            wire, hash, payload, len(hashes) + 2, expires,
+            lambda record, now: self._board.label_to_write(hash, hashes), False,
+        )  # fmt: skip
         if stored[0] is not Outcome.STORED:
             self._board.invalidate((hash,))
         return stored
@@ -272,7 +281,7 @@ class Shelf:
         """Store a value if there is no current one."""
 
         def choose(record: Record | None, now: float) -> Label | None:
-            return None if self._is_current(record, now) else self._label(hash, hashes)
+            return None if self._is_current(record, now) else self._board.label_to_write(hash, hashes)
 
         return self._put(wire, hash, payload, len(hashes) + 2, expires, choose)
 
@@ -290,12 +299,12 @@ class Shelf:
             if record is None or record.version != version or not self._is_current(record, now):
                 return None
             label = self._label(hash, hashes)  # before the question
-            known = {group[::2]: group for group in record.label}
-            if any(group[::2] not in known for group in label):
+            known, wanted = groups_of(record.label), groups_of(label)
+            if not wanted.keys() <= known.keys():
                 self._fences.order()
                 if not no_tag_event():
                     return None
-            return tuple([known.get(group[::2], group) for group in label])
+            return self._board.write_label(b"".join([known.get(thing, group) for thing, group in wanted.items()]))
 
         return self._put(wire, hash, payload, len(hashes) + 2, expires, choose)
 
@@ -305,7 +314,7 @@ class Shelf:
         def choose(record: Record | None, now: float) -> Label | None:
             return None if self._is_current(record, now) else miss.label
 
-        return self._put(wire, hash, payload, len(miss.label), expires, choose, True, False)
+        return self._put(wire, hash, payload, len(miss.label) // GROUP.size, expires, choose, True, False)
 
     def set_fenced(self, wire: bytes, hash: int, payload: bytes, miss: Miss, expires: float) -> Stored:
         """Store a value that was made after a miss, if nothing has happened to the key since.
@@ -314,9 +323,11 @@ class Shelf:
         """
 
         def choose(record: Record | None, now: float) -> Label | None:
-            return None if self._is_current(record, now) or not self._board.stands(miss.label) else miss.label
+            if self._is_current(record, now) or not self._board.stands(miss.label):
+                return None
+            return self._board.write_label(miss.label)
 
-        stored = self._put(wire, hash, payload, len(miss.label), expires, choose)
+        stored = self._put(wire, hash, payload, len(miss.label) // GROUP.size, expires, choose)
         if stored[0] is Outcome.BUSY or stored[0] is Outcome.DECLINED:
             self._board.invalidate((hash,))
         return stored
@@ -327,14 +338,19 @@ class Shelf:
         ``decide`` is called under the lock, perhaps more than once. It must be quick, and use neither shelf nor board.
         """
         ring, locks = (hash & self._way_mask) >> self._ring_shift, self._locks
+        locked = True
         try:
             if not locks.lock(ring):
                 return Outcome.BUSY, None
             stored = self._change(wire, hash, decide, hashes)
             locks.unlock(ring)
+            locked = False
         finally:
-            locks.unlock(ring)
-        return self._rung(stored)
+            if locked:
+                locks.unlock(ring)
+        if stored[0] is Outcome.STORED:
+            self._board.ring()
+        return stored
 
     def _change(self, wire: bytes, hash: int, decide: Decide, hashes: Sequence[int]) -> Stored:
         for _ in range(ATTEMPTS):
@@ -353,11 +369,11 @@ class Shelf:
 
             def choose(found: Record | None, now: float, version: int | None = version) -> Label | None:
                 if version is None:
-                    return None if self._is_current(found, now) else self._label(hash, hashes)
+                    return None if self._is_current(found, now) else self._board.label_to_write(hash, hashes)
                 # It is not looked at again whether it is current: if not, what is made of it is not, either.
-                return None if found is None or found.version != version else found.label
+                return None if found is None or found.version != version else self._board.write_label(found.label)
 
-            groups = len(hashes) + 2 if record is None else len(record.label)
+            groups = len(hashes) + 2 if record is None else len(record.label) // GROUP.size
             size = self._size(wire, groups, payload)
             if size < 0:
                 return Outcome.DECLINED, record
@@ -366,17 +382,12 @@ class Shelf:
                 return stored
         return Outcome.DECLINED, None
 
-    def _rung(self, stored: Stored) -> Stored:
-        if stored[0] is Outcome.STORED:
-            self._board.ring()
-        return stored
-
     def _is_current(self, record: Record | None, now: float) -> bool:
         return record is not None and record.expires > now and self._board.stands(record.label)
 
     def _size(self, wire: bytes, groups: int, payload: bytes) -> int:
         """Return the bytes of a record; -1 if it is too large."""
-        size = size_of(wire, groups - 3, payload)
+        size = BESIDE + GROUP.size * groups + len(wire) + len(payload)
         return size if len(payload) <= self.max_value and groups <= MAX_GROUPS and size <= self._most else -1
 
     def _put(
@@ -388,24 +399,39 @@ class Shelf:
         if size < 0:
             return Outcome.DECLINED, None
         ring, locks = (hash & self._way_mask) >> self._ring_shift, self._locks
+        locked = True
         try:
             if not locks.lock(ring):
                 return Outcome.BUSY, None
             stored = self._store(wire, hash, payload, size, expires, choose, looks, stamps)
             locks.unlock(ring)
+            locked = False
         finally:
-            locks.unlock(ring)
-        return self._rung(stored) if stamps else stored
+            if locked:
+                locks.unlock(ring)
+        if stamps and stored[0] is Outcome.STORED:
+            self._board.ring()
+        return stored
 
     def _store(
         self, wire: bytes, hash: int, payload: bytes, size: int, expires: float, choose: _Choose, looks: bool,
         stamps: bool,
     ) -> Stored:  # fmt: skip
-        try:
-            return self._write(wire, hash, payload, size, expires, choose, looks, stamps)
-        except Garbage:
-            self._logs.reset((hash & self._way_mask) >> self._ring_shift)
-            return self._write(wire, hash, payload, size, expires, choose, looks, stamps)
+        """Write a record, in a ring that is reset if it is garbage. If it is garbage again, the value is declined.
+
+        Garbage comes back only where two have the lock:
+
+        1. W and X write in one ring, because a descriptor of the locks' file was closed in W's process.
+        2. W finds garbage, and resets the ring. Its tails and heads are at the next lap.
+        3. X stores its head, which is that of the lap before: behind the tail.
+        4. W begins again. The next writer, who has the lock alone, resets the ring once more.
+        """
+        for _ in range(2):
+            try:
+                return self._write(wire, hash, payload, size, expires, choose, looks, stamps)
+            except Garbage:
+                self._logs.reset((hash & self._way_mask) >> self._ring_shift)
+        return Outcome.DECLINED, None
 
     def _write(
         self, wire: bytes, hash: int, payload: bytes, size: int, expires: float, choose: _Choose, looks: bool,
@@ -440,15 +466,10 @@ class Shelf:
         label = choose(record, now)
         if label is None:
             return Outcome.REFUSED, record
-        writes: Group | None = None
-        if stamps:
-            root, key, writes, *others = label
-            writes = self._board.write_group(writes)
-            label = (root, key, writes, *others)
         version = self._numbers.next()
-        body = pack(wire, hash, label, payload, expires, version)
+        body = pack(wire, label, payload, expires, version)
         way = logs.commit(base, way, word, tag << TAG_SHIFT | logs.append(ring, log, position, body))
-        if writes is not None:
+        if stamps:
             self._fences.order()  # what is stamped is void, so the record that takes its place has to be there
-            self._board.stamp_write(writes)
-        return Outcome.STORED, _new(Record, (payload, label, expires, version, way))
+            self._board.stamp_write(label)
+        return Outcome.STORED, _new(Record, (payload, label, expires, version, way, 0))

@@ -6,7 +6,7 @@ import mmap
 from collections.abc import Callable
 
 from colocache.core.host import hashes
-from colocache.core.host.board import Board
+from colocache.core.host.board import GROUP, WRITES_AT, Board, Label
 from colocache.core.host.layout import Geometry, ShelfMemory, geometry
 from colocache.core.host.memory import Bytes, Words
 from colocache.core.host.numbers import Numbers
@@ -130,9 +130,9 @@ class Process:
         bell, marks = StepWords("bell", host.bell, steps), StepWords("mark", host.marks, steps)
         self.board = Board(bell, marks, MARKS, self.numbers, self.fences)
 
-        def bucket(way: int) -> tuple[int, ...]:
+        def bucket(start: int) -> tuple[int, ...]:
             steps.load()
-            return memory.bucket(way)
+            return memory.bucket(start)
 
         mine = ShelfMemory(
             geometry=host.geometry,
@@ -206,6 +206,16 @@ class Host:
             return steps.steps_left is None
         finally:
             steps.steps_left = None
+
+
+def groups(label: Label) -> list[bytes]:
+    """Return the groups of a label, in their order."""
+    return [label[at : at + GROUP.size] for at in range(0, len(label), GROUP.size)]
+
+
+def but_writes(label: Label) -> Label:
+    """Return the label of a key without its third group, which is that of the writes to the key."""
+    return label[:WRITES_AT] + label[WRITES_AT + GROUP.size :]
 
 
 def keys_of_one_bucket(count: int, shelf_geometry: Geometry, prefix: str = "key") -> list[bytes]:

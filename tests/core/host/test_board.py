@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 import mmap
 import random
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from colocache.core.host import hashes
-from colocache.core.host.board import PAGE, Board, Label
+from colocache.core.host.board import GROUP, PAGE, Board, Label
 from colocache.core.host.hashes import WRITES
 from colocache.core.host.numbers import Numbers
 
-from .shelves import MARKS, Death, StepFences, Steps, StepWords
+from .shelves import MARKS, Death, StepFences, Steps, StepWords, but_writes, groups
 
 HASH = hashes.key_hash(b"key")
 THINGS = (hashes.ROOT, HASH, HASH ^ WRITES, hashes.namespace_hash("a"), hashes.tag_hash("t"))
@@ -32,6 +33,13 @@ class Memory:
         self.steps.append(steps)
         bell, marks = StepWords("bell", self.words[:1], steps), StepWords("mark", self.words[1:], steps)
         return Board(bell, marks, self.count, Numbers(len(self.steps)), StepFences(steps))
+
+
+def stamps(board: Board, hash: int) -> tuple[int, ...]:
+    """Return the stamps of a thing's four marks."""
+    found, *four = GROUP.unpack(board.group(hash))
+    assert found == hash
+    return tuple(four)
 
 
 @pytest.fixture
@@ -92,7 +100,7 @@ def test_no_stamp_and_no_bell_is_ever_repeated(memory: Memory) -> None:
     for _ in range(1000):
         board = rnd.choice(boards)
         board.invalidate((HASH,))
-        new = {board.bell[0], board.group(HASH)[1]}
+        new = {board.bell[0], stamps(board, HASH)[0]}
         assert len(new) == 2
         assert not new & seen
         seen |= new
@@ -105,7 +113,7 @@ def test_a_process_that_was_stopped_in_an_event_repeats_no_number_of_others(memo
         def others(other: Board = other, seen: list[int] = seen) -> None:
             for _ in range(3):
                 other.invalidate((HASH,))
-                seen += [other.bell[0], *other.group(HASH)[1::2]]
+                seen += [other.bell[0], *stamps(other, HASH)]
 
         memory.steps[-2].steps_left, memory.steps[-2].others = at, others
         late.invalidate((HASH,))
@@ -190,77 +198,212 @@ def test_a_label_that_was_read_within_an_event_stands_and_an_older_one_stands_un
         assert not board.stands(within)
 
 
-def test_the_stamps_of_the_root_are_read_in_one_step(memory: Memory, board: Board) -> None:
-    """A record keeps but one of them, and waiters look for a record of exactly their label."""
-    memory.steps[0].steps_left, memory.steps[0].others = 1, lambda: memory.board().stamp((hashes.ROOT,))
-    _, one, _, two, _, three, _, four = board.group(hashes.ROOT)
-    assert one == two == three == four
+def test_the_stamp_of_the_root_is_read_in_one_step_and_is_the_only_one(memory: Memory, board: Board) -> None:
+    """Waiters look for a record of exactly their label."""
+    board.invalidate((hashes.ROOT,))
+    stamp = memory.words[1]
+    assert stamp != 0
+    steps, other = memory.steps[0], memory.board()
+    for at, expected in ((0, 1), (1, 0)):
+        steps.steps_left, steps.others = at, lambda: other.stamp((hashes.ROOT,))
+        root = stamps(board, hashes.ROOT)
+        assert (root[0] != stamp, root[1:]) == (bool(expected), (0, 0, 0))
+        steps.steps_left, stamp = None, memory.words[1]
+
+
+# --- Labels
+
+
+SEVERAL = [(), (3,), (5,), (3, 5), (3, 5, 4), tuple(range(100, 130))]
+
+
+def things_of(numbers: Sequence[int]) -> tuple[int, ...]:
+    """Return the root, and some namespaces and tags."""
+    return hashes.ROOT, *[hashes.tag_hash(str(number)) for number in numbers]
+
+
+def write_at_random(board: Board, rnd: random.Random, things: Sequence[int]) -> None:
+    for thing in things:
+        if rnd.random() < 0.5:
+            board.invalidate((thing,))
+
+
+@pytest.mark.parametrize("others", SEVERAL)
+def test_the_label_of_a_key_has_the_groups_of_the_root_the_key_its_writes_and_the_rest(
+    board: Board, others: tuple[int, ...]
+) -> None:
+    things = things_of(others)
+    write_at_random(board, random.Random(1), (*things, HASH, HASH ^ WRITES))
+    label = board.label_of(HASH, things)
+    assert label == board.label((hashes.ROOT, HASH, HASH ^ WRITES, *things[1:]))
+    assert groups(label) == [board.group(thing) for thing in (hashes.ROOT, HASH, HASH ^ WRITES, *things[1:])]
+    assert len(label) == GROUP.size * (len(things) + 2)
+
+
+@pytest.mark.parametrize("others", SEVERAL)
+def test_an_event_of_any_group_makes_a_label_void_however_many_it_has(board: Board, others: tuple[int, ...]) -> None:
+    things = things_of(others)
+    for thing in (*things, HASH, HASH ^ WRITES):
+        read, to_write = board.label_of(HASH, things), board.label_to_write(HASH, things)
+        assert board.stands(read)
+        assert board.stands(to_write)
+        board.invalidate((thing,))
+        assert not board.stands(read)
+        assert not board.stands(to_write)
+        board.invalidate((hashes.tag_hash("of another"),))
+
+
+@pytest.mark.parametrize("others", SEVERAL)
+def test_no_label_is_void_while_one_of_the_four_marks_of_each_group_has_its_stamp(
+    memory: Memory, board: Board, others: tuple[int, ...]
+) -> None:
+    things, rnd = things_of(others), random.Random(2)
+    label = board.label_of(HASH, things)
+    for thing in (HASH, HASH ^ WRITES, *things[1:]):
+        left = rnd.randrange(4)
+        for number, mark in enumerate(board.marks_of(thing)):
+            if number != left:
+                memory.words[1 + mark] = 1
+    assert board.stands(label)
+
+
+@pytest.mark.parametrize("others", SEVERAL)
+@pytest.mark.parametrize("hash", [HASH, HASH & ~511 | HASH >> 9 & 511, HASH >> 36 << 36])
+def test_the_label_to_write_is_the_one_that_is_made_of_the_label_that_was_read(
+    others: tuple[int, ...], hash: int
+) -> None:
+    """Byte by byte: so both stand by the same, and stamp the same."""
+    one_memory, other_memory, things, rnd = Memory(), Memory(), things_of(others), random.Random(3)
+    one, other = one_memory.board(), other_memory.board()
+    for _ in range(20):
+        at_once, in_two_steps = one.label_to_write(hash, things), other.write_label(other.label_of(hash, things))
+        assert at_once == in_two_steps
+        for board, label in ((one, at_once), (other, in_two_steps)):
+            assert board.stands(label)
+            board.stamp_write(label)
+            assert board.stands(label)
+        assert one_memory.words == other_memory.words
+        seed = rnd.random()
+        for board in (one, other):
+            write_at_random(board, random.Random(seed), (*things, hash, hash ^ WRITES))
+        assert one_memory.words == other_memory.words
+
+
+@pytest.mark.parametrize("others", SEVERAL)
+def test_a_label_that_was_read_before_others_wrote_is_written_with_other_stamps_of_the_writes_alone(
+    memory: Memory, board: Board, others: tuple[int, ...]
+) -> None:
+    things, old = things_of(others), board.label_of(HASH, things_of(others))
+    other = memory.board()
+    other.stamp_write(other.label_to_write(HASH, things))
+    label = board.write_label(old)
+    assert but_writes(label) == but_writes(old)
+    assert groups(label)[2] != groups(old)[2]
+    assert not board.stands(old)
+    assert board.stands(label)
+    board.stamp_write(label)
+    assert board.stands(label)
+
+
+def test_a_void_label_stays_void_when_it_is_written(board: Board) -> None:
+    """What is derived of a value takes over its label, also if an event has come meanwhile."""
+    for thing in (hashes.ROOT, HASH, hashes.tag_hash("t")):
+        old = board.label_of(HASH, (hashes.ROOT, hashes.tag_hash("t")))
+        board.invalidate((thing,))
+        label = board.write_label(old)
+        assert not board.stands(label)
+        board.stamp_write(label)
+        assert not board.stands(label)
 
 
 # --- Writes
 
 
-def written(board: Board, hash: int) -> tuple[Label, Label]:
+#: How a write gets its label.
+Label_of = Callable[[Board, int], Label]
+
+
+def at_once(board: Board, hash: int) -> Label:
+    return board.label_to_write(hash, (hashes.ROOT,))
+
+
+def of_what_was_read(board: Board, hash: int) -> Label:
+    return board.write_label(board.label_of(hash, (hashes.ROOT,)))
+
+
+either_way = pytest.mark.parametrize("to_write", [at_once, of_what_was_read])
+
+
+def written(board: Board, hash: int, to_write: Label_of = at_once) -> tuple[Label, Label]:
     """Write; return the label of what was there before, and the one of what was written."""
-    before = board.label((hash, hash ^ WRITES))
-    group = board.write_group(before[1])
-    board.stamp_write(group)
-    return before, (before[0], group)
+    before = board.label_of(hash, (hashes.ROOT,))
+    label = to_write(board, hash)
+    board.stamp_write(label)
+    return before, label
 
 
-def test_a_write_makes_older_labels_of_its_key_void_and_its_own_stands() -> None:
+@either_way
+def test_a_write_makes_older_labels_of_its_key_void_and_its_own_stands(to_write: Label_of) -> None:
     board = Memory().board()
-    for number in range(20_000):
-        before, after = written(board, hashes.key_hash(b"%d" % number))
+    for number in range(10_000):
+        before, after = written(board, hashes.key_hash(b"%d" % number), to_write)
         assert not board.stands(before)
         assert board.stands(after)
-        assert board.stands(before[:1]), "what is made of a value has its label but for the writes"
+        assert board.stands(but_writes(before)), "what is made of a value has its label but for the writes"
 
 
-def test_writes_of_one_key_make_each_other_void(board: Board) -> None:
-    labels = [written(board, HASH)[1] for _ in range(20)]
+@either_way
+def test_writes_of_one_key_make_each_other_void(board: Board, to_write: Label_of) -> None:
+    labels = [written(board, HASH, to_write)[1] for _ in range(20)]
     assert [board.stands(label) for label in labels] == [False] * 19 + [True]
 
 
-def test_an_invalidation_makes_written_values_void(board: Board) -> None:
-    _, label = written(board, HASH)
+@either_way
+def test_an_invalidation_makes_written_values_void(board: Board, to_write: Label_of) -> None:
+    _, label = written(board, HASH, to_write)
     board.invalidate((HASH,))
     assert not board.stands(label)
 
 
+@either_way
 @pytest.mark.parametrize("hash", [HASH, HASH & ~511 | HASH >> 9 & 511, HASH >> 36 << 36])
-def test_a_value_stands_before_between_and_after_the_stamps_of_its_write(memory: Memory, hash: int) -> None:
+def test_a_value_stands_before_between_and_after_the_stamps_of_its_write(
+    memory: Memory, hash: int, to_write: Label_of
+) -> None:
     """Also of keys some of whose marks are one."""
     for after in range(5):
         dying, board = memory.board(), memory.board()
-        old = board.label((hash ^ WRITES,))
-        group = dying.write_group(old[0])
+        old = board.label_of(hash, (hashes.ROOT,))
+        label = to_write(dying, hash)
         memory.steps[-2].stores_left = after
         if after < 4:
             with pytest.raises(Death):
-                dying.stamp_write(group)
+                dying.stamp_write(label)
         else:
-            dying.stamp_write(group)
-        assert board.stands((group,))
+            dying.stamp_write(label)
+        assert board.stands(label)
         assert not (board.stands(old) and after == 4)
         _, new = written(board, hash)
-        assert not board.stands((group,))
+        assert not board.stands(label)
         assert not board.stands(old)
         assert board.stands(new)
 
 
-def test_a_reader_beside_a_write_sees_its_value_stand_at_every_step(memory: Memory) -> None:
+@either_way
+def test_a_reader_beside_a_write_sees_its_value_stand_at_every_step(memory: Memory, to_write: Label_of) -> None:
     for at in range(5):
         reader, writer = memory.board(), memory.board()
-        group = writer.write_group(writer.group(HASH ^ WRITES))
+        label = to_write(writer, HASH)
+        group = groups(label)[2]
         memory.steps[-2].steps_left = at
-        memory.steps[-2].others = lambda writer=writer, group=group: writer.stamp_write(group)
-        assert reader.stands((group,)), at
+        memory.steps[-2].others = lambda writer=writer, label=label: writer.stamp_write(label)
+        assert reader.stands(group), at
 
 
-def test_the_first_mark_of_a_write_is_stored_last(memory: Memory, board: Board) -> None:
+@either_way
+def test_the_first_mark_of_a_write_is_stored_last(memory: Memory, board: Board, to_write: Label_of) -> None:
     first, second, third, fourth = board.marks_of(HASH ^ WRITES)
-    board.stamp_write(board.write_group(board.group(HASH ^ WRITES)))
+    board.stamp_write(to_write(board, HASH))
     assert memory.steps[0].journal == [f"mark {fourth}", f"mark {third}", f"mark {second}", "order", f"mark {first}"]
 
 

@@ -625,6 +625,26 @@ def test_c9_a_thread_is_given_the_value_of_its_own_label(host: Host, one: Proces
     assert joined.outcome == Value("old")
 
 
+@pytest.mark.parametrize("handed", ["a value", "a record"])
+def test_c9_who_begins_after_a_value_has_expired_is_not_given_it_by_its_loader(
+    host: Host, one: Process, handed: str
+) -> None:
+    """The loader may be stopped between the fill and the end of its claim."""
+    first, before = one.call(), one.call()
+    assert first.load is not None
+    expires = host.now + 1
+    _, record = one.shelf.fill(KEY, HASH, b"old", first.load.miss, expires)
+    outcome = record if handed == "a record" else Value("old", expires)
+    host.passes(1)
+    after = one.call()
+    assert after.waits
+    one.claims.end(first.load, outcome)
+    before.go_on()
+    after.go_on()
+    assert before.outcome == outcome
+    assert after.leads
+
+
 # --- C11: nobody ends another one's claim
 
 
@@ -645,11 +665,13 @@ def test_c11_bytes_are_told_apart_by_key_label_and_generation(host: Host, one: P
         return looked
 
     first = miss()
-    places = [_place(HASH, first, 0), _place(HASH, first, 1), _place(HASH + 1, first, 0)]
+    other = one.shelf.look(b"other", hashes.key_hash(b"other"), ROOT, host.now)
+    assert isinstance(other, Miss)
+    places = [_place(first, 0), _place(first, 1), _place(other, 0)]
     host.event()
-    places.append(_place(HASH, miss(), 0))
+    places.append(_place(miss(), 0))
     assert len(set(places)) == 4
-    assert _place(HASH, first, 0) == places[0]
+    assert _place(first, 0) == places[0]
     assert all(0 < place < 1 << 63 for place in places)
 
 

@@ -47,6 +47,8 @@ def test_memory_lets_go_of_its_map() -> None:
     mapped = mmap.mmap(-1, found.total_size)
     memory = ShelfMemory.over(mapped, found, lambda start, end: True)
     memory.index[3] = 1 << 63
+    memory.index[9] = 7
     assert memory.bucket(0) == (0, 0, 0, 1 << 63, 0, 0, 0, 0)
+    assert memory.bucket(8 * 8) == (0, 7, 0, 0, 0, 0, 0, 0), "it is given bytes"
     memory.release()
     mapped.close()

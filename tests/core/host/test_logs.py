@@ -9,7 +9,7 @@ import pytest
 
 from colocache.core.host import hashes
 from colocache.core.host.layout import BUCKET
-from colocache.core.host.logs import MAIN, POSITION, POSITION_END, TAG_SHIFT, UNIT_SHIFT
+from colocache.core.host.logs import MAIN, MOST, POSITION, POSITION_END, TAG_SHIFT, UNIT_SHIFT
 from colocache.core.host.record import PAD, Miss, Outcome, unpack_header
 
 from .shelves import SMALLEST, Host, keys_of_one_bucket
@@ -74,7 +74,7 @@ def check(host: Host) -> None:
             position = (word & POSITION & ~MAIN) << UNIT_SHIFT
             assert head[at + TAIL] <= position < head[at + HEAD]
     for base in range(0, host.geometry.ways, BUCKET):
-        tags = [word >> TAG_SHIFT for word in host.memory.bucket(base) if word]
+        tags = [word >> TAG_SHIFT for word in host.memory.bucket(base << 3) if word]
         assert len(tags) == len(set(tags))
 
 
@@ -136,7 +136,8 @@ def test_moved_records_keep_their_version_and_label() -> None:
         found(host, 0)
     after = host.shelf.find(wire, hash, host.now)
     assert after is not None
-    assert after == before
+    assert after._replace(uses=before.uses) == before
+    assert after.uses == MOST
     assert host.memory.index[after.way] != word
     assert host.shelf.replace(wire, hash, before.version, b"2", ROOT, math.inf, lambda: False)[0] is Outcome.STORED
 
@@ -156,9 +157,26 @@ def test_what_is_not_current_makes_room_in_main(why: str) -> None:
         host.now += 1
     else:
         host.memory.index[first] = 0
-    put(host, 1001, 300)
+    put(host, 1001, 480)
     assert is_in_main(host, 1001)
     assert host.memory.head[MAIN_LOG + TAIL] > tail
+
+
+def test_of_a_few_large_records_that_are_not_current_none_is_looked_for_behind_the_last() -> None:
+    """What stands there is no record, and the ring would be reset."""
+    host = Host()
+    for number in range(7):
+        put(host, number, host.geometry.max_value - 500)
+    put(host, 1000)
+    assert not is_in_main(host, 1000)
+    for number in range(7):
+        assert is_in_main(host, number)
+        host.board.invalidate((hashes.key_hash(b"key%d" % number),))
+    put(host, 1001)
+    assert is_in_main(host, 1001)
+    assert found(host, 1000) == payload(1000)
+    assert not host.shelf.resets()
+    check(host)
 
 
 @pytest.mark.parametrize("why", ["nothing", "an event", "it has expired"])

@@ -9,11 +9,14 @@ from collections.abc import Callable
 import pytest
 
 from colocache.core.host import hashes
+from colocache.core.host.board import GROUP
 from colocache.core.host.hashes import WRITES
+from colocache.core.host.layout import LINE
+from colocache.core.host.logs import MOST, Logs
 from colocache.core.host.record import Miss, Outcome, Record
 from colocache.core.host.shelf import ATTEMPTS, LOOKS
 
-from .shelves import Host, Process, keys_of_one_bucket
+from .shelves import Host, Process, but_writes, groups, keys_of_one_bucket
 
 ROOT = (hashes.ROOT,)
 TAG = hashes.tag_hash("t")
@@ -124,9 +127,70 @@ def test_what_was_set_is_found_by_every_process(host: Host, size: int) -> None:
     assert record is not None
     assert bytes(record.payload) == payload
     assert record._replace(payload=payload) == stored
-    root, key, writes, *others = record.label
-    assert (root, key, *others) == host.board.label((hashes.ROOT, HASH, SPACE, TAG))
-    assert host.board.stands((writes,))
+    assert but_writes(record.label) == host.board.label((hashes.ROOT, HASH, SPACE, TAG))
+    assert groups(record.label)[2][:8] == host.board.group(HASH ^ WRITES)[:8]
+    assert host.board.stands(groups(record.label)[2])
+
+
+def test_a_record_tells_how_often_it_was_found_before(host: Host) -> None:
+    """Whoever found it: other processes count, too."""
+    assert put(host, b"x").uses == 0
+    uses = []
+    for _ in range(6):
+        host.enter()
+        record = host.shelf.find(KEY, HASH, host.now)
+        assert record is not None
+        uses.append(record.uses)
+    assert uses == [0, 1, 2, *3 * [MOST]]
+
+
+def test_uses_near_and_changes_are_uses_and_looks_that_find_nothing_are_none(host: Host) -> None:
+    def uses() -> int:
+        record = host.process().shelf.find(KEY, HASH, host.now)
+        assert record is not None
+        return record.uses
+
+    way = put(host, b"x").way
+    host.shelf.use((way,))
+    assert uses() == 1
+    put(host, b"x", b"other")
+    count_it(host.present, host)
+    assert uses() == 3
+    host.memory.used[way] = 0
+    assert host.shelf.find(b"another", HASH, host.now) is None
+    host.board.invalidate((HASH,))
+    assert host.shelf.find(KEY, HASH, host.now) is None
+    assert host.memory.used[way] == 0
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_a_new_key_was_never_found_before(host: Host, filled: bool) -> None:
+    if filled:
+        fill(host, b"x", miss(host))
+    else:
+        put(host, b"x")
+    for expected in (0, 1):
+        record = host.shelf.find(KEY, HASH, host.now)
+        assert record is not None
+        assert record.uses == expected
+
+
+@pytest.mark.parametrize("others", [1, 2, 20])
+def test_every_group_of_a_label_counts_however_many_there_are(host: Host, others: int) -> None:
+    things = (hashes.ROOT, *[hashes.tag_hash(str(number)) for number in range(others)])
+    for thing in (*things, HASH):
+        put(host, b"x", things=things)
+        host.board.invalidate((hashes.tag_hash("another"),))
+        assert found(host) == b"x"
+        host.board.invalidate((thing,))
+        assert found(host) is None
+        outcome, record = host.shelf.set_fenced(KEY, HASH, b"y", miss(host, things=things), math.inf)
+        assert outcome is Outcome.STORED
+        assert record is not None
+        assert len(record.label) == GROUP.size * (others + 3)
+        assert found(host) == b"y"
+        host.board.invalidate((thing,))
+        assert found(host) is None
 
 
 def test_an_expired_record_is_not_found(host: Host) -> None:
@@ -147,7 +211,7 @@ def test_an_invalidation_of_anything_it_depends_on_makes_a_record_void(host: Hos
     assert found(host) is None
 
 
-@pytest.mark.parametrize("place", [0, 8, 16, 30, 96, 140, 160, 247])
+@pytest.mark.parametrize("place", [0, 8, 16, 24, 30, 96, 140, 151, 152, 160, 254])
 def test_a_torn_record_is_not_found(host: Host, place: int) -> None:
     put(host, b"x" * 100)
     host.map[host.geometry.data_offset + host.geometry.small_size + place] ^= 255
@@ -371,7 +435,7 @@ def test_a_write_makes_void_what_was_missed_before_it(host: Host, write: Do) -> 
     label, bell = miss(host, things=EVERYTHING).label, host.board.bell[0]
     assert write(host.present, host) is Outcome.STORED
     assert not host.board.stands(label)
-    assert host.board.stands(label[:2] + label[3:]), "it is a write and no invalidation"
+    assert host.board.stands(but_writes(label)), "it is a write and no invalidation"
     assert host.board.bell[0] != bell
 
 
@@ -468,8 +532,9 @@ def test_replace_gives_a_value_the_namespaces_and_tags_that_it_depends_on_from_t
     assert outcome is Outcome.STORED
     assert second is not None
     assert asked == ["order"], "its stamps are read before"
-    assert second.label[:2] == record.label[:2]
-    assert second.label[3:] == (record.label[3], host.board.group(NEW_TAG))
+    before, after = groups(record.label), groups(second.label)
+    assert after[:2] == before[:2]
+    assert after[3:] == [before[3], host.board.group(NEW_TAG)]
     host.board.invalidate((TAG,))
     assert found(host) == b"2"
     host.board.invalidate((NEW_TAG,))
@@ -525,7 +590,7 @@ def test_what_is_derived_takes_over_a_label_that_an_invalidation_has_half_stampe
         assert write(host.present, host) is Outcome.STORED
         derived = host.shelf.find(KEY, HASH, host.now)
         assert derived is not None
-        assert derived.label[:2] + derived.label[3:] == record.label[:2] + record.label[3:]
+        assert but_writes(derived.label) == but_writes(record.label)
         for mark in marks[done:]:
             host.marks[mark] = number
         assert found(host) is None
@@ -588,7 +653,7 @@ def test_a_fenced_set_needs_the_label_of_its_miss_and_nothing_current(host: Host
     outcome, record = host.shelf.set_fenced(KEY, HASH, b"1", seen, math.inf)
     assert outcome is Outcome.STORED
     assert record is not None
-    assert record.label[:2] + record.label[3:] == seen.label[:2] + seen.label[3:]
+    assert but_writes(record.label) == but_writes(seen.label)
     assert host.shelf.set_fenced(KEY, HASH, b"2", seen, math.inf)[0] is Outcome.REFUSED
     host.board.invalidate((HASH,))
     later = miss(host)
@@ -641,7 +706,7 @@ def test_a_value_that_is_too_large_makes_a_set_an_invalidation(host: Host) -> No
 
 def test_a_value_that_depends_on_too_much_is_declined(host: Host) -> None:
     put(host, b"1")
-    many = tuple(range(1, host.geometry.max_record // 48))
+    many = tuple(range(1, host.geometry.max_record // GROUP.size))
     assert host.shelf.set(KEY, HASH, b"2", (hashes.ROOT, *many), math.inf)[0] is Outcome.DECLINED
     assert found(host) is None
 
@@ -699,7 +764,7 @@ def test_a_death_at_any_store_leaves_the_old_value_or_the_new_one(host: Host, wr
         left.add((bytes(there.payload), there.expires))
         changed: list[Record | None] = []
         host.shelf.change(KEY, HASH, lambda record, changed=changed: changed.append(record), ROOT)
-        assert changed == [there], "who changes it finds the same"
+        assert changed == [there._replace(uses=0)], "who changes it finds the same"
         if not died:
             break
         put(host, b"later")
@@ -761,3 +826,25 @@ def test_two_writers_at_once_leave_what_is_whole_or_nothing(host: Host) -> None:
             assert found(host) == payloads[number]
         if not happened:
             break
+
+
+@pytest.mark.parametrize("write", [set_it, count_it])
+def test_garbage_that_comes_back_declines_the_value(host: Host, write: Do, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has the lock as well may store his head over one that was just reset."""
+    put(host, b"old")
+    log = LINE + 3  # main's words: the tail, the head, the limit
+    reset = Logs.reset
+
+    def is_overtaken(logs: Logs, ring: int) -> None:
+        last = host.memory.head[log + 1]
+        reset(logs, ring)
+        host.memory.head[log + 1] = last
+
+    monkeypatch.setattr(Logs, "reset", is_overtaken)
+    host.memory.head[log] = 8  # which is no place of a record
+    assert write(host.present, host) is Outcome.DECLINED
+    assert found(host) is None
+    assert not host.holders
+    monkeypatch.undo()
+    put(host, b"new")
+    assert found(host) == b"new"
