@@ -16,8 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     secret = commands.add_parser(
         "secret",
         help="print a new secret for a group",
-        description="Print a new secret: the value of COLOCACHE_SECRET, or the contents of the file that "
-        "COLOCACHE_SECRET_FILE names. All hosts of a group get the same one.",
+        description="Print a new secret for the hosts of a group. This version joins the processes of one host only, "
+        "and needs none: it is for the version that joins several hosts.",
     )
     secret.set_defaults(run=_secret)
     chosen = parser.parse_args(arguments)
