@@ -1,0 +1,1 @@
+"""What connects hosts: who they are, where they are, and how one speaks to another one."""
