@@ -71,6 +71,7 @@ class Discovery:
             Address, _Place
         ] = {}  # of all addresses: listed ones, told ones, and those not forgotten yet
         self._told: dict[Hashable, list[Address]] = {}  # by host: those that stay for as long as it does
+        self._told_count = 0
         self._met: set[Hashable] = set()  # those of these hosts that have answered
         self._reached: dict[Hashable, Address] = {}  # where they are connected
         self._lines: dict[str, _LogState] = {}
@@ -115,9 +116,7 @@ class Discovery:
         if place is None:
             return  # it was given up while it was dialled
         place.answered, place.me, place.gone, place.again_at = True, False, False, now + AGAIN_AFTER
-        if not self._give(address, host):
-            place.host = host
-        if host in self._told:
+        if self._give(address, host):
             self._met.add(host)
             self._reached.setdefault(host, address)
         self.version += 1
@@ -136,24 +135,22 @@ class Discovery:
             self._remember(address, now)
             self._take_away(address)
             place.answered, place.me, place.gone, place.again_at = True, True, False, now + AGAIN_AFTER
-            self._forget_places(now)
+            self._limit_places(now)
             self.version += 1
 
     def said_goodbye(self, host: Hashable, now: float) -> None:
         """Note that a host has left in order. Where it was last, nobody is missed until somebody answers there."""
-        for address, place in self._places.items():
-            if place.host == host:
-                place.gone = True
-                self._remember(address, now)
+        for address in self._told.get(host, ()):
+            self._places[address].gone = True
+            self._remember(address, now)
         self.ended(host)
-        self._forget_places(now)
+        self._limit_places(now)
 
     def ended(self, host: Hashable) -> None:
         """Note that a host is a member no more: it is forgotten, or certified to have ended."""
-        for address, place in [*self._places.items()]:
-            if place.host == host:
-                self._take_away(address)
-        self.version += 1
+        for address in [*self._told.get(host, ())]:
+            self._take_away(address)
+            self.version += 1
 
     def paused(self, seconds: float) -> None:
         """Note that this process was stopped for so long, in which nobody could answer it: that time does not count."""
@@ -247,11 +244,12 @@ class Discovery:
         place = self._places.get(address)
         if place is not None:
             self._take_away(address)
-        if sum(map(len, self._told.values())) >= MAX_ADDRESSES:
+        if self._told_count >= MAX_ADDRESSES:
             return False
         place = self._places.setdefault(address, place or _Place())
         place.host, place.gone = host, False
         self._told.setdefault(host, []).append(address)
+        self._told_count += 1
         self.version += 1
         return True
 
@@ -264,6 +262,7 @@ class Discovery:
         own = self._told.get(host, [])
         if address in own:
             own.remove(address)
+            self._told_count -= 1
         if not own:
             self._told.pop(host, None)
             self._met.discard(host)
@@ -324,6 +323,10 @@ class Discovery:
         """Keep what is known of an address for a while, although it is not listed: it may be by a late answer."""
         if address not in self._listed:
             self._places[address].unlisted_at = now
+
+    def _limit_places(self, now: float) -> None:
+        if len(self._places) > 3 * MAX_ADDRESSES:
+            self._forget_places(now)
 
     def _forget_places(self, now: float) -> None:
         """Forget addresses that are neither listed nor told any more, some time after that."""
@@ -388,7 +391,7 @@ class _Place:
     def __init__(self) -> None:
         self.since = -math.inf  # it counts from here
         self.unlisted_at = -math.inf  # the last time
-        self.host: Hashable = None  # that has it, as others tell, or as it has said itself
+        self.host: Hashable = None  # that has it, as others tell, or as it has said itself, as long as it lives
         self.answered = False  # since it was listed
         self.me = False
         self.gone = False  # whoever had it last has said goodbye

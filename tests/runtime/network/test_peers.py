@@ -65,7 +65,7 @@ WRONG = {
     "web1:http": "the port 'http' is not a number",
     "web1:-1": "the port '-1' is not",
     "web1:7_4": "the port '7_4' is not",
-    "web1:٧": "the port '٧' is not",
+    "web1:\u0667": "the port '\u0667' is not",
     "web1:999999999999": "the port '999999999999' is not",
     ":7400": "it has no host",
     "10.0.0.256:7400": "'10.0.0.256' is not an IPv4 address",
