@@ -26,7 +26,7 @@ back within ``forget_after`` seconds, as where DNS serves two versions by turns,
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Set
 from typing import Final, NamedTuple
 
 from .answers import Absent, Answer, Failed, Found
@@ -74,7 +74,7 @@ class Discovery:
         self._told_count = 0
         self._met: set[Hashable] = set()  # those of these hosts that have answered
         self._reached: dict[Hashable, Address] = {}  # where they are connected
-        self._lines: dict[str, _LogState] = {}
+        self._lines: dict[str, tuple[float, bool]] = {}  # when a trouble was told, and whether it still is one
         self._left_out = 0
         self._relist(now)
 
@@ -202,12 +202,30 @@ class Discovery:
             if self._left_out
             else ""
         )
-        for gone in self._lines.keys() - troubles.keys():
-            del self._lines[gone]
-        lines = (self._lines.setdefault(what, _LogState()).line(what, text, now) for what, text in troubles.items())
+        self._forget_lines(troubles.keys(), now)
+        lines = [self._line(what, text, now) for what, text in troubles.items()]
         return [line for line in lines if line is not None]
 
     # --- Inside
+
+    def _line(self, item: str, trouble: str, now: float) -> Line | None:
+        said_at, was_told = self._lines.get(item, (-math.inf, False))
+        if trouble and now - said_at >= LOG_PERIOD:
+            self._lines[item] = (now, True)
+            return Line("warning", item, trouble)
+        if not trouble and was_told:
+            self._lines[item] = (said_at, False)
+            return Line("info", item, "is well again")
+        return None
+
+    def _forget_lines(self, listed: Set[str], now: float) -> None:
+        """Forget when something was said of items that are gone: after a while, because they may come and go."""
+        gone = [(said_at, item) for item, (said_at, _) in self._lines.items() if item not in listed]
+        for number, (said_at, item) in enumerate(sorted(gone)):
+            if now - said_at >= LOG_PERIOD or number < len(gone) - MAX_ITEMS:
+                del self._lines[item]
+            else:
+                self._lines[item] = (said_at, False)
 
     def _is_complete(self) -> bool:
         return (
@@ -396,22 +414,3 @@ class _Place:
         self.me = False
         self.gone = False  # whoever had it last has said goodbye
         self.again_at = -math.inf
-
-
-class _LogState:
-    """When something was said about an item."""
-
-    __slots__ = ("_at", "_troubled")
-
-    def __init__(self) -> None:
-        self._at = -math.inf
-        self._troubled = False
-
-    def line(self, item: str, trouble: str, now: float) -> Line | None:
-        if trouble and now - self._at >= LOG_PERIOD:
-            self._at, self._troubled = now, True
-            return Line("warning", item, trouble)
-        if not trouble and self._troubled:
-            self._troubled = False
-            return Line("info", item, "is well again")
-        return None

@@ -541,6 +541,23 @@ def test_nothing_is_kept_of_items_that_are_not_listed_any_more() -> None:
     answer(discovery, FILE, Lines((WEB,)), 0)
     answer(discovery, WEB, Failed("why"), 0)
     assert len(discovery.lines(0)) == 1
-    answer(discovery, FILE, Lines(()), 5)
-    assert texts(discovery, 5) == []
-    assert {*discovery._lines} == {"file:/peers", "COLOCACHE_PEERS"}
+    for now in range(5, int(LOG_PERIOD), 10):
+        answer(discovery, FILE, Lines(()), now)
+        assert texts(discovery, now) == []
+        answer(discovery, FILE, Lines((WEB,)), now + 1)
+        answer(discovery, WEB, Failed("why"), now + 1)
+        assert texts(discovery, now + 1) == [], "what comes and goes does not fill the log"
+    answer(discovery, FILE, Lines(()), 100)
+    assert texts(discovery, 100) == []
+    assert discovery._lines == {}
+
+
+def test_no_more_is_remembered_of_items_that_are_gone_than_there_may_be() -> None:
+    discovery = discover("file:/peers")
+    for now in range(4):
+        names = tuple(Name(f"web{number}-{now}", 1) for number in range(MAX_ITEMS - 1))
+        answer(discovery, FILE, Lines(names), now)
+        for name in names:
+            discovery.answer(name, Failed("why"), now)
+        assert len(discovery.lines(now)) == MAX_ITEMS - 1
+    assert len(discovery._lines) <= 2 * MAX_ITEMS
