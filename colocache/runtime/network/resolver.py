@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from ...errors import ConfigError
+from ..files import Descriptor
 from .answers import Absent, Answer, Failed, Found
 from .peers import Item, Lines, ListFile, Name, Service, parse_lines, target, usable
 
@@ -127,11 +128,15 @@ def _file(path: str) -> Answer:
 
 def _read(path: str) -> bytes:
     # A pipe would block without O_NONBLOCK. Links are followed: Kubernetes mounts files as links, which it replaces.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    file = Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+    try:
+        if not stat.S_ISREG(os.fstat(file.number).st_mode):
             raise ValueError("it is not a plain file")
-        content = file.read(MAX_FILE + 1)
+        content = b""
+        while part := os.read(file.number, MAX_FILE + 1 - len(content)):
+            content += part
+    finally:
+        file.close()
     if len(content) > MAX_FILE:
         raise ValueError(f"it has more than {MAX_FILE} bytes")
     return content

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colocache.errors import ConfigError
@@ -148,6 +148,7 @@ def test_a_file_with_too_many_lines_is_cut_and_that_is_told() -> None:
     assert found.wrong == "line 1001 and those below it are left out: 1000 items are allowed"
 
 
+@settings(deadline=None)
 @given(st.text() | st.text("wb1.:[]/#, \nsrvfile%0x-_"))
 def test_any_text_gives_items_or_a_config_error(text: str) -> None:
     assert len(parse_lines(text).items) <= MAX_ITEMS
