@@ -10,9 +10,13 @@ from .peers import Address, Lines
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The addresses of a name: all that there are at this moment. For a file or a service there is `Lines`."""
+    """The addresses of a name: all that there are at this moment. For a file or a service there is `Lines`.
+
+    ``wrong`` says why some may be missing: the name server has failed for one of the families.
+    """
 
     addresses: tuple[Address, ...]
+    wrong: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -375,9 +375,12 @@ class _Known:
         before = (self.addresses, self.items)
         self._state = self._why = ""
         match answer:
-            case Found(addresses):
+            case Found(addresses, wrong):
                 # In the order that they have already: name servers turn their answers round.
-                self.addresses = _in_order(self.addresses, addresses)[:MAX_ADDRESSES]
+                now = {*addresses, *(self.addresses if wrong else ())}
+                kept = (each for each in self.addresses if each in now)
+                self.addresses = tuple(dict.fromkeys([*kept, *addresses]))[:MAX_ADDRESSES]
+                self._state, self._why = wrong and "cannot be looked up in full", wrong
             case Lines(items, wrong):
                 # A line that cannot be read may be a good one that is half written. So it takes nothing away.
                 self.items = (tuple(dict.fromkeys([*items, *self.items])) if wrong else items)[:MAX_ITEMS]
@@ -386,7 +389,7 @@ class _Known:
                 self._state, self._why = "is not there", why
             case Failed(why):
                 self._state, self._why = "cannot be looked up", why
-        self.answered = self.answered or isinstance(answer, Found | Absent) or not self._why
+        self.answered = self.answered or isinstance(answer, Absent) or not self._why
         return before != (self.addresses, self.items)
 
     def trouble(self) -> str:
@@ -394,11 +397,6 @@ class _Known:
         kept = len(self.addresses) or len(self.items)
         last = f"what it listed last ({kept}) stays" if kept else "it lists nothing"
         return f"{self._state}, and {last}: {self._why}" if self._state else ""
-
-
-def _in_order(before: tuple[Address, ...], addresses: tuple[Address, ...]) -> tuple[Address, ...]:
-    now = set(addresses)
-    return tuple(dict.fromkeys([*(each for each in before if each in now), *addresses]))
 
 
 class _Place:

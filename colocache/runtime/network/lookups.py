@@ -11,8 +11,10 @@ deadline of the `Discovery`::
     lookups.close()
 
 There are as many threads as lookups have ever been under way at a time: one, where names are found quickly. They live
-until `close`. Where gevent has patched the sockets that dnspython uses, each gets a hub of gevent's, and gevent (26.9)
-never frees the 8 KiB of a thread's hub, not even of one that is destroyed.
+until `close`. Where gevent has patched the sockets that dnspython uses, each that looks up SRV records gets a hub of
+gevent's. gevent (26.9) never frees the 8 KiB of such a hub, not even of one that is destroyed; and once such threads
+had ended, the main thread's hub was seen to wait for ever. So there is no new thread for each lookup, and under gevent
+they do not end before the process does.
 
 Nothing waits for these threads. They are daemons, so a lookup that blocks does not hold up the end of the process. What
 it answers after `close`, or in a process that has forked meanwhile, goes nowhere.
@@ -22,7 +24,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections import deque
 from collections.abc import Callable
 
@@ -73,8 +74,9 @@ class Lookups:
     def close(self) -> None:
         """Let lookups that are under way be in vain, and return at once. `step` may not be called any more."""
         self._post.close()
-        for worker in self._workers:
-            worker.give(None)
+        if not is_patched():
+            for worker in self._workers:
+                worker.give(None)
 
     def _begin(self, wake: Callable[[], object]) -> None:
         self._pid = os.getpid()
@@ -133,12 +135,9 @@ class _Worker:
             self._given.release()
 
     def run(self) -> None:
-        try:
-            # The item is read once, because `give` may replace it by None at any time.
-            while self._given.acquire() and (item := self._item) is not None:
-                self._answer(item)
-        finally:
-            _close_hub()
+        # The item is read once, because `give` may replace it by None at any time.
+        while self._given.acquire() and (item := self._item) is not None:
+            self._answer(item)
 
     def _answer(self, item: Item) -> None:
         answer: Answer = Failed("the lookup was broken off")
@@ -151,11 +150,3 @@ class _Worker:
             self.lives = True
         finally:  # something else was raised, and ends this thread
             self._post.put(self, item, answer)
-
-
-def _close_hub() -> None:
-    """Free the descriptors of the hub that gevent has made for this thread, if dnspython has waited in it."""
-    if is_patched():
-        hub = sys.modules["gevent._hub_local"].get_hub_if_exists()
-        if hub is not None:
-            hub.destroy(destroy_loop=True)

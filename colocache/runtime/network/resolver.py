@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from ...errors import ConfigError
 from ..files import Descriptor
+from ..waiting.threads import is_patched
 from .answers import Absent, Answer, Failed, Found
 from .peers import Item, Lines, ListFile, Name, Service, parse_lines, target, usable
 
@@ -26,8 +27,10 @@ MAX_FILE: Final = 1 << 20  # bytes
 SRV_PATIENCE: Final = 20.0  # s for the SRV records of one name, with all name servers and search domains
 _LONGEST_WHY: Final = 300  # letters: a name server has a say in it
 _NO_SUCH_FILE: Final = (errno.ENOENT, errno.ENOTDIR)
-#: What `getaddrinfo` raises where a name is known not to be there, or to have no address. Some systems lack the second.
-_NO_SUCH_NAME: Final = (_socket.EAI_NONAME, getattr(_socket, "EAI_NODATA", _socket.EAI_NONAME))
+#: What `getaddrinfo` raises where a name is known not to be there, or to have no address. Some systems lack some.
+_NO_SUCH_NAME: Final = tuple(getattr(_socket, f"EAI_{why}", None) for why in ("NONAME", "NODATA", "ADDRFAMILY"))
+_FAMILIES: Final = (_socket.AF_INET, _socket.AF_INET6)
+_MOST_WITHOUT: Final = 4096  # names of which is remembered that they have no addresses of one family
 
 #: Leave out IPv6 addresses where this machine has none itself: they would count as hosts that do not answer. Elsewhere
 #: than on Linux this flag has hidden names where only the loopback interface is up.
@@ -68,6 +71,7 @@ class Resolver:
         self._name_servers = name_servers
         self._port = port
         self._srv_patience = srv_patience
+        self._without: set[tuple[Name, int]] = set()  # the families that a name is known not to have
 
     def __call__(self, item: Item) -> Answer:
         """Return what an item lists now. This may block for long."""
@@ -80,15 +84,42 @@ class Resolver:
         return Found((item.address,))
 
     def _name(self, item: Name) -> Answer:
+        found = self._entries(item, _socket.AF_UNSPEC)
+        if isinstance(found, Absent | Failed):
+            return found
+        wrong = self._what_is_missing(item, found)
+        addresses = (usable(each[4][0], item.port) for each in found)
+        kept = tuple(dict.fromkeys(address for address in addresses if address is not None))
+        return Found(kept, wrong) if kept or wrong else Absent("it has no address that a host can have")
+
+    def _entries(self, item: Name, family: int) -> list[tuple[Any, ...]] | Absent | Failed:
         try:
-            found = self._getaddrinfo(item.name, item.port, _socket.AF_UNSPEC, _socket.SOCK_STREAM, 0, _FLAGS)
+            return [*self._getaddrinfo(item.name, item.port, family, _socket.SOCK_STREAM, 0, _FLAGS)]
         except _socket.gaierror as error:
             return (Absent if error.errno in _NO_SUCH_NAME else Failed)(_why(error.strerror or error))
         except (OSError, UnicodeError) as error:
             return Failed(_why(error))
-        addresses = (usable(each[4][0], item.port) for each in found)
-        kept = tuple(dict.fromkeys(address for address in addresses if address is not None))
-        return Found(kept) if kept else Absent("it has no address that a host can have")
+
+    def _what_is_missing(self, item: Name, found: list[tuple[Any, ...]]) -> str:
+        """Return why addresses of one family may be missing, or an empty text. Add those that come late.
+
+        glibc (measured with 2.41) says nothing of it if the server fails for one family and answers for the other. So
+        a family that is missing is asked for alone: the first time, and when it was there the last time.
+        """
+        for family in _FAMILIES:
+            if any(each[0] == family for each in found):
+                self._without.discard((item, family))
+            elif (item, family) not in self._without:
+                alone = self._entries(item, family)
+                if isinstance(alone, Failed):
+                    return alone.why
+                if isinstance(alone, Absent):
+                    if len(self._without) >= _MOST_WITHOUT:
+                        self._without.clear()
+                    self._without.add((item, family))
+                else:
+                    found.extend(alone)
+        return ""
 
     def _service(self, item: Service) -> Answer:
         try:
@@ -154,6 +185,10 @@ def _dnspython(item: Service) -> Any:
 
 
 def _import_dnspython() -> Any:
+    if is_patched():
+        # gevent imports modules for the first hub of the process. If a thread made it while this one does, each could
+        # wait for the other one's import.
+        sys.modules["gevent"].get_hub()
     try:
         importlib.import_module("dns.resolver")
         return importlib.import_module("dns")

@@ -76,6 +76,21 @@ def test_a_lookup_that_fails_takes_nothing_away(why: Any) -> None:
     assert discovery.to_dial(10000) == [X, Y]
 
 
+def test_an_answer_that_may_lack_some_addresses_takes_nothing_away() -> None:
+    discovery = discover()
+    answer(discovery, WEB, Found((X,), "server failure"), 0)
+    discovery.met(X, H, 0)
+    assert (discovery.to_dial(0), discovery.all_met(0)) == ([X], False)
+    assert texts(discovery, 0) == [
+        ("warning", "web:7400", "cannot be looked up in full, and what it listed last (1) stays: server failure")
+    ]
+    answer(discovery, WEB, Found((X, Y)), 5)
+    answer(discovery, WEB, Found((Z, X), "server failure"), 10)
+    assert discovery.to_dial(10) == [X, Y, Z]
+    answer(discovery, WEB, Found((Z,)), 15)
+    assert discovery.to_dial(15) == [Z, X], "X was met"
+
+
 def test_what_files_and_services_list_is_looked_up_in_turn() -> None:
     discovery = discover("file:/peers,other:7400")
     assert discovery.due(0) == [FILE, OTHER]

@@ -50,7 +50,7 @@ def test_a_name_has_all_its_addresses_in_the_systems_order() -> None:
 
 
 def test_what_no_host_can_have_as_its_address_is_left_out() -> None:
-    hosts = ["0.0.0.0", "::", "224.0.0.1", "10.0.0.1"]
+    hosts = ["0.0.0.0", "::", "224.0.0.1", "10.0.0.1"]  # of both families
     assert Resolver(lambda *_: map(entry, hosts))(WEB) == Found((Address("10.0.0.1", 7400),))
     nothing = Resolver(lambda *_: map(entry, hosts[:3]))(WEB)
     assert nothing == Absent("it has no address that a host can have"), "a name server that blocks names says 0.0.0.0"
@@ -73,6 +73,33 @@ def test_only_who_must_know_says_that_there_is_no_such_name(error: Exception, an
         raise error
 
     assert Resolver(getaddrinfo)(WEB) == answer
+
+
+def test_if_the_name_server_fails_for_one_family_that_is_no_whole_answer() -> None:
+    """glibc hands over the other family's addresses, as if there were no more."""
+    has: dict[int, Any] = {socket.AF_INET: ["10.0.0.1"], socket.AF_INET6: socket.EAI_AGAIN}
+    asked: list[int] = []
+
+    def getaddrinfo(_host: str, _port: int, family: int, *_: int) -> Any:
+        asked.append(family)
+        found = has[socket.AF_INET] if family == socket.AF_UNSPEC else has[family]
+        if isinstance(found, int):
+            raise socket.gaierror(found, "Temporary failure")
+        return map(entry, found)
+
+    look_up = Resolver(getaddrinfo)
+    x, y = Address("10.0.0.1", 7400), Address("2001:db8::1", 7400)
+    assert look_up(WEB) == look_up(WEB) == Found((x,), "Temporary failure")
+    has[socket.AF_INET6] = ["2001:db8::1"]
+    assert look_up(WEB) == Found((x, y)), "the server is well again between the two questions"
+    has[socket.AF_INET6] = socket.EAI_NONAME
+    asked.clear()
+    assert look_up(WEB) == look_up(WEB) == Found((x,))
+    assert asked == [socket.AF_UNSPEC, socket.AF_INET6, socket.AF_UNSPEC], "it is asked once"
+    has[socket.AF_INET] = ["10.0.0.1", "2001:db8::1"]
+    assert look_up(WEB) == Found((x, y))
+    has |= {socket.AF_INET: ["10.0.0.1"], socket.AF_INET6: socket.EAI_AGAIN}
+    assert look_up(WEB) == Found((x,), "Temporary failure"), "it was there the last time"
 
 
 def test_the_system_knows_this_host() -> None:
