@@ -262,6 +262,29 @@ def test_time_in_which_this_process_was_stopped_does_not_count() -> None:
     assert discovery.all_met(100 + FORGET_AFTER)
 
 
+def test_the_deadline_is_when_time_alone_changes_something() -> None:
+    discovery = discover()
+    discovery.due(0)
+    assert discovery.deadline(1) == FORGET_AFTER, "a start is over"
+    discovery.answer(WEB, Found((X,)), 50)
+    assert discovery.deadline(50) == 55, "a lookup is due"
+    discovery.due(55)
+    assert discovery.deadline(56) == 50 + FORGET_AFTER, "X counts no more"
+    discovery.is_me(X, 90)
+    assert discovery.deadline(91) == 90 + AGAIN_AFTER, "X is dialled again"
+
+
+def test_a_connection_that_is_lost_is_a_change() -> None:
+    discovery = listed(X, Y)
+    discovery.met(X, H, 1)
+    discovery.met(Y, H, 1)
+    version = discovery.version
+    discovery.lost(Y)
+    assert discovery.version == version, "it was not the one that is connected"
+    discovery.lost(X)
+    assert discovery.version != version
+
+
 # --- Whose an address is
 
 

@@ -162,7 +162,7 @@ def test_what_is_answered_after_the_end_goes_nowhere(world: World, until: Any) -
     lookups = discover("web:7400,slow:7400", world)
     world.queue(WEB).put(Found((X,)))
     lookups.step(0)
-    until(lambda: world.woken == 1)
+    until(lambda: world.woken == 1 and len(world.asked) == 2)
     threads = of_lookups()
     lookups.close()
     world.queue(SLOW).put(Found((X,)))
