@@ -1,1 +1,1 @@
-"""What speaks to other hosts: the group's secrets, encrypted TCP, and who may come in. Only a gateway imports it."""
+"""What connects hosts: where they are, the group's secrets, encrypted TCP, and who may come in. Only gateways use it."""
