@@ -10,7 +10,7 @@ import select
 import signal
 import threading
 import weakref
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -129,6 +129,24 @@ def test_keys_that_are_equal_are_one(cache: Cache) -> None:
     cache.set(("a", 1), "one")
     assert cache.get(("a", True)) == "one"
     assert cache.get_many([("a", True), ("a", 1)]) == {("a", 1): "one"}
+
+
+def test_equal_instants_of_two_time_zones_are_two_keys(call: Call, cache: Cache) -> None:
+    first: Any = (datetime(2020, 1, 1, 0, tzinfo=UTC),)
+    second: Any = (datetime(2020, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))),)
+    assert first == second, "to Python they are one key, and a dictionary has room for one of them"
+    assert cache.set(first, "first")
+    assert call(cache, "get_many", [first, second]) == {first: "first"}
+    assert cache.set(second, "second")
+    for _ in range(3):
+        assert call(cache, "get_many", [first, second]) == {first: "second"}
+        assert (call(cache, "get", first), call(cache, "get", second)) == ("first", "second")
+
+
+def test_a_key_that_is_asked_for_twice_is_read_twice(call: Call, cache: Cache) -> None:
+    cache.set("k", 1)
+    assert call(cache, "get_many", ["none", "k", "none", "k"]) == {"k": 1}
+    assert (cache.stats().fetches, cache.stats().misses) == (2, 2)
 
 
 def test_many_are_read_and_written_at_once(call: Call, cache: Cache) -> None:
