@@ -45,12 +45,14 @@ from .codec import MAX_BYTES, MAX_DEPTH, refuse_long
 from .form import KNOWN, REGISTERED, Form, hashable
 from .known import known_form, known_from_wire
 from .payloads import SHORT, is_plain, may_be_deep, refuse_lies
-from .plain import CODES, extended
+from .plain import CODES, LEAVES, extended
 from .refusals import check, check_result, is_regular
 from .registry import Registry
 
 _MAX_ERROR: Final = 400  # letters
 _FAST_NESTING: Final = 8  # each nested extension adds C frames to the stack: up to 1024, if it is a list in a list ...
+
+_LEAVES: Final = LEAVES | {bytearray}  # of what was decoded, where no bytearray can be taken for bytes
 
 _Class = TypeVar("_Class", bound=type)
 
@@ -176,7 +178,7 @@ class MsgpackCodec:
         return value
 
     def _is_regular(self, value: object) -> bool:
-        return is_regular(value, {**self._classes.boxes, bytearray: lambda _: ()})
+        return is_regular(value, self._classes.boxes, _LEAVES)
 
     def _unpack(self, payload: bytes, room: int, options: dict[str, Any]) -> Any:
         """Unpack a payload. msgpack itself refuses arrays and maps of more members than the payload has bytes."""

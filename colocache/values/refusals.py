@@ -18,14 +18,14 @@ from .registry import Registry
 _TRIVIAL: Final = frozenset({type(None), bool, float, str, bytes})
 
 
-def is_regular(value: Any, boxes: Boxes) -> bool:
-    """Tell whether `value` keeps the limits, holds no containers but `boxes`, and nothing unknown.
+def is_regular(value: Any, boxes: Boxes, leaves: frozenset[type] = LEAVES) -> bool:
+    """Tell whether `value` keeps the limits, holds no containers but `boxes`, and nothing unknown beside `leaves`.
 
     It goes level by level, which is the fastest walk that Python offers. `check` tells where the trouble is.
     """
     inside = [value]
     for _ in range(MAX_DEPTH + 1):
-        level = [item for item in inside if (kind := type(item)) is not str and kind not in LEAVES]
+        level = [item for item in inside if (kind := type(item)) is not str and kind not in leaves]
         inside = []
         for box in level:
             kind = type(box)

@@ -605,6 +605,11 @@ def test_64_levels_are_carried_and_65_refused(wrap: Any):
     assert "it is nested more than 64 deep, or contains itself; flatten it" in excess(nested(MAX_DEPTH + 1, wrap))
 
 
+@pytest.mark.parametrize("leaf", [b"x", bytearray(b"x"), 1 << 80, "\ud800"], ids=repr)
+def test_what_holds_nothing_is_no_level(leaf: object):
+    assert comes_back(deep(MAX_DEPTH, leaf))
+
+
 def test_the_nesting_of_a_key_counts():
     assert comes_back({nested(MAX_DEPTH - 1, lambda inner: (inner,)): 0})
     text = excess({nested(MAX_DEPTH, lambda inner: (inner,)): 0})
