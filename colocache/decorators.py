@@ -227,6 +227,9 @@ class _Calls:
 
     def info(self) -> CacheInfo:
         """Return this process's figures."""
+        host = self.keyspace.member.own_host()
+        if host is not None:
+            host.keeper.settle()  # otherwise the hits of a copy that another one has just replaced would be missing
         return CacheInfo(self.keyspace.home.hit_count(), self.misses, None, len(self.keyspace.near[0]))
 
     def methods(self) -> dict[str, Any]:

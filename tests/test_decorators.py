@@ -11,6 +11,7 @@ import io
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -529,6 +530,22 @@ def test_cache_info(pair: list[Cache], profile: Make) -> None:
     assert info == (5, 2, None, 2)
     answer(function.cache_clear())
     assert function.cache_info() == (5, 2, None, 0)
+
+
+def test_hits_of_a_copy_that_was_replaced_are_counted(cache: Cache) -> None:
+    @cache.cached(ttl=0.05)
+    def double(number: int) -> int:
+        return 2 * number
+
+    double(1)
+    while double.cache_info().hits < 3:
+        double(1)
+    known = double.cache_info()
+    time.sleep(0.1)
+    double(1)
+    after = double.cache_info()
+    assert after.hits >= known.hits
+    assert after.misses > known.misses
 
 
 def test_cache_parameters(cache: Cache, profile: Make) -> None:
