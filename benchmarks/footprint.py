@@ -2,13 +2,14 @@
 
     python -m benchmarks.footprint [--quick] [--write] [--only near,entries,group,idle,imports]
 
-Near copies. A near copy is charged for its wire key, for the bytes of its value, and for the rest by the constant
-OVERHEAD of colocache/core/entry.py. Is that enough? The table says what each one really takes beside the bytes of its
-key and its value, and those of its record on the shelf. A process stores values, twice as many as its near cache has
-room for, and reads them all, which keeps none near. Then it reads them all again. So it has also forgotten as many as
-it keeps. The growth while it reads again is what the near copies take: as tracemalloc counts it, and as the process
-grows (Linux only; this includes what the allocator rounds up). The dictionaries have just doubled. The values are texts
-of one repeated letter, so their bytes and their objects have one size.
+Near copies. A near copy is charged for its wire key, for the bytes of its value, for 40 bytes of each namespace and
+tag, and for the rest by the constant OVERHEAD of colocache/core/entry.py. Is that enough? The table says what each one
+really takes beside the bytes of its key and its value, and those of its record on the shelf. A process stores values,
+twice as many as its near cache has room for, and reads them all, which keeps none near. Then it reads them all again.
+So it has also forgotten as many as it keeps. The growth while it reads again is what the near copies take: as
+tracemalloc counts it, and as the process grows (Linux only; this includes what the allocator rounds up). The
+dictionaries have just doubled. The values are texts of one repeated letter, so their bytes and their objects have one
+size.
 
 Entries. By how much a process grows per entry, with key and value, beside other caches that hold the same texts; and
 what a value takes on the shelf, once for all processes.
@@ -106,12 +107,17 @@ def near_copies(tagging: str, count: int) -> tuple[float, float]:
                 cache.get(name(number))
             gc.collect()
             stats = cache.stats()
-            return (counted() - began - stats.bytes) / stats.entries + OVERHEAD
+            return (counted() - began - stats.bytes) / stats.entries + charged(tagging)
 
     grown = read(resident)
     gc.collect()
     tracemalloc.start()
     return read(lambda: tracemalloc.get_traced_memory()[0]), grown
+
+
+def charged(tagging: str) -> int:
+    """Return what a near copy is charged beyond the bytes of its key and its value."""
+    return OVERHEAD + 40 * len(TAGS[tagging](0))
 
 
 def on_the_shelf(tagging: str, count: int) -> float:
@@ -143,7 +149,7 @@ def tell_near(report: Report) -> None:
         asked = [processes.submit(near_copies, tagging, count) for tagging in taggings]
         shelves = [processes.submit(on_the_shelf, tagging, 1000) for tagging in taggings]
         for tagging, near, shelf in zip(taggings, asked, shelves, strict=True):
-            rows.append((tagging, OVERHEAD, *map(round, near.result()), round(shelf.result())))
+            rows.append((tagging, charged(tagging), *map(round, near.result()), round(shelf.result())))
     columns = ("tags", "charged", "traced", "grown", "on the shelf")
     report.table(f"bytes of a near copy beside its key and its value of {VALUE} bytes", columns, rows)
 

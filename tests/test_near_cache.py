@@ -685,3 +685,11 @@ def test_an_exception_at_any_point_of_binding_leaves_no_reader_with_entries_of_o
         homes += [reader.home for reader in readers]
         assert all(reader.home.owner is old.keeper.store for reader in readers)
     assert all(reader.home.owner is new.keeper.store for reader in readers)
+
+
+def test_the_label_of_a_near_copy_is_counted(new_cache: NewCache) -> None:
+    cache = new_cache()
+    cache.get_or_load("k", lambda: "value")
+    plain = cache.stats().bytes
+    cache.get_or_load("l", lambda: "value", tags=[f"tag {number}" for number in range(64)])
+    assert cache.stats().bytes - plain == plain + 64 * 40

@@ -14,7 +14,7 @@ import math
 from enum import Enum
 from typing import Final
 
-from .host.board import Label
+from .host.board import GROUP, Label
 from .keys import Key
 
 #: What an entry costs beside the bytes of its key and its value: the objects that hold them, its label, its places in
@@ -22,6 +22,9 @@ from .keys import Key
 #: most that benchmarks/footprint.py measured, rounded up. It measured just after the dictionaries had doubled, and with
 #: all that the allocator rounds up.
 OVERHEAD = 1376  # bytes
+
+#: The same without the bytes of the shortest label: that of a key without namespace and tags has three groups.
+OVERHEAD_BESIDE_LABEL = OVERHEAD - 3 * GROUP.size
 
 
 class _Missing(Enum):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 from ..config import UNSET, Duration, Unset, parse_ttl
 from ..core import keys
-from ..core.entry import MISSING, OVERHEAD, Entry
+from ..core.entry import MISSING, OVERHEAD_BESIDE_LABEL, Entry
 from ..core.host.hashes import path_hashes, tag_hash
 from ..core.host.record import Record
 from ..core.keys import Key
@@ -138,7 +138,7 @@ class Keyspace(NearCache):
             return
         payload, label, expires, _, way, _ = record
         found_by = key if type(key) is str else self._canonical(key)
-        size = OVERHEAD + len(wire) + len(payload)
+        size = OVERHEAD_BESIDE_LABEL + len(label) + len(wire) + len(payload)
         keeper.keep(Entry(home, found_by, value, hash, label, way, expires - host.ahead, size))
 
     def hashes(self, tags: Iterable[str] = ()) -> tuple[int, ...]:
