@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import threading
+import tracemalloc
 import weakref
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -147,6 +148,19 @@ def test_a_key_that_is_asked_for_twice_is_read_twice(call: Call, cache: Cache) -
     cache.set("k", 1)
     assert call(cache, "get_many", ["none", "k", "none", "k"]) == {"k": 1}
     assert (cache.stats().fetches, cache.stats().misses) == (2, 2)
+
+
+def test_to_read_many_takes_little_more_memory_than_their_values(new_cache: NewCache) -> None:
+    cache = new_cache(private=True, shelf="64MiB")
+    size, count = 50_000, 8 * read.AT_ONCE
+    assert cache.set_many({str(number): "x" * size for number in range(count)})
+    tracemalloc.start()
+    try:
+        assert len(cache.get_many(map(str, range(count)))) == count
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1.3 * size * count
 
 
 def test_many_are_read_and_written_at_once(call: Call, cache: Cache) -> None:

@@ -16,6 +16,8 @@ from .tally import tallies, tell
 
 T = TypeVar("T")
 
+AT_ONCE = 32  # records that are copied before the first of them is decoded, at most: each takes up to 1 MiB
+
 
 def get(keyspace: Keyspace, key: Key, default: T) -> Any | T:
     """Return the value of a key; ``default`` if nobody on this host has it. The near cache was looked at already."""
@@ -74,11 +76,13 @@ def _find_all(keyspace: Keyspace, host: Host | None, wires: list[tuple[Key, byte
     if keyspace.fence or host is None:
         yield from [(key, _find(keyspace, host, key, wire)) for key, wire in wires]
         return
-    find, now = host.shelf.find, host.now()
-    records = [(key, wire, hash := key_hash(wire), find(wire, hash, now)) for key, wire in wires]
-    is_alive = host.alive  # in this order: see `Region.lives`
-    for key, wire, hash, record in records:
-        yield key, MISSING if record is None or not is_alive else keyspace.use(host, key, wire, hash, record)
+    find = host.shelf.find
+    for start in range(0, len(wires), AT_ONCE):
+        some, now = wires[start : start + AT_ONCE], host.now()
+        records = [(key, wire, hash := key_hash(wire), find(wire, hash, now)) for key, wire in some]
+        is_alive = host.alive  # in this order: see `Region.lives`
+        for key, wire, hash, record in records:
+            yield key, MISSING if record is None or not is_alive else keyspace.use(host, key, wire, hash, record)
 
 
 def _find(keyspace: Keyspace, host: Host | None, key: Key, wire: bytes) -> Any:
