@@ -84,7 +84,8 @@ class Counting:
                 perhaps = columns[_BEGUN][row] - columns[_COUNTED][row]
                 columns[_PERHAPS][row] += perhaps  # first: `judge` reads it last
                 columns[_BEGUN][row] -= perhaps
-                self._end_reset(columns, row, happened=True)
+                while columns[_OVER][row] != columns[_RESETS][row]:
+                    self._end_reset(columns, row, happened=True)
 
     def work_as(self, row: int) -> None:
         """Have this thread a row of its own."""
@@ -132,9 +133,15 @@ class Counting:
 
     @staticmethod
     def _end_reset(columns: list[memoryview], row: int, happened: bool) -> None:
-        if happened and columns[_OVER][row] != columns[_RESETS][row]:
+        """One reset less is under way. There can be two of a thread, one in the other:
+
+        1. It clears everything. The files have been deleted meanwhile, so it joins anew, and makes a region.
+        2. Others join, and count.
+        3. It clears everything in the new region, too.
+        """
+        if happened:
             columns[_BASE][row] = sum(columns[_BEGUN])
-        columns[_OVER][row] = columns[_RESETS][row]
+        columns[_OVER][row] += 1
 
     # --- Reading
 
