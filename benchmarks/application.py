@@ -237,8 +237,12 @@ class Course:
         self.series: dict[Cell, Series] = {}
 
     def measure(self, workers: int) -> None:
-        """Run all sites with so many workers, through all shares of writes."""
+        """Run all sites with so many workers, through all shares of writes.
+
+        All begin with nothing. Otherwise the servers would have what they got for the sites with fewer workers.
+        """
         rounds = self._options.rounds or 2
+        self._servers.empty()
         with ExitStack() as open_sites:
             visits = {site.cache: Visits(site) for site in self._sites(workers, open_sites)}
             for visit in visits.values():

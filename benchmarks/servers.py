@@ -99,6 +99,14 @@ class Servers:
         """Return the version of each server, by its program's name."""
         return {Path(path).name: _version(path) for path in dict.fromkeys(self._programs)}
 
+    def empty(self) -> None:
+        """Have all servers drop what they hold."""
+        if self._with_redis:
+            _asked(_unix(self.redis_socket), b"FLUSHALL\r\n")
+        if self._with_memcached:
+            for connect in (_unix(self.memcached_socket), _tcp(self.host, self.memcached_port)):
+                _asked(connect, b"flush_all\r\n")
+
     def _start_redis(self) -> None:
         self.redis_port = free_port()
         options = {
