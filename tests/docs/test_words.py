@@ -61,6 +61,7 @@ BETWEEN_HOSTS = {
 #: decisions.
 ITS_OWN = (
     "colocache/core/group/", "colocache/testing/simulator.py", "colocache/runtime/transport.py",
+    "colocache/runtime/network/",
     "docs/reference/glossary.md", "docs/README.md",
 )  # fmt: skip
 
