@@ -3,9 +3,10 @@
     python -m benchmarks.fetch [--quick] [--write]
 
 There is a group of two processes. One stores values, and the other one reads each of them once, so none is near. The
-benchmark counts the fetches, and fails if many reads were none. The same process reads the same values, encoded by the
-same codec, from Redis and Memcached, over a Unix socket and over TCP. It also reads them from gunicorn's stash, which
-has an encoding of its own.
+benchmark counts the fetches, and fails if a read was not one. Events of other keys can void a value, though few do:
+docs/topics/consistency.md. A read of such a value does not count, and the benchmark fails if there are more than
+documented. The same process reads the same values, encoded by the same codec, from Redis and Memcached, over a Unix
+socket and over TCP. It also reads them from gunicorn's stash, which has an encoding of its own.
 
 Meanwhile the process that has stored them is idle; or it runs a loop of pure Python, in bursts of 5 ms that take 70 %
 of its time, or without pause; or it is stopped by SIGSTOP; or it was killed. Redis and Memcached are separate
@@ -30,7 +31,7 @@ PACKAGES = ("redis", "hiredis", "pymemcache", "pylibmc", "gunicorn")
 SIZES = {"100 B": 100, "1 KiB": 1 << 10, "10 KiB": 10 << 10, "100 KiB": 100 << 10}
 MOST = 32 << 20  # bytes of what one contender reads in all rounds
 MANY = 100  # keys of one get_many
-FETCHED = 0.99  # so many of what was stored must be there: events of other keys can void a value, though few do
+LOST = 0.01  # of what was stored, at most: the documented bound, which is for more events than there are here
 STATES = {
     "idle": "idle", "bursts": "at 70 % in bursts of 5 ms", "spinning": "spinning without pause",
     "stopped": "stopped", "dead": "killed before",
@@ -160,7 +161,7 @@ class Asker(Member):
         missing: dict[str, str] = {}
         self._clients = {
             OURS: Client(self.cache.get, self.cache.get_many, self.cache.set),
-            LOAD: Client(lambda key: self.cache.get_or_load(key, _never), None, None),
+            LOAD: Client(lambda key: self.cache.get_or_load(key, _lost), None, None),
         }
         for name, make in clients(places):
             try:
@@ -182,22 +183,16 @@ class Asker(Member):
 
     def get(self, name: str, prefix: str, size: str, first: int, count: int) -> list[float]:
         """Read so many keys, one after another; return how long each took, in seconds."""
-        numbers = range(first, first + count)
-        keys = [f"{prefix}:{number}" for number in numbers]
-        took, found = self._counted(name, count, self._clients[name].get, keys)
-        self._check(name, size, dict(zip(numbers, found, strict=True)))
-        return took
+        keys = [f"{prefix}:{number}" for number in range(first, first + count)]
+        taken = self._taken(name, self._clients[name].get, keys)
+        return self._fetched(name, size, 1, [(seconds, {key: value}) for key, (seconds, value) in taken])
 
     def get_many(self, name: str, prefix: str, size: str, first: int, count: int) -> list[float]:
         """Read so many keys, 100 at once; return how long each hundred took, in seconds."""
         read = self._clients[name].get_many
         assert read is not None
-        numbers = range(first, first + count)
-        keys = [[f"{prefix}:{number + each}" for each in range(MANY)] for number in numbers[::MANY]]
-        took, answers = self._counted(name, count, read, keys)
-        found = {key: value for answer in answers for key, value in answer.items()}
-        self._check(name, size, {number: found.get(f"{prefix}:{number}") for number in numbers})
-        return took
+        batches = [[f"{prefix}:{start + each}" for each in range(MANY)] for start in range(first, first + count, MANY)]
+        return self._fetched(name, size, MANY, [answer for _, answer in self._taken(name, read, batches)])
 
     def put(self, name: str, prefix: str, size: str, first: int, count: int) -> list[float]:
         """Store so many values, one after another; return how long each took, in seconds."""
@@ -210,19 +205,31 @@ class Asker(Member):
             took.append(seconds)
         return took
 
-    def _counted(
-        self, name: str, count: int, read: Callable[[Any], Any], questions: Sequence[Any]
-    ) -> tuple[list[float], list[Any]]:
-        before = self.stats()
+    def _taken(self, name: str, read: Callable[[Any], Any], questions: Sequence[Any]) -> list[tuple[Any, Any]]:
+        """Ask all questions; return each with how long it took, in seconds, and the answer."""
+        self._before = self.stats()
         taken = [_timed(read, question) for question in questions]
-        change = {counter: value - before[counter] for counter, value in self.stats().items()}
-        if name in (OURS, LOAD) and change["fetches"] < FETCHED * count:
-            raise RuntimeError(f"{count} keys were read by {name}, and not all of them fetched: {change}")
-        return [seconds for seconds, _ in taken], [found for _, found in taken]
+        self._after = self.stats()
+        return list(zip(questions, taken, strict=True))
 
-    def _check(self, name: str, size: str, found: dict[int, Any]) -> None:
-        if any(value is not None and value != record(number, SIZES[size]) for number, value in found.items()):
+    def _fetched(self, name: str, size: str, each: int, answers: list[tuple[float, dict[str, Any]]]) -> list[float]:
+        """Return the times of answers that have all of their keys, of which there are so many in each.
+
+        Raise RuntimeError if a value is another one than was stored, if it was not fetched, or if many are lost.
+        """
+        found = [(key, value) for _, answer in answers for key, value in answer.items() if value is not None]
+        if any(value != record(int(key.rpartition(":")[2]), SIZES[size]) for key, value in found):
             raise RuntimeError(f"{name} gives other values than were stored")
+        change = {counter: value - self._before[counter] for counter, value in self._after.items()}
+        if name in (OURS, LOAD) and change["fetches"] != len(found):
+            raise RuntimeError(f"{len(found)} values were read by {name}, and not all of them fetched: {change}")
+        asked = each * len(answers)
+        if len(found) < asked * (1 - (LOST if name in (OURS, LOAD) else 0)):
+            raise RuntimeError(f"{asked} values were stored, and {name} has {len(found)} of them: {change}")
+        return [
+            seconds for seconds, answer in answers
+            if sum(value is not None for value in answer.values()) == each
+        ]  # fmt: skip
 
 
 def _timed(do: Callable[..., Any], *what: Any) -> tuple[float, Any]:
@@ -231,8 +238,8 @@ def _timed(do: Callable[..., Any], *what: Any) -> tuple[float, Any]:
     return perf_counter() - began, found
 
 
-def _never() -> Any:
-    raise RuntimeError("a key that the other process has stored was loaded")
+def _lost() -> None:
+    """Stand for a value that is not there, though the other process has stored it."""
 
 
 # --- The benchmark
