@@ -28,7 +28,8 @@ KEYS = 64
 SHELF = "8MiB"  # small ones are made quickly
 
 #: What no process may ever have logged.
-ALARMS = ("Traceback", "the bus has failed", "Assertion failed", "ResourceWarning")
+ALARMS = ("Traceback", "has failed", "Assertion failed", "ResourceWarning")
+INTENDED = ": Unlucky: "  # but for this: loaders fail with it on purpose, now and then after their caller has gone
 
 
 class Died(Exception):
@@ -270,7 +271,7 @@ class Group:
         os.close(self._log)
         log = self.log()
         shutil.rmtree(self.directory)
-        alarms = [line for line in log.splitlines() if any(alarm in line for alarm in ALARMS)]
+        alarms = [line for line in log.splitlines() if any(alarm in line for alarm in ALARMS) and INTENDED not in line]
         assert not alarms, log
 
 
