@@ -11,10 +11,16 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
-EVERYWHERE = ("/colocache/", "/cachetools/")
+import cachetools
+
+import colocache
+
+#: The package's own code, and cachetools'. As whole paths, because a clone of the project may lie in any directory.
+EVERYWHERE = tuple(f"{Path(package.__file__).parent}/" for package in (colocache, cachetools))
 
 #: A filter of warnings. Python swallows what is raised where nobody can catch it, as when a generator is freed.
 SWALLOWED = "ignore::pytest.PytestUnraisableExceptionWarning"

@@ -17,7 +17,7 @@ FRESH = """\
 import json, os, colocache
 cache = colocache.Cache("fresh")
 first = {first}
-print(json.dumps([first, *[{first} for _ in range(3)]]))
+print(json.dumps([first, *[{first} for _ in range(3)]]), flush=True)
 os._exit(0)
 """
 
