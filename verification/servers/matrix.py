@@ -13,6 +13,7 @@ sees. Nothing below comes true because time passes.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import re
@@ -121,10 +122,15 @@ class Trial:
         key, gate = "shared", self.directory / "hold-shared"
         gate.touch()
         asked: list[Future[dict[str, Any]]] = []
+        # At growing intervals, because a worker may accept all that come at once, while another one gets no processor.
+        ask_at = (time.monotonic() + 0.002 * 1.3**number for number in range(24))
+        next_at = next(ask_at)
 
         def all_wait() -> bool:
-            if len(asked) < 48 and not any(each.done() for each in asked):
+            nonlocal next_at
+            if time.monotonic() >= next_at and not any(each.done() for each in asked):
                 asked.extend(self.server.ask_at_once(f"/read/{key}", 2))
+                next_at = next(ask_at, math.inf)
             return len(set(self.lines("asked", key))) == self.mode.workers
 
         try:
