@@ -23,7 +23,6 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -33,7 +32,7 @@ from .logs import Log
 from .servers import why_no_threads
 from .short_name import ShortName
 from .waiting.answers import Answer
-from .waiting.threads import Errands, allocate_lock, drained, is_patched, on_driver_thread, start_driver
+from .waiting.threads import Errands, allocate_lock, is_patched, on_driver_thread, start_driver
 from .waker import Waker
 
 if TYPE_CHECKING:
@@ -47,7 +46,6 @@ START_AFTER = 0.1  # s: the thread imports zmq, which takes 40 ms, after the fir
 GATHER = 0.005  # s from the first event to the frame
 PAUSE, PAUSE_AT_MOST = 0.005, 0.1  # s between batches for each mate: so nobody hears more than 200 batches a second
 PAUSE_AFTER_EVERYTHING = 0.25  # s: to look at everything takes a while
-DROP_AFTER, DROP_AGAIN_AFTER = 0.05, 1.0  # s: each time starts a thread
 MOST_SENDERS = 4096  # whose frames are counted; those that are dead are among them
 LOOK_AFTER_EAR = 1.0  # s
 TICK = 30.0  # s
@@ -78,8 +76,8 @@ class Bus:
     ) -> None:
         """``directory``: where the sockets of the group are, each named by its seat. Nobody else may have this seat.
 
-        The bus's thread calls ``receive`` with each message, and ``on_tick`` every 30 s. They must not wait, nor drop
-        the last reference to an object of a user: see `let_die`.
+        The bus's thread calls ``receive`` with each message, and ``on_tick`` every 30 s. They must not wait. What they
+        drop of users' objects they `hand_over` to ``errands``, because finalizers are code of users.
         """
         self.bad_frames = 0
         self._seat = seat
@@ -93,7 +91,6 @@ class Bus:
         self._events: dict[int, deque[int]] = {kind: deque(maxlen=MOST) for kind in EVENTS}
         self._events[EVERYTHING] = deque(maxlen=1)
         self._loaded: deque[int] = deque(maxlen=MOST)
-        self._dying: deque[object] = deque()
         self._idle = self._waits = False  # whether an event, or the end of a load, must wake the thread
         self._waker: Waker | None = None
         self._sockets: Broadcast | None = None
@@ -102,7 +99,7 @@ class Bus:
         self._left, self._ended = allocate_lock(), Answer()
         self._left.acquire()
         self._ended.give(None)  # there is no thread yet
-        self._tick_at = self._gathered_at = self._say_at = self._drop_at = self._look_at = math.inf
+        self._tick_at = self._gathered_at = self._say_at = self._look_at = math.inf
         self._next_batch_at = -math.inf
         self._ear_path = ""
         self._frames_of: dict[int, int] = {}  # the number of the last frame of each sender
@@ -124,10 +121,6 @@ class Bus:
         self._loaded.append(hash)
         if self._waits:
             self._rouse()
-
-    def let_die(self, objects: Iterable[object]) -> None:
-        """Have the last references to some objects dropped elsewhere, because their finalizers are code of users."""
-        self._dying.extend(objects)
 
     def _rouse(self) -> None:
         """Interrupt the wait. The flags spare a system call per event.
@@ -223,7 +216,6 @@ class Bus:
         """After a failure, wait for the next tick."""
         if not self._leaving and not self._left.acquire(True, max(0.0, self._tick_at - monotonic())):
             self._tick(monotonic())
-            self._drop_dying(monotonic())
 
     def _serve(self) -> None:
         if descriptors_are_scarce():
@@ -257,7 +249,7 @@ class Bus:
     def _step(self, sockets: Broadcast, waker: Waker, mouth: Mouth) -> None:
         self._idle = self._waits = True  # before the queues are looked at: see `_rouse`
         self._plan(mouth, monotonic())
-        until = min(self._tick_at, self._say_at, self._drop_at)
+        until = min(self._tick_at, self._say_at)
         roused = sockets.wait(max(0.0, until - monotonic()))
         self._idle = self._waits = False
         now = monotonic()
@@ -272,7 +264,6 @@ class Bus:
         self._plan(mouth, now)
         if now >= self._say_at:
             self._say(mouth, now)
-        self._drop_dying(now)
         if now >= self._tick_at:
             self._tick(now)
         if now >= self._look_at:
@@ -336,15 +327,6 @@ class Bus:
         except Exception:
             self._log.exception("what another process said could not be taken in")
 
-    def _drop_dying(self, now: float) -> None:
-        if not self._dying:
-            self._drop_at = math.inf
-        elif self._drop_at == math.inf:
-            self._drop_at = now + DROP_AFTER
-        elif now >= self._drop_at:
-            self._drop_at = now + DROP_AGAIN_AFTER  # if the errand is not done by then, it may be lost
-            self._errands.run(partial(_drop, self._dying))
-
     def _look_after_ear(self, sockets: Broadcast, now: float) -> None:
         """See to it that others can connect. A cleaner of temp directories may delete the socket.
 
@@ -383,11 +365,6 @@ def _import_early() -> None:
 def _taken(queue: deque[int]) -> list[int]:
     """Take out what a queue holds at this moment. Only one thread takes, and others append meanwhile."""
     return [queue.popleft() for _ in range(len(queue))]
-
-
-def _drop(dying: deque[object]) -> None:
-    for each in drained(dying):
-        del each
 
 
 #: What the parent's threads used, which a forked child must not touch, not even to free it: libzmq would wait for I/O

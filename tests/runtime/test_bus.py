@@ -29,7 +29,7 @@ from colocache.runtime.logs import Log
 from colocache.runtime.short_name import ShortName
 from colocache.runtime.transport import Broadcast
 from colocache.runtime.waiting import threads as threads_module
-from colocache.runtime.waiting.threads import ThreadErrands, on_driver_thread
+from colocache.runtime.waiting.threads import ThreadErrands, hand_over, on_driver_thread
 from tests import ROOT
 from tests.runtime.bus_process import SEATS
 
@@ -461,7 +461,7 @@ def test_the_queue_to_somebody_who_does_not_listen_has_an_end(run_dir: str, unti
 # --- The thread
 
 
-def test_finalizers_of_what_is_dropped_run_in_another_thread(ends: Sequence[End], until: Any) -> None:
+def test_what_the_receiver_hands_over_dies_in_another_thread(ends: Sequence[End], until: Any) -> None:
     threads: dict[str, bool] = {}
 
     class Loud:
@@ -470,33 +470,13 @@ def test_finalizers_of_what_is_dropped_run_in_another_thread(ends: Sequence[End]
 
     def receive(_message: Message) -> None:
         threads["heard"] = on_driver_thread()
-        ends[1].bus.let_die([Loud()])
+        dying = [Loud()]
+        hand_over(dying.clear)
 
     ends[1].bus._receive = receive
     ends[0].bus.wake(1)
     until(lambda: "died" in threads)
     assert threads == {"heard": True, "died": False}
-
-
-def test_what_is_dropped_dies_later_if_nobody_can_do_it_now(ends: Sequence[End], until: Any) -> None:
-    class Lost(ThreadErrands):
-        def run(self, errand: Any) -> None:
-            """Forget it."""
-            lost.append(errand)
-
-    lost: list[Any] = []
-    errands, ends[1].bus._errands = ends[1].bus._errands, Lost()
-
-    class Loud:
-        def __del__(self) -> None:
-            died.append(self)
-
-    died: list[Any] = []
-    ends[1].bus._receive = lambda _: ends[1].bus.let_die([Loud()])
-    ends[0].bus.wake(1)
-    until(lambda: lost)
-    ends[1].bus._errands = errands
-    until(lambda: died)
 
 
 def test_the_owner_is_called_now_and_then(ends: Sequence[End], until: Any, monkeypatch: pytest.MonkeyPatch) -> None:
