@@ -89,7 +89,6 @@ class Bus:
         self._on_tick = on_tick
         self._directory = ShortName(directory, "9999.bus")
         self._events: dict[int, deque[int]] = {kind: deque(maxlen=MOST) for kind in EVENTS}
-        self._events[EVERYTHING] = deque(maxlen=1)
         self._loaded: deque[int] = deque(maxlen=MOST)
         self._idle = self._waits = False  # whether an event, or the end of a load, must wake the thread
         self._waker: Waker | None = None
@@ -111,10 +110,6 @@ class Bus:
         self._events[kind].extend(hashes)
         if self._idle:
             self._rouse()
-
-    def tell_everything(self) -> None:
-        """Have all mates look at all that they have."""
-        self.tell(EVERYTHING, (0,))
 
     def wake(self, hash: int) -> None:
         """Tell those that wait that a load has ended. This is said at once."""
@@ -286,7 +281,7 @@ class Bus:
             return
         self._gathered_at = math.inf
         batches = {kind: _taken(queue) for kind, queue in self._events.items()}
-        if batches[EVERYTHING] or any(len(hashes) >= MOST for hashes in batches.values()):
+        if any(len(hashes) >= MOST for hashes in batches.values()):
             mouth.say(EVERYTHING, ())
             self._next_batch_at = now + PAUSE_AFTER_EVERYTHING
             return

@@ -174,11 +174,6 @@ def test_too_many_events_are_told_as_everything(ends: Sequence[End], until: Any)
     assert ends[1].heard[0] == (EVERYTHING, [])
 
 
-def test_all_can_be_told_to_look_at_everything(ends: Sequence[End], until: Any) -> None:
-    ends[0].bus.tell_everything()
-    until(lambda: ends[1].heard == ends[2].heard == [(EVERYTHING, [])])
-
-
 @pytest.mark.parametrize("connected", [True, False])
 def test_the_end_of_a_load_does_not_wait_until_events_are_gathered(
     ends: Sequence[End], until: Any, monkeypatch: pytest.MonkeyPatch, connected: bool
