@@ -235,23 +235,6 @@ def open_ours(path: str) -> int:
     return descriptor
 
 
-def open_theirs(path: str) -> int:
-    """Return a descriptor to look at a file of another process. Raise FileNotFoundError if there is no such file.
-
-    A file that other users can touch counts as absent.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | _CAREFULLY)
-    except OSError as error:
-        if error.errno not in _NOT_FOR_US:
-            raise
-        raise FileNotFoundError(errno.ENOENT, "there is no file of ours", path) from error
-    if _what_is_wrong(os.fstat(descriptor), stat.S_ISREG, "plain file"):
-        os.close(descriptor)
-        raise FileNotFoundError(errno.ENOENT, "there is no file of ours", path)
-    return descriptor
-
-
 def _what_is_wrong(found: os.stat_result, is_kind: Callable[[int], bool], kind: str) -> str:
     """Return what is wrong with something that must be a ``kind`` that only this user can touch, or an empty text.
 
