@@ -284,16 +284,5 @@ class ClaimLocks:
             locks.free(place >> 4)
         self._mine.pop(place, None)
 
-    def is_taken(self, place: int, /) -> bool:
-        """Tell whether anybody has the claim."""
-        if place in self._mine:
-            return True
-        locks = self._locks(place)
-        try:
-            return locks is not None and locks.holder(place >> 4) is not None
-        except OSError as error:
-            raise_if_from_handler(error)
-            return False
-
     def _locks(self, place: int) -> RecordLocks | None:
         return self._files[place % CLAIM_FILES] if self._files else None
