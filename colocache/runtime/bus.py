@@ -296,8 +296,8 @@ class Bus:
         for frame in sockets.receive():
             try:
                 kind, sender, number, hashes = decode(frame)
-            except ValueError:
-                self.bad_frames += 1
+            except ValueError as error:
+                self._refuse(error)
                 continue
             heard.setdefault(kind, []).extend(hashes)
             if self._is_after_a_gap(sender, number):
@@ -307,6 +307,10 @@ class Bus:
         for kind in sorted(heard, reverse=True):  # the ends of loads first
             if heard[kind] or kind == EVERYTHING:
                 self._hand_over(Message(kind, heard[kind]))
+
+    def _refuse(self, error: ValueError) -> None:
+        self.bad_frames += 1
+        self._log.warning("what somebody says on the bus cannot be read: %s; %d so far", error, self.bad_frames)
 
     def _is_after_a_gap(self, sender: int, number: int) -> bool:
         """Tell whether frames of this sender were lost: the queue to a process that is stopped has an end."""

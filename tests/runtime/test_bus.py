@@ -403,7 +403,9 @@ def test_who_has_missed_frames_looks_at_everything(ends: Sequence[End], until: A
     assert ends[1].hashes(LOADED) == {3}
 
 
-def test_what_is_no_frame_is_counted_and_ignored(ends: Sequence[End], until: Any) -> None:
+def test_what_is_no_frame_is_counted_logged_and_ignored(
+    ends: Sequence[End], until: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     good = encode(LOADED, 5, 1, array("Q", [7]))
     with zmq.Context() as context, context.socket(zmq.XPUB) as stranger:
         stranger.setsockopt(zmq.LINGER, 0)
@@ -414,6 +416,8 @@ def test_what_is_no_frame_is_counted_and_ignored(ends: Sequence[End], until: Any
         stranger.send(good)
         until(lambda: ends[0].heard == [(LOADED, [7])])
     assert ends[0].bus.bad_frames == 6
+    until(lambda: "cannot be read: the frame has a wrong size; 1 so far" in caplog.text)
+    assert len([message for message in caplog.messages if "cannot be read" in message]) == 1, "once a minute"
 
 
 def test_a_frame_that_is_too_large_is_not_even_read(ends: Sequence[End], until: Any) -> None:
