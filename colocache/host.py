@@ -214,7 +214,7 @@ class Host:
         """
         regions: list[Region] = []
         try:
-            region = Region.join(config.group, config.directory, config.shelf, {}, joined=regions)
+            region = Region.join(config.group, config.directory, config.shelf, joined=regions)
             shared = _shared_of(region, log)
             _tell_its_size(region, config, log, shared.errands)
             joined.append(cls(shared, config))

@@ -505,6 +505,29 @@ def test_values_do_not_die_on_the_thread_of_the_bus(crew: Crew) -> None:
     near.check()
 
 
+def test_values_die_later_if_nobody_could_take_them_over_from_the_thread_of_the_bus(crew: Crew) -> None:
+    class Lost(threads.ThreadErrands):
+        def run(self, errand: Any) -> None:
+            """Forget it."""
+
+    near, died_in = Near(1000), list[str]()
+    entry = near.entry("k", value=Value())
+    weakref.finalize(entry.value, lambda: died_in.append(threading.current_thread().name))
+    near.keeper.keep(entry)
+    del entry
+
+    def on_the_bus() -> None:
+        threads.here.errands = Lost()
+        near.keeper.forget_all()
+
+    crew.start(on_the_bus)
+    crew.join()
+    assert not died_in
+    near.keeper.settle()
+    assert died_in == [threading.current_thread().name]
+    near.check()
+
+
 # --- Threads
 
 

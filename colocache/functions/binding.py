@@ -77,15 +77,15 @@ class Method(partial[Any]):
         return self.func.__wrapped__.__get__(*self.args) if self.args else self.func.__wrapped__
 
     def invalidate(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self.func.invalidate(*self._whole(args, kwargs), **kwargs)
+        return self.func.invalidate(*self._whole(args), **kwargs)
 
     def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self.func.refresh(*self._whole(args, kwargs), **kwargs)
+        return self.func.refresh(*self._whole(args), **kwargs)
 
     def cache_key(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self.func.cache_key(*self._whole(args, kwargs), **kwargs)
+        return self.func.cache_key(*self._whole(args), **kwargs)
 
-    def _whole(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    def _whole(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the arguments, with the bound one before them. Raise TypeError if the object is missing."""
         owner = getattr(self.func, "_cc_owner", None)
         if self.args or not args or owner is None or isinstance(args[0], owner):

@@ -16,7 +16,7 @@ word    meaning
 9       marks, without the root's
 10      a number that changes when a process joins or leaves
 11      seats that were ever taken
-12      bytes of the settings' text, which begins at byte 512
+12      bytes of capacity that were asked for: where there is no room, the shelf has less
 13      the inode of the time namespace, where that is known: in another one, `time.monotonic` is another clock
 16 …    inodes of the region's files
 512     the bell, alone in its page
@@ -37,12 +37,10 @@ But if P reads the stamps after the end, they stand for good. So P looks at the 
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from ..core.host.claims import HINT_WORDS, HINTS
 from ..core.host.layout import geometry
@@ -59,10 +57,8 @@ LAST_WRITER = MAX_WRITER - 1  # the very last number is for whoever ends the reg
 _MAGIC = int.from_bytes(b"colocabd", sys.byteorder)
 _PAGE = 512  # words
 _LAYOUT, _STATE, _NEXT_WRITER, _BELL, _ROOT, _ID = 1, 2, 3, 4, 5, 6
-_CAPACITY, _COUNT, _VERSION, _USED, _TEXT, _CLOCK = 8, 9, 10, 11, 12, 13
+_CAPACITY, _COUNT, _VERSION, _USED, _WANTED, _CLOCK = 8, 9, 10, 11, 12, 13
 _INODES = 16
-_TEXT_BYTE = 512
-_TEXT_ROOM = 4096 - _TEXT_BYTE
 _BELL_AT = _PAGE
 _SEATS_AT = 2 * _PAGE
 _HINTS_AT = _SEATS_AT + SEATS * SEAT_WORDS
@@ -71,8 +67,6 @@ _ROOT_AT = _HINTS_AT + HINTS * HINT_WORDS + _PAGE - 1
 HEAD_BYTES = 4096
 LEAST_MARKS = 1 << 15
 BYTES_PER_MARK = 64  # of the shelf's capacity
-
-Settings = Mapping[str, Any]
 
 
 def marks_for(capacity: int) -> int:
@@ -85,21 +79,12 @@ def size_for(marks: int) -> int:
     return 8 * (_ROOT_AT + 1 + marks)
 
 
-def check_settings(settings: Settings) -> bytes:
-    """Return the text of settings as it stands in the head. Raise ValueError if it is too long."""
-    text = json.dumps(settings, sort_keys=True).encode()
-    if len(text) > _TEXT_ROOM:
-        raise ValueError(f"settings of {len(text)} bytes exceed the {_TEXT_ROOM} bytes of a board's head")
-    return text
-
-
 class Head:
     """What the head of a board's file says. It is read from the file, so that nothing has to be mapped to look."""
 
     def __init__(self, descriptor: int) -> None:
         """Read it. What is cut off reads as zeros."""
-        self._bytes = os.pread(descriptor, HEAD_BYTES, 0).ljust(HEAD_BYTES, b"\0")
-        self._words = memoryview(self._bytes).cast("Q")
+        self._words = memoryview(os.pread(descriptor, HEAD_BYTES, 0).ljust(HEAD_BYTES, b"\0")).cast("Q")
         self.size = os.fstat(descriptor).st_size
 
     @property
@@ -156,16 +141,6 @@ class Head:
         return self.size == size_for(self._words[_COUNT])
 
     @property
-    def settings(self) -> dict[str, Any] | None:
-        """The settings that all processes must have; None if they cannot be read."""
-        text = self._bytes[_TEXT_BYTE : _TEXT_BYTE + min(self._words[_TEXT], _TEXT_ROOM)]
-        try:
-            settings = json.loads(text)
-        except ValueError:
-            return None
-        return settings if isinstance(settings, dict) else None
-
-    @property
     def next_writer(self) -> int:
         """The number of the next writer."""
         return self._words[_NEXT_WRITER]
@@ -187,15 +162,14 @@ class BoardMemory:
         self.hints = words[_HINTS_AT : _HINTS_AT + HINTS * HINT_WORDS]
         self.marks = words[_ROOT_AT:]
 
-    def begin(self, id: bytes, capacity: int, settings: Settings, inodes: list[int], fences: Fences) -> None:
+    def begin(self, id: bytes, capacity: int, wanted: int, inodes: list[int], fences: Fences) -> None:
         """Write the head into memory that holds only zeros. The region lives from then on."""
-        text, words = check_settings(settings), self.words
+        words = self.words
         words[_LAYOUT], words[_NEXT_WRITER], words[_BELL], words[_ROOT] = LAYOUT, 1, _BELL_AT, _ROOT_AT
-        words[_CAPACITY], words[_COUNT], words[_TEXT], words[_CLOCK] = capacity, self.count, len(text), clock()
+        words[_CAPACITY], words[_COUNT], words[_WANTED], words[_CLOCK] = capacity, self.count, wanted, clock()
         words[_ID : _ID + 2] = memoryview(id).cast("Q")
         for place, inode in enumerate(inodes, _INODES):
             words[place] = inode
-        words.cast("B")[_TEXT_BYTE : _TEXT_BYTE + len(text)] = text
         words[0] = _MAGIC
         fences.full()
         words[_STATE] = LIVES
@@ -204,6 +178,11 @@ class BoardMemory:
     def id(self) -> bytes:
         """The region's id."""
         return bytes(self.words[_ID : _ID + 2])
+
+    @property
+    def wanted(self) -> int:
+        """The capacity that whoever made the region has asked for."""
+        return self.words[_WANTED]
 
     def new_writer(self) -> int:
         """Return the number of a new writer. For whoever has the lock of joining."""

@@ -23,7 +23,6 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -33,7 +32,7 @@ from .logs import Log
 from .servers import why_no_threads
 from .short_name import ShortName
 from .waiting.answers import Answer
-from .waiting.threads import Errands, allocate_lock, drained, is_patched, on_driver_thread, start_driver
+from .waiting.threads import Errands, allocate_lock, is_patched, on_driver_thread, start_driver
 from .waker import Waker
 
 if TYPE_CHECKING:
@@ -47,7 +46,6 @@ START_AFTER = 0.1  # s: the thread imports zmq, which takes 40 ms, after the fir
 GATHER = 0.005  # s from the first event to the frame
 PAUSE, PAUSE_AT_MOST = 0.005, 0.1  # s between batches for each mate: so nobody hears more than 200 batches a second
 PAUSE_AFTER_EVERYTHING = 0.25  # s: to look at everything takes a while
-DROP_AFTER, DROP_AGAIN_AFTER = 0.05, 1.0  # s: each time starts a thread
 MOST_SENDERS = 4096  # whose frames are counted; those that are dead are among them
 LOOK_AFTER_EAR = 1.0  # s
 TICK = 30.0  # s
@@ -78,8 +76,8 @@ class Bus:
     ) -> None:
         """``directory``: where the sockets of the group are, each named by its seat. Nobody else may have this seat.
 
-        The bus's thread calls ``receive`` with each message, and ``on_tick`` every 30 s. They must not wait, nor drop
-        the last reference to an object of a user: see `let_die`.
+        The bus's thread calls ``receive`` with each message, and ``on_tick`` every 30 s. They must not wait. What they
+        drop of users' objects they `hand_over` to ``errands``, because finalizers are code of users.
         """
         self.bad_frames = 0
         self._seat = seat
@@ -91,9 +89,7 @@ class Bus:
         self._on_tick = on_tick
         self._directory = ShortName(directory, "9999.bus")
         self._events: dict[int, deque[int]] = {kind: deque(maxlen=MOST) for kind in EVENTS}
-        self._events[EVERYTHING] = deque(maxlen=1)
         self._loaded: deque[int] = deque(maxlen=MOST)
-        self._dying: deque[object] = deque()
         self._idle = self._waits = False  # whether an event, or the end of a load, must wake the thread
         self._waker: Waker | None = None
         self._sockets: Broadcast | None = None
@@ -102,7 +98,7 @@ class Bus:
         self._left, self._ended = allocate_lock(), Answer()
         self._left.acquire()
         self._ended.give(None)  # there is no thread yet
-        self._tick_at = self._gathered_at = self._say_at = self._drop_at = self._look_at = math.inf
+        self._tick_at = self._gathered_at = self._say_at = self._look_at = math.inf
         self._next_batch_at = -math.inf
         self._ear_path = ""
         self._frames_of: dict[int, int] = {}  # the number of the last frame of each sender
@@ -115,19 +111,11 @@ class Bus:
         if self._idle:
             self._rouse()
 
-    def tell_everything(self) -> None:
-        """Have all mates look at all that they have."""
-        self.tell(EVERYTHING, (0,))
-
     def wake(self, hash: int) -> None:
         """Tell those that wait that a load has ended. This is said at once."""
         self._loaded.append(hash)
         if self._waits:
             self._rouse()
-
-    def let_die(self, objects: Iterable[object]) -> None:
-        """Have the last references to some objects dropped elsewhere, because their finalizers are code of users."""
-        self._dying.extend(objects)
 
     def _rouse(self) -> None:
         """Interrupt the wait. The flags spare a system call per event.
@@ -223,7 +211,6 @@ class Bus:
         """After a failure, wait for the next tick."""
         if not self._leaving and not self._left.acquire(True, max(0.0, self._tick_at - monotonic())):
             self._tick(monotonic())
-            self._drop_dying(monotonic())
 
     def _serve(self) -> None:
         if descriptors_are_scarce():
@@ -257,7 +244,7 @@ class Bus:
     def _step(self, sockets: Broadcast, waker: Waker, mouth: Mouth) -> None:
         self._idle = self._waits = True  # before the queues are looked at: see `_rouse`
         self._plan(mouth, monotonic())
-        until = min(self._tick_at, self._say_at, self._drop_at)
+        until = min(self._tick_at, self._say_at)
         roused = sockets.wait(max(0.0, until - monotonic()))
         self._idle = self._waits = False
         now = monotonic()
@@ -272,7 +259,6 @@ class Bus:
         self._plan(mouth, now)
         if now >= self._say_at:
             self._say(mouth, now)
-        self._drop_dying(now)
         if now >= self._tick_at:
             self._tick(now)
         if now >= self._look_at:
@@ -295,7 +281,7 @@ class Bus:
             return
         self._gathered_at = math.inf
         batches = {kind: _taken(queue) for kind, queue in self._events.items()}
-        if batches[EVERYTHING] or any(len(hashes) >= MOST for hashes in batches.values()):
+        if any(len(hashes) >= MOST for hashes in batches.values()):
             mouth.say(EVERYTHING, ())
             self._next_batch_at = now + PAUSE_AFTER_EVERYTHING
             return
@@ -310,8 +296,8 @@ class Bus:
         for frame in sockets.receive():
             try:
                 kind, sender, number, hashes = decode(frame)
-            except ValueError:
-                self.bad_frames += 1
+            except ValueError as error:
+                self._refuse(error)
                 continue
             heard.setdefault(kind, []).extend(hashes)
             if self._is_after_a_gap(sender, number):
@@ -321,6 +307,10 @@ class Bus:
         for kind in sorted(heard, reverse=True):  # the ends of loads first
             if heard[kind] or kind == EVERYTHING:
                 self._hand_over(Message(kind, heard[kind]))
+
+    def _refuse(self, error: ValueError) -> None:
+        self.bad_frames += 1
+        self._log.warning("what somebody says on the bus cannot be read: %s; %d so far", error, self.bad_frames)
 
     def _is_after_a_gap(self, sender: int, number: int) -> bool:
         """Tell whether frames of this sender were lost: the queue to a process that is stopped has an end."""
@@ -335,15 +325,6 @@ class Bus:
             self._receive(message)
         except Exception:
             self._log.exception("what another process said could not be taken in")
-
-    def _drop_dying(self, now: float) -> None:
-        if not self._dying:
-            self._drop_at = math.inf
-        elif self._drop_at == math.inf:
-            self._drop_at = now + DROP_AFTER
-        elif now >= self._drop_at:
-            self._drop_at = now + DROP_AGAIN_AFTER  # if the errand is not done by then, it may be lost
-            self._errands.run(partial(_drop, self._dying))
 
     def _look_after_ear(self, sockets: Broadcast, now: float) -> None:
         """See to it that others can connect. A cleaner of temp directories may delete the socket.
@@ -383,11 +364,6 @@ def _import_early() -> None:
 def _taken(queue: deque[int]) -> list[int]:
     """Take out what a queue holds at this moment. Only one thread takes, and others append meanwhile."""
     return [queue.popleft() for _ in range(len(queue))]
-
-
-def _drop(dying: deque[object]) -> None:
-    for each in drained(dying):
-        del each
 
 
 #: What the parent's threads used, which a forked child must not touch, not even to free it: libzmq would wait for I/O

@@ -69,7 +69,7 @@ class _LockAndUnlock:
     def __init__(self, locks: RecordLocks, byte: int) -> None:
         self._locks = locks
         self._byte = byte
-        self._lock = flock(fcntl.F_WRLCK, byte, 1)
+        self._lock = flock(fcntl.F_WRLCK, byte)
 
     def __call__(self) -> None:
         self._locks.attempt(self._lock)  # which fails where somebody has closed the file

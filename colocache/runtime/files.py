@@ -125,15 +125,15 @@ else:  # macOS and the BSDs
     _TYPE, _PID = 3, 2
 
 
-def flock(kind: int, start: int = 0, length: int = 0) -> bytes:
-    """Return a struct flock, as the C compiler lays it out: ``length`` bytes from ``start``, or all bytes if it is 0.
+def flock(kind: int, byte: int) -> bytes:
+    """Return a struct flock, as the C compiler lays it out, for a lock of one byte.
 
     ``kind`` is F_RDLCK, F_WRLCK or F_UNLCK. Where it asks for a lock, it is that of a lock that would be refused.
     """
     if sys.platform == "linux":
-        return _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)
+        return _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0)
     else:
-        return _FLOCK.pack(start, length, 0, kind, os.SEEK_SET)
+        return _FLOCK.pack(byte, 1, 0, kind, os.SEEK_SET)
 
 
 def owner_in(answer: bytes) -> int | None:
@@ -143,25 +143,6 @@ def owner_in(answer: bytes) -> int | None:
     """
     fields = _FLOCK.unpack(answer)
     return None if fields[_TYPE] == fcntl.F_UNLCK else int(fields[_PID])
-
-
-def lock(descriptor: int) -> bool:
-    """Lock the file, and return whether that succeeds: another process may have it. This process gets it again."""
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
-            raise
-        return False
-    return True
-
-
-def holder(descriptor: int) -> int | None:
-    """Return the pid of the other process that has the file locked, or None if no process has. Lock nothing.
-
-    The pid is 0 if that process is in another pid namespace.
-    """
-    return owner_in(fcntl.fcntl(descriptor, fcntl.F_GETLK, flock(fcntl.F_WRLCK)))
 
 
 # --- Files and directories of this user alone
@@ -232,23 +213,6 @@ def open_ours(path: str) -> int:
     if wrong:
         os.close(descriptor)
         raise ConfigError(f"{path} {wrong}: remove it")
-    return descriptor
-
-
-def open_theirs(path: str) -> int:
-    """Return a descriptor to look at a file of another process. Raise FileNotFoundError if there is no such file.
-
-    A file that other users can touch counts as absent.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | _CAREFULLY)
-    except OSError as error:
-        if error.errno not in _NOT_FOR_US:
-            raise
-        raise FileNotFoundError(errno.ENOENT, "there is no file of ours", path) from error
-    if _what_is_wrong(os.fstat(descriptor), stat.S_ISREG, "plain file"):
-        os.close(descriptor)
-        raise FileNotFoundError(errno.ENOENT, "there is no file of ours", path)
     return descriptor
 
 

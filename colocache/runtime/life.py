@@ -86,10 +86,10 @@ class _Mark:
         self._get = fcntl.F_OFD_GETLK if linux and by_open_file else fcntl.F_GETLK
 
     def set(self, kind: int) -> None:
-        fcntl.fcntl(self.descriptor.number, self._set, flock(kind, self._byte, 1))
+        fcntl.fcntl(self.descriptor.number, self._set, flock(kind, self._byte))
 
     def is_anybodys(self) -> bool:
-        answer = fcntl.fcntl(self.descriptor.number, self._get, flock(fcntl.F_WRLCK, self._byte, 1))
+        answer = fcntl.fcntl(self.descriptor.number, self._get, flock(fcntl.F_WRLCK, self._byte))
         return owner_in(answer) is not None
 
 

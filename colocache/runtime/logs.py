@@ -30,7 +30,7 @@ from typing import Any
 from .waiting.threads import hand_over
 
 PERIOD = 60.0  # s
-MOST = {logging.INFO: 10, logging.WARNING: 1, logging.ERROR: 1}  # lines of one text in a period; the others: any number
+MOST = {logging.INFO: 10, logging.WARNING: 1, logging.ERROR: 1}  # lines of one text in a period
 MOST_TEXTS = 1000  # that a log remembers; more can only come from ``about``
 
 _logger = logging.getLogger("colocache")
@@ -49,10 +49,6 @@ class Log:
     def __init__(self, group: str) -> None:
         self._group = group
         self._seen: dict[tuple[int, str, object], _Seen] = {}  # by process, text, and what it is about
-
-    def debug(self, text: str, *details: object) -> None:
-        """Write a line for somebody who looks for a fault. Such lines are never left out."""
-        self._write(logging.DEBUG, text, details, None)
 
     def info(self, text: str, *details: object) -> None:
         """Write a line about a normal event."""
@@ -84,10 +80,7 @@ class Log:
 
     def _left_out(self, level: int, text: str, about: object) -> int | None:
         """Return how many lines like this were left out since the last one; None if this one is left out, too."""
-        most = MOST.get(level)
-        if most is None:
-            return 0
-        key, now, left_out = (os.getpid(), text, about), monotonic(), 0
+        most, key, now, left_out = MOST[level], (os.getpid(), text, about), monotonic(), 0
         seen = self._seen.setdefault(key, _Seen(now))
         if now >= seen.began + PERIOD:
             left_out = max(0, seen.count() - most)

@@ -81,7 +81,7 @@ class RecordLocks:
 
         Raise OSError if locks do not work, or if the file is closed.
         """
-        return self.ask(flock(fcntl.F_WRLCK, byte, 1))
+        return self.ask(flock(fcntl.F_WRLCK, byte))
 
     def attempt(self, lock: bytes) -> int:
         """Do what a struct flock says, and return 0, or the number of the error.
@@ -112,14 +112,14 @@ class RecordLocks:
 
     def free(self, byte: int) -> None:
         """Give a lock back. Nothing is to be done if that fails: then there was none."""
-        self.attempt(flock(fcntl.F_UNLCK, byte, 1))
+        self.attempt(flock(fcntl.F_UNLCK, byte))
 
     def holder(self, byte: int) -> int | None:
         """Return the pid of another process that has the lock, 0 if it is in another pid namespace; None if none has.
 
         Raise OSError as `take` does.
         """
-        lock = flock(fcntl.F_WRLCK, byte, 1)
+        lock = flock(fcntl.F_WRLCK, byte)
         number = self._descriptor.number_if_open
         if number < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -200,8 +200,8 @@ class RingLocks:
     def __init__(self, locks: RecordLocks | None, first: int, count: int) -> None:
         """Ring r is byte ``first + r`` of a file. Without ``locks`` only threads are excluded."""
         self._locks = locks
-        self._taking = [flock(fcntl.F_WRLCK, first + ring, 1) for ring in range(count)]
-        self._freeing = [flock(fcntl.F_UNLCK, first + ring, 1) for ring in range(count)]
+        self._taking = [flock(fcntl.F_WRLCK, first + ring) for ring in range(count)]
+        self._freeing = [flock(fcntl.F_UNLCK, first + ring) for ring in range(count)]
         self._holds = Holds()
         self._held = self._holds.held
         self._closed = False
@@ -272,7 +272,7 @@ class ClaimLocks:
         if self._mine.setdefault(place, mine) is not mine:
             return False
         locks = self._locks(place)
-        if locks is None or locks.attempt(flock(fcntl.F_WRLCK, place >> 4, 1)) not in _BUSY:
+        if locks is None or locks.attempt(flock(fcntl.F_WRLCK, place >> 4)) not in _BUSY:
             return True
         self._mine.pop(place, None)
         return False
@@ -283,17 +283,6 @@ class ClaimLocks:
         if locks is not None:
             locks.free(place >> 4)
         self._mine.pop(place, None)
-
-    def is_taken(self, place: int, /) -> bool:
-        """Tell whether anybody has the claim."""
-        if place in self._mine:
-            return True
-        locks = self._locks(place)
-        try:
-            return locks is not None and locks.holder(place >> 4) is not None
-        except OSError as error:
-            raise_if_from_handler(error)
-            return False
 
     def _locks(self, place: int) -> RecordLocks | None:
         return self._files[place % CLAIM_FILES] if self._files else None

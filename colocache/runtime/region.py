@@ -16,7 +16,7 @@ file                   meaning
 others live                files                then
 ========================== ==================== =======================================================================
 no                         any                  end what is there, delete it, and make a new region
-yes                        of a living region   join it, if settings and layout are the same
+yes                        of a living region   join it, if the layout is the same
 yes                        a board that can be  end it, delete it, and make a new region: those who use the old one
                            ended, but something find out at their next hit
                            else is missing
@@ -45,7 +45,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import mmap
 import os
 import secrets
@@ -58,7 +57,7 @@ from ..core.host.memory import Heard
 from ..core.host.numbers import Numbers
 from ..errors import CannotJoin, ConfigError
 from . import board_file
-from .board_file import BoardMemory, Head, Settings, anonymous, map_file
+from .board_file import BoardMemory, Head, anonymous, map_file
 from .fences import Fences, fences_for
 from .files import Held, allocate, identity, open_new, open_ours
 from .life import Life
@@ -92,7 +91,6 @@ _FENCES = 1 << 33
 
 _CLAIMS = tuple(f"claims.{number}" for number in range(CLAIM_FILES))
 _FILES = ("board", "locks", "shelf", *_CLAIMS)  # in the order of their inodes in the head
-_SHELF = "COLOCACHE_SHELF"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -172,25 +170,21 @@ class Region:
 
     @classmethod
     def join(
-        cls, group: str, directory: str | None, capacity: int, settings: Settings, *, patience: float = PATIENCE,
+        cls, group: str, directory: str | None, capacity: int, *, patience: float = PATIENCE,
         joined: list[Region] | None = None,
     ) -> Region:  # fmt: skip
         """Join the group's region on this host, or make it. Call `release` when a cache no longer uses it.
 
         ``directory`` is the setting: an absolute path, or None for the default. ``capacity`` are the bytes that the
-        shelf may have; if the file system has less room, it gets less. ``settings`` are what all processes must agree
-        on, by the names under which an error shows them. They need not agree on the capacity: whoever made the region
-        has chosen it, and ``wanted`` tells what he wanted.
+        shelf may have; if the file system has less room, it gets less. Whoever makes the region chooses it for all, and
+        ``wanted`` tells what he wanted.
 
         What a signal handler raises may come out of this call instead of its result. So the region is appended to
         ``joined``, too, if it is given: whoever catches an exception gives back what is there.
 
         All caches of a process that name one directory and group get the same object, as long as it is in place. Raise
-        ConfigError if the directory cannot be used, and CannotJoin if the region cannot be joined now, or with these
-        settings.
+        ConfigError if the directory cannot be used, and CannotJoin if the region cannot be joined now.
         """
-        settings = {**settings, _SHELF: capacity}
-        settings = json.loads(board_file.check_settings(settings))
         ends, pause, process = time.monotonic() + patience, FIRST_PAUSE, _mine()
         call_after_fork(_mine)
         if not process.lock(patience):
@@ -199,7 +193,7 @@ class Region:
             while True:
                 try:
                     base, name = open_place(group, directory)
-                    return _join(process, base, name, capacity, settings, ends, [] if joined is None else joined)
+                    return _join(process, base, name, capacity, ends, [] if joined is None else joined)
                 except OSError as error:
                     raise_if_from_handler(error)
                     if not isinstance(error, _Again | FileNotFoundError | FileExistsError) or time.monotonic() >= ends:
@@ -215,7 +209,7 @@ class Region:
         least = geometry(capacity)
         board = BoardMemory(anonymous(board_file.size_for(board_file.marks_for(capacity))))
         fences = fences_for(None, 0)
-        board.begin(secrets.token_bytes(16), capacity, {}, [], fences)
+        board.begin(secrets.token_bytes(16), capacity, capacity, [], fences)
         region = cls(None, board, anonymous(least.total_size), fences, capacity)
         region._take_seat(0)
         region._users = 1
@@ -242,9 +236,7 @@ class Region:
     @property
     def wanted(self) -> int:
         """The capacity that whoever made the region wanted. It has less where there was no room."""
-        settings = Head(_number(self, "board")).settings if self._files is not None else None
-        wanted = (settings or {}).get(_SHELF)
-        return wanted if isinstance(wanted, int) else self.geometry.capacity
+        return self._board.wanted
 
     def is_in_place(self) -> bool:
         """Tell whether newcomers find this region: it has not ended, and its board is where it was. This takes 1.5 µs.
@@ -473,12 +465,11 @@ def _open_there(path: str) -> int:
 
 
 def _join(
-    process: _Process, base: str, name: str, capacity: int, settings: Settings, ends: float, joined: list[Region]
+    process: _Process, base: str, name: str, capacity: int, ends: float, joined: list[Region]
 ) -> Region:  # fmt: skip
     place = identity(os.stat(f"{base}/{name}"))
     for region in process.regions_at(place, f"{base}/{name}"):
         if region.is_in_place() and region.is_whole():
-            _check_settings(Head(_number(region, "board")), settings)
             region._users += 1
             joined.append(region)
             return region
@@ -493,7 +484,7 @@ def _join(
         if not files.is_at_its_path("locks"):
             raise _Again
         _reached("locked")
-        region = _join_alone(files, capacity, settings)
+        region = _join_alone(files, capacity)
         files.locks.free(_JOIN)
         _reached("joined")
     except BaseException:
@@ -506,12 +497,7 @@ def _join(
     return region
 
 
-def _number(region: Region, name: str) -> int:
-    assert region._files is not None, "a private region is not among the regions of a process"
-    return region._files.held[name].number
-
-
-def _join_alone(files: _Files, capacity: int, settings: Settings) -> Region:
+def _join_alone(files: _Files, capacity: int) -> Region:
     files.life.hold()
     _reached("alive")
     others = files.life.others()
@@ -523,7 +509,6 @@ def _join_alone(files: _Files, capacity: int, settings: Settings) -> Region:
         if others and head.lives:
             _check_layout(files, head)
             _check_clock(head)
-            _check_settings(head, settings)
             region = _attach(files, head, fences)
             if region is not None:
                 return region
@@ -535,7 +520,7 @@ def _join_alone(files: _Files, capacity: int, settings: Settings) -> Region:
             f"other processes of this group use files that were deleted from {files.path}, or replaced: nobody can join"
             " before they have noticed. A process that is stopped does not notice: continue it, or end it"
         )
-    return _make(files, capacity, settings, fences)
+    return _make(files, capacity, fences)
 
 
 def _is_theirs(files: _Files, head: Head) -> bool:
@@ -560,22 +545,6 @@ def _check_clock(head: Head) -> None:
         )
 
 
-def _check_settings(head: Head, ours: Settings) -> None:
-    theirs = head.settings
-    if theirs is None:
-        return
-    differences = [
-        f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here"
-        for name in sorted({*theirs, *ours})
-        if theirs.get(name) != ours.get(name) and name != _SHELF
-    ]
-    if differences:
-        raise CannotJoin(
-            f"all processes of a group on one host need the same settings, but {', and '.join(differences)}: correct"
-            " one of the two, and restart what runs with it"
-        )
-
-
 def _attach(files: _Files, head: Head, fences: Fences) -> Region | None:
     """Join a living region. Return None if it lacks something: then it has to be ended."""
     try:
@@ -586,7 +555,7 @@ def _attach(files: _Files, head: Head, fences: Fences) -> Region | None:
     shelf_size = os.fstat(files.held["shelf"].number).st_size
     if head.inodes(len(_FILES)) != files.inodes() or not head.is_whole or shelf_size != head.shelf_size:
         return None
-    if head.settings is None or head.next_writer > board_file.LAST_WRITER:
+    if head.next_writer > board_file.LAST_WRITER:
         return None
     board = BoardMemory(files.map("board", head.size))
     return _sit_down(files, board, fences, head.capacity)
@@ -604,14 +573,14 @@ def _sit_down(files: _Files, board: BoardMemory, fences: Fences, capacity: int) 
     raise CannotJoin(f"all {board_file.SEATS} seats of the group in {files.path} are taken")
 
 
-def _make(files: _Files, capacity: int, settings: Settings, fences: Fences) -> Region:
+def _make(files: _Files, wanted: int, fences: Fences) -> Region:
     """Make a new region, in place of all that is in the directory."""
     files.delete_all()
     _reached("cleaned")
-    capacity = _capacity(files.path, capacity)
+    capacity = _capacity(files.path, wanted)
     while True:
         try:
-            return _create(files, capacity, settings, fences)
+            return _create(files, capacity, wanted, fences)
         except OSError as error:
             files.delete_all()
             if error.errno not in _FULL:
@@ -621,7 +590,7 @@ def _make(files: _Files, capacity: int, settings: Settings, fences: Fences) -> R
                 raise _no_room(files.path) from error
 
 
-def _create(files: _Files, capacity: int, settings: Settings, fences: Fences) -> Region:
+def _create(files: _Files, capacity: int, wanted: int, fences: Fences) -> Region:
     sizes = geometry(capacity)
     for name in _CLAIMS:
         files.create(name)
@@ -635,7 +604,7 @@ def _create(files: _Files, capacity: int, settings: Settings, fences: Fences) ->
     allocate(board, 0, size)
     _reached("board made")
     memory = BoardMemory(files.map("board", size))
-    memory.begin(secrets.token_bytes(16), capacity, settings, files.inodes(), fences)
+    memory.begin(secrets.token_bytes(16), capacity, wanted, files.inodes(), fences)
     _reached("begun")
     return _sit_down(files, memory, fences, capacity)
 

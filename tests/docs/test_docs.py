@@ -249,7 +249,7 @@ def test_every_public_method_has_a_docstring_to_make_the_page_from(cls: type) ->
     assert not [name for name in public_methods(cls) if not inspect.getdoc(getattr(cls, name))]
 
 
-LEVELS = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR", "exception": "ERROR"}
+LEVELS = {"info": "INFO", "warning": "WARNING", "error": "ERROR", "exception": "ERROR"}
 
 
 def test_the_numbers_that_the_pages_quote_are_those_of_the_code() -> None:
@@ -284,7 +284,7 @@ def logged() -> Iterator[tuple[str, str]]:
 
 def test_the_page_on_troubles_has_every_log_line() -> None:
     sections = re.findall(
-        r"^### (DEBUG|INFO|WARNING|ERROR): (.*?)(?=^##)", TROUBLES.read_text("utf-8"), re.MULTILINE | re.DOTALL
+        r"^### (INFO|WARNING|ERROR): (.*?)(?=^##)", TROUBLES.read_text("utf-8"), re.MULTILINE | re.DOTALL
     )
     missing = []
     assert len({*logged()}) >= 20

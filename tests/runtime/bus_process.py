@@ -31,7 +31,7 @@ from colocache.runtime.frames import EVERYTHING, KEYS, LOADED, NAMESPACES, TAGS 
 from colocache.runtime.logs import Log
 from colocache.runtime.waiting.answers import Answer
 from colocache.runtime.waiting.greenlets import HubErrands
-from colocache.runtime.waiting.threads import ThreadErrands, is_patched, on_driver_thread
+from colocache.runtime.waiting.threads import ThreadErrands, hand_over, is_patched, on_driver_thread
 
 SEATS = 500
 
@@ -72,7 +72,8 @@ class End:
     def hear(self, message: Message) -> None:
         self.heard.append(message)
         self.answer.give(message)
-        self.bus.let_die([Loud()])
+        dying = [Loud()]
+        hand_over(dying.clear)
 
     def hashes(self, kind: int) -> list[int]:
         return sorted({hash for message in self.heard if message.kind == kind for hash in message.hashes})

@@ -54,7 +54,7 @@ def test_without_membarrier_a_byte_is_locked_and_unlocked(monkeypatch: pytest.Mo
     asked: list[object] = []
     monkeypatch.setattr(locks, "attempt", asked.append)
     assert made(fences_for(locks, 5)) == "SystemCall"
-    assert asked == 2 * [flock(fcntl.F_WRLCK, 5, 1), flock(fcntl.F_UNLCK, 5, 1)]
+    assert asked == 2 * [flock(fcntl.F_WRLCK, 5), flock(fcntl.F_UNLCK, 5)]
 
 
 def test_a_fence_by_a_file_that_was_closed_raises_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

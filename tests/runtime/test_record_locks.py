@@ -291,29 +291,34 @@ def test_rings_whose_file_was_closed_are_not_to_be_had(path: str) -> None:
 
 @pytest.mark.parametrize("place", [0, 15, 16, (1 << 64) - 1])
 def test_a_claim_is_one_processs(locks: RecordLocks, other: Agent, place: int) -> None:
-    claims = ClaimLocks([locks] * CLAIM_FILES)
-    assert not claims.is_taken(place)
+    claims, byte = ClaimLocks([locks] * CLAIM_FILES), place >> 4
+    assert locks.holder(byte) is None
     assert other("claims.take(place)", place=place) is True
-    assert claims.is_taken(place)
+    assert locks.holder(byte) == other.pid
     assert not claims.take(place)
+    assert locks.holder(byte) == other.pid
     assert claims.take(place ^ 16)
     other("claims.free(place)")
-    assert not claims.is_taken(place)
+    assert locks.holder(byte) is None
     assert claims.take(place)
-    assert other("claims.is_taken(place)") is True
+    assert other("(claims.take(place), locks.holder(place >> 4))") == (False, os.getpid())
     claims.free(place)
-    assert other("claims.take(place)") is True
+    assert other("(locks.holder(place >> 4), claims.take(place))") == (None, True)
+    assert locks.holder(byte) == other.pid
     other.kill()
+    assert locks.holder(byte) is None
     assert claims.take(place)
 
 
-def test_a_process_is_refused_its_own_claim(locks: RecordLocks) -> None:
-    for claims in (ClaimLocks([locks] * CLAIM_FILES), ClaimLocks([])):
+def test_a_process_is_refused_its_own_claim(locks: RecordLocks, other: Agent) -> None:
+    for claims, holder in ((ClaimLocks([locks] * CLAIM_FILES), os.getpid()), (ClaimLocks([]), None)):
         assert claims.take(5)
-        assert claims.is_taken(5)
         assert not claims.take(5)
+        assert other("locks.holder(5 >> 4)") == holder
         claims.free(5)
-        assert not claims.is_taken(5)
+        assert other("locks.holder(5 >> 4)") is None
+        assert claims.take(5)
+        claims.free(5)
 
 
 def test_claims_of_one_byte_lie_in_different_files(tmp_path: Path, agent: StartAgent) -> None:
@@ -322,8 +327,10 @@ def test_claims_of_one_byte_lie_in_different_files(tmp_path: Path, agent: StartA
     for place in range(CLAIM_FILES):  # one and the same byte of each file
         assert claims.take(place)
     other = agent()
-    other("open_locks(path)", path=f"{tmp_path}/3")
-    assert other("[claims.is_taken(place) for place in (0, 16)]") == [True, False]
+    for number in range(CLAIM_FILES):
+        other("open_locks(path)", path=f"{tmp_path}/{number}")
+        assert other("[locks.holder(byte) for byte in (0, 1)]") == [os.getpid(), None]
+        assert other("[claims.take(place) for place in (0, 16)]") == [False, True]
     for file in files:
         file.close()
 
@@ -333,5 +340,6 @@ def test_everybody_may_load_where_claims_do_not_work(path: str) -> None:
     claims = ClaimLocks([RecordLocks(descriptor)] * CLAIM_FILES)
     descriptor.close()
     assert claims.take(5)
+    assert not claims.take(5)
     claims.free(5)
-    assert not claims.is_taken(5)
+    assert claims.take(5)

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -32,7 +31,6 @@ from tests.conftest import Until
 from tests.runtime.agents import Agent, Failed, StartAgent, agents
 
 CAPACITY = 2 << 20
-SETTINGS = {"COLOCACHE_LOAD_TIMEOUT": 30.0}
 
 OTHER = """
 import gc
@@ -44,12 +42,11 @@ from colocache.core.host.hashes import ROOT, key_hash
 from colocache.runtime import board_file, region as module
 from colocache.runtime.region import Region
 
-def join(base, group="shop", capacity=2 << 20, patience=30.0, layout=None, **settings):
+def join(base, group="shop", capacity=2 << 20, patience=30.0, layout=None):
     global region, board, label
     if layout is not None:
         board_file.LAYOUT = layout
-    settings = {"COLOCACHE_LOAD_TIMEOUT": 30.0, **settings}
-    region = Region.join(group, base, capacity, settings, patience=patience)
+    region = Region.join(group, base, capacity, patience=patience)
     board = Board(region.bell, region.marks, region.mark_count, region.numbers, region.fences)
     label = board.label([ROOT, key_hash(b"k")])
     return region.seat.number
@@ -92,9 +89,8 @@ def base() -> Iterator[str]:
 def here(base: str) -> Iterator[Callable[..., Region]]:
     """Joins regions in this process, and leaves them in the end."""
 
-    def join(group: str = "shop", base: str = base, capacity: int = CAPACITY, **settings: Any) -> Region:
-        patience = settings.pop("patience", 30.0)
-        return Region.join(group, base, capacity, {**SETTINGS, **settings}, patience=patience)
+    def join(group: str = "shop", base: str = base, capacity: int = CAPACITY, patience: float = 30.0) -> Region:
+        return Region.join(group, base, capacity, patience=patience)
 
     yield join
     for region in list(region_module._process.regions.values()):
@@ -330,16 +326,7 @@ def test_when_the_numbers_are_used_up_the_region_ends(
     assert region.is_in_place()
 
 
-# --- Settings and versions
-
-
-def test_other_settings_are_an_error_that_names_both(here: Callable[..., Region], base: str, agent: StartAgent) -> None:
-    agent()("join(base)", base=base)
-    with pytest.raises(CannotJoin, match=r"COLOCACHE_LOAD_TIMEOUT is 30.0 there and 10 here: correct one of the two"):
-        here(COLOCACHE_LOAD_TIMEOUT=10)
-    with pytest.raises(CannotJoin, match=r"a is None there and 1 here, and b is None there and 'x' here"):
-        here(a=1, b="x")
-    assert here(COLOCACHE_LOAD_TIMEOUT=30).seat.number == 1
+# --- Capacities and versions
 
 
 def test_who_has_made_the_region_has_chosen_its_capacity(
@@ -350,36 +337,17 @@ def test_who_has_made_the_region_has_chosen_its_capacity(
     assert (region.wanted, region.geometry.capacity) == (2 << 20, 2 << 20)
 
 
-def test_other_settings_are_an_error_within_a_process_too(here: Callable[..., Region]) -> None:
-    region = here()
-    with pytest.raises(CannotJoin, match="COLOCACHE_LOAD_TIMEOUT"):
-        here(COLOCACHE_LOAD_TIMEOUT=10)
-    region.release()
-    assert not region.lives()  # the second one was never a user
-
-
 def test_what_was_refused_leaves_nothing_behind(here: Callable[..., Region], base: str, agent: StartAgent) -> None:
     other = agent()
-    other("join(base)", base=base)
+    other("join(base, layout=2)", base=base)
     before = opened_and_used()
     with pytest.raises(CannotJoin):
-        here(COLOCACHE_LOAD_TIMEOUT=10)
+        here()
     assert opened() == before
     assert region_module._process.files == []
     other("region.leave()")
     assert files_in(base) == []
-    assert here(COLOCACHE_LOAD_TIMEOUT=10).seat.number == 0
-
-
-def test_settings_may_have_lists(here: Callable[..., Region], base: str, agent: StartAgent) -> None:
-    agent()("join(base, codecs=('a', 'b'))", base=base)
-    assert here(codecs=("a", "b")).seat.number == 1
-
-
-def test_settings_have_to_fit(here: Callable[..., Region], base: str) -> None:
-    with pytest.raises(ValueError, match="exceed the 3584 bytes"):
-        here(long="x" * 4000)
-    assert files_in(base) == []
+    assert here().seat.number == 0
 
 
 def test_another_layout_is_refused_while_its_processes_live(
@@ -483,7 +451,7 @@ def test_a_crash_loop_leaves_no_garbage(here: Callable[..., Region], base: str) 
         "for _ in range(300):\n"
         "    child = os.fork()\n"
         "    if not child:\n"
-        f"        Region.join('shop', {base!r}, {CAPACITY}, {{}})\n"
+        f"        Region.join('shop', {base!r}, {CAPACITY})\n"
         "        os.kill(os.getpid(), 9)\n"
         "    os.waitpid(child, 0)\n"
     )
@@ -500,7 +468,7 @@ def test_a_crash_loop_beside_a_living_process_uses_one_seat(here: Callable[..., 
         child = os.fork()
         if not child:
             with contextlib.suppress(BaseException):
-                Region.join("shop", base, CAPACITY, SETTINGS)
+                Region.join("shop", base, CAPACITY)
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(child, 0)
     assert region._board.used_seats == 2
@@ -519,7 +487,7 @@ def test_many_forked_children_join_at_once(here: Callable[..., Region], base: st
             children.append(os.fork())
             if not children[-1]:
                 with contextlib.suppress(BaseException):
-                    Region.join("shop", base, CAPACITY, SETTINGS, patience=30.0)
+                    Region.join("shop", base, CAPACITY, patience=30.0)
                     signal.pause()
                 os._exit(1)
         ends = time.monotonic() + 30.0
@@ -758,16 +726,6 @@ def test_a_board_that_somebody_writes_into(
     assert_newcomers_wait_until_it_notices(other, here)
 
 
-@pytest.mark.parametrize("text", [b"nonsense", b"[1, 2, 3]"])
-def test_settings_that_cannot_be_read(here: Callable[..., Region], base: str, agent: StartAgent, text: bytes) -> None:
-    other = agent()
-    other("join(base)", base=base)
-    with open(f"{base}/shop/board", "r+b") as board:
-        board.seek(512)
-        board.write(text.ljust(200))
-    assert_told_at_once(other, here)
-
-
 def test_files_of_others_in_the_directory_are_deleted_with_it(
     here: Callable[..., Region], base: str, agent: StartAgent
 ) -> None:
@@ -935,7 +893,7 @@ def test_a_fork_while_another_thread_joins(base: str, agent: StartAgent) -> None
     blog("stop_at('alive')")
     blog.tell("join(base, 'blog')", base=base)
     # The group's lock of joining is another process's, so this one waits for it, with files open.
-    other("threading.Thread(target=Region.join, args=('blog', base, 2 << 20, {}), daemon=True).start()")
+    other("threading.Thread(target=Region.join, args=('blog', base, 2 << 20), daemon=True).start()")
     other("[time.sleep(0.001) for _ in iter(lambda: len(module._process.files) < 2, False)] and None")
     other("go_on_in_child(os.fork)")
     assert other("len(module._process.files)") == 0
@@ -1070,6 +1028,7 @@ def test_a_newcomer_takes_the_size_that_there_is(
     other("join(base, capacity=256 << 20)", base=base)
     assert other("region.geometry.capacity") == region.geometry.capacity
     assert other("region.mark_count") == region.mark_count
+    assert other("region.wanted") == region.wanted == 256 << 20
 
 
 def test_too_little_room_is_an_error(here: Callable[..., Region], base: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1093,7 +1052,7 @@ def test_a_file_system_that_is_fuller_than_it_says(
 
     monkeypatch.setattr(region_module, "allocate", allocate_until_full)
     region = here(capacity=256 << 20)
-    assert region.geometry.capacity == 16 << 20
+    assert (region.wanted, region.geometry.capacity) == (256 << 20, 16 << 20)
     region.leave()
     most[0] = 4096
     with pytest.raises(CannotJoin, match="there is no room"):

@@ -94,7 +94,7 @@ class Process:
             self.region.leave()
         self.region, self.pid = None, os.getpid()
         with contextlib.suppress(ConfigError):
-            self.region = region = Region.join("storm", self.base, 1 << 20, {}, patience=0.1)
+            self.region = region = Region.join("storm", self.base, 1 << 20, patience=0.1)
             self.board = Board(region.bell, region.marks, region.mark_count, region.numbers, region.fences)
             self.count(JOINS)
         return self.region is not None

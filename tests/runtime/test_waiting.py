@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from colocache.runtime.waiting import threads
-from colocache.runtime.waiting.answers import TOO_LATE, Answer, Asked
+from colocache.runtime.waiting.answers import TOO_LATE, Answer
 from colocache.runtime.waiting.greenlets import on_hub
 from colocache.runtime.waiting.threads import (
     NoThread,
@@ -167,12 +167,6 @@ def test_a_waiter_that_was_cancelled_is_passed_over() -> None:
 
     asyncio.run(main())
     assert (troubles, answer._wakers) == ([], {})
-
-
-def test_a_ticket_is_taken_once() -> None:
-    asked = Asked()
-    asked.ticket = 5
-    assert [asked.take_ticket(), asked.take_ticket()] == [5, 0]
 
 
 def on_driver(work: Any, errands: Any = None) -> Any:

@@ -37,8 +37,8 @@ def forged_board(dice: Dice) -> bytes:
     """Return the bytes of a board: all is well with it, but for what dice chose."""
     with mmap.mmap(-1, SIZE) as mapping:
         board = BoardMemory(mapping)
-        settings = dice.pick(({}, {"COLOCACHE_SHELF": CAPACITY}, {"COLOCACHE_SHELF": "x"}, {"y": [{}]}))
-        board.begin(b"0123456789abcdef", CAPACITY, settings, [0] * len(_FILES), fences_for(None, 0))
+        wanted = dice.pick((CAPACITY, 2 * CAPACITY, 0, (1 << 64) - 1))
+        board.begin(b"0123456789abcdef", CAPACITY, wanted, [0] * len(_FILES), fences_for(None, 0))
         for _ in range(dice.below(4)):
             board.words[dice.below(16) if not dice.once_in(3) else dice.below(2000)] = dice.pick(NUMBERS)
         content = bytearray(mapping)
@@ -113,7 +113,7 @@ class Files:
     def join(self) -> None:
         """Join, use the region, and leave. ConfigError says that it cannot be joined."""
         try:
-            region = Region.join("fuzz", f"{self._base}/run", CAPACITY, {}, patience=0.0)
+            region = Region.join("fuzz", f"{self._base}/run", CAPACITY, patience=0.0)
         except ConfigError:
             return
         try:

@@ -84,18 +84,3 @@ class Answer:
         """
         for waker in [*self._wakers]:
             waker()
-
-
-class Asked(Answer):
-    """The answer to one call, for one waiter."""
-
-    __slots__ = ("ticket",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ticket = 0  # given when the call is taken up, and 0 again once the call is over for good
-
-    def take_ticket(self) -> int:
-        """Return the ticket the first time, and 0 from then on. Only for the thread that drives the peer."""
-        ticket, self.ticket = self.ticket, 0
-        return ticket
