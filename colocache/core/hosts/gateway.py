@@ -533,9 +533,7 @@ class Gateway:
         self._take_back(now)
         if self._forgetting is Forgetting.NEVER:
             return
-        always = self._forgetting is Forgetting.ALWAYS or (
-            self._forgetting is Forgetting.AUTO and len(everybody) <= 2
-        )
+        always = self._forgetting is Forgetting.ALWAYS or (self._forgetting is Forgetting.AUTO and len(everybody) <= 2)
         if not always and 2 * len(heard) <= len(everybody):
             self._since = now  # F5
             for id in self._forgotten():

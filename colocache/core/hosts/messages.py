@@ -122,7 +122,7 @@ class News(NamedTuple):
 
 Message = Ping | Pong | Told | Ack | Ask | Replayed | Reset | News
 
-_KINDS: Final = (Ping, Pong, Told, Ack, Ask, Replayed, Reset, News)
+_KINDS: Final[tuple[Any, ...]] = (Ping, Pong, Told, Ack, Ask, Replayed, Reset, News)
 _NUMBER: Final[dict[type, int]] = {kind: number for number, kind in enumerate(_KINDS, 1)}
 
 
@@ -195,7 +195,7 @@ def _numbers(value: Any) -> Numbers:
 
 def _event(value: Any) -> Event:
     kind, hashes, related = value
-    if not KEYS <= _int(kind, WRITES) or type(related) is not bool:
+    if _int(kind, WRITES) < KEYS or type(related) is not bool:
         raise WireError(f"no event of kind {kind!r:.40}")
     return Event(kind, _several(hashes, MAX_HASHES, _word), related)
 

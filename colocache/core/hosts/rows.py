@@ -321,8 +321,8 @@ class Row(Rows):
         return oldest[1]
 
     def _describe(self, at: int, host: Host) -> None:
-        for place, text, most in ((_NAME, host.name.encode(), MAX_NAME), (_ADDRESS, host.address.encode(), MAX_ADDRESS)):
-            for number, word in enumerate(_TEXT.unpack(text[:most].ljust(most, b"\0"))):
+        for place, text, most in ((_NAME, host.name, MAX_NAME), (_ADDRESS, host.address, MAX_ADDRESS)):
+            for number, word in enumerate(_TEXT.unpack(text.encode()[:most].ljust(most, b"\0"))):
                 self._words[at + place + number] = word
         self._words[at + WEIGHT] = host.weight
 
@@ -333,8 +333,4 @@ REMEMBERED: Final = 3 * TOLD_OF  # ns after which the entry of an end may be use
 
 def recent_ends(rows: Rows, ids: Iterable[Incarnation], now: int) -> list[Incarnation]:
     """Return those that have ended, and of whose end others may not know yet."""
-    return [
-        id
-        for id in ids
-        if rows.state(id) in (ENDED, ENDED_AT) and rows.largest(id, ENDED_SINCE) + TOLD_OF > now
-    ]
+    return [id for id in ids if rows.state(id) in (ENDED, ENDED_AT) and rows.largest(id, ENDED_SINCE) + TOLD_OF > now]
