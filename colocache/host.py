@@ -18,6 +18,7 @@ from .core.host.board import Board
 from .core.host.claims import Claims
 from .core.host.hashes import ANY_TAG
 from .core.host.shelf import Shelf
+from .core.hosts.lease import FOREVER
 from .core.near import NearStore
 from .near_cache import Keeper
 from .runtime.board_file import LIVES
@@ -40,8 +41,9 @@ class Shared:
         self._log = log
         self.errands = HubErrands() if is_patched() else ThreadErrands()
         self.board = Board(region.bell, region.marks, region.mark_count, region.numbers, region.fences, region.heard)
+        self.lease = FOREVER  # what may be served, as far as other hosts decide that
         self.ahead = 0.0  # s by which this host's clock is ahead: for tests of private caches
-        self.shelf = Shelf(region.shelf, self.board, region.numbers, region.fences, region.rings, self.now)
+        self.shelf = Shelf(region.shelf, self.board, region.numbers, region.fences, region.rings, self.now, self.lease)
         self.bus: Bus | None = None
         if log is not None:
             self.bus = Bus(
@@ -195,6 +197,7 @@ class Host:
         self.board = shared.board
         self.shelf = shared.shelf
         self.claims = shared.claims
+        self.lease = shared.lease
         self._any_tag = self.board.marks_of(ANY_TAG)[0]
         self.fences = region.fences
         self._order = region.fences.order
@@ -235,7 +238,7 @@ class Host:
     def renew(self) -> None:
         """Keep nothing near, and begin anew."""
         config, region = self._config, self.region
-        self.keeper = Keeper(NearStore(config.memory, config.policy, self.board, region.fences))
+        self.keeper = Keeper(NearStore(config.memory, config.policy, self.board, region.fences, self.lease))
 
     @property
     def alive(self) -> bool:
@@ -246,6 +249,11 @@ class Host:
     def now(self) -> float:
         """Return the time of this host, in seconds."""
         return monotonic() + self._shared.ahead
+
+    def is_current(self) -> bool:
+        """Tell whether this host has heard of all that other hosts have invalidated, so that values may be derived."""
+        now = self.now()
+        return now < self.lease.until(now)
 
     @property
     def ahead(self) -> float:

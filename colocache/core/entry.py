@@ -1,7 +1,7 @@
 """One value as this process keeps it near, and how readers come to use it.
 
 Readers look entries up without a lock, while other threads drop them. No reader may use a dropped entry. So an entry is
-**dead** (its ``expires`` is minus infinity) before it leaves its dictionaries:
+**dead** (its ``expires`` and its ``until`` are minus infinity) before it leaves its dictionaries:
 
 1. A reader is about to put an entry where others find it.
 2. Another thread drops the entry. It is dead now, and not yet in a dictionary.
@@ -37,7 +37,7 @@ class _Missing(Enum):
 #: Stands where no value is; None is a value.
 MISSING: Final = _Missing.MISSING
 
-DEAD: Final = -math.inf  # the `expires` of an entry that nobody may use any more
+DEAD: Final = -math.inf  # the `expires` and the `until` of an entry that nobody may use any more
 
 
 class Home:
@@ -63,11 +63,15 @@ class Home:
 class Entry:
     """A near copy: one value as the object that readers share, and what says until when it may be served.
 
-    ``label`` is that of the record that it was made of, and ``bell`` the bell at which it was last compared. ``way`` is
-    where the shelf's index had the record: there the shelf is told that the value is still used.
+    ``label`` is that of the record that it was made of, and ``bell`` the bell at which it was last compared. ``until``
+    is the instant until which readers may serve it at that bell without asking: that of its expiry, or that until which
+    the host was known to be current before the label was compared. ``way`` is where the shelf's index had the record:
+    there the shelf is told that the value is still used.
     """
 
-    __slots__ = ("bell", "expires", "hash", "hits", "home", "key", "label", "seen", "size", "told", "value", "way")
+    __slots__ = (
+        "bell", "expires", "hash", "hits", "home", "key", "label", "seen", "size", "told", "until", "value", "way",
+    )  # fmt: skip
 
     def __init__(
         self, home: Home, key: Key, value: object, hash: int, label: Label, way: int, expires: float,
@@ -83,6 +87,7 @@ class Entry:
         self.expires = expires
         self.size = size
         self.bell: float | None = None  # so the first hit compares
+        self.until = DEAD
         self.hits = 0  # raised by readers; two threads may lose one in a thousand, which only the statistics show
         self.seen = 0  # the ``hits`` that the policy has seen
         self.told = 0  # the ``hits`` that the shelf was told of
@@ -94,9 +99,14 @@ class Entry:
         if self.expires == DEAD and entries.get(key) is self:
             entries.pop(key, None)
 
+    def die(self) -> None:
+        """Let nobody use the entry any more. In this order: see `colocache.core.near.NearStore.lets`."""
+        self.expires = DEAD
+        self.until = DEAD
+
     def withdraw(self) -> None:
         """Let readers find the entry no more."""
-        self.expires = DEAD
+        self.die()
         home, key = self.home, self.key
         home.past_hits += self.hits
         if home.entries.get(key) is self:

@@ -133,9 +133,12 @@ def _change(keyspace: Keyspace, key: Key, decide: Decide, tags: tuple[str, ...])
 
 
 def _done(keyspace: Keyspace, hash: int, write: Callable[[Host], Outcome]) -> bool:
-    """Write, and tell others; return whether the value is stored."""
+    """Write, and tell others; return whether the value is stored.
+
+    It is refused while the host is behind: what is there may have been invalidated on another host.
+    """
     member = keyspace.member
-    done = member.on_host(write)
+    done = member.on_host(lambda host: write(host) if host.is_current() else Outcome.REFUSED)
     if done is None:
         return False
     host, outcome = done

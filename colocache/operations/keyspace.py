@@ -83,12 +83,14 @@ class Keyspace(NearCache):
 
     def hit(self, key: Key) -> Any:
         """Return what a reader is served at once, and count it; MISSING if nothing is."""
-        entry = self._look_up(self.near[0], key)
+        entries, bell = self.near
+        entry = self._look_up(entries, key)
         if entry is None:
             return MISSING
-        store = entry.home.owner
-        if not isinstance(store, NearStore) or not store.lets(entry, monotonic()):
-            return MISSING
+        if entry.bell != bell[0] or entry.until <= monotonic():
+            store = entry.home.owner
+            if not isinstance(store, NearStore) or not store.lets(entry, monotonic()):
+                return MISSING
         entry.hits += 1
         return entry.value
 
@@ -136,7 +138,7 @@ class Keyspace(NearCache):
         home, keeper = self.home, host.keeper
         if home.owner is not keeper.store:  # it is another life's by now
             return
-        payload, label, expires, _, way, _ = record
+        payload, label, expires, _, _, way, _ = record
         found_by = key if type(key) is str else self._canonical(key)
         size = OVERHEAD_BESIDE_LABEL + len(label) + len(wire) + len(payload)
         keeper.keep(Entry(home, found_by, value, hash, label, way, expires - host.ahead, size))

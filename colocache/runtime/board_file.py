@@ -48,7 +48,7 @@ from ..core.host.numbers import MAX_WRITER, number
 from .fences import Fences
 from .signals import raise_if_from_handler
 
-LAYOUT = 1
+LAYOUT = 2
 LIVES, ENDED = 1, 2
 SEATS = 4096  # a few hundred processes on one host are many
 SEAT_WORDS = 4

@@ -12,7 +12,9 @@ import pytest
 from colocache.core.entry import DEAD, Entry, Home
 from colocache.core.host.board import PAGE, Board
 from colocache.core.host.hashes import ROOT, key_hash
+from colocache.core.host.memory import HostLease
 from colocache.core.host.numbers import Numbers
+from colocache.core.hosts.lease import FOREVER
 from colocache.core.near import SERVE_AT_ONCE, NearStore
 from colocache.core.policy import POLICIES
 from tests.interrupts import at_every_point
@@ -41,9 +43,9 @@ def a_board() -> Board:
 class Near:
     """A store over a board of its own, and a home in which its entries are found."""
 
-    def __init__(self, budget: int = 100, policy: str = "lru", fences: Any = None) -> None:
+    def __init__(self, budget: int = 100, policy: str = "lru", fences: Any = None, lease: HostLease = FOREVER) -> None:
         self.board = a_board()
-        self.store = NearStore(budget, policy, self.board, fences or NoFences())
+        self.store = NearStore(budget, policy, self.board, fences or NoFences(), lease)
         self.home = Home(self.store)
 
     def entry(self, hash: int, size: int = 10, expires: float = math.inf, value: object = "value") -> Entry:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
+from colocache.core.entry import DEAD
 from colocache.core.host.board import PAGE, Board, Label
 from colocache.core.host.claims import AGAIN, HINT_WORDS, HINTS, LAST_PAUSE, Claims, Lead, Load, Sleep
 from colocache.core.host.claims import Value as Loaded
@@ -14,6 +15,7 @@ from colocache.core.host.layout import BUCKET, Geometry, ShelfMemory
 from colocache.core.host.numbers import Numbers
 from colocache.core.host.record import Miss, Outcome, Record
 from colocache.core.host.shelf import Shelf
+from colocache.core.hosts.lease import FOREVER
 from colocache.core.near import NearStore
 from verification.host.machine import (
     WORD,
@@ -91,7 +93,12 @@ class Copy:
         self.label = label
         self.expires = expires
         self.bell: int | None = None
+        self.until = DEAD
         self.value = value
+
+    def die(self) -> None:
+        """Be served no more."""
+        self.expires = self.until = DEAD
 
 
 class Caller:
@@ -116,11 +123,11 @@ class Host:
         self.fences = SimulatedFences(machine)
         memory = world.memory
         self.board = Board(memory.bell, memory.marks, memory.mark_count, self.numbers, self.fences)
-        self.near = NearStore(1 << 20, "lru", self.board, self.fences)
+        self.near = NearStore(1 << 20, "lru", self.board, self.fences, FOREVER)
         self.locks = SimulatedRingLocks(machine, self.process)
         self.shelf = Shelf(
             memory.shelf(lambda start, end: True), self.board, self.numbers, self.fences, self.locks,
-            lambda: machine.clock,
+            lambda: machine.clock, FOREVER,
         )  # fmt: skip
         self.claims = self.new_claims()
         self.copies: dict[int, Copy] = {}

@@ -11,6 +11,11 @@ at its end that somebody waits, it has the waiters woken at once.
 An event changes the label of whoever misses the key after it, and so the byte: nobody waits for a load that began
 before an event that he has to see.
 
+**Behind.** While the host is behind (`colocache.core.hosts.lease`), an event may have come of which nobody here has
+heard, and which has changed no label. Then a call takes no value of a load that was begun more than a lease before the
+call, unless it began after the call. It waits for the end of such a load all the same, and then one of all that have
+waited loads for them: otherwise each call would load beside all others.
+
 **Loads that give nothing.** A request may have a time limit, and give up its load:
 
 1. A load takes 5 s, although 0.4 s is usual. Each request has 1 s.
@@ -102,6 +107,11 @@ class Load:
         self.outcome: Any = None  # once it has ended: a `Value`, a `Record`, or `AGAIN`
         self.waiters: Queue = {}
 
+    def begin(self, now: float) -> None:
+        """Note that it loads: the source is read from now on, although the label may have been read long ago."""
+        self.miss = self.miss._replace(at=now)
+        self.has_begun = True
+
     def end(self, outcome: Any) -> None:
         """Tell those that wait, the newest first. It may be called again; the first outcome counts.
 
@@ -184,14 +194,23 @@ class Claims:
 
         A flow that is closed while it waits gives back what it has. ``call.load`` is set before a load is begun, and
         stays set: to end it again does nothing.
+
+        What may be served to the call is settled when it begins. So nobody waits in vain for a load that takes longer
+        than the lease.
+
+        1. R reads its clock, 100, and finds that its host is behind. It may take what was loaded after 97.
+        2. It waits for a load that was begun at 99, and ends at 105.
+        3. What is loaded is taken. An event before 99 is in it. A later one is not announced, without this host, before
+           102: R had begun by then.
         """
         began, ends, pause = now, now + patience, FIRST_PAUSE
+        after = min(self._shelf.lease.loaded_after(now), now)  # before the first label
         failures, holder = 0, 0  # loads of others that gave nothing, and who loads in another process
         mine: Load | None = None  # while this call sees to the key, for all threads of this process
         outcome: Any = AGAIN
         try:
             while True:
-                found = self._shelf.look(wire, hash, hashes, now)
+                found = self._shelf.look(wire, hash, hashes, now, after)
                 if isinstance(found, Record):
                     outcome = found
                     return found
@@ -213,7 +232,9 @@ class Claims:
                         # Under a label that this call has read itself. But: 1. The other one fills, and is stopped.
                         # 2. The value expires. 3. This call begins, and joins. 4. The other one ends the load.
                         if isinstance(woken, Value | Record) and woken.expires > began:
-                            return woken
+                            loaded = woken.loaded if isinstance(woken, Record) else other.miss.at
+                            if loaded > after:
+                                return woken
                         if other.has_begun and other.outcome is AGAIN:
                             failures += 1
                         continue
@@ -223,11 +244,11 @@ class Claims:
                 if not taken and is_over:
                     self._take(mine, 1)  # if another one has that byte, this one goes on without
                 if taken or is_over:
-                    record = self._shelf.find(wire, hash, now)  # otherwise two load, one after the other
+                    record = self._shelf.find(wire, hash, now, after)  # otherwise two load, one after the other
                     if record is not None:
                         outcome = record
                         return record
-                    mine.has_begun = True
+                    mine.begin(now)
                     lead, mine = Lead(mine, late), None  # under the label that was read first: an event may have come
                     return lead
                 before, holder = holder, self._say_that_somebody_waits(mine) or holder
@@ -236,7 +257,7 @@ class Claims:
                 queue = self._sleepers.setdefault(hash, {})
                 now, _ = yield from _sleep(_Waiting(queue), max(0.0, min(pause, ends - now)))
                 pause = min(2 * pause, LAST_PAUSE)
-                record = self._shelf.find_labelled(wire, hash, mine.miss.label, now)
+                record = self._shelf.find_labelled(wire, hash, mine.miss.label, now, after)
                 if record is not None:
                     outcome = record
                     return record

@@ -42,6 +42,23 @@ class Fences(Protocol):
         """Have all stores before it seen by everybody, before anything after it is loaded. A full fence, everywhere."""
 
 
+class HostLease(Protocol):
+    """What may be served, as far as other hosts decide that; see `colocache.core.hosts.lease`. Times are in seconds.
+
+    Whoever asks has read ``now`` before, and reads the bell and the stamps after.
+    """
+
+    @property
+    def known(self) -> float:
+        """The instant until which everything may be served, and perhaps longer. It is read at no cost."""
+
+    def until(self, now: float, /) -> float:
+        """Return the instant until which everything may be served. It may be past."""
+
+    def loaded_after(self, now: float, /) -> float:
+        """Return the instant after which a value must have been loaded to be served."""
+
+
 class RingLocks(Protocol):
     """One lock for each ring. The kernel releases them when their holder dies.
 

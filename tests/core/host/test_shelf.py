@@ -378,27 +378,27 @@ def test_a_fill_whose_label_is_void_is_for_those_who_have_the_same_label_alone(h
     later = miss(host)
     assert fill(host, b"x", seen) is Outcome.STORED
     assert found(host) is None
-    taken = host.shelf.find_labelled(KEY, HASH, seen.label, host.now)
+    taken = host.shelf.find_labelled(KEY, HASH, seen.label, host.now, -math.inf)
     assert taken is not None
     assert taken.payload == b"x"
     assert taken.label == seen.label
-    assert host.shelf.find_labelled(KEY, HASH, later.label, host.now) is None
+    assert host.shelf.find_labelled(KEY, HASH, later.label, host.now, -math.inf) is None
 
 
 def test_who_waits_for_a_label_takes_what_is_current_too_and_nothing_that_has_expired(host: Host) -> None:
     seen = miss(host)
     host.shelf.set(KEY, HASH, b"set", ROOT, host.now + 1)
-    record = host.shelf.find_labelled(KEY, HASH, seen.label, host.now)
+    record = host.shelf.find_labelled(KEY, HASH, seen.label, host.now, -math.inf)
     assert record is not None
     assert record.payload == b"set"
     host.now += 1
-    assert host.shelf.find_labelled(KEY, HASH, seen.label, host.now) is None
+    assert host.shelf.find_labelled(KEY, HASH, seen.label, host.now, -math.inf) is None
     later = miss(host)
     host.shelf.fill(KEY, HASH, b"loaded", later, host.now + 1)
-    assert host.shelf.find_labelled(KEY, HASH, later.label, host.now) is not None
+    assert host.shelf.find_labelled(KEY, HASH, later.label, host.now, -math.inf) is not None
     assert host.shelf.find_labelled(b"other", HASH, later.label, host.now) is None
     host.now += 1
-    assert host.shelf.find_labelled(KEY, HASH, later.label, host.now) is None
+    assert host.shelf.find_labelled(KEY, HASH, later.label, host.now, -math.inf) is None
 
 
 @pytest.mark.parametrize("write", OVER_NOTHING)
