@@ -71,3 +71,16 @@ class RingLocks(Protocol):
 
     def unlock(self, ring: int, /) -> None:
         """Give it back, if the very function that calls this has it."""
+
+
+class Announcer(Protocol):
+    """Tells other hosts of the group that a key was written. Its methods are called under the lock of the ring."""
+
+    def announce(self, hash: int, /) -> object:
+        """Announce the write, given the hash of the writes to a key. Return what `done` is given; None if that failed.
+
+        The record is committed, and nothing is stamped for it yet.
+        """
+
+    def done(self, announced: object, /) -> None:
+        """Note that the write is stamped."""

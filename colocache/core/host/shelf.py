@@ -35,8 +35,8 @@ hosts (`colocache.core.hosts.lease`):
 3. W's call returns. R, on P's host, finds an 8 that was loaded less than a lease ago, and serves it.
 
 **A fill** stores what was loaded, under the label of its miss. Nothing is stamped: no copy is older. It is refused if
-there is a current record already, and it may be served. If an event has made its label void, it is stored all the same, for those who wait
-for this load under the same label; for all others it is not there.
+there is a current record already, and it may be served. If an event has made its label void, it is stored all the
+same, for those who wait for this load under the same label; for all others it is not there.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from .board import GROUP, OFFSET, OFFSET_BITS, PAGE, PAGE_SHIFT, Board, Label
 from .hashes import WRITES
 from .layout import BUCKET, ShelfMemory
 from .logs import MAIN, MOST, NO_WAY, POSITION, TAG_SHIFT, UNIT_SHIFT, Garbage, Logs
-from .memory import Fences, HostLease, RingLocks
+from .memory import Announcer, Fences, HostLease, RingLocks
 from .numbers import Numbers
 from .record import (
     BESIDE,
@@ -104,24 +104,25 @@ class Shelf:
     """
 
     __slots__ = (
-        "_board", "_bucket", "_clock", "_data", "_fences", "_label", "_locks", "_logs",
+        "_announcer", "_board", "_bucket", "_clock", "_data", "_fences", "_label", "_locks", "_logs",
         "_main_size", "_mains", "_marks", "_most", "_numbers", "_pages", "_ring_shift", "_small_size", "_smalls",
         "_used", "_way_mask", "_words", "lease", "max_value",
     )  # fmt: skip
 
     def __init__(
         self, memory: ShelfMemory, board: Board, numbers: Numbers, fences: Fences, locks: RingLocks,
-        clock: Callable[[], float], lease: HostLease,
+        clock: Callable[[], float], lease: HostLease, announcer: Announcer | None = None,
     ) -> None:  # fmt: skip
         """``clock`` is read under the locks, so that nobody who was stopped before one believes an old time.
 
-        ``lease`` is that of the host, on the same clock.
+        ``lease`` is that of the host, on the same clock. ``announcer`` tells other hosts of writes, if there are any.
         """
         geometry = memory.geometry
         self._bucket, self._used, self._data, self._words = memory.bucket, memory.used, memory.data, memory.words
         self._board, self._marks, self._pages, self._label = board, board.marks, board.pages, board.label_of
         self._numbers, self._fences, self._locks, self._clock = numbers, fences, locks, clock
         self._logs = Logs(memory, board, fences)
+        self._announcer = announcer
         self.lease = lease
         self._way_mask = geometry.ways - 1 & -BUCKET
         self._ring_shift = geometry.ring_ways.bit_length() - 1
@@ -155,9 +156,7 @@ class Shelf:
 
     # --- Reading
 
-    def find(
-        self, wire: bytes, hash: int, now: float, after: float | None = None, looks: int = LOOKS
-    ) -> Record | None:
+    def find(self, wire: bytes, hash: int, now: float, after: float | None = None, looks: int = LOOKS) -> Record | None:
         """Return the current record of a key; None if there is none, or it may not be served.
 
         ``now`` was read before the call. Only what was loaded after the instant ``after`` is returned; None is what
@@ -512,7 +511,47 @@ class Shelf:
         version = self._numbers.next()
         body = pack(wire, label, payload, expires, version, loaded)
         way = logs.commit(base, way, word, tag << TAG_SHIFT | logs.append(ring, log, position, body))
-        if stamps:
-            self._fences.order()  # what is stamped is void, so the record that takes its place has to be there
-            self._board.stamp_write(label)
+        if stamps and not self._stamp(hash ^ WRITES, label):
+            return Outcome.BUSY, record
         return Outcome.STORED, _new(Record, (payload, label, expires, loaded, version, way, 0))
+
+    def _stamp(self, writes: int, label: Label) -> bool:
+        """Announce and stamp a write that is committed. Return False if other hosts cannot be told of it.
+
+        It is announced after the commit, and before the stamps. Before the commit:
+
+        1. W announces. X, another host, applies that, and asks this host for the key: it gets the old value, which
+           stands at X.
+        2. W commits.
+
+        After the stamps:
+
+        1. W commits, and stamps. The record is dropped, to make room.
+        2. R, on this host, misses the key. Its label has the new stamps. It takes another host for the owner, where an
+           old value is, and asks it. It cannot name the write, because that is not announced.
+        3. The old value stands on this host.
+        """
+        self._fences.order()  # what is stamped is void, so the record that takes its place has to be there
+        announcer = self._announcer
+        if announcer is None:
+            self._board.stamp_write(label)
+            return True
+        announced = announcer.announce(writes)
+        self._board.stamp_write(label)
+        if announced is None:
+            return False
+        announcer.done(announced)
+        return True
+
+    def wait_for_writer(self, hash: int) -> bool:
+        """Return once nobody is in the middle of writing a key, given its hash.
+
+        Return False if somebody has been for too long.
+        """
+        ring, locks = (hash & self._way_mask) >> self._ring_shift, self._locks
+        try:
+            is_free = locks.lock(ring)
+            locks.unlock(ring)
+        finally:
+            locks.unlock(ring)
+        return is_free

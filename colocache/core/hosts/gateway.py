@@ -37,6 +37,7 @@ from typing import Any, NamedTuple, Protocol
 
 from xxhash import xxh3_64_intdigest
 
+from ..host import hashes
 from ..host.board import Board
 from ..host.memory import Fences, Words
 from .applying import EVERYTHING, stamp
@@ -157,8 +158,7 @@ class Gateway:
     ) -> None:  # fmt: skip
         """``words`` are those of the file `hosts`.
 
-        ``wait_for_writer`` returns when no living process of this host is in the middle of writing a key, given by the
-        hash of the writes to it. ``on_event`` is told what was applied, so that others can free memory.
+        ``wait_for_writer`` returns when no process of this host is in the middle of writing a key, given by its hash. ``on_event`` is told what was applied, so that others can free memory.
         """
         self.me = me
         self.times = times
@@ -254,15 +254,15 @@ class Gateway:
         if event is None:
             stamp(self._board, self._fences, EVERYTHING)
             return None
+        if event.kind == WRITES and not self._log.is_stamped(lane, number):
+            # A writer has committed a record that stands by its own stamps. Those that are stored here make it void.
+            for hash in event.hashes:
+                self._wait_for_writer(hash ^ hashes.WRITES)
         if not self._log.is_stamped(lane, number):
-            if event.kind == WRITES:
-                # A writer has committed a record that stands by its own stamps. These would make it void.
-                for hash in event.hashes:
-                    self._wait_for_writer(hash)
-                if self._log.is_stamped(lane, number):
-                    return event
             stamp(self._board, self._fences, event)
             self._log.mark_stamped(Position(lane, number))
+        elif event.kind == WRITES:
+            self._board.ring()  # a write is marked before its writer has rung
         return event
 
     # --- Events of others
