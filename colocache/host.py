@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from .config import Config
 from .core.host.board import Board
 from .core.host.claims import Claims
 from .core.host.hashes import ANY_TAG
 from .core.host.shelf import Shelf
+from .core.hosts.applying import stamp
+from .core.hosts.event import Event
 from .core.hosts.lease import FOREVER
 from .core.near import NearStore
+from .hosts import Hosts
 from .near_cache import Keeper
 from .runtime.board_file import LIVES
 from .runtime.bus import Bus, Message
-from .runtime.frames import KEYS, LOADED, TAGS
+from .runtime.frames import KEYS, LOADED
 from .runtime.logs import Log
 from .runtime.region import Region
 from .runtime.waiting.greenlets import HubErrands
@@ -51,7 +54,7 @@ class Shared:
                 self._tick,
             )  # fmt: skip
         self.claims = Claims(self.shelf, region.claims, region.hints, region.numbers, region.fences, self._wake)
-        self.hosts = weakref.WeakSet[Host]()
+        self.caches = weakref.WeakSet[Host]()
         self._swept_at = -math.inf
         self._is_unswept = False
 
@@ -61,7 +64,7 @@ class Shared:
 
     def release(self, patience: float) -> None:
         """One cache less. With the last one, the process leaves the region, and the bus falls silent before."""
-        if not any(host.alive for host in list(self.hosts)):
+        if not any(host.alive for host in list(self.caches)):
             _shared.pop(self.region, None)
             if self.bus is not None:
                 self.bus.close(patience)
@@ -83,7 +86,7 @@ class Shared:
             for hash in message.hashes:
                 self.claims.wake(hash)
         elif message.kind == KEYS:
-            for host in list(self.hosts):
+            for host in list(self.caches):
                 host.keeper.drop(message.hashes)
         else:
             self.sweep_soon()
@@ -98,7 +101,7 @@ class Shared:
             self._is_unswept = True
 
     def _sweep(self) -> None:
-        for host in list(self.hosts):
+        for host in list(self.caches):
             host.keeper.sweep()
 
     def _tick(self) -> None:
@@ -107,14 +110,14 @@ class Shared:
         The bus's thread sees to it, because the application may call nothing for hours.
         """
         if self.region.is_in_place() and self.region.is_whole():
-            for host in list(self.hosts):
+            for host in list(self.caches):
                 host.tell_what_is_used()
             if self._is_unswept:
                 self.sweep_soon()
             return
         if self.region.lives() and self._log is not None:
             tell_leaving(self._log, self.region)
-        for host in list(self.hosts):
+        for host in list(self.caches):
             host.abandon()
         self.region.leave()
         if self.bus is not None:
@@ -187,6 +190,17 @@ def _tell_its_size(region: Region, config: Config, log: Log, errands: Errands) -
     errands.run(line)
 
 
+class Voided(NamedTuple):
+    """What was invalidated on this host, and in which event other hosts are told of it."""
+
+    hosts: Hosts | None  # None in a group of one host
+    numbers: Mapping[int, int]
+
+
+ALONE = Voided(None, {})
+LANE_SHIFT = 56  # bits of the number of an event in a position; above them is its lane
+
+
 class Host:
     """One cache on its host. Any thread may call all methods."""
 
@@ -198,6 +212,7 @@ class Host:
         self.shelf = shared.shelf
         self.claims = shared.claims
         self.lease = shared.lease
+        self.hosts = shared.hosts
         self._any_tag = self.board.marks_of(ANY_TAG)[0]
         self.fences = region.fences
         self._order = region.fences.order
@@ -221,7 +236,7 @@ class Host:
             shared = _shared_of(region, log)
             _tell_its_size(region, config, log, shared.errands)
             joined.append(cls(shared, config))
-            joined[0]._shared.hosts.add(joined[0])
+            joined[0]._shared.caches.add(joined[0])
         except BaseException:
             if not joined:
                 for region in regions:
@@ -232,7 +247,7 @@ class Host:
     def private(cls, config: Config) -> Host:
         """Make a host that no other process shares."""
         host = cls(Shared(Region.private(config.shelf), None), config)
-        host._shared.hosts.add(host)
+        host._shared.caches.add(host)
         return host
 
     def renew(self) -> None:
@@ -267,13 +282,34 @@ class Host:
 
     # --- Events
 
-    def invalidate(self, hashes: Sequence[int], kind: int) -> None:
-        """Invalidate things, and have others free the memory. ``kind`` says what they are, as on the bus."""
-        if kind == TAGS:  # who does not know yet which tags a value will have looks at this one
-            self.board.stamp((ANY_TAG,))
-            self.fences.order()
-        self.board.invalidate(hashes, related=kind != KEYS or len(hashes) > 1)
+    def invalidate(self, hashes: Sequence[int], kind: int) -> Voided | None:
+        """Invalidate things, and have others free the memory. ``kind`` says what they are, as on the bus.
+
+        Return None if the other hosts of the group cannot be told.
+        """
+        voided = self.void(hashes, kind)
         self.tell(hashes, kind)
+        return voided
+
+    def void(self, hashes: Sequence[int], kind: int = KEYS) -> Voided | None:
+        """Do the same, and leave the memory to others.
+
+        The event is in the log before anything is stamped. In the other order:
+
+        1. W stamps a key. R, on this host, misses it under the new stamps, and asks the owner host, which has the old
+           value. R cannot name the event, because there is none yet.
+        2. The old value stands on this host under the new stamps.
+        """
+        hosts, related = self.hosts, kind != KEYS or len(hashes) > 1
+        position = hosts.append(kind, hashes, related) if hosts is not None else None
+        self._order()
+        stamp(self.board, self.fences, Event(kind, tuple(hashes), related))
+        if hosts is None:
+            return ALONE
+        if position is None:
+            return None
+        hosts.stamped(position)
+        return Voided(hosts, {position.lane: position.number})
 
     def tell(self, hashes: Sequence[int], kind: int = KEYS) -> None:
         """Have all processes, this one too, free the memory of what has changed."""
@@ -297,9 +333,11 @@ class Host:
         """Tell whether newcomers find this region."""
         return self._alive and self.region.is_in_place()
 
-    def position(self) -> tuple[bytes, int]:
-        """Return the position of what this process has changed so far."""
-        return self.region_id, self.board.bell[0]
+    def positions(self) -> list[tuple[bytes, int]]:
+        """Return the positions of what this host has changed so far; see `colocache.operations.positions`."""
+        if self.hosts is None:
+            return [(self.region_id, self.board.bell[0])]
+        return [(self.region_id, lane << LANE_SHIFT | number) for lane, number in self.hosts.lasts().items()]
 
     def figures(self) -> dict[str, Any]:
         """Return what this host counts itself, by the names of `Stats`."""

@@ -23,7 +23,7 @@ from .core.keys import Key
 from .core.receipt import Receipt
 from .errors import ClosedError, ConfigError
 from .functions.identity import Functions
-from .host import Host, tell_leaving
+from .host import Host, Voided, tell_leaving
 from .naming import shown
 from .near_cache import NearCaches
 from .runtime.logs import Log
@@ -137,6 +137,12 @@ class Member:
         life = self.life
         # In this order, while `_be_new` lets go of the parent's host first, and notes the new pid last.
         return life.host if life.pid == getpid() else None
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether calls may have to wait for other hosts."""
+        host = self.life.host
+        return host is not None and host.hosts is not None
 
     def start(self) -> None:
         """Join now, and raise what keeps this process from joining."""
@@ -354,20 +360,20 @@ class Member:
 
     # --- For the operations
 
-    def invalidate(self, host: Host, hashes: list[int], kind: int) -> bool:
-        """Invalidate things, and return whether no process of this host serves them any more.
+    def invalidate(self, host: Host, hashes: list[int], kind: int) -> Voided | None:
+        """Invalidate things: no process of this host serves them any more. Return None if that cannot be promised.
 
         If somebody has deleted the files of the host's memory, newcomers have made new ones, and read other stamps. So
         the files are looked at after the stamps are stored: who has joined anew by then is told anew.
         """
-        host.invalidate(hashes, kind)
+        voided = host.invalidate(hashes, kind)
         if self.is_found_on(host):
-            return True
+            return voided
         again = self.join()
         if again is None:
-            return False
-        again.invalidate(hashes, kind)
-        return again.is_in_place()
+            return None
+        voided = again.invalidate(hashes, kind)
+        return voided if again.is_in_place() else None
 
     def is_found_on(self, host: Host) -> bool:
         """Tell whether newcomers find the host's region. If not, the next call joins anew. This takes 2 µs.

@@ -121,14 +121,18 @@ class Keyspace(NearCache):
         memory of values that are read again. That a value was found before, be it by another process, is what the shelf
         counts anyhow. MISSING, logged, if this process cannot decode it.
         """
+        value = self.decode(record.payload)
+        if record.uses and not self.copies and value is not MISSING:
+            self.keep(host, key, wire, hash, record, value)
+        return value
+
+    def decode(self, payload: bytes | memoryview) -> Any:
+        """Return the value of a payload; MISSING, logged, if this process cannot decode it."""
         try:
-            value = self.member.carrier.decode(record.payload)
+            return self.member.carrier.decode(payload)
         except ValueError as error:
             self.member.tell_undecodable(error)
             return MISSING
-        if record.uses and not self.copies:
-            self.keep(host, key, wire, hash, record, value)
-        return value
 
     def keep(self, host: Host, key: Key, wire: bytes, hash: int, record: Record, value: object) -> None:
         """Let readers of this process find a value near, as long as its record is the key's present one.

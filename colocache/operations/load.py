@@ -10,10 +10,14 @@ from ..core.entry import MISSING
 from ..core.host.claims import AGAIN, Lead, Load, Sleep, Value
 from ..core.host.hashes import key_hash
 from ..core.host.record import Outcome, Record, unstored
+from ..core.hosts.requests import Busy, Fill, Found, Get, Granted
+from ..core.hosts.rows import Incarnation
 from ..core.keys import Key
 from ..errors import RecursiveLoadError
 from ..host import Host
+from ..hosts import Hosts
 from ..naming import shown
+from . import fetch
 from .flow import Flow
 from .keyspace import Given, Keyspace, copied
 from .tally import tell
@@ -85,6 +89,8 @@ class Duty:
         self._member = member
         self._given = given
         self._host: Host | None = member.join()
+        self._grant: tuple[Incarnation, int] | None = None  # by which owner host, and its token
+        self._any_tag = self._host.any_tag() if self._host is not None else 0  # before any stamps of the key
 
     def ask(self) -> Flow[Record | Value | Lead | None]:
         """Look for the value, wait for a load of it, or get the duty to load; None if the cache cannot help."""
@@ -97,6 +103,8 @@ class Duty:
             outcome = yield from _clocked(flow, host)
             if isinstance(outcome, Lead):
                 member.is_found_on(host)
+                if host.hosts is not None and not outcome.late:
+                    outcome = (yield from self._ask_owner(host, host.hosts, outcome.load)) or outcome
             elif not host.alive:  # in this order: see `Region.lives`
                 outcome = None
         if isinstance(outcome, Record | Value):
@@ -106,6 +114,40 @@ class Duty:
             if stores and not member.config.disabled and (outcome is None or outcome.late):
                 self._count("fallbacks")
         return outcome
+
+    def _ask_owner(self, host: Host, hosts: Hosts, load: Load) -> Flow[Record | None]:
+        """Ask the owner host for the value, or for the duty to load it for the whole group; None if there is no value.
+
+        While another host loads, it says so, and is asked again.
+        """
+        owner = hosts.owner(self.wire)
+        if owner is None or not hosts.may_ask():
+            return None
+        hashes, ends = self._keyspace.hashes(self._given.tags), host.now() + self.timeout
+        question = fetch.Question(
+            self._keyspace, host, self.key, self.wire, self._hash, hashes, self._any_tag, load.miss
+        )
+        while True:
+            patience = ends - host.now()
+            request = Get(question.far_key, hosts.dependencies(), True, max(0.0, patience))
+            answer = yield from hosts.ask(owner, request)
+            if isinstance(answer, Found):
+                record = question.keep(answer)
+                host.claims.end(load, AGAIN)
+                return record
+            if isinstance(answer, Granted):
+                self._grant = owner, answer.token
+                load.begin(host.now())
+            if not isinstance(answer, Busy) or patience <= 0:
+                return None
+
+    def _tell_owner(self, payload: bytes | None) -> None:
+        """Give the owner host what was loaded under its grant, or None. It is told once."""
+        grant, self._grant = self._grant, None
+        host = self._host
+        if grant is not None and host is not None and host.hosts is not None and self.load is not None:
+            age = max(0.0, host.now() - self.load.miss.at)
+            host.hosts.tell(grant[0], Fill(grant[1], payload, self._given.ttl, age))
 
     def _count(self, what: Literal["fetches", "waits", "loads", "fallbacks"]) -> None:
         member = self._member
@@ -170,12 +212,14 @@ class Duty:
         elif load.waiters:
             with contextlib.suppress(ValueError):  # those that wait load for themselves
                 handed = Value(copied(value) if keyspace.copies else value, expires)
+        self._tell_owner(payload)
         host.claims.end(load, handed)
 
     def give_back(self) -> None:
         """Give the duty back: another call loads. It may be called twice, and after the report."""
         if self._host is not None and self.load is not None:
             self._host.claims.end(self.load, AGAIN)
+            self._tell_owner(None)
 
 
 def _clocked(flow: Generator[Sleep, tuple[float, Any], T], host: Host) -> Flow[T]:
