@@ -29,11 +29,11 @@ import errno
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from .addresses import Address
 from .curve import dial_with
 from .keys import GroupKeys
 from .options import CONNECTING, HANDSHAKE, RETRY_AT_MOST, set_options
@@ -59,6 +59,14 @@ _WATCHED = (
 )
 
 
+class Address(Protocol):
+    """Where a host listens."""
+
+    @property
+    def endpoint(self) -> str:
+        """What libzmq connects to."""
+
+
 class State(enum.Enum):
     """What is known about a host at the other end of a line."""
 
@@ -82,7 +90,7 @@ class Line:
         poller: zmq.Poller,
         address: Address,
         name: str,
-        keys: Sequence[GroupKeys],
+        keys: Sequence[GroupKeys] | None,
         *,
         largest: int,
         queue: int,
@@ -92,20 +100,22 @@ class Line:
         """``name`` is what people call the address, such as ``web2:7400``. It goes into `trouble`.
 
         The address is an IP address, because libzmq would look up a name in the thread that serves all connections.
-        ``keys`` are those of each secret, mine first. For ``largest``, ``queue`` and ``chance`` see `set_options`;
+        ``keys`` are those of each secret, mine first; None is without encryption, for hosts on loopback that have no
+        secret. For ``largest``, ``queue`` and ``chance`` see `set_options`;
         ``now`` is the time on the clock that `look` is given, in seconds.
 
-        Raise ValueError if there is no key. If the system refuses a socket, that is a `trouble` and is tried again.
+        Raise ValueError if ``keys`` is empty. If the system refuses a socket, that is a `trouble` and is tried again.
         """
         self.address = address
         self.name = name
         self.state = State.CONNECTING
         self.attempts = 0  #: sockets that were made
+        self.connections = 0  #: how often it was connected
         self._context = context
         self._poller = poller
-        self._keys = tuple(keys)
+        self._keys = None if keys is None else tuple(keys)
         self._largest, self._queue, self._chance = largest, queue, chance
-        self._rotation = Rotation(len(self._keys), chance)
+        self._rotation = Rotation(1 if self._keys is None else len(self._keys), chance)
         self._why = ""
         self._handshaking = False
         self._connected_at = now  # and then the handshake began
@@ -190,6 +200,7 @@ class Line:
             self._due = now + SLOW
         elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._handshaking = False
+            self.connections += 1
             self._rotation.succeeded()
             self.state, self._why, self._due = State.CONNECTED, "", math.inf
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
@@ -234,7 +245,8 @@ class Line:
                 socket = self._context.socket(zmq.DEALER)
                 undo.callback(socket.close)
                 set_options(socket, largest=self._largest, queue=self._queue, chance=self._chance())
-                dial_with(socket, self._keys[self._rotation.current])
+                if self._keys is not None:
+                    dial_with(socket, self._keys[self._rotation.current])
                 monitor = socket.get_monitor_socket(_WATCHED, f"inproc://colocache.line.{next(_numbers)}")
                 undo.callback(monitor.close)
                 undo.callback(socket.disable_monitor)

@@ -1,0 +1,586 @@
+"""The sockets of a gateway: what it listens on, its lines to other hosts, and what wakes it.
+
+What is said is decided by `colocache.core.hosts.gateway`. This carries it: what comes goes there, and what that returns
+goes out. A message that cannot be sent is dropped, because the protocol repeats what matters.
+
+A gateway with a message for another host sends it on its own line to it, and what answers a message goes back on the
+connection that the message came by. Who is at the other end of a line is what its pong says.
+
+For the network thread alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket as system
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from time import monotonic, monotonic_ns
+from typing import Final, TypeAlias
+
+import zmq
+
+from ...core.group.versions import Hello, why_silent
+from ...core.hosts.gateway import Gateway, Reply, Send
+from ...core.hosts.messages import Message, Ping, Pong, decode, encode
+from ...core.hosts.rows import Host, Incarnation
+from ...errors import WireError
+from ..logs import Log
+from .curve import Doorkeeper, bind_with
+from .dialling import Line, State
+from .discovery import FORGET_AFTER, Discovery
+from .keys import GroupKeys
+from .lookups import Lookups
+from .options import set_options
+from .peers import Address, usable
+from .resolver import Resolver
+from .settings import Settings
+from .wakes import WakePipe
+from .wire import LARGEST_CONTROL, LARGEST_DATA, NUMBER, Greeting, is_hello, told_address
+
+AT_ONCE: Final = 64  # frames of one socket that are taken before others, and the clock, get their turn
+QUEUE: Final = 1000  # messages that wait for each connection
+MOST_ROUTES: Final = 4096  # connections of others that are remembered
+FEW: Final = 20  # hosts that are pinged twice as often as more hosts are
+COMPLAIN_AFTER: Final = 5.0  # s of trouble until the log tells: hosts do not start at the same instant
+SECOND: Final = 10**9
+
+#: Answers a request, now or later, from any thread: it is given the body, and the function to give the answer to.
+Serve: TypeAlias = Callable[[bytes, Callable[[bytes], object]], object]
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """What a gateway knows of a line to another host."""
+
+    name: str  # of the host; empty if it never has said who it is
+    address: str
+    state: str  # "connecting", "connected", "refused" or "unreachable"
+    trouble: str  # what is wrong, in words; may be empty
+    round_trip: float | None  # s, of the last ping
+
+
+class _Peer:
+    """A line to an address, and who is there."""
+
+    def __init__(self, line: Line, mine: Hello, now: float) -> None:
+        self.line = line
+        self.greeting = Greeting(mine)
+        self.connections = 0
+        self.was_connected = False
+        self.host: Host | None = None  # that has answered on this connection
+        self.name = ""  # of the host that has answered last
+        self.round_trip: float | None = None
+        self.heard_at = now
+        self.in_trouble_since: float | None = None
+        self._awaits_hello = False
+
+    def greet(self, now: float) -> None:
+        """Say Hello on a connection that has just come to be."""
+        self.connections = self.line.connections
+        self.greeting = Greeting(self.greeting.mine)
+        self.host = None
+        self.heard_at = now
+        self._awaits_hello = self.line.send(self.greeting.mine.pack())
+
+    def hear(self, theirs: Hello) -> None:
+        """Take the other side's Hello. One that nobody waits for says that it has forgotten this side's."""
+        self.greeting.hear(theirs)
+        if not self._awaits_hello:
+            self.line.send(self.greeting.mine.pack())
+        self._awaits_hello = not self._awaits_hello
+
+    @property
+    def can_hear(self) -> bool:
+        """Whether what is sent now is understood."""
+        return self.line.state is State.CONNECTED and self.greeting.version is not None
+
+
+class Speaker:
+    """The gateway's part of a network thread. It begins to speak once it is made."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        poller: zmq.Poller,
+        settings: Settings,
+        keys: Sequence[GroupKeys] | None,
+        mine: Hello,
+        pipe: WakePipe,
+        serve: Serve,
+        wake: Callable[[], object],
+        chance: Callable[[], float],
+        log: Log,
+    ) -> None:
+        """``keys`` are None without encryption. ``wake`` interrupts the wait of the thread, if it waits.
+
+        Raise OSError if nothing can be bound. Then call `engine_is`, before anything else.
+        """
+        now = monotonic()
+        self.bad_frames = 0  #: that could not be read
+        self.unsent = 0  #: answers that could not be sent
+        self.status: tuple[HostStatus, ...] = ()
+        self._context, self._poller, self._settings, self._keys = context, poller, settings, keys
+        self._mine = mine
+        self._pipe = pipe
+        self._serve = serve
+        self._wake = wake
+        self._chance = chance
+        self._log = log
+        self._peers: dict[Address, _Peer] = {}
+        self._lines: dict[Incarnation, _Peer] = {}  # who is connected
+        self._routes: OrderedDict[bytes, Greeting] = OrderedDict()  # the one that was used last stands last
+        self._answers: deque[tuple[bytes, bytes, bytes]] = deque()  # given by other threads
+        self._looked_up = True
+        self._version = -1
+        self._discovery_due = self._tick_at = now
+        self._ticked: float | None = None
+        self._closed = False
+        self._door: Doorkeeper | None = None
+        self._router: zmq.Socket[bytes] | None = None
+        self._listen()
+        poller.register(pipe.source, zmq.POLLIN)
+        self._lookups = Lookups(
+            Discovery(settings.peers, now, settings.interval, FORGET_AFTER), Resolver(), self._on_lookup
+        )
+        self._discovery = self._lookups.discovery
+
+    def engine_is(self, make: Callable[[Host, Meetings], Gateway], id: Incarnation, weight: Callable[[], int]) -> None:
+        """Have the protocol made, which says what to send."""
+        self._id, self._weight = id, weight
+        self._advertised = self._settings.advertise or self._listened_at()
+        self._engine = make(self._me(), Meetings(self._discovery, self._strangers))
+
+    # --- The thread's work
+
+    @property
+    def due(self) -> float:
+        """When `work` must be called, even if nothing can be read."""
+        return min([self._tick_at, self._discovery_due, *[peer.line.due for peer in self._peers.values()]])
+
+    @property
+    def has_work(self) -> bool:
+        """Whether other threads have left something for `work`. They wake the thread only if it waits already."""
+        return bool(self._answers) or self._looked_up
+
+    def work(self, ready: Sequence[object], now: float, look: bool) -> None:
+        """Do what is to be done. ``ready`` is what can be read, and ``look`` says that there are new own events."""
+        if self._pipe.source in ready:
+            self._pipe.rest()
+            look = True
+        if look:
+            self._send(self._engine.look(monotonic_ns()))
+        if self._door is not None and self._door.socket in ready:
+            self._door.work()
+        if now >= self._tick_at:
+            self._tick(now)
+        if self._router in ready:
+            self._receive()
+        for peer in list(self._peers.values()):
+            if now >= peer.line.due or any(peer.line.owns(each) for each in ready):
+                self._attend(peer, now)
+        self._give_answers()
+        if self._looked_up or now >= self._discovery_due or self._discovery.version != self._version:
+            self._discover(now)
+
+    def say_goodbye(self) -> None:
+        """Say that this host has ended, to all that can be reached."""
+        frame = encode(self._engine.goodbye())
+        for peer in self._peers.values():
+            if peer.can_hear:
+                peer.line.send(frame)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether every line that is wanted stands, and the other side has said who it is, or is known not to."""
+        return all(peer.host or peer.line.trouble for peer in self._peers.values())
+
+    def close(self) -> None:
+        """Close everything, with the pipe. Callable twice."""
+        self._lookups.close()
+        for peer in self._peers.values():
+            peer.line.close()
+        self._peers.clear()
+        self._unlisten()
+        if not self._closed:
+            self._closed = True
+            self._poller.unregister(self._pipe.source)
+            self._pipe.close()
+
+    # --- Listening
+
+    def _listen(self) -> None:
+        """Let others in. Raise OSError if that is not possible."""
+        with contextlib.ExitStack() as undo:
+            if self._keys is not None:
+                door = Doorkeeper(self._context, self._keys)
+                undo.callback(door.close)
+            try:
+                router = self._context.socket(zmq.ROUTER)
+                undo.callback(router.close)
+                set_options(router, largest=LARGEST_DATA, queue=QUEUE, chance=self._chance())
+                if self._keys is not None:
+                    bind_with(router, self._keys[0])
+                router.bind(self._settings.listen.endpoint)
+            except zmq.ZMQError as error:
+                raise OSError(
+                    error.errno, f"COLOCACHE_LISTEN={self._settings.listen} cannot be listened on: {error.strerror}"
+                ) from error
+            undo.pop_all()
+        self._router = router
+        self._poller.register(router, zmq.POLLIN)
+        if self._keys is not None:
+            self._door = door
+            self._poller.register(door.socket, zmq.POLLIN)
+
+    def _unlisten(self) -> None:
+        for socket in (self._router, self._door.socket if self._door else None):
+            if socket is not None:
+                self._poller.unregister(socket)
+                socket.close()
+        self._router = self._door = None
+
+    def _receive(self) -> None:
+        """Take what has come from those that have dialled this host: what is about events first, then requests."""
+        requests = []
+        assert self._router is not None
+        for _ in range(AT_ONCE):
+            try:
+                route, *frames = self._router.recv_multipart(zmq.NOBLOCK)
+            except zmq.ZMQError:
+                break
+            if len(frames) == 1:
+                self._take_from(route, frames[0])
+            elif len(frames) == 2 and len(frames[0]) == NUMBER.size and len(frames[1]) <= LARGEST_DATA:
+                requests.append((route, *frames))
+            else:
+                self._refuse(f"a message of {len(frames)} parts")
+        for route, number, body in requests:
+            if self._understands(route):
+                self._serve_one(route, number, body)
+
+    def _take_from(self, route: bytes, frame: bytes) -> None:
+        if is_hello(frame):
+            self._meet(route, frame)
+        elif self._understands(route) and (message := self._decoded(frame)) is not None:
+            if isinstance(message, Ping):
+                self._compare_names(message.me, "")
+            for each in self._engine.receive(message, monotonic_ns()):
+                if isinstance(each, Reply):
+                    self._reply(route, self._encoded(each.message))
+                else:
+                    self._send((each,))
+
+    def _understands(self, route: bytes) -> bool:
+        """Tell whether a connection is with somebody who speaks as this host does. Say Hello if that is not known."""
+        greeting = self._routes.get(route)
+        if greeting is None:
+            self._reply(route, self._mine.pack())
+            return False
+        self._routes.move_to_end(route)
+        return greeting.version is not None
+
+    def _meet(self, route: bytes, frame: bytes) -> None:
+        theirs = self._hello(frame)
+        if theirs is None:
+            return
+        greeting = self._routes[route] = Greeting(self._mine)
+        self._routes.move_to_end(route)
+        greeting.hear(theirs)
+        while len(self._routes) > MOST_ROUTES:
+            self._routes.popitem(last=False)
+        self._reply(route, self._mine.pack())
+        if greeting.is_with_a_stranger:
+            self._log.warning("%s", why_silent("a host that has dialled this one", self._mine, theirs), about=theirs)
+
+    def _reply(self, route: bytes, *frames: bytes) -> None:
+        if self._router is None:
+            return
+        try:
+            self._router.send_multipart([route, *frames], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            self.unsent += 1
+            if error.errno == zmq.EHOSTUNREACH:
+                self._routes.pop(route, None)
+
+    # --- Requests
+
+    def _serve_one(self, route: bytes, number: bytes, body: bytes) -> None:
+        def reply(answer: bytes) -> None:
+            self._answers.append((route, number, answer))
+            self._wake()
+
+        try:
+            self._serve(body, reply)
+        except Exception:
+            self._log.exception("a request of another host could not be answered")
+        self._give_answers()
+
+    def _give_answers(self) -> None:
+        for _ in range(len(self._answers)):
+            route, number, body = self._answers.popleft()
+            if len(body) > LARGEST_DATA:  # it would end the connection
+                self.unsent += 1
+                self._log.warning("an answer of %d bytes is too large for another host", len(body))
+            else:
+                self._reply(route, number, body)
+
+    # --- Lines
+
+    def _attend(self, peer: _Peer, now: float) -> None:
+        for _ in range(AT_ONCE):
+            frames = peer.line.receive()
+            if frames is None:
+                break
+            self._take_on(peer, frames, now)
+        peer.line.look(now)
+        is_connected = peer.line.state is State.CONNECTED
+        if peer.was_connected and not (is_connected and peer.line.connections == peer.connections):
+            self._lose(peer)
+        if peer.line.connections != peer.connections:
+            peer.greet(now)
+        peer.was_connected = is_connected
+
+    def _lose(self, peer: _Peer) -> None:
+        if peer.host is not None and self._lines.get(peer.host.id) is peer:
+            del self._lines[peer.host.id]
+        peer.host = None
+        self._discovery.lost(_address_of(peer))
+
+    def _take_on(self, peer: _Peer, frames: list[bytes], now: float) -> None:
+        frame = frames[0]
+        if len(frames) != 1:
+            self._refuse(f"a message of {len(frames)} parts")
+        elif is_hello(frame):
+            theirs = self._hello(frame)
+            if theirs is not None:
+                peer.hear(theirs)
+                self._ping(peer)
+        elif peer.greeting.version is not None and (message := self._decoded(frame)) is not None:
+            peer.heard_at = now
+            if isinstance(message, Pong) and not self._is_of_another(peer, message, now):
+                return
+            for each in self._engine.receive(message, monotonic_ns()):
+                if isinstance(each, Reply):
+                    peer.line.send(self._encoded(each.message))
+                else:
+                    self._send((each,))
+
+    def _is_of_another(self, peer: _Peer, pong: Pong, now: float) -> bool:
+        """Note who is at the other end of a line. Return False if it is this host itself."""
+        address = _address_of(peer)
+        if pong.me.id == self._id:
+            self._discovery.is_me(address, now)
+            return False
+        peer.round_trip = max(0, monotonic_ns() - pong.sent) / SECOND
+        if peer.host is None or peer.host.id != pong.me.id:
+            self._discovery.met(address, pong.me.id, now)
+            self._lines[pong.me.id] = peer
+            self._find_own_address(address)
+        peer.host = pong.me
+        peer.name = pong.me.name
+        peer.line.name = f"{pong.me.name} ({address})"
+        self._compare_names(pong.me, str(address))
+        return True
+
+    def _ping(self, peer: _Peer) -> None:
+        if peer.can_hear:
+            ping = self._engine.ping(peer.host.id if peer.host else None, monotonic_ns())
+            peer.line.send(self._encoded(ping))
+
+    def _send(self, messages: Iterable[Send | Reply]) -> None:
+        """Send messages, each on the line to its host."""
+        last: Message | None = None
+        frame = b""
+        for each in messages:
+            peer = self._lines.get(each.to) if isinstance(each, Send) else None
+            if peer is None or not peer.can_hear:
+                continue
+            if each.message != last:  # an event is told to one host after another
+                last, frame = each.message, self._encoded(each.message)
+            peer.line.send(frame)
+
+    # --- Where hosts are
+
+    def _on_lookup(self) -> None:
+        self._looked_up = True
+        self._wake()
+
+    def _discover(self, now: float) -> None:
+        """Dial what is to be dialled, and nothing else."""
+        self._looked_up = False
+        self._lookups.step(now)
+        self._version = self._discovery.version
+        wanted = self._discovery.to_dial(now)
+        for address in self._peers.keys() - set(wanted):
+            peer = self._peers.pop(address)
+            self._lose(peer)
+            peer.line.close()
+        for address in wanted:
+            if address not in self._peers:
+                line = Line(
+                    self._context, self._poller, address, str(address), self._keys,
+                    largest=LARGEST_CONTROL, queue=QUEUE, chance=self._chance, now=now,
+                )  # fmt: skip
+                self._peers[address] = _Peer(line, self._mine, now)
+        self._discovery_due = self._discovery.deadline(now)
+
+    def _strangers(self) -> bool:
+        return any(
+            peer.line.state is State.CONNECTED and peer.greeting.is_with_a_stranger for peer in self._peers.values()
+        )
+
+    def _listened_at(self) -> Address | None:
+        """Return the address that this host listens at, if that says where it is."""
+        listen = self._settings.listen
+        return usable(str(listen.ip), listen.port)
+
+    def _find_own_address(self, other: Address) -> None:
+        """Find out where others find this host: at the address from which it reaches them.
+
+        One of loopback holds until there is another one.
+        """
+        before = self._advertised
+        if before is not None and (self._settings.advertise or self._listened_at() or not _is_loopback(before)):
+            return
+        self._advertised = _local_address(other, self._settings.listen.port) or before
+        self._engine.me = self._me()
+
+    def _me(self) -> Host:
+        return Host(self._id, self._settings.name, str(self._advertised or ""), self._weight())
+
+    # --- Ticks
+
+    def _tick(self, now: float) -> None:
+        times = self._engine.times
+        lease = times.lease / SECOND
+        if self._ticked is not None and now - self._ticked > lease:  # this process was stopped
+            self._discovery.paused(now - self._ticked)
+        self._ticked = now
+        self._tick_at = now + (times.ping / SECOND if len(self._lines) <= FEW else lease / 3)
+        self._engine.me = self._me()
+        self._send(self._engine.tick(monotonic_ns()))
+        for peer in self._peers.values():
+            if peer.was_connected and now - peer.heard_at > 2 * lease:
+                peer.line.reconnect(now)  # libzmq takes it for well, and nothing comes
+                peer.heard_at = now
+            self._ping(peer)
+        self._tell_troubles(now)
+        self.status = tuple([_status(peer) for peer in self._peers.values()])
+
+    def _tell_troubles(self, now: float) -> None:
+        for line in self._discovery.lines(now):
+            tell = self._log.warning if line.level == "warning" else None
+            if tell is None:
+                self._log.info("%s %s", line.item, line.text)
+            else:
+                tell("%s %s", line.item, line.text, about=line.item)
+        for peer in self._peers.values():
+            theirs = peer.greeting.theirs
+            if theirs is not None and peer.greeting.is_with_a_stranger:
+                self._log.warning("%s", why_silent(peer.line.name, self._mine, theirs), about=peer.line.name)
+            if not peer.line.trouble:
+                peer.in_trouble_since = None
+                continue
+            if peer.in_trouble_since is None:
+                peer.in_trouble_since = now
+            if peer.line.state is State.REFUSED:
+                self._log.warning("%s: %s", peer.line.trouble, _REFUSED, about=peer.line.name)
+            elif now - peer.in_trouble_since >= COMPLAIN_AFTER:
+                self._log.warning("%s: %s", peer.line.trouble, _UNREACHABLE, about=peer.line.name)
+
+    def _compare_names(self, other: Host, address: str) -> None:
+        """Notice two hosts with one name: two directories on one machine, or a name that was copied."""
+        if other.name == self._settings.name and other.id != self._id:
+            self._log.warning(
+                "two hosts are called %r: this one (%s), and one at %s. Each has a directory of its own, so they are "
+                "not one host: give processes that share a machine the same COLOCACHE_DIR, and others another "
+                "COLOCACHE_HOST", other.name, self._advertised or self._settings.listen,
+                address or other.address or "an unknown address", about=other.name,
+            )  # fmt: skip
+
+    # --- Frames
+
+    def _hello(self, frame: bytes) -> Hello | None:
+        try:
+            return Hello.unpack(frame)
+        except WireError as error:
+            self._refuse(error)
+            return None
+
+    def _decoded(self, frame: bytes) -> Message | None:
+        try:
+            return decode(frame)
+        except WireError as error:
+            self._refuse(error)
+            return None
+
+    def _encoded(self, message: Message) -> bytes:
+        return encode(message)
+
+    def _refuse(self, why: object) -> None:
+        self.bad_frames += 1
+        self._log.warning("what another host says cannot be read: %s; %d so far", why, self.bad_frames)
+
+
+_REFUSED = (
+    "give all hosts of the group the same COLOCACHE_SECRET_FILE or COLOCACHE_SECRET. Until then its processes hear of "
+    "no invalidation of this host's"
+)
+_UNREACHABLE = (
+    "see whether colocache runs there, with that address in COLOCACHE_LISTEN, and whether a firewall is between"
+)
+
+
+class Meetings:
+    """What the protocol asks of discovery, and tells it."""
+
+    def __init__(self, discovery: Discovery, strangers: Callable[[], bool]) -> None:
+        """``strangers`` tells whether somebody is connected who lives, and speaks no version that this host speaks."""
+        self._discovery = discovery
+        self._strangers = strangers
+
+    def are_complete(self, established: bool) -> bool:
+        """Tell whether nobody is missing: for a host that joins, or for one that is established."""
+        now = monotonic()
+        if self._strangers():
+            return False
+        return not self._discovery.silent(now) if established else self._discovery.all_met(now)
+
+    def tell(self, host: Host) -> None:
+        """Note where a host is, as others say."""
+        address = told_address(host.address)
+        if address is not None:
+            self._discovery.learn(address, host.id)
+
+    def end(self, host: Incarnation, goodbye: bool) -> None:
+        """Note that a host is over, and whether it has said so itself."""
+        if goodbye:
+            self._discovery.said_goodbye(host, monotonic())
+        else:
+            self._discovery.ended(host)
+
+
+def _status(peer: _Peer) -> HostStatus:
+    return HostStatus(peer.name, str(_address_of(peer)), peer.line.state.value, peer.line.trouble, peer.round_trip)
+
+
+def _address_of(peer: _Peer) -> Address:
+    assert isinstance(peer.line.address, Address)
+    return peer.line.address
+
+
+def _is_loopback(address: Address) -> bool:
+    return address.host == "::1" or address.host.startswith("127.")
+
+
+def _local_address(other: Address, port: int) -> Address | None:
+    """Return the address from which this host reaches another one. Nothing is sent for that."""
+    family = system.AF_INET6 if ":" in other.host else system.AF_INET
+    try:
+        with system.socket(family, system.SOCK_DGRAM) as probe:
+            probe.connect((other.host, other.port))
+            return usable(probe.getsockname()[0], port)
+    except OSError:
+        return None
