@@ -48,7 +48,6 @@ import errno
 import mmap
 import os
 import secrets
-import sys
 import time
 from dataclasses import dataclass
 
@@ -57,28 +56,17 @@ from ..core.host.memory import Heard
 from ..core.host.numbers import Numbers
 from ..errors import CannotJoin, ConfigError
 from . import board_file
-from .board_file import BoardMemory, Head, anonymous, map_file
+from .board_file import BoardMemory, Head, anonymous
 from .fences import Fences, fences_for
-from .files import Held, allocate, identity, open_new, open_ours
-from .life import Life
+from .files import allocate, identity
 from .places import largest_file, open_place, room
-from .record_locks import (
-    CLAIM_FILES,
-    FIRST_PAUSE,
-    ClaimLocks,
-    Holds,
-    RecordLocks,
-    RingLocks,
-    hold_of_caller,
-    rest,
-)
+from .record_locks import FIRST_PAUSE, ClaimLocks, Holds, RecordLocks, RingLocks, hold_of_caller, rest
+from .region_files import CLAIMS, FILES, Again, Files
 from .servers import call_after_fork
 from .signals import raise_if_from_handler
 
 PATIENCE = 2.0  # s: how long a process waits for others that join or leave
 LEAVING_PATIENCE = 0.5  # s: the same for one that leaves; whoever comes next cleans up
-
-TOUCH_EVERY = 3600.0  # s; cleaners of temp directories spare files younger than 3 days (macOS) or 10 days (systemd)
 
 LEAST_CAPACITY = 1 << 20
 _MIB = 1 << 20
@@ -89,8 +77,6 @@ _RINGS = 1 << 16
 _SEATS = 1 << 32
 _FENCES = 1 << 33
 
-_CLAIMS = tuple(f"claims.{number}" for number in range(CLAIM_FILES))
-_FILES = ("board", "locks", "shelf", *_CLAIMS)  # in the order of their inodes in the head
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -109,13 +95,6 @@ class Seat:
 
 #: What `Region.lives` looks at once the process has left.
 _NO_STATE = memoryview(bytes(8)).cast("Q")
-
-
-class _Again(OSError):
-    """What this process has opened was deleted meanwhile."""
-
-    def __init__(self) -> None:
-        super().__init__("its files are deleted again and again")
 
 
 class Region:
@@ -145,7 +124,7 @@ class Region:
     fences: Fences
 
     def __init__(
-        self, files: _Files | None, board: BoardMemory, shelf: mmap.mmap, fences: Fences, capacity: int
+        self, files: Files | None, board: BoardMemory, shelf: mmap.mmap, fences: Fences, capacity: int
     ) -> None:
         self._files = files
         self._board = board
@@ -161,7 +140,7 @@ class Region:
         self.path = ""
         locks, claims = None, []
         if files is not None:
-            locks, claims = files.locks, [RecordLocks(files.held[name]) for name in _CLAIMS]
+            locks, claims = files.locks, [RecordLocks(files.held[name]) for name in CLAIMS]
             self.path = files.path
         self.rings = RingLocks(locks, _RINGS, self.geometry.rings)
         self.claims = ClaimLocks(claims)
@@ -196,7 +175,7 @@ class Region:
                     return _join(process, base, name, capacity, ends, [] if joined is None else joined)
                 except OSError as error:
                     raise_if_from_handler(error)
-                    if not isinstance(error, _Again | FileNotFoundError | FileExistsError) or time.monotonic() >= ends:
+                    if not isinstance(error, Again | FileNotFoundError | FileExistsError) or time.monotonic() >= ends:
                         raise CannotJoin(f"the memory of the group {group!r} cannot be had: {error}") from error
                     rest(pause)
                     pause *= 2
@@ -325,142 +304,6 @@ class Region:
         self.state = _NO_STATE
 
 
-class _Files:
-    """The files of a region that this process has opened, and what it has locked there."""
-
-    def __init__(self, process: _Process, base: str, name: str) -> None:
-        """Open what is needed to join; take no lock."""
-        self._process = process
-        self.path = f"{base}/{name}"
-        self.held: dict[str, Held] = {}
-        self._maps: list[mmap.mmap] = []
-        self._lives: list[Life] = []
-        process.files.append(self)
-        try:
-            self.held["."] = Held(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            self.held["locks"] = Held(open_ours(self.file("locks")))
-            self.locks = RecordLocks(self.held["locks"])
-            self._lives.append(Life(base, name))
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def life(self) -> Life:
-        """This process's life in the group."""
-        return self._lives[0]
-
-    def file(self, name: str) -> str:
-        """Return the path of a file."""
-        return f"{self.path}/{name}"
-
-    def open(self, name: str) -> Held:
-        """Open a file that is there. Raise _Again if it is not."""
-        try:
-            self.held[name] = held = Held(_open_there(self.file(name)))
-        except FileNotFoundError:
-            raise _Again from None
-        return held
-
-    def create(self, name: str) -> Held:
-        """Create a file."""
-        self.held[name] = held = Held(open_new(self.file(name)))
-        return held
-
-    def map(self, name: str, size: int) -> mmap.mmap:
-        """Map the first bytes of a file."""
-        mapping = map_file(self.held[name].number, size)
-        self._maps.append(mapping)
-        return mapping
-
-    def inodes(self) -> list[int]:
-        """Return the inodes of all files."""
-        return [self.held[name].identity[1] for name in _FILES]
-
-    def is_at_its_path(self, name: str) -> bool:
-        """Tell whether an open file is what its path names."""
-        try:
-            return identity(os.lstat(self.file(name))) == self.held[name].identity
-        except FileNotFoundError:
-            return False
-
-    def remember_board(self) -> None:
-        """Remember what `board_is_in_place` compares with."""
-        found = os.fstat(self.held["board"].number)
-        self._board, self._device, self._inode, self._size = self.file("board"), *identity(found), found.st_size
-
-    def board_is_in_place(self) -> bool:
-        """Tell whether the board is at its path, in its length."""
-        try:
-            found = os.stat(self._board)
-        except OSError as error:  # among others, this process may not look there any more
-            raise_if_from_handler(error)
-            return False
-        return found.st_ino == self._inode and found.st_dev == self._device and found.st_size == self._size
-
-    def board_is_gone(self) -> bool:
-        """Tell whether newcomers cannot find the board, so that they cannot end the region either."""
-        try:
-            return identity(os.stat(self._board)) != (self._device, self._inode)
-        except (FileNotFoundError, NotADirectoryError):
-            return True
-        except OSError as error:
-            raise_if_from_handler(error)
-            return False
-
-    def board_is_cut(self) -> bool:
-        """Tell whether touching the board's memory may kill the process."""
-        board = self.held["board"]
-        return not board.is_ours() or os.fstat(board.number).st_size < self._size
-
-    def are_ours(self) -> bool:
-        """Tell whether all files are still open."""
-        return self.life.is_held() and all(held.is_ours() for held in self.held.values())
-
-    def tend(self) -> bool:
-        """Keep the files young, and tell whether all are still open."""
-        if not self.are_ours():
-            return False
-        for held in (*self.held.values(), *self.life.files()):
-            if abs(time.time() - os.fstat(held.number).st_mtime) > TOUCH_EVERY:
-                os.utime(held.number)
-        return True
-
-    def delete_all(self) -> None:
-        """Delete all files of the directory but the one whose lock this process has. For whoever has that lock."""
-        for name in ("board", "shelf", *_CLAIMS):
-            if name in self.held:
-                self.held.pop(name).close()
-        for name in sorted(os.listdir(self.path)):  # the board comes first
-            if name != "locks":
-                with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
-                    os.unlink(self.file(name))
-
-    def close(self) -> None:
-        """Close everything, which gives up all locks of bytes. Callable twice."""
-        if sys.version_info < (3, 13) and not all(held.is_ours() for held in self.held.values()):
-            _abandoned.extend(self._maps)
-        self._maps.clear()
-        for held in self.held.values():
-            held.close()
-        self.held.clear()
-        while self._lives:
-            self._lives.pop().close()
-        with contextlib.suppress(ValueError):
-            self._process.files.remove(self)
-
-
-#: What must stay mapped for ever. Until Python 3.13, a map has a descriptor of its own. If somebody has closed all
-#: descriptors of the process, that number is somebody else's now, and a map that goes would close it.
-_abandoned: list[mmap.mmap] = []
-
-
-def _open_there(path: str) -> int:
-    if not os.path.lexists(path):  # open_ours would create it
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    return open_ours(path)
-
-
 # --- Joining
 
 
@@ -474,7 +317,7 @@ def _join(
             joined.append(region)
             return region
         _leave(process, region)
-    files = _Files(process, base, name)
+    files = Files(process.files, base, name)
     try:
         if not files.locks.take_soon(_JOIN, ends - time.monotonic()):
             raise CannotJoin(
@@ -482,7 +325,7 @@ def _join(
                 " does not go on: continue it, or end it"
             )
         if not files.is_at_its_path("locks"):
-            raise _Again
+            raise Again
         _reached("locked")
         region = _join_alone(files, capacity)
         files.locks.free(_JOIN)
@@ -497,13 +340,13 @@ def _join(
     return region
 
 
-def _join_alone(files: _Files, capacity: int) -> Region:
+def _join_alone(files: Files, capacity: int) -> Region:
     files.life.hold()
     _reached("alive")
     others = files.life.others()
     fences = fences_for(files.locks, _FENCES)
     head = None
-    with contextlib.suppress(_Again):
+    with contextlib.suppress(Again):
         head = Head(files.open("board").number)
     if head is not None and _is_theirs(files, head):
         if others and head.lives:
@@ -523,12 +366,12 @@ def _join_alone(files: _Files, capacity: int) -> Region:
     return _make(files, capacity, fences)
 
 
-def _is_theirs(files: _Files, head: Head) -> bool:
+def _is_theirs(files: Files, head: Head) -> bool:
     """Tell whether a board is what processes have mapped that use it, and not a copy."""
     return head.is_a_board and head.inodes(1) == [files.held["board"].identity[1]]
 
 
-def _check_layout(files: _Files, head: Head) -> None:
+def _check_layout(files: Files, head: Head) -> None:
     if head.layout != board_file.LAYOUT:
         raise CannotJoin(
             f"the processes of this group in {files.path} run another version of colocache, whose memory has layout"
@@ -545,15 +388,15 @@ def _check_clock(head: Head) -> None:
         )
 
 
-def _attach(files: _Files, head: Head, fences: Fences) -> Region | None:
+def _attach(files: Files, head: Head, fences: Fences) -> Region | None:
     """Join a living region. Return None if it lacks something: then it has to be ended."""
     try:
-        for name in ("shelf", *_CLAIMS):
+        for name in ("shelf", *CLAIMS):
             files.open(name)
-    except (_Again, ConfigError):
+    except (Again, ConfigError):
         return None
     shelf_size = os.fstat(files.held["shelf"].number).st_size
-    if head.inodes(len(_FILES)) != files.inodes() or not head.is_whole or shelf_size != head.shelf_size:
+    if head.inodes(len(FILES)) != files.inodes() or not head.is_whole or shelf_size != head.shelf_size:
         return None
     if head.next_writer > board_file.LAST_WRITER:
         return None
@@ -561,7 +404,7 @@ def _attach(files: _Files, head: Head, fences: Fences) -> Region | None:
     return _sit_down(files, board, fences, head.capacity)
 
 
-def _sit_down(files: _Files, board: BoardMemory, fences: Fences, capacity: int) -> Region:
+def _sit_down(files: Files, board: BoardMemory, fences: Fences, capacity: int) -> Region:
     shelf = files.map("shelf", geometry(capacity).total_size)
     region = Region(files, board, shelf, fences, capacity)
     for number in range(board_file.SEATS):
@@ -573,7 +416,7 @@ def _sit_down(files: _Files, board: BoardMemory, fences: Fences, capacity: int) 
     raise CannotJoin(f"all {board_file.SEATS} seats of the group in {files.path} are taken")
 
 
-def _make(files: _Files, wanted: int, fences: Fences) -> Region:
+def _make(files: Files, wanted: int, fences: Fences) -> Region:
     """Make a new region, in place of all that is in the directory."""
     files.delete_all()
     _reached("cleaned")
@@ -590,9 +433,9 @@ def _make(files: _Files, wanted: int, fences: Fences) -> Region:
                 raise _no_room(files.path) from error
 
 
-def _create(files: _Files, capacity: int, wanted: int, fences: Fences) -> Region:
+def _create(files: Files, capacity: int, wanted: int, fences: Fences) -> Region:
     sizes = geometry(capacity)
-    for name in _CLAIMS:
+    for name in CLAIMS:
         files.create(name)
     _reached("claims made")
     shelf = files.create("shelf").number
@@ -655,7 +498,7 @@ def _leave(process: _Process, region: Region) -> None:
             files.close()
 
 
-def _leave_files(files: _Files, region: Region) -> None:
+def _leave_files(files: Files, region: Region) -> None:
     if files.board_is_gone() and not files.board_is_cut():
         # Newcomers cannot end it. Others who use it have to let go, too; and a child that forked past Python's hooks
         # may use it, which has no life of its own.
@@ -686,7 +529,7 @@ class _Process:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.regions: dict[tuple[int, int], Region] = {}  # by the device and inode of their directories
-        self.files: list[_Files] = []  # more than the regions': another thread may join one when the process forks
+        self.files: list[Files] = []  # more than the regions': another thread may join one when the process forks
         self._holds = Holds()
 
     def lock(self, patience: float) -> bool:

@@ -27,6 +27,7 @@ from colocache.errors import CannotJoin, ConfigError
 from colocache.runtime import board_file, places, record_locks
 from colocache.runtime import region as region_module
 from colocache.runtime.region import Region
+from colocache.runtime.region_files import FILES
 from tests.conftest import Until
 from tests.runtime.agents import Agent, Failed, StartAgent, agents
 
@@ -41,6 +42,7 @@ from colocache.core.host.board import GROUP, Board
 from colocache.core.host.hashes import ROOT, key_hash
 from colocache.runtime import board_file, region as module
 from colocache.runtime.region import Region
+from colocache.runtime.region_files import FILES
 
 def join(base, group="shop", capacity=2 << 20, patience=30.0, layout=None):
     global region, board, label
@@ -393,7 +395,7 @@ def test_killed_while_it_makes_a_region(here: Callable[..., Region], base: str, 
     region = here()
     assert region.seat.number == 0
     assert region.is_whole()
-    assert len(files_in(region.path)) == len(region_module._FILES)
+    assert len(files_in(region.path)) == len(FILES)
     region.release()
     assert files_in(base) == []
 
@@ -428,7 +430,7 @@ def test_killed_while_it_replaces_what_the_dead_left(
     region = here()
     assert region.id != before
     assert region.seat.number == 0
-    assert len(files_in(region.path)) == len(region_module._FILES)
+    assert len(files_in(region.path)) == len(FILES)
 
 
 @pytest.mark.parametrize("step", ["let go", "deleted"])
@@ -439,7 +441,7 @@ def test_killed_while_it_leaves(here: Callable[..., Region], base: str, agent: S
     with pytest.raises(Failed, match="-9"):
         other("region.leave()")
     assert here().seat.number == 0
-    assert len(files_in(f"{base}/shop")) == len(region_module._FILES)
+    assert len(files_in(f"{base}/shop")) == len(FILES)
 
 
 def test_a_crash_loop_leaves_no_garbage(here: Callable[..., Region], base: str) -> None:
@@ -457,7 +459,7 @@ def test_a_crash_loop_leaves_no_garbage(here: Callable[..., Region], base: str) 
     )
     subprocess.run([sys.executable, "-c", loop], env=environment, check=True)
     assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == -9
-    assert len(files_in(f"{base}/shop")) == len(region_module._FILES)
+    assert len(files_in(f"{base}/shop")) == len(FILES)
     here().release()
     assert files_in(base) == []
 
@@ -472,7 +474,7 @@ def test_a_crash_loop_beside_a_living_process_uses_one_seat(here: Callable[..., 
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(child, 0)
     assert region._board.used_seats == 2
-    assert len(files_in(region.path)) == len(region_module._FILES)
+    assert len(files_in(region.path)) == len(FILES)
     assert writer_of(region.numbers.next()) == 1
     assert region._board.new_writer() == 52
 

@@ -15,14 +15,15 @@ from colocache.runtime import board_file
 from colocache.runtime.board_file import BoardMemory, Head
 from colocache.runtime.fences import fences_for
 from colocache.runtime.life import Life
-from colocache.runtime.region import _FILES, Region
+from colocache.runtime.region import Region
+from colocache.runtime.region_files import FILES
 from verification.fuzz.dice import Dice
 
 CAPACITY = 1 << 20
 MARKS = board_file.marks_for(CAPACITY)
 SIZE = board_file.size_for(MARKS)
 NUMBERS = (0, 1, 2, 3, 4096, 1 << 20, MARKS, SIZE // 8 - 1, SIZE // 8, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
-NAMES = (*_FILES[:3], "claims.0", "claims.15", "claims.16", "0.bus", "4095.bus", "-1.bus", "board~", "x")
+NAMES = (*FILES[:3], "claims.0", "claims.15", "claims.16", "0.bus", "4095.bus", "-1.bus", "board~", "x")
 
 
 def head_of(content: bytes) -> Head:
@@ -38,7 +39,7 @@ def forged_board(dice: Dice) -> bytes:
     with mmap.mmap(-1, SIZE) as mapping:
         board = BoardMemory(mapping)
         wanted = dice.pick((CAPACITY, 2 * CAPACITY, 0, (1 << 64) - 1))
-        board.begin(b"0123456789abcdef", CAPACITY, wanted, [0] * len(_FILES), fences_for(None, 0))
+        board.begin(b"0123456789abcdef", CAPACITY, wanted, [0] * len(FILES), fences_for(None, 0))
         for _ in range(dice.below(4)):
             board.words[dice.below(16) if not dice.once_in(3) else dice.below(2000)] = dice.pick(NUMBERS)
         content = bytearray(mapping)
@@ -95,14 +96,14 @@ class Files:
 
     def _complete(self, dice: Dice) -> None:
         """Add what is missing, in its right size, and have the board name all files, as if they were a region's."""
-        for name in _FILES:
+        for name in FILES:
             path = self._file(name)
             if not os.path.lexists(path):
                 self._write(path, forged_board(dice) if name == "board" else b"", 0o600)
         sized = [self._file(name) for name in ("shelf", "board")]
         if all(os.path.isfile(path) and not os.path.islink(path) for path in sized):
             os.truncate(self._file("shelf"), geometry(CAPACITY).total_size)
-            inodes = [os.lstat(self._file(name)).st_ino for name in _FILES]
+            inodes = [os.lstat(self._file(name)).st_ino for name in FILES]
             with open(self._file("board"), "r+b") as board:
                 board.seek(8 * board_file._INODES)
                 board.write(b"".join(inode.to_bytes(8, "little") for inode in inodes))

@@ -33,6 +33,7 @@ from greenlet import GreenletExit, getcurrent, greenlet  # type: ignore[import-u
 WORD = 8
 CHECKS, FENCE, RINGS = -1, -2, -3  # "offsets" of steps that touch no memory; those of rings' and claims' locks follow
 RINGS_AT_MOST = 1 << 16
+_LANES = RINGS_AT_MOST // 2  # the first lane's lock among those of rings
 FOREVER = 1000.0  # s
 PIECES = (8, 16, 32, 64)  # bytes
 
@@ -724,6 +725,18 @@ class SimulatedRingLocks:
         process.inner.pop(ring, None)
         if machine.holders.get(ring) is process:
             del machine.holders[ring]
+
+
+class SimulatedLaneLocks(SimulatedRingLocks):
+    """`colocache.core.hosts.log.LaneLocks` of one process. To the machine they are locks of further rings."""
+
+    def lock(self, lane: int, /) -> bool:
+        """Take the lock of a lane; return False if it takes too long, of which the policy decides."""
+        return super().lock(_LANES + lane)
+
+    def unlock(self, lane: int, /) -> None:
+        """Give it back, if this thread has it."""
+        super().unlock(_LANES + lane)
 
 
 class SimulatedClaimLocks:

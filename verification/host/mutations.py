@@ -4,7 +4,8 @@ Most mutants say in which scenario they are caught, by every interleaving within
 matter only on machines that reorder more than x86. Others say which tests notice them that are written by hand. The
 rest are for random histories.
 
-Rules V1 to V7 are those of near copies, C1 to C12 those of claims, as in the comments of the core. Each has a mutant.
+Rules V1 to V7 are those of near copies, C1 to C12 those of claims, as in the comments of the core. Each has a mutant,
+and so has each rule of the log.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from colocache.core.host.board import GROUP, Board, Label
 from colocache.core.host.claims import Claims
 from colocache.core.host.logs import Logs
 from colocache.core.host.shelf import Shelf
+from colocache.core.hosts.log import HostLog
 from colocache.core.near import NearStore
 from colocache.host import Host as RealHost
 from colocache.near_cache import NearCaches
@@ -833,3 +835,100 @@ def children_keep_the_table_of_loads() -> Change:
         return child
 
     return replaced(Host, "fork", keeps)
+
+
+# --- The log of a host, for other hosts
+
+_NUMBERS = """\
+    for number in range(before + 1, last + 1):
+        words[layout.slot_of(lane, number) + _NUMBER] = number
+    fences.order()
+"""
+_LAST = "    fences.order()\n    words[layout.lane_last(lane)] = last\n"
+
+
+@mutant("a_slot_is_taken_while_it_is_read")
+def the_number_of_an_event_comes_after_the_event() -> Change:
+    """An event's number is stored before the event."""
+    return edited(HostLog, "_write", (_NUMBERS, ""), (_LAST, "    fences.order()\n" + _NUMBERS + _LAST))
+
+
+@mutant("an_event_is_read_while_it_is_appended")
+def the_last_number_comes_before_the_event() -> Change:
+    """The last number of a lane is stored after the event."""
+    return edited(HostLog, "_write", (_LAST, ""), (_NUMBERS, _LAST + _NUMBERS))
+
+
+@mutant("a_call_of_several_events")
+def the_last_number_is_stored_for_each_event() -> Change:
+    """What one call invalidates is there at once."""
+    return edited(
+        HostLog, "_write",
+        ("            words[place] = hash\n", "            words[place] = hash\n"
+                                               "        words[layout.lane_last(lane)] = number\n"),
+    )  # fmt: skip
+
+
+@mutant("an_event_is_read_while_it_is_appended", only_weak=True)
+def no_fence_before_the_last_number() -> Change:
+    """A fence lies between an event and the last number."""
+    return edited(HostLog, "_write", (_LAST, _LAST.replace("    fences.order()\n", "")))
+
+
+@mutant("a_slot_is_taken_while_it_is_read", only_weak=True)
+def no_fence_behind_the_number() -> Change:
+    """A fence lies between an event's number and the event."""
+    return edited(HostLog, "_write", (_NUMBERS, _NUMBERS.replace("    fences.order()\n", "")))
+
+
+@mutant("a_slot_is_taken_while_it_is_read")
+def readers_do_not_look_at_the_number_again() -> Change:
+    """Whoever has read an event looks whether the slot still is that event's."""
+    return edited(HostLog, "_load", ("words[at + _NUMBER] != number", "False"))
+
+
+@mutant("a_slot_is_taken_while_it_is_read")
+def readers_look_at_the_number_first() -> Change:
+    """Whoever reads an event looks at the number in the slot behind the event."""
+    return edited(
+        HostLog, "_load",
+        ("    shape = words[at + _SHAPE]\n",
+         "    if words[at + _NUMBER] != number:\n        return None\n    shape = words[at + _SHAPE]\n"),
+        ("words[at + _NUMBER] != number:\n        return None\n    event", "False:\n        return None\n    event"),
+    )  # fmt: skip
+
+
+@mutant("who_appended_was_killed")
+def readers_do_not_look_at_the_last_number() -> Change:
+    """An event is there once the last number says so."""
+    return edited(HostLog, "_load", ("last = self.last(lane)", "last = number"))
+
+
+@mutant("an_event_is_read_while_it_is_appended", only_weak=True)
+def no_fence_behind_the_load_of_the_last_number() -> Change:
+    """Whoever reads an event has a fence behind the load of the last number."""
+    return edited(HostLog, "_load", ("    fences.order()\n    shape", "    shape"))
+
+
+@mutant("a_slot_is_taken_while_it_is_read", only_weak=True)
+def no_fence_before_the_load_of_the_number() -> Change:
+    """Whoever reads an event has a fence before he looks at the number."""
+    return edited(HostLog, "_load", ("    fences.order()\n    if words", "    if words"))
+
+
+@mutant("two_append_at_once")
+def nobody_takes_the_lock_of_a_lane() -> Change:
+    """Who append to one lane exclude each other."""
+    return edited(HostLog, "_append", ("self._locks.lock(lane)", "True"))
+
+
+@mutant("a_gateway_stamps_what_its_writer_did_not")
+def all_events_count_as_stamped() -> Change:
+    """An event counts as stamped once its writer has said so."""
+    return replaced(HostLog, "is_stamped", lambda log, lane, number: True)
+
+
+@mutant("a_slot_is_taken_while_its_mark_is_looked_at")
+def a_mark_is_for_all_older_events() -> Change:
+    """A mark is for the events of one call."""
+    return edited(HostLog, "_is_marked", ("== number", ">= number"))

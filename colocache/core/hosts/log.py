@@ -213,6 +213,6 @@ class HostLog:
         if words[at + _NUMBER] != number:
             return None
         event = Event(shape & 0xFF, hashes, bool(shape >> _RELATED & 1))
-        if not KEYS <= event.kind <= WRITES or not 0 < count <= MAX_HASHES or after > last - number:
+        if not KEYS <= event.kind <= WRITES or not 0 < count <= MAX_HASHES:
             return None
         return event, after
