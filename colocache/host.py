@@ -46,6 +46,7 @@ class Shared:
         self.board = Board(region.bell, region.marks, region.mark_count, region.numbers, region.fences, region.heard)
         self.lease = FOREVER  # what may be served, as far as other hosts decide that
         self.ahead = 0.0  # s by which this host's clock is ahead: for tests of private caches
+        self.hosts: Hosts | None = None
         self.shelf = Shelf(region.shelf, self.board, region.numbers, region.fences, region.rings, self.now, self.lease)
         self.bus: Bus | None = None
         if log is not None:

@@ -145,6 +145,11 @@ class Owner:
         self._step(_Waiting(self._handlers[type(request)](request), reply))
 
     @property
+    def has_work(self) -> bool:
+        """Whether a request was woken."""
+        return bool(self._woken)
+
+    @property
     def due(self) -> float:
         """When `run` has something to do, on the clock; infinity if never."""
         grants = [grant.ends for grant in self._grants.values()] if len(self._grants) < 64 else [self._clock() + 1.0]

@@ -7,7 +7,7 @@ Only a process whose group has several hosts imports this module.
 
 ::
 
-    network = Network(settings, region.id, region.path, election, engine, serve, address_of, log, errands)
+    network = Network(settings, region.id, region.path, election, engine, server, address_of, log, errands)
     network.start()
     network.request(owner, body, answer.give, 0.25)
     network.event_appended()
@@ -39,7 +39,7 @@ from .election import Election
 from .keys import GroupKeys, group_keys
 from .links import Links, OnAnswer
 from .settings import Settings
-from .speaker import HostStatus, Serve, Speaker
+from .speaker import HostStatus, Server, Speaker
 from .wakes import WakePipe, WakeUp
 from .wire import hello
 
@@ -72,7 +72,7 @@ class Network:
         directory: str,
         election: Election,
         engine: Engine,
-        serve: Serve,
+        server: Callable[[Callable[[], object]], Server],
         address_of: Callable[[Incarnation], str],
         log: Log,
         errands: Errands,
@@ -82,7 +82,8 @@ class Network:
     ) -> None:
         """``id`` is that of the host, and ``directory`` is where its processes find each other.
 
-        The network thread calls ``engine``, ``serve``, ``address_of`` and ``weight``, which must not wait.
+        The network thread calls ``engine``, ``server``, ``address_of`` and ``weight``, which must not wait. ``server``
+        makes what answers requests; it is given what wakes the thread.
         ``address_of`` says where a host listens, or an empty text. ``rows`` tells how many gateways may have to be
         woken. ``weight`` is that of what this host owns.
 
@@ -93,7 +94,7 @@ class Network:
         self._settings, self._id, self._directory = settings, id, directory
         self._election = election
         self._engine = engine
-        self._serve_request = serve
+        self._server = server
         self._address_of = address_of
         self._log = log
         self._errands = errands
@@ -338,8 +339,8 @@ class Network:
             pipe = WakePipe(self._directory, row)
             undo.callback(pipe.close)
             speaker = Speaker(
-                context, poller, self._settings, keys, hello(self._settings.release), pipe, self._serve_request,
-                self._rouse_if_idle, random.random, self._log,
+                context, poller, self._settings, keys, hello(self._settings.release), pipe,
+                self._server(self._rouse_if_idle), self._rouse_if_idle, random.random, self._log,
             )  # fmt: skip
             undo.callback(speaker.close)
             speaker.engine_is(lambda me, meetings: self._engine(row, me, meetings), self._id, self._weight)

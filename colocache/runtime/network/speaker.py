@@ -17,7 +17,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic, monotonic_ns
-from typing import Final, TypeAlias
+from typing import Final, Protocol
 
 import zmq
 
@@ -46,8 +46,26 @@ FEW: Final = 20  # hosts that are pinged twice as often as more hosts are
 COMPLAIN_AFTER: Final = 5.0  # s of trouble until the log tells: hosts do not start at the same instant
 SECOND: Final = 10**9
 
-#: Answers a request, now or later, from any thread: it is given the body, and the function to give the answer to.
-Serve: TypeAlias = Callable[[bytes, Callable[[bytes], object]], object]
+
+class Server(Protocol):
+    """Answers requests of other hosts. The network thread calls all of it."""
+
+    def serve(self, body: bytes, reply: Callable[[bytes], object], /) -> object:
+        """Answer a request, now or later: give the answer to ``reply``, which any thread may call."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `run` has something to do now."""
+
+    @property
+    def due(self) -> float:
+        """When `run` has something to do, on the monotonic clock, in seconds."""
+
+    def run(self) -> object:
+        """Go on with requests that wait."""
+
+    def close(self) -> object:
+        """Answer nobody any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +126,7 @@ class Speaker:
         keys: Sequence[GroupKeys] | None,
         mine: Hello,
         pipe: WakePipe,
-        serve: Serve,
+        server: Server,
         wake: Callable[[], object],
         chance: Callable[[], float],
         log: Log,
@@ -124,7 +142,7 @@ class Speaker:
         self._context, self._poller, self._settings, self._keys = context, poller, settings, keys
         self._mine = mine
         self._pipe = pipe
-        self._serve = serve
+        self._server = server
         self._wake = wake
         self._chance = chance
         self._log = log
@@ -157,12 +175,14 @@ class Speaker:
     @property
     def due(self) -> float:
         """When `work` must be called, even if nothing can be read."""
-        return min([self._tick_at, self._discovery_due, *[peer.line.due for peer in self._peers.values()]])
+        return min(
+            [self._tick_at, self._discovery_due, self._server.due, *[peer.line.due for peer in self._peers.values()]]
+        )
 
     @property
     def has_work(self) -> bool:
         """Whether other threads have left something for `work`. They wake the thread only if it waits already."""
-        return bool(self._answers) or self._looked_up
+        return bool(self._answers) or self._looked_up or self._server.has_work
 
     def work(self, ready: Sequence[object], now: float, look: bool) -> None:
         """Do what is to be done. ``ready`` is what can be read, and ``look`` says that there are new own events."""
@@ -180,6 +200,7 @@ class Speaker:
         for peer in list(self._peers.values()):
             if now >= peer.line.due or any(peer.line.owns(each) for each in ready):
                 self._attend(peer, now)
+        self._server.run()
         self._give_answers()
         if self._looked_up or now >= self._discovery_due or self._discovery.version != self._version:
             self._discover(now)
@@ -198,6 +219,7 @@ class Speaker:
 
     def close(self) -> None:
         """Close everything, with the pipe. Callable twice."""
+        self._server.close()
         self._lookups.close()
         for peer in self._peers.values():
             peer.line.close()
@@ -312,7 +334,7 @@ class Speaker:
             self._wake()
 
         try:
-            self._serve(body, reply)
+            self._server.serve(body, reply)
         except Exception:
             self._log.exception("a request of another host could not be answered")
         self._give_answers()
