@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from colocache.core.hosts.event import KEYS, Event
 from colocache.core.hosts.layout import ROWS
 from colocache.core.hosts.log import NoLane
 from colocache.errors import CannotJoin
-from colocache.runtime import board_file, hosts_file, places
+from colocache.runtime import board_file, hosts_file, places, record_locks
 from colocache.runtime import region as region_module
 from colocache.runtime.hosts_file import MOST_ENDED, HostsFile, ended_before, note_ended
 from colocache.runtime.region import Region
@@ -249,6 +250,33 @@ def test_who_has_left_appends_nothing(here: Callable[..., Region]) -> None:
     with pytest.raises(NoLane):
         hosts.log.append(A)
     assert hosts.take_row() is None
+
+
+def test_leaving_waits_for_a_function_that_appends(
+    here: Callable[..., Region], other: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_locks, "PATIENCE", 30.0)
+    region = here()
+    lanes = hosts_of(region).lanes
+    other("join(base)")
+    has, leaves, found = threading.Event(), threading.Event(), []
+
+    def use() -> None:
+        assert lanes.lock(0)
+        has.set()
+        leaves.wait()
+        found.append(other("hold(0)"))  # 20 ms
+        lanes.unlock(0)
+
+    user = threading.Thread(target=use)
+    user.start()
+    has.wait()
+    leaving = threading.Thread(target=region.leave)
+    leaving.start()
+    leaves.set()
+    user.join()
+    leaving.join()
+    assert found == [False]
 
 
 # Rows
