@@ -1,6 +1,6 @@
 """The file of a board: its head, the bell, the seats, the hints of claims, and the marks.
 
-Layout 1, in words of 8 bytes in the host's byte order. The first eight words mean the same in every layout, so that a
+Layout 2, in words of 8 bytes in the host's byte order. The first eight words mean the same in every layout, so that a
 process of any version can end a region.
 
 ======= ================================================================================================================
@@ -18,6 +18,8 @@ word    meaning
 11      seats that were ever taken
 12      bytes of capacity that were asked for: where there is no room, the shelf has less
 13      the inode of the time namespace, where that is known: in another one, `time.monotonic` is another clock
+14      1 if there is a file ``hosts``, because the group has several hosts
+15      a hash of the id of the machine's boot; 0 where that is not known
 16 …    inodes of the region's files
 512     the bell, alone in its page
 1024    seats, four words each: pid, nonce, time of joining in ns, and one that is unused
@@ -41,6 +43,7 @@ import mmap
 import os
 import sys
 from collections.abc import Callable
+from hashlib import blake2b
 
 from ..core.host.claims import HINT_WORDS, HINTS
 from ..core.host.layout import geometry
@@ -57,7 +60,7 @@ LAST_WRITER = MAX_WRITER - 1  # the very last number is for whoever ends the reg
 _MAGIC = int.from_bytes(b"colocabd", sys.byteorder)
 _PAGE = 512  # words
 _LAYOUT, _STATE, _NEXT_WRITER, _BELL, _ROOT, _ID = 1, 2, 3, 4, 5, 6
-_CAPACITY, _COUNT, _VERSION, _USED, _WANTED, _CLOCK = 8, 9, 10, 11, 12, 13
+_CAPACITY, _COUNT, _VERSION, _USED, _WANTED, _CLOCK, _HOSTS, _BOOT = 8, 9, 10, 11, 12, 13, 14, 15
 _INODES = 16
 _BELL_AT = _PAGE
 _SEATS_AT = 2 * _PAGE
@@ -101,6 +104,26 @@ class Head:
     def lives(self) -> bool:
         """Whether the region was completed, and not ended."""
         return self._words[_STATE] == LIVES
+
+    @property
+    def was_begun(self) -> bool:
+        """Whether the region was completed."""
+        return self._words[_STATE] in (LIVES, ENDED)
+
+    @property
+    def id(self) -> bytes:
+        """The region's id."""
+        return bytes(self._words[_ID : _ID + 2])
+
+    @property
+    def hosts(self) -> bool:
+        """Whether there is a file ``hosts``."""
+        return self._words[_HOSTS] == 1
+
+    @property
+    def boot(self) -> int:
+        """At which boot of which machine the region was made; 0 if that is not known."""
+        return self._words[_BOOT]
 
     @property
     def can_be_ended(self) -> bool:
@@ -162,11 +185,14 @@ class BoardMemory:
         self.hints = words[_HINTS_AT : _HINTS_AT + HINTS * HINT_WORDS]
         self.marks = words[_ROOT_AT:]
 
-    def begin(self, id: bytes, capacity: int, wanted: int, inodes: list[int], fences: Fences) -> None:
+    def begin(
+        self, id: bytes, capacity: int, wanted: int, inodes: list[int], fences: Fences, *, hosts: bool = False
+    ) -> None:
         """Write the head into memory that holds only zeros. The region lives from then on."""
         words = self.words
         words[_LAYOUT], words[_NEXT_WRITER], words[_BELL], words[_ROOT] = LAYOUT, 1, _BELL_AT, _ROOT_AT
         words[_CAPACITY], words[_COUNT], words[_WANTED], words[_CLOCK] = capacity, self.count, wanted, clock()
+        words[_HOSTS], words[_BOOT] = hosts, boot()
         words[_ID : _ID + 2] = memoryview(id).cast("Q")
         for place, inode in enumerate(inodes, _INODES):
             words[place] = inode
@@ -268,6 +294,16 @@ def clock() -> int:
     """Return the inode of the time namespace of this process, or 0."""
     try:
         return os.stat("/proc/self/ns/time").st_ino
+    except OSError as error:
+        raise_if_from_handler(error)
+        return 0
+
+
+def boot() -> int:
+    """Return what tells this boot of this machine from all others, or 0."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            return int.from_bytes(blake2b(file.read(), digest_size=8).digest(), "big")
     except OSError as error:
         raise_if_from_handler(error)
         return 0

@@ -7,6 +7,8 @@ file                   meaning
 ``board``              the board, the seats, and what the processes must agree on (`colocache.runtime.board_file`)
 ``shelf``              the shelf; it is as long as it can become, and gets its blocks as it grows
 ``claims.0`` … ``.15`` empty; their bytes are the claims
+``hosts``              only in a group of several hosts: what this host knows of others, and its own events
+``ended``              the same: who was this host before (`colocache.runtime.hosts_file`)
 ====================== ================================================================================================
 
 **Joining** and leaving happen one after another, under the lock of a byte. Whoever joins first shows that it lives
@@ -16,7 +18,8 @@ file                   meaning
 others live                files                then
 ========================== ==================== =======================================================================
 no                         any                  end what is there, delete it, and make a new region
-yes                        of a living region   join it, if the layout is the same
+yes                        of a living region   join it, if the layout is the same, and if it has ``hosts`` where that
+                                                is wanted
 yes                        a board that can be  end it, delete it, and make a new region: those who use the old one
                            ended, but something find out at their next hit
                            else is missing
@@ -49,19 +52,21 @@ import mmap
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..core.host.layout import Geometry, ShelfMemory, geometry
 from ..core.host.memory import Heard
 from ..core.host.numbers import Numbers
 from ..errors import CannotJoin, ConfigError
-from . import board_file
+from . import board_file, hosts_file
 from .board_file import BoardMemory, Head, anonymous
 from .fences import Fences, fences_for
 from .files import allocate, identity
+from .hosts_file import Ended, HostsFile
 from .places import largest_file, open_place, room
 from .record_locks import FIRST_PAUSE, ClaimLocks, Holds, RecordLocks, RingLocks, hold_of_caller, rest
-from .region_files import CLAIMS, FILES, Again, Files
+from .region_files import CLAIMS, HOSTS, Again, Files
 from .servers import call_after_fork
 from .signals import raise_if_from_handler
 
@@ -76,6 +81,7 @@ _JOIN = 0
 _RINGS = 1 << 16
 _SEATS = 1 << 32
 _FENCES = 1 << 33
+_ROWS = 1 << 34
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -122,10 +128,15 @@ class Region:
     rings: RingLocks
     claims: ClaimLocks
     fences: Fences
+    hosts: HostsFile | None
+    """What this host knows of others; None where the group has one host."""
+    ended: list[Ended]
+    """Which members this host was before that have ended for certain, the oldest first: see `hosts_file`."""
 
     def __init__(
-        self, files: Files | None, board: BoardMemory, shelf: mmap.mmap, fences: Fences, capacity: int
-    ) -> None:
+        self, files: Files | None, board: BoardMemory, shelf: mmap.mmap, fences: Fences, capacity: int,
+        hosts: HostsFile | None = None, ended: Sequence[Ended] = (),
+    ) -> None:  # fmt: skip
         self._files = files
         self._board = board
         self.state = board.state
@@ -137,6 +148,7 @@ class Region:
         self.marks, self.mark_count = board.marks, board.count
         self.geometry = geometry(capacity)
         self.shelf = ShelfMemory.over(shelf, self.geometry, self._grow)
+        self.hosts, self.ended = hosts, list(ended)
         self.path = ""
         locks, claims = None, []
         if files is not None:
@@ -149,7 +161,7 @@ class Region:
 
     @classmethod
     def join(
-        cls, group: str, directory: str | None, capacity: int, *, patience: float = PATIENCE,
+        cls, group: str, directory: str | None, capacity: int, *, hosts: bool = False, patience: float = PATIENCE,
         joined: list[Region] | None = None,
     ) -> Region:  # fmt: skip
         """Join the group's region on this host, or make it. Call `release` when a cache no longer uses it.
@@ -157,6 +169,9 @@ class Region:
         ``directory`` is the setting: an absolute path, or None for the default. ``capacity`` are the bytes that the
         shelf may have; if the file system has less room, it gets less. Whoever makes the region chooses it for all, and
         ``wanted`` tells what he wanted.
+
+        ``hosts`` says that the group has several hosts. Whoever makes the region chooses this, too: who does not want
+        it obeys, and gets a region with `hosts`. Who wants it cannot join a living region without it.
 
         What a signal handler raises may come out of this call instead of its result. So the region is appended to
         ``joined``, too, if it is given: whoever catches an exception gives back what is there.
@@ -172,7 +187,7 @@ class Region:
             while True:
                 try:
                     base, name = open_place(group, directory)
-                    return _join(process, base, name, capacity, ends, [] if joined is None else joined)
+                    return _join(process, base, name, capacity, hosts, ends, [] if joined is None else joined)
                 except OSError as error:
                     raise_if_from_handler(error)
                     if not isinstance(error, Again | FileNotFoundError | FileExistsError) or time.monotonic() >= ends:
@@ -283,6 +298,9 @@ class Region:
     def leave(self) -> None:
         """Leave the region, for all caches of this process. The last process deletes the files. Callable twice.
 
+        In a group of several hosts there stays a directory with the file ``ended``, in which the last one notes that
+        the member has ended. Whoever deletes that does no harm.
+
         What was mapped stays mapped as long as somebody refers to it. If another thread joins or leaves and does not go
         on, nothing is done: then only the end of the process gives everything back.
         """
@@ -308,11 +326,12 @@ class Region:
 
 
 def _join(
-    process: _Process, base: str, name: str, capacity: int, ends: float, joined: list[Region]
-) -> Region:  # fmt: skip
+    process: _Process, base: str, name: str, capacity: int, hosts: bool, ends: float, joined: list[Region]
+) -> Region:
     place = identity(os.stat(f"{base}/{name}"))
     for region in process.regions_at(place, f"{base}/{name}"):
         if region.is_in_place() and region.is_whole():
+            _check_hosts(region.path, region.hosts is not None, hosts)
             region._users += 1
             joined.append(region)
             return region
@@ -327,7 +346,7 @@ def _join(
         if not files.is_at_its_path("locks"):
             raise Again
         _reached("locked")
-        region = _join_alone(files, capacity)
+        region = _join_alone(files, capacity, hosts)
         files.locks.free(_JOIN)
         _reached("joined")
     except BaseException:
@@ -340,10 +359,11 @@ def _join(
     return region
 
 
-def _join_alone(files: Files, capacity: int) -> Region:
+def _join_alone(files: Files, capacity: int, hosts: bool) -> Region:
     files.life.hold()
     _reached("alive")
     others = files.life.others()
+    ended = hosts_file.ended_before(files.path)
     fences = fences_for(files.locks, _FENCES)
     head = None
     with contextlib.suppress(Again):
@@ -352,18 +372,21 @@ def _join_alone(files: Files, capacity: int) -> Region:
         if others and head.lives:
             _check_layout(files, head)
             _check_clock(head)
-            region = _attach(files, head, fences)
+            _check_hosts(files.path, head.hosts, hosts)
+            region = _attach(files, head, fences, ended)
             if region is not None:
                 return region
         if head.can_be_ended:
             board_file.end_file(files.held["board"].number, head, fences)
-            others = False
+        if hosts and not others:
+            ended += hosts_file.end_of(files, head)
+        others = others and not head.can_be_ended
     if others:
         raise CannotJoin(
             f"other processes of this group use files that were deleted from {files.path}, or replaced: nobody can join"
             " before they have noticed. A process that is stopped does not notice: continue it, or end it"
         )
-    return _make(files, capacity, fences)
+    return _make(files, capacity, fences, hosts_file.note_ended(files.path, ended) if hosts else None)
 
 
 def _is_theirs(files: Files, head: Head) -> bool:
@@ -388,25 +411,38 @@ def _check_clock(head: Head) -> None:
         )
 
 
-def _attach(files: Files, head: Head, fences: Fences) -> Region | None:
+def _check_hosts(path: str, there: bool, wanted: bool) -> None:
+    if wanted and not there:
+        raise CannotJoin(
+            f"the processes of this group in {path} were started for one host, and this one for several: all processes"
+            " of the group on this host need the same settings (COLOCACHE_LISTEN, COLOCACHE_PEERS). End the others"
+            " first"
+        )
+
+
+def _attach(files: Files, head: Head, fences: Fences, ended: list[Ended]) -> Region | None:
     """Join a living region. Return None if it lacks something: then it has to be ended."""
     try:
-        for name in ("shelf", *CLAIMS):
+        for name in ("shelf", *CLAIMS, *([HOSTS] if head.hosts else [])):
             files.open(name)
     except (Again, ConfigError):
         return None
     shelf_size = os.fstat(files.held["shelf"].number).st_size
-    if head.inodes(len(FILES)) != files.inodes() or not head.is_whole or shelf_size != head.shelf_size:
+    inodes = files.inodes()
+    if head.inodes(len(inodes)) != inodes or not head.is_whole or shelf_size != head.shelf_size:
         return None
     if head.next_writer > board_file.LAST_WRITER:
         return None
+    if head.hosts and os.fstat(files.held[HOSTS].number).st_size != hosts_file.SIZE:
+        return None
     board = BoardMemory(files.map("board", head.size))
-    return _sit_down(files, board, fences, head.capacity)
+    return _sit_down(files, board, fences, head.capacity, ended)
 
 
-def _sit_down(files: Files, board: BoardMemory, fences: Fences, capacity: int) -> Region:
+def _sit_down(files: Files, board: BoardMemory, fences: Fences, capacity: int, ended: Sequence[Ended]) -> Region:
     shelf = files.map("shelf", geometry(capacity).total_size)
-    region = Region(files, board, shelf, fences, capacity)
+    hosts = hosts_file.attach(files, _ROWS, fences) if HOSTS in files.held else None
+    region = Region(files, board, shelf, fences, capacity, hosts, ended if hosts is not None else ())
     for number in range(board_file.SEATS):
         if files.locks.take(_SEATS + number):
             _reached("seated")
@@ -416,16 +452,17 @@ def _sit_down(files: Files, board: BoardMemory, fences: Fences, capacity: int) -
     raise CannotJoin(f"all {board_file.SEATS} seats of the group in {files.path} are taken")
 
 
-def _make(files: Files, wanted: int, fences: Fences) -> Region:
-    """Make a new region, in place of all that is in the directory."""
-    files.delete_all()
+def _make(files: Files, wanted: int, fences: Fences, ended: list[Ended] | None) -> Region:
+    """Make a new region, in place of all that is in the directory. ``ended`` is None in a group of one host."""
+    kept = () if ended is None else (hosts_file.ENDED,)
+    files.delete_all(*kept)
     _reached("cleaned")
     capacity = _capacity(files.path, wanted)
     while True:
         try:
-            return _create(files, capacity, wanted, fences)
+            return _create(files, capacity, wanted, fences, ended)
         except OSError as error:
-            files.delete_all()
+            files.delete_all(*kept)
             if error.errno not in _FULL:
                 raise
             capacity //= 4  # the file system has less room for this user than it says
@@ -433,7 +470,7 @@ def _make(files: Files, wanted: int, fences: Fences) -> Region:
                 raise _no_room(files.path) from error
 
 
-def _create(files: Files, capacity: int, wanted: int, fences: Fences) -> Region:
+def _create(files: Files, capacity: int, wanted: int, fences: Fences, ended: list[Ended] | None) -> Region:
     sizes = geometry(capacity)
     for name in CLAIMS:
         files.create(name)
@@ -442,14 +479,17 @@ def _create(files: Files, capacity: int, wanted: int, fences: Fences) -> Region:
     os.ftruncate(shelf, sizes.total_size)
     allocate(shelf, 0, sizes.data_offset)
     _reached("shelf made")
+    if ended is not None:
+        hosts_file.create(files)
+        _reached("hosts made")
     board = files.create("board").number
     size = board_file.size_for(board_file.marks_for(capacity))
     allocate(board, 0, size)
     _reached("board made")
     memory = BoardMemory(files.map("board", size))
-    memory.begin(secrets.token_bytes(16), capacity, wanted, files.inodes(), fences)
+    memory.begin(secrets.token_bytes(16), capacity, wanted, files.inodes(), fences, hosts=ended is not None)
     _reached("begun")
-    return _sit_down(files, memory, fences, capacity)
+    return _sit_down(files, memory, fences, capacity, ended or ())
 
 
 def _capacity(path: str, wanted: int) -> int:
@@ -487,6 +527,8 @@ def _leave(process: _Process, region: Region) -> None:
         return
     region._leave_memory()
     region.rings.close()
+    if region.hosts is not None:
+        region.hosts.lanes.close()
     for place in [place for place, each in process.regions.items() if each is region]:
         del process.regions[place]
     if files is not None:
@@ -514,10 +556,16 @@ def _leave_files(files: Files, region: Region) -> None:
     _reached("let go")
     if in_order and not files.life.others():
         region._board.end(region.fences)
-        files.delete_all()
+        if region.hosts is None:
+            files.delete_all()
+        else:
+            hosts_file.note_ended(files.path, [*region.ended, (region.id, region.hosts.log.lasts())])
+            _reached("noted")
+            files.delete_all(hosts_file.ENDED)
         _reached("deleted")
         os.unlink(files.file("locks"))
-        os.rmdir(files.path)
+        if region.hosts is None:
+            os.rmdir(files.path)
 
 
 # --- This process

@@ -18,6 +18,7 @@ from .signals import raise_if_from_handler
 
 CLAIMS: Final = tuple(f"claims.{number}" for number in range(CLAIM_FILES))
 FILES: Final = ("board", "locks", "shelf", *CLAIMS)  # in the order of their inodes in the head
+HOSTS: Final = "hosts"  # comes after them, where the group has several hosts
 
 TOUCH_EVERY = 3600.0  # s; cleaners of temp directories spare files younger than 3 days (macOS) or 10 days (systemd)
 
@@ -66,6 +67,16 @@ class Files:
             raise Again from None
         return held
 
+    def open_again(self, name: str) -> Held:
+        """Open a file another time that is open, and return that. Raise `Again` if it is not the same file any more."""
+        try:
+            self.held[f"{name} again"] = held = Held(_open_there(self.file(name)))
+        except FileNotFoundError:
+            raise Again from None
+        if held.identity != self.held[name].identity:
+            raise Again
+        return held
+
     def create(self, name: str) -> Held:
         """Create a file."""
         self.held[name] = held = Held(open_new(self.file(name)))
@@ -79,7 +90,7 @@ class Files:
 
     def inodes(self) -> list[int]:
         """Return the inodes of all files."""
-        return [self.held[name].identity[1] for name in FILES]
+        return [self.held[name].identity[1] for name in (*FILES, HOSTS) if name in FILES or name in self.held]
 
     def is_at_its_path(self, name: str) -> bool:
         """Tell whether an open file is what its path names."""
@@ -130,13 +141,16 @@ class Files:
                 os.utime(held.number)
         return True
 
-    def delete_all(self) -> None:
-        """Delete all files of the directory but the one whose lock this process has. For whoever has that lock."""
-        for name in ("board", "shelf", *CLAIMS):
+    def delete_all(self, *kept: str) -> None:
+        """Delete all files of the directory but the one whose lock this process has. For whoever has that lock.
+
+        Those with the names ``kept`` stay, too.
+        """
+        for name in ("board", "shelf", *CLAIMS, HOSTS, f"{HOSTS} again"):
             if name in self.held:
                 self.held.pop(name).close()
         for name in sorted(os.listdir(self.path)):  # the board comes first
-            if name != "locks":
+            if name != "locks" and name not in kept:
                 with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
                     os.unlink(self.file(name))
 
