@@ -91,9 +91,7 @@ def checksum(body: bytes | memoryview, seed: int) -> int:
     return seed
 
 
-def pack(
-    wire: bytes, label: Label, payload: bytes | memoryview, expires: float, version: int, loaded: float
-) -> bytes:
+def pack(wire: bytes, label: Label, payload: bytes | memoryview, expires: float, version: int, loaded: float) -> bytes:
     """Return a record's bytes behind its check."""
     length, groups = len(wire), len(label) // GROUP.size
     shape = BESIDE + len(label) + length + len(payload) | length << WIRE_SHIFT | groups << GROUPS_SHIFT
