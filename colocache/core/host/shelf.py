@@ -35,8 +35,8 @@ hosts (`colocache.core.hosts.lease`):
 3. W's call returns. R, on P's host, finds an 8 that was loaded less than a lease ago, and serves it.
 
 **A fill** stores what was loaded, under the label of its miss. Nothing is stamped: no copy is older. It is refused if
-there is a current record already, and it may be served. If an event has made its label void, it is stored all the
-same, for those who wait for this load under the same label; for all others it is not there.
+there is a current record already that may be served. If an event has made its label void, it is stored all the same,
+for those who wait for this load under the same label; for all others it is not there.
 """
 
 from __future__ import annotations
