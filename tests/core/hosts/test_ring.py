@@ -287,12 +287,24 @@ def test_hosts_without_weight_own_nothing_and_change_nothing() -> None:
 def test_owners_begin_with_the_owner_and_name_every_host_once(kind, size: int) -> None:
     weights = kind(size, 1)
     ring = Ring({**weights, "client": 0})
-    for slot in range(0, SLOTS, 61):  # enough to meet slots that a full host passed over
+    for slot in range(0, SLOTS, 61):
         owners = ring.owners(slot, size + 1)
         assert owners[0] == ring.owner(slot)
         assert sorted(owners) == sorted(weights)
         assert ring.owners(slot, 2) == owners[:2]
         assert ring.owners(slot, 0) == ()
+
+
+def test_who_was_too_full_for_a_slot_is_the_last_of_its_owners() -> None:
+    ring = Ring(very_mixed(100, 1))
+    times, owners = rings._race(ring._racers)
+    passed_over = [slot for slot in range(SLOTS) if ring.owner(slot) != ring.hosts[owners[slot]]]
+    assert passed_over
+    for slot in passed_over:
+        found = ring.owners(slot, 100)
+        assert found[0] == ring.owner(slot)
+        assert sorted(found) == list(ring.hosts)
+        assert found.index(ring.hosts[owners[slot]]) >= 100 - 3
 
 
 @KINDS
