@@ -30,6 +30,15 @@ class Arguments(TypedDict, total=False):
     policy: str
     load_timeout: Duration
     directory: str
+    listen: str
+    peers: str
+    peers_interval: Duration
+    secret: str
+    secret_file: str
+    host: str
+    advertise: str
+    forget: str
+    role: str
 
 
 class Cache(Space):
