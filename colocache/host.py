@@ -11,12 +11,13 @@ import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .config import Config
 from .core.host.board import Board
 from .core.host.claims import Claims
 from .core.host.hashes import ANY_TAG
+from .core.host.memory import HostLease
 from .core.host.shelf import Shelf
 from .core.hosts.applying import stamp
 from .core.hosts.event import Event
@@ -32,29 +33,40 @@ from .runtime.region import Region
 from .runtime.waiting.greenlets import HubErrands
 from .runtime.waiting.threads import Errands, ThreadErrands, is_patched
 
+if TYPE_CHECKING:
+    from .network import HostNetwork
+
 SWEEP_EVERY = 1.0  # s between two looks at all that is kept near
 
 
 class Shared:
     """What all caches of one group share in this process."""
 
-    def __init__(self, region: Region, log: Log | None) -> None:
+    def __init__(self, region: Region, config: Config, log: Log | None) -> None:
         """``log`` is None for a private region, which has no bus."""
         self.region = region
         self._log = log
         self.errands = HubErrands() if is_patched() else ThreadErrands()
         self.board = Board(region.bell, region.marks, region.mark_count, region.numbers, region.fences, region.heard)
-        self.lease = FOREVER  # what may be served, as far as other hosts decide that
         self.ahead = 0.0  # s by which this host's clock is ahead: for tests of private caches
-        self.hosts: Hosts | None = None
-        self.shelf = Shelf(region.shelf, self.board, region.numbers, region.fences, region.rings, self.now, self.lease)
+        self.hosts = Hosts.of(region, config, self.now) if region.hosts is not None else None
+        #: What may be served, as far as other hosts decide that.
+        self.lease: HostLease = FOREVER if self.hosts is None else self.hosts.lease
+        self.shelf = Shelf(
+            region.shelf, self.board, region.numbers, region.fences, region.rings, self.now, self.lease, self.hosts
+        )
         self.bus: Bus | None = None
         if log is not None:
             self.bus = Bus(
-                region.path, region.seat.number, region.seat.nonce, _Mates(region), self._hear, log, self.errands,
+                region.path, region.seat.number, region.seat.nonce, _Mates(region), self.hear, log, self.errands,
                 self._tick,
             )  # fmt: skip
         self.claims = Claims(self.shelf, region.claims, region.hints, region.numbers, region.fences, self._wake)
+        self.network: HostNetwork | None = None
+        if self.hosts is not None and config.has_hosts and log is not None:
+            from .network import HostNetwork  # it imports zmq
+
+            self.network = self.hosts.network = HostNetwork(self, self.hosts, config, log)
         self.caches = weakref.WeakSet[Host]()
         self._swept_at = -math.inf
         self._is_unswept = False
@@ -63,12 +75,23 @@ class Shared:
         """Return the time of this host, in seconds."""
         return monotonic() + self.ahead
 
+    def start(self) -> None:
+        """Start the threads."""
+        if self.bus is not None:
+            self.bus.start()
+        if self.network is not None:
+            self.network.start()
+
     def release(self, patience: float) -> None:
         """One cache less. With the last one, the process leaves the region, and the bus falls silent before."""
         if not any(host.alive for host in list(self.caches)):
             _shared.pop(self.region, None)
             if self.bus is not None:
                 self.bus.close(patience)
+            self.region.release()
+            if self.network is not None:
+                self.network.close(patience, self.region.has_ended)
+            return
         self.region.release()
 
     def forget_after_fork(self) -> None:
@@ -76,12 +99,14 @@ class Shared:
         _shared.pop(self.region, None)
         if self.bus is not None:
             self.bus.forget_after_fork()
+        if self.network is not None:
+            self.network.forget_after_fork()
 
     def _wake(self, hash: int) -> None:
         if self.bus is not None:
             self.bus.wake(hash)
 
-    def _hear(self, message: Message) -> None:
+    def hear(self, message: Message) -> None:
         """Free the memory of what others have changed, and wake those that wait for a load of theirs."""
         if message.kind == LOADED:
             for hash in message.hashes:
@@ -123,6 +148,8 @@ class Shared:
         self.region.leave()
         if self.bus is not None:
             self.bus.leave()
+        if self.network is not None:
+            self.network.leave()
 
 
 def tell_leaving(log: Log, region: Region) -> None:
@@ -151,14 +178,14 @@ class _Mates:
 _shared: weakref.WeakKeyDictionary[Region, Shared] = weakref.WeakKeyDictionary()
 
 
-def _shared_of(region: Region, log: Log) -> Shared:
+def _shared_of(region: Region, config: Config, log: Log) -> Shared:
     """Return what the caches of a region share in this process."""
     shared = _shared.get(region)
     if shared is None:
-        mine = Shared(region, log)
+        mine = Shared(region, config, log)
         shared = _shared.setdefault(region, mine)  # another thread may have been faster
-        if shared is mine and shared.bus is not None:
-            shared.bus.start()
+        if shared is mine:
+            shared.start()
     return shared
 
 
@@ -233,8 +260,8 @@ class Host:
         """
         regions: list[Region] = []
         try:
-            region = Region.join(config.group, config.directory, config.shelf, joined=regions)
-            shared = _shared_of(region, log)
+            region = Region.join(config.group, config.directory, config.shelf, hosts=config.has_hosts, joined=regions)
+            shared = _shared_of(region, config, log)
             _tell_its_size(region, config, log, shared.errands)
             joined.append(cls(shared, config))
             joined[0]._shared.caches.add(joined[0])
@@ -247,7 +274,7 @@ class Host:
     @classmethod
     def private(cls, config: Config) -> Host:
         """Make a host that no other process shares."""
-        host = cls(Shared(Region.private(config.shelf), None), config)
+        host = cls(Shared(Region.private(config.shelf), config, None), config)
         host._shared.caches.add(host)
         return host
 

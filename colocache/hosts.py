@@ -1,4 +1,4 @@
-"""The other hosts of the group, as one process sees them: who owns a key, what it is asked, and who has heard of events.
+"""The other hosts of the group, as one process sees them: who owns a key, what it is asked, who has heard of events.
 
 Nothing of this is there in a group of one host.
 """
@@ -11,6 +11,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final, Protocol
 
+from .config import Config
 from .core.host.claims import Sleep
 from .core.host.memory import Fences, Words
 from .core.hosts import requests
@@ -25,6 +26,7 @@ from .core.hosts.rows import ALIVE, Host, Incarnation, Numbers, Rows
 from .core.hosts.waiting import Settled, settle
 from .errors import WireError
 from .operations.flow import Flow
+from .runtime.region import Region
 
 FETCH_TIMEOUT: Final = 0.25  # s that an owner host has for an answer
 WRITE_TIMEOUT: Final = 1.0
@@ -68,6 +70,20 @@ class Hosts:
         self._ring: tuple[float, Ring, dict[str, Incarnation]] = (-1.0, ring_of({}), {})
         self._slow: dict[Incarnation, tuple[int, float]] = {}  # times without an answer, and until when passed over
 
+    @classmethod
+    def of(cls, region: Region, config: Config, now: Callable[[], float]) -> Hosts:
+        """Return what a process of a region knows of other hosts. ``region.hosts`` is there."""
+        file = region.hosts
+        assert file is not None
+        weight = max(1, region.geometry.capacity // WEIGHT)
+        name, secret = region.id.hex(), b""
+        if config.has_hosts:
+            settings = config.hosts()
+            name = settings.name
+            secret = min([each.text.encode() for each in settings.secrets], default=b"")
+        me = Host(region.id, name, "", weight)
+        return cls(me, file.words, Rows(file.words, region.fences), file.log, region.fences, Times(), secret, now)
+
     # --- Who owns what
 
     def owner(self, wire: bytes) -> Incarnation | None:
@@ -76,7 +92,7 @@ class Hosts:
         if monotonic() >= ends:
             ring, ids = self._deal()
         name = ring.owner(slot_of(wire, self._secret))
-        if name is None or name == self.me.name:
+        if name is None or name == self.me.name or self.network is None:
             return None
         id = ids[name]
         slow = self._slow.get(id)

@@ -142,7 +142,7 @@ class Member:
     def may_wait(self) -> bool:
         """Whether calls may have to wait for other hosts."""
         host = self.life.host
-        return host is not None and host.hosts is not None
+        return self.config.has_hosts or (host is not None and host.hosts is not None)
 
     def start(self) -> None:
         """Join now, and raise what keeps this process from joining."""

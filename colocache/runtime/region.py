@@ -82,6 +82,7 @@ _RINGS = 1 << 16
 _SEATS = 1 << 32
 _FENCES = 1 << 33
 _ROWS = 1 << 34
+OFFICE = 1 << 35  # two bytes: who is the gateway, and who is to be
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -149,12 +150,14 @@ class Region:
         self.geometry = geometry(capacity)
         self.shelf = ShelfMemory.over(shelf, self.geometry, self._grow)
         self.hosts, self.ended = hosts, list(ended)
+        self.has_ended = False  # because this process was the last one that has left
         self.path = ""
-        locks, claims = None, []
+        self.locks: RecordLocks | None = None
+        claims = []
         if files is not None:
-            locks, claims = files.locks, [RecordLocks(files.held[name]) for name in CLAIMS]
+            self.locks, claims = files.locks, [RecordLocks(files.held[name]) for name in CLAIMS]
             self.path = files.path
-        self.rings = RingLocks(locks, _RINGS, self.geometry.rings)
+        self.rings = RingLocks(self.locks, _RINGS, self.geometry.rings)
         self.claims = ClaimLocks(claims)
 
     # --- Coming
@@ -562,6 +565,7 @@ def _leave_files(files: Files, region: Region) -> None:
             hosts_file.note_ended(files.path, [*region.ended, (region.id, region.hosts.log.lasts())])
             _reached("noted")
             files.delete_all(hosts_file.ENDED)
+            region.has_ended = True
         _reached("deleted")
         os.unlink(files.file("locks"))
         if region.hosts is None:

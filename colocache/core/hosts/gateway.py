@@ -158,7 +158,8 @@ class Gateway:
     ) -> None:  # fmt: skip
         """``words`` are those of the file `hosts`.
 
-        ``wait_for_writer`` returns when no process of this host is in the middle of writing a key, given by its hash. ``on_event`` is told what was applied, so that others can free memory.
+        ``wait_for_writer`` returns when no process of this host is in the middle of writing a key, given by its hash.
+        ``on_event`` is told what was applied, so that others can free memory.
         """
         self.me = me
         self.times = times

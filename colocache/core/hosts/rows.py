@@ -163,17 +163,19 @@ class Rows:
 
     def published(self, lane: int) -> int:
         """Return the number of the last own event of a lane that a gateway has told others."""
-        return max([self._words[entry_of(row, 0) + _PUBLISHED + lane] for row in range(self._used())], default=0)
+        return max([self._words[entry_of(row, 0) + _PUBLISHED + lane] for row in range(self.used)], default=0)
 
     # --- Entries
 
-    def _used(self) -> int:
+    @property
+    def used(self) -> int:
+        """How many rows are in use."""
         return min(self._words[ROWS_USED], ROWS)
 
     def _look(self) -> dict[Incarnation, tuple[int, ...]]:
         """Return where the entries of each incarnation are."""
         words = self._words
-        used = self._used()
+        used = self.used
         shape = tuple([words[entry_of(row, 0) + place] for row in range(used) for place in (_COUNT, _CHANGES)])
         if shape != self._shape:
             self._fences.order()

@@ -15,7 +15,7 @@ from typing import Final
 
 import zmq
 
-from ...core.group.versions import Hello
+from ...core.hosts.versions import Hello
 from ...errors import WireError
 from ..logs import Log
 from .dialling import Line, State

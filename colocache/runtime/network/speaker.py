@@ -21,7 +21,7 @@ from typing import Final, Protocol
 
 import zmq
 
-from ...core.group.versions import Hello, why_silent
+from ...core.hosts.versions import Hello, why_silent
 from ...core.hosts.gateway import Gateway, Reply, Send
 from ...core.hosts.messages import Message, Ping, Pong, decode, encode
 from ...core.hosts.rows import Host, Incarnation

@@ -18,7 +18,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from ...core.group.versions import HELLO, Hello
+from ...core.hosts.versions import HELLO, Hello
 from ...core.hosts import messages
 from .peers import Address, Literal, parse_lines
 
