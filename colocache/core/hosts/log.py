@@ -163,7 +163,8 @@ class HostLog:
         """Say that all of a call is stamped, given the position that it has got. To be called after the bell has rung.
 
         At another position of the call a mark says nothing. So whoever stamps for a writer that was killed stamps the
-        events of a call in their order, and marks the last one. Whoever is as slow as all slots are many takes away another event's mark. That one is stamped again.
+        events of a call in their order, and marks the last one. Whoever is as slow as all slots are many takes away
+        another event's mark. That one is stamped again.
         """
         self._words[layout.slot_of(*position) + _STAMPED] = position.number
 
