@@ -15,9 +15,8 @@ import contextlib
 import socket as system
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from time import monotonic, monotonic_ns
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import zmq
 
@@ -52,8 +51,7 @@ SECOND: Final = 10**9
 Serve: TypeAlias = Callable[[bytes, Callable[[bytes], object]], object]
 
 
-@dataclass(frozen=True, slots=True)
-class HostStatus:
+class HostStatus(NamedTuple):
     """What a gateway knows of a line to another host."""
 
     name: str  # of the host; empty if it never has said who it is
@@ -311,10 +309,8 @@ class Speaker:
             return
         try:
             self._router.send_multipart([route, *frames], zmq.NOBLOCK)
-        except zmq.ZMQError as error:
+        except zmq.ZMQError:  # who asked is gone. But its last frames, such as a goodbye, may still be read
             self.unsent += 1
-            if error.errno == zmq.EHOSTUNREACH:
-                self._routes.pop(route, None)
 
     # --- Requests
 
