@@ -181,6 +181,8 @@ class Gateway:
             Ping: self._on_ping, Pong: self._on_pong, Told: self._on_told, Ack: self._on_ack, Ask: self._on_ask,
             Replayed: self._on_replayed, Reset: self._on_reset, News: self._on_news,
         }  # fmt: skip
+        for id in row.live():  # a predecessor knew them, and no list may name them
+            meetings.tell(row.host(id))
         self.resets = 0
         self.left_out: set[str] = set()  #: names of hosts for which there is no room
 

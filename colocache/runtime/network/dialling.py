@@ -175,12 +175,15 @@ class Line:
             self._hang_up()
             self._open(now)
 
-    def close(self) -> None:
-        """Hang up for good. Callable twice."""
+    def close(self, linger: float = 0.0) -> None:
+        """Hang up for good. Callable twice. What was sent last may take ``linger`` seconds to leave, in the background.
+
+        Then ending the context waits for it.
+        """
         self._closed = True
         self._due = math.inf
         self.state, self._why = State.CONNECTING, ""
-        self._hang_up()
+        self._hang_up(linger)
 
     # --- Events
 
@@ -260,7 +263,7 @@ class Line:
         for each in (socket, monitor):
             self._poller.register(each, zmq.POLLIN)
 
-    def _hang_up(self) -> None:
+    def _hang_up(self, linger: float = 0.0) -> None:
         self._handshaking = False
         socket, self._socket = self._socket, None
         monitor, self._monitor = self._monitor, None
@@ -270,4 +273,4 @@ class Line:
             self._poller.unregister(each)
         socket.disable_monitor()  # ends the other end of the monitor, and forgets this one
         monitor.close()
-        socket.close()
+        socket.close(linger=int(linger * 1000))

@@ -11,10 +11,11 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple, TypeAlias
 
 import zmq
 
+from ...core.hosts.rows import Incarnation
 from ...core.hosts.versions import Hello
 from ...errors import WireError
 from ..logs import Log
@@ -30,7 +31,16 @@ QUEUE: Final = 1000
 AT_ONCE: Final = 64  # answers of one link that are taken before others get their turn
 
 #: What is told the answer, or None: there is none in time, no link, or the host is not known.
-OnAnswer = Callable[[bytes | None], object]
+OnAnswer: TypeAlias = Callable[[bytes | None], object]
+
+
+class Request(NamedTuple):
+    """What a host is to be asked."""
+
+    to: Incarnation
+    body: bytes
+    on_answer: OnAnswer
+    deadline: float  # s, on the clock that `Links` is given
 
 
 class Links:
@@ -42,7 +52,7 @@ class Links:
         poller: zmq.Poller,
         keys: Sequence[GroupKeys] | None,
         mine: Hello,
-        address_of: Callable[[bytes], str],
+        address_of: Callable[[Incarnation], str],
         chance: Callable[[], float],
         log: Log,
     ) -> None:
@@ -58,9 +68,12 @@ class Links:
         self._asked: dict[int, _Asked] = {}
         self._deadlines: list[tuple[float, int]] = []  # a heap; what was answered stays until then
 
-    def ask(self, to: bytes, body: bytes, on_answer: OnAnswer, deadline: float, now: float) -> None:
-        """Ask a host. ``on_answer`` is called once, by this call or later, and not after the deadline."""
+    def ask(self, request: Request, now: float) -> None:
+        """Ask a host. ``on_answer`` is called once, by this call or later."""
+        to, body, on_answer, deadline = request
         address = told_address(self._address_of(to)) if len(self._asked) < MOST_ASKED else None
+        if address is not None and self._keys is None and not address.is_loopback:
+            address = None  # nobody there is asked in plain text
         link = self._link(address, now) if address and len(body) <= LARGEST_DATA and now < deadline else None
         if link is None:
             self._answer(on_answer, None)

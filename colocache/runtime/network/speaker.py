@@ -15,22 +15,23 @@ import contextlib
 import socket as system
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from time import monotonic, monotonic_ns
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import zmq
 
-from ...core.hosts.versions import Hello, why_silent
 from ...core.hosts.gateway import Gateway, Reply, Send
 from ...core.hosts.messages import Message, Ping, Pong, decode, encode
-from ...core.hosts.rows import Host, Incarnation
+from ...core.hosts.rows import Host, Incarnation, TooManyHosts
+from ...core.hosts.versions import Hello, why_silent
 from ...errors import WireError
+from ..files import descriptors_are_scarce
 from ..logs import Log
 from .curve import Doorkeeper, bind_with
 from .dialling import Line, State
 from .discovery import FORGET_AFTER, Discovery
 from .keys import GroupKeys
+from .limits import missing
 from .lookups import Lookups
 from .options import set_options
 from .peers import Address, usable
@@ -68,8 +69,7 @@ class Server(Protocol):
         """Answer nobody any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class HostStatus:
+class HostStatus(NamedTuple):
     """What a gateway knows of a line to another host."""
 
     name: str  # of the host; empty if it never has said who it is
@@ -205,24 +205,26 @@ class Speaker:
         if self._looked_up or now >= self._discovery_due or self._discovery.version != self._version:
             self._discover(now)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether this knows of each line whether there is a host that hears."""
+        return self._version == self._discovery.version and all(
+            peer.host or peer.line.trouble or peer.greeting.is_with_a_stranger for peer in self._peers.values()
+        )
+
     def say_goodbye(self) -> None:
-        """Say that this host has ended, to all that can be reached."""
-        frame = encode(self._engine.goodbye())
-        for peer in self._peers.values():
+        """Say that this host has ended, to all that can be reached. Then `close`, and give that a moment."""
+        frame = self._encoded(self._engine.goodbye())
+        for peer in self._lines.values():
             if peer.can_hear:
                 peer.line.send(frame)
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether every line that is wanted stands, and the other side has said who it is, or is known not to."""
-        return all(peer.host or peer.line.trouble for peer in self._peers.values())
-
-    def close(self) -> None:
-        """Close everything, with the pipe. Callable twice."""
+    def close(self, linger: float = 0.0) -> None:
+        """Close everything, with the pipe. Callable twice. What was sent last may take ``linger`` seconds to leave."""
         self._server.close()
         self._lookups.close()
         for peer in self._peers.values():
-            peer.line.close()
+            peer.line.close(linger)
         self._peers.clear()
         self._unlisten()
         if not self._closed:
@@ -250,7 +252,7 @@ class Speaker:
                     error.errno, f"COLOCACHE_LISTEN={self._settings.listen} cannot be listened on: {error.strerror}"
                 ) from error
             undo.pop_all()
-        self._router = router
+        self._router, self._is_bound = router, True
         self._poller.register(router, zmq.POLLIN)
         if self._keys is not None:
             self._door = door
@@ -288,11 +290,19 @@ class Speaker:
         elif self._understands(route) and (message := self._decoded(frame)) is not None:
             if isinstance(message, Ping):
                 self._compare_names(message.me, "")
-            for each in self._engine.receive(message, monotonic_ns()):
+            for each in self._answers_to(message):
                 if isinstance(each, Reply):
                     self._reply(route, self._encoded(each.message))
                 else:
                     self._send((each,))
+
+    def _answers_to(self, message: Message) -> list[Send | Reply]:
+        """Have the protocol take in a message, and return what is to be sent."""
+        try:
+            return self._engine.receive(message, monotonic_ns())
+        except TooManyHosts:
+            self._log.error("there are, or were, more hosts in the group than this host can remember")
+            return []
 
     def _understands(self, route: bytes) -> bool:
         """Tell whether a connection is with somebody who speaks as this host does. Say Hello if that is not known."""
@@ -321,10 +331,8 @@ class Speaker:
             return
         try:
             self._router.send_multipart([route, *frames], zmq.NOBLOCK)
-        except zmq.ZMQError as error:
+        except zmq.ZMQError:  # who asked is gone. But its last frames, such as a goodbye, may still be read
             self.unsent += 1
-            if error.errno == zmq.EHOSTUNREACH:
-                self._routes.pop(route, None)
 
     # --- Requests
 
@@ -365,10 +373,13 @@ class Speaker:
         peer.was_connected = is_connected
 
     def _lose(self, peer: _Peer) -> None:
-        if peer.host is not None and self._lines.get(peer.host.id) is peer:
-            del self._lines[peer.host.id]
-        peer.host = None
+        host, peer.host = peer.host, None
         self._discovery.lost(_address_of(peer))
+        if host is not None and self._lines.get(host.id) is peer:
+            del self._lines[host.id]
+            for other in self._peers.values():  # a second way to the same host
+                if other.host is not None and other.host.id == host.id:
+                    self._lines[host.id] = other
 
     def _take_on(self, peer: _Peer, frames: list[bytes], now: float) -> None:
         frame = frames[0]
@@ -378,33 +389,36 @@ class Speaker:
             theirs = self._hello(frame)
             if theirs is not None:
                 peer.hear(theirs)
+                peer.heard_at = now
                 self._ping(peer)
         elif peer.greeting.version is not None and (message := self._decoded(frame)) is not None:
             peer.heard_at = now
-            if isinstance(message, Pong) and not self._is_of_another(peer, message, now):
+            if isinstance(message, Pong) and message.me.id == self._id:
+                self._discovery.is_me(_address_of(peer), now)
                 return
-            for each in self._engine.receive(message, monotonic_ns()):
+            for each in self._answers_to(message):
                 if isinstance(each, Reply):
                     peer.line.send(self._encoded(each.message))
                 else:
                     self._send((each,))
+            if isinstance(message, Pong):
+                self._note_who_is_there(peer, message, now)
 
-    def _is_of_another(self, peer: _Peer, pong: Pong, now: float) -> bool:
-        """Note who is at the other end of a line. Return False if it is this host itself."""
-        address = _address_of(peer)
-        if pong.me.id == self._id:
-            self._discovery.is_me(address, now)
-            return False
+    def _note_who_is_there(self, peer: _Peer, pong: Pong, now: float) -> None:
+        """Note which host is at the other end of a line, once the protocol knows it, so that it counts from then on."""
+        address, host = _address_of(peer), pong.me
         peer.round_trip = max(0, monotonic_ns() - pong.sent) / SECOND
-        if peer.host is None or peer.host.id != pong.me.id:
-            self._discovery.met(address, pong.me.id, now)
-            self._lines[pong.me.id] = peer
+        if host.name in self._engine.left_out:
+            self._log.error("there is no room for the host %s, which nobody waits for now", host.name, about=host.name)
+            return
+        is_new = peer.host is None or peer.host.id != host.id
+        peer.host, peer.name, peer.line.name = host, host.name, f"{host.name} ({address})"
+        if is_new:
+            self._lines.setdefault(host.id, peer)
+            self._discovery.met(address, host.id, now)
             self._find_own_address(address)
-        peer.host = pong.me
-        peer.name = pong.me.name
-        peer.line.name = f"{pong.me.name} ({address})"
-        self._compare_names(pong.me, str(address))
-        return True
+            self._ping(peer)  # because what the protocol says may depend on who is met
+        self._compare_names(host, str(address))
 
     def _ping(self, peer: _Peer) -> None:
         if peer.can_hear:
@@ -434,7 +448,7 @@ class Speaker:
         self._looked_up = False
         self._lookups.step(now)
         self._version = self._discovery.version
-        wanted = self._discovery.to_dial(now)
+        wanted = [each for each in self._discovery.to_dial(now) if self._may_dial(each)]
         for address in self._peers.keys() - set(wanted):
             peer = self._peers.pop(address)
             self._lose(peer)
@@ -447,6 +461,16 @@ class Speaker:
                 )  # fmt: skip
                 self._peers[address] = _Peer(line, self._mine, now)
         self._discovery_due = self._discovery.deadline(now)
+
+    def _may_dial(self, address: Address) -> bool:
+        """Tell whether an address may be dialled: without a secret, nothing goes where others could read it."""
+        if self._keys is not None or address.is_loopback:
+            return True
+        self._log.error(
+            "%s is not dialled, because the group has no secret: set COLOCACHE_SECRET_FILE, or COLOCACHE_SECRET, to "
+            "the same secret on all hosts of the group", address, about=address,
+        )  # fmt: skip
+        return False
 
     def _strangers(self) -> bool:
         return any(
@@ -464,7 +488,7 @@ class Speaker:
         One of loopback holds until there is another one.
         """
         before = self._advertised
-        if before is not None and (self._settings.advertise or self._listened_at() or not _is_loopback(before)):
+        if before is not None and (self._settings.advertise or self._listened_at() or not before.is_loopback):
             return
         self._advertised = _local_address(other, self._settings.listen.port) or before
         self._engine.me = self._me()
@@ -484,20 +508,48 @@ class Speaker:
         self._engine.me = self._me()
         self._send(self._engine.tick(monotonic_ns()))
         for peer in self._peers.values():
-            if peer.was_connected and now - peer.heard_at > 2 * lease:
+            if peer.was_connected and now - peer.heard_at > 2 * lease and not peer.greeting.is_with_a_stranger:
                 peer.line.reconnect(now)  # libzmq takes it for well, and nothing comes
                 peer.heard_at = now
             self._ping(peer)
+        self._look_after_ways_in()
         self._tell_troubles(now)
         self.status = tuple([_status(peer) for peer in self._peers.values()])
 
+    def _look_after_ways_in(self) -> None:
+        """See to it that writers can wake this thread, and that others can come in, unless descriptors are scarce."""
+        before = self._pipe.source
+        try:
+            if self._pipe.renew():
+                self._poller.unregister(before)
+                self._poller.register(self._pipe.source, zmq.POLLIN)
+        except OSError as error:
+            self._log.warning("hears late of events of this host: %s", error)
+        is_scarce = descriptors_are_scarce()
+        if is_scarce == self._is_bound and self._router is not None:
+            # libzmq would accept, and fail, without a pause
+            with contextlib.suppress(zmq.ZMQError):
+                (self._router.unbind if is_scarce else self._router.bind)(self._settings.listen.endpoint)
+                self._is_bound = not is_scarce
+        if is_scarce:
+            self._log.warning(
+                "lets no other host in for now, because hardly a file descriptor is left in this process: raise its "
+                "limit (ulimit -n)"
+            )
+
+        lacking = missing(len(self._peers), len(self._routes))
+        if lacking:
+            self._log.warning(
+                "the limit of file descriptors is too low for the %d hosts and %d connections of the group: raise it "
+                "by %d at least (ulimit -n)", len(self._peers), len(self._routes), lacking,
+            )  # fmt: skip
+
     def _tell_troubles(self, now: float) -> None:
         for line in self._discovery.lines(now):
-            tell = self._log.warning if line.level == "warning" else None
-            if tell is None:
-                self._log.info("%s %s", line.item, line.text)
+            if line.level == "warning":
+                self._log.warning("%s %s", line.item, line.text, about=line.item)
             else:
-                tell("%s %s", line.item, line.text, about=line.item)
+                self._log.info("%s %s", line.item, line.text)
         for peer in self._peers.values():
             theirs = peer.greeting.theirs
             if theirs is not None and peer.greeting.is_with_a_stranger:
@@ -539,7 +591,9 @@ class Speaker:
             return None
 
     def _encoded(self, message: Message) -> bytes:
-        return encode(message)
+        frame = encode(message)
+        assert len(frame) <= LARGEST_CONTROL, f"{type(message).__name__} of {len(frame)} bytes"
+        return frame
 
     def _refuse(self, why: object) -> None:
         self.bad_frames += 1
@@ -591,10 +645,6 @@ def _status(peer: _Peer) -> HostStatus:
 def _address_of(peer: _Peer) -> Address:
     assert isinstance(peer.line.address, Address)
     return peer.line.address
-
-
-def _is_loopback(address: Address) -> bool:
-    return address.host == "::1" or address.host.startswith("127.")
 
 
 def _local_address(other: Address, port: int) -> Address | None:

@@ -60,9 +60,17 @@ class WakePipe:
         with contextlib.suppress(BlockingIOError):
             os.read(self.source, 4096)
 
-    def is_in_place(self) -> bool:
-        """Tell whether writers find it."""
-        return _identity_at(self._path) == self._identity
+    def renew(self) -> bool:
+        """Open the pipe anew if writers do not find this one. Return whether `source` is another one now.
+
+        Raise OSError if that is not possible.
+        """
+        if _identity_at(self._path) == self._identity:
+            return False
+        before = self._descriptor
+        self._open()
+        before.close()
+        return True
 
     def close(self) -> None:
         """Close it. The file stays, for the next gateway."""

@@ -18,8 +18,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from ...core.hosts.versions import HELLO, Hello
 from ...core.hosts import messages
+from ...core.hosts.versions import HELLO, Hello
 from .peers import Address, Literal, parse_lines
 
 LOWEST: Final = 1  # version of what is sent

@@ -218,23 +218,27 @@ class Cast:
         port = self._ports.setdefault(name, free_port())
         return f"127.0.0.1:{port}"
 
-    def settings(self, name: str, *peers: str, secrets: tuple[Secret, ...] = (), **more: Any) -> Settings:
+    def settings(
+        self, called: str, *peers: str, secrets: tuple[Secret, ...] = (), bind: str = "", **more: Any
+    ) -> Settings:
         """Return the settings of a host: it lists others by their names, or by addresses."""
+        name = called
         listed = ",".join(each if ":" in each else self.address(each) for each in peers)
+        listen = f"{bind}:{self.address(name).rpartition(':')[2]}" if bind else self.address(name)
         fields: dict[str, Any] = {
-            "group": "shop", "name": name, "listen": parse_listen(self.address(name)),
+            "group": "shop", "name": name, "listen": parse_listen(listen),
             "peers": parse_peers(listed) if listed else (), "secrets": secrets,
         }  # fmt: skip
         return Settings(**(fields | more))
 
     def host(
-        self, name: str, *peers: str, secrets: tuple[Secret, ...] = (), election: Any = None,
+        self, called: str, *peers: str, secrets: tuple[Secret, ...] = (), election: Any = None,
         times: Times | None = None, directory: str = "", start: bool = True, **more: Any,
     ) -> Process:  # fmt: skip
         """Start a host of one process, in this process, or a further process of one."""
-        memory = HostMemory(self.path / (directory or name))
+        memory = HostMemory(self.path / (directory or called))
         made = Process(
-            memory, self.settings(name, *peers, secrets=secrets, **more), election or OneProcess().seat(), times
+            memory, self.settings(called, *peers, secrets=secrets, **more), election or OneProcess().seat(), times
         )
         self._processes.append(made)
         if start:
