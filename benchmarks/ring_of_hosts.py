@@ -118,10 +118,10 @@ class Changes:
         return sum(moved > LIMIT * must + 2 * sqrt(must) + 1 for moved, must in zip(self.moved, self.must, strict=True))
 
     @property
-    def worst(self) -> float:
-        """The greatest multiple, of changes that had to move 100 slots or more; nan if there is none."""
+    def worst(self) -> float | str:
+        """The greatest multiple, of changes that had to move 100 slots or more; a dash if there is none."""
         large = [moved / must for moved, must in zip(self.moved, self.must, strict=True) if must >= 100]
-        return max(large, default=float("nan"))
+        return max(large, default="-")
 
 
 @dataclass
