@@ -22,6 +22,7 @@ import timeit
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import sqrt
 from time import thread_time
 from typing import Any
@@ -178,7 +179,7 @@ def row(one: Found) -> tuple[Any, ...]:
 def builds(size: int, times: int) -> list[float]:
     """Return the least time to build a ring of each kind, in ms."""
     return [
-        min(timeit.repeat(lambda weights=weights: Ring(weights), timer=thread_time, number=1, repeat=times)) * 1e3
+        min(timeit.repeat(partial(Ring, weights), timer=thread_time, number=1, repeat=times)) * 1e3
         for weights in kinds(size, f"{size} 0").values()
     ]
 
