@@ -22,6 +22,7 @@ import timeit
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import sqrt
 from time import thread_time
 from typing import Any
@@ -118,10 +119,10 @@ class Changes:
         return sum(moved > LIMIT * must + 2 * sqrt(must) + 1 for moved, must in zip(self.moved, self.must, strict=True))
 
     @property
-    def worst(self) -> float:
-        """The greatest multiple, of changes that had to move 100 slots or more; nan if there is none."""
+    def worst(self) -> float | str:
+        """The greatest multiple, of changes that had to move 100 slots or more; a dash if there is none."""
         large = [moved / must for moved, must in zip(self.moved, self.must, strict=True) if must >= 100]
-        return max(large, default=float("nan"))
+        return max(large, default="-")
 
 
 @dataclass
@@ -178,7 +179,7 @@ def row(one: Found) -> tuple[Any, ...]:
 def builds(size: int, times: int) -> list[float]:
     """Return the least time to build a ring of each kind, in ms."""
     return [
-        min(timeit.repeat(lambda weights=weights: Ring(weights), timer=thread_time, number=1, repeat=times)) * 1e3
+        min(timeit.repeat(partial(Ring, weights), timer=thread_time, number=1, repeat=times)) * 1e3
         for weights in kinds(size, f"{size} 0").values()
     ]
 

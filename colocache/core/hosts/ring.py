@@ -30,7 +30,11 @@ The wish list
     without the list. Bytes are used one by one, so the byte order of the machine does not matter.
 
 What is measured (benchmarks/ring_of_hosts.py)
-    FIGURES
+    For 2 to 100 hosts, with equal weights and with weights from 1 to 1,024, a host that comes or goes moves 1.00 to
+    1.02 times its part; a single one of 100 slots or more moves at worst 1.11 times that. One step of weight moves 0.93
+    to 1.13 times what has to move. That may be 20 slots, and then chance counts: a single step moves that many, give or
+    take twice the root of it, here 9. With 100 hosts, turns instead of the race move 1.3 to 1.8 times the part of a
+    host that goes, and 5 to 11 times what one step has to move.
 """
 
 from __future__ import annotations
