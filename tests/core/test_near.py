@@ -223,6 +223,7 @@ def test_while_the_host_is_behind_nothing_is_served_and_nothing_dropped(until: f
     near.keep(entry, compared)
     assert near.store.lets(compared, NOW - 1)
     lease.publish(until)
+    assert served_at_once(Keyspace(near, compared), "key") is None, "though it has the present bell"
     near.board.invalidate((C,))
     for each in (entry, compared):
         assert not near.store.lets(each, NOW)

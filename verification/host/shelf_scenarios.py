@@ -13,6 +13,7 @@ from verification.host.oracle import Value
 from verification.host.world import Host, World
 
 K, OTHER, PAGE_KEY = 1, 2, 3
+SIZE = 80  # bytes of values that fill a ring: with more, a record would be too large for a small log of 1 KiB
 
 SCENARIOS: dict[str, Callable[[World], None]] = {}
 
@@ -417,7 +418,7 @@ def a_record_is_overwritten_while_it_is_read(world: World) -> None:
     writer, reader = world.host("W"), world.host("R")
     fill_main(writer)
     fill_up(writer, K)
-    writer.spawn(lambda: writer.set(20, size=96))
+    writer.spawn(lambda: writer.set(20, size=SIZE))
     reader.spawn(lambda: reader.read(K))
 
 
@@ -427,10 +428,10 @@ def who_writes_in_a_full_ring_is_killed(world: World) -> None:
     writer, other = world.host("W"), world.host("Q")
     fill_main(writer)
     fill_up(writer, K)
-    writer.spawn(lambda: writer.set(20, size=96))
+    writer.spawn(lambda: writer.set(20, size=SIZE))
     world.mortal = (writer.process,)
     world.at_end.append(lambda: check_logs(other))
-    world.at_end.append(lambda: [other.set(key, size=96) for key in range(30, 60)])
+    world.at_end.append(lambda: [other.set(key, size=SIZE) for key in range(30, 60)])
     world.at_end.append(lambda: check_logs(other))
     world.at_end.append(lambda: must_find(other, 59))
 
@@ -446,7 +447,7 @@ def a_counter_is_moved_while_it_is_counted(world: World) -> None:
     be_found(one)
     fill_up(writer)
     one.spawn(lambda: acknowledged.append(one.incr(K, start=False)))
-    writer.spawn(lambda: writer.set(20, size=96))
+    writer.spawn(lambda: writer.set(20, size=SIZE))
     world.mortal = (writer.process,)
     all_counted(world, one, acknowledged)
 
@@ -460,7 +461,7 @@ def a_record_is_moved_while_its_key_is_set(world: World) -> None:
     be_found(setter)
     fill_up(writer)
     setter.spawn(lambda: setter.set(K))
-    writer.spawn(lambda: writer.set(20, size=96))
+    writer.spawn(lambda: writer.set(20, size=SIZE))
     last_read(world, setter)
     last_read(world, writer)
 
@@ -474,7 +475,7 @@ def a_record_is_moved_while_its_key_is_invalidated(world: World) -> None:
     be_found(setter)
     fill_up(writer)
     setter.spawn(lambda: setter.invalidate(K))
-    writer.spawn(lambda: writer.set(20, size=96))
+    writer.spawn(lambda: writer.set(20, size=SIZE))
     last_read(world, setter)
     last_read(world, writer)
 
@@ -486,7 +487,7 @@ def a_ring_is_reset_beside_a_load(world: World) -> None:
     fill_main(writer)
     fill_up(writer, K)
     scribble(world)
-    writer.spawn(lambda: writer.set(20, size=96))
+    writer.spawn(lambda: writer.set(20, size=SIZE))
     loader.spawn(then(lambda: loader.load(K), lambda: loader.read(K)))
     last_read(world, writer)
     world.at_end.append(lambda: check_logs(writer))
@@ -505,7 +506,7 @@ def fill_main(host: Host) -> None:
 def fill_up(host: Host, key: int | None = None) -> None:
     """Write so many records that the next one has to make room; the first is that of ``key``."""
     if key is not None:
-        host.set(key, size=96)
+        host.set(key, size=SIZE)
     logs = host.shelf._logs
     pops = logs.pops
     _fill(host, 1000, lambda: logs.pops != pops)
@@ -516,7 +517,7 @@ def _fill(host: Host, number: int, too_far: Callable[[], bool]) -> None:
     memory = host.world.machine.memory
     while True:
         before = bytes(memory)
-        host.set(number, size=96)
+        host.set(number, size=SIZE)
         if too_far():
             memory[:] = before
             host.shelf._logs._living.clear()

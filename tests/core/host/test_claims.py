@@ -897,6 +897,50 @@ def test_where_nothing_may_be_served_a_load_serves_who_came_before_it(behind: Ho
     assert third.outcome == Value("second")
 
 
+def test_who_gets_the_byte_loads_for_all_that_have_waited_until_then(behind: Host) -> None:
+    """What is loaded is as young as the beginning of the load, and not as the call that has got the duty."""
+    lease = behind.shelves.lease
+    assert isinstance(lease, WordLease)
+    lease.publish(0.0)
+    first, second, third = (Process(behind) for _ in range(3))
+    holder = first.call()
+    behind.passes(1.0)
+    early = second.call()
+    behind.passes(1.0)
+    late = third.call()
+    behind.passes(1.0)
+    holder.end("old")
+    early.go_on()
+    assert early.leads
+    late.go_on()
+    assert late.waits
+    assert early.end("new") is Outcome.STORED
+    late.go_on()
+    assert late.outcome.payload == b"new"
+
+
+@pytest.mark.parametrize("event", [(), ROOT])
+def test_what_a_call_may_take_is_settled_when_it_begins(behind: Host, event: tuple[int, ...]) -> None:
+    """Also where nobody else may have it any more, because it is void by now."""
+    one, two = Process(behind), Process(behind)
+    first, waiter = one.call(patience=99.0), two.call(patience=99.0)
+    for thing in event:
+        behind.event(thing)
+    behind.passes(2 * LEASE)
+    first.end("value")
+    waiter.go_on()
+    assert waiter.outcome.payload == b"value"
+
+
+def test_what_a_call_may_take_is_settled_when_it_begins_where_the_byte_is_freed_just_now(behind: Host) -> None:
+    one, two = Process(behind), Process(behind)
+    first, waiter = one.call(patience=99.0), two.call(patience=99.0)
+    behind.passes(2 * LEASE)
+    behind.kernel.before = lambda: first.end("value")
+    waiter.go_on()
+    assert waiter.outcome.payload == b"value"
+
+
 def test_the_lease_is_asked_before_the_first_label() -> None:
     class Late(WordLease):
         """A host that hears of an event, and is current, as soon as it is asked."""
