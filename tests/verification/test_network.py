@@ -276,6 +276,25 @@ def test_names_appear_vanish_and_fail_for_what_getaddrinfo_and_dnspython_ask_in_
         stream.close()  # type: ignore[union-attr]
 
 
+def test_anybody_makes_hosts_in_a_user_namespace() -> None:
+    needs_namespaces()
+    try:
+        with Namespaces(2, by_user=True) as net:
+            first, second = (Talker(net, host.name, host.address) for host in net.hosts)
+            net.cut("h1", "h2")
+            first.send("10.77.0.2", "lost")
+            net.heal()
+            zone = net.start_name_server()
+            zone["shop"] = [address("10.77.0.1")]
+            assert "10.77.0.1" in subprocess.check_output(net.in_host("h2", ["getent", "hosts", "shop"]), text=True)
+            first.send("10.77.0.2", "comes")
+            assert second.hear() == "comes"
+            first.close()
+            second.close()
+    except namespaces.Broken as error:
+        pytest.skip(f"needs user namespaces: {error}")
+
+
 def test_nothing_is_left_when_hosts_end(until: Until) -> None:
     needs_namespaces()
     with Namespaces(2) as net:

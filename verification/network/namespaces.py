@@ -184,9 +184,13 @@ class Namespaces(Network):
 
     kind = "namespaces"
 
-    def __init__(self, hosts: int = 3, *, has_ipv6: bool = True) -> None:
-        """``has_ipv6``: each host also has the address ``fd77::N``, if the kernel knows IPv6."""
+    def __init__(self, hosts: int = 3, *, has_ipv6: bool = True, by_user: bool | None = None) -> None:
+        """``has_ipv6``: each host also has the address ``fd77::N``, if the kernel knows IPv6.
+
+        ``by_user``: in a user namespace, or not, which only root can; None is what works here.
+        """
         super().__init__(hosts)
+        self._by_user = by_user
         self.has_ipv6 = has_ipv6 and Path("/proc/net/if_inet6").exists()
         self._shells: dict[Host, _Shell] = {}
         self._lanes: set[tuple[Host, Host]] = set()
@@ -200,9 +204,9 @@ class Namespaces(Network):
         return f"fd77::{self[host].number:x}"
 
     def __enter__(self) -> Namespaces:
-        self._way_in = _way_in()
+        self._way_in = _way_in() if self._by_user is None else _WayIn(self._by_user)
         try:
-            self.router = _Shell(self._way_in.make("--net", "--mount"))
+            self.router = _Shell(self._way_in.make("--net", "--mount", "--uts"))
             self.router.do("ip link set lo up", "echo 1 >/proc/sys/net/ipv4/ip_forward")
             if self.has_ipv6:
                 self.router.do("echo 1 >/proc/sys/net/ipv6/conf/all/forwarding", *_NO_WAITING)
