@@ -1,0 +1,30 @@
+"""What a process knows of the hosts of its group. The only place here that asks `cache.hosts` and `cache.members`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from verification.network.checker import LEASE
+
+
+def ages(cache: Any) -> dict[str, float]:
+    """How old what this host knows of each host is, by its name, in s; of its own host it is none. Infinite: never."""
+    found = {}
+    for host in cache.hosts():
+        age = getattr(host, "age", None)
+        found[str(host.name)] = float("inf") if age is None else float(age)
+    return found
+
+
+def is_current(cache: Any, hosts: int) -> bool:
+    """Whether this host hears all hosts, of which there are so many, itself included."""
+    known = ages(cache)
+    return len(known) == hosts and all(age < LEASE for age in known.values())
+
+
+def gateway(cache: Any, host: str) -> int:
+    """The pid of the gateway of this process's host; 0 if there is none at the moment, or nobody knows."""
+    for member in cache.members():
+        if getattr(member, "gateway", False) and getattr(member, "host", host) in (host, None):
+            return int(member.pid)
+    return 0
