@@ -129,6 +129,10 @@ class Network(ABC):
         for pair in [pair for pair in self._cuts if named <= set(pair)]:
             self._restore(pair)
 
+    def heal_way(self, a: Host | str, b: Host | str) -> None:
+        """Let everything through that ``a`` sends to ``b``; the other way stays as it is."""
+        self._restore((self[a], self[b]))
+
     def isolate(self, a: Host | str) -> None:
         """Cut a host from all others."""
         for other in self.hosts:

@@ -15,7 +15,7 @@ from verification.chaos.values import value_of, version_of
 from verification.chaos.worker import serve
 from verification.network import sight
 from verification.network.checker import UnderWay
-from verification.network.standins import StandIn
+from verification.network.standins import OneRegion, StandIn
 from verification.network.work import Work
 
 SHELF, LOAD_TIMEOUT = "8MiB", 1.0
@@ -25,13 +25,15 @@ class HostWorker:
     """The commands. Every public method is one."""
 
     def __init__(self, directory: str, kind: str, hosts: int) -> None:
-        """``kind`` is ``colocache``, or that of a stand-in. There are so many ``hosts``."""
+        """``kind`` is ``colocache``, or ``one region``, or that of a stand-in. There are so many ``hosts``."""
         self._directory = Path(directory)
         self._hosts = hosts
         self._work: Work | None = None
         self.cache: Any
         if kind == "colocache":
             self.cache = colocache.Cache("shop", shelf=SHELF, load_timeout=LOAD_TIMEOUT)
+        elif kind == "one region":
+            self.cache = OneRegion("shop", shelf=SHELF, load_timeout=LOAD_TIMEOUT, directory=f"{directory}/c")
         else:
             self.cache = StandIn(kind)
 
