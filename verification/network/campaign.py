@@ -450,7 +450,7 @@ class Campaign:
 
         try:
             self._until(all_are, "all hosts are current")
-        except AssertionError as error:
+        except (AssertionError, Died) as error:
             raise AssertionError(f"{error}: {self._who_hears_whom()}") from None
 
     def _who_hears_whom(self) -> str:
@@ -539,11 +539,11 @@ def _listed(counts: dict[str, int]) -> str:
 def run(
     seed: int, *, seconds: float, hosts: int = 3, workers: int = 4, longest: float = 8.0, kind: str = "colocache",
     loopback: bool = False, hang: float = HANG, least_reads: float = 100.0, least_hits: float = 0.0,
-    faults: list[Fault] | None = None,
+    faults: list[Fault] | None = None, keep: bool = True,
 ) -> Result:  # fmt: skip
     """One campaign. Raise AssertionError if something hangs, or the hosts do not become current again.
 
-    ``faults`` instead of those of the seed.
+    ``faults`` instead of those of the seed. With ``keep``, what the processes of a failure wrote is kept.
     """
     began = monotonic()
     net: Network = Loopback(hosts) if loopback or why_not() else Namespaces(hosts)
@@ -561,11 +561,11 @@ def run(
                 seed, net.kind, kind, hosts, workers, monotonic() - began, dict(campaign.faults), campaign.lives,
                 campaign.current_after, campaign.board.sums(), [line["seconds"] for line in receipts],
                 sum(bool(line["waited_out"]) for line in receipts), violations, alarms, told,
-                campaign.keep(seed) if violations or alarms else None, least_reads, least_hits,
+                campaign.keep(seed) if keep and (violations or alarms) else None, least_reads, least_hits,
             )  # fmt: skip
         except AssertionError as error:
             campaign.abort()  # and so have them say what they do
-            kept = campaign.keep(seed)
+            kept = campaign.keep(seed) if keep else None
             raise AssertionError(f"{error}\n{campaign.log()[-20_000:]}\nall of it is in {kept}") from None
         finally:
             campaign.close()

@@ -119,9 +119,9 @@ class StandIn:
         now = monotonic()
         return {key: kept[1] for key in keys if (kept := self._kept.get(key)) and now < kept[0]}
 
-    def cached(self, *, key: Callable[..., str], tags: Callable[..., Any]) -> Callable[[Any], Any]:
+    def cached(self, *, tags: Callable[..., Any]) -> Callable[[Any], Any]:
         """Decorate a function of a key."""
-        return lambda function: lambda argument: self.get_or_load(key(argument), lambda: function(argument))
+        return lambda function: lambda key: self.get_or_load(f"function {key}", lambda: function(key))
 
     def invalidate(self, *keys: str, wait: bool | float = True) -> Receipt:
         """Do nothing, and say that it was done, or not."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from colocache import Receipt
 from verification.chaos.board import KEYS, PAGES, ROWS, SPACE, SPACES, TAGS
 from verification.chaos.values import value_of
 from verification.chaos.work import Unlucky
@@ -22,6 +23,9 @@ READ: Final = (*KEYS, *PAGES)
 TASKS: Final = 2
 NOT_WAITED: Final = 0.2  # the share of writes whose receipt nobody waits for: only the lease bounds them
 PROMPT: Final = 0.1  # s
+
+
+Call = Callable[[bool], Receipt]  # which announces; whether it waits
 
 
 class Hand(NamedTuple):
@@ -44,11 +48,8 @@ class Work:
         self._has_been_current = False
         cache.start()
         self._spaces = {path: cache.namespace(path) if path else cache for path in SPACES}
-        self._late = threading.local()
-        self._functions = {
-            path: space.cached(key=lambda key: key, tags=lambda key: TAGS[key])(self._function)
-            for path, space in self._spaces.items()
-        }
+        self._mine = threading.local()
+        self._functions = {path: self._function(space) for path, space in self._spaces.items()}
         self._board.note("begins", slot=slot)
         bodies = (self._write, self._read, self._read, self._run_tasks)
         hands = [Hand(slot * ROWS + number, Random(f"{seed} {number}")) for number in range(len(bodies))]
@@ -65,7 +66,7 @@ class Work:
             thread.join()
 
     def _run(self, body: Callable[[Hand], None], hand: Hand) -> None:
-        self._late.hand = hand
+        self._mine.hand = hand
         try:
             while not self._enough.is_set():
                 body(hand)
@@ -107,8 +108,14 @@ class Work:
         for key, value in found.items():
             self._checker.judge(hand.row, key, looks[key], value)
 
-    def _function(self, key: str) -> Any:
-        return self._load(self._late.hand, key)
+    def _function(self, space: Any) -> Any:
+        """A function whose results are values of the keys, beside those of `get_or_load`."""
+
+        @space.cached(tags=lambda key: (*TAGS[key], _of(key)))
+        def read(key: str) -> Any:
+            return self._load(self._mine.hand, key)
+
+        return read
 
     def _load(self, hand: Hand, key: str) -> Any:
         """What the source has, or what is made of cached parts; and a while later, now and then."""
@@ -165,27 +172,31 @@ class Work:
         keys = hand.dice.sample(KEYS, hand.dice.choice((1, 1, 1, 3)))
         pages = [page for page, parts in PAGES.items() if set(parts) & set(keys)]
         of_space = {path: [key for key in (*keys, *pages) if SPACE.get(key, "") == path] for path in SPACES}
-        # The root last, for its pages are made of what the others have.
-        self._announce(hand, "by_key", keys, [
-            lambda wait, path=path, some=some: self._spaces[path].invalidate(*some, wait=wait)
+        # The root last, for its pages are made of what the others have; and then the functions, for so are theirs.
+        calls: list[Call] = [
+            lambda wait, path=path, some=some: self._spaces[path].invalidate(*some, wait=wait)  # type: ignore[misc]
             for path, some in sorted(of_space.items(), reverse=True)
             if some
-        ])  # fmt: skip
+        ]
+        self._announce(hand, "by_key", keys, [*calls, self._functions_change(*keys, *pages)])
+
+    def _functions_change(self, *keys: str) -> Call:
+        return lambda wait: self._cache.invalidate_tags(*map(_of, keys), wait=wait)
 
     def _a_tag_changes(self, hand: Hand) -> None:
         tag = hand.dice.choice(TAGS[hand.dice.choice(KEYS)])
         keys = [key for key in KEYS if tag in TAGS[key]]
-        # Each page has the tag of its parts.
+        # Each page has the tag of its parts, and so have the functions' results.
         self._announce(hand, "by_tag", keys, [lambda wait: self._cache.invalidate_tags(tag, wait=wait)])
 
     def _a_space_changes(self, hand: Hand) -> None:
         path = hand.dice.choice(list(SPACES))
-        calls: list[Callable[[Any], Any]] = [lambda wait: self._spaces[path].clear(wait=wait)]
+        calls: list[Call] = [lambda wait: self._spaces[path].clear(wait=wait)]  # with the functions in it
         if path:
-            calls.append(lambda wait: self._cache.invalidate(*PAGES, wait=wait))
+            calls += [lambda wait: self._cache.invalidate(*PAGES, wait=wait), self._functions_change(*PAGES)]
         self._announce(hand, "by_namespace", [key for key in KEYS if SPACE[key].startswith(path)], calls)
 
-    def _announce(self, hand: Hand, how: str, keys: Iterable[str], calls: Iterable[Callable[[Any], Any]]) -> None:
+    def _announce(self, hand: Hand, how: str, keys: Iterable[str], calls: Iterable[Call]) -> None:
         is_announced, before = self._is_established(), self._board.deletions
         versions, waits = self._checker.commit(how, keys), hand.dice.random() >= NOT_WAITED
         receipts = []
@@ -211,3 +222,8 @@ class Work:
 
     def _space(self, key: str) -> Any:
         return self._spaces[SPACE.get(key, "")]
+
+
+def _of(key: str) -> str:
+    """The tag of the functions' results that are values of a key, for they have keys of their own."""
+    return f"of {key}"
