@@ -279,20 +279,21 @@ def test_names_appear_vanish_and_fail_for_what_getaddrinfo_and_dnspython_ask_in_
 def test_anybody_makes_hosts_in_a_user_namespace() -> None:
     needs_namespaces()
     try:
-        with Namespaces(2, by_user=True) as net:
-            first, second = (Talker(net, host.name, host.address) for host in net.hosts)
-            net.cut("h1", "h2")
-            first.send("10.77.0.2", "lost")
-            net.heal()
-            zone = net.start_name_server()
-            zone["shop"] = [address("10.77.0.1")]
-            assert "10.77.0.1" in subprocess.check_output(net.in_host("h2", ["getent", "hosts", "shop"]), text=True)
-            first.send("10.77.0.2", "comes")
-            assert second.hear() == "comes"
-            first.close()
-            second.close()
+        with Namespaces(1, by_user=True):
+            pass
     except namespaces.Broken as error:
         pytest.skip(f"needs user namespaces: {error}")
+    with Namespaces(2, by_user=True) as net:
+        first, second = (Talker(net, host.name, host.address) for host in net.hosts)
+        net.cut("h1", "h2")
+        first.send("10.77.0.2", "lost")
+        net.heal()
+        net.start_name_server()
+        assert "10.77.0.1" in subprocess.check_output(net.in_host("h2", ["getent", "hosts", "h1.hosts"]), text=True)
+        first.send("10.77.0.2", "comes")
+        assert second.hear() == "comes"
+        first.close()
+        second.close()
 
 
 def test_nothing_is_left_when_hosts_end(until: Until) -> None:

@@ -14,7 +14,7 @@ from verification.chaos.values import value_of
 from verification.network import campaign
 from verification.network.campaign import FAULTS, Campaign, Fault, timeline, ways_cut
 from verification.network.checker import KEPT, Announced, Checker, Look, UnderWay
-from verification.network.namespaces import Loopback, Network, network
+from verification.network.namespaces import Loopback, Network, network, why_not
 
 HOSTS = ("h1", "h2", "h3", "h4")
 CUT = [Fault(0.1, "cut", ("h1", "h2"), 2.5, 0.0)]
@@ -169,6 +169,15 @@ def test_a_cache_without_a_fault_passes(loopback: bool) -> None:
     assert result.faults["cut"] == result.faults["cut_one_way"] == result.faults["restart"] == 1
     assert result.lives > 4
     assert "passed" in result.table()
+
+
+def test_hosts_that_find_each_other_by_name_pass_while_names_are_wrong() -> None:
+    if why_not():
+        pytest.skip(f"needs network namespaces: {why_not()}")
+    faults = [Fault(0.1 + 0.4 * number, "names", ("h1", "h2"), 0.3, number / 5) for number in range(5)]
+    result = run("honest", faults=[*faults, Fault(0.2, "restart", ("h2", "h1"), 0.3, 0.0)], by_name=True)
+    assert not result.complaints(), result.table()
+    assert result.faults["names"] == 5
 
 
 def test_the_real_cache_passes_where_all_hosts_are_one_region() -> None:

@@ -36,19 +36,23 @@ from verification.chaos.board import KEYS
 from verification.chaos.group import ALARMS, INTENDED, Died, Started, together
 from verification.chaos.verdict import story
 from verification.network.checker import Checker, UnderWay
-from verification.network.namespaces import Loopback, Namespaces, Network, why_not, why_not_slow
+from verification.network.dns import NXDOMAIN, SERVFAIL, SILENCE, address
+from verification.network.namespaces import PORT, Loopback, Namespaces, Network, why_not, why_not_slow
 from verification.network.standins import KINDS
 
 PATIENCE: Final = 90.0  # s, for what must come to pass once all is healed: forget_after, thrice
 HANG: Final = 60.0  # s; no call takes so long, not even on a host that is not established for `forget_after`
 PAUSE: Final = 0.8  # s; in so many seconds, at most, somebody else comes for one who is missing
 CALM: Final = 2.0  # s
+PEERS: Final = "hosts"  # the name of all hosts
+NOBODY: Final = "10.77.0.250"  # an address of the same network that no host has
 
 #: How often each fault comes. Of `lose`, all processes of a host are killed at once; of `restart`, all end and others
 #: begin.
 FAULTS: Final = {
     "cut": 4, "cut_one_way": 5, "refuse": 1, "isolate": 2, "star": 1, "ring": 1, "flap": 2, "slow": 1, "rest": 3,
     "kill": 3, "kill_gateway": 3, "stop": 2, "stop_gateway": 3, "stop_host": 2, "restart": 2, "lose": 1,
+    "names": 3,
 }  # fmt: skip
 NETWORK: Final = ("cut", "cut_one_way", "refuse", "isolate", "star", "ring", "flap", "slow")
 
@@ -99,9 +103,15 @@ def ways_cut(fault: Fault) -> set[Way]:
 class Campaign:
     """One run."""
 
-    def __init__(self, net: Network, seed: int, workers: int, kind: str = "colocache", hang: float = HANG) -> None:
-        """So many ``workers`` on each host of a network that is up. ``kind`` of cache: see `worker.py`."""
+    def __init__(
+        self, net: Network, seed: int, workers: int, kind: str = "colocache", hang: float = HANG, by_name: bool = False
+    ) -> None:
+        """So many ``workers`` on each host of a network that is up. ``kind`` of cache: see `worker.py`.
+
+        ``by_name``: the hosts find each other in DNS, which fails now and then; only where they are namespaces.
+        """
         self.net = net
+        self._zone = net.start_name_server() if by_name and isinstance(net, Namespaces) else None
         self.directory = Path(tempfile.mkdtemp(prefix="cx"))  # short, for sockets
         self._kind, self._workers, self._hang = kind, workers, hang
         self._slots = 2 * len(net.hosts) * workers  # of those who work, and of those who are about to end
@@ -249,21 +259,17 @@ class Campaign:
         """Let them recover for once."""
         self._pass(fault.lasts / 2)
 
-    def _kill(self, fault: Fault) -> bool | None:
-        worker = self._pick(fault)
-        return self._end(worker, "kill") if worker else False
+    def _kill(self, fault: Fault) -> bool:
+        return self._end(self._pick(fault), "kill")
 
-    def _kill_gateway(self, fault: Fault) -> bool | None:
-        worker = self._gateway(fault.hosts[0])
-        return self._end(worker, "kill gateway") if worker else False
+    def _kill_gateway(self, fault: Fault) -> bool:
+        return self._end(self._gateway(fault.hosts[0]), "kill gateway")
 
-    def _stop(self, fault: Fault) -> bool | None:
-        worker = self._pick(fault)
-        return self._hold(worker, fault.lasts, "stop") if worker else False
+    def _stop(self, fault: Fault) -> bool:
+        return self._hold(self._pick(fault), fault.lasts, "stop")
 
-    def _stop_gateway(self, fault: Fault) -> bool | None:
-        worker = self._gateway(fault.hosts[0])
-        return self._hold(worker, fault.lasts, "stop gateway") if worker else False
+    def _stop_gateway(self, fault: Fault) -> bool:
+        return self._hold(self._gateway(fault.hosts[0]), fault.lasts, "stop gateway")
 
     def _stop_host(self, fault: Fault) -> None:
         for worker in list(self._working[fault.hosts[0]]):
@@ -297,6 +303,19 @@ class Campaign:
         for worker in list(self._working[fault.hosts[0]]):
             self._end(worker, "lose", back_after=fault.lasts)
 
+    def _names(self, fault: Fault) -> bool | None:
+        """The name server fails, says nothing, knows no hosts, forgets one, or names one that nobody is."""
+        zone = self._zone
+        if zone is None:
+            return False
+        true = [address(host.address) for host in self.net.hosts]
+        without = [address(host.address) for host in self.net.hosts if host.name != fault.hosts[0]]
+        wrong = (SERVFAIL, SILENCE, NXDOMAIN, without, [*true, address(NOBODY)])
+        zone[PEERS] = said = wrong[int(fault.chance * len(wrong))]
+        self._note("names", says=str(said), lasts=fault.lasts)
+        self._at(fault.lasts, lambda: zone.__setitem__(PEERS, true))
+        return None
+
     # --- What they are made of
 
     def _pick(self, fault: Fault) -> Started | None:
@@ -312,11 +331,14 @@ class Campaign:
                     return next((worker for worker in self._working[host] if worker.pid == pid), None)
         return None
 
-    def _hold(self, worker: Started, seconds: float, fault: str) -> None:
+    def _hold(self, worker: Started | None, seconds: float, fault: str) -> bool:
+        if worker is None:
+            return False
         self._note(fault, victim=worker.pid, seconds=seconds)
         self._stopped[worker] = self._stopped.get(worker, 0) + 1
         worker.signal(signal.SIGSTOP)
         self._at(seconds, lambda: self._let_go(worker))
+        return True
 
     def _let_go(self, worker: Started) -> None:
         left = self._stopped.pop(worker, 1) - 1
@@ -327,12 +349,15 @@ class Campaign:
             self._note("go on", victim=worker.pid)
             worker.signal(signal.SIGCONT)
 
-    def _end(self, worker: Started, fault: str, back_after: float = PAUSE) -> None:
+    def _end(self, worker: Started | None, fault: str, back_after: float = PAUSE) -> bool:
+        if worker is None:
+            return False
         host = next(name for name, workers in self._working.items() if worker in workers)
         self._note(fault, victim=worker.pid, host=host)
         self._working[host].remove(worker)
         worker.signal(signal.SIGKILL)
         self._at(self._dice.uniform(0, back_after), lambda: self._begin_if_missing(host))
+        return True
 
     def _dismiss(self, worker: Started) -> None:
         """Have a process end in its own time, once it has begun."""
@@ -358,7 +383,7 @@ class Campaign:
         worker = Started(
             self.net.start(
                 host, command, stdin=pipe, stdout=pipe, stderr=self._log,
-                env=self.net.environment(host, self.directory),
+                env=self.net.environment(host, self.directory) | self._named,
             )
         )  # fmt: skip
         self.lives += 1
@@ -366,6 +391,10 @@ class Campaign:
         self._slot_of[worker] = slot = free[0]
         self._begun[worker] = worker.send("begin_work", slot=slot, slots=self._slots, seed=self._dice.random())
         self._note("begin", victim=worker.pid, host=host, slot=slot)
+
+    @property
+    def _named(self) -> dict[str, str]:
+        return {} if self._zone is None else {"COLOCACHE_PEERS": f"{PEERS}:{PORT}"}
 
     def _clear_slots(self) -> None:
         """Have others take the slots of the dead: two at once would overwrite what each other writes there."""
@@ -442,8 +471,10 @@ class Campaign:
                 self._begun[worker].result()  # it raises what went wrong
             if asked and not all(future.done() for future in asked.values()):
                 return False
-            answers = [not future.exception() and future.result() for future in asked.values()]
-            if asked.keys() == set(workers) and all(answers):
+            for future in asked.values():
+                if not isinstance(future.exception(), Died | None):
+                    future.result()
+            if asked.keys() == set(workers) and all(not each.exception() and each.result() for each in asked.values()):
                 return True
             asked = {worker: worker.send("is_current") for worker in workers}
             return False
@@ -538,8 +569,8 @@ def _listed(counts: dict[str, int]) -> str:
 
 def run(
     seed: int, *, seconds: float, hosts: int = 3, workers: int = 4, longest: float = 8.0, kind: str = "colocache",
-    loopback: bool = False, hang: float = HANG, least_reads: float = 100.0, least_hits: float = 0.0,
-    faults: list[Fault] | None = None, keep: bool = True,
+    loopback: bool = False, by_name: bool = False, hang: float = HANG, least_reads: float = 100.0,
+    least_hits: float = 0.0, faults: list[Fault] | None = None, keep: bool = True,
 ) -> Result:  # fmt: skip
     """One campaign. Raise AssertionError if something hangs, or the hosts do not become current again.
 
@@ -549,7 +580,7 @@ def run(
     net: Network = Loopback(hosts) if loopback or why_not() else Namespaces(hosts)
     with net:
         names = [host.name for host in net.hosts]
-        campaign = Campaign(net, seed, workers, kind, hang)
+        campaign = Campaign(net, seed, workers, kind, hang, by_name)
         try:
             campaign.begin()
             campaign.harm(timeline(seed, seconds, names, longest) if faults is None else faults, seconds)
@@ -580,17 +611,20 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--workers", type=int, default=4, help="processes on each host")
     parser.add_argument("--longest", type=float, default=8.0, help="s; how long a fault lasts, at most")
     parser.add_argument("--cache", choices=["colocache", "one region", *KINDS], default="colocache")
+    parser.add_argument("--dns", action="store_true", help="hosts find each other by a name, which is wrong at times")
     parser.add_argument("--loopback", action="store_true", help="no namespaces, even where they can be made")
     options = parser.parse_args(arguments)
     if options.hosts < 2:
         parser.error("--hosts must be 2 at least")
     print(f"seed {options.seed}", flush=True)
+    if options.dns and (options.loopback or why_not()):
+        parser.error(f"--dns needs network namespaces: {why_not() or 'these are not used with --loopback'}")
     if why_not() and not options.loopback:
         print(f"hosts are loopback addresses, because {why_not()}", flush=True)
     hits = 0.3 if options.cache in ("colocache", "one region") else 0.0
     result = run(
         options.seed, seconds=options.seconds, hosts=options.hosts, workers=options.workers, longest=options.longest,
-        kind=options.cache, loopback=options.loopback, least_hits=hits,
+        kind=options.cache, loopback=options.loopback, by_name=options.dns, least_hits=hits,
     )  # fmt: skip
     print(result.table(), flush=True)
     return bool(result.complaints())

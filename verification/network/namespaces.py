@@ -37,7 +37,7 @@ from shutil import rmtree, which
 from typing import IO, Any, Final
 
 from verification import ROOT
-from verification.network.dns import ZoneFile
+from verification.network.dns import ZoneFile, address
 from verification.network.proxy import Proxy
 
 PORT: Final = 7400
@@ -334,6 +334,8 @@ class Namespaces(Network):
     def start_name_server(self) -> ZoneFile:
         """Have all processes in hosts ask a name server in the router, and nobody else. Return what it says.
 
+        It begins with the addresses of all hosts for ``hosts``, and that of h1 for ``h1.hosts``.
+
         Files hide /etc/resolv.conf and /etc/nsswitch.conf in the hosts' namespaces of mounts; /etc/hosts stays. So
         getaddrinfo and dnspython ask it both. A host that is cut from others still reaches it.
         """
@@ -348,6 +350,9 @@ class Namespaces(Network):
         with server.stdout as said:
             if said.readline() != b"serves\n":
                 raise Broken("the name server has not begun")
+        zone["hosts"] = [address(host.address) for host in self.hosts]
+        for host in self.hosts:
+            zone[f"{host.name}.hosts"] = [address(host.address)]
         (self._names / "resolv.conf").write_text(f"nameserver {ROUTER}\noptions timeout:1 attempts:2\n")
         (self._names / "nsswitch.conf").write_text("hosts: files dns\n")
         for inside in self._shells.values():
@@ -541,7 +546,7 @@ class _Shell:
         with suppress(BrokenPipeError):
             self._in.write(f"{{ {command}\n}} </dev/null 2>&1; echo; echo '{_READY}' $?\n")
             self._in.flush()
-        said = []
+        said: list[str] = []
         for line in self._out:
             if line.startswith(_READY):
                 return line.removeprefix(_READY).strip(), "".join(said)

@@ -189,7 +189,7 @@ class _Pings:
         with socket.create_server((address, int(port))) as listener:
             _write(self._directory / "gateway", str(os.getpid()))
             for peer in os.environ["COLOCACHE_PEERS"].split(","):
-                threading.Thread(target=self._ping, args=(peer,), daemon=True).start()
+                threading.Thread(target=self._find, args=(peer,), daemon=True).start()
             threading.Thread(target=self._answer, args=(listener,), daemon=True).start()
             self._enough.wait()
 
@@ -201,8 +201,18 @@ class _Pings:
                 with connection, suppress(OSError):
                     connection.sendall(self.name.encode())
 
-    def _ping(self, peer: str) -> None:
-        address, _, port = peer.rpartition(":")
+    def _find(self, peer: str) -> None:
+        """Ping each address that a name ever has."""
+        name, _, port = peer.rpartition(":")
+        known: set[str] = set()
+        while not self._enough.wait(PING):
+            with suppress(OSError):
+                found = {str(each[4][0]) for each in socket.getaddrinfo(name, int(port), type=socket.SOCK_STREAM)}
+                for address in found - known - {os.environ["COLOCACHE_LISTEN"].rpartition(":")[0]}:
+                    threading.Thread(target=self._ping, args=(address, port), daemon=True).start()
+                known |= found
+
+    def _ping(self, address: str, port: str) -> None:
         has_heard = False
         while not self._enough.wait(PING):
             asked = time.monotonic()

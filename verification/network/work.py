@@ -111,7 +111,7 @@ class Work:
     def _function(self, space: Any) -> Any:
         """A function whose results are values of the keys, beside those of `get_or_load`."""
 
-        @space.cached(tags=lambda key: (*TAGS[key], _of(key)))
+        @space.cached(tags=lambda key: (*TAGS[key], _of(key)))  # type: ignore[untyped-decorator]
         def read(key: str) -> Any:
             return self._load(self._mine.hand, key)
 
