@@ -35,7 +35,7 @@ from typing import Any, Final, NamedTuple
 from verification.chaos.board import KEYS
 from verification.chaos.group import ALARMS, INTENDED, Died, Started, together
 from verification.chaos.verdict import story
-from verification.network.checker import Checker, UnderWay
+from verification.network.checker import LEASE, Checker, UnderWay
 from verification.network.dns import NXDOMAIN, SERVFAIL, SILENCE, address
 from verification.network.namespaces import PORT, Loopback, Namespaces, Network, why_not, why_not_slow
 from verification.network.standins import KINDS
@@ -457,7 +457,8 @@ class Campaign:
                 raise AssertionError(f"thread {thread} of process {worker.pid} hangs in a call for {self._hang} s")
 
     def _await_current(self) -> None:
-        """Wait until each process of each host says that it hears all hosts."""
+        """Wait until each process of each host says that it has heard all hosts since now, and within the lease."""
+        began = monotonic()
         asked: dict[Started, Future[Any]] = {}
 
         def all_are() -> bool:
@@ -476,7 +477,8 @@ class Campaign:
                     future.result()
             if asked.keys() == set(workers) and all(not each.exception() and each.result() for each in asked.values()):
                 return True
-            asked = {worker: worker.send("is_current") for worker in workers}
+            within = min(LEASE, monotonic() - began)
+            asked = {worker: worker.send("is_current", within=within) for worker in workers}
             return False
 
         try:

@@ -16,10 +16,10 @@ def ages(cache: Any) -> dict[str, float]:
     return found
 
 
-def is_current(cache: Any, hosts: int) -> bool:
-    """Whether this host hears all hosts, of which there are so many, itself included."""
+def is_current(cache: Any, hosts: int, within: float = LEASE) -> bool:
+    """Whether this host has heard all hosts ``within`` so many seconds. They are so many, itself included."""
     known = ages(cache)
-    return len(known) == hosts and all(age < LEASE for age in known.values())
+    return len(known) == hosts and all(age < within for age in known.values())
 
 
 def gateway(cache: Any, host: str) -> int:

@@ -45,8 +45,8 @@ class HostWorker:
         if self._work is not None:
             self._work.finish()
 
-    def is_current(self) -> bool:
-        return sight.is_current(self.cache, self._hosts)
+    def is_current(self, within: float) -> bool:
+        return sight.is_current(self.cache, self._hosts, within)
 
     def ages(self) -> dict[str, float]:
         return sight.ages(self.cache)
