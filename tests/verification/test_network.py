@@ -416,7 +416,7 @@ def test_a_stall_keeps_one_direction_and_loses_nothing(
 
 def test_a_delay_keeps_the_order(proxy: Proxy) -> None:
     with dialled(proxy.address) as connection:
-        proxy.delay(0.3, "down")
+        proxy.delay(3.0, "down")
         connection.sendall(b"first")
         assert is_silent(connection)
         proxy.delay(0.0)

@@ -159,9 +159,10 @@ class Campaign:
     def recover(self) -> None:
         """Heal all, wait until all hosts are current, be calm, and end; all must read what is true."""
         self._until(lambda: not self._later, "nothing is left to be done")
-        self._cuts.clear()
-        self.net.heal()
+        self.net.heal()  # what may be left
         self.board.note("fault", fault="all is healed")
+        # Interpreters that have yet to start would count as a host that is slow.
+        self._until(self._all_have_begun, "all have begun")
         healed = monotonic()
         self._await_current()
         self.current_after = monotonic() - healed
@@ -486,6 +487,11 @@ class Campaign:
         except (AssertionError, Died) as error:
             raise AssertionError(f"{error}: {self._who_hears_whom()}") from None
 
+    def _all_have_begun(self) -> bool:
+        workers = self._living()
+        is_full = len(workers) == len(self._working) * self._workers
+        return is_full and all(self._begun[worker].done() for worker in workers)
+
     def _who_hears_whom(self) -> str:
         told = []
         for host, workers in self._working.items():
@@ -508,7 +514,7 @@ class Result:
     seconds: float
     faults: dict[str, int]
     lives: int
-    current_after: float  # s, after all was healed
+    current_after: float  # s, after all was healed, and all had begun
     counts: dict[str, int]
     waits: list[float]  # s, of each receipt that was waited for
     waited_out: int  # receipts that did not wait for some host any longer
@@ -553,7 +559,7 @@ class Result:
             "receipts": f"{counts['complete']:,} complete, {counts['prompt']:,} in 0.1 s; {counts['excused']:,} not; "
             f"{self.waited_out:,} waited a host out",
             "a receipt": f"median {1000 * middle:.1f} ms, p99 {1000 * high:.0f} ms, longest {waits[-1]:.2f} s",
-            "current again": f"{self.current_after:.2f} s after all was healed",
+            "current again": f"{self.current_after:.2f} s after all was healed, and all had begun",
             "stale, late, torn": ", ".join(str(kinds[what]) for what in ("stale", "late", "torn")),
             "verdict": "; ".join(self.complaints()) or "passed",
         }
