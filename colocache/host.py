@@ -206,15 +206,15 @@ class Host:
         self.renew()
 
     @classmethod
-    def join(cls, config: Config, log: Log, joined: list[Host]) -> None:
-        """Join the group's region, and append the host. Raise OSError or ConfigError if this process cannot.
+    def join(cls, config: Config, log: Log, joined: list[Host], role: str = "peer") -> None:
+        """Join the group's region in a role, and append the host. Raise OSError or ConfigError if this process cannot.
 
         What a signal handler raises may come out of each call, also with its result: the caller leaves what was
         appended.
         """
         regions: list[Region] = []
         try:
-            region = Region.join(config.group, config.directory, config.shelf, joined=regions)
+            region = Region.join(config.group, config.directory, config.shelf, joined=regions, role=role)
             shared = _shared_of(region, log)
             _tell_its_size(region, config, log, shared.errands)
             joined.append(cls(shared, config))
@@ -302,6 +302,11 @@ class Host:
             "hits": store.hits(), "evictions": store.evictions, "entries": entries, "bytes": size,
             "shelf_entries": shelf.entries(), "shelf_bytes": shelf.taken(), "processes": 1 + len(self.region.seats()),
         }  # fmt: skip
+
+    def answers(self, patience: float) -> bool:
+        """Tell whether the bus's thread does its work: see `Bus.answers`. Where there is no bus, nobody has to."""
+        bus = self._shared.bus
+        return bus is None or bus.answers(patience)
 
     # --- The end
 

@@ -50,7 +50,7 @@ class MemberInfo:
 
     seat: int
     pid: int  # 0 if it lives in another pid namespace
-    role: str  # "peer"; "private" if no other process shares the cache
+    role: str  # "peer"; "server" of `colocache serve`; "private" if no other process shares the cache
     me: bool
 
 
@@ -83,6 +83,8 @@ class _Joining:
 
 class Member:
     """This process in its group. All methods may be called from any thread."""
+
+    role = "peer"  # one of `colocache.runtime.board_file.ROLES`
 
     def __init__(self, config: Config, codec: Codec | None) -> None:
         """Start nothing: the first use joins."""
@@ -210,7 +212,7 @@ class Member:
             if config.private:
                 joined.append(Host.private(config))
             else:
-                Host.join(config, self.log, joined)
+                Host.join(config, self.log, joined, self.role)
             self._take(joined[0])
             self._leave_when_dropped(joined[0])
             _close_all_at_exit()
@@ -346,8 +348,8 @@ class Member:
             return []
         own = host.region.seat
         found = [(own, True), *((seat, False) for seat in sorted(host.region.seats(), key=lambda seat: seat.number))]
-        role = "peer" if host.region.path else "private"
-        return [MemberInfo(seat.number, seat.pid, role, me) for seat, me in found]
+        is_private = not host.region.path
+        return [MemberInfo(seat.number, seat.pid, "private" if is_private else seat.role, me) for seat, me in found]
 
     def __repr__(self) -> str:
         return f"<colocache.Cache {self.config.group!r}{' closed' if self.life.is_closed else ''}>"

@@ -105,6 +105,7 @@ class Seat:
     number: int
     pid: int
     nonce: int  # random; a later process with this seat has another one
+    role: str = "peer"  # one of `board_file.ROLES`
 
 
 #: What `Region.lives` looks at once the process has left.
@@ -171,7 +172,7 @@ class Region:
     @classmethod
     def join(
         cls, group: str, directory: str | None, capacity: int, *, patience: float = PATIENCE,
-        joined: list[Region] | None = None,
+        joined: list[Region] | None = None, role: str = "peer",
     ) -> Region:  # fmt: skip
         """Join the group's region on this host, or make it. Call `release` when a cache no longer uses it.
 
@@ -181,6 +182,8 @@ class Region:
 
         What a signal handler raises may come out of this call instead of its result. So the region is appended to
         ``joined``, too, if it is given: whoever catches an exception gives back what is there.
+
+        ``role`` is one of `board_file.ROLES`. It is what the others see of this process.
 
         All caches of a process that name one directory and group get the same object, as long as it is in place. Raise
         ConfigError if the directory cannot be used, and CannotJoin if the region cannot be joined now.
@@ -193,7 +196,7 @@ class Region:
             while True:
                 try:
                     base, name = open_place(group, directory)
-                    return _join(process, base, name, capacity, ends, [] if joined is None else joined)
+                    return _join(process, base, name, capacity, role, ends, [] if joined is None else joined)
                 except OSError as error:
                     raise_if_from_handler(error)
                     if not isinstance(error, _Again | FileNotFoundError | FileExistsError) or time.monotonic() >= ends:
@@ -211,15 +214,15 @@ class Region:
         fences = fences_for(None, 0)
         board.begin(secrets.token_bytes(16), capacity, capacity, [], fences)
         region = cls(None, board, anonymous(least.total_size), fences, capacity)
-        region._take_seat(0)
+        region._take_seat(0, "peer")
         region._users = 1
         return region
 
-    def _take_seat(self, number: int) -> None:
+    def _take_seat(self, number: int, role: str) -> None:
         """Sit down. For whoever has the lock of joining."""
         self.numbers = Numbers(self._board.new_writer())
-        self.seat = Seat(number, os.getpid(), secrets.randbits(63) + 1)
-        self._board.take_seat(number, self.seat.pid, self.seat.nonce, time.time_ns())
+        self.seat = Seat(number, os.getpid(), secrets.randbits(63) + 1, role)
+        self._board.take_seat(number, self.seat.pid, self.seat.nonce, time.time_ns(), role)
         self._board.change_version(self.numbers.next())
 
     # --- Being there
@@ -274,7 +277,7 @@ class Region:
                 raise_if_from_handler(error)
                 continue
             if pid is not None:
-                found.append(Seat(number, pid, nonce))
+                found.append(Seat(number, pid, nonce, self._board.role(number)))
         return found
 
     def _grow(self, start: int, end: int) -> bool:
@@ -465,7 +468,7 @@ def _open_there(path: str) -> int:
 
 
 def _join(
-    process: _Process, base: str, name: str, capacity: int, ends: float, joined: list[Region]
+    process: _Process, base: str, name: str, capacity: int, role: str, ends: float, joined: list[Region]
 ) -> Region:  # fmt: skip
     place = identity(os.stat(f"{base}/{name}"))
     for region in process.regions_at(place, f"{base}/{name}"):
@@ -484,7 +487,7 @@ def _join(
         if not files.is_at_its_path("locks"):
             raise _Again
         _reached("locked")
-        region = _join_alone(files, capacity)
+        region = _join_alone(files, capacity, role)
         files.locks.free(_JOIN)
         _reached("joined")
     except BaseException:
@@ -497,7 +500,7 @@ def _join(
     return region
 
 
-def _join_alone(files: _Files, capacity: int) -> Region:
+def _join_alone(files: _Files, capacity: int, role: str) -> Region:
     files.life.hold()
     _reached("alive")
     others = files.life.others()
@@ -509,7 +512,7 @@ def _join_alone(files: _Files, capacity: int) -> Region:
         if others and head.lives:
             _check_layout(files, head)
             _check_clock(head)
-            region = _attach(files, head, fences)
+            region = _attach(files, head, fences, role)
             if region is not None:
                 return region
         if head.can_be_ended:
@@ -520,7 +523,7 @@ def _join_alone(files: _Files, capacity: int) -> Region:
             f"other processes of this group use files that were deleted from {files.path}, or replaced: nobody can join"
             " before they have noticed. A process that is stopped does not notice: continue it, or end it"
         )
-    return _make(files, capacity, fences)
+    return _make(files, capacity, fences, role)
 
 
 def _is_theirs(files: _Files, head: Head) -> bool:
@@ -545,7 +548,7 @@ def _check_clock(head: Head) -> None:
         )
 
 
-def _attach(files: _Files, head: Head, fences: Fences) -> Region | None:
+def _attach(files: _Files, head: Head, fences: Fences, role: str) -> Region | None:
     """Join a living region. Return None if it lacks something: then it has to be ended."""
     try:
         for name in ("shelf", *_CLAIMS):
@@ -558,29 +561,29 @@ def _attach(files: _Files, head: Head, fences: Fences) -> Region | None:
     if head.next_writer > board_file.LAST_WRITER:
         return None
     board = BoardMemory(files.map("board", head.size))
-    return _sit_down(files, board, fences, head.capacity)
+    return _sit_down(files, board, fences, head.capacity, role)
 
 
-def _sit_down(files: _Files, board: BoardMemory, fences: Fences, capacity: int) -> Region:
+def _sit_down(files: _Files, board: BoardMemory, fences: Fences, capacity: int, role: str) -> Region:
     shelf = files.map("shelf", geometry(capacity).total_size)
     region = Region(files, board, shelf, fences, capacity)
     for number in range(board_file.SEATS):
         if files.locks.take(_SEATS + number):
             _reached("seated")
-            region._take_seat(number)
+            region._take_seat(number, role)
             files.remember_board()
             return region
     raise CannotJoin(f"all {board_file.SEATS} seats of the group in {files.path} are taken")
 
 
-def _make(files: _Files, wanted: int, fences: Fences) -> Region:
+def _make(files: _Files, wanted: int, fences: Fences, role: str) -> Region:
     """Make a new region, in place of all that is in the directory."""
     files.delete_all()
     _reached("cleaned")
     capacity = _capacity(files.path, wanted)
     while True:
         try:
-            return _create(files, capacity, wanted, fences)
+            return _create(files, capacity, wanted, fences, role)
         except OSError as error:
             files.delete_all()
             if error.errno not in _FULL:
@@ -590,7 +593,7 @@ def _make(files: _Files, wanted: int, fences: Fences) -> Region:
                 raise _no_room(files.path) from error
 
 
-def _create(files: _Files, capacity: int, wanted: int, fences: Fences) -> Region:
+def _create(files: _Files, capacity: int, wanted: int, fences: Fences, role: str) -> Region:
     sizes = geometry(capacity)
     for name in _CLAIMS:
         files.create(name)
@@ -606,7 +609,7 @@ def _create(files: _Files, capacity: int, wanted: int, fences: Fences) -> Region
     memory = BoardMemory(files.map("board", size))
     memory.begin(secrets.token_bytes(16), capacity, wanted, files.inodes(), fences)
     _reached("begun")
-    return _sit_down(files, memory, fences, capacity)
+    return _sit_down(files, memory, fences, capacity, role)
 
 
 def _capacity(path: str, wanted: int) -> int:
