@@ -18,14 +18,16 @@ from typing import Any
 import pytest
 
 from colocache import Cache
+from colocache.config import Config
 from colocache.runtime.health import ask
+from colocache.serve import Server
 from tests import ROOT
 from tests.conftest import NewCache, Until
 
 COMMAND = [sys.executable, "-W", "error", "-m", "colocache"]
 
 
-class Server:
+class Process:
     """A process of the command, and what it prints."""
 
     def __init__(self, *options: str, **variables: str) -> None:
@@ -72,15 +74,15 @@ class Server:
         self._errors.close()
 
 
-NewServer = Callable[..., Server]
+NewServer = Callable[..., Process]
 
 
 @pytest.fixture
 def serve(run_dir: str) -> Iterator[NewServer]:
-    made: list[Server] = []
+    made: list[Process] = []
 
-    def make(*options: str, **variables: str) -> Server:
-        made.append(Server("--group", "test", *options, **variables))
+    def make(*options: str, **variables: str) -> Process:
+        made.append(Process("--group", "test", *options, **variables))
         return made[-1]
 
     yield make
@@ -134,17 +136,26 @@ def test_options_win_over_their_variables(serve: NewServer, run_dir: str, tmp_pa
     assert server.end() == 0
 
 
-def test_others_see_its_role_and_nobody_inherits_it(serve: NewServer, new_cache: NewCache, until: Until) -> None:
+def test_others_see_its_role(serve: NewServer, new_cache: NewCache) -> None:
     server = serve()
     server.ready()
     cache = new_cache()
     cache.start()
     rows = [(row.seat, row.pid, row.role, row.me) for row in cache.members()]
     assert rows == [(1, os.getpid(), "peer", True), (0, server.process.pid, "server", False)]
-    server.process.kill()
-    until(lambda: len(cache.members()) == 1)
-    roles = "print([(row.seat, row.role) for row in (cache.start(), cache.members())[1]])"
-    assert worker(roles) == "[(0, 'peer'), (1, 'peer')]", "although the killed server was there"
+    assert worker("print([row.role for row in (cache.start(), cache.members())[1]])") == "['peer', 'server', 'peer']"
+
+
+def test_it_is_ready_as_long_as_newcomers_find_it(run_dir: str) -> None:
+    with closing(Server(Config.resolve({"group": "test"}, os.environ), None)) as server:
+        assert not server.is_ready()
+        server.begin()
+        assert server.is_ready()
+        shutil.rmtree(f"{run_dir}/test")
+        assert not server.is_ready()
+        assert server.lives()
+        server.look()
+        assert server.is_ready()
 
 
 def test_it_joins_again_when_its_files_are_deleted(serve: NewServer, run_dir: str, until: Until) -> None:

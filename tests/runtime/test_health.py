@@ -95,6 +95,7 @@ def test_more_clients_than_it_serves_are_closed_at_once(
     new_health: NewHealth, until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health_module, "MOST", 2)
+    monkeypatch.setattr(health_module, "PATIENCE", 3600)
     health = new_health(livez=lambda: True)
     with socket.create_connection(health.address, 30), socket.create_connection(health.address, 30):
         until(lambda: health._open == 2)
