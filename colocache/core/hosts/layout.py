@@ -5,7 +5,7 @@ A file that holds only zeros is that of a host that knows nobody. All offsets ar
 ====== ================================================================================================================
 part   what
 ====== ================================================================================================================
-head   `UNTIL`, the instant until which the host is current; how many lanes and rows are in use; the heads of the lanes
+head   `UNTIL`, the instant until which the host is current; how many rows are in use; the heads of the lanes
 lanes  the host's own events, for its gateways to tell other hosts; see `colocache.core.hosts.log`
 rows   what each gateway knows of other hosts; see `colocache.core.hosts.rows`
 ====== ================================================================================================================
@@ -20,7 +20,6 @@ from typing import Final
 WORD: Final = 8  # bytes
 
 UNTIL: Final = 0  # ns on the host's monotonic clock; 0 as long as the host is not established
-LANES_USED: Final = 1
 ROWS_USED: Final = 2
 
 LANES: Final = 8
@@ -43,9 +42,14 @@ ROWS_AT: Final = LANES_AT + LANES * LANE_WORDS
 WORDS: Final = ROWS_AT + ROWS * ROW_WORDS  # of the whole file
 
 
-def lane_head(lane: int) -> int:
+def lane_last(lane: int) -> int:
     """Return the word with the number of the last event of a lane."""
     return _LANE_HEADS_AT + lane * _LANE_HEAD_WORDS
+
+
+def lane_open(lane: int) -> int:
+    """Return the word that says whether a lane has its memory. Before that its slots must not be touched."""
+    return _LANE_HEADS_AT + lane * _LANE_HEAD_WORDS + 1
 
 
 def slot_of(lane: int, number: int) -> int:

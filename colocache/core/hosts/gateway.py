@@ -1,0 +1,550 @@
+"""A gateway: it speaks for its host, the member between hosts, and does what others say to the memory of its host.
+
+Pure: it is told what has come, and what time it is, and returns what is to be said. Everything that a successor needs
+is in the host's memory. Several gateways of a host may speak at once, because each only says what stands there.
+
+Rules, with what happens without them. G are a gateway's, J those of joining, E of ends, F of forgetting.
+
+- **G1 to G5.** An event of another host: told, stamped, bell, applied, acknowledged, in this order.
+  Stamped before told: 1. The stamps are stored. 2. A process reads them, and that nothing is told. 3. It fetches from
+  an owner who has not heard of the event: the old value, which stands for good.
+  Applied before stamped: 1. The gateway is killed between both. 2. Its successor acknowledges what was never stamped.
+- **G6.** A reset is the same, with one stamp for everything.
+- **G7.** Before anything is said that includes an own event, it is stamped, if its writer has not done so. Otherwise:
+  1. The writer is killed after it has appended the event. 2. Others drop the value, and ask this host, which serves it.
+- **G8.** A pong says which event is the last one, read after the ping has come. Otherwise an event that was appended in
+  between would not be waited for, although the lease that the pong gives goes on beyond it.
+- **G9.** A pong counts for a ping of this very incarnation, and if both know the same hosts. The lease counts from when
+  the ping was sent, and not from when the pong has come.
+- **G10.** The host is current until the earliest of its leases ends, and never longer than a lease after the gateway's
+  last look at its own events, also where no other host is known. Otherwise a gateway that was stopped before it stored
+  "for ever" could store it when there are other hosts.
+- **J1.** A host is established once everybody who is listed was met. **J3.** It adopts positions by a reset. **J5.** It
+  takes over who is forgotten, unless it hears that host itself.
+- **E3.** Who ends at a position that is not reached, or unknown, is ended after a reset.
+- **F1.** A reset comes before a host is forgotten. **F2.** Any sign of life makes the decision void. **F3.** A lease
+  holds only among hosts that have forgotten the same ones. **F4.** Who is behind another one in what is applied of a
+  forgotten host resets. **F5.** Silence counts only while a majority is heard. **F6.** Each name has one vote: a host
+  that restarts does not outvote others by its former incarnations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
+
+from xxhash import xxh3_64_intdigest
+
+from ..host.board import Board
+from ..host.memory import Fences, Words
+from .applying import EVERYTHING, stamp
+from .event import WRITES, Event, Position
+from .layout import LANES, SLOTS, UNTIL
+from .log import HostLog
+from .messages import (
+    MOST_REPLAYED,
+    Ack,
+    Ask,
+    Known,
+    Message,
+    News,
+    Numbers,
+    Ping,
+    Pong,
+    Replayed,
+    Reset,
+    Told,
+    View,
+)
+from .rows import (
+    ACKED,
+    ALIVE,
+    APPLIED,
+    ENDED_AT,
+    LAST,
+    LIVE,
+    MET,
+    SIGN,
+    TOLD,
+    Host,
+    Incarnation,
+    Row,
+    TooManyHosts,
+    recent_ends,
+)
+
+SECOND = 10**9  # ns
+ASK_AGAIN = SECOND // 50
+MOST_TOLD = 512  # own events that are told one by one; of more, others ask
+SLACK = 64  # events that may be appended while this gateway reads those that are soon overwritten
+
+
+class Forgetting(Enum):
+    """When a host that is silent for long is not waited for any more."""
+
+    AUTO = "auto"  # as for `ALWAYS` where there are two hosts, and as for `MAJORITY` where there are more
+    MAJORITY = "majority"  # if a majority of the hosts hears each other
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+@dataclass(frozen=True)
+class Times:
+    """The times of the protocol, in ns. All hosts of a group must have the same."""
+
+    lease: int = 3 * SECOND
+    ping: int = SECOND // 2
+    forget_after: int = 30 * SECOND
+
+    @property
+    def serves_by_age(self) -> int:
+        """How long after its leases a host serves what is young: then others may not wait for it any more (Q3)."""
+        return self.forget_after - 2 * self.lease - self.ping
+
+    @property
+    def waited(self) -> int:
+        """How long a writer waits for a host that says nothing: a lease, and a bit, because clocks differ."""
+        return self.lease + self.lease // 100
+
+
+class Meetings(Protocol):
+    """What is known of where hosts are."""
+
+    def are_complete(self, established: bool) -> bool:
+        """Tell whether nobody is missing: for a host that joins, or for one that is established."""
+
+    def tell(self, host: Host) -> None:
+        """Note where a host is, as others say."""
+
+    def end(self, host: Incarnation, goodbye: bool) -> None:
+        """Note that a host is over, and whether it has said so itself."""
+
+
+class Reply(NamedTuple):
+    """What is to be sent where a message came from."""
+
+    message: Message
+
+
+class Send(NamedTuple):
+    """What is to be sent to a host."""
+
+    to: Incarnation
+    message: Message
+
+
+@dataclass
+class _Peer:
+    """What this gateway remembers of another host. A successor begins anew."""
+
+    waits: tuple[int, Numbers, int] | None = None  # a pong: when its ping was sent, its last events, under what
+    asked: int | None = None
+    all: int = 0  # the digest of what it knows
+    witnessed: int | None = None  # when it has said how long others were silent
+    silent: dict[Incarnation, int] = field(default_factory=dict)
+
+
+class Gateway:
+    """The protocol, for one process. For one thread; ``now`` is always the host's monotonic clock, in ns."""
+
+    def __init__(
+        self, me: Host, words: Words, row: Row, log: HostLog, board: Board, fences: Fences, meetings: Meetings,
+        times: Times, forgetting: Forgetting = Forgetting.AUTO, *, now: int,
+        wait_for_writer: Callable[[int], object] = lambda hash: None,
+        on_event: Callable[[Event], object] = lambda event: None,
+    ) -> None:  # fmt: skip
+        """``words`` are those of the file `hosts`.
+
+        ``wait_for_writer`` returns when no living process of this host is in the middle of writing a key, given by the
+        hash of the writes to it. ``on_event`` is told what was applied, so that others can free memory.
+        """
+        self.me = me
+        self.times = times
+        self._words = words
+        self._row = row
+        self._log = log
+        self._board = board
+        self._fences = fences
+        self._meetings = meetings
+        self._forgetting = forgetting
+        self._wait_for_writer = wait_for_writer
+        self._on_event = on_event
+        self._peers: dict[Incarnation, _Peer] = {}
+        self._since = self._ticked = now  # nobody can be called silent before this
+        self._looked: int | None = None
+        self._published = {lane: row.published(lane) for lane in range(LANES)}
+        self._outbox: list[Send | Reply] = []
+        self._takers: dict[type[Any], Callable[[Any, int], None]] = {
+            Ping: self._on_ping, Pong: self._on_pong, Told: self._on_told, Ack: self._on_ack, Ask: self._on_ask,
+            Replayed: self._on_replayed, Reset: self._on_reset, News: self._on_news,
+        }  # fmt: skip
+        self.resets = 0
+        self.left_out: set[str] = set()  #: names of hosts for which there is no room
+
+    @property
+    def is_established(self) -> bool:
+        """Whether this host was current once. Before that it serves nothing, and gives no complete receipts."""
+        return self._words[UNTIL] != 0
+
+    # --- What the shell calls
+
+    def tick(self, now: int) -> list[Send | Reply]:
+        """Do what is to be done every ping interval, and return what is to be sent; `ping` is for each line."""
+        if now - self._ticked > self.times.lease:  # this process was stopped: nobody could be heard
+            self._since = now
+        self._ticked = now
+        self._row.use()
+        self._look(now)
+        self._forget(now)
+        self._settle(now)
+        return self._taken()
+
+    def look(self, now: int) -> list[Send | Reply]:
+        """Look at the host's own events, and return what is to be sent. For when a writer has woken this process."""
+        self._look(now)
+        return self._taken()
+
+    def ping(self, to: Incarnation | None, now: int) -> Ping:
+        """Return a ping for a line; ``to`` is the host at its other end, if that is known."""
+        return Ping(self.me, now, self._view(to, now))
+
+    def receive(self, message: Message, now: int) -> list[Send | Reply]:
+        """Take in a message, and return what is to be sent."""
+        self._takers[type(message)](message, now)
+        return self._taken()
+
+    def goodbye(self) -> News:
+        """Return the goodbye of this host. For whoever holds its life alone, after the region was ended."""
+        return News(self.me.id, (Known(self.me, ENDED_AT, self._log.lasts()),))
+
+    def end(self, id: Incarnation, last: Numbers | None, now: int) -> None:
+        """Note that an incarnation is over, as the files say that it has left on this machine."""
+        if self._row.state(id) in (0, LIVE):
+            self._row.end(id, last, now)
+
+    def _taken(self) -> list[Send | Reply]:
+        taken, self._outbox = self._outbox, []
+        return taken
+
+    # --- Own events
+
+    def _look(self, now: int) -> None:
+        """Have own events stamped (G7), and tell others of those that are new."""
+        for lane, last in self._log.lasts().items():
+            published = self._published[lane]
+            if last <= published:
+                continue
+            first = max(published + 1, last - SLOTS + SLACK)
+            if first > published + 1:  # nobody knows what those between were, nor whether they were stamped
+                stamp(self._board, self._fences, EVERYTHING)
+            for number in range(first, last + 1):
+                event = self._stamped(lane, number)
+                if event is not None and last - number < MOST_TOLD:
+                    for id in self._row.live():
+                        self._outbox.append(Send(id, Told(self.me.id, lane, number, event)))
+            self._published[lane] = last
+            self._row.publish(lane, last)
+        self._looked = now
+
+    def _stamped(self, lane: int, number: int) -> Event | None:
+        """Return an own event, which is stamped. If it is not there any more, everything is stamped."""
+        event = self._log.read(lane, number)
+        if event is None:
+            stamp(self._board, self._fences, EVERYTHING)
+            return None
+        if not self._log.is_stamped(lane, number):
+            if event.kind == WRITES:
+                # A writer has committed a record that stands by its own stamps. These would make it void.
+                for hash in event.hashes:
+                    self._wait_for_writer(hash)
+                if self._log.is_stamped(lane, number):
+                    return event
+            stamp(self._board, self._fences, event)
+            self._log.mark_stamped(Position(lane, number))
+        return event
+
+    # --- Events of others
+
+    def _on_told(self, message: Told, now: int) -> None:
+        id, lane, number = message.sender, message.lane, message.number
+        if self._row.state(id) != LIVE:
+            return
+        applied = self._row.largest(id, APPLIED + lane)
+        if number <= applied:
+            self._outbox.append(Reply(Ack(self.me.id, id, {lane: applied})))
+        elif number == applied + 1:
+            self._apply(id, lane, number, message.event)
+            self._progress(id, now)
+        else:
+            self._ask(id, now)
+
+    def _apply(self, id: Incarnation, lane: int, number: int, event: Event) -> None:
+        row = self._row
+        row.raise_to(id, TOLD + lane, number)
+        self._fences.order()
+        stamp(self._board, self._fences, event)
+        row.raise_to(id, APPLIED + lane, number)
+        self._outbox.append(Reply(Ack(self.me.id, id, {lane: number})))
+        self._on_event(event)
+
+    def _reset(self, id: Incarnation, last: Numbers) -> None:
+        """Drop everything, in place of the events up to these, which are not there (G6)."""
+        self.resets += 1
+        for lane, number in last.items():
+            self._row.raise_to(id, TOLD + lane, number)
+        self._fences.order()
+        stamp(self._board, self._fences, EVERYTHING)
+        for lane, number in last.items():
+            self._row.raise_to(id, APPLIED + lane, number)
+        self._on_event(EVERYTHING)
+
+    def _ask(self, id: Incarnation, now: int) -> None:
+        peer = self._peer(id)
+        if peer.asked is None or now >= peer.asked + ASK_AGAIN:
+            peer.asked = now
+            self._outbox.append(Send(id, Ask(self.me.id, id, self._row.positions(id, APPLIED))))
+
+    def _on_ask(self, message: Ask, now: int) -> None:
+        if message.to != self.me.id:
+            return
+        self._look(now)
+        last = self._log.lasts()
+        for lane, number in last.items():
+            applied = message.applied.get(lane, 0)
+            if number <= applied:
+                continue
+            events = self._replayed(lane, applied + 1, min(number, applied + MOST_REPLAYED))
+            if events is None or number - applied > SLOTS // 2:
+                self._outbox.append(Reply(Reset(self.me.id, last)))
+                return
+            self._outbox.append(Reply(Replayed(self.me.id, lane, applied + 1, events)))
+
+    def _replayed(self, lane: int, first: int, last: int) -> tuple[Event, ...] | None:
+        events = []
+        for number in range(first, last + 1):
+            event = self._log.read(lane, number)
+            if event is None:
+                return None
+            events.append(event)
+        return tuple(events)
+
+    def _on_replayed(self, message: Replayed, now: int) -> None:
+        id, lane = message.sender, message.lane
+        if self._row.state(id) != LIVE:
+            return
+        has_come = False
+        for number, event in enumerate(message.events, message.first):
+            if number == self._row.largest(id, APPLIED + lane) + 1:
+                self._apply(id, lane, number, event)
+                has_come = True
+        self._progress(id, now)
+        if has_come and self._peer(id).waits is not None:
+            self._peer(id).asked = None
+            self._ask(id, now)
+
+    def _on_reset(self, message: Reset, now: int) -> None:
+        id = message.sender
+        if self._row.state(id) == LIVE and not self._row.has_reached(id, message.last):
+            self._reset(id, message.last)
+            self._outbox.append(Reply(Ack(self.me.id, id, self._row.positions(id, APPLIED))))
+            self._progress(id, now)
+
+    def _on_ack(self, message: Ack, now: int) -> None:
+        if message.to == self.me.id and self._row.state(message.sender):
+            self._note_acks(message.sender, message.applied)
+
+    def _note_acks(self, id: Incarnation, applied: Numbers) -> None:
+        for lane, number in applied.items():
+            self._row.raise_to(id, ACKED + lane, number)
+
+    # --- Pings and pongs
+
+    def _on_ping(self, message: Ping, now: int) -> None:
+        self._take_view(message.me, message.view, now)
+        self._look(now)
+        last = self._log.lasts()
+        id = message.me.id
+        self._outbox.append(
+            Reply(Pong(self.me, id, message.sent, last, self._row.positions(id, APPLIED), self._view(id, now)))
+        )
+
+    def _on_pong(self, message: Pong, now: int) -> None:
+        row, id, view = self._row, message.me.id, message.view
+        if message.to != self.me.id:
+            return
+        self._take_view(message.me, view, now)
+        if row.state(id) != LIVE:
+            return
+        self._note_acks(id, message.applied)
+        if message.sent + self.times.lease > row.largest(id, ALIVE):
+            row.raise_to(id, ALIVE, message.sent + self.times.lease)
+            row.sign_of_life(id)
+        peer = self._peer(id)
+        peer.witnessed, peer.silent = now, dict(view.silent)
+        self._take_back(now)
+        if not self.is_established:
+            for other in view.forgotten:
+                if row.state(other) == LIVE and row.largest(other, ALIVE) <= now:
+                    row.forget(other, row.total(other, SIGN))
+        mine = self._forgotten()
+        if view.live != self._digest(row.live()) or set(view.forgotten) != mine:
+            return
+        for other, applied in view.forgotten.items():
+            if not row.has_reached(other, applied):
+                self._reset(other, applied)
+        if not self.is_established and not row.has_reached(id, message.last):
+            self._reset(id, message.last)
+        if peer.waits is None or peer.waits[0] < message.sent:
+            peer.waits = (message.sent, message.last, self._under(mine))
+        if not row.has_reached(id, message.last):
+            self._ask(id, now)
+        self._progress(id, now)
+
+    def _progress(self, id: Incarnation, now: int) -> None:
+        """Let the lease of a pong begin, once all is applied that it speaks of."""
+        peer = self._peer(id)
+        if peer.waits is not None and self._row.has_reached(id, peer.waits[1]):
+            sent, _, under = peer.waits
+            peer.waits = None
+            self._row.hear(id, sent + self.times.lease, under)
+            self._settle(now)
+
+    def _settle(self, now: int) -> None:
+        """Store until when this host is current (G10)."""
+        established = self.is_established
+        if self._looked is None or not self._meetings.are_complete(established):
+            return
+        counted, under = self._row.counted(), self._under(self._forgotten())
+        until = min([self._row.heard(id, under) for id in counted] + [self._looked + self.times.lease])
+        before = self._words[UNTIL]
+        if established or now < until:
+            until = max(until, min(before, now))
+            if until != before:
+                self._words[UNTIL] = until
+
+    # --- Rosters
+
+    def _view(self, to: Incarnation | None, now: int) -> View:
+        row, live = self._row, self._row.live()
+        ends = recent_ends(row, row.ids(), now)
+        everything = self._digest([*live, *ends], b"all")
+        known = self._peers.get(to) if to is not None else None
+        roster: Iterable[Known] = ()
+        if known is not None and known.all != everything:
+            roster = (
+                Known(self.me, LIVE, None),
+                *(Known(row.host(id), LIVE, None) for id in live),
+                *(
+                    Known(row.host(id), state, row.positions(id, LAST) if state == ENDED_AT else None)
+                    for id, state in [(id, row.state(id)) for id in ends]
+                ),
+            )
+        return View(
+            live=self._digest(live),
+            all=everything,
+            roster=tuple(roster),
+            forgotten={id: row.positions(id, APPLIED) for id in live if row.is_forgotten(id)},
+            silent={id: max(0, now - self._last_heard(id)) for id in live},
+        )
+
+    def _digest(self, ids: Iterable[Incarnation], what: bytes = b"live") -> int:
+        """Return what stands for a set of incarnations, of which this host's own is one."""
+        return xxh3_64_intdigest(what + b"".join(sorted({self.me.id, *ids})))
+
+    def _take_view(self, sender: Host, view: View, now: int) -> None:
+        self._merge((Known(sender, LIVE, None), *view.roster), now)
+        if self._row.state(sender.id) == LIVE:
+            self._peer(sender.id).all = view.all
+
+    def _on_news(self, message: News, now: int) -> None:
+        self._merge(message.roster, now, message.sender)
+
+    def _merge(self, roster: Iterable[Known], now: int, sender: Incarnation = b"") -> None:
+        """Take over who lives, and who is over. What is over stays so."""
+        row = self._row
+        for host, state, last in roster:
+            mine = row.state(host.id)
+            if host.id == self.me.id or mine not in (0, LIVE):
+                continue
+            if state == LIVE:
+                try:
+                    row.meet(host, now)
+                except TooManyHosts:
+                    self.left_out.add(host.name)
+                else:
+                    self._meetings.tell(host)
+                continue
+            if not (mine == LIVE and last is not None and row.has_reached(host.id, last)):
+                self._reset(host.id, {})
+            row.end(host.id, last, now)
+            self._peers.pop(host.id, None)
+            self._meetings.end(host.id, host.id == sender)
+
+    def _peer(self, id: Incarnation) -> _Peer:
+        peer = self._peers.get(id)
+        if peer is None:
+            peer = self._peers[id] = _Peer()
+        return peer
+
+    # --- Forgetting
+
+    def _forgotten(self) -> set[Incarnation]:
+        return {id for id in self._row.live() if self._row.is_forgotten(id)}
+
+    def _under(self, forgotten: Iterable[Incarnation]) -> int:
+        """Return what stands for the agreement about who is forgotten; never 0."""
+        return xxh3_64_intdigest(b"".join(sorted(forgotten))) | 1
+
+    def _last_heard(self, id: Incarnation) -> int:
+        """Return since when an incarnation is silent; not before it could have been heard here."""
+        return max(self._row.largest(id, ALIVE) - self.times.lease, self._since, self._row.largest(id, MET))
+
+    def _is_alive(self, id: Incarnation, now: int) -> bool:
+        return self._row.largest(id, ALIVE) > now
+
+    def _witnessed_silence(self, witness: Incarnation, id: Incarnation, now: int) -> int | None:
+        """Return for how long a witness has not heard a host; None if it has said nothing about that lately."""
+        peer = self._peers.get(witness)
+        if peer is None or peer.witnessed is None or now - peer.witnessed > self.times.lease:
+            return None
+        silent = peer.silent.get(id)
+        return None if silent is None else silent + now - peer.witnessed
+
+    def _take_back(self, now: int) -> None:
+        """Take back who is forgotten, and whom somebody else hears."""
+        row, most = self._row, self.times.forget_after - 2 * self.times.ping
+        for id in self._forgotten():
+            for witness in row.live():
+                if witness != id and self._is_alive(witness, now):
+                    silence = self._witnessed_silence(witness, id, now)
+                    if silence is not None and silence < most:
+                        row.sign_of_life(id)
+                        break
+
+    def _forget(self, now: int) -> None:
+        """Forget who is silent for long: nobody waits for such a host any more, and it must not serve anything."""
+        row, times = self._row, self.times
+        live = row.live()
+        names = {id: row.host(id).name for id in live}
+        everybody = {*names.values(), self.me.name}
+        heard = {names[id] for id in live if self._is_alive(id, now)} | {self.me.name}
+        self._take_back(now)
+        if self._forgetting is Forgetting.NEVER:
+            return
+        always = self._forgetting is Forgetting.ALWAYS or (self._forgetting is Forgetting.AUTO and len(everybody) <= 2)
+        if not always and 2 * len(heard) <= len(everybody):
+            self._since = now  # F5
+            for id in self._forgotten():
+                row.sign_of_life(id)
+            return
+        for id in live:
+            signs = row.total(id, SIGN)
+            if self._is_alive(id, now) or row.is_forgotten(id) or now - self._last_heard(id) < times.forget_after:
+                continue
+            witnesses = [other for other in live if other != id and self._is_alive(other, now)]
+            silences = [self._witnessed_silence(witness, id, now) for witness in witnesses]
+            if all(each is not None and each >= times.forget_after - 2 * times.ping for each in silences):
+                self._reset(id, {})
+                row.forget(id, signs)

@@ -1,0 +1,336 @@
+"""What a host knows of other hosts: who they are, how far it has heard them, and how far they have heard it.
+
+The member between hosts is an *incarnation*: a host for as long as its region lives, named by the region's id. Each
+gateway of this host has a **row** of its own, in which it alone writes. Whoever reads takes the largest value over all
+rows. So a gateway that was stopped, and wakes beside its successor, takes nothing back:
+
+1. The old gateway is about to store that event 7 is told, and is stopped.
+2. The new one stores 8, and its event is applied. A process reads the new stamps, and that 8 is told.
+3. The old one wakes, and stores 7, in its own row. The largest is still 8.
+
+An entry is about one incarnation for as long as that one is remembered, so no position of one is ever taken for that of
+another. Where an entry is used again, much later, a reader notices, because the id in it has changed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from ..host.memory import Fences, Words
+from .layout import ENTRIES, LANES, ROWS, ROWS_USED, entry_of
+
+Incarnation = bytes
+"""The id of a region, 16 bytes: a host from the first process's coming to the last one's leaving."""
+
+Numbers = Mapping[int, int]
+"""The number of an event for each lane that has any."""
+
+LIVE: Final = 1
+ENDED: Final = 2  # it is over, and nobody knows how many events it has had
+ENDED_AT: Final = 3  # the numbers of its last events are known
+
+MAX_NAME: Final = 64  # bytes
+MAX_ADDRESS: Final = 64
+
+# Words of an entry. Those of positions are followed by one for each further lane.
+ID: Final = 0  # two words; the first one is stored last
+STATE: Final = 2
+WEIGHT: Final = 3  # of what it owns; 0 is a client
+ALIVE: Final = 4  # ns: a lease after the ping whose answer was the newest sign of life
+SIGN: Final = 5  # how many signs of life this row has noted
+HEARD: Final = 6  # ns: until when this host is current as far as that one is concerned
+HEARD_UNDER: Final = 7  # which hosts were forgotten when that was agreed
+TOLD: Final = 8  # its event of this number is being applied
+APPLIED: Final = 16  # its events up to this number are applied
+ACKED: Final = 24  # it has acknowledged this host's own events up to this number
+LAST: Final = 32  # of `ENDED_AT`: the number of its last event
+MET: Final = 40  # ns: when this host has met it
+FORGOT: Final = 41  # 1 + the signs of life on which it was decided that it is forgotten; 0 is never
+ENDED_SINCE: Final = 42  # ns: when this host has learned of its end
+_NAME, _ADDRESS = 44, 52
+
+_COUNT, _CHANGES, _PUBLISHED = 0, 1, 8  # words of a row's head, which is its entry 0
+_TWO_WORDS = struct.Struct("=2Q")
+_TEXT = struct.Struct("=8Q")
+
+
+class Host(NamedTuple):
+    """What a host says of itself."""
+
+    id: Incarnation
+    name: str
+    address: str  # where its gateway listens, as others should dial it; "" if nowhere
+    weight: int  # of what it owns; 0 for a client
+
+
+class TooManyHosts(Exception):
+    """There is no room for a further host in a row: there are as many that live, or have ended lately."""
+
+
+class Rows:
+    """What this host knows of others, as one process reads it. Any thread may call all methods."""
+
+    def __init__(self, words: Words, fences: Fences) -> None:
+        """``words`` are those of the whole file."""
+        self._words = words
+        self._fences = fences
+        self._shape: tuple[int, ...] = ()
+        self._entries: dict[Incarnation, tuple[int, ...]] = {}
+
+    def ids(self) -> list[Incarnation]:
+        """Return all incarnations that are known, with those that have ended."""
+        return list(self._look())
+
+    def largest(self, id: Incarnation, field: int) -> int:
+        """Return a word of an incarnation: the largest over all rows; 0 if it is not known."""
+        while True:
+            values = [self._words[at + field] for at in self._look().get(id, ())]
+            if self._is_unchanged(id):
+                return max(values, default=0)
+
+    def total(self, id: Incarnation, field: int) -> int:
+        """Return the sum of a word over all rows: of what is counted in each."""
+        while True:
+            values = [self._words[at + field] for at in self._look().get(id, ())]
+            if self._is_unchanged(id):
+                return sum(values)
+
+    def positions(self, id: Incarnation, field: int) -> dict[int, int]:
+        """Return `TOLD`, `APPLIED`, `ACKED` or `LAST` of an incarnation, for each lane that has one."""
+        words = self._words
+        while True:
+            found: dict[int, int] = {}
+            for at in self._look().get(id, ()):
+                for lane in range(LANES):
+                    number = words[at + field + lane]
+                    if number > found.get(lane, 0):
+                        found[lane] = number
+            if self._is_unchanged(id):
+                return found
+
+    def state(self, id: Incarnation) -> int:
+        """Return `LIVE`, `ENDED`, `ENDED_AT`, or 0 if the incarnation is not known."""
+        return self.largest(id, STATE)
+
+    def live(self) -> list[Incarnation]:
+        """Return those that have not ended, forgotten or not."""
+        return [id for id in self._look() if self.state(id) == LIVE]
+
+    def host(self, id: Incarnation) -> Host:
+        """Return what an incarnation has said of itself. What is not known is empty, or 0."""
+        name = address = b""
+        weight = 0
+        for at in self._look().get(id, ()):
+            name = name or self._text(at + _NAME)
+            address = address or self._text(at + _ADDRESS)
+            weight = weight or self._words[at + WEIGHT]
+        return Host(id, name.decode("utf-8", "replace"), address.decode("ascii", "replace"), weight)
+
+    def heard(self, id: Incarnation, under: int) -> int:
+        """Return until when (ns) this host is current as far as another one is concerned.
+
+        That was agreed while the same hosts were forgotten as now (``under``), or it does not hold.
+        """
+        words, best = self._words, 0
+        for at in self._look().get(id, ()):
+            before = words[at + HEARD_UNDER]
+            self._fences.order()
+            heard = words[at + HEARD]
+            self._fences.order()
+            if before == under == words[at + HEARD_UNDER]:
+                best = max(best, heard)
+        return best if self._is_unchanged(id) else 0
+
+    def is_forgotten(self, id: Incarnation) -> bool:
+        """Tell whether this host waits no more for another one. Any sign of life since the decision makes it void."""
+        # The mark first: a sign of life that comes between the two loads makes it void, and never valid.
+        mark = self.largest(id, FORGOT)
+        self._fences.order()
+        return mark == 1 + self.total(id, SIGN) if mark else False
+
+    def counted(self) -> list[Incarnation]:
+        """Return those that live and are not forgotten: who is waited for."""
+        return [id for id in self.live() if not self.is_forgotten(id)]
+
+    def has_reached(self, id: Incarnation, numbers: Numbers, field: int = APPLIED) -> bool:
+        """Tell whether all events of an incarnation up to these are applied, or what else a field says."""
+        if not numbers:
+            return True
+        known = self.positions(id, field)
+        return all(known.get(lane, 0) >= number for lane, number in numbers.items())
+
+    def published(self, lane: int) -> int:
+        """Return the number of the last own event of a lane that a gateway has told others."""
+        return max([self._words[entry_of(row, 0) + _PUBLISHED + lane] for row in range(self._used())], default=0)
+
+    # --- Entries
+
+    def _used(self) -> int:
+        return min(self._words[ROWS_USED], ROWS)
+
+    def _look(self) -> dict[Incarnation, tuple[int, ...]]:
+        """Return where the entries of each incarnation are."""
+        words = self._words
+        used = self._used()
+        shape = tuple([words[entry_of(row, 0) + place] for row in range(used) for place in (_COUNT, _CHANGES)])
+        if shape != self._shape:
+            self._fences.order()
+            entries: dict[Incarnation, tuple[int, ...]] = {}
+            for row in range(used):
+                for entry in range(1, 1 + min(shape[2 * row], ENTRIES - 1)):
+                    at = entry_of(row, entry)
+                    id = self._id_at(at)
+                    if words[at]:
+                        entries[id] = (*entries.get(id, ()), at)
+            self._entries, self._shape = entries, shape  # in this order, for other threads
+        return self._entries
+
+    def _is_unchanged(self, id: Incarnation) -> bool:
+        """Tell whether what was read is really about this incarnation: an entry may have become another one's."""
+        self._fences.order()
+        if all(self._id_at(at) == id for at in self._entries.get(id, ())):
+            return True
+        self._shape = ()
+        return False
+
+    def _id_at(self, at: int) -> Incarnation:
+        return _TWO_WORDS.pack(self._words[at], self._words[at + 1])
+
+    def _text(self, at: int) -> bytes:
+        return _TEXT.pack(*[self._words[at + place] for place in range(8)]).rstrip(b"\0")
+
+
+class Row(Rows):
+    """The same, with a row of one's own. One thread of one process has it; the others may read."""
+
+    def __init__(self, words: Words, fences: Fences, row: int) -> None:
+        """``row`` is this gateway's own, as long as it lives. What a dead one has left there stays."""
+        super().__init__(words, fences)
+        self._row = row
+        self._own: dict[Incarnation, int] = {}
+        words[ROWS_USED] = max(words[ROWS_USED], row + 1)  # another gateway may store less: see `use`
+        head = entry_of(row, 0)
+        for entry in range(1, 1 + words[head + _COUNT]):
+            at = entry_of(row, entry)
+            if words[at]:
+                self._own[self._id_at(at)] = at
+
+    def use(self) -> None:
+        """See to it that readers look at this row: two gateways that begin at once may overwrite each other's word."""
+        if self._words[ROWS_USED] <= self._row:
+            self._words[ROWS_USED] = self._row + 1
+
+    def meet(self, host: Host, now: int) -> None:
+        """Note an incarnation that lives. Raise TooManyHosts if there is no room."""
+        if self.state(host.id):
+            self.describe(host)
+            return
+        at = self._entry(host.id, now)
+        self._describe(at, host)
+        self._words[at + MET] = now
+        self._words[at + SIGN] += 1
+        self._fences.order()
+        self._words[at + STATE] = LIVE
+
+    def describe(self, host: Host) -> None:
+        """Note what an incarnation says of itself now."""
+        if self.host(host.id) != host:
+            self._describe(self._entry(host.id, 0), host)
+
+    def end(self, id: Incarnation, last: Numbers | None, now: int) -> None:
+        """Note that an incarnation is over; ``last`` are the numbers of its last events, if they are known."""
+        at = self._entry(id, now)
+        for lane, number in (last or {}).items():
+            self._words[at + LAST + lane] = number
+        if not self._words[at + ENDED_SINCE]:
+            self._words[at + ENDED_SINCE] = max(now, 1)
+        self._fences.order()
+        self._words[at + STATE] = ENDED if last is None else ENDED_AT
+
+    def raise_to(self, id: Incarnation, field: int, value: int) -> None:
+        """Raise a word of an incarnation in this row; never lower it."""
+        at = self._entry(id, 0)
+        if value > self._words[at + field]:
+            self._words[at + field] = value
+
+    def sign_of_life(self, id: Incarnation) -> None:
+        """Note that an incarnation has shown that it lives. That makes the decision to forget it void."""
+        self._words[self._entry(id, 0) + SIGN] += 1
+
+    def hear(self, id: Incarnation, until: int, under: int) -> None:
+        """Note until when (ns) this host is current as far as another one is concerned.
+
+        Both words belong together. So nobody believes either while they are stored.
+        """
+        at, words = self._entry(id, 0), self._words
+        if words[at + HEARD_UNDER] == under and words[at + HEARD] >= until:
+            return
+        words[at + HEARD_UNDER] = 0
+        self._fences.order()
+        words[at + HEARD] = until
+        self._fences.order()
+        words[at + HEARD_UNDER] = under
+
+    def publish(self, lane: int, number: int) -> None:
+        """Note that others were told own events up to this one, which are all stamped."""
+        self._words[entry_of(self._row, 0) + _PUBLISHED + lane] = number
+
+    def forget(self, id: Incarnation, signs: int) -> None:
+        """Mark an incarnation as forgotten, as was decided when there were so many signs of life of it."""
+        self._words[self._entry(id, 0) + FORGOT] = 1 + signs
+
+    # --- Entries
+
+    def _entry(self, id: Incarnation, now: int) -> int:
+        """Return where this row's entry of an incarnation is, made if need be."""
+        at = self._own.get(id)
+        if at is None:
+            at = self._own[id] = self._new_entry(id, now)
+        return at
+
+    def _new_entry(self, id: Incarnation, now: int) -> int:
+        words, head = self._words, entry_of(self._row, 0)
+        count = words[head + _COUNT]
+        if count < ENTRIES - 1:
+            at = entry_of(self._row, count + 1)
+        else:
+            at = self._oldest_end(now)
+            words[at] = 0
+            self._own = {other: place for other, place in self._own.items() if place != at}
+            words[head + _CHANGES] += 1
+            self._fences.order()
+        for place in range(1, 64):  # also what a dead gateway has begun
+            words[at + place] = 0
+        first, words[at + 1] = _TWO_WORDS.unpack(id)
+        self._fences.order()
+        words[at] = first
+        self._fences.order()
+        if count < ENTRIES - 1:
+            words[head + _COUNT] = count + 1
+        words[head + _CHANGES] += 1
+        return at
+
+    def _oldest_end(self, now: int) -> int:
+        """Return the entry of what has ended first, if that is so long ago that nobody speaks of it any more."""
+        since = [(self._words[at + ENDED_SINCE], at) for at in self._own.values() if self._words[at + ENDED_SINCE]]
+        oldest = min(since, default=None)
+        if oldest is None or oldest[0] + REMEMBERED > now:
+            raise TooManyHosts
+        return oldest[1]
+
+    def _describe(self, at: int, host: Host) -> None:
+        for place, text, most in ((_NAME, host.name, MAX_NAME), (_ADDRESS, host.address, MAX_ADDRESS)):
+            for number, word in enumerate(_TEXT.unpack(text.encode()[:most].ljust(most, b"\0"))):
+                self._words[at + place + number] = word
+        self._words[at + WEIGHT] = host.weight
+
+
+TOLD_OF: Final = 600 * 10**9  # ns that others are told of an end, and that a fetch names it
+REMEMBERED: Final = 3 * TOLD_OF  # ns after which the entry of an end may be used again
+
+
+def recent_ends(rows: Rows, ids: Iterable[Incarnation], now: int) -> list[Incarnation]:
+    """Return those that have ended, and of whose end others may not know yet."""
+    return [id for id in ids if rows.state(id) in (ENDED, ENDED_AT) and rows.largest(id, ENDED_SINCE) + TOLD_OF > now]
