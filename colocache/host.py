@@ -260,7 +260,9 @@ class Host:
         """
         regions: list[Region] = []
         try:
-            region = Region.join(config.group, config.directory, config.shelf, hosts=config.has_hosts, joined=regions)
+            region = Region.join(
+                config.group, config.directory, config.shelf, hosts=config.has_hosts, role=config.role, joined=regions
+            )
             shared = _shared_of(region, config, log)
             _tell_its_size(region, config, log, shared.errands)
             joined.append(cls(shared, config))
@@ -376,6 +378,11 @@ class Host:
             "hits": store.hits(), "evictions": store.evictions, "entries": entries, "bytes": size,
             "shelf_entries": shelf.entries(), "shelf_bytes": shelf.taken(), "processes": 1 + len(self.region.seats()),
         }  # fmt: skip
+
+    def answers(self, patience: float) -> bool:
+        """Tell whether the bus's thread does its work: see `Bus.answers`. Where there is no bus, nobody has to."""
+        bus = self._shared.bus
+        return bus is None or bus.answers(patience)
 
     # --- The end
 

@@ -18,6 +18,7 @@ from .core.hosts import requests
 from .core.hosts.dependencies import Dependencies, dependencies
 from .core.hosts.event import WRITES, Event, Position
 from .core.hosts.gateway import Times
+from .core.hosts.layout import UNTIL
 from .core.hosts.lease import Lease
 from .core.hosts.log import HostLog, NoLane
 from .core.hosts.requests import Answer, Request
@@ -108,6 +109,11 @@ class Hosts:
         ring = ring_of(weights)
         self._ring = (monotonic() + DEAL_EVERY, ring, ids)
         return ring, ids
+
+    @property
+    def is_established(self) -> bool:
+        """Whether this host was current once. Before that it serves nothing, and gives no complete receipts."""
+        return self._words[UNTIL] != 0
 
     # --- Asking
 

@@ -50,7 +50,7 @@ class MemberInfo:
 
     seat: int
     pid: int  # 0 if it lives in another pid namespace
-    role: str  # "peer"; "private" if no other process shares the cache
+    role: str  # "peer"; "server" of `colocache serve`; "private" if no other process shares the cache
     me: bool
 
 
@@ -352,8 +352,8 @@ class Member:
             return []
         own = host.region.seat
         found = [(own, True), *((seat, False) for seat in sorted(host.region.seats(), key=lambda seat: seat.number))]
-        role = "peer" if host.region.path else "private"
-        return [MemberInfo(seat.number, seat.pid, role, me) for seat, me in found]
+        is_private = not host.region.path
+        return [MemberInfo(seat.number, seat.pid, "private" if is_private else seat.role, me) for seat, me in found]
 
     def __repr__(self) -> str:
         return f"<colocache.Cache {self.config.group!r}{' closed' if self.life.is_closed else ''}>"

@@ -45,6 +45,7 @@ LEVELS = {
     "fastapi": 14,
     "flask": 14,
     "sqlalchemy": 14,
+    "serve": 14,
     "__main__": 15,
 }
 

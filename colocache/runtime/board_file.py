@@ -22,7 +22,7 @@ word    meaning
 15      a hash of the id of the machine's boot; 0 where that is not known
 16 …    inodes of the region's files
 512     the bell, alone in its page
-1024    seats, four words each: pid, nonce, time of joining in ns, and one that is unused
+1024    seats, four words each: pid, nonce, time of joining in ns, and role: 0 for a peer, 1 for a server
 …       hints, eight words each
 …       the root's mark, and in the next page the first of the others
 ======= ================================================================================================================
@@ -55,6 +55,7 @@ LAYOUT = 2
 LIVES, ENDED = 1, 2
 SEATS = 4096  # a few hundred processes on one host are many
 SEAT_WORDS = 4
+ROLES = ("peer", "server")  # what processes are to the group, each by its place here
 LAST_WRITER = MAX_WRITER - 1  # the very last number is for whoever ends the region
 
 _MAGIC = int.from_bytes(b"colocabd", sys.byteorder)
@@ -237,16 +238,22 @@ class BoardMemory:
         at = _SEATS_AT + number * SEAT_WORDS
         return self.words[at], self.words[at + 1]
 
-    def take_seat(self, number: int, pid: int, nonce: int, now: int) -> None:
-        """Say who has a seat. For whoever has the lock of joining."""
+    def role(self, number: int) -> str:
+        """Return one of `ROLES`: what a seat's process is. One that this version does not know counts as a peer."""
+        place = self.words[_SEATS_AT + number * SEAT_WORDS + 3]
+        return ROLES[place if place < len(ROLES) else 0]
+
+    def take_seat(self, number: int, pid: int, nonce: int, now: int, role: str = "peer") -> None:
+        """Say who has a seat, in which role. For whoever has the lock of joining."""
         at = _SEATS_AT + number * SEAT_WORDS
+        self.words[at + 3] = ROLES.index(role)
         self.words[at], self.words[at + 1], self.words[at + 2] = pid, nonce, now
         self.words[_USED] = max(self.words[_USED], number + 1)
 
     def leave_seat(self, number: int) -> None:
         """Say that nobody has a seat. For whoever has it."""
         at = _SEATS_AT + number * SEAT_WORDS
-        self.words[at] = self.words[at + 1] = self.words[at + 2] = 0
+        self.words[at] = self.words[at + 1] = self.words[at + 2] = self.words[at + 3] = 0
 
     def end(self, fences: Fences) -> None:
         """End the region."""

@@ -32,7 +32,7 @@ from .logs import Log
 from .servers import why_no_threads
 from .short_name import ShortName
 from .waiting.answers import Answer
-from .waiting.threads import Errands, allocate_lock, is_patched, on_driver_thread, start_driver
+from .waiting.threads import Errands, allocate_lock, drained, is_patched, on_driver_thread, start_driver
 from .waker import Waker
 
 if TYPE_CHECKING:
@@ -46,9 +46,11 @@ START_AFTER = 0.1  # s: the thread imports zmq, which takes 40 ms, after the fir
 GATHER = 0.005  # s from the first event to the frame
 PAUSE, PAUSE_AT_MOST = 0.005, 0.1  # s between batches for each mate: so nobody hears more than 200 batches a second
 PAUSE_AFTER_EVERYTHING = 0.25  # s: to look at everything takes a while
+MOST_ASKED = 100  # at a time, whether the thread does its work
 MOST_SENDERS = 4096  # whose frames are counted; those that are dead are among them
 LOOK_AFTER_EAR = 1.0  # s
 TICK = 30.0  # s
+LOOK_AT_REST = 1.0  # s between two looks, after a failure, whether somebody asks if the thread does its work
 LAST_FRAMES = 0.1  # s that the last frames are given
 LAST_LINES = 1.0  # s that the last lines of the log are given
 
@@ -90,6 +92,7 @@ class Bus:
         self._directory = ShortName(directory, "9999.bus")
         self._events: dict[int, deque[int]] = {kind: deque(maxlen=MOST) for kind in EVENTS}
         self._loaded: deque[int] = deque(maxlen=MOST)
+        self._asked: deque[Answer] = deque(maxlen=MOST_ASKED)
         self._idle = self._waits = False  # whether an event, or the end of a load, must wake the thread
         self._waker: Waker | None = None
         self._sockets: Broadcast | None = None
@@ -116,6 +119,17 @@ class Bus:
         self._loaded.append(hash)
         if self._waits:
             self._rouse()
+
+    def answers(self, patience: float) -> bool:
+        """Have the thread take a turn, and tell whether it did within ``patience`` seconds.
+
+        So the thread of an idle group need not wake to show that it lives. Where it cannot open its sockets, it answers
+        all the same, within a second. Where no thread can run, or once it has ended, the answer is no.
+        """
+        asked = Answer()
+        self._asked.append(asked)
+        self._rouse()
+        return asked.result(patience) is None
 
     def _rouse(self) -> None:
         """Interrupt the wait. The flags spare a system call per event.
@@ -209,8 +223,18 @@ class Bus:
 
     def _rest(self) -> None:
         """After a failure, wait for the next tick."""
-        if not self._leaving and not self._left.acquire(True, max(0.0, self._tick_at - monotonic())):
-            self._tick(monotonic())
+        while not self._leaving:
+            self._answer()
+            pause = self._tick_at - monotonic()
+            if pause <= 0:
+                self._tick(monotonic())
+                return
+            self._left.acquire(True, min(pause, LOOK_AT_REST))
+
+    def _answer(self) -> None:
+        """Show those that ask that this thread does its work."""
+        for asked in drained(self._asked):
+            asked.give(None)
 
     def _serve(self) -> None:
         if descriptors_are_scarce():
@@ -231,6 +255,7 @@ class Bus:
             self._ear_path = f"{directory}/{self._seat}.bus"
             sockets.bind(self._ear_path)
             self._sockets, self._waker = sockets, waker
+            self._answer()  # those that asked when there was no waker
             if self._silent:
                 self._silent = False
                 self._log.info("hears other processes again")
@@ -255,6 +280,7 @@ class Bus:
         if roused:
             waker.rest()
         self._hear(sockets)
+        self._answer()  # here, because work that does not end must not pass for a turn
         now = monotonic()
         self._plan(mouth, now)
         if now >= self._say_at:

@@ -54,6 +54,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..core.host.layout import Geometry, ShelfMemory, geometry
 from ..core.host.memory import Heard
@@ -98,6 +99,7 @@ class Seat:
     number: int
     pid: int
     nonce: int  # random; a later process with this seat has another one
+    role: str = "peer"  # one of `board_file.ROLES`
 
 
 #: What `Region.lives` looks at once the process has left.
@@ -164,8 +166,8 @@ class Region:
 
     @classmethod
     def join(
-        cls, group: str, directory: str | None, capacity: int, *, hosts: bool = False, patience: float = PATIENCE,
-        joined: list[Region] | None = None,
+        cls, group: str, directory: str | None, capacity: int, *, hosts: bool = False, role: str = "peer",
+        patience: float = PATIENCE, joined: list[Region] | None = None,
     ) -> Region:  # fmt: skip
         """Join the group's region on this host, or make it. Call `release` when a cache no longer uses it.
 
@@ -179,6 +181,8 @@ class Region:
         What a signal handler raises may come out of this call instead of its result. So the region is appended to
         ``joined``, too, if it is given: whoever catches an exception gives back what is there.
 
+        ``role`` is one of `board_file.ROLES`. It is what the others see of this process.
+
         All caches of a process that name one directory and group get the same object, as long as it is in place. Raise
         ConfigError if the directory cannot be used, and CannotJoin if the region cannot be joined now.
         """
@@ -190,7 +194,8 @@ class Region:
             while True:
                 try:
                     base, name = open_place(group, directory)
-                    return _join(process, base, name, capacity, hosts, ends, [] if joined is None else joined)
+                    wish = _Wish(capacity, hosts, role)
+                    return _join(process, base, name, wish, ends, [] if joined is None else joined)
                 except OSError as error:
                     raise_if_from_handler(error)
                     if not isinstance(error, Again | FileNotFoundError | FileExistsError) or time.monotonic() >= ends:
@@ -208,15 +213,15 @@ class Region:
         fences = fences_for(None, 0)
         board.begin(secrets.token_bytes(16), capacity, capacity, [], fences)
         region = cls(None, board, anonymous(least.total_size), fences, capacity)
-        region._take_seat(0)
+        region._take_seat(0, "peer")
         region._users = 1
         return region
 
-    def _take_seat(self, number: int) -> None:
+    def _take_seat(self, number: int, role: str) -> None:
         """Sit down. For whoever has the lock of joining."""
         self.numbers = Numbers(self._board.new_writer())
-        self.seat = Seat(number, os.getpid(), secrets.randbits(63) + 1)
-        self._board.take_seat(number, self.seat.pid, self.seat.nonce, time.time_ns())
+        self.seat = Seat(number, os.getpid(), secrets.randbits(63) + 1, role)
+        self._board.take_seat(number, self.seat.pid, self.seat.nonce, time.time_ns(), role)
         self._board.change_version(self.numbers.next())
 
     # --- Being there
@@ -271,7 +276,7 @@ class Region:
                 raise_if_from_handler(error)
                 continue
             if pid is not None:
-                found.append(Seat(number, pid, nonce))
+                found.append(Seat(number, pid, nonce, self._board.role(number)))
         return found
 
     def _grow(self, start: int, end: int) -> bool:
@@ -328,13 +333,19 @@ class Region:
 # --- Joining
 
 
-def _join(
-    process: _Process, base: str, name: str, capacity: int, hosts: bool, ends: float, joined: list[Region]
-) -> Region:
+class _Wish(NamedTuple):
+    """What a process that joins wants; whoever makes the region chooses the first two."""
+
+    capacity: int
+    hosts: bool
+    role: str
+
+
+def _join(process: _Process, base: str, name: str, wish: _Wish, ends: float, joined: list[Region]) -> Region:
     place = identity(os.stat(f"{base}/{name}"))
     for region in process.regions_at(place, f"{base}/{name}"):
         if region.is_in_place() and region.is_whole():
-            _check_hosts(region.path, region.hosts is not None, hosts)
+            _check_hosts(region.path, region.hosts is not None, wish.hosts)
             region._users += 1
             joined.append(region)
             return region
@@ -349,7 +360,7 @@ def _join(
         if not files.is_at_its_path("locks"):
             raise Again
         _reached("locked")
-        region = _join_alone(files, capacity, hosts)
+        region = _join_alone(files, wish)
         files.locks.free(_JOIN)
         _reached("joined")
     except BaseException:
@@ -362,7 +373,7 @@ def _join(
     return region
 
 
-def _join_alone(files: Files, capacity: int, hosts: bool) -> Region:
+def _join_alone(files: Files, wish: _Wish) -> Region:
     files.life.hold()
     _reached("alive")
     others = files.life.others()
@@ -375,13 +386,13 @@ def _join_alone(files: Files, capacity: int, hosts: bool) -> Region:
         if others and head.lives:
             _check_layout(files, head)
             _check_clock(head)
-            _check_hosts(files.path, head.hosts, hosts)
-            region = _attach(files, head, fences, ended)
+            _check_hosts(files.path, head.hosts, wish.hosts)
+            region = _attach(files, head, fences, ended, wish.role)
             if region is not None:
                 return region
         if head.can_be_ended:
             board_file.end_file(files.held["board"].number, head, fences)
-        if hosts and not others:
+        if wish.hosts and not others:
             ended += hosts_file.end_of(files, head)
         others = others and not head.can_be_ended
     if others:
@@ -389,7 +400,7 @@ def _join_alone(files: Files, capacity: int, hosts: bool) -> Region:
             f"other processes of this group use files that were deleted from {files.path}, or replaced: nobody can join"
             " before they have noticed. A process that is stopped does not notice: continue it, or end it"
         )
-    return _make(files, capacity, fences, hosts_file.note_ended(files.path, ended) if hosts else None)
+    return _make(files, wish, fences, hosts_file.note_ended(files.path, ended) if wish.hosts else None)
 
 
 def _is_theirs(files: Files, head: Head) -> bool:
@@ -423,7 +434,7 @@ def _check_hosts(path: str, there: bool, wanted: bool) -> None:
         )
 
 
-def _attach(files: Files, head: Head, fences: Fences, ended: list[Ended]) -> Region | None:
+def _attach(files: Files, head: Head, fences: Fences, ended: list[Ended], role: str) -> Region | None:
     """Join a living region. Return None if it lacks something: then it has to be ended."""
     try:
         for name in ("shelf", *CLAIMS, *([HOSTS] if head.hosts else [])):
@@ -439,31 +450,33 @@ def _attach(files: Files, head: Head, fences: Fences, ended: list[Ended]) -> Reg
     if head.hosts and os.fstat(files.held[HOSTS].number).st_size != hosts_file.SIZE:
         return None
     board = BoardMemory(files.map("board", head.size))
-    return _sit_down(files, board, fences, head.capacity, ended)
+    return _sit_down(files, board, fences, head.capacity, ended, role)
 
 
-def _sit_down(files: Files, board: BoardMemory, fences: Fences, capacity: int, ended: Sequence[Ended]) -> Region:
+def _sit_down(
+    files: Files, board: BoardMemory, fences: Fences, capacity: int, ended: Sequence[Ended], role: str
+) -> Region:
     shelf = files.map("shelf", geometry(capacity).total_size)
     hosts = hosts_file.attach(files, _ROWS, fences) if HOSTS in files.held else None
     region = Region(files, board, shelf, fences, capacity, hosts, ended if hosts is not None else ())
     for number in range(board_file.SEATS):
         if files.locks.take(_SEATS + number):
             _reached("seated")
-            region._take_seat(number)
+            region._take_seat(number, role)
             files.remember_board()
             return region
     raise CannotJoin(f"all {board_file.SEATS} seats of the group in {files.path} are taken")
 
 
-def _make(files: Files, wanted: int, fences: Fences, ended: list[Ended] | None) -> Region:
+def _make(files: Files, wish: _Wish, fences: Fences, ended: list[Ended] | None) -> Region:
     """Make a new region, in place of all that is in the directory. ``ended`` is None in a group of one host."""
     kept = () if ended is None else (hosts_file.ENDED,)
     files.delete_all(*kept)
     _reached("cleaned")
-    capacity = _capacity(files.path, wanted)
+    capacity = _capacity(files.path, wish.capacity)
     while True:
         try:
-            return _create(files, capacity, wanted, fences, ended)
+            return _create(files, capacity, wish, fences, ended)
         except OSError as error:
             files.delete_all(*kept)
             if error.errno not in _FULL:
@@ -473,7 +486,7 @@ def _make(files: Files, wanted: int, fences: Fences, ended: list[Ended] | None) 
                 raise _no_room(files.path) from error
 
 
-def _create(files: Files, capacity: int, wanted: int, fences: Fences, ended: list[Ended] | None) -> Region:
+def _create(files: Files, capacity: int, wish: _Wish, fences: Fences, ended: list[Ended] | None) -> Region:
     sizes = geometry(capacity)
     for name in CLAIMS:
         files.create(name)
@@ -490,9 +503,9 @@ def _create(files: Files, capacity: int, wanted: int, fences: Fences, ended: lis
     allocate(board, 0, size)
     _reached("board made")
     memory = BoardMemory(files.map("board", size))
-    memory.begin(secrets.token_bytes(16), capacity, wanted, files.inodes(), fences, hosts=ended is not None)
+    memory.begin(secrets.token_bytes(16), capacity, wish.capacity, files.inodes(), fences, hosts=ended is not None)
     _reached("begun")
-    return _sit_down(files, memory, fences, capacity, ended or ())
+    return _sit_down(files, memory, fences, capacity, ended or (), wish.role)
 
 
 def _capacity(path: str, wanted: int) -> int:

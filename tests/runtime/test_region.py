@@ -285,6 +285,18 @@ def test_seats_show_who_lives(here: Callable[..., Region], base: str, agent: Sta
     assert region.seats()[0].nonce != seats[0].nonce
 
 
+def test_a_seat_has_the_role_of_its_process_and_not_that_of_one_that_was_killed() -> None:
+    board = board_file.BoardMemory(board_file.anonymous(board_file.size_for(board_file.LEAST_MARKS)))
+    board.take_seat(3, 1, 2, 3, "server")
+    assert [board.role(seat) for seat in (2, 3, 4)] == ["peer", "server", "peer"]
+    board.take_seat(3, 4, 5, 6)
+    assert board.role(3) == "peer"
+    board.words[board_file._SEATS_AT + 3 * board_file.SEAT_WORDS + 3] = 7
+    assert board.role(3) == "peer", "a role of another version"
+    with pytest.raises(ValueError, match="not in tuple"):
+        board.take_seat(3, 1, 2, 3, "boss")
+
+
 def test_a_word_changes_when_somebody_comes_or_goes(here: Callable[..., Region], base: str, agent: StartAgent) -> None:
     region, other = here(), agent()
     versions = [region.seats_version]
