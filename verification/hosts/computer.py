@@ -340,7 +340,7 @@ class Worker:
             if self.gateway is not None and self.machine.clock >= self.ticks_at:
                 self.ticks_at = self.machine.clock + ping / region.rate
                 self._say(self.gateway.tick(region.ns()), None)
-                for index in self.history.listed:
+                for index in sorted(self.history.listed):
                     if index != region.index:
                         known = self.history.met_at.get((self.process, index))
                         self._send(index, self.gateway.ping(known, region.ns()))
