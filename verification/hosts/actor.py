@@ -3,55 +3,30 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Generator, Iterable
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from colocache.core.entry import Entry, Home
 from colocache.core.host.board import GROUP
 from colocache.core.host.claims import AGAIN, Lead, Sleep
 from colocache.core.host.claims import Value as Loaded
 from colocache.core.host.hashes import ANY_TAG, ROOT, key_hash, namespace_hash, tag_hash
-from colocache.core.host.record import Miss, Record
+from colocache.core.host.record import Miss, Outcome, Record
 from colocache.core.hosts import requests
 from colocache.core.hosts.dependencies import Dependencies, dependencies
 from colocache.core.hosts.event import KEYS, NAMESPACES, TAGS
 from colocache.core.hosts.log import NoLane
 from colocache.core.hosts.waiting import settle
-from verification.hosts.judge import Floor, Value
+from colocache.core.numbers import pack_integer, unpack_integer
+from verification.hosts.items import HOT, ITEMS, PAGE, PARTS, SETTABLE, UNIT, Item
+from verification.hosts.judge import Bound, Floor, Value, Write, Writes
 
 if TYPE_CHECKING:
     from verification.hosts.computer import Worker
 
 PATIENCE = 0.15  # s that a reader waits for others
 ANSWERS_WITHIN = 0.25  # s
-UNIT = struct.Struct("<QQ")
-
-
-class Item(NamedTuple):
-    """A key, and what its values depend on."""
-
-    number: int
-    wire: bytes
-    hash: int
-    hashes: tuple[int, ...]  # of the root, and of what a value depends on beside its key
-    things: tuple[str, ...]
-
-
-def _item(number: int, *others: str) -> Item:
-    wire = b"k%d" % number
-    hashes = tuple([tag_hash(other) if other.startswith("tag") else namespace_hash(other) for other in others])
-    return Item(number, wire, key_hash(wire), (ROOT, *hashes), ("all", f"k{number}", *others))
-
-
-#: Key 3 is cold. Key 4 is made of the keys 2 and 5, by a loader that reads them through the cache.
-ITEMS = {item.number: item for item in (_item(0), _item(1, "n"), _item(2, "tag a"), _item(3), _item(5, "n", "tag a"))}
-PAGE = _item(4, "tag a")
-PARTS = (2, 5)
-SETTABLE = _item(10)
-COUNTER = _item(11)
-HOT = (0, 1, 2)
 
 
 class _Call:
@@ -94,6 +69,8 @@ class Actor:
             self.write_something()
         elif chance < 0.07 or (plan.writes and chance < 0.45):
             self.invalidate_something()
+        elif chance < 0.11:
+            self.read_many()
         elif plan.things == "all kinds" and chance < 0.2:
             self.read_page()
         elif plan.things == "all kinds" and chance < 0.3:
@@ -123,8 +100,8 @@ class Actor:
             hashes = [ITEMS[number].hash for number in numbers] + [key_hash(b"x%d" % each) for each in range(12)]
             self.invalidate(KEYS, hashes, [f"k{number}" for number in numbers])
 
-    def invalidate(self, kind: int, hashes: list[int], things: list[str]) -> None:
-        """Invalidate, and wait for other hosts."""
+    def invalidate(self, kind: int, hashes: list[int], things: list[str]) -> bool:
+        """Invalidate, and wait for other hosts; return whether the receipt is complete."""
         worker, judge, region, counts = self.worker, self.judge, self.region, self.counts
         counts["invalidations"] += 1
         versions = judge.commit(things)
@@ -143,7 +120,7 @@ class Actor:
         judge.stamp(versions, region)
         if position is None:
             counts["no lane"] += 1
-            return
+            return False
         worker.log.mark_stamped(position)
         self.history.wake_gateways(region)
         now = region.ns()
@@ -154,11 +131,16 @@ class Actor:
             judge.acknowledge(versions)
             counts["complete"] += 1
             counts["early"] += not settled.waited_out
+            counts["waited out"] += bool(settled.waited_out)
+            counts["forgotten"] += bool(settled.forgotten)
         else:
             counts["incomplete"] += 1
-        self.history.tell(self.name, "has", "complete" if settled.complete else "incomplete", f"after {waited:.4f}:", settled)
+        self.history.tell(
+            self.name, "has", "complete" if settled.complete else "incomplete", f"after {waited:.4f}:", settled
+        )
         if waited > 4.2 * self.history.lease:
             judge.fail(f"{self.name} waited {waited} s for other hosts")
+        return bool(settled.complete)
 
     def _settle(self, flow: Generator[float, int, Any]) -> Any:
         try:
@@ -228,7 +210,7 @@ class Actor:
                     value = self._value(answer.payload, item)
                     self.counts["fetched"] += 1
                     self._judge(value, floors, "fetched")
-                    self._store_found(item, value, load.miss, answer, asked_at)
+                    self._store_found(item, load.miss, answer, asked_at)
                     outcome = Loaded(value)
                     return value
                 if isinstance(answer, requests.Granted):
@@ -272,7 +254,7 @@ class Actor:
         hosts = sorted([*[(rows.host(id).name, id) for id in rows.counted()], (me.name, me.id)])
         return hosts[item.number % len(hosts)][1]
 
-    def _fetch(self, owner: bytes, item: Item) -> tuple[Any, float]:
+    def _fetch(self, owner: bytes, item: Item, leads: bool = True) -> tuple[Any, float]:
         """Ask the owner. Return the answer, None if there is none, and when it was asked."""
         worker = self.worker
         worker.fences.order()
@@ -281,7 +263,7 @@ class Actor:
         ends = worker.machine.clock + PATIENCE
         while True:
             asked_at = self.region.clock()
-            get = requests.Get(requests.Key(item.wire, item.hashes), depends, True, patience)
+            get = requests.Get(self._key(item), depends, leads, patience)
             answer = self._ask(owner, get)
             if not isinstance(answer, requests.Busy):
                 return answer, asked_at
@@ -311,9 +293,7 @@ class Actor:
         self.policy.wait(lambda: bool(answers), within)
         return requests.decode_answer(answers[0]) if answers else None
 
-    def _store_found(
-        self, item: Item, value: Value, miss: Miss, found: requests.Found, asked_at: float
-    ) -> None:
+    def _store_found(self, item: Item, miss: Miss, found: requests.Found, asked_at: float) -> None:
         """Put what the owner has given onto the own shelf, under the label that was read before it was asked."""
         worker = self.worker
         known = {GROUP.unpack_from(miss.label, at)[0] for at in range(0, len(miss.label), GROUP.size)}
@@ -349,7 +329,189 @@ class Actor:
         finally:
             flow.close()
 
+    def read_many(self) -> None:
+        """Read several keys, and ask their owner at once for those that are not here."""
+        worker, region, judge = self.worker, self.region, self.judge
+        floors = {number: judge.floors(region, ITEMS[number].things) for number in HOT}
+        missing: dict[bytes, list[tuple[Item, Miss]]] = {}
+        for number in HOT:
+            item = ITEMS[number]
+            found = worker.shelf.look(item.wire, item.hash, item.hashes, region.clock())
+            self.counts["reads"] += 1
+            if isinstance(found, Record):
+                value = self._value(found.payload, item)
+                self.counts["shelf"] += 1
+                self._judge(value, floors[number], "shelf, of many")
+                self._keep(item, value, found)
+            else:
+                missing.setdefault(self._owner(item), []).append((item, found))
+        missing.pop(region.id, None)
+        for owner, asked in missing.items():
+            worker.fences.order()
+            keys = tuple([requests.Key(item.wire, item.hashes) for item, _ in asked])
+            asked_at = region.clock()
+            answer = self._ask(owner, requests.GetMany(keys, self._dependencies()))
+            if not isinstance(answer, requests.FoundMany):
+                continue
+            for (item, miss), found in zip(asked, answer.values, strict=True):
+                if found is not None:
+                    value = self._value(found.payload, item)
+                    self.counts["fetched"] += 1
+                    self._judge(value, floors[item.number], "fetched, of many")
+                    self._store_found(item, miss, found, asked_at)
+
     # --- Writes
 
     def write_something(self) -> None:
-        """Write a value, or count."""
+        """Write a value, or count, or read what was written."""
+        chance = self.random.random()
+        if chance < 0.3:
+            self.read_written(SETTABLE)
+        elif chance < 0.45:
+            self.put()
+        elif chance < 0.5:
+            self.add()
+        elif chance < 0.6:
+            self.compare_and_set()
+        elif chance < 0.75:
+            self.count()
+        elif chance < 0.85:
+            self.read_written(self.writes.counter())
+        elif chance < 0.93:
+            self.put_fenced()
+        else:
+            self.invalidate_written(SETTABLE)
+
+    @property
+    def writes(self) -> Writes:
+        """Who judges what is written."""
+        return self.history.writes
+
+    def _at_owner(self, owner: bytes, request: requests.Request) -> Any:
+        """Have the owner do something; this thread does it, if its own host is the owner. None if nobody answers."""
+        if owner == self.region.id:
+            return self._drive(self.worker.owner._handlers[type(request)](request))
+        within = 3 * self.history.lease if getattr(request, "waits", False) else ANSWERS_WITHIN
+        return self._ask(owner, request, within)
+
+    def read_written(self, item: Item) -> int | None:
+        """Read what was written to a key; None if nothing is there. Return the version at the owner, if it was asked."""
+        worker, region = self.worker, self.region
+        self.counts["reads"] += 1
+        floor = self.writes.floor(item.number)
+        entry = worker.entries.get(item.number)
+        if entry is not None and (
+            (entry.bell == worker.bell[0] and entry.until > region.clock()) or worker.near.lets(entry, region.clock())
+        ):
+            self.counts["near"] += 1
+            self._judge_written(item, entry.value, floor, "near")
+            return None
+        found = worker.shelf.look(item.wire, item.hash, item.hashes, region.clock())
+        if isinstance(found, Record):
+            self.counts["shelf"] += 1
+            payload = bytes(found.payload)
+            self._judge_written(item, payload, floor, "shelf")
+            self.worker.entries[item.number] = Entry(
+                Home(None), "k", payload, item.hash, found.label, found.way, found.expires, 1
+            )
+            return None
+        owner = self._owner(item)
+        if owner == region.id:
+            return None
+        answer, asked_at = self._fetch(owner, item, leads=False)
+        if isinstance(answer, requests.Found):
+            self.counts["fetched"] += 1
+            self._judge_written(item, answer.payload, floor, "fetched")
+            self._store_found(item, found, answer, asked_at)
+        return None
+
+    def _judge_written(self, item: Item, payload: bytes, floor: Bound, where: str) -> None:
+        self.history.tell(self.name, "reads", f"key {item.number} {where}:", payload.hex())
+        self.writes.check(item.number, payload, floor, self.name, where)
+
+    def put(self) -> None:
+        """Set a value, and wait for all hosts, or not."""
+        write = self.writes.begin(SETTABLE.number)
+        waits = self.random.random() < 0.6
+        owner = self._owner(SETTABLE)
+        payload = UNIT.pack(write.number, SETTABLE.number)
+        self.history.tell(self.name, "sets", f"write {write.number} at {owner.hex()[:8]}")
+        done = self._at_owner(owner, requests.Put(self._key(SETTABLE), payload, math.inf, waits))
+        self._end_write(write, done, SETTABLE)
+
+    def add(self) -> None:
+        """Set a value if there is none."""
+        write = self.writes.begin(SETTABLE.number)
+        payload = UNIT.pack(write.number, SETTABLE.number)
+        self.worker.fences.order()
+        owner = self._owner(SETTABLE)
+        request = requests.Add(self._key(SETTABLE), payload, math.inf, self._dependencies())
+        self._end_write(write, self._at_owner(owner, request), None)
+
+    def compare_and_set(self) -> None:
+        """Set a value that takes the place of one that was read at the owner."""
+        self.worker.fences.order()
+        owner, depends = self._owner(SETTABLE), self._dependencies()
+        floor = self.writes.floor(SETTABLE.number)
+        found = self._at_owner(owner, requests.Get(self._key(SETTABLE), depends, False, 0.0))
+        if not isinstance(found, requests.Found):
+            return
+        self._judge_written(SETTABLE, found.payload, floor, "at the owner")
+        write = self.writes.begin(SETTABLE.number)
+        payload = UNIT.pack(write.number, SETTABLE.number)
+        done = self._at_owner(
+            owner,
+            requests.Replace(self._key(SETTABLE), payload, math.inf, found.version, found.any_tag, depends),
+        )
+        if self._end_write(write, done, None):
+            self.counts["compared"] += 1
+            self.writes.replace(write, UNIT.unpack(found.payload)[0])
+
+    def count(self) -> None:
+        """Add to a counter."""
+        item, bit = self.writes.next_bit()
+        self.worker.fences.order()
+        owner = self._owner(item)
+        began = self.worker.machine.clock
+        expected = self.writes.expected(item.number)
+        start = pack_integer(self.writes.first(item.number, bit))
+        request = requests.Count(self._key(item), 1 << bit, start, math.inf, self._dependencies())
+        done = self._at_owner(owner, request)
+        if isinstance(done, requests.Done) and done.outcome == Outcome.STORED.name and done.payload is not None:
+            self.counts["counted"] += 1
+            self.history.tell(self.name, "counts", bit, "of", item.number, bin(unpack_integer(done.payload) or 0))
+            self.writes.counted(item.number, bit, done.payload, began, expected, self.name)
+
+    def put_fenced(self) -> None:
+        """Miss a key at its owner, read the source, and set the value if nothing has happened since."""
+        item = ITEMS[self.random.choice(HOT)]
+        self.worker.fences.order()
+        owner = self._owner(item)
+        missing = self._at_owner(owner, requests.Get(self._key(item), self._dependencies(), False, 0.0))
+        if not isinstance(missing, requests.Missing):
+            return
+        value = self._load(item, ())
+        payload = UNIT.pack(value.number, item.number)
+        done = self._at_owner(owner, requests.PutFenced(self._key(item), payload, math.inf, missing.fence, ()))
+        self.counts["fenced"] += isinstance(done, requests.Done) and done.outcome == Outcome.STORED.name
+
+    def _key(self, item: Item) -> requests.Key:
+        return requests.Key(item.wire, item.hashes)
+
+    def _end_write(self, write: Write, done: Any, item: Item | None) -> bool:
+        """End a write. If it has failed, or nobody knows, the key is invalidated."""
+        if isinstance(done, requests.Done) and done.outcome == Outcome.STORED.name:
+            self.writes.end(write, done.complete)
+            self.counts["writes"] += 1
+            self.counts["complete writes"] += done.complete
+            self.history.tell(self.name, "has written", write.number, done.complete)
+            return True
+        if item is not None:
+            self.invalidate_written(item)
+        return False
+
+    def invalidate_written(self, item: Item) -> None:
+        """Invalidate a key that is written."""
+        began = self.worker.machine.clock
+        if self.invalidate(KEYS, [item.hash], [f"k{item.number}"]):
+            self.writes.invalidated(item.number, began)

@@ -24,11 +24,11 @@ from colocache.core.hosts.layout import LANES, ROWS
 from colocache.core.hosts.lease import Lease
 from colocache.core.hosts.log import HostLog, NoLane
 from colocache.core.hosts.owner import Owner
-from colocache.core.hosts.rows import Host, Incarnation, Numbers as Positions, Row, Rows
+from colocache.core.hosts.rows import Host, Incarnation, Row, Rows
+from colocache.core.hosts.rows import Numbers as Positions
 from colocache.core.near import NearStore
 from verification.host.machine import (
     WORD,
-    Machine,
     Process,
     SimulatedClaimLocks,
     SimulatedFences,
@@ -396,6 +396,8 @@ class Worker:
             self.policy.point(self.region.index, "ping")
 
         def back(frame: bytes) -> None:
-            self.deliver(lambda: self.receive(frame, lambda frame: network.to_gateways(self.region.index, index, frame, None)))
+            self.deliver(
+                lambda: self.receive(frame, lambda frame: network.to_gateways(self.region.index, index, frame, None))
+            )
 
         network.to_gateways(self.region.index, index, frame, (self, back), everybody=isinstance(message, messages.Told))

@@ -12,8 +12,9 @@ from colocache.core.hosts.gateway import Times
 from colocache.core.hosts.rows import Incarnation
 from colocache.core.hosts.rows import Numbers as Positions
 from verification.host.machine import Machine, State, Thread, Violation
-from verification.hosts.actor import HOT, ITEMS, Actor
+from verification.hosts.actor import Actor
 from verification.hosts.computer import NS, REGION_BYTES, Region, Worker, small_layout
+from verification.hosts.items import HOT, ITEMS
 from verification.hosts.judge import Judge, Writes
 from verification.hosts.network import Network
 from verification.hosts.plan import FORGET_AFTER, LEASE, PING, Plan
@@ -21,6 +22,7 @@ from verification.hosts.timed import Timed
 
 REGIONS = 24  # in one history at most
 MOST_WORKERS = 5  # of a host
+HANGS_AFTER = 3.0  # s: no call takes so long
 
 #: What is about to be stored where something is aimed; and what is about to be loaded, behind "r_".
 STORED = (
@@ -100,7 +102,9 @@ class History:
         plan, random = self.plan, self.random
         for index in range(plan.hosts):
             is_late = index >= plan.hosts - plan.late_hosts
-            moment = random.uniform(0.5, plan.end - 1.5) if is_late else random.choice((0.01, 0.01, random.uniform(0, 2)))
+            moment = (
+                random.uniform(0.5, plan.end - 1.5) if is_late else random.choice((0.01, 0.01, random.uniform(0, 2)))
+            )
             self.policy.at(moment, partial(self.boot, index))
         for fault in plan.faults:
             moment = random.uniform(0.6, plan.end - 0.3) if fault == "aim" else random.uniform(1.2, plan.end - 0.3)
@@ -120,7 +124,7 @@ class History:
                 until = region.until / 1e9
                 raise Violation(f"{region.name} is not current at the end: until {until:.3f}, now {region.clock():.3f}")
         for actor in self.actors:
-            if actor.worker.runs and actor.busy_since is not None and actor.busy_since < clock - 2.0:
+            if actor.worker.runs and actor.busy_since is not None and actor.busy_since < clock - HANGS_AFTER:
                 raise Violation(f"a thread of {actor.worker.name} hangs since {actor.busy_since:.3f}")
 
     # --- Hosts and processes

@@ -21,7 +21,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from colocache.core.numbers import unpack_integer
 from verification.host.machine import Violation
+from verification.hosts.items import FIRST_COUNTER, UNIT, Item, item
 
 if TYPE_CHECKING:
     from verification.hosts.computer import Region
@@ -156,6 +158,17 @@ class Write:
         self.acknowledged = math.inf  # when a complete receipt was returned
 
 
+class Bound(NamedTuple):
+    """What a read of a key that is written is entitled to."""
+
+    began: float  # when the latest call began that binds the reader: nothing is given that had ended before that
+    counted: int  # increments of a counter that are old enough, as bits
+
+
+BITS = 50  # increments of one counter; what stands above them tells from which first value it was counted
+STABLE = 3.0  # s after which the hosts of a history of writes are all there, so that each key has one owner
+
+
 class Writes:
     """Judges the values of keys that are written, and counters."""
 
@@ -163,32 +176,99 @@ class Writes:
         self._judge = judge
         self._history = history
         self.writes: list[Write] = []
-        self.events: dict[int, list[tuple[float, float]]] = defaultdict(list)  # key → invalidations: begun, acknowledged
+        self.events: dict[int, list[tuple[float, float]]] = defaultdict(
+            list
+        )  # key → invalidations: begun, acknowledged
+        self.replaced: dict[int, int] = {}  # write → the one that has taken its place
+        self.increments = 0
+        self.firsts: list[float] = []  # when each first value of a counter was made
+        self.done: dict[int, list[tuple[float, int, int]]] = defaultdict(list)  # counter → when, bit, first value
+
+    def _clock(self) -> float:
+        return self._history.machine.clock
 
     def begin(self, key: int) -> Write:
         """Begin a write."""
-        write = Write(len(self.writes), key, self._history.machine.clock)
+        write = Write(len(self.writes), key, self._clock())
         self.writes.append(write)
         return write
 
     def end(self, write: Write, complete: bool) -> None:
         """End it."""
-        write.ended = self._history.machine.clock
+        write.ended = self._clock()
         if complete:
             write.acknowledged = write.ended
 
-    def floor(self, key: int) -> float:
-        """Return when the latest write or invalidation of a key began that binds a read which begins now."""
-        now = self._history.machine.clock
+    def invalidated(self, key: int, began: float) -> None:
+        """Note a complete invalidation."""
+        self.events[key].append((began, self._clock()))
+
+    def replace(self, write: Write, base: int) -> None:
+        """Note that a write has taken the place of another one, if that was still there."""
+        if self.writes[base].began > STABLE and self._history.plan.has_stable_owners:
+            other = self.replaced.setdefault(base, write.number)
+            if other != write.number:
+                self._judge.fail(f"writes: {write.number} and {other} have both taken the place of write {base}")
+
+    def floor(self, key: int) -> Bound:
+        """Return what a read is entitled to that begins now."""
+        now = self._clock()
         began = [write.began for write in self.writes if write.key == key and write.acknowledged <= now]
         began += [begun for begun, acknowledged in self.events[key] if acknowledged <= now]
-        return max(began, default=-1.0)
+        return Bound(max(began, default=-1.0), self._old(key, now - 1.1 * self._history.lease - MARGIN))
 
-    def check(self, number: int, floor: float, who: str, where: str) -> None:
+    def check(self, key: int, payload: bytes, bound: Bound, who: str, where: str) -> None:
         """End the run if a read must not be given what a write has stored."""
+        if key >= FIRST_COUNTER:
+            self._check_count(key, payload, bound.counted, f"{who} ({where})")
+            return
+        number, of = UNIT.unpack(payload)
+        if of != key:
+            self._judge.fail(f"{who} was given a value of key {of} for key {key} ({where})")
         write = self.writes[number]
-        if write.ended < floor:
+        if write.ended < bound.began:
             self._judge.fail(
-                f"writes: {who} was given write {number} of key {write.key} ({where}), which had ended at "
-                f"{write.ended:.4f}, after a call that began at {floor:.4f} was acknowledged"
+                f"writes: {who} was given write {number} of key {key} ({where}), which had ended at "
+                f"{write.ended:.4f}, after a call that began at {bound.began:.4f} was acknowledged"
             )
+
+    # --- Counters
+
+    def counter(self) -> Item:
+        """Return the counter of which there are bits left."""
+        return item(FIRST_COUNTER + self.increments // BITS)
+
+    def next_bit(self) -> tuple[Item, int]:
+        """Return a counter, and the bit of the next increment."""
+        self.increments += 1
+        return item(FIRST_COUNTER + (self.increments - 1) // BITS), (self.increments - 1) % BITS
+
+    def first(self, key: int, bit: int) -> int:
+        """Return the first value of a counter that somebody finds missing."""
+        self.firsts.append(self._clock())
+        return (len(self.firsts) - 1) << BITS | 1 << bit
+
+    def expected(self, key: int) -> int:
+        """Return the increments that whoever counts at the owner now has to find."""
+        return self._old(key, self._clock())
+
+    def _old(self, key: int, before: float) -> int:
+        return sum(1 << bit for at, bit, _ in self.done[key] if at <= before)
+
+    def counted(self, key: int, bit: int, payload: bytes, began: float, expected: int, who: str) -> None:
+        """Note an increment, and end the run if it was not made on all that it has to include."""
+        self._check_count(key, payload, expected | 1 << bit, who)
+        self.done[key].append((self._clock(), bit, (unpack_integer(payload) or 0) >> BITS))
+
+    def _check_count(self, key: int, payload: bytes, expected: int, who: str) -> None:
+        value = unpack_integer(payload) or 0
+        first, counted = value >> BITS, value & (1 << BITS) - 1
+        begun = min(BITS, self.increments - (key - FIRST_COUNTER) * BITS)
+        if counted >> begun:
+            self._judge.fail(f"counter: {who} has {counted:b} of counter {key}, and only {begun} were begun")
+        if not self._history.plan.has_stable_owners or self.firsts[first] < STABLE:
+            return
+        same = sum(1 << bit for _, bit, of in self.done[key] if of == first)
+        missing = expected & same & ~counted
+        if missing:
+            self._judge.fail(f"counter: {who} has {counted:b} of counter {key}, without {missing:b}")

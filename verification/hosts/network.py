@@ -87,9 +87,7 @@ class Network:
         history, source = self._history, asker.region.index
 
         def reply(answer: bytes) -> None:
-            self._carry(
-                (target, source), lambda: take(answer) if asker.process.state in history.living else None
-            )
+            self._carry((target, source), lambda: take(answer) if asker.process.state in history.living else None)
 
         def arrive() -> None:
             region = history.regions[target]

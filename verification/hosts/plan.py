@@ -54,6 +54,11 @@ class Plan(NamedTuple):
     things: str  # what is invalidated: "keys", or "all kinds"
     writes: bool
 
+    @property
+    def has_stable_owners(self) -> bool:
+        """Whether each key has one owner, once all hosts are there."""
+        return self.kind == "writes" and not self.late_hosts
+
 
 def draw(seed: int, kind: str) -> Plan:
     """Draw a history of a kind."""
@@ -70,7 +75,7 @@ def draw(seed: int, kind: str) -> Plan:
         end=end, over=end + (5.6 if forgets else 2.6), pace=random.choice((5, 15, 40, 120)),
         late=random.choice((0.002, 0.01)),
         holds=random.choice((0.05, 0.3)) if weak else 0.0, ages=random.choice((0.05, 0.3)) if weak else 0.0,
-        loss=0.0 if kind == "calm" and random.random() < 0.5 else 0.03, rate=random.choice((3.0, 5.5)),
+        loss=0.0 if kind == "calm" and random.random() < 0.5 else 0.03, rate=random.choice((5.5, 11.0)),
         forgets=forgets, certified=0.4 if forgets else 1.0, late_hosts=late_hosts, faults=faults,
         load_timeout=0.5, things=random.choice(("keys", "keys", "all kinds")),
         writes=kind == "writes" or (kind == "all" and random.random() < 0.3),
