@@ -287,6 +287,10 @@ class Claims:
         if awaited:
             self._wake(load.hash)
 
+    def number(self) -> int:
+        """Return a number that was never used before, on this host as long as its region lives."""
+        return self._numbers.next()
+
     def orphan(self, load: Load) -> None:
         """Note that a load goes on without its caller, and have one of those who wait load beside it."""
         load.is_orphan = True

@@ -432,7 +432,7 @@ class Gateway:
     def _view(self, to: Incarnation | None, now: int) -> View:
         row, live = self._row, self._row.live()
         ends = recent_ends(row, row.ids(), now)
-        everything = self._digest([*live, *ends], b"all")
+        everything = self._digest([*live, *(b"over" + id for id in ends)], b"all")
         known = self._peers.get(to) if to is not None else None
         roster: Iterable[Known] = ()
         if known is not None and known.all != everything:

@@ -123,7 +123,7 @@ class Owner:
         self._waiting: list[_Waiting] = []
         self._woken: deque[_Waiting] = deque()
         self._grants: dict[int, Grant] = {}
-        self._last_token = 0
+        self._mine = int.from_bytes(me[:8], "big")
         self._handlers: dict[type[Any], Callable[[Any], Flow]] = {
             Get: self._get, GetMany: self._get_many, Fill: self._fill, Put: self._put, PutFenced: self._put_fenced,
             Add: self._add, Replace: self._replace, Count: self._count, Touch: self._touch,
@@ -245,9 +245,10 @@ class Owner:
             return self._found(outcome, any_tag, self._clock())
         if not isinstance(outcome, Lead):
             return Refused()  # another thread of this process has loaded what the shelf does not take
-        self._last_token += 1
-        self._grants[self._last_token] = Grant(outcome.load, wire, hash, self._clock() + self._load_timeout)
-        return Granted(self._last_token)
+        # A fill may come to another process that has the port by now, or to the next incarnation of this host.
+        token = self._claims.number() ^ self._mine
+        self._grants[token] = Grant(outcome.load, wire, hash, self._clock() + self._load_timeout)
+        return Granted(token)
 
     def _get_many(self, request: GetMany) -> Flow:
         if not (yield from self._has_applied(request.depends)):
