@@ -32,6 +32,7 @@ from .runtime.region import Region
 FETCH_TIMEOUT: Final = 0.25  # s that an owner host has for an answer
 WRITE_TIMEOUT: Final = 1.0
 WEIGHT: Final = 64 << 20  # bytes of shelf for one step of a host's weight
+AT_ONCE: Final = 64  # requests of one call that are under way at the same time
 DEAL_EVERY: Final = 0.2  # s: who owns what is looked at again
 SLOW_AFTER: Final = 3  # times in a row that a host has not answered; then it is passed over for a while
 PASSED_OVER: Final = 1.0  # s
@@ -134,9 +135,13 @@ class Hosts:
     def ask_all(
         self, asked: Sequence[tuple[Incarnation, Request]], timeout: float = FETCH_TIMEOUT
     ) -> Flow[list[Answer | None]]:
-        """Ask several hosts at once, and return their answers in this order."""
-        answers: list[Answer | None] = [None] * len(asked)
-        yield Sleep(partial(self._send, asked, answers, timeout), timeout + WRITE_TIMEOUT)
+        """Ask several hosts, `AT_ONCE` times at once, and return their answers in this order."""
+        answers: list[Answer | None] = []
+        for start in range(0, len(asked), AT_ONCE):
+            some = asked[start : start + AT_ONCE]
+            given: list[Answer | None] = [None] * len(some)
+            yield Sleep(partial(self._send, some, given, timeout), timeout + WRITE_TIMEOUT)
+            answers += given
         return answers
 
     def _send(
