@@ -22,6 +22,7 @@ from ..host import Host
 from ..member import Member
 from ..naming import shortened, shown
 from ..near_cache import NearCache
+from .under_way import active
 
 Ttl = Duration | None | Unset
 
@@ -122,9 +123,20 @@ class Keyspace(NearCache):
         counts anyhow. MISSING, logged, if this process cannot decode it.
         """
         value = self.decode(record.payload)
+        if host.hosts is not None:
+            self.note_age(host, record.loaded)
         if record.uses and not self.copies and value is not MISSING:
             self.keep(host, key, wire, hash, record, value)
         return value
+
+    def note_age(self, host: Host, loaded: float) -> None:
+        """Have loads that this call is a part of count their ages from when a value was loaded, if the host is behind.
+
+        See `colocache.core.hosts.lease.Lease.as_of`.
+        """
+        if not host.is_current():
+            for load in active():
+                load.age(loaded)
 
     def decode(self, payload: bytes | memoryview) -> Any:
         """Return the value of a payload; MISSING, logged, if this process cannot decode it."""

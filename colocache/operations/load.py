@@ -137,7 +137,7 @@ class Duty:
                 return record
             if isinstance(answer, Granted):
                 self._grant = owner, answer.token
-                load.begin(host.now())
+                load.begin(host.lease.as_of(host.now()))
             if not isinstance(answer, Busy) or patience <= 0:
                 return None
 
@@ -161,6 +161,8 @@ class Duty:
         if isinstance(found, Record):
             assert self._host is not None
             return self._keyspace.use(self._host, self.key, self.wire, self._hash, found)
+        if self._host is not None:
+            self._keyspace.note_age(self._host, found.loaded)
         return copied(found.value) if self._keyspace.copies else found.value
 
     def on_undecodable(self) -> None:
@@ -206,12 +208,12 @@ class Duty:
                 record = record or unstored(payload, load.miss, expires)
                 keyspace.keep(host, self.key, self.wire, self._hash, record, value)
             if not keyspace.copies:
-                handed = Value(value, expires)
+                handed = Value(value, expires, load.miss.at)
             elif load.waiters:  # otherwise who comes finds the record
-                handed = Value(keyspace.member.carrier.decode(payload), expires)
+                handed = Value(keyspace.member.carrier.decode(payload), expires, load.miss.at)
         elif load.waiters:
             with contextlib.suppress(ValueError):  # those that wait load for themselves
-                handed = Value(copied(value) if keyspace.copies else value, expires)
+                handed = Value(copied(value) if keyspace.copies else value, expires, load.miss.at)
         self._tell_owner(payload)
         host.claims.end(load, handed)
 
@@ -242,6 +244,11 @@ class Run(UnderWay):
         super().__init__(duty.load_id)
         self.duty = duty
         self._began = self._is_orphan = False
+
+    def age(self, loaded: float) -> None:
+        """Note that the function was given a cached value that was loaded then."""
+        if self.duty.load is not None:
+            self.duty.load.age(loaded)
 
     def call(self) -> Any:
         """Call the function; what it returns may be awaitable. It is under way until `succeed` or `fail`."""

@@ -26,6 +26,9 @@ class UnderWay:
         # taken for one inside this.
         self.runner: object = None
 
+    def age(self, loaded: float) -> None:
+        """Note that the loader was given a cached value that was loaded then."""
+
     def begin(self) -> None:
         """Note that the loader is about to be called here."""
         _loads.set((*active(), self))

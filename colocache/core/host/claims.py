@@ -78,6 +78,7 @@ class Value(NamedTuple):
 
     value: Any
     expires: float = math.inf
+    loaded: float = math.inf  # the instant from which its age counts
 
 
 class Sleep(NamedTuple):
@@ -107,10 +108,15 @@ class Load:
         self.outcome: Any = None  # once it has ended: a `Value`, a `Record`, or `AGAIN`
         self.waiters: Queue = {}
 
-    def begin(self, now: float) -> None:
-        """Note that it loads: the source is read from now on, although the label may have been read long ago."""
-        self.miss = self.miss._replace(at=now)
+    def begin(self, at: float) -> None:
+        """Note that it loads, and from when on the age of the value counts. The label may have been read long ago."""
+        self.miss = self.miss._replace(at=at)
         self.has_begun = True
+
+    def age(self, loaded: float) -> None:
+        """Note that the loader was given a value that was loaded then, and so may have made its own of it."""
+        if loaded < self.miss.at:
+            self.miss = self.miss._replace(at=loaded)
 
     def end(self, outcome: Any) -> None:
         """Tell those that wait, the newest first. It may be called again; the first outcome counts.
@@ -248,7 +254,7 @@ class Claims:
                     if record is not None:
                         outcome = record
                         return record
-                    mine.begin(now)
+                    mine.begin(self._shelf.lease.as_of(now))
                     lead, mine = Lead(mine, late), None  # under the label that was read first: an event may have come
                     return lead
                 before, holder = holder, self._say_that_somebody_waits(mine) or holder

@@ -55,6 +55,9 @@ class HostLease(Protocol):
     def until(self, now: float, /) -> float:
         """Return the instant until which everything may be served. It may be past."""
 
+    def as_of(self, now: float, /) -> float:
+        """Return the instant from which the age of a value counts whose loader begins now."""
+
     def loaded_after(self, now: float, /) -> float:
         """Return the instant after which a value must have been loaded to be served."""
 

@@ -80,6 +80,22 @@ class Lease:
         self.known = known = word / _NS if word else -math.inf
         return known
 
+    def as_of(self, now: float) -> float:
+        """Return the instant from which the age of a value counts whose loader begins now.
+
+        A loader may read cached values. While the host is current, they are as of the instant up to which it knows all
+        events, which is a lease before it is current no more. If the age counted from now:
+
+        1. W, on another host, has invalidated a part, and waits for the lease of R's host, which has not heard of it.
+        2. R's host is current. R loads a page, and its loader is served the old part.
+        3. R's host is cut off. W's call returns, a lease after it began.
+        4. R's host is behind. The page is younger than a lease, and R would be served it.
+
+        While the host is behind, each cached value that a loader is served has an age of its own.
+        """
+        until = self.until(now)
+        return min(now, until - self._lease) if now < until else now
+
     def loaded_after(self, now: float) -> float:
         """Return the instant after which a value must have been loaded to be served.
 
@@ -102,6 +118,10 @@ class _Forever(Lease):
     def until(self, now: float) -> float:
         """Return infinity."""
         return math.inf
+
+    def as_of(self, now: float) -> float:
+        """Return ``now``."""
+        return now
 
     def loaded_after(self, now: float) -> float:
         """Return minus infinity."""

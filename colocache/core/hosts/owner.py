@@ -65,6 +65,7 @@ LOOK_EVERY = 0.002  # s
 ANSWER_WITHIN = 0.2  # s: who waits for a load is told that it still runs, and asks again
 MOST_FLOWS = 10_000  # requests that wait at the same time
 MOST_GRANTS = 100_000
+SLOWER_CLOCK = 1.01  # how much faster the clock of another host may run, at most
 
 _FENCE = struct.Struct("=16sQd")  # the owner, the stamp of all tags together, when the key was missed
 
@@ -280,8 +281,11 @@ class Owner:
         outcome = Outcome.DECLINED
         try:
             if request.payload is not None:
-                expires = self._clock() + request.ttl
-                outcome = self._shelf.fill(grant.wire, grant.hash, request.payload, grant.load.miss, expires)[0]
+                now = self._clock()
+                grant.load.age(now - request.age * SLOWER_CLOCK)
+                outcome = self._shelf.fill(grant.wire, grant.hash, request.payload, grant.load.miss, now + request.ttl)[
+                    0
+                ]
         finally:
             self._claims.end(grant.load, AGAIN)
         return Done(outcome.name)
