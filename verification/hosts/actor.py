@@ -1,4 +1,4 @@
-"""What the threads of simulated processes do: they read, load, fetch, invalidate and write, and every read is judged."""
+"""What the threads of simulated processes do: they read, load, fetch, invalidate and write; every read is judged."""
 
 from __future__ import annotations
 
@@ -155,9 +155,9 @@ class Actor:
 
     def read(self, item: Item, parts: Iterable[int] = ()) -> Value:
         """Read a key: near, or on the shelf, or from its owner, or from the source."""
-        worker, judge, region = self.worker, self.judge, self.region
+        worker, region = self.worker, self.region
         self.counts["reads"] += 1
-        floors = judge.floors(region, item.things)
+        floors = self._floors(item)
         entry = worker.entries.get(item.number)
         if entry is not None and (
             (entry.bell == worker.bell[0] and entry.until > region.clock()) or worker.near.lets(entry, region.clock())
@@ -184,6 +184,15 @@ class Actor:
     def read_page(self) -> None:
         """Read what a loader makes of other values."""
         self.read(PAGE, PARTS)
+
+    def _floors(self, item: Item) -> dict[str, Floor]:
+        """Begin a read. Whoever knows that a call has returned has heard of it, which takes a system call."""
+        self.policy.enter_the_kernel()
+        return self.judge.floors(self.region, item.things)
+
+    def _bound(self, item: Item) -> Bound:
+        self.policy.enter_the_kernel()
+        return self.writes.floor(item.number)
 
     def _judge(self, value: Value, floors: dict[str, Floor], where: str) -> None:
         self.history.tell(self.name, "reads", f"key {value.key} {where}:", value.versions)
@@ -331,8 +340,8 @@ class Actor:
 
     def read_many(self) -> None:
         """Read several keys, and ask their owner at once for those that are not here."""
-        worker, region, judge = self.worker, self.region, self.judge
-        floors = {number: judge.floors(region, ITEMS[number].things) for number in HOT}
+        worker, region = self.worker, self.region
+        floors = {number: self._floors(ITEMS[number]) for number in HOT}
         missing: dict[bytes, list[tuple[Item, Miss]]] = {}
         for number in HOT:
             item = ITEMS[number]
@@ -394,18 +403,18 @@ class Actor:
         within = 3 * self.history.lease if getattr(request, "waits", False) else ANSWERS_WITHIN
         return self._ask(owner, request, within)
 
-    def read_written(self, item: Item) -> int | None:
-        """Read what was written to a key; None if nothing is there. Return the version at the owner, if it was asked."""
+    def read_written(self, item: Item) -> None:
+        """Read what was written to a key."""
         worker, region = self.worker, self.region
         self.counts["reads"] += 1
-        floor = self.writes.floor(item.number)
+        floor = self._bound(item)
         entry = worker.entries.get(item.number)
         if entry is not None and (
             (entry.bell == worker.bell[0] and entry.until > region.clock()) or worker.near.lets(entry, region.clock())
         ):
             self.counts["near"] += 1
             self._judge_written(item, entry.value, floor, "near")
-            return None
+            return
         found = worker.shelf.look(item.wire, item.hash, item.hashes, region.clock())
         if isinstance(found, Record):
             self.counts["shelf"] += 1
@@ -414,16 +423,15 @@ class Actor:
             self.worker.entries[item.number] = Entry(
                 Home(None), "k", payload, item.hash, found.label, found.way, found.expires, 1
             )
-            return None
+            return
         owner = self._owner(item)
         if owner == region.id:
-            return None
+            return
         answer, asked_at = self._fetch(owner, item, leads=False)
         if isinstance(answer, requests.Found):
             self.counts["fetched"] += 1
             self._judge_written(item, answer.payload, floor, "fetched")
             self._store_found(item, found, answer, asked_at)
-        return None
 
     def _judge_written(self, item: Item, payload: bytes, floor: Bound, where: str) -> None:
         self.history.tell(self.name, "reads", f"key {item.number} {where}:", payload.hex())
@@ -452,7 +460,7 @@ class Actor:
         """Set a value that takes the place of one that was read at the owner."""
         self.worker.fences.order()
         owner, depends = self._owner(SETTABLE), self._dependencies()
-        floor = self.writes.floor(SETTABLE.number)
+        floor = self._bound(SETTABLE)
         found = self._at_owner(owner, requests.Get(self._key(SETTABLE), depends, False, 0.0))
         if not isinstance(found, requests.Found):
             return

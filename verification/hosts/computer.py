@@ -395,9 +395,10 @@ class Worker:
         if isinstance(message, messages.Pong | messages.Ping):
             self.policy.point(self.region.index, "ping")
 
-        def back(frame: bytes) -> None:
-            self.deliver(
-                lambda: self.receive(frame, lambda frame: network.to_gateways(self.region.index, index, frame, None))
-            )
+        def to_gateway(answer: bytes) -> None:
+            network.to_gateways(self.region.index, index, answer, None)
+
+        def back(answer: bytes) -> None:
+            self.deliver(lambda: self.receive(answer, to_gateway))
 
         network.to_gateways(self.region.index, index, frame, (self, back), everybody=isinstance(message, messages.Told))

@@ -1,4 +1,4 @@
-"""Random histories of several hosts: messages get lost, ways are cut, processes and hosts come and go; reads are judged."""
+"""Random histories of several hosts: messages get lost, ways are cut, processes and hosts come and go."""
 
 from __future__ import annotations
 
