@@ -10,6 +10,7 @@ import math
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
+from os import getpid
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -358,6 +359,11 @@ class Host:
     def any_tag(self) -> int:
         """Return the stamp of all tags together: it changes, before the tag's own, when any tag is invalidated."""
         return self.board.marks[self._any_tag]
+
+    def gateway(self) -> int | None:
+        """Return the pid of the process that speaks for this host; None if there is none, or it is not known."""
+        network = self._shared.network
+        return getpid() if network is not None and network.is_gateway else self.region.gateway()
 
     def is_in_place(self) -> bool:
         """Tell whether newcomers find this region."""

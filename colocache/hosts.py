@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -23,11 +24,12 @@ from .core.hosts.lease import Lease
 from .core.hosts.log import HostLog, NoLane
 from .core.hosts.requests import Answer, Request
 from .core.hosts.ring import Ring, ring_of, slot_of
-from .core.hosts.rows import ALIVE, Host, Incarnation, Numbers, Rows
+from .core.hosts.rows import ALIVE, ROUND_TRIP, Host, Incarnation, Numbers, Rows
 from .core.hosts.waiting import Settled, settle
 from .errors import WireError
 from .operations.flow import Flow
 from .runtime.region import Region
+from .version import __version__
 
 FETCH_TIMEOUT: Final = 0.25  # s that an owner host has for an answer
 WRITE_TIMEOUT: Final = 1.0
@@ -38,6 +40,22 @@ SLOW_AFTER: Final = 3  # times in a row that a host has not answered; then it is
 PASSED_OVER: Final = 1.0  # s
 
 _NS: Final = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class HostInfo:
+    """One host of the group, as this one sees it."""
+
+    name: str
+    address: str  # where it listens, as others dial it; of this host empty where it does not know that itself
+    version: str  # of colocache; "" if it has not said so
+    owns: int  # bytes of shelf by which the keys are dealt, in whole steps of 64 MiB; 0 if it owns nothing
+    #: Of this host: "joining" until it has heard all others, "current", or "behind". Of others: "live", "silent" if
+    #: their word does not hold any more, or "forgotten" if nobody waits for them.
+    state: str
+    age: float | None  # s since another host has said what it has invalidated; None of this host, or if it never has
+    round_trip: float | None  # s, of the last ping to another host
+    me: bool
 
 
 class Network(Protocol):
@@ -78,12 +96,12 @@ class Hosts:
         file = region.hosts
         assert file is not None
         weight = max(1, region.geometry.capacity // WEIGHT)
-        name, secret = region.id.hex(), b""
+        name, address, secret = region.id.hex(), "", b""
         if config.has_hosts:
             settings = config.hosts()
-            name = settings.name
+            name, address = settings.name, str(settings.advertise or settings.listen)
             secret = min([each.text.encode() for each in settings.secrets], default=b"")
-        me = Host(region.id, name, "", weight)
+        me = Host(region.id, name, address, weight, __version__)
         return cls(me, file.words, Rows(file.words, region.fences), file.log, region.fences, Times(), secret, now)
 
     # --- Who owns what
@@ -173,6 +191,20 @@ class Hosts:
             self._slow.pop(id, None)
         else:
             self._slow[id] = (self._slow.get(id, (0, 0.0))[0] + 1, monotonic() + PASSED_OVER)
+
+    def infos(self) -> list[HostInfo]:
+        """Return all hosts of the group, this one first, and the others by their names."""
+        now, mine = self._now(), self.me
+        state = "joining" if not self.is_established else "current" if now < self.lease.until(now) else "behind"
+        found = [HostInfo(mine.name, mine.address, __version__, mine.weight * WEIGHT, state, None, None, True)]
+        for id in self.rows.live():
+            host, alive, trip = self.rows.host(id), self.rows.largest(id, ALIVE), self.rows.largest(id, ROUND_TRIP)
+            is_alive = alive > self.ns()
+            state = "forgotten" if self.rows.is_forgotten(id) else "live" if is_alive else "silent"
+            age = (self.ns() - alive + self.times.lease) / _NS if alive else None
+            owns, round_trip = host.weight * WEIGHT, trip / _NS if trip else None
+            found.append(HostInfo(host.name, host.address, host.release, owns, state, age, round_trip, False))
+        return [found[0], *sorted(found[1:], key=lambda info: info.name)]
 
     # --- Events of this host
 

@@ -24,9 +24,11 @@ from .core.receipt import Receipt
 from .errors import ClosedError, ConfigError
 from .functions.identity import Functions
 from .host import Host, Voided, tell_leaving
+from .hosts import HostInfo
 from .naming import shown
 from .near_cache import NearCaches
 from .runtime.logs import Log
+from .runtime.region import Seat
 from .runtime.servers import call_after_fork, refuse_eventlet
 from .runtime.signals import is_from_handler
 from .runtime.waiting.answers import Answer
@@ -52,6 +54,9 @@ class MemberInfo:
     pid: int  # 0 if it lives in another pid namespace
     role: str  # "peer"; "server" of `colocache serve`; "private" if no other process shares the cache
     me: bool
+    host: str = ""  # the name of the host; empty in a group of one host
+    gateway: bool = False  # whether it speaks for the host
+    version: str = ""  # of colocache
 
 
 _serials: Iterator[int] = itertools.count(1)
@@ -353,7 +358,20 @@ class Member:
         own = host.region.seat
         found = [(own, True), *((seat, False) for seat in sorted(host.region.seats(), key=lambda seat: seat.number))]
         is_private = not host.region.path
-        return [MemberInfo(seat.number, seat.pid, "private" if is_private else seat.role, me) for seat, me in found]
+        name, office = ("", None) if host.hosts is None else (host.hosts.me.name, host.gateway())
+
+        def info(seat: Seat, me: bool) -> MemberInfo:
+            role, pid = "private" if is_private else seat.role, getpid() if me else seat.pid
+            return MemberInfo(
+                seat.number, seat.pid, role, me, name, office not in (None, 0) and office == pid, seat.version
+            )
+
+        return [info(seat, me) for seat, me in found]
+
+    def hosts(self) -> list[HostInfo]:
+        """Return the hosts of the group, this one first. Empty before the first use, and in a group of one host."""
+        host = self.own_host()
+        return [] if host is None or not host.alive or host.hosts is None else host.hosts.infos()
 
     def __repr__(self) -> str:
         return f"<colocache.Cache {self.config.group!r}{' closed' if self.life.is_closed else ''}>"

@@ -6,6 +6,7 @@ The network thread of each process asks other hosts. In one process of the host 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from .runtime.logs import Log
 from .runtime.network.driver import Network
 from .runtime.network.election import LockElection
 from .runtime.region import OFFICE, Region
+from .version import __version__
 
 if TYPE_CHECKING:
     from .host import Shared
@@ -36,7 +38,7 @@ class HostNetwork:
         self._shared = shared
         self._hosts = hosts
         self._config = config
-        settings = config.hosts()
+        settings = replace(config.hosts(), release=__version__)
         self.network = Network(
             settings, region.id, region.path, _election(region), self._engine, self._owner,
             lambda id: hosts.rows.host(id).address, log, shared.errands,
@@ -52,6 +54,11 @@ class HostNetwork:
     def wake_gateway(self) -> None:
         """See `colocache.hosts.Network`."""
         self.network.event_appended()
+
+    @property
+    def is_gateway(self) -> bool:
+        """Whether this process speaks for its host."""
+        return self.network.is_gateway
 
     def start(self) -> None:
         """Have the thread started."""

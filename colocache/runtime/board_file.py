@@ -240,13 +240,19 @@ class BoardMemory:
 
     def role(self, number: int) -> str:
         """Return one of `ROLES`: what a seat's process is. One that this version does not know counts as a peer."""
-        place = self.words[_SEATS_AT + number * SEAT_WORDS + 3]
+        place = self.words[_SEATS_AT + number * SEAT_WORDS + 3] & 0xFF
         return ROLES[place if place < len(ROLES) else 0]
 
-    def take_seat(self, number: int, pid: int, nonce: int, now: int, role: str = "peer") -> None:
-        """Say who has a seat, in which role. For whoever has the lock of joining."""
+    def release(self, number: int) -> str:
+        """Return the version of colocache of a seat's process."""
+        word = self.words[_SEATS_AT + number * SEAT_WORDS + 3] >> 8
+        return ".".join(str(word >> shift & 0xFFFF) for shift in (0, 16, 32))
+
+    def take_seat(self, number: int, pid: int, nonce: int, now: int, role: str = "peer", release: str = "") -> None:
+        """Say who has a seat, in which role, and of which version. For whoever has the lock of joining."""
         at = _SEATS_AT + number * SEAT_WORDS
-        self.words[at + 3] = ROLES.index(role)
+        numbers = [int(each) & 0xFFFF for each in release.split(".")[:3] if each.isdecimal()]
+        self.words[at + 3] = ROLES.index(role) | sum(each << 8 + 16 * place for place, each in enumerate(numbers))
         self.words[at], self.words[at + 1], self.words[at + 2] = pid, nonce, now
         self.words[_USED] = max(self.words[_USED], number + 1)
 

@@ -60,6 +60,7 @@ from ..core.host.layout import Geometry, ShelfMemory, geometry
 from ..core.host.memory import Heard
 from ..core.host.numbers import Numbers
 from ..errors import CannotJoin, ConfigError
+from ..version import __version__
 from . import board_file, hosts_file
 from .board_file import BoardMemory, Head, anonymous
 from .fences import Fences, fences_for
@@ -100,6 +101,7 @@ class Seat:
     pid: int
     nonce: int  # random; a later process with this seat has another one
     role: str = "peer"  # one of `board_file.ROLES`
+    version: str = ""  # of colocache
 
 
 #: What `Region.lives` looks at once the process has left.
@@ -220,8 +222,8 @@ class Region:
     def _take_seat(self, number: int, role: str) -> None:
         """Sit down. For whoever has the lock of joining."""
         self.numbers = Numbers(self._board.new_writer())
-        self.seat = Seat(number, os.getpid(), secrets.randbits(63) + 1, role)
-        self._board.take_seat(number, self.seat.pid, self.seat.nonce, time.time_ns(), role)
+        self.seat = Seat(number, os.getpid(), secrets.randbits(63) + 1, role, __version__)
+        self._board.take_seat(number, self.seat.pid, self.seat.nonce, time.time_ns(), role, __version__)
         self._board.change_version(self.numbers.next())
 
     # --- Being there
@@ -276,8 +278,17 @@ class Region:
                 raise_if_from_handler(error)
                 continue
             if pid is not None:
-                found.append(Seat(number, pid, nonce, self._board.role(number)))
+                found.append(Seat(number, pid, nonce, self._board.role(number), self._board.release(number)))
         return found
+
+    def gateway(self) -> int | None:
+        """Return the pid of another process that speaks for this host; None if there is none, or it is not known."""
+        if self.locks is not None and not self._left:
+            try:
+                return self.locks.holder(OFFICE)
+            except OSError as error:
+                raise_if_from_handler(error)
+        return None
 
     def _grow(self, start: int, end: int) -> bool:
         """Give the shelf's file its blocks from one byte to another; return False if there is no room."""

@@ -67,6 +67,7 @@ from .rows import (
     LAST,
     LIVE,
     MET,
+    ROUND_TRIP,
     SIGN,
     TOLD,
     Host,
@@ -384,6 +385,7 @@ class Gateway:
         if message.sent + self.times.lease > row.largest(id, ALIVE):
             row.raise_to(id, ALIVE, message.sent + self.times.lease)
             row.sign_of_life(id)
+        row.note(id, ROUND_TRIP, max(0, now - message.sent))
         peer = self._peer(id)
         peer.witnessed, peer.silent = now, dict(view.silent)
         self._take_back(now)

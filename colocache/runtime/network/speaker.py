@@ -494,7 +494,7 @@ class Speaker:
         self._engine.me = self._me()
 
     def _me(self) -> Host:
-        return Host(self._id, self._settings.name, str(self._advertised or ""), self._weight())
+        return Host(self._id, self._settings.name, str(self._advertised or ""), self._weight(), self._settings.release)
 
     # --- Ticks
 
