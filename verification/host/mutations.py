@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 from colocache.core.host import claims, record
-from colocache.core.host.board import Board, Label
+from colocache.core.host.board import GROUP, Board, Label
 from colocache.core.host.claims import Claims
 from colocache.core.host.logs import Logs
 from colocache.core.host.shelf import Shelf
@@ -668,12 +668,10 @@ def moved_records_are_labelled_near_by() -> Change:
     move = Logs._move
 
     def moves(self: Logs, ring: int, log: int, way: int, hash: int, body: bytes, *more: Any) -> bool:
-        header = list(record.HEADER.unpack_from(body))
-        first = 5
-        for place in range(8):
-            header[first + 2 * place] = self._board.marks[header[first + 2 * place - 1]]
-        header[3] = self._board.marks[0]
-        return move(self, ring, log, way, hash, record.HEADER.pack(*header) + body[record.HEADER.size :], *more)
+        old = record.label_of(body)
+        label = self._board.label([group[0] for group in GROUP.iter_unpack(old)])
+        relabelled = body[: record.LABEL_AT] + label + body[record.LABEL_AT + len(old) :]
+        return move(self, ring, log, way, hash, relabelled, *more)
 
     return replaced(Logs, "_move", moves)
 
