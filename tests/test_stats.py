@@ -20,14 +20,11 @@ NAMES = [field.name for field in fields(Stats)]
 
 @cache
 def changed() -> set[str]:
-    """The names of what the package adds to: ``x.name += 1``, or ``self._count("name")``."""
+    """The names of what the package adds to: ``x.name += 1``."""
     nodes = [node for path in PACKAGE.rglob("*.py") if OLD not in path.parents for node in ast.walk(parsed(path))]
-    sums = {
+    return {
         each.target.attr for each in nodes if isinstance(each, ast.AugAssign) and isinstance(each.target, ast.Attribute)
     }
-    calls = [each for each in nodes if isinstance(each, ast.Call) and isinstance(each.func, ast.Attribute)]
-    named = [each.args[0] for each in calls if each.func.attr == "_count"]
-    return sums | {each.value for arg in named for each in ast.walk(arg) if isinstance(each, ast.Constant)}
 
 
 def parsed(path: Path) -> ast.Module:
