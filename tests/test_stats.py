@@ -11,6 +11,7 @@ import pytest
 
 import colocache
 from colocache import Cache
+from colocache.figures import Figure
 from colocache.stats import COUNTED, FIGURES, Counters, Stats
 
 PACKAGE = Path(colocache.__file__).parent
@@ -80,7 +81,7 @@ def test_a_counter_has_the_type_of_its_figure(name: str) -> None:
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
-def test_every_figure_has_a_sentence_of_help(figure: colocache.stats.Figure) -> None:
+def test_every_figure_has_a_sentence_of_help(figure: Figure) -> None:
     assert figure.section
     assert figure.help[0].isupper() or figure.help.startswith(("`", "0"))
     assert figure.help.endswith(".")
