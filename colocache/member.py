@@ -381,27 +381,18 @@ class Member:
         host.abandon()
         return False
 
-    def count_write(self, outcome: Outcome) -> None:
-        """Count what became of a write."""
-        counters = self.counters
+    def count_write(self, outcome: Outcome, *, is_fill: bool = False) -> None:
+        """Count what became of a write, or of a fill, which is the write of a loaded value."""
+        counters, is_stored, is_refused = self.counters, outcome is Outcome.STORED, outcome is Outcome.REFUSED
         with self.counting:
-            if outcome is Outcome.STORED:
-                counters.sets += 1
-            elif outcome is Outcome.REFUSED:
-                counters.sets_refused += 1
-            elif outcome is Outcome.BUSY:
+            if outcome is Outcome.BUSY:
                 counters.busy += 1
-
-    def count_fill(self, outcome: Outcome) -> None:
-        """Count what became of a loaded value."""
-        counters = self.counters
-        with self.counting:
-            if outcome is Outcome.STORED:
-                counters.fills += 1
-            elif outcome is Outcome.REFUSED:
-                counters.fills_refused += 1
-            elif outcome is Outcome.BUSY:
-                counters.busy += 1
+            elif is_fill:
+                counters.fills += is_stored
+                counters.fills_refused += is_refused
+            else:
+                counters.sets += is_stored
+                counters.sets_refused += is_refused
 
     def decline(self, key: Key, path: str, why: str) -> None:
         """Count and log that a value is used, and not kept."""

@@ -28,7 +28,7 @@ class NearCache:
 
     __slots__ = ("__weakref__", "copies", "home", "near", "one_part", "path")
 
-    home: Home
+    home: Home[Entry]
     near: tuple[dict[Key, Entry], Heard]  # the entries of `home`, and the bell that tells whether they are current
 
     def __init__(self, near_caches: NearCaches, path: str, copies: bool, one_part: bool) -> None:
@@ -59,7 +59,7 @@ class NearCaches:
         """
         with self._lock:
             self._store, self._bell = store, NO_BELL if store is None else store.bell
-            self._homes = weakref.WeakValueDictionary[tuple[str, bool], Home]()
+            self._homes = weakref.WeakValueDictionary[tuple[str, bool], Home[Entry]]()
             for near in list(self._all):
                 self._give_home(near)
 

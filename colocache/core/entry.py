@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from .host.board import GROUP, Label
 from .keys import Key
@@ -40,7 +40,16 @@ MISSING: Final = _Missing.MISSING
 DEAD: Final = -math.inf  # the `expires` of an entry that nobody may use any more
 
 
-class Home:
+class Findable(Protocol):
+    """What readers find in a home."""
+
+    hits: int
+
+
+E = TypeVar("E", bound=Findable)
+
+
+class Home(Generic[E]):
     """Where the readers of a namespace find entries, by the keys as they write them.
 
     Each reader of the namespace holds its home, and so does each entry in it. The home goes with the last of them. So
@@ -52,7 +61,7 @@ class Home:
     def __init__(self, owner: object, copies: bool = False) -> None:
         self.owner = owner  # the store whose entries are found here; None if there is none
         self.copies = copies  # whether readers get copies
-        self.entries: dict[Key, Entry] = {}
+        self.entries: dict[Key, E] = {}
         self.past_hits = 0  # of entries that have left
 
     def hit_count(self) -> int:
@@ -70,7 +79,7 @@ class Entry:
     __slots__ = ("bell", "expires", "hash", "hits", "home", "key", "label", "seen", "size", "told", "value", "way")
 
     def __init__(
-        self, home: Home, key: Key, value: object, hash: int, label: Label, way: int, expires: float,
+        self, home: Home[Entry], key: Key, value: object, hash: int, label: Label, way: int, expires: float,
         size: int,
     ) -> None:  # fmt: skip
         """``key`` is as its reader writes it; ``size`` is what the entry takes, in bytes."""

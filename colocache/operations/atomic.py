@@ -70,40 +70,45 @@ def count(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: 
     check_number("delta", delta)
     if abs(delta) > MAX_DELTA:
         raise ValueError(f"delta={delta}: more than 63 bits are counted in several steps")
-    start = None
-    if initial is not None:
-        check_number("initial", initial)
-        start = pack_integer(initial + delta)
-        if start is None:
-            raise ValueError("initial is a number of more than 64 bytes")
-    if given.excess and start is not None:  # a number that is there is counted with all the same
-        keyspace.member.decline(key, keyspace.path, given.excess)
-    if given.excess or given.ttl == 0:
-        start = None
-    counted: list[bytes] = []
-    refused: list[bytes] = []
-
-    def decide(record: Record | None, now: float) -> tuple[bytes, float] | None:
-        counted.clear()
-        refused.clear()
-        if record is None:
-            if start is None:
-                return None
-            counted.append(start)
-            return start, now + given.ttl
-        payload = bytes(record.payload)
-        number = unpack_integer(payload)
-        total = pack_integer(number + delta) if number is not None else None
-        if total is None:
-            refused.append(payload)
-            return None
-        counted.append(total)
-        return total, record.expires
-
-    is_stored = _change(keyspace, key, decide, given.tags if start is not None else ())
-    if refused:
+    start = None if initial is None else _first_sum(keyspace, key, delta, initial, given)
+    addition = _Addition(delta, start, given.ttl)
+    is_stored = _change(keyspace, key, addition.decide, given.tags if start is not None else ())
+    if addition.is_refused:
         raise TypeError(f"the value of the key {shown(key)} is not an int that can be counted")
-    return unpack_integer(counted[0]) if is_stored else None
+    return unpack_integer(addition.total) if is_stored else None
+
+
+def _first_sum(keyspace: Keyspace, key: Key, delta: int, initial: int, given: Given) -> bytes | None:
+    """Return what is stored where there is no number; None if it may not be kept."""
+    check_number("initial", initial)
+    total = pack_integer(initial + delta)
+    if total is None:
+        raise ValueError("initial is a number of more than 64 bytes")
+    if given.excess:  # a number that is there is counted with all the same
+        keyspace.member.decline(key, keyspace.path, given.excess)
+    return None if given.excess or given.ttl == 0 else total
+
+
+class _Addition:
+    """An addition to whatever number is there when it is decided. The last decision counts."""
+
+    def __init__(self, delta: int, start: bytes | None, ttl: float) -> None:
+        self._delta = delta
+        self._start = start  # what is stored where there is no number, if anything
+        self._ttl = ttl
+        self.total = b""  # what is to be stored; empty if nothing is
+        self.is_refused = False  # there is something else than a number, or the sum is too large
+
+    def decide(self, record: Record | None, now: float) -> tuple[bytes, float] | None:
+        """Decide as `Decide` says."""
+        if record is None:
+            total, expires = self._start, now + self._ttl
+        else:
+            number = unpack_integer(bytes(record.payload))
+            total, expires = None if number is None else pack_integer(number + self._delta), record.expires
+        self.total = total or b""
+        self.is_refused = record is not None and total is None
+        return None if total is None else (total, expires)
 
 
 def count_down(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: Given) -> int | None:

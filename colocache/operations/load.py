@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..core.entry import MISSING
 from ..core.host.claims import AGAIN, Lead, Load, Sleep, Value
@@ -100,19 +100,27 @@ class Duty:
             elif not host.alive:  # in this order: see `Region.lives`
                 outcome = None
         if isinstance(outcome, Record | Value):
-            self._count("fetches" if isinstance(outcome, Record) else "waits")
+            self._count_found(outcome)
         else:
-            self._count("loads")
-            if stores and not member.config.disabled and (outcome is None or outcome.late):
-                self._count("fallbacks")
+            self._count_load(stores and not member.config.disabled and (outcome is None or outcome.late))
         return outcome
 
-    def _count(self, what: Literal["fetches", "waits", "loads", "fallbacks"]) -> None:
+    def _count_found(self, found: Record | Value) -> None:
         member = self._member
         with member.counting:
-            setattr(member.counters, what, getattr(member.counters, what) + 1)
-        if what != "fallbacks":
-            tell(member, "fetches" if what == "waits" else what)
+            if isinstance(found, Record):
+                member.counters.fetches += 1
+            else:
+                member.counters.waits += 1
+        tell(member, "fetches")
+
+    def _count_load(self, is_fallback: bool) -> None:
+        member = self._member
+        with member.counting:
+            member.counters.loads += 1
+            if is_fallback:
+                member.counters.fallbacks += 1
+        tell(member, "loads")
 
     def use(self, found: Record | Value) -> Any:
         """Return the value that was found; MISSING if this process cannot decode it."""
@@ -124,8 +132,7 @@ class Duty:
     def on_undecodable(self) -> None:
         """Note that the value cannot be decoded here, and is loaded instead, for this call alone."""
         self.load = None
-        self._count("loads")
-        self._count("fallbacks")
+        self._count_load(is_fallback=True)
 
     def is_awaited(self) -> bool:
         """Tell whether another call than this one waits for the load, as far as this process knows."""
@@ -158,7 +165,7 @@ class Duty:
         expires = host.now() + given.ttl
         if payload is not None:
             outcome, record = host.shelf.fill(self.wire, self._hash, payload, load.miss, expires)
-            self._member.count_fill(outcome)
+            self._member.count_write(outcome, is_fill=True)
             # If it was refused, the record is somebody else's, and its label says nothing about this value.
             if outcome is not Outcome.REFUSED and not keyspace.copies:
                 record = record or unstored(payload, load.miss, expires)

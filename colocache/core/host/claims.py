@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from xxhash import xxh3_64_intdigest
 
@@ -38,6 +38,8 @@ from .memory import Fences, Words
 from .numbers import Numbers
 from .record import Miss, Record
 from .shelf import Shelf
+
+T = TypeVar("T")
 
 HINTS = 1024  # hints of a host, a power of two
 HINT_WORDS = 8  # words of a hint; 64 bytes, so that two holders never write to one cache line
@@ -80,6 +82,10 @@ class Sleep(NamedTuple):
 
     register: Callable[[Waiter], None]
     seconds: float
+
+
+#: The part of a flow that waits.
+Waits: TypeAlias = Generator[Sleep, tuple[float, Any], T]
 
 
 class Load:
@@ -142,6 +148,40 @@ class Call(Protocol):
     load: Load | None  # what `Claims.end` takes
 
 
+class _Search:
+    """What one call for a missing key knows so far."""
+
+    __slots__ = ("began", "call", "ends", "failures", "hash", "holder", "mine", "now", "outcome", "pause", "wire")
+
+    def __init__(self, call: Call, wire: bytes, hash: int, now: float, patience: float) -> None:
+        self.call = call
+        self.wire = wire
+        self.hash = hash
+        self.began = self.now = now
+        self.ends = now + patience
+        self.pause = FIRST_PAUSE
+        self.failures = 0  # loads of others that gave nothing
+        self.holder = 0  # who loads in another process
+        self.mine: Load | None = None  # while this call sees to the key, for all threads of this process
+        self.outcome: Any = AGAIN  # with which that load is ended
+
+    @property
+    def is_late(self) -> bool:
+        """Whether patience is over."""
+        return self.now >= self.ends
+
+    @property
+    def has_waited_enough(self) -> bool:
+        """Whether it has waited for too many loads that gave nothing."""
+        return self.failures >= MOST_FAILURES
+
+    def lead(self, late: bool) -> Lead:
+        """Leave the load to the caller, who ends it."""
+        assert self.mine is not None
+        lead, self.mine = Lead(self.mine, late), None
+        return lead
+
+
 class _Waiting:
     """A place in a queue of waiters. Whoever waits there leaves it, however the wait ends."""
 
@@ -175,7 +215,7 @@ class Claims:
 
     def find_or_lead(
         self, call: Call, wire: bytes, hash: int, hashes: Sequence[int], now: float, patience: float
-    ) -> Generator[Sleep, tuple[float, Any], Record | Value | Lead]:
+    ) -> Waits[Record | Value | Lead]:
         """Find a key, wait for a load of it, or get the duty to load it.
 
         ``hashes`` are of all that a value depends on beside the key, as for the shelf. The caller answers each `Sleep`
@@ -185,64 +225,29 @@ class Claims:
         A flow that is closed while it waits gives back what it has. ``call.load`` is set before a load is begun, and
         stays set: to end it again does nothing.
         """
-        began, ends, pause = now, now + patience, FIRST_PAUSE
-        failures, holder = 0, 0  # loads of others that gave nothing, and who loads in another process
-        mine: Load | None = None  # while this call sees to the key, for all threads of this process
-        outcome: Any = AGAIN
+        found = self._shelf.look(wire, hash, hashes, now)
+        if isinstance(found, Record):
+            return found
+        search = _Search(call, wire, hash, now, patience)
         try:
-            while True:
-                found = self._shelf.look(wire, hash, hashes, now)
-                if isinstance(found, Record):
-                    outcome = found
-                    return found
-                if mine is not None and mine.miss.label != found.label:  # an event has come: it is another load by now
-                    self.end(mine, AGAIN)
-                    mine, failures = None, 0
-                if mine is None:
-                    mine = call.load = Load(wire, hash, found)
-                    other = self._loads.setdefault((wire, found.label), mine)
-                    if other is not mine:
-                        if now >= ends or failures >= MOST_FAILURES:
-                            lead, mine = Lead(mine, now >= ends), None
-                            return lead
-                        mine = None
-                        if other.lets_load_beside(call):
-                            call.load = other
-                            return Lead(other, late=False)
-                        now, woken = yield from _sleep(_Waiting(other.waiters, other), ends - now)
-                        # Under a label that this call has read itself. But: 1. The other one fills, and is stopped.
-                        # 2. The value expires. 3. This call begins, and joins. 4. The other one ends the load.
-                        if isinstance(woken, Value | Record) and woken.expires > began:
-                            return woken
-                        if other.has_begun and other.outcome is AGAIN:
-                            failures += 1
-                        continue
-                taken = self._take(mine, 0)
-                late = not taken and now >= ends
-                is_over = late or failures >= MOST_FAILURES
-                if not taken and is_over:
-                    self._take(mine, 1)  # if another one has that byte, this one goes on without
-                if taken or is_over:
-                    record = self._shelf.find(wire, hash, now)  # otherwise two load, one after the other
-                    if record is not None:
-                        outcome = record
-                        return record
-                    mine.has_begun = True
-                    lead, mine = Lead(mine, late), None  # under the label that was read first: an event may have come
-                    return lead
-                before, holder = holder, self._say_that_somebody_waits(mine) or holder
-                if before not in (0, holder):
-                    failures += 1
-                queue = self._sleepers.setdefault(hash, {})
-                now, _ = yield from _sleep(_Waiting(queue), max(0.0, min(pause, ends - now)))
-                pause = min(2 * pause, LAST_PAUSE)
-                record = self._shelf.find_labelled(wire, hash, mine.miss.label, now)
-                if record is not None:
-                    outcome = record
-                    return record
+            while isinstance(found, Miss):
+                load = self._join(search, found)
+                if load is search.mine:
+                    answer: Record | Value | Lead | None = self._try_to_lead(search, load)
+                    if answer is None:
+                        answer = yield from self._wait_for_process(search, load)
+                else:
+                    answer = self._lead_beside(search, load)
+                    if answer is None:
+                        answer = yield from self._wait_for_thread(search, load)
+                if answer is not None:
+                    return answer
+                found = self._shelf.look(wire, hash, hashes, search.now)
+            search.outcome = found
+            return found
         finally:
-            if mine is not None:
-                self.end(mine, outcome)
+            if search.mine is not None:
+                self.end(search.mine, search.outcome)
 
     def end(self, load: Load, outcome: Any) -> None:
         """Give a claim back, and tell those that wait; ``outcome`` is a `Value`, or `AGAIN`. It may be called twice.
@@ -280,6 +285,67 @@ class Claims:
     def is_awaited(self, load: Load) -> bool:
         """Tell whether anybody besides its caller waits for a load, as far as is known."""
         return bool(load.waiters) or self._is_awaited_elsewhere(load)
+
+    # --- The parts of `find_or_lead`
+
+    def _join(self, search: _Search, miss: Miss) -> Load:
+        """Return the load of a missing key in this process: the call's own, or that of another thread."""
+        if search.mine is not None:
+            if search.mine.miss.label == miss.label:
+                return search.mine
+            self.end(search.mine, AGAIN)  # an event has come: it is another load by now
+            search.mine, search.failures = None, 0
+        search.mine = search.call.load = Load(search.wire, search.hash, miss)
+        return self._loads.setdefault((search.wire, miss.label), search.mine)
+
+    def _lead_beside(self, search: _Search, other: Load) -> Lead | None:
+        """Load beside another thread if this call cannot wait, or if that load is an orphan; otherwise return None."""
+        if search.is_late or search.has_waited_enough:
+            return search.lead(late=search.is_late)
+        search.mine = None
+        if other.lets_load_beside(search.call):
+            search.call.load = other
+            return Lead(other, late=False)
+        return None
+
+    def _wait_for_thread(self, search: _Search, other: Load) -> Waits[Record | Value | None]:
+        """Wait for the load of another thread, and return what it gives to this call; None if that is nothing."""
+        search.now, woken = yield from _sleep(_Waiting(other.waiters, other), search.ends - search.now)
+        # Under a label that this call has read itself. But: 1. The other one fills, and is stopped. 2. The value
+        # expires. 3. This call begins, and joins. 4. The other one ends the load.
+        if isinstance(woken, Value | Record) and woken.expires > search.began:
+            return woken
+        if other.has_begun and other.outcome is AGAIN:
+            search.failures += 1
+        return None
+
+    def _try_to_lead(self, search: _Search, mine: Load) -> Record | Lead | None:
+        """Load if no other process does, or if this call cannot wait; otherwise return None."""
+        taken = self._take(mine, 0)
+        late = not taken and search.is_late
+        if not taken:
+            if not (late or search.has_waited_enough):
+                return None
+            self._take(mine, 1)  # if another one has that byte, this one goes on without
+        record = self._shelf.find(search.wire, search.hash, search.now)  # otherwise two load, one after the other
+        if record is not None:
+            search.outcome = record
+            return record
+        mine.has_begun = True
+        return search.lead(late)  # under the label that was read first: an event may have come
+
+    def _wait_for_process(self, search: _Search, mine: Load) -> Waits[Record | None]:
+        """Wait for the load of another process, and return what it has stored by now, if anything."""
+        before, search.holder = search.holder, self._say_that_somebody_waits(mine) or search.holder
+        if before not in (0, search.holder):
+            search.failures += 1
+        queue = self._sleepers.setdefault(search.hash, {})
+        search.now, _ = yield from _sleep(_Waiting(queue), max(0.0, min(search.pause, search.ends - search.now)))
+        search.pause = min(2 * search.pause, LAST_PAUSE)
+        record = self._shelf.find_labelled(search.wire, search.hash, mine.miss.label, search.now)
+        if record is not None:
+            search.outcome = record
+        return record
 
     # --- Bytes and hints
 
@@ -324,7 +390,7 @@ class Claims:
         return place is not None and self._hints[_hint_of(place) + _WAITS] == load.hint
 
 
-def _sleep(waiting: _Waiting, seconds: float) -> Generator[Sleep, tuple[float, Any], tuple[float, Any]]:
+def _sleep(waiting: _Waiting, seconds: float) -> Waits[tuple[float, Any]]:
     try:
         return (yield Sleep(waiting.join, seconds))
     finally:
