@@ -1,7 +1,7 @@
 """What this process keeps near: live objects, within a budget of bytes, and the one rule of what may be served.
 
-Nothing tells a process that a near copy is out of date. Each hit makes sure of it, by one comparison with the bell, and
-after an event once more by the entry's label. The rule stands in `NearStore.lets`, and as source text in
+Nothing tells a process that a near copy is out of date. So each hit compares the copy's bell with the region's bell,
+and after an event also the entry's label with the board. The rule stands in `NearStore.lets`, and as source text in
 `SERVE_AT_ONCE`.
 """
 
@@ -18,7 +18,7 @@ from .policy import POLICIES, Policy
 
 
 class NearStore:
-    """The near copies of one cache. What changes them is for one thread at a time, and the rest for any at any time.
+    """The near copies of one cache. One thread at a time may change them. Any thread may call the rest at any time.
 
     What leaves is dead, and is put into ``gone``. Take it out there when no lock is held, and `withdraw` it: keys and
     values are users' code.
@@ -46,8 +46,8 @@ class NearStore:
         bell = self.bell[0]
         if entry.bell == bell:
             return True
-        # The bell first: whoever has rung it has stored the stamps before. In the other order an event between the two
-        # loads would be taken for compared.
+        # The bell first, because an event stores its stamps before it rings. In the other order an event between the
+        # two loads would count as compared.
         self._fences.order()
         if not self._board.stands(entry.label):
             entry.expires = DEAD
@@ -106,7 +106,7 @@ class NearStore:
         self.gone.append(entry)
 
     def withdraw(self, entry: Entry) -> None:
-        """Let readers find an entry no more that has left. Any thread may call it, once for each entry of ``gone``."""
+        """Stop readers from finding an entry that has left. Any thread may call it, once for each entry of ``gone``."""
         entry.withdraw()
         self._past_hits += entry.hits
 
@@ -134,8 +134,8 @@ class NearStore:
         return len(self._entries), int(self._entries.currsize)
 
 
-#: The rule of `NearStore.lets` as source text, for functions that answer most readers: a call of `lets` would cost a
-#: hit half as much again. So it is called only where the bell has changed since the entry was last compared.
+#: The rule of `NearStore.lets` as source text, for functions that answer most readers: a call of `lets` would make a
+#: hit longer. So it is called only where the bell has changed since the entry was last compared.
 #: ``{keyspace}`` is where the reader reads, and ``{key}`` is what entries are found by there. tests/core/test_near.py
 #: compares the text with the rule.
 SERVE_AT_ONCE = """\

@@ -84,7 +84,7 @@ def _first_sum(keyspace: Keyspace, key: Key, delta: int, initial: int, given: Gi
     total = pack_integer(initial + delta)
     if total is None:
         raise ValueError("initial is a number of more than 64 bytes")
-    if given.excess:  # a number that is there is counted with all the same
+    if given.excess:  # a number that is there is counted nevertheless
         keyspace.member.decline(key, keyspace.path, given.excess)
     return None if given.excess or given.ttl == 0 else total
 
@@ -112,7 +112,7 @@ class _Addition:
 
 
 def count_down(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: Given) -> int | None:
-    """Do what `count` does, downwards."""
+    """Subtract from a number; otherwise do what `count` does."""
     check_number("delta", delta)
     return count(keyspace, key, -delta, initial, given)
 

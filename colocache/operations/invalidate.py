@@ -43,7 +43,7 @@ def all_keys(keyspace: Keyspace, wait: Waiting, strict: bool) -> Receipt:
 
 
 def announce(keyspace: Keyspace, hashes: list[int], kind: int, wait: Waiting, strict: bool) -> Receipt:
-    """Invalidate what the hashes stand for. Nobody of this host serves it any more when this returns."""
+    """Invalidate what the hashes stand for. When this returns, no process of this host serves it any more."""
     began, member = monotonic(), keyspace.member
     _check(wait, strict)
     host = member.join()

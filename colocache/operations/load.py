@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def get_or_load(keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: Given) -> Flow[Any]:
-    """Look for a key on this host, and at last in the source, by the user's function.
+    """Look for a key on this host, and then in the source, by the user's function.
 
     The caller has looked in the near cache already.
     """
@@ -41,8 +41,8 @@ def load_or_wait(duty: Duty) -> Flow[Any]:
 
     Raise RecursiveLoadError if a load of the key waits for this thread or task: at once where that is certain. A task
     or thread that the loader has started may wait for the load, because the loader need not wait for that task. If the
-    load still runs when the load timeout is over, or if this call cannot wait for it, they are taken to wait for each
-    other.
+    load still runs when the load timeout is over, or if this call cannot wait for it, the two are assumed to wait for
+    each other.
     """
     if is_circle(duty.load_id):
         raise RecursiveLoadError(f"the loader of the key {shown(duty.key)} asks for that same key")
@@ -172,7 +172,7 @@ class Duty:
                 keyspace.keep(host, self.key, self.wire, self._hash, record, value)
             if not keyspace.copies:
                 handed = Value(value, expires)
-            elif load.waiters:  # otherwise who comes finds the record
+            elif load.waiters:  # otherwise a reader that comes later finds the record
                 handed = Value(keyspace.member.carrier.decode(payload), expires)
         elif load.waiters:
             with contextlib.suppress(ValueError):  # those that wait load for themselves

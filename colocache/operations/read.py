@@ -20,7 +20,7 @@ AT_ONCE = 32  # records that are copied before the first of them is decoded, at 
 
 
 def get(keyspace: Keyspace, key: Key, default: T) -> Any | T:
-    """Return the value of a key; ``default`` if nobody on this host has it. The near cache was looked at already."""
+    """Return the value of a key; ``default`` if nobody on this host has it. The caller has looked in the near cache."""
     wire, member = keyspace.wire(key), keyspace.member
     host = member.join()
     value = _find(keyspace, host, key, wire)
@@ -68,10 +68,10 @@ def get_many(keyspace: Keyspace, keys: Iterable[Key]) -> dict[Key, Any]:
 
 
 def _find_all(keyspace: Keyspace, host: Host | None, wires: list[tuple[Key, bytes]]) -> Iterator[tuple[Key, Any]]:
-    """Do what `_find` does for many keys, in half the time.
+    """Do what `_find` does for many keys, with one look at the host for up to `AT_ONCE` of them.
 
-    Each wire key stays with its own key: no dictionary will do, because Python has two different keys for equal that
-    hold one instant in two time zones.
+    Each wire key stays with its own key. A dictionary would not do, because Python takes two keys for equal that hold
+    one instant in two time zones, and they are different keys of the cache.
     """
     if keyspace.fence or host is None:
         yield from [(key, _find(keyspace, host, key, wire)) for key, wire in wires]

@@ -1,15 +1,15 @@
 """One load of a missing key on a host: who loads, and who waits for it.
 
-The kernel decides. Whoever misses a key takes the record lock of a byte that the key and its label choose, and loads.
-The kernel frees the byte when its holder dies. A **hint** in shared memory tells which claim holds a byte, and whether
-somebody waits for it. A lost, doubled or torn hint costs a wait, and never correctness: labels alone decide what is
-served.
+The kernel decides. A reader that misses a key takes the record lock of a byte that the key and its label choose, and
+loads. The kernel frees the byte when its holder dies. A **hint** in shared memory tells which claim holds a byte, and
+whether somebody waits for it. A lost, doubled or torn hint costs a wait, and never correctness: labels alone decide
+what is served.
 
 No message is needed. A waiter looks again at growing intervals, and takes the byte once it is free. If the holder finds
 at its end that somebody waits, it has the waiters woken at once.
 
-An event changes the label of whoever misses the key after it, and so the byte: nobody waits for a load that began
-before an event that he has to see.
+A reader that misses the key after an event has another label, and so another byte. So nobody waits for a load that
+began before an event that this reader has to see.
 
 **Loads that give nothing.** A request may have a time limit, and give up its load:
 
@@ -17,9 +17,9 @@ before an event that he has to see.
 2. The first request gives up. The second one, which has 0.1 s left, begins to load.
 3. It gives up, too, and so on. As long as requests come, nobody gets a value.
 
-So after `MOST_FAILURES` loads that gave nothing, whoever has waited for them loads at once, beside all others. Before
-that, the newest request loads next, because it will wait longest. And a load that goes on without its caller, as tasks
-do, is an **orphan**: one of those who wait for it loads beside it, and the first value serves all.
+So after `MOST_FAILURES` loads that gave nothing, a reader that has waited for them loads at once, beside all others.
+Before that, the newest request loads next, because it will wait longest. And a load that goes on without its caller, as
+tasks do, is an **orphan**: one of those who wait for it loads beside it, and the first value serves all.
 
 The kernel does not exclude a process from a byte that it holds itself. So in each process a table of loads joins
 threads and tasks first.
@@ -52,7 +52,7 @@ MOST_FAILURES = 2  # loads that one call waits for, and that give nothing
 #: What became of a load whose value nobody can be handed: its waiters look again.
 AGAIN: Final = object()
 
-#: What is called with an outcome. It may be called again; the first outcome counts.
+#: What is called with an outcome. It may be called more than once; the first outcome counts.
 Waiter = Callable[[Any], object]
 
 #: Those that wait, the newest last. A dictionary, because nothing is raised by taking out what is gone already: in that
@@ -104,7 +104,7 @@ class Load:
         self.hint = 0  # the number by which the hint is known as this load's
         self.has_begun = False  # otherwise it waits for another process
         self.is_orphan = False  # it has begun, and goes on without its caller
-        self.beside: list[object] = []  # who is to load beside the orphan: the first one
+        self.beside: list[object] = []  # the call that is to load beside the orphan: the first one in the list
         self.outcome: Any = None  # once it has ended: a `Value`, a `Record`, or `AGAIN`
         self.waiters: Queue = {}
 
@@ -120,7 +120,7 @@ class Load:
             waiter(self.outcome)
 
     def wake_newest(self) -> None:
-        """Have the one look again that has waited for the shortest time."""
+        """Wake the waiter that has waited for the shortest time, so that it looks again."""
         waiting = [*self.waiters.items()]
         if waiting:
             place, waiter = waiting[-1]
@@ -161,7 +161,7 @@ class _Search:
         self.ends = now + patience
         self.pause = FIRST_PAUSE
         self.failures = 0  # loads of others that gave nothing
-        self.holder = 0  # who loads in another process
+        self.holder = 0  # the hint number of the load in another process
         self.mine: Load | None = None  # while this call sees to the key, for all threads of this process
         self.outcome: Any = AGAIN  # with which that load is ended
 
@@ -211,7 +211,7 @@ class Claims:
         self._fences = fences
         self._wake = wake
         self._loads: dict[tuple[bytes, Label], Load] = {}
-        self._sleepers: dict[int, Queue] = {}  # by hash: who waits for another process
+        self._sleepers: dict[int, Queue] = {}  # by hash: the waiters for another process
 
     def find_or_lead(
         self, call: Call, wire: bytes, hash: int, hashes: Sequence[int], now: float, patience: float
@@ -220,7 +220,7 @@ class Claims:
 
         ``hashes`` are of all that a value depends on beside the key, as for the shelf. The caller answers each `Sleep`
         with the time, and with what it was woken by. The answer is there within ``patience`` seconds, whoever holds the
-        claim meanwhile: it is a `Lead` at the latest then, beside somebody else's.
+        claim meanwhile. If there is no other answer by then, it is a `Lead`, beside somebody else's load.
 
         A flow that is closed while it waits gives back what it has. ``call.load`` is set before a load is begun, and
         stays set: to end it again does nothing.
@@ -252,7 +252,8 @@ class Claims:
     def end(self, load: Load, outcome: Any) -> None:
         """Give a claim back, and tell those that wait; ``outcome`` is a `Value`, or `AGAIN`. It may be called twice.
 
-        Also by two threads at once: an orphan and who loads beside it share one load. So the place is read once here.
+        Two threads may call it at once, because an orphan and the call that loads beside it share one load. So the
+        place is read once here.
 
         What was loaded is on the shelf by now, if it is to be there.
         """
@@ -278,7 +279,7 @@ class Claims:
             load.wake_newest()
 
     def wake(self, hash: int) -> None:
-        """Have those look again that wait for another process's load of a key. The bus calls it."""
+        """Wake those that wait for another process's load of a key, so that they look again. The bus calls it."""
         for waiter in [*self._sleepers.pop(hash, {}).values()]:
             waiter(AGAIN)
 
