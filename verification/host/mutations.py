@@ -369,7 +369,7 @@ def no_fence_behind_the_commit() -> Change:
 def stamps_before_the_commit() -> Change:
     """The commit comes before the stamps."""
     return edited(
-        Shelf, "_write", ("way = logs.commit(", "writes is None or self._board.stamp_write(writes); way = logs.commit(")
+        Shelf, "_write", ("way = logs.commit(", "stamps and self._board.stamp_write(label); way = logs.commit(")
     )
 
 
