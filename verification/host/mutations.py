@@ -14,6 +14,7 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import count
 from typing import Any, NamedTuple
 
 from colocache.core.host import claims, record
@@ -227,7 +228,7 @@ def child_keeps_the_writer() -> Any:
     def keeps(host: Host, name: str) -> Host:
         child = fork(host, name)
         numbers = child.numbers
-        numbers.next = iter(range(_peek(host), 1 << 62)).__next__
+        numbers.next = count(_peek(host)).__next__
         return child
 
     return replaced(Host, "fork", keeps)
@@ -236,7 +237,7 @@ def child_keeps_the_writer() -> Any:
 def _peek(host: Host) -> int:
     """Return the next number of a host, which keeps it."""
     number = host.numbers.next()
-    host.numbers.next = iter(range(number, 1 << 62)).__next__
+    host.numbers.next = count(number).__next__
     return number
 
 
