@@ -21,6 +21,7 @@ PACKAGE = ROOT / "colocache"
 LEVELS = {
     "errors": 0,
     "naming": 0,
+    "figures": 0,
     "stats": 0,
     "core": 1,
     "values": 2,

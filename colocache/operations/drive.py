@@ -1,8 +1,8 @@
 """The two ways to drive a flow: `run` in a thread or greenlet, and `arun` in a task.
 
 Each call that waits has an answer of its own, so a call that is cancelled harms no other. When a step raises, the flow
-is closed, and the exception goes to the caller as it is. It is not thrown into the flow, because out of a generator
-StopIteration would come as RuntimeError.
+is closed, and the exception goes to the caller as it is. It is not thrown into the flow, because a generator
+turns StopIteration into RuntimeError.
 
 No user's function is called inside an ``except`` block, because its exceptions would name ours as their context.
 
@@ -35,7 +35,8 @@ LOOK_EVERY = 0.1  # s between two looks at whether anybody still waits for a loa
 def run(flow: Flow[T]) -> T:
     """Drive a flow in this thread. Raise EventLoopError on an event loop's thread, where nobody may wait.
 
-    Also if the value is there already: whether somebody loads it at this moment is chance, and chance must not decide.
+    It is raised even if the value is there already. Whether somebody loads it at this moment is chance, and chance must
+    not decide.
     """
     why = why_not_to_wait()
     if why:

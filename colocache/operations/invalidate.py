@@ -49,7 +49,7 @@ def all_keys(keyspace: Keyspace, wait: Waiting, strict: bool) -> Flow[Receipt]:
 
 
 def announce(keyspace: Keyspace, hashes: list[int], kind: int, wait: Waiting, strict: bool) -> Flow[Receipt]:
-    """Invalidate what the hashes stand for. Nobody of this host serves it any more when other hosts are waited for."""
+    """Invalidate what the hashes stand for. When other hosts are waited for, no process of this host serves it."""
     began, member = monotonic(), keyspace.member
     _check(wait, strict)
     host = member.join()

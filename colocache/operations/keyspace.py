@@ -118,9 +118,9 @@ class Keyspace(NearCache):
     def use(self, host: Host, key: Key, wire: bytes, hash: int, record: Record) -> Any:
         """Return the value of a record, and let later readers of this process find it near, if it was found before.
 
-        Many values are read once. If they were kept near, that would take a third of the time of their reading, and the
-        memory of values that are read again. That a value was found before, be it by another process, is what the shelf
-        counts anyhow. MISSING, logged, if this process cannot decode it.
+        Many values are read once. To keep them near would take time, and the memory of values that are read again. The
+        shelf counts in any case how often all processes have found a value. Return MISSING, and log it, if this process
+        cannot decode the value. (See docs/decisions/0024.)
         """
         value = self.decode(record.payload)
         if host.hosts is not None:
@@ -152,7 +152,7 @@ class Keyspace(NearCache):
         Not for keyspaces whose readers get copies.
         """
         home, keeper = self.home, host.keeper
-        if home.owner is not keeper.store:  # it is another life's by now
+        if home.owner is not keeper.store:  # it belongs to another life by now
             return
         payload, label, expires, _, _, way, _ = record
         found_by = key if type(key) is str else self._canonical(key)

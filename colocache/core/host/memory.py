@@ -70,7 +70,7 @@ class RingLocks(Protocol):
     """
 
     def lock(self, ring: int, /) -> bool:
-        """Take the lock of a ring; return False if it is not to be had in a few milliseconds."""
+        """Take the lock of a ring; return False if that fails for some milliseconds."""
 
     def unlock(self, ring: int, /) -> None:
         """Give it back, if the very function that calls this has it."""
