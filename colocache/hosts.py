@@ -5,12 +5,12 @@ Nothing of this is there in a group of one host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from .config import Config
 from .core.host.claims import Sleep
@@ -27,7 +27,6 @@ from .core.hosts.ring import Ring, ring_of, slot_of
 from .core.hosts.rows import ALIVE, ROUND_TRIP, Host, Incarnation, Numbers, Rows
 from .core.hosts.waiting import Settled, settle
 from .errors import WireError
-from .operations.flow import Flow
 from .runtime.region import Region
 from .version import __version__
 
@@ -40,6 +39,10 @@ SLOW_AFTER: Final = 3  # times in a row that a host has not answered; then it is
 PASSED_OVER: Final = 1.0  # s
 
 _NS: Final = 1e9
+
+T = TypeVar("T")
+
+Sleeping = Generator[Sleep, Any, T]  # the part of a flow that only sleeps; see `colocache.operations.flow`
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +148,14 @@ class Hosts:
         now = self._now()
         return self.lease.loaded_after(now) < now
 
-    def ask(self, to: Incarnation, request: Request, timeout: float = FETCH_TIMEOUT) -> Flow[Answer | None]:
+    def ask(self, to: Incarnation, request: Request, timeout: float = FETCH_TIMEOUT) -> Sleeping[Answer | None]:
         """Ask a host; the answer is None if there is none in time."""
         answers = yield from self.ask_all([(to, request)], timeout)
         return answers[0]
 
     def ask_all(
         self, asked: Sequence[tuple[Incarnation, Request]], timeout: float = FETCH_TIMEOUT
-    ) -> Flow[list[Answer | None]]:
+    ) -> Sleeping[list[Answer | None]]:
         """Ask several hosts, `AT_ONCE` times at once, and return their answers in this order."""
         answers: list[Answer | None] = []
         for start in range(0, len(asked), AT_ONCE):
@@ -231,7 +234,7 @@ class Hosts:
         assert isinstance(announced, Position)
         self.stamped(announced)
 
-    def settle(self, numbers: Numbers, patience: float) -> Flow[Settled]:
+    def settle(self, numbers: Numbers, patience: float) -> Sleeping[Settled]:
         """Wait until no host serves what was invalidated by events up to these, for so many seconds at most."""
         flow = settle(self._words, self.rows, self.times, numbers, self.ns(), int(min(patience, 1e6) * _NS))
         try:

@@ -8,25 +8,46 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from .config import Config
+from .core.host.board import Board
+from .core.host.claims import Claims
 from .core.host.hashes import WRITES as WRITE_BITS
+from .core.host.shelf import Shelf
 from .core.hosts.event import KEYS, WRITES, Event
 from .core.hosts.gateway import Forgetting, Gateway, Meetings
 from .core.hosts.owner import Owner
 from .core.hosts.rows import Host, Incarnation, Row
+from .hosts import Hosts
 from .runtime import frames
-from .runtime.bus import Message
+from .runtime.bus import Bus, Message
 from .runtime.logs import Log
 from .runtime.network.driver import Network
 from .runtime.network.election import LockElection
 from .runtime.region import OFFICE, Region
+from .runtime.waiting.threads import Errands
 from .version import __version__
 
-if TYPE_CHECKING:
-    from .host import Shared
-    from .hosts import Hosts
+
+class Shared(Protocol):
+    """What the caches of a process share, as far as other hosts have to do with it; see `colocache.host.Shared`."""
+
+    region: Region
+    board: Board
+    shelf: Shelf
+    claims: Claims
+    bus: Bus | None
+
+    @property
+    def errands(self) -> Errands:
+        """Who does for the network thread what is users' code."""
+
+    def now(self) -> float:
+        """Return the time of this host, in seconds."""
+
+    def hear(self, message: Message) -> None:
+        """Free the memory of what others have changed."""
 
 
 class HostNetwork:
