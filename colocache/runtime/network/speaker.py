@@ -97,6 +97,16 @@ class _Peer:
         return self.line.state is State.CONNECTED and self.greeting.version is not None
 
 
+class _Route(Greeting):
+    """A connection of somebody who has dialled this host."""
+
+    __slots__ = ("host",)
+
+    def __init__(self, mine: Hello) -> None:
+        super().__init__(mine)
+        self.host: Incarnation | None = None  # that has pinged by it
+
+
 class Speaker:
     """The gateway's part of a network thread. It begins to speak once it is made."""
 
@@ -130,7 +140,7 @@ class Speaker:
         self._log = log
         self._peers: dict[Address, _Peer] = {}
         self._lines: dict[Incarnation, _Peer] = {}  # who is connected
-        self._routes: OrderedDict[bytes, Greeting] = OrderedDict()  # the one that was used last stands last
+        self._routes: OrderedDict[bytes, _Route] = OrderedDict()  # the one that was used last stands last
         self._answers: deque[tuple[bytes, bytes, bytes]] = deque()  # given by other threads
         self._looked_up = True
         self._version = -1
@@ -194,9 +204,10 @@ class Speaker:
     def say_goodbye(self) -> None:
         """Say that this host has ended, to all that can be reached. Then `close`, and give that a moment."""
         frame = self._encoded(self._engine.goodbye())
-        for peer in self._lines.values():
-            if peer.can_hear:
-                peer.line.send(frame)
+        told = {id for id, peer in self._lines.items() if peer.can_hear and peer.line.send(frame)}
+        for route, other in self._routes.items():
+            if other.host is not None and other.host not in told:
+                self._reply(route, frame)
 
     def close(self, linger: float = 0.0) -> None:
         """Close everything, with the pipe. Callable twice. What was sent last may take ``linger`` seconds to leave."""
@@ -204,7 +215,7 @@ class Speaker:
         for peer in self._peers.values():
             peer.line.close(linger)
         self._peers.clear()
-        self._unlisten()
+        self._unlisten(linger)
         if not self._closed:
             self._closed = True
             self._poller.unregister(self._pipe.source)
@@ -236,11 +247,11 @@ class Speaker:
             self._door = door
             self._poller.register(door.socket, zmq.POLLIN)
 
-    def _unlisten(self) -> None:
+    def _unlisten(self, linger: float) -> None:
         for socket in (self._router, self._door.socket if self._door else None):
             if socket is not None:
                 self._poller.unregister(socket)
-                socket.close()
+                socket.close(linger=int(linger * 1000))
         self._router = self._door = None
 
     def _receive(self) -> None:
@@ -267,6 +278,7 @@ class Speaker:
             self._meet(route, frame)
         elif self._understands(route) and (message := self._decoded(frame)) is not None:
             if isinstance(message, Ping):
+                self._routes[route].host = message.me.id
                 self._compare_names(message.me, "")
             for each in self._answers_to(message):
                 if isinstance(each, Reply):
@@ -295,7 +307,7 @@ class Speaker:
         theirs = self._hello(frame)
         if theirs is None:
             return
-        greeting = self._routes[route] = Greeting(self._mine)
+        greeting = self._routes[route] = _Route(self._mine)
         self._routes.move_to_end(route)
         greeting.hear(theirs)
         while len(self._routes) > MOST_ROUTES:

@@ -20,7 +20,7 @@ from colocache.runtime.network.wakes import pipe_of
 from colocache.runtime.network.wire import LARGEST_DATA, NUMBER, hello
 
 from .driven import PATIENCE, Cast, OneProcess, until
-from .hosts import NEW, OLD, OTHER
+from .hosts import NEW, OLD, OTHER, free_port
 
 
 @pytest.fixture
@@ -567,6 +567,15 @@ def test_a_last_process_that_was_no_gateway_says_goodbye_too(stage: Cast) -> Non
     second.network.say_goodbye()
     assert second.network.close(PATIENCE)
     until(lambda: b.memory.rows.state(second.id) == ENDED_AT)
+
+
+def test_a_host_says_goodbye_to_who_has_dialled_it_and_cannot_be_dialled(stage: Cast) -> None:
+    a = stage.host("a")
+    b = stage.host("b", "a", advertise=Address("127.0.0.1", free_port()))
+    until(lambda: a.knows(b) and b.knows(a))
+    a.network.say_goodbye()
+    assert a.network.close(PATIENCE)
+    until(lambda: b.memory.rows.state(a.id) == ENDED_AT)
 
 
 def test_a_host_that_restarts_is_met_as_a_new_one(stage: Cast) -> None:
