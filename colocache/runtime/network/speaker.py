@@ -314,7 +314,11 @@ class Speaker:
             self._routes.popitem(last=False)
         self._reply(route, self._mine.pack())
         if greeting.is_with_a_stranger:
-            self._log.warning("%s", why_silent("a host that has dialled this one", self._mine, theirs), about=theirs)
+            self._log.warning(
+                "does not understand another host: %s",
+                why_silent("a host that has dialled this one", self._mine, theirs),
+                about=theirs,
+            )
 
     def _reply(self, route: bytes, *frames: bytes) -> None:
         if self._router is None:
@@ -537,22 +541,32 @@ class Speaker:
     def _tell_troubles(self, now: float) -> None:
         for line in self._discovery.lines(now):
             if line.level == "warning":
-                self._log.warning("%s %s", line.item, line.text, about=line.item)
+                self._log.warning("looks for other hosts: %s %s", line.item, line.text, about=line.item)
             else:
-                self._log.info("%s %s", line.item, line.text)
+                self._log.info("looks for other hosts: %s %s", line.item, line.text)
         for peer in self._peers.values():
             theirs = peer.greeting.theirs
             if theirs is not None and peer.greeting.is_with_a_stranger:
-                self._log.warning("%s", why_silent(peer.line.name, self._mine, theirs), about=peer.line.name)
+                self._log.warning(
+                    "does not understand another host: %s",
+                    why_silent(peer.line.name, self._mine, theirs),
+                    about=peer.line.name,
+                )
             if not peer.line.trouble:
                 peer.in_trouble_since = None
                 continue
             if peer.in_trouble_since is None:
                 peer.in_trouble_since = now
             if peer.line.state is State.REFUSED:
-                self._log.warning("%s: %s", peer.line.trouble, _REFUSED, about=peer.line.name)
+                self._log.warning(
+                    "%s: give all hosts of the group the same COLOCACHE_SECRET_FILE, or COLOCACHE_SECRET. Until then "
+                    "neither hears of the other one's invalidations", peer.line.trouble, about=peer.line.name,
+                )  # fmt: skip
             elif now - peer.in_trouble_since >= COMPLAIN_AFTER:
-                self._log.warning("%s: %s", peer.line.trouble, _UNREACHABLE, about=peer.line.name)
+                self._log.warning(
+                    "%s: see whether colocache runs there, with that address in COLOCACHE_LISTEN, and whether a "
+                    "firewall is between", peer.line.trouble, about=peer.line.name,
+                )  # fmt: skip
 
     def _compare_names(self, other: Host, address: str) -> None:
         """Notice two hosts with one name: two directories on one machine, or a name that was copied."""
@@ -588,15 +602,6 @@ class Speaker:
     def _refuse(self, why: object) -> None:
         self.bad_frames += 1
         self._log.warning("what another host says cannot be read: %s; %d so far", why, self.bad_frames)
-
-
-_REFUSED = (
-    "give all hosts of the group the same COLOCACHE_SECRET_FILE or COLOCACHE_SECRET. Until then its processes hear of "
-    "no invalidation of this host's"
-)
-_UNREACHABLE = (
-    "see whether colocache runs there, with that address in COLOCACHE_LISTEN, and whether a firewall is between"
-)
 
 
 class Meetings:
