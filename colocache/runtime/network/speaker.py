@@ -11,8 +11,8 @@ For the network thread alone.
 
 from __future__ import annotations
 
+import _socket as system  # gevent patches the other module, and this thread has no greenlets
 import contextlib
-import socket as system
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic, monotonic_ns
@@ -29,7 +29,7 @@ from ..files import descriptors_are_scarce
 from ..logs import Log
 from .curve import Doorkeeper, bind_with
 from .dialling import Line, State
-from .discovery import FORGET_AFTER, Discovery
+from .discovery import Discovery
 from .keys import GroupKeys
 from .limits import missing
 from .lookups import Lookups
@@ -45,6 +45,7 @@ QUEUE: Final = 1000  # messages that wait for each connection
 MOST_ROUTES: Final = 4096  # connections of others that are remembered
 FEW: Final = 20  # hosts that are pinged twice as often as more hosts are
 COMPLAIN_AFTER: Final = 5.0  # s of trouble until the log tells: hosts do not start at the same instant
+COUNT_EVERY: Final = 60.0  # s between two looks at the limit of descriptors
 SECOND: Final = 10**9
 
 #: Answers a request, now or later, from any thread: it is given the body, and the function to give the answer to.
@@ -141,6 +142,8 @@ class Speaker:
         self._peers: dict[Address, _Peer] = {}
         self._lines: dict[Incarnation, _Peer] = {}  # who is connected
         self._routes: OrderedDict[bytes, _Route] = OrderedDict()  # the one that was used last stands last
+        self._active: set[bytes] = set()  # connections that something has come by since they were counted
+        self._count_at = now + COUNT_EVERY
         self._answers: deque[tuple[bytes, bytes, bytes]] = deque()  # given by other threads
         self._looked_up = True
         self._version = -1
@@ -152,7 +155,7 @@ class Speaker:
         self._listen()
         poller.register(pipe.source, zmq.POLLIN)
         self._lookups = Lookups(
-            Discovery(settings.peers, now, settings.interval, FORGET_AFTER), Resolver(), self._on_lookup
+            Discovery(settings.peers, now, settings.interval, settings.forget_after), Resolver(), self._on_lookup
         )
         self._discovery = self._lookups.discovery
 
@@ -301,6 +304,7 @@ class Speaker:
             self._reply(route, self._mine.pack())
             return False
         self._routes.move_to_end(route)
+        self._active.add(route)
         return greeting.version is not None
 
     def _meet(self, route: bytes, frame: bytes) -> None:
@@ -507,6 +511,8 @@ class Speaker:
                 peer.heard_at = now
             self._ping(peer)
         self._look_after_ways_in()
+        if now >= self._count_at:
+            self._count_descriptors(now)
         self._tell_troubles(now)
         self.status = tuple([_status(peer) for peer in self._peers.values()])
 
@@ -531,11 +537,16 @@ class Speaker:
                 "limit (ulimit -n)"
             )
 
-        lacking = missing(len(self._peers), len(self._routes))
+    def _count_descriptors(self, now: float) -> None:
+        """Compare what other hosts take with the limit."""
+        self._count_at = now + COUNT_EVERY
+        hosts, connections = len(self._peers), len(self._active)
+        self._active.clear()
+        lacking = missing(hosts, connections)
         if lacking:
             self._log.warning(
                 "the limit of file descriptors is too low for the %d hosts and %d connections of the group: raise it "
-                "by %d at least (ulimit -n)", len(self._peers), len(self._routes), lacking,
+                "by %d at least (ulimit -n)", hosts, connections, lacking,
             )  # fmt: skip
 
     def _tell_troubles(self, now: float) -> None:
@@ -646,8 +657,13 @@ def _local_address(other: Address, port: int) -> Address | None:
     """Return the address from which this host reaches another one. Nothing is sent for that."""
     family = system.AF_INET6 if ":" in other.host else system.AF_INET
     try:
-        with system.socket(family, system.SOCK_DGRAM) as probe:
-            probe.connect((other.host, other.port))
-            return usable(probe.getsockname()[0], port)
+        probe = system.socket(family, system.SOCK_DGRAM)
     except OSError:
         return None
+    try:
+        probe.connect((other.host, other.port))
+        return usable(probe.getsockname()[0], port)
+    except OSError:
+        return None
+    finally:
+        probe.close()

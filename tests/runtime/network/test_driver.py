@@ -639,6 +639,15 @@ def test_a_forked_child_lets_go_of_what_is_the_parents(stage: Cast) -> None:
 # --- Limits
 
 
+def test_a_limit_that_is_too_low_is_logged(
+    stage: Cast, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(speaker, "COUNT_EVERY", 0.0)
+    monkeypatch.setattr(limits, "BASE", 1 << 30)
+    stage.hosts("a", "b")
+    until(lambda: "the limit of file descriptors is too low for the" in caplog.text)
+
+
 def test_the_limit_of_descriptors_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[tuple[int, int]] = []
     monkeypatch.setattr(limits.resource, "setrlimit", lambda which, limit: chosen.append(limit))
