@@ -20,7 +20,7 @@ from colocache.runtime.network.wakes import pipe_of
 from colocache.runtime.network.wire import LARGEST_DATA, NUMBER, hello
 
 from .driven import PATIENCE, Cast, OneProcess, until
-from .hosts import NEW, OLD, OTHER
+from .hosts import NEW, OLD, OTHER, free_port
 
 
 @pytest.fixture
@@ -569,6 +569,15 @@ def test_a_last_process_that_was_no_gateway_says_goodbye_too(stage: Cast) -> Non
     until(lambda: b.memory.rows.state(second.id) == ENDED_AT)
 
 
+def test_a_host_says_goodbye_to_who_has_dialled_it_and_cannot_be_dialled(stage: Cast) -> None:
+    a = stage.host("a")
+    b = stage.host("b", "a", advertise=Address("127.0.0.1", free_port()))
+    until(lambda: a.knows(b) and b.knows(a))
+    a.network.say_goodbye()
+    assert a.network.close(PATIENCE)
+    until(lambda: b.memory.rows.state(a.id) == ENDED_AT)
+
+
 def test_a_host_that_restarts_is_met_as_a_new_one(stage: Cast) -> None:
     a, b = stage.hosts("a", "b")
     a.network.say_goodbye()
@@ -628,6 +637,15 @@ def test_a_forked_child_lets_go_of_what_is_the_parents(stage: Cast) -> None:
 
 
 # --- Limits
+
+
+def test_a_limit_that_is_too_low_is_logged(
+    stage: Cast, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(speaker, "COUNT_EVERY", 0.0)
+    monkeypatch.setattr(limits, "BASE", 1 << 30)
+    stage.hosts("a", "b")
+    until(lambda: "the limit of file descriptors is too low for the" in caplog.text)
 
 
 def test_the_limit_of_descriptors_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
