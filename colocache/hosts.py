@@ -16,12 +16,13 @@ from .config import Config
 from .core.host.claims import Sleep
 from .core.host.memory import Fences, Words
 from .core.hosts import requests
-from .core.hosts.dependencies import Dependencies, dependencies
+from .core.hosts.dependencies import Dependencies, dependencies, has_applied
 from .core.hosts.event import WRITES, Event, Position
 from .core.hosts.gateway import Times
 from .core.hosts.layout import UNTIL
 from .core.hosts.lease import Lease
 from .core.hosts.log import HostLog, NoLane
+from .core.hosts.owner import CATCHING_UP, LOOK_EVERY
 from .core.hosts.requests import Answer, Request
 from .core.hosts.ring import Ring, ring_of, slot_of
 from .core.hosts.rows import ALIVE, ROUND_TRIP, Host, Incarnation, Numbers, Rows
@@ -142,6 +143,18 @@ class Hosts:
     def dependencies(self) -> Dependencies:
         """Return what a fetch depends on. To be read after the stamps of what is fetched."""
         return dependencies(self.me.id, self.rows, self.log, self.ns())
+
+    def catch_up(self, depends: Dependencies) -> Sleeping[bool]:
+        """Wait for a moment until this host has applied what a load under a grant depends on, and tell whether it has.
+
+        Whoever reads cached values then is served nothing older: see `colocache.core.hosts.requests.Granted`.
+        """
+        ends = self._now() + CATCHING_UP
+        while not has_applied(self.me.id, self.rows, self.log, depends):
+            if self._now() >= ends:
+                return False
+            yield Sleep(_nothing, LOOK_EVERY)
+        return True
 
     def may_ask(self) -> bool:
         """Tell whether what is fetched may be used: not before this host is established, nor when it is long behind."""

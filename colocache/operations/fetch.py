@@ -86,7 +86,9 @@ def get(
     answer = yield from hosts.ask(owner, Get(question.far_key, hosts.dependencies(), False, 0.0))
     if isinstance(answer, Found):
         return question.use(answer), b""
-    return MISSING, answer.fence if isinstance(answer, Missing) else b""
+    if isinstance(answer, Missing) and (yield from hosts.catch_up(answer.depends)):
+        return MISSING, answer.fence
+    return MISSING, b""
 
 
 def get_many(

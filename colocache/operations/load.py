@@ -135,6 +135,8 @@ class Duty:
                 return record
             if isinstance(answer, Granted):
                 self._grant = owner, answer.token
+                if not (yield from hosts.catch_up(answer.depends)):
+                    self._tell_owner(None)
                 load.begin(host.lease.as_of(host.now()))
             if not isinstance(answer, Busy) or patience <= 0:
                 return None

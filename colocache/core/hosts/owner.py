@@ -34,7 +34,7 @@ from ..host.record import KEY_GROUPS, Miss, Outcome, Record
 from ..host.shelf import Shelf
 from ..numbers import added
 from . import requests
-from .dependencies import Dependencies, has_applied
+from .dependencies import Dependencies, dependencies, has_applied
 from .gateway import Times
 from .log import HostLog
 from .requests import (
@@ -202,6 +202,11 @@ class Owner:
 
     # --- Reading
 
+    def _dependencies(self) -> Dependencies:
+        """Return of which events stamps may know that were read just now."""
+        self._fences.order()
+        return dependencies(self.me, self._rows, self._log, self._ns())
+
     def _has_applied(self, depends: Dependencies) -> Generator[float, Any, bool]:
         ends = self._clock() + CATCHING_UP
         while not has_applied(self.me, self._rows, self._log, depends):
@@ -221,7 +226,7 @@ class Owner:
         if isinstance(found, Record):
             return self._found(found, any_tag, began)
         if not request.leads:
-            return Missing(_FENCE.pack(self.me, any_tag, began) + found.label)
+            return Missing(_FENCE.pack(self.me, any_tag, began) + found.label, self._dependencies())
         if self._lease.loaded_after(began) == float("inf") or len(self._grants) >= MOST_GRANTS:
             return Refused()
         return (yield from self._lead(request, wire, hash, any_tag))
@@ -249,7 +254,7 @@ class Owner:
         # A fill may come to another process that has the port by now, or to the next incarnation of this host.
         token = self._claims.number() ^ self._mine
         self._grants[token] = Grant(outcome.load, wire, hash, self._clock() + self._load_timeout)
-        return Granted(token)
+        return Granted(token, self._dependencies())
 
     def _get_many(self, request: GetMany) -> Flow:
         if not (yield from self._has_applied(request.depends)):
