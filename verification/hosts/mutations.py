@@ -97,7 +97,7 @@ def applied_before_stamped() -> Change:
     )  # fmt: skip
 
 
-@mutant("slow_gateway", "words")
+@mutant("lagging_owner", "slow_gateway", "words")
 def stamped_before_told() -> Change:
     """G1: an event is told before it is stamped. Otherwise a fetch does not name an event whose stamps it knows."""
     return edited(
@@ -258,7 +258,7 @@ def resets_are_applied_before_they_are_stamped() -> Change:
 # --- W: writers
 
 
-@mutant("slow_gateway", kinds=("calm", "gateways"))
+@mutant("lagging_owner", "slow_gateway", kinds=("calm", "gateways"))
 def writers_stamp_before_they_append() -> Change:
     """W2: an event is appended before it is stamped. Otherwise a fetch does not name it."""
     return edited(
@@ -368,13 +368,13 @@ def loads_that_are_old_are_joined() -> Change:
     )  # fmt: skip
 
 
-@mutant("slow_gateway", "told")
+@mutant("lagging_owner", "slow_gateway", "told")
 def nothing_is_named() -> Change:
     """R4: a fetch names what is told."""
     return replaced(actor_module, "dependencies", lambda me, rows, log, now: {})
 
 
-@mutant("slow_gateway", "words")
+@mutant("lagging_owner", "slow_gateway", "words")
 def what_is_applied_is_named() -> Change:
     """R4: a fetch names what is told, and not what is applied."""
     return everywhere(
@@ -382,7 +382,7 @@ def what_is_applied_is_named() -> Change:
     )  # fmt: skip
 
 
-@mutant("slow_gateway", "private")
+@mutant("lagging_owner", "slow_gateway", "private")
 def own_events_are_not_named() -> Change:
     """R4: a fetch names the own host's events."""
     return everywhere(dependencies, "dependencies", (actor_module,), ("    found[me] = log.lasts()\n", ""))
@@ -398,7 +398,7 @@ def only_who_has_events_is_named() -> Change:
     )  # fmt: skip
 
 
-@mutant("slow_gateway", kinds=("calm", "gateways"))
+@mutant("lagging_owner", "slow_gateway", kinds=("calm", "gateways"))
 def what_is_told_is_read_before_the_stamps() -> Change:
     """R4: a reader reads its stamps, and then what is told."""
     return together(
@@ -410,7 +410,7 @@ def what_is_told_is_read_before_the_stamps() -> Change:
     )  # fmt: skip
 
 
-@mutant("slow_gateway", kinds=("calm", "cuts"))
+@mutant("slow_owner", "lagging_owner", "slow_gateway", kinds=("calm", "cuts"))
 def stamps_are_read_when_the_answer_is_there() -> Change:
     """R4: what is fetched stands under stamps that were read before."""
     return edited(
@@ -420,7 +420,7 @@ def stamps_are_read_when_the_answer_is_there() -> Change:
     )  # fmt: skip
 
 
-@mutant("slow_gateway", "told")
+@mutant("slow_owner", "slow_gateway", "told")
 def the_owner_takes_the_record_first() -> Change:
     """R5: the owner compares what a fetch depends on, and then takes the record."""
     return edited(
@@ -452,7 +452,7 @@ def ages_are_not_told() -> Change:
     return edited(Owner, "_found", ("max(0.0, now - record.loaded)", "0.0"))
 
 
-@mutant("slow_gateway", kinds=("calm", "cuts"))
+@mutant("slow_load", "slow_gateway", kinds=("calm", "cuts"))
 def fills_get_new_stamps() -> Change:
     """What was loaded under a grant stands under the stamps that were read before the grant."""
     return edited(

@@ -173,6 +173,62 @@ def reads(history: History, index: int, count: int) -> None:
         )  # fmt: skip
 
 
+def reads_5(history: History, moment: float, index: int, *later: float) -> None:
+    """Have processes of a host read key 5, which the host 2 owns, and which nobody else reads."""
+    for number, seconds in enumerate(later):
+        history.policy.at(
+            moment + seconds,
+            lambda number=number: act(  # type: ignore[misc]
+                history, index, f"reader {number} of 5", lambda actor: actor.read(ITEMS[5])
+            ),
+        )
+
+
+@scripted()
+def lagging_owner(history: History) -> None:
+    """A value is fetched from an owner that has not heard of an event, while that is applied on the reader's host."""
+    random = history.random
+    boots(history)
+    for moment in (2.2, 3.2, 4.2, 5.2):
+        history.policy.at(moment - 0.2, lambda: invalidates(history, 1, 5))
+        reads_5(history, moment - 0.08, 2, 0.0)
+        cut(history, moment, 0.5, (0, 2))
+        label = random.choice(("r_stamp", "g_told", "g_stamp", "g_bell", "g_applied"))
+        if label == "r_stamp":
+            aim(history, moment + 0.02, 1, label, 0.03, lambda: invalidates(history, 0, 5))
+            reads_5(history, moment + 0.02, 1, 1e-6)
+        else:
+            more = lambda: reads_5(history, history.machine.clock, 1, 0.001, 0.004, 0.01)  # noqa: E731
+            aim(history, moment + 0.02, 1, label, 0.06, more)
+            history.policy.at(moment + 0.020001, lambda: invalidates(history, 0, 5))
+        reads_5(history, moment + 0.15, 1, 0.0, 0.05, 0.1)
+
+
+@scripted()
+def slow_owner(history: History) -> None:
+    """A value is fetched from an owner that is about to stamp what has made it void."""
+    random = history.random
+    boots(history)
+    for moment in (2.2, 3.2, 4.2, 5.2):
+        reads_5(history, moment - 0.08, 2, 0.0)
+        more = lambda: reads_5(history, history.machine.clock, 1, 0.001, 0.003, 0.006, 0.01)  # noqa: E731
+        aim(history, moment, 2, random.choice(("g_told", "g_stamp", "g_stamp")), random.uniform(0.02, 0.05), more)
+        history.policy.at(moment + 1e-6, lambda: invalidates(history, 0, 5))
+        reads_5(history, moment + 0.15, 1, 0.0, 0.05)
+
+
+@scripted()
+def slow_load(history: History) -> None:
+    """A value is invalidated while a host loads it that another one has granted the load."""
+    boots(history)
+    for moment in (2.2, 3.2, 4.2, 5.2):
+        history.policy.at(moment - 0.2, lambda: invalidates(history, 2, 5))
+        reads_5(history, moment, 1, 0.0)
+        history.policy.at(moment + history.random.uniform(0.003, 0.02), lambda: invalidates(history, 0, 5))
+        reads_5(history, moment + 0.05, 2, 0.0, 0.05, 0.1)
+        reads_5(history, moment + 0.05, 1, 0.0, 0.05, 0.1)
+
+
 @scripted()
 def alone(history: History) -> None:
     """An old gateway of a host that was alone wakes when it is not alone any more."""
