@@ -430,7 +430,9 @@ class Member:
         with self.counting:
             self.counters.incomplete += 1
         if receipt.hosts:
-            self.log.warning("an invalidation is not complete, because other hosts may not have heard of it: %s", receipt)
+            self.log.warning(
+                "an invalidation is not complete, because other hosts may not have heard of it: %s", receipt
+            )
         else:
             self.log.warning("an invalidation is not complete, because this process is not on its host: %s", receipt)
 

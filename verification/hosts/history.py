@@ -1,4 +1,7 @@
-"""Random histories of several hosts: messages get lost, ways are cut, processes and hosts come and go; reads are judged."""
+"""Random histories of several hosts: messages get lost, ways are cut, processes and hosts come and go.
+
+Every read is judged.
+"""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ An event changes the label of whoever misses the key after it, and so the byte: 
 before an event that he has to see.
 
 **Behind.** While the host is behind (`colocache.core.hosts.lease`), another host may have had an event of which nobody
-here has heard, and which has changed no label. Then a call takes no value of a load that was begun more than a lease before the
-call, unless it began after the call. It waits for the end of such a load all the same, and then one of all that have
-waited loads for them: otherwise each call would load beside all others.
+here has heard, and which has changed no label. Then a call takes no value of a load that was begun more than a lease
+before the call, unless it began after the call. It waits for the end of such a load all the same, and then one of all
+that have waited loads for them: otherwise each call would load beside all others.
 
 **Loads that give nothing.** A request may have a time limit, and give up its load:
 
