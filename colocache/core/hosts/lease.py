@@ -24,8 +24,8 @@ words in which it could read them wrongly:
 3. R finds the entry's bell to be the present one, or reads that before step 2. It looks at the entry: until 100. At
    100.1 it asks again. Then the word is read first, and the bell and the label after it.
 
-A copy may be later than the word, where the gateway has met another host and has lowered it. It is not later than a
-lease after that meeting, and the other host gives no complete receipt before it has waited for so long.
+A copy may be later than the word, where the gateway has met another host and has taken some back. It is not later than
+a lease after that meeting, and the other host gives no complete receipt before it has waited for so long.
 
 **R3.** On a host that is not established nothing may be served. While a host is current, everything may. While it is
 behind, what was loaded less than a lease ago may: receipts that did not wait for it were given a lease after their

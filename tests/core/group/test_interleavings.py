@@ -181,7 +181,7 @@ def test_writer_cut_from_the_owner_still_waits_for_every_reader() -> None:
     table.pass_time(0.8 * LEASE)
     assert not call.returned, "O has not acknowledged"
     table.pass_time(0.2 * LEASE)
-    assert receipt_of(call) == (("host/1",), ("host/2",), True, pytest.approx(WAITED, abs=0.02))
+    assert receipt_of(call) == (("host/1",), ("host/2",), True, pytest.approx(WAITED, abs=0.02), 1, ())
     assert o.cached(k) is MISSING
 
 
