@@ -26,7 +26,7 @@ from .links import Links, Request
 from .settings import Settings
 from .speaker import Serve, Speaker
 from .wakes import WakePipe
-from .wire import hello
+from .wire import hello, installed_release
 
 TRY_EVERY: Final = 0.5  # s between two attempts to become the gateway
 PREFERRED_EVERY: Final = 0.1  # s, of a process that is preferred
@@ -71,7 +71,7 @@ class Session:
         settings = given.settings
         self._keys = [group_keys(secret, settings.group) for secret in settings.secrets] or None
         raise_limit()
-        self._mine = hello(settings.release)
+        self._mine = hello(settings.release or installed_release())
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.max_sockets = MOST_SOCKETS
         self._poller = zmq.Poller()

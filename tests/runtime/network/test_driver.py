@@ -8,6 +8,7 @@ import socket as system
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -430,6 +431,14 @@ def test_a_host_that_shares_no_version_is_named_and_nobody_is_current(
     assert not a.knows(b)
     assert not b.knows(a)
     assert not a.is_current()
+
+
+def test_the_release_is_said(stage: Cast, stranger: Callable[[str], Any]) -> None:
+    a = stage.host("a")
+    until(lambda: a.network.is_gateway)
+    socket = stranger("a")
+    socket.send(hello("1").pack())
+    assert Hello.unpack(*heard(socket)).release == version("colocache")
 
 
 def test_what_comes_in_no_version_of_this_host_is_dropped(stage: Cast, stranger: Callable[[str], Any]) -> None:
