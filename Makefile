@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SETUP := pyproject.toml setup.cfg scripts/prepare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types types-package wheel conformance simulate mutants explore simulate-group mutants-group explore-group chaos soak servers rolling fuzz bench bench-quick bench-host docs clean
+.PHONY: help demo test check lint types types-package wheel conformance simulate mutants explore simulate-group mutants-group explore-group chaos campaign soak servers rolling fuzz bench bench-quick bench-host docs clean
 
 help:  ## show this list
 	@echo "colocache: what make can do here"
@@ -72,6 +72,9 @@ explore-group: $(VENV)/.installed-test  ## take every interleaving of two or thr
 
 chaos: $(VENV)/.installed-test  ## kill, stop and restart real processes at random, and check every read (a minute)
 	@$(VENV)/bin/python -m verification.chaos.chaos $(ARGS)
+
+campaign: $(VENV)/.installed-test  ## cut, kill and stop several hosts, as network namespaces of this machine, and check every read
+	@$(VENV)/bin/python -m verification.network.campaign $(ARGS)
 
 soak: $(VENV)/.installed-test  ## work and restart for half an hour: what the processes hold must not grow
 	@$(VENV)/bin/python -m verification.chaos.soak $(ARGS)

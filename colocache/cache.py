@@ -7,8 +7,10 @@ from types import TracebackType
 from typing import TypedDict, TypeVar, Unpack
 
 from .config import UNSET, Config, Duration, Unset
+from .hosts import HostInfo
 from .member import Member, MemberInfo
 from .operations import positions
+from .operations.drive import arun, finish
 from .operations.keyspace import Keyspace, check_copy
 from .space import Space
 from .stats import Stats
@@ -90,6 +92,10 @@ class Cache(Space):
         """Return the processes of the group on this host, this one first. Empty before the first use."""
         return self._member.infos()
 
+    def hosts(self) -> list[HostInfo]:
+        """Return the hosts of the group, this one first. Empty before the first use, and in a group of one host."""
+        return self._member.hosts()
+
     # --- Positions: what another process has seen
 
     def position(self) -> str:
@@ -103,15 +109,15 @@ class Cache(Space):
     def catch_up(self, position: str, timeout: float | None = None) -> bool:
         """Tell whether this process has applied all that a position stands for.
 
-        On one host it has, because an invalidation holds in all processes when its call returns. So ``timeout`` is not
-        needed, and nobody waits. A text that is not a position, or one of another host, raises nothing: the answer is
-        False.
+        What this host has invalidated holds in all its processes. What another host has, is waited for, for
+        ``timeout`` seconds at most; None is three seconds. A text that is not a position, or one of a host that is not
+        known, raises nothing: the answer is False.
         """
-        return positions.catch_up(self._member, position, timeout)
+        return finish(positions.catch_up(self._member, position, timeout), self._member.may_wait)
 
     async def acatch_up(self, position: str, timeout: float | None = None) -> bool:
         """The twin of `catch_up`."""
-        return positions.catch_up(self._member, position, timeout)
+        return await arun(positions.catch_up(self._member, position, timeout))
 
     # --- Its life
 

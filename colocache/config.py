@@ -229,6 +229,19 @@ def _secret(value: object) -> str | None:
         raise _Because(str(error).removeprefix(VARIABLE).removeprefix(": ")) from None
 
 
+_AT = re.compile(r"(?:(?:\[(?P<v6>[^\[\]\s]+)\]|(?P<host>[^\[\]:\s]+)):)?(?P<port>[0-9]{1,5})", re.ASCII)
+
+
+def _address(value: object) -> tuple[str, int] | None:
+    """Return an IP address, or a name, and a port. A port alone is one of this host, which others do not reach."""
+    if value is None:
+        return None
+    match = _AT.fullmatch(_text(value).strip())
+    if match is None or int(match["port"]) >= 1 << 16:
+        raise ValueError(value)
+    return match["v6"] or match["host"] or "127.0.0.1", int(match["port"])
+
+
 def _at_least(least: float, parse: Callable[[object], float]) -> Callable[[object], float]:
     return _from_to(least, math.inf, parse)
 
@@ -529,9 +542,41 @@ class Config:
 
 SETTINGS: Final[Mapping[str, Setting]] = {each.name: each.metadata["setting"] for each in fields(Config)}
 
+#: What `colocache serve` can be told beside the settings of a cache. The command reads it, and `Config` does not.
+SERVER_SETTINGS: Final[Mapping[str, Setting]] = {
+    "health": Setting(
+        variable="COLOCACHE_HEALTH",
+        parse=_address,
+        default=None,
+        default_in_words="none: nobody answers",
+        form='an address and a port, such as "127.0.0.1:7401" or "[::1]:7401", or a port of 127.0.0.1 alone',
+        meaning="Where the server answers by HTTP whether it lives (/livez) and whether it is joined (/readyz).",
+    ),
+}
+
+#: Settings of a cache that say nothing to a server, or that it chooses itself. A secret does not belong on a command
+#: line, where all users of the machine can read it.
+_NO_OPTIONS: Final = frozenset({"disabled", "private", "memory", "ttl", "policy", "load_timeout", "role", "secret"})
+
 _PREFIX: Final = "COLOCACHE_"
-_VARIABLES: Final = tuple(setting.variable for setting in SETTINGS.values())
+_VARIABLES: Final = tuple(setting.variable for table in (SETTINGS, SERVER_SETTINGS) for setting in table.values())
 _warned_of: Final[set[str]] = set()
+
+
+def server_options() -> dict[str, tuple[str, Setting]]:
+    """Return the options of `colocache serve` and their settings, by the names of the settings.
+
+    Most settings of a cache are options: that of COLOCACHE_DIR is ``--dir``. The memory of a server is the shelf.
+    """
+    of_a_cache = {name: setting for name, setting in SETTINGS.items() if name not in _NO_OPTIONS}
+    return {
+        name: ("--memory" if name == "shelf" else _option(setting.variable), setting)
+        for name, setting in {**of_a_cache, **SERVER_SETTINGS}.items()
+    }
+
+
+def _option(variable: str) -> str:
+    return "--" + variable.removeprefix(_PREFIX).replace("_", "-").lower()
 
 
 def _advice(variable: str) -> str:

@@ -16,7 +16,8 @@ from .core.keys import Key
 from .core.receipt import Receipt
 from .functions.specialised import at_once
 from .operations import atomic, fenced, invalidate, load, read, write
-from .operations.drive import arun, run
+from .operations.drive import arun, finish, run, why_not_to_wait
+from .operations.flow import Flow
 from .operations.invalidate import Waiting
 from .operations.keyspace import Keyspace, Ttl
 
@@ -47,6 +48,10 @@ class Space:
 
     def __init__(self, keyspace: Keyspace) -> None:
         self._keyspace = keyspace
+
+    def _finish(self, flow: Flow[T], wait: Waiting = True) -> T:
+        waits = wait is not False and wait != "response"
+        return finish(flow, waits and self._keyspace.member.may_wait)
 
     @property
     def group(self) -> str:
@@ -79,7 +84,7 @@ class Space:
     @at_once
     async def aget(self, key: Key, default: T | None = None) -> Any | T | None:
         """The twin of `get`."""
-        return read.get(self._keyspace, key, default)
+        return await read.aget(self._keyspace, key, default)
 
     @at_once
     def get_or_load(self, key: Key, loader: Callable[[], T], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> T:
@@ -113,11 +118,12 @@ class Space:
 
     def get_many(self, keys: Iterable[Key]) -> dict[Key, Any]:
         """Return the values of those keys that anybody in the group has. Nothing is loaded."""
-        return read.get_many(self._keyspace, keys)
+        member = self._keyspace.member
+        return finish(read.get_many(self._keyspace, keys, not (member.may_wait and why_not_to_wait())), False)
 
     async def aget_many(self, keys: Iterable[Key]) -> dict[Key, Any]:
         """The twin of `get_many`."""
-        return read.get_many(self._keyspace, keys)
+        return await arun(read.get_many(self._keyspace, keys))
 
     # --- Writing
 
@@ -130,21 +136,21 @@ class Space:
         Return False if the value is too large, or if a process that was stopped holds a lock; the old value is gone all
         the same. Return False, too, if this process cannot join; then the others may go on serving the old value.
         """
-        return write.put(self._keyspace, key, value, self._keyspace.given(ttl, tags), wait)
+        return self._finish(write.put(self._keyspace, key, value, self._keyspace.given(ttl, tags), wait))
 
     async def aset(self, key: Key, value: object, *, ttl: Ttl = UNSET, tags: Iterable[str] = (),
                    wait: Literal["stored", "all"] = "stored") -> bool:  # fmt: skip
         """The twin of `set`."""
-        return write.put(self._keyspace, key, value, self._keyspace.given(ttl, tags), wait)
+        return await arun(write.put(self._keyspace, key, value, self._keyspace.given(ttl, tags), wait))
 
     def set_many(self, values: Mapping[Any, object], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """Do what `set` does for every item, at once; return whether all are stored."""
         # Any, because Mapping is invariant in its keys: a dict[str, str] is not a Mapping[Key, object].
-        return write.put_many(self._keyspace, values.items(), self._keyspace.given(ttl, tags))
+        return self._finish(write.put_many(self._keyspace, values.items(), self._keyspace.given(ttl, tags)))
 
     async def aset_many(self, values: Mapping[Any, object], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """The twin of `set_many`."""
-        return write.put_many(self._keyspace, values.items(), self._keyspace.given(ttl, tags))
+        return await arun(write.put_many(self._keyspace, values.items(), self._keyspace.given(ttl, tags)))
 
     # --- Invalidating
 
@@ -155,11 +161,11 @@ class Space:
         or ``"response"``, which in a group of several hosts leaves the waiting to the end of the request. ``strict``
         raises InvalidationIncomplete if the promise cannot be given, because this process cannot join.
         """
-        return invalidate.keys(self._keyspace, keys, wait, strict)
+        return self._finish(invalidate.keys(self._keyspace, keys, wait, strict), wait)
 
     async def ainvalidate(self, *keys: Key, wait: Waiting = True, strict: bool = False) -> Receipt:
         """The twin of `invalidate`."""
-        return invalidate.keys(self._keyspace, keys, wait, strict)
+        return await arun(invalidate.keys(self._keyspace, keys, wait, strict))
 
     def delete(self, key: Key, *, wait: Waiting = True, strict: bool = False) -> Receipt:
         """Do what `invalidate` does for one key."""
@@ -167,23 +173,23 @@ class Space:
 
     async def adelete(self, key: Key, *, wait: Waiting = True, strict: bool = False) -> Receipt:
         """The twin of `delete`."""
-        return self.invalidate(key, wait=wait, strict=strict)
+        return await self.ainvalidate(key, wait=wait, strict=strict)
 
     def invalidate_tags(self, *tags: str, wait: Waiting = True, strict: bool = False) -> Receipt:
         """Do what `invalidate` does for all entries, of every namespace, that have one of the tags."""
-        return invalidate.tags(self._keyspace, tags, wait, strict)
+        return self._finish(invalidate.tags(self._keyspace, tags, wait, strict), wait)
 
     async def ainvalidate_tags(self, *tags: str, wait: Waiting = True, strict: bool = False) -> Receipt:
         """The twin of `invalidate_tags`."""
-        return invalidate.tags(self._keyspace, tags, wait, strict)
+        return await arun(invalidate.tags(self._keyspace, tags, wait, strict))
 
     def clear(self, *, wait: Waiting = True, strict: bool = False) -> Receipt:
         """Do what `invalidate` does for this space and all namespaces below it."""
-        return invalidate.all_keys(self._keyspace, wait, strict)
+        return self._finish(invalidate.all_keys(self._keyspace, wait, strict), wait)
 
     async def aclear(self, *, wait: Waiting = True, strict: bool = False) -> Receipt:
         """The twin of `clear`."""
-        return invalidate.all_keys(self._keyspace, wait, strict)
+        return await arun(invalidate.all_keys(self._keyspace, wait, strict))
 
     # --- In one step
 
@@ -194,19 +200,19 @@ class Space:
         succeeds. Return False, too, if a process that was stopped holds a lock, or if this one cannot join. Raise
         TypeError if the value cannot be carried.
         """
-        return atomic.add(self._keyspace, key, value, self._keyspace.given(ttl, tags))
+        return self._finish(atomic.add(self._keyspace, key, value, self._keyspace.given(ttl, tags)))
 
     async def aadd(self, key: Key, value: object, *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """The twin of `add`."""
-        return atomic.add(self._keyspace, key, value, self._keyspace.given(ttl, tags))
+        return await arun(atomic.add(self._keyspace, key, value, self._keyspace.given(ttl, tags)))
 
     def gets(self, key: Key) -> tuple[Any, bytes] | None:
         """Return the value of a key, and a token for `cas`; None if nobody has it."""
-        return atomic.gets(self._keyspace, key)
+        return self._finish(atomic.gets(self._keyspace, key))
 
     async def agets(self, key: Key) -> tuple[Any, bytes] | None:
         """The twin of `gets`."""
-        return atomic.gets(self._keyspace, key)
+        return await arun(atomic.gets(self._keyspace, key))
 
     def cas(self, key: Key, value: object, token: bytes, *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """Compare and set: store a value if the key had no event since `gets` gave the token; return whether it was.
@@ -214,11 +220,15 @@ class Space:
         A token holds as long as the value that `gets` has found, and so for one success. After False, call `gets`
         again. Raise TypeError or ValueError if this is not a token.
         """
-        return atomic.put_if(self._keyspace, key, value, fenced.Token.unpack(token), self._keyspace.given(ttl, tags))
+        return self._finish(
+            atomic.put_if(self._keyspace, key, value, fenced.Token.unpack(token), self._keyspace.given(ttl, tags))
+        )
 
     async def acas(self, key: Key, value: object, token: bytes, *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """The twin of `cas`."""
-        return atomic.put_if(self._keyspace, key, value, fenced.Token.unpack(token), self._keyspace.given(ttl, tags))
+        return await arun(
+            atomic.put_if(self._keyspace, key, value, fenced.Token.unpack(token), self._keyspace.given(ttl, tags))
+        )
 
     def incr(
         self, key: Key, delta: int = 1, *, initial: int | None = None, ttl: Ttl = UNSET, tags: Iterable[str] = ()
@@ -231,33 +241,33 @@ class Space:
         TypeError if the value is not an int of at most 64 bytes, or if ``delta`` or ``initial`` is not an int. Raise
         ValueError if these are too large.
         """
-        return atomic.count(self._keyspace, key, delta, initial, self._keyspace.given(ttl, tags))
+        return self._finish(atomic.count(self._keyspace, key, delta, initial, self._keyspace.given(ttl, tags)))
 
     async def aincr(
         self, key: Key, delta: int = 1, *, initial: int | None = None, ttl: Ttl = UNSET, tags: Iterable[str] = ()
     ) -> int | None:
         """The twin of `incr`."""
-        return atomic.count(self._keyspace, key, delta, initial, self._keyspace.given(ttl, tags))
+        return await arun(atomic.count(self._keyspace, key, delta, initial, self._keyspace.given(ttl, tags)))
 
     def decr(
         self, key: Key, delta: int = 1, *, initial: int | None = None, ttl: Ttl = UNSET, tags: Iterable[str] = ()
     ) -> int | None:
         """Do what `incr` does, downwards. The number may become negative."""
-        return atomic.count_down(self._keyspace, key, delta, initial, self._keyspace.given(ttl, tags))
+        return self._finish(atomic.count_down(self._keyspace, key, delta, initial, self._keyspace.given(ttl, tags)))
 
     async def adecr(
         self, key: Key, delta: int = 1, *, initial: int | None = None, ttl: Ttl = UNSET, tags: Iterable[str] = ()
     ) -> int | None:
         """The twin of `decr`."""
-        return atomic.count_down(self._keyspace, key, delta, initial, self._keyspace.given(ttl, tags))
+        return await arun(atomic.count_down(self._keyspace, key, delta, initial, self._keyspace.given(ttl, tags)))
 
     def touch(self, key: Key, ttl: Ttl = UNSET) -> bool:
         """Have a value expire in ``ttl`` from now on, for all processes; return False if nobody has it."""
-        return atomic.touch(self._keyspace, key, self._keyspace.given(ttl, ()))
+        return self._finish(atomic.touch(self._keyspace, key, self._keyspace.given(ttl, ())))
 
     async def atouch(self, key: Key, ttl: Ttl = UNSET) -> bool:
         """The twin of `touch`."""
-        return atomic.touch(self._keyspace, key, self._keyspace.given(ttl, ()))
+        return await arun(atomic.touch(self._keyspace, key, self._keyspace.given(ttl, ())))
 
     @overload
     def cached(  # type: ignore[overload-overlap]  # the first that fits is meant: here, of what returns Any

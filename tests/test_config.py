@@ -16,6 +16,7 @@ from colocache import config
 from colocache.cache import Arguments
 from colocache.config import (
     LONGEST_SECONDS,
+    SERVER_SETTINGS,
     SETTINGS,
     UNSET,
     Config,
@@ -25,6 +26,7 @@ from colocache.config import (
     RoleName,
     parse_duration,
     parse_ttl,
+    server_options,
 )
 from colocache.core.host.layout import geometry
 from colocache.errors import ConfigError
@@ -709,3 +711,40 @@ UNIT_BYTES = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 10
 def test_a_formatted_size_parses_back(count, unit, gap, shout):
     text = f"{count}{gap}{unit}"
     assert parse_size(text.upper() if shout else text) == count * UNIT_BYTES[unit]
+
+
+# --- The options of a server
+
+
+def test_each_setting_that_a_server_has_use_for_is_an_option(monkeypatch):
+    """Also one that comes to the table later."""
+    known = {name: option for name, (option, _) in server_options().items()}
+    assert known == {"group": "--group", "shelf": "--memory", "directory": "--dir", "health": "--health"}
+    later = dataclasses.replace(SETTINGS["directory"], variable="COLOCACHE_SECRET_FILE")
+    monkeypatch.setitem(SETTINGS, "secret_file", later)
+    assert server_options()["secret_file"] == ("--secret-file", later)
+
+
+def test_the_variables_of_a_server_are_known_to_a_cache(recwarn):
+    resolve({"COLOCACHE_HEALTH": "x"})
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:7401", ("127.0.0.1", 7401)),
+        ("[::1]:7401", ("::1", 7401)),
+        ("localhost:0", ("localhost", 0)),
+        (" 7401 ", ("127.0.0.1", 7401)),
+        (None, None),
+    ],
+)
+def test_an_address(text, address):
+    assert SERVER_SETTINGS["health"].read(text, "--health") == address
+
+
+@pytest.mark.parametrize("text", ["", "x", ":1", "x:", "x:1:2", "::1:80", "[]:1", "a b:1", "1:65536", "1:-1", "x:1²"])
+def test_what_is_no_address_is_refused(text):
+    with pytest.raises(ConfigError, match=r"^--health=.* cannot be used: give an address and a port, such as"):
+        SERVER_SETTINGS["health"].read(text, "--health")

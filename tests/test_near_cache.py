@@ -17,6 +17,7 @@ import pytest
 from colocache import Cache
 from colocache.core.entry import DEAD, Entry, Home
 from colocache.core.host.hashes import ROOT
+from colocache.core.hosts.lease import FOREVER
 from colocache.core.keys import Key
 from colocache.core.near import NearStore
 from colocache.core.policy import POLICIES
@@ -38,7 +39,7 @@ class Near:
 
     def __init__(self, budget: int = 35, policy: str = "s3fifo") -> None:
         self.board = a_board()
-        self.keeper = Keeper(NearStore(budget, policy, self.board, NoFences()))
+        self.keeper = Keeper(NearStore(budget, policy, self.board, NoFences(), FOREVER))
         self.home = Home(self.keeper.store)
 
     def entry(

@@ -1,7 +1,7 @@
 """One value as this process keeps it near, and how readers come to use it.
 
 Readers look entries up without a lock, while other threads drop them. No reader may use a dropped entry. So an entry is
-**dead** (its ``expires`` is minus infinity) before it leaves its dictionaries:
+**dead** (its ``expires`` and its ``until`` are minus infinity) before it leaves its dictionaries:
 
 1. A reader is about to put an entry where others find it.
 2. Another thread drops the entry. It is dead now, and not yet in a dictionary.
@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from .host.board import GROUP, Label
 from .keys import Key
 
 #: What an entry costs beside the bytes of its key and its value: the objects that hold them, its label, its places in
 #: the dictionaries, the key as its reader writes it, and what the policy remembers of an entry that has left. It is the
-#: most that benchmarks/footprint.py measured, rounded up. It measured just after the dictionaries had doubled, and with
-#: all that the allocator rounds up.
+#: most that benchmarks/footprint.py measured, rounded up. That program measures just after the dictionaries had
+#: doubled, and with all that the allocator rounds up.
 OVERHEAD = 1376  # bytes
 
 #: The same without the bytes of the shortest label: that of a key without namespace and tags has three groups.
@@ -37,10 +37,19 @@ class _Missing(Enum):
 #: Stands where no value is; None is a value.
 MISSING: Final = _Missing.MISSING
 
-DEAD: Final = -math.inf  # the `expires` of an entry that nobody may use any more
+DEAD: Final = -math.inf  # the `expires` and the `until` of an entry that nobody may use any more
 
 
-class Home:
+class Findable(Protocol):
+    """What readers find in a home."""
+
+    hits: int
+
+
+E = TypeVar("E", bound=Findable)
+
+
+class Home(Generic[E]):
     """Where the readers of a namespace find entries, by the keys as they write them.
 
     Each reader of the namespace holds its home, and so does each entry in it. The home goes with the last of them. So
@@ -52,7 +61,7 @@ class Home:
     def __init__(self, owner: object, copies: bool = False) -> None:
         self.owner = owner  # the store whose entries are found here; None if there is none
         self.copies = copies  # whether readers get copies
-        self.entries: dict[Key, Entry] = {}
+        self.entries: dict[Key, E] = {}
         self.past_hits = 0  # of entries that have left
 
     def hit_count(self) -> int:
@@ -63,14 +72,18 @@ class Home:
 class Entry:
     """A near copy: one value as the object that readers share, and what says until when it may be served.
 
-    ``label`` is that of the record that it was made of, and ``bell`` the bell at which it was last compared. ``way`` is
-    where the shelf's index had the record: there the shelf is told that the value is still used.
+    ``label`` is that of the record that it was made of, and ``bell`` the bell at which it was last compared. ``until``
+    is the instant until which readers may serve it at that bell without asking: that of its expiry, or that until which
+    the host was known to be current before the label was compared. ``way`` is where the shelf's index had the record:
+    there the shelf is told that the value is still used.
     """
 
-    __slots__ = ("bell", "expires", "hash", "hits", "home", "key", "label", "seen", "size", "told", "value", "way")
+    __slots__ = (
+        "bell", "expires", "hash", "hits", "home", "key", "label", "seen", "size", "told", "until", "value", "way",
+    )  # fmt: skip
 
     def __init__(
-        self, home: Home, key: Key, value: object, hash: int, label: Label, way: int, expires: float,
+        self, home: Home[Entry], key: Key, value: object, hash: int, label: Label, way: int, expires: float,
         size: int,
     ) -> None:  # fmt: skip
         """``key`` is as its reader writes it; ``size`` is what the entry takes, in bytes."""
@@ -83,6 +96,7 @@ class Entry:
         self.expires = expires
         self.size = size
         self.bell: float | None = None  # so the first hit compares
+        self.until = DEAD
         self.hits = 0  # raised by readers; two threads may lose one in a thousand, which only the statistics show
         self.seen = 0  # the ``hits`` that the policy has seen
         self.told = 0  # the ``hits`` that the shelf was told of
@@ -94,9 +108,14 @@ class Entry:
         if self.expires == DEAD and entries.get(key) is self:
             entries.pop(key, None)
 
+    def die(self) -> None:
+        """Let nobody use the entry any more. In this order: see `colocache.core.near.NearStore.lets`."""
+        self.expires = DEAD
+        self.until = DEAD
+
     def withdraw(self) -> None:
         """Let readers find the entry no more."""
-        self.expires = DEAD
+        self.die()
         home, key = self.home, self.key
         home.past_hits += self.hits
         if home.entries.get(key) is self:

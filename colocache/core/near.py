@@ -1,8 +1,9 @@
 """What this process keeps near: live objects, within a budget of bytes, and the one rule of what may be served.
 
-Nothing tells a process that a near copy is out of date. Each hit makes sure of it, by one comparison with the bell, and
-after an event once more by the entry's label. The rule stands in `NearStore.lets`, and as source text in
-`SERVE_AT_ONCE`.
+Nothing tells a process that a near copy is out of date. So each hit compares the copy's bell with the region's bell,
+and looks at the clock. After an event it also compares the entry's label with the board, and where the group has
+several hosts, it asks the lease of this one from time to time. The rule stands in `NearStore.lets`. What readers
+compare before they ask for it is `SERVE_AT_ONCE`, as source text.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from functools import partial
 
 from .entry import DEAD, Entry
 from .host.board import Board
-from .host.memory import Fences
+from .host.memory import Fences, HostLease
 from .policy import POLICIES, Policy
 
 
 class NearStore:
-    """The near copies of one cache. What changes them is for one thread at a time, and the rest for any at any time.
+    """The near copies of one cache. One thread at a time may change them. Any thread may call the rest at any time.
 
     What leaves is dead, and is put into ``gone``. Take it out there when no lock is held, and `withdraw` it: keys and
     values are users' code.
@@ -27,7 +28,7 @@ class NearStore:
     is lost: it is in ``gone`` before it leaves the policy.
     """
 
-    def __init__(self, budget: int, policy: str, board: Board, fences: Fences) -> None:
+    def __init__(self, budget: int, policy: str, board: Board, fences: Fences, lease: HostLease) -> None:
         """``budget`` is in bytes."""
         self.gone: deque[Entry] = deque()
         self._new_policy = partial[Policy[Entry]](POLICIES[policy], budget, self._evicted)
@@ -35,25 +36,52 @@ class NearStore:
         self._entries = self._new_policy()
         self._board = board
         self._fences = fences
+        self._lease = lease
         self.bell = board.heard
         self.evictions = 0
         self._past_hits = self._hits = 0
 
     def lets(self, entry: Entry, now: float) -> bool:
-        """Tell whether an entry may be served: it has not expired, and nothing has happened to its key."""
-        if entry.expires <= now:
+        """Tell whether an entry may be served: it has not expired, the host is current, and its key had no event.
+
+        If so, readers are served at once until the bell changes, or the entry expires, or the lease has to be asked
+        again. While the host is behind, the entry stays as it is: it may be served again once the host is current.
+
+        The lease is asked first, and the bell is read before the label, because an event stores its stamps before it
+        rings. In the other orders an event between two of these loads would count as compared.
+
+        An entry that is dropped meanwhile is left dead:
+
+        1. L finds that an entry has not expired.
+        2. D drops it: ``expires`` is that of the dead, and so is ``until``.
+        3. L stores its own ``until``.
+        4. L looks at ``expires`` once more, and takes that back. If D comes later, D stores ``until`` after L.
+
+        The entry has no bell from before step 3 until after step 4, so nobody is served at once in between.
+        """
+        expires = entry.expires
+        if expires <= now:
+            return False
+        until = self._lease.until(now)
+        if until <= now:
             return False
         bell = self.bell[0]
-        if entry.bell == bell:
-            return True
-        # The bell first: whoever has rung it has stored the stamps before. In the other order an event between the two
-        # loads would be taken for compared.
-        self._fences.order()
-        if not self._board.stands(entry.label):
-            entry.expires = DEAD
+        if entry.bell != bell:
+            self._fences.order()
+            if not self._board.stands(entry.label):
+                entry.die()
+                return False
+        entry.bell = None
+        entry.until = until if until < expires else expires
+        if entry.expires == DEAD:
+            entry.until = DEAD
             return False
         entry.bell = bell
         return True
+
+    def _is_over(self, entry: Entry, now: float) -> bool:
+        """Tell whether an entry may never be served again: it has expired, or its key had an event."""
+        return entry.expires <= now or (entry.bell != self.bell[0] and not self._board.stands(entry.label))
 
     # --- Changes: one thread at a time
 
@@ -71,16 +99,16 @@ class NearStore:
             self._entries[entry.hash] = entry
 
     def drop(self, hashes: Iterable[int], now: float) -> None:
-        """Drop the entries of keys, given by their hashes, that may not be served any more."""
+        """Drop the entries of keys, given by their hashes, that may never be served again."""
         for hash in hashes:
             entry = self._entries.find(hash)
-            if entry is not None and not self.lets(entry, now):
+            if entry is not None and self._is_over(entry, now):
                 self._drop(entry)
 
     def sweep(self, now: float) -> None:
-        """Drop all entries that may not be served any more."""
+        """Drop all entries that may never be served again."""
         for entry in self._entries.entries():
-            if not self.lets(entry, now):
+            if self._is_over(entry, now):
                 self._drop(entry)
 
     def heal(self) -> None:
@@ -102,11 +130,11 @@ class NearStore:
         del self._entries[entry.hash]
 
     def _leave(self, entry: Entry) -> None:
-        entry.expires = DEAD
+        entry.die()
         self.gone.append(entry)
 
     def withdraw(self, entry: Entry) -> None:
-        """Let readers find an entry no more that has left. Any thread may call it, once for each entry of ``gone``."""
+        """Stop readers from finding an entry that has left. Any thread may call it, once for each entry of ``gone``."""
         entry.withdraw()
         self._past_hits += entry.hits
 
@@ -134,8 +162,9 @@ class NearStore:
         return len(self._entries), int(self._entries.currsize)
 
 
-#: The rule of `NearStore.lets` as source text, for functions that answer most readers: a call of `lets` would cost a
-#: hit half as much again. So it is called only where the bell has changed since the entry was last compared.
+#: What readers compare before they ask `NearStore.lets`, as source text, for functions that answer most readers: a call
+#: of `lets` would make a hit longer. The bell has not changed since the entry was last compared, and until the instant
+#: that the entry has, nobody has to be asked.
 #: ``{keyspace}`` is where the reader reads, and ``{key}`` is what entries are found by there. tests/core/test_near.py
 #: compares the text with the rule.
 SERVE_AT_ONCE = """\
@@ -143,11 +172,10 @@ SERVE_AT_ONCE = """\
     _cc_entries, _cc_bell = _cc_keyspace.near
     try:
         _cc_entry = _cc_entries[{key}]
-        if _cc_entry.bell == _cc_bell[0]:
-            if _cc_entry.expires > _cc_monotonic():
-                _cc_entry.hits += 1
-                return _cc_entry.value
-        elif _cc_entry.home.owner.lets(_cc_entry, _cc_monotonic()):
+        if _cc_entry.bell == _cc_bell[0] and _cc_entry.until > _cc_monotonic():
+            _cc_entry.hits += 1
+            return _cc_entry.value
+        if _cc_entry.home.owner.lets(_cc_entry, _cc_monotonic()):
             _cc_entry.hits += 1
             return _cc_entry.value
     except _cc_MISSES:  # there is no entry, or the key has another form, or it cannot be hashed

@@ -23,3 +23,9 @@ def unpack_integer(payload: bytes) -> int | None:
     if payload[:4] != FORMAT or not 4 < len(payload) <= 4 + MAX_BYTES:
         return None
     return int.from_bytes(payload[4:], "big", signed=True)
+
+
+def added(payload: bytes, delta: int) -> bytes | None:
+    """Return the payload of a number plus ``delta``; None if there is no number, or the sum is too large."""
+    number = unpack_integer(payload)
+    return None if number is None else pack_integer(number + delta)

@@ -212,7 +212,7 @@ class Transport:
         self._poller.register(socket, zmq.POLLIN | zmq.POLLOUT)
 
     def disconnect(self, member: bytes) -> None:
-        """Close the link to a member, and hear its events no more."""
+        """Close the link to a member, and stop hearing its events."""
         self._routes.pop(member, None)
         link = self._links.pop(member, None)
         if link is None:
@@ -354,8 +354,8 @@ class Broadcast:
     def receive(self) -> Iterator[bytes]:
         """Return frames that have come before `wait` returned, and some that have come since; notice who is reached.
 
-        Each call that receives gives the interpreter up. In a process that computes it comes back after 5 ms. So
-        sockets are asked first whether they have anything.
+        Each call that receives gives the interpreter lock up, and in a process that computes gets it back 5 ms later.
+        So this asks the sockets first whether they have anything.
         """
         if self._mouth in self._ready:
             for frame in self._frames(self._mouth):

@@ -23,7 +23,8 @@ from random import Random
 from typing import Any
 
 from ..core import keys
-from ..core.group.entry import DEAD, MISSING, Entry, Home
+from ..core.entry import DEAD, MISSING, Home
+from ..core.group.entry import Entry
 from ..core.group.members import Member
 from ..core.group.messages import decode, key_target
 from ..core.group.outcomes import Altering, Fence, Found, Lead, Loaded, Solo
@@ -123,7 +124,7 @@ class Simulated:
         self.backlog: list[Callable[[], None]] = []
         self.journal = MemoryJournal()
         self.store = Store(network.memory, network.memory // 4, "s3fifo")
-        self.homes = defaultdict[str, Home](lambda: Home(self.store))  # by namespace
+        self.homes = defaultdict[str, Home[Entry]](lambda: Home(self.store))  # by namespace
         incarnation = network.random.randbytes(16)
         self.member = Member(incarnation, f"host{network.host_of(seat) or ''}/{seat}", 1000 + seat)
         self.peer = Peer(self.member, network.settings, self.store, self.journal, self.now())

@@ -88,7 +88,7 @@ class Wrapped:
     def hold(self, key: Any, value: Any) -> Entry:
         """Have a value found under a key, that was compared at the present bell."""
         entry = self.keyspace.entries[key] = Entry(Home(self.keyspace.store), key, value, 0, (), 0, math.inf, 0)
-        entry.bell = self.keyspace.bell[0]
+        entry.bell, entry.until = self.keyspace.bell[0], math.inf
         return entry
 
 
@@ -119,12 +119,24 @@ def test_what_is_held_is_served_and_counted_and_what_is_dead_is_not() -> None:
     entry = wrapped.hold(5, "held")
     assert [wrapped.call(5), wrapped.call(x=5)] == ["held", "held"]
     assert entry.hits == 2
-    entry.expires = DEAD
+    assert wrapped.keyspace.store.asked == []
+    entry.die()
     assert wrapped.call(5) == "missed"
-    entry.expires = time.monotonic()
+    entry.expires = entry.until = time.monotonic()
     assert wrapped.call(5) == "missed", "it has expired just now"
     assert entry.hits == 2
-    assert wrapped.keyspace.store.asked == []
+    assert wrapped.keyspace.store.asked == [entry] * 2
+
+
+def test_once_nobody_has_said_for_how_long_what_is_held_may_be_served_the_store_is_asked() -> None:
+    wrapped = Wrapped(one)
+    store, entry = wrapped.keyspace.store, wrapped.hold(5, "held")
+    entry.until = time.monotonic()
+    assert wrapped.call(5) == "missed"
+    store.standing = True
+    assert wrapped.call(5) == "held"
+    assert store.asked == [entry] * 2
+    assert entry.hits == 1
 
 
 def test_after_an_event_the_store_says_whether_what_is_held_stands() -> None:

@@ -12,6 +12,7 @@ from colocache.core.host.layout import ShelfMemory, geometry
 from colocache.core.host.numbers import Numbers
 from colocache.core.host.record import Miss, Outcome, Record
 from colocache.core.host.shelf import Shelf
+from colocache.core.hosts.lease import FOREVER
 from colocache.core.keys import prefix, wire
 from verification.fuzz.dice import Dice
 
@@ -58,7 +59,7 @@ class Scribbled:
         self._boards = [Board(bell, marks, MARKS, each, NoFences()) for each in numbers]
         memory = ShelfMemory.over(mapping, sizes, self._grow)
         self._shelves = [
-            Shelf(memory, board, each, NoFences(), FreeLocks(), lambda: self._now)
+            Shelf(memory, board, each, NoFences(), FreeLocks(), lambda: self._now, FOREVER)
             for board, each in zip(self._boards, numbers, strict=True)
         ]
         self._may_show: dict[bytes, set[bytes]] = {key: set() for key in KEYS}

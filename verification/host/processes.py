@@ -139,7 +139,7 @@ class Worker:
             for fence in (False, True)
         }
         self.inherited: dict[tuple[str, Key], Entry] = {}  # of a parent, until this process forgets
-        self._inherited_near = NearStore(1 << 20, "lru", self.host.board, self.region.fences)
+        self._inherited_near = NearStore(1 << 20, "lru", self.host.board, self.region.fences, self.host.lease)
 
     @property
     def runs(self) -> bool:

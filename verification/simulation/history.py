@@ -11,9 +11,9 @@ from functools import lru_cache, partial
 from random import Random
 from typing import get_args
 
+from colocache.core.entry import MISSING
 from colocache.core.group import messages, ownership
 from colocache.core.group.announcements import DRIFT
-from colocache.core.group.entry import MISSING
 from colocache.core.group.messages import EVERYTHING, namespace_target, tag_target
 from colocache.core.group.outcomes import DONE, Altering, Fence
 from colocache.core.numbers import unpack_integer

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from colocache.core.group.entry import MISSING
+from colocache.core.entry import MISSING
 from colocache.testing.simulator import Network, Simulated
 
 HOT = ("a", "b", "n/c")

@@ -5,10 +5,11 @@ If such a request is given up, nobody knows whether the owner carried it out, or
 
 from __future__ import annotations
 
+from ..entry import DEAD
 from ..options import EntryOptions
 from ..timers import Timers
 from .effects import Effects
-from .entry import DEAD, Entry
+from .entry import Entry
 from .fences import NO_FENCE
 from .knowledge import Knowledge
 from .messages import Alter, Altered, Fenced, GetFenced, SetFenced, unpack_positions

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from .entry import DEAD, Entry
+from ..entry import DEAD
+from .entry import Entry
 from .fetches import Fetch, Ticket
 from .knowledge import Knowledge
 from .messages import Fail, Fill, Value

@@ -10,11 +10,9 @@ entry. So an entry is **dead** (its ``expires`` is minus infinity) before it lea
 
 from __future__ import annotations
 
-import math
-from enum import Enum
 from sys import getsizeof
-from typing import Final
 
+from ..entry import DEAD, MISSING, Home
 from ..keys import Key
 
 #: What an entry costs beside the bytes of its key and its value: the objects that hold them, the record, its slots in
@@ -24,39 +22,6 @@ from ..keys import Key
 #: after the dictionaries had doubled, and with all that the allocator rounds up.
 OVERHEAD = 1072  # bytes
 TAG_OVERHEAD = 320  # bytes
-
-
-class _Missing(Enum):
-    MISSING = "MISSING"
-
-    def __repr__(self) -> str:
-        return "MISSING"
-
-
-#: Stands where no value is; None is a value.
-MISSING: Final = _Missing.MISSING
-
-DEAD: Final = -math.inf  # the `expires` of an entry that nobody may use any more
-
-
-class Home:
-    """Where the readers of a namespace find entries, by the keys as they write them.
-
-    Each reader of the namespace holds its home, and so does each entry in it. The home goes with the last of them. So
-    the memory that homes take is bounded by what is cached and used, not by how many names there ever were.
-    """
-
-    __slots__ = ("__weakref__", "copies", "entries", "owner", "past_hits")
-
-    def __init__(self, owner: object, copies: bool = False) -> None:
-        self.owner = owner  # the store whose entries are found here, if there is one
-        self.copies = copies  # whether readers get copies
-        self.entries: dict[Key, Entry] = {}
-        self.past_hits = 0  # of entries that have left
-
-    def hit_count(self) -> int:
-        """Return how often readers found an entry here. Any thread may call it."""
-        return self.past_hits + sum(entry.hits for entry in [*self.entries.values()])
 
 
 class Entry:
@@ -71,7 +36,7 @@ class Entry:
         self.payload = payload
         self.value: object = MISSING
         self.key: Key | None = None  # as its user wrote it, once a reader of this process has used it
-        self.home: Home | None = None  # where readers find it then
+        self.home: Home[Entry] | None = None  # where readers find it then
         self.loaded_at = loaded_at
         self.expires = expires
         self.tags = tags
@@ -89,7 +54,7 @@ class Entry:
         tags = sum(getsizeof(tag) + TAG_OVERHEAD for tag in self.tags)
         return OVERHEAD + len(self.wire) + len(self.payload or b"") + tags
 
-    def publish(self, home: Home, key: Key, value: object, keep_payload: bool) -> None:
+    def publish(self, home: Home[Entry], key: Key, value: object, keep_payload: bool) -> None:
         """Let readers of this process find the entry as an object. Any thread may call it.
 
         The module says what happens if the entry is dead, or dies meanwhile.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ...errors import WireError
-from .entry import DEAD, Entry
+from ..entry import DEAD
+from .entry import Entry
 from .knowledge import Knowledge
 from .messages import MAX_TARGETS, Peek, Peeked, unpack_record
 from .outbox import Outbox

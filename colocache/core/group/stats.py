@@ -2,81 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Final, Literal
+from dataclasses import dataclass, replace
+from typing import Final
 
-Kind = Literal["counter", "gauge"]
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """What is known about one figure of `Stats`. Sections group figures; the unit of plain numbers is empty."""
-
-    name: str
-    kind: Kind
-    section: str
-    unit: str
-    help: str
-
-
-def _counter(section: str, text: str, unit: str = "", start: float = 0) -> Any:
-    return field(default=start, metadata={"kind": "counter", "section": section, "unit": unit, "help": text})
-
-
-def _gauge(text: str, unit: str = "", start: float = 0) -> Any:
-    return field(default=start, metadata={"kind": "gauge", "section": "State", "unit": unit, "help": text})
+from ...figures import counter, figures_of, gauge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
     """The figures of one process since it joined. A counter only grows; a gauge tells the present state."""
 
-    shard_hits: int = _counter("Reads", "Reads that found their value at once in this member's shard.")
-    near_hits: int = _counter("Reads", "Reads that found their value at once in the near cache.")
-    fetches: int = _counter("Reads", "Values that another member sent.")
-    loads: int = _counter("Reads", "Loaders that this process started.")
-    waits: int = _counter("Reads", "Reads that joined a fetch or a load that this process had begun.")
-    misses: int = _counter("Reads", "Keys that `get` or `get_many` asked for and no member had.")
-    fallbacks: int = _counter("Reads", "Loads without a fill token, because the cache could not help. Part of `loads`.")
-    failed_loads: int = _counter("Reads", "Loaders that raised an exception.")
+    shard_hits: int = counter("Reads", "Reads that found their value at once in this member's shard.")
+    near_hits: int = counter("Reads", "Reads that found their value at once in the near cache.")
+    fetches: int = counter("Reads", "Values that another member sent.")
+    loads: int = counter("Reads", "Loaders that this process started.")
+    waits: int = counter("Reads", "Reads that joined a fetch or a load that this process had begun.")
+    misses: int = counter("Reads", "Keys that `get` or `get_many` asked for and no member had.")
+    fallbacks: int = counter("Reads", "Loads without a fill token, because the cache could not help. Part of `loads`.")
+    failed_loads: int = counter("Reads", "Loaders that raised an exception.")
 
-    fills: int = _counter("Writes", "Loaded values that this member stored as owner, under a fill token.")
-    fills_refused: int = _counter(
-        "Writes", "Loaded values that this member refused as owner: an event came in between."
-    )
-    sets: int = _counter("Writes", "Values that this member stored as owner because a process set them.")
-    sets_refused: int = _counter("Writes", "Sets under a fence that this member refused as owner.")
-    unavailable: int = _counter("Writes", "Fences, counts and touches that the owner did not answer in time.")
-    oversize: int = _counter("Writes", "Values that were too large: the caller got them, the cache did not keep them.")
-    evictions: int = _counter("Writes", "Entries that were removed to make room.")
+    fills: int = counter("Writes", "Loaded values that this member stored as owner, under a fill token.")
+    fills_refused: int = counter("Writes", "Loaded values that this member refused as owner: an event came in between.")
+    sets: int = counter("Writes", "Values that this member stored as owner because a process set them.")
+    sets_refused: int = counter("Writes", "Sets under a fence that this member refused as owner.")
+    unavailable: int = counter("Writes", "Fences, counts and touches that the owner did not answer in time.")
+    oversize: int = counter("Writes", "Values that were too large: the caller got them, the cache did not keep them.")
+    evictions: int = counter("Writes", "Entries that were removed to make room.")
 
-    invalidations: int = _counter("Events", "Calls that asked for a receipt.")
-    incomplete: int = _counter("Events", "Receipts that were not complete.")
-    events_sent: int = _counter("Events", "Events that this member announced.")
-    events_applied: int = _counter("Events", "Events of other members that this member applied.")
-    events_replayed: int = _counter("Events", "Events that arrived by a replay. Part of `events_applied`.")
-    replays: int = _counter("Events", "Replays that this member asked for.")
-    resets: int = _counter("Events", "Times that this member dropped everything, because it could have missed events.")
-    seconds_behind: float = _counter("Events", "Time in which this member was behind.", "seconds", 0.0)
+    invalidations: int = counter("Events", "Calls that asked for a receipt.")
+    incomplete: int = counter("Events", "Receipts that were not complete.")
+    events_sent: int = counter("Events", "Events that this member announced.")
+    events_applied: int = counter("Events", "Events of other members that this member applied.")
+    events_replayed: int = counter("Events", "Events that arrived by a replay. Part of `events_applied`.")
+    replays: int = counter("Events", "Replays that this member asked for.")
+    resets: int = counter("Events", "Times that this member dropped everything, because it could have missed events.")
+    seconds_behind: float = counter("Events", "Time in which this member was behind.", "seconds", 0.0)
 
-    frames_refused: int = _counter("Messages", "Frames that this member could not parse.")
-    frames_ignored: int = _counter(
+    frames_refused: int = counter("Messages", "Frames that this member could not parse.")
+    frames_ignored: int = counter(
         "Messages", "Frames that came too late, or from a member that this one does not know."
     )
-    frames_dropped: int = _counter("Messages", "Frames that could not be sent: the receiver was gone or did not read.")
+    frames_dropped: int = counter("Messages", "Frames that could not be sent: the receiver was gone or did not read.")
 
-    current: bool = _gauge("Whether this member is known to have heard every event.", start=False)
-    established: bool = _gauge("Whether this member has been current once.", start=False)
-    members: int = _gauge("Members that this one knows, itself included. 0 before it has joined.")
-    entries: int = _gauge("Entries that this member keeps.")
-    shard_entries: int = _gauge("Entries in the shard.")
-    near_entries: int = _gauge("Entries in the near cache.")
-    bytes: int = _gauge("Size of all entries.", "bytes")
-    shard_bytes: int = _gauge("Size of the entries in the shard.", "bytes")
-    near_bytes: int = _gauge("Size of the entries in the near cache.", "bytes")
+    current: bool = gauge("Whether this member is known to have heard every event.", start=False)
+    established: bool = gauge("Whether this member has been current once.", start=False)
+    members: int = gauge("Members that this one knows, itself included. 0 before it has joined.")
+    entries: int = gauge("Entries that this member keeps.")
+    shard_entries: int = gauge("Entries in the shard.")
+    near_entries: int = gauge("Entries in the near cache.")
+    bytes: int = gauge("Size of all entries.", "bytes")
+    shard_bytes: int = gauge("Size of the entries in the shard.", "bytes")
+    near_bytes: int = gauge("Size of the entries in the near cache.", "bytes")
 
 
-FIGURES: Final = tuple(Figure(name=each.name, **each.metadata) for each in fields(Stats))
+FIGURES: Final = figures_of(Stats)
 
 
 #: The counters that `Counters` counts. The store counts the others itself.

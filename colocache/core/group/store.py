@@ -12,9 +12,10 @@ from heapq import heapify, heappop, heappush
 
 import cachetools
 
+from ..entry import DEAD, MISSING
 from ..keys import namespace_of, within
 from ..policy import POLICIES, Policy
-from .entry import DEAD, MISSING, Entry
+from .entry import Entry
 
 
 class Store:

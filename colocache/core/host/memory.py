@@ -42,6 +42,26 @@ class Fences(Protocol):
         """Have all stores before it seen by everybody, before anything after it is loaded. A full fence, everywhere."""
 
 
+class HostLease(Protocol):
+    """What may be served, as far as other hosts decide that; see `colocache.core.hosts.lease`. Times are in seconds.
+
+    Whoever asks has read ``now`` before, and reads the bell and the stamps after.
+    """
+
+    @property
+    def known(self) -> float:
+        """The instant until which everything may be served, and perhaps longer. It is read at no cost."""
+
+    def until(self, now: float, /) -> float:
+        """Return the instant until which everything may be served. It may be past."""
+
+    def as_of(self, now: float, /) -> float:
+        """Return the instant from which the age of a value counts whose loader begins now."""
+
+    def loaded_after(self, now: float, /) -> float:
+        """Return the instant after which a value must have been loaded to be served."""
+
+
 class RingLocks(Protocol):
     """One lock for each ring. The kernel releases them when their holder dies.
 
@@ -50,7 +70,20 @@ class RingLocks(Protocol):
     """
 
     def lock(self, ring: int, /) -> bool:
-        """Take the lock of a ring; return False if it is not to be had in a few milliseconds."""
+        """Take the lock of a ring; return False if that fails for some milliseconds."""
 
     def unlock(self, ring: int, /) -> None:
         """Give it back, if the very function that calls this has it."""
+
+
+class Announcer(Protocol):
+    """Tells other hosts of the group that a key was written. Its methods are called under the lock of the ring."""
+
+    def announce(self, hash: int, /) -> object:
+        """Announce the write, given the hash of the writes to a key. Return what `done` is given; None if that failed.
+
+        The record is committed, and nothing is stamped for it yet.
+        """
+
+    def done(self, announced: object, /) -> None:
+        """Note that the write is stamped."""

@@ -37,6 +37,7 @@ from typing import Any, NamedTuple, Protocol
 
 from xxhash import xxh3_64_intdigest
 
+from ..host import hashes
 from ..host.board import Board
 from ..host.memory import Fences, Words
 from .applying import EVERYTHING, stamp
@@ -66,6 +67,7 @@ from .rows import (
     LAST,
     LIVE,
     MET,
+    ROUND_TRIP,
     SIGN,
     TOLD,
     Host,
@@ -157,8 +159,8 @@ class Gateway:
     ) -> None:  # fmt: skip
         """``words`` are those of the file `hosts`.
 
-        ``wait_for_writer`` returns when no living process of this host is in the middle of writing a key, given by the
-        hash of the writes to it. ``on_event`` is told what was applied, so that others can free memory.
+        ``wait_for_writer`` returns when no process of this host is in the middle of writing a key, given by its hash.
+        ``on_event`` is told what was applied, so that others can free memory.
         """
         self.me = me
         self.times = times
@@ -256,15 +258,15 @@ class Gateway:
         if event is None:
             stamp(self._board, self._fences, EVERYTHING)
             return None
+        if event.kind == WRITES and not self._log.is_stamped(lane, number):
+            # A writer has committed a record that stands by its own stamps. Those that are stored here make it void.
+            for hash in event.hashes:
+                self._wait_for_writer(hash ^ hashes.WRITES)
         if not self._log.is_stamped(lane, number):
-            if event.kind == WRITES:
-                # A writer has committed a record that stands by its own stamps. These would make it void.
-                for hash in event.hashes:
-                    self._wait_for_writer(hash)
-                if self._log.is_stamped(lane, number):
-                    return event
             stamp(self._board, self._fences, event)
             self._log.mark_stamped(Position(lane, number))
+        elif event.kind == WRITES:
+            self._board.ring()  # a write is marked before its writer has rung
         return event
 
     # --- Events of others
@@ -383,6 +385,7 @@ class Gateway:
         if message.sent + self.times.lease > row.largest(id, ALIVE):
             row.raise_to(id, ALIVE, message.sent + self.times.lease)
             row.sign_of_life(id)
+        row.note(id, ROUND_TRIP, max(0, now - message.sent))
         peer = self._peer(id)
         peer.witnessed, peer.silent = now, dict(view.silent)
         self._take_back(now)
@@ -431,7 +434,7 @@ class Gateway:
     def _view(self, to: Incarnation | None, now: int) -> View:
         row, live = self._row, self._row.live()
         ends = recent_ends(row, row.ids(), now)
-        everything = self._digest([*live, *ends], b"all")
+        everything = self._digest([*live, *(b"over" + id for id in ends)], b"all")
         known = self._peers.get(to) if to is not None else None
         roster: Iterable[Known] = ()
         if known is not None and known.all != everything:

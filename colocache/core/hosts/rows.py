@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from ..host.memory import Fences, Words
-from .layout import ENTRIES, LANES, ROWS, ROWS_USED, entry_of
+from .layout import ENTRIES, LANES, ROWS, ROWS_USED, WORD, entry_of
 
 Incarnation = bytes
 """The id of a region, 16 bytes: a host from the first process's coming to the last one's leaving."""
@@ -33,6 +33,7 @@ ENDED_AT: Final = 3  # the numbers of its last events are known
 
 MAX_NAME: Final = 64  # bytes
 MAX_ADDRESS: Final = 64
+MAX_RELEASE: Final = 32
 
 # Words of an entry. Those of positions are followed by one for each further lane.
 ID: Final = 0  # two words; the first one is stored last
@@ -49,11 +50,12 @@ LAST: Final = 32  # of `ENDED_AT`: the number of its last event
 MET: Final = 40  # ns: when this host has met it
 FORGOT: Final = 41  # 1 + the signs of life on which it was decided that it is forgotten; 0 is never
 ENDED_SINCE: Final = 42  # ns: when this host has learned of its end
-_NAME, _ADDRESS = 44, 52
+ROUND_TRIP: Final = 43  # ns, of the last ping that was answered
+_NAME, _ADDRESS, _RELEASE = 44, 52, 60
 
 _COUNT, _CHANGES, _PUBLISHED = 0, 1, 8  # words of a row's head, which is its entry 0
 _TWO_WORDS = struct.Struct("=2Q")
-_TEXT = struct.Struct("=8Q")
+_WORD = struct.Struct("=Q")
 
 
 class Host(NamedTuple):
@@ -63,6 +65,7 @@ class Host(NamedTuple):
     name: str
     address: str  # where its gateway listens, as others should dial it; "" if nowhere
     weight: int  # of what it owns; 0 for a client
+    release: str = ""  # of the package
 
 
 class TooManyHosts(Exception):
@@ -120,13 +123,14 @@ class Rows:
 
     def host(self, id: Incarnation) -> Host:
         """Return what an incarnation has said of itself. What is not known is empty, or 0."""
-        name = address = b""
+        name = address = release = b""
         weight = 0
         for at in self._look().get(id, ()):
-            name = name or self._text(at + _NAME)
-            address = address or self._text(at + _ADDRESS)
+            name = name or self._text(at + _NAME, MAX_NAME)
+            address = address or self._text(at + _ADDRESS, MAX_ADDRESS)
+            release = release or self._text(at + _RELEASE, MAX_RELEASE)
             weight = weight or self._words[at + WEIGHT]
-        return Host(id, name.decode("utf-8", "replace"), address.decode("ascii", "replace"), weight)
+        return Host(id, name.decode("utf-8", "replace"), address.decode("ascii", "replace"), weight, release.decode())
 
     def heard(self, id: Incarnation, under: int) -> int:
         """Return until when (ns) this host is current as far as another one is concerned.
@@ -163,17 +167,19 @@ class Rows:
 
     def published(self, lane: int) -> int:
         """Return the number of the last own event of a lane that a gateway has told others."""
-        return max([self._words[entry_of(row, 0) + _PUBLISHED + lane] for row in range(self._used())], default=0)
+        return max([self._words[entry_of(row, 0) + _PUBLISHED + lane] for row in range(self.used)], default=0)
 
     # --- Entries
 
-    def _used(self) -> int:
+    @property
+    def used(self) -> int:
+        """How many rows are in use."""
         return min(self._words[ROWS_USED], ROWS)
 
     def _look(self) -> dict[Incarnation, tuple[int, ...]]:
         """Return where the entries of each incarnation are."""
         words = self._words
-        used = self._used()
+        used = self.used
         shape = tuple([words[entry_of(row, 0) + place] for row in range(used) for place in (_COUNT, _CHANGES)])
         if shape != self._shape:
             self._fences.order()
@@ -198,8 +204,8 @@ class Rows:
     def _id_at(self, at: int) -> Incarnation:
         return _TWO_WORDS.pack(self._words[at], self._words[at + 1])
 
-    def _text(self, at: int) -> bytes:
-        return _TEXT.pack(*[self._words[at + place] for place in range(8)]).rstrip(b"\0")
+    def _text(self, at: int, most: int) -> bytes:
+        return b"".join([_WORD.pack(self._words[at + place]) for place in range(most // WORD)]).rstrip(b"\0")
 
 
 class Row(Rows):
@@ -254,6 +260,10 @@ class Row(Rows):
         at = self._entry(id, 0)
         if value > self._words[at + field]:
             self._words[at + field] = value
+
+    def note(self, id: Incarnation, field: int, value: int) -> None:
+        """Note a word of an incarnation that only tells people something."""
+        self._words[self._entry(id, 0) + field] = value
 
     def sign_of_life(self, id: Incarnation) -> None:
         """Note that an incarnation has shown that it lives. That makes the decision to forget it void."""
@@ -321,8 +331,11 @@ class Row(Rows):
         return oldest[1]
 
     def _describe(self, at: int, host: Host) -> None:
-        for place, text, most in ((_NAME, host.name, MAX_NAME), (_ADDRESS, host.address, MAX_ADDRESS)):
-            for number, word in enumerate(_TEXT.unpack(text.encode()[:most].ljust(most, b"\0"))):
+        for place, text, most in (
+            (_NAME, host.name, MAX_NAME), (_ADDRESS, host.address, MAX_ADDRESS), (_RELEASE, host.release, MAX_RELEASE)
+        ):  # fmt: skip
+            raw = text.encode()[:most].ljust(most, b"\0")
+            for number, (word,) in enumerate(_WORD.iter_unpack(raw)):
                 self._words[at + place + number] = word
         self._words[at + WEIGHT] = host.weight
 

@@ -22,10 +22,9 @@ from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 from ..host.memory import Words
-from .event import Position
 from .gateway import Times
 from .layout import UNTIL
-from .rows import ACKED, LIVE, Incarnation, Rows
+from .rows import ACKED, LIVE, Incarnation, Numbers, Rows
 
 FIRST_PAUSE, LONGEST_PAUSE = 50e-6, 2e-3  # s between two looks
 
@@ -47,13 +46,13 @@ def pauses() -> Iterator[float]:
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-def settle(words: Words, rows: Rows, times: Times, position: Position, now: int, patience: int) -> Generator[
+def settle(words: Words, rows: Rows, times: Times, numbers: Numbers, now: int, patience: int) -> Generator[
     float, int, Settled
 ]:  # fmt: skip
     """Wait for other hosts; yield seconds to sleep, and be sent the time (ns) after each sleep.
 
-    ``position`` is that of the last event of the call, and ``now`` was read after it was appended. ``patience`` (ns) is
-    how long the caller waits at most. With less than the protocol needs, the receipt is not complete.
+    ``numbers`` are those of the call's last event, by its lane; ``now`` was read after it was appended. ``patience``
+    (ns) is how long the caller waits at most. With less than the protocol needs, the receipt is not complete.
     """
     began = since = now
     sleeps = pauses()
@@ -65,10 +64,9 @@ def settle(words: Words, rows: Rows, times: Times, position: Position, now: int,
     missing = rows.counted()
     forgotten = [id for id in rows.live() if id not in missing]
     acknowledged: list[Incarnation] = []
-    lane, number = position
     sleeps = pauses()
     while True:
-        acknowledged += [id for id in missing if rows.largest(id, ACKED + lane) >= number]
+        acknowledged += [id for id in missing if rows.has_reached(id, numbers, ACKED)]
         missing = [id for id in missing if id not in acknowledged and rows.state(id) == LIVE]
         if not missing or now - since >= times.waited or now - began >= patience:
             break

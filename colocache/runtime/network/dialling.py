@@ -1,6 +1,6 @@
 """A line to another host: the dialling side, which tries the group's secrets in turn and says what is wrong.
 
-libzmq says nothing of a failed handshake to who sends, and never dials again after some of them. So each line watches
+libzmq does not tell the sender of a failed handshake, and never dials again after some of them. So each line watches
 its socket. What libzmq 4.3.5 reports, measured for one attempt:
 
 - let in: CONNECTED, HANDSHAKE_SUCCEEDED;
@@ -81,7 +81,7 @@ class Line:
 
     Its sockets are in the gateway's poller. When one of them can be read, or when it is `due`, call `receive` until it
     returns None, and then `look`, which may replace the socket with what has come by it. A message that is under way
-    when a connection ends is lost: who sends must ask again, as it must on any network.
+    when a connection ends is lost: the sender must ask again, as on any network.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class Line:
             return None
 
     def reconnect(self, now: float) -> None:
-        """Dial anew, with the same secret: for who sees that a connection is deaf although libzmq takes it for good."""
+        """Dial anew, with the same secret: for a caller that finds a connection deaf, although libzmq does not."""
         if not self._closed:
             self.state, self._why = State.CONNECTING, ""
             self._hang_up()

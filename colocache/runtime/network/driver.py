@@ -7,7 +7,7 @@ Only a process whose group has several hosts imports this module.
 
 ::
 
-    network = Network(settings, region.id, region.path, election, engine, serve, address_of, log, errands)
+    network = Network(settings, region.id, region.path, election, engine, server, address_of, log, errands)
     network.start()
     network.request(owner, body, answer.give, 0.25)
     network.event_appended()
@@ -34,7 +34,7 @@ from .election import Election
 from .links import OnAnswer, Request
 from .session import GOODBYE, Engine, Given, Session
 from .settings import Settings
-from .speaker import HostStatus, Serve, Speaker
+from .speaker import HostStatus, Server, Speaker
 from .wakes import WakeUp
 
 PAUSE: Final = 1.0  # s after a failure
@@ -51,7 +51,7 @@ class Network:
         directory: str,
         election: Election,
         engine: Engine,
-        serve: Serve,
+        server: Callable[[Callable[[], object]], Server],
         address_of: Callable[[Incarnation], str],
         log: Log,
         errands: Errands,
@@ -61,7 +61,8 @@ class Network:
     ) -> None:
         """``id`` is that of the host, and ``directory`` is where its processes find each other.
 
-        The network thread calls ``engine``, ``serve``, ``address_of`` and ``weight``, which must not wait.
+        The network thread calls ``engine``, ``server``, ``address_of`` and ``weight``, which must not wait. ``server``
+        makes what answers requests; it is given what wakes the thread.
         ``address_of`` says where a host listens, or an empty text. ``rows`` tells how many gateways may have to be
         woken. ``weight`` is that of what this host owns.
 
@@ -69,7 +70,7 @@ class Network:
         """
         refuse_plain(settings.listen, settings.secrets)
         self.failures = 0  #: how often the thread had to begin anew
-        self._given = Given(settings, id, directory, election, engine, serve, address_of, weight, log)
+        self._given = Given(settings, id, directory, election, engine, server, address_of, weight, log)
         self._log = log
         self._errands = errands
         self._wake_up = WakeUp(directory, rows)

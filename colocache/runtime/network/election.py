@@ -40,19 +40,30 @@ class Election(Protocol):
 class LockElection:
     """An election by locks of bytes of one file."""
 
-    def __init__(self, locks: RecordLocks, first: int, version: Callable[[], int], row: int = 0) -> None:
-        """``first`` is the first of the two bytes that this uses. ``row`` is what `take` returns."""
+    def __init__(
+        self, locks: RecordLocks, first: int, version: Callable[[], int],
+        take_row: Callable[[], int | None] = lambda: 0, free_row: Callable[[int], object] = lambda row: None,
+    ) -> None:  # fmt: skip
+        """``first`` is the first of the two bytes that this uses. ``take_row`` gives the row of a gateway."""
         self._locks = locks
         self._first = first
-        self._row = row
+        self._take_row, self._free_row = take_row, free_row
+        self._row: int | None = None
         self.version = version
 
     def take(self) -> int | None:
-        """Become the gateway; None if another process is it."""
-        return self._row if self._locks.take(self._first + _GATEWAY) else None
+        """Become the gateway; None if another process is it, or if there is no row."""
+        if self._locks.take(self._first + _GATEWAY):
+            self._row = self._take_row()
+            if self._row is None:
+                self.give_back()
+        return self._row
 
     def give_back(self) -> None:
         """Be the gateway no more."""
+        row, self._row = self._row, None
+        if row is not None:
+            self._free_row(row)
         self._locks.free(self._first + _GATEWAY)
 
     def is_vacant(self) -> bool:

@@ -15,8 +15,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 import zmq
 
-from ...core.group.versions import Hello
 from ...core.hosts.rows import Incarnation
+from ...core.hosts.versions import Hello
 from ...errors import WireError
 from ..logs import Log
 from .dialling import Line, State

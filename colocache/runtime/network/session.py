@@ -24,9 +24,9 @@ from .keys import group_keys
 from .limits import raise_limit
 from .links import Links, Request
 from .settings import Settings
-from .speaker import Serve, Speaker
+from .speaker import Server, Speaker
 from .wakes import WakePipe
-from .wire import hello, installed_release
+from .wire import hello
 
 TRY_EVERY: Final = 0.5  # s between two attempts to become the gateway
 PREFERRED_EVERY: Final = 0.1  # s, of a process that is preferred
@@ -50,7 +50,7 @@ class Given:
     directory: str
     election: Election
     engine: Engine
-    serve: Serve
+    server: Callable[[Callable[[], object]], Server]  # makes what answers requests, given what wakes the thread
     address_of: Callable[[Incarnation], str]
     weight: Callable[[], int]
     log: Log
@@ -71,7 +71,7 @@ class Session:
         settings = given.settings
         self._keys = [group_keys(secret, settings.group) for secret in settings.secrets] or None
         raise_limit()
-        self._mine = hello(settings.release or installed_release())
+        self._mine = hello(settings.release)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.max_sockets = MOST_SOCKETS
         self._poller = zmq.Poller()
@@ -184,7 +184,8 @@ class Session:
             pipe = WakePipe(given.directory, row)
             undo.callback(pipe.close)
             speaker = Speaker(
-                self._context, self._poller, given.settings, self._keys, self._mine, pipe, given.serve, self._wake,
+                self._context, self._poller, given.settings, self._keys, self._mine, pipe,
+                given.server(self._wake), self._wake,
                 random.random, given.log,
             )  # fmt: skip
             undo.callback(speaker.close)

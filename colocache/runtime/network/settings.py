@@ -31,7 +31,7 @@ class Settings:
     advertise: Address | None = None  # where others find this host, if that is not to be found out
     forget_after: float = FORGET_AFTER  # s that an address that is listed, and never answers, counts as a host
     is_preferred: bool = False  # as the gateway of its host
-    release: str = ""  # of this package; empty: that which is installed
+    release: str = ""  # of this package
 
 
 def settings_of(

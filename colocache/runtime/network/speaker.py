@@ -16,14 +16,14 @@ import contextlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic, monotonic_ns
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Protocol
 
 import zmq
 
-from ...core.group.versions import Hello, why_silent
 from ...core.hosts.gateway import Gateway, Reply, Send
 from ...core.hosts.messages import Message, Ping, Pong, decode, encode
 from ...core.hosts.rows import Host, Incarnation, TooManyHosts
+from ...core.hosts.versions import Hello, why_silent
 from ...errors import WireError
 from ..files import descriptors_are_scarce
 from ..logs import Log
@@ -48,8 +48,26 @@ COMPLAIN_AFTER: Final = 5.0  # s of trouble until the log tells: hosts do not st
 COUNT_EVERY: Final = 60.0  # s between two looks at the limit of descriptors
 SECOND: Final = 10**9
 
-#: Answers a request, now or later, from any thread: it is given the body, and the function to give the answer to.
-Serve: TypeAlias = Callable[[bytes, Callable[[bytes], object]], object]
+
+class Server(Protocol):
+    """Answers requests of other hosts. The network thread calls all of it."""
+
+    def serve(self, body: bytes, reply: Callable[[bytes], object], /) -> object:
+        """Answer a request, now or later: give the answer to ``reply``, which any thread may call."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `run` has something to do now."""
+
+    @property
+    def due(self) -> float:
+        """When `run` has something to do, on the monotonic clock, in seconds."""
+
+    def run(self) -> object:
+        """Go on with requests that wait."""
+
+    def close(self) -> object:
+        """Answer nobody any more."""
 
 
 class HostStatus(NamedTuple):
@@ -119,7 +137,7 @@ class Speaker:
         keys: Sequence[GroupKeys] | None,
         mine: Hello,
         pipe: WakePipe,
-        serve: Serve,
+        server: Server,
         wake: Callable[[], object],
         chance: Callable[[], float],
         log: Log,
@@ -135,7 +153,7 @@ class Speaker:
         self._context, self._poller, self._settings, self._keys = context, poller, settings, keys
         self._mine = mine
         self._pipe = pipe
-        self._serve = serve
+        self._server = server
         self._wake = wake
         self._chance = chance
         self._log = log
@@ -170,12 +188,14 @@ class Speaker:
     @property
     def due(self) -> float:
         """When `work` must be called, even if nothing can be read."""
-        return min([self._tick_at, self._discovery_due, *[peer.line.due for peer in self._peers.values()]])
+        return min(
+            [self._tick_at, self._discovery_due, self._server.due, *[peer.line.due for peer in self._peers.values()]]
+        )
 
     @property
     def has_work(self) -> bool:
         """Whether other threads have left something for `work`. They wake the thread only if it waits already."""
-        return bool(self._answers) or self._looked_up
+        return bool(self._answers) or self._looked_up or self._server.has_work
 
     def work(self, ready: Sequence[object], now: float, look: bool) -> None:
         """Do what is to be done. ``ready`` is what can be read, and ``look`` says that there are new own events."""
@@ -193,6 +213,7 @@ class Speaker:
         for peer in list(self._peers.values()):
             if now >= peer.line.due or any(peer.line.owns(each) for each in ready):
                 self._attend(peer, now)
+        self._server.run()
         self._give_answers()
         if self._looked_up or now >= self._discovery_due or self._discovery.version != self._version:
             self._discover(now)
@@ -214,6 +235,7 @@ class Speaker:
 
     def close(self, linger: float = 0.0) -> None:
         """Close everything, with the pipe. Callable twice. What was sent last may take ``linger`` seconds to leave."""
+        self._server.close()
         self._lookups.close()
         for peer in self._peers.values():
             peer.line.close(linger)
@@ -340,7 +362,7 @@ class Speaker:
             self._wake()
 
         try:
-            self._serve(body, reply)
+            self._server.serve(body, reply)
         except Exception:
             self._log.exception("a request of another host could not be answered")
         self._give_answers()
@@ -492,7 +514,7 @@ class Speaker:
         self._engine.me = self._me()
 
     def _me(self) -> Host:
-        return Host(self._id, self._settings.name, str(self._advertised or ""), self._weight())
+        return Host(self._id, self._settings.name, str(self._advertised or ""), self._weight(), self._settings.release)
 
     # --- Ticks
 

@@ -18,8 +18,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from ...core.group.versions import HELLO, MAX_NAME, Hello
 from ...core.hosts import messages
+from ...core.hosts.versions import HELLO, Hello
 from .peers import Address, Literal, parse_lines
 
 LOWEST: Final = 1  # version of what is sent
@@ -60,16 +60,6 @@ def is_hello(frame: bytes) -> bool:
 def hello(release: str) -> Hello:
     """Return what this process says first; ``release`` is that of the package."""
     return Hello(LOWEST, HIGHEST, release)
-
-
-def installed_release() -> str:
-    """Return the release of this package, as it is installed; empty if that cannot be told. It takes a while."""
-    from importlib import metadata
-
-    try:
-        return metadata.version("colocache")[:MAX_NAME]
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def told_address(text: str) -> Address | None:

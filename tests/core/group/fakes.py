@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from colocache.core.group.entry import DEAD, Entry
+from colocache.core.entry import DEAD
+from colocache.core.group.entry import Entry
 from colocache.core.group.outcomes import Loaded
 from colocache.core.group.seam import Settings
 from colocache.core.group.stats import Counters

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from colocache.core.group.entry import MISSING
+from colocache.core.entry import MISSING
 from colocache.core.group.messages import (
     EVERYTHING,
     Ack,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from colocache.core.group.entry import MISSING
+from colocache.core.entry import MISSING
 from colocache.core.group.members import Member
 from colocache.core.group.messages import (
     EVERYTHING,

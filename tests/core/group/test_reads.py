@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from colocache.core.entry import DEAD
 from colocache.core.group.deliveries import Deliveries
-from colocache.core.group.entry import DEAD, Entry
+from colocache.core.group.entry import Entry
 from colocache.core.group.fetches import Fetches, Ticket
 from colocache.core.group.messages import Alone, Cancel, Fail, Fill, Get, Load, Value, Wait
 from colocache.core.group.outcomes import Found, Lead, Solo

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from colocache.core.entry import DEAD
 from colocache.core.group.attempts import Attempts
-from colocache.core.group.entry import DEAD, Entry
+from colocache.core.group.entry import Entry
 from colocache.core.group.messages import (
     MAX_TARGETS,
     NO_NUMBER,

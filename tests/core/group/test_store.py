@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from colocache.core.group.entry import DEAD, MISSING, OVERHEAD, TAG_OVERHEAD, Entry, Home
+from colocache.core.entry import DEAD, MISSING, Home
+from colocache.core.group.entry import OVERHEAD, TAG_OVERHEAD, Entry
 from colocache.core.group.store import Store
 from colocache.core.keys import Key, namespace_of, prefix, wire
 

@@ -13,7 +13,8 @@ from sys import getsizeof
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, consumes, initialize, invariant, precondition, rule
 
-from colocache.core.group.entry import DEAD, MISSING, OVERHEAD, TAG_OVERHEAD, Entry, Home
+from colocache.core.entry import DEAD, MISSING, Home
+from colocache.core.group.entry import OVERHEAD, TAG_OVERHEAD, Entry
 from colocache.core.group.store import Store
 from colocache.core.keys import Key, prefix, wire
 from colocache.core.policy import POLICIES

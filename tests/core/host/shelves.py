@@ -8,9 +8,10 @@ from collections.abc import Callable
 from colocache.core.host import hashes
 from colocache.core.host.board import GROUP, WRITES_AT, Board, Label
 from colocache.core.host.layout import Geometry, ShelfMemory, geometry
-from colocache.core.host.memory import Bytes, Words
+from colocache.core.host.memory import Bytes, HostLease, Words
 from colocache.core.host.numbers import Numbers
 from colocache.core.host.shelf import Shelf
+from colocache.core.hosts.lease import FOREVER
 
 MARKS = 1 << 15
 SMALLEST = 64 << 10  # bytes: one ring, with a small log of 8 KiB
@@ -145,17 +146,18 @@ class Process:
             words=StepWords("word", memory.words, steps),
             grow=memory.grow,
         )
-        self.shelf = Shelf(mine, self.board, self.numbers, self.fences, self.locks, lambda: host.now)
+        self.shelf = Shelf(mine, self.board, self.numbers, self.fences, self.locks, lambda: host.now, host.lease)
 
 
 class Host:
     """The memory of one host, its clock, the files' room, and the process that the test is in at present."""
 
-    def __init__(self, capacity: int = SMALLEST, room: int | None = None) -> None:
+    def __init__(self, capacity: int = SMALLEST, room: int | None = None, lease: HostLease = FOREVER) -> None:
         """``room`` are the bytes that logs may grow by; None for as many as they like."""
         self.geometry: Geometry = geometry(capacity)
         self.map = mmap.mmap(-1, self.geometry.total_size)
         self.now = 1000.0
+        self.lease = lease
         self.room = room
         self.grown: list[tuple[int, int]] = []
         self.holders: dict[int, object] = {}

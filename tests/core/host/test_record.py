@@ -59,13 +59,13 @@ several = pytest.mark.parametrize("others", [0, 1, 2, 7, 1000])
 @pytest.mark.parametrize("size", [0, 1, COPIED, COPIED + 1, 100_000])
 def test_what_goes_into_a_record_comes_out(board: Board, others: int, wire: bytes, size: int) -> None:
     label, payload = label_with(board, others), random.Random(size).randbytes(size)
-    body = pack(wire, label, payload, 12.5, 77)
+    body = pack(wire, label, payload, 12.5, 77, 6.25)
     assert len(body) + CHECK == BESIDE + len(label) + len(wire) + size >= PREFIX
     record = unpack(body, wire, 9)
     assert record is not None
     assert bytes(record.payload) == payload
     assert isinstance(record.payload, bytes) == (size <= COPIED)
-    assert record[1:] == (label, 12.5, 77, 9, 0)
+    assert record[1:] == (label, 12.5, 6.25, 77, 9, 0)
     assert label_of(body) == label
     assert unpack(body, wire + b"x", 9) is None
     assert unpack(body, b"another", 9) is None
@@ -76,8 +76,8 @@ def test_what_goes_into_a_record_comes_out(board: Board, others: int, wire: byte
 @several
 def test_the_first_three_groups_are_where_readers_look_for_them(board: Board, others: int) -> None:
     label = label_with(board, others)
-    shape, expires, version, root, *stamps = HEAD.unpack_from(pack(WIRE, label, b"payload", math.inf, 5))
-    assert (expires, version) == (math.inf, 5)
+    shape, expires, version, loaded, root, *stamps = HEAD.unpack_from(pack(WIRE, label, b"payload", math.inf, 5, 2.5))
+    assert (expires, version, loaded) == (math.inf, 5, 2.5)
     assert shape & LENGTH == BESIDE + len(label) + len(WIRE) + len(b"payload")
     assert not shape & PAD
     assert (shape >= MORE_GROUPS) == (others > 0)

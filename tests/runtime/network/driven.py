@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import secrets
@@ -137,7 +138,7 @@ class Process:
         self.applied: list[Event] = []
         self.engine: Gateway | None = None
         self.network = Network(
-            settings, memory.id, str(memory.path), election or memory.election, self._engine, self._serve,
+            settings, memory.id, str(memory.path), election or memory.election, self._engine, lambda wake: self,
             lambda id: memory.rows.host(id).address, Log(settings.group), ThreadErrands(),
         )  # fmt: skip
 
@@ -149,9 +150,18 @@ class Process:
         )  # fmt: skip
         return self.engine
 
-    def _serve(self, body: bytes, reply: Callable[[bytes], object]) -> None:
+    def serve(self, body: bytes, reply: Callable[[bytes], object]) -> None:
         self.served.append(body)
         self.answer(body, reply)
+
+    has_work = False
+    due = math.inf
+
+    def run(self) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """Nothing is to be done."""
 
     # --- What tests look at
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from colocache.core.group.versions import Hello
+from colocache.core.hosts.versions import Hello
 from colocache.runtime.logs import Log
 from colocache.runtime.network import links
 from colocache.runtime.network.dialling import State

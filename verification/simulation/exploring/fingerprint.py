@@ -13,8 +13,8 @@ from functools import cache, partial
 from types import BuiltinMethodType, FunctionType, MethodType
 from typing import Any
 
+from colocache.core.entry import MISSING
 from colocache.core.group.announcements import Announcements
-from colocache.core.group.entry import MISSING
 from colocache.core.group.ring import Ring
 from colocache.core.timers import Timers
 from colocache.stats import Counters

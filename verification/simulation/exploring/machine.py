@@ -15,7 +15,8 @@ from collections import OrderedDict
 from functools import partial
 from typing import Any, NamedTuple
 
-from colocache.core.group.entry import MISSING, Entry
+from colocache.core.entry import MISSING
+from colocache.core.group.entry import Entry
 from colocache.core.group.gate import Gate
 from colocache.core.group.members import Member
 from colocache.core.group.seam import Settings

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colocache.core.group.messages import PROTOCOL
-from colocache.core.group.versions import HELLO, MAX_FEATURES, MAX_HELLO, Hello, Versions, why_silent
+from colocache.core.hosts.versions import HELLO, MAX_FEATURES, MAX_HELLO, Hello, Versions, why_silent
 from colocache.errors import WireError
 
 LEASE = 3.0

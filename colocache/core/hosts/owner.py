@@ -1,0 +1,405 @@
+"""What the owner host of a key does for other hosts: it looks for values, grants loads, and writes.
+
+Rule R5: it compares what a fetch depends on with what it has applied, **then** takes the record, and compares the
+record's stamps. In the other order:
+
+1. The owner finds a record, which stands.
+2. An event is applied, which makes it void.
+3. The owner finds that all is applied that the fetch depends on, and answers the old value.
+
+So the owner need not be current to answer. What is older than its own lease allows it does not answer, because the
+asker could not serve it either.
+
+A **grant** is a claim of this host that the asker holds: nobody else loads the key meanwhile, on this host or on any
+other. It ends with the asker's fill, or after the time that loads may take. If this process ends, it is gone: then two
+load, once. What is filled stands under the stamps that were read before the grant.
+
+**Writes** happen here, in the order of `colocache.core.host.shelf`. What is derived from a present value is refused
+while this host is behind: the value may have been invalidated elsewhere, with a receipt that did not wait for it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
+
+from ...errors import WireError
+from ..host.board import GROUP, Board, Label
+from ..host.claims import AGAIN, Claims, Lead, Load, Sleep
+from ..host.hashes import ANY_TAG, key_hash
+from ..host.memory import Fences, HostLease, Words
+from ..host.record import KEY_GROUPS, Miss, Outcome, Record
+from ..host.shelf import Shelf
+from ..numbers import added
+from . import requests
+from .dependencies import Dependencies, dependencies, has_applied
+from .gateway import Times
+from .log import HostLog
+from .requests import (
+    Add,
+    Answer,
+    Busy,
+    Count,
+    Done,
+    Fill,
+    Found,
+    FoundMany,
+    Get,
+    GetMany,
+    Granted,
+    Missing,
+    Put,
+    PutFenced,
+    Refused,
+    Replace,
+    Request,
+    Touch,
+)
+from .rows import Incarnation, Rows
+from .waiting import settle
+
+CATCHING_UP = 0.06  # s that a request waits for events on which it depends
+LOOK_EVERY = 0.002  # s
+ANSWER_WITHIN = 0.2  # s: who waits for a load is told that it still runs, and asks again
+MOST_FLOWS = 10_000  # requests that wait at the same time
+MOST_GRANTS = 100_000
+SLOWER_CLOCK = 1.01  # how much faster the clock of another host may run, at most
+
+_FENCE = struct.Struct("=16sQd")  # the owner, the stamp of all tags together, when the key was missed
+
+NOT_A_NUMBER = "NOT_A_NUMBER"
+
+Flow = Generator[float | Sleep, Any, Answer]
+
+
+class Grant(NamedTuple):
+    """A load that another host does."""
+
+    load: Load
+    wire: bytes
+    hash: int
+    ends: float
+
+
+class _Waiting:
+    """A request that is not answered yet."""
+
+    __slots__ = ("answer", "flow", "reply", "wakes_at")
+
+    def __init__(self, flow: Flow, reply: Callable[[bytes], object]) -> None:
+        self.flow = flow
+        self.reply = reply
+        self.wakes_at = 0.0
+        self.answer: Any = None  # what a waiter was given
+
+
+class _Call:
+    """What `Claims.find_or_lead` wants of a call."""
+
+    def __init__(self) -> None:
+        self.load: Load | None = None
+
+
+class Owner:
+    """What one process does for other hosts. For one thread, but what wakes a request may be any.
+
+    When it is `due`, or has called ``wake``, call `run`.
+    """
+
+    def __init__(
+        self, me: Incarnation, words: Words, rows: Rows, log: HostLog, board: Board, shelf: Shelf, claims: Claims,
+        fences: Fences, lease: HostLease, times: Times, clock: Callable[[], float], wake: Callable[[], object],
+        load_timeout: float, on_change: Callable[[int], object] = lambda hash: None,
+    ) -> None:  # fmt: skip
+        """``clock`` gives seconds on the host's monotonic clock. ``on_change`` is told of keys that were written."""
+        self.me = me
+        self._words, self._rows, self._log = words, rows, log
+        self._board, self._shelf, self._claims, self._fences = board, shelf, claims, fences
+        self._lease, self._times, self._clock, self._wake = lease, times, clock, wake
+        self._load_timeout = load_timeout
+        self._on_change = on_change
+        self._any_tag = board.marks_of(ANY_TAG)[0]
+        self._waiting: list[_Waiting] = []
+        self._woken: deque[_Waiting] = deque()
+        self._grants: dict[int, Grant] = {}
+        self._mine = int.from_bytes(me[:8], "big")
+        self._handlers: dict[type[Any], Callable[[Any], Flow]] = {
+            Get: self._get, GetMany: self._get_many, Fill: self._fill, Put: self._put, PutFenced: self._put_fenced,
+            Add: self._add, Replace: self._replace, Count: self._count, Touch: self._touch,
+        }  # fmt: skip
+        self.served = 0
+        self.bad_requests = 0
+
+    def serve(self, frame: bytes, reply: Callable[[bytes], object]) -> None:
+        """Answer a request, now or later. What cannot be read is answered as refused."""
+        try:
+            request: Request = requests.decode_request(frame)
+        except WireError:
+            self.bad_requests += 1
+            reply(requests.encode(Refused()))
+            return
+        if len(self._waiting) >= MOST_FLOWS:
+            reply(requests.encode(Refused()))
+            return
+        self._step(_Waiting(self._handlers[type(request)](request), reply))
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a request was woken."""
+        return bool(self._woken)
+
+    @property
+    def due(self) -> float:
+        """When `run` has something to do, on the clock; infinity if never."""
+        grants = [grant.ends for grant in self._grants.values()] if len(self._grants) < 64 else [self._clock() + 1.0]
+        return min([each.wakes_at for each in self._waiting] + grants, default=float("inf"))
+
+    def run(self) -> None:
+        """Go on with the requests that were woken, or whose time has come."""
+        now = self._clock()
+        while self._woken:
+            each = self._woken.popleft()
+            if each in self._waiting:
+                self._waiting.remove(each)
+                self._step(each)
+        for each in [each for each in self._waiting if each.wakes_at <= now]:
+            self._waiting.remove(each)
+            self._step(each)
+        for token, grant in [(token, grant) for token, grant in self._grants.items() if grant.ends <= now]:
+            del self._grants[token]
+            self._claims.end(grant.load, AGAIN)
+
+    def close(self) -> None:
+        """Give back all that was granted, and answer nobody any more."""
+        for each in self._waiting:
+            each.flow.close()
+        self._waiting.clear()
+        for grant in self._grants.values():
+            self._claims.end(grant.load, AGAIN)
+        self._grants.clear()
+
+    def _step(self, waiting: _Waiting) -> None:
+        try:
+            answer, waiting.answer = waiting.answer, None
+            step = waiting.flow.send(answer)
+        except StopIteration as end:
+            self.served += 1
+            waiting.reply(requests.encode(end.value))
+            return
+        if isinstance(step, Sleep):
+            step.register(lambda woken: self._rouse(waiting, woken))
+            step = step.seconds
+        waiting.wakes_at = self._clock() + step
+        self._waiting.append(waiting)
+
+    def _rouse(self, waiting: _Waiting, woken: Any) -> None:
+        """Any thread may call this."""
+        waiting.answer = woken
+        self._woken.append(waiting)
+        self._wake()
+
+    # --- Reading
+
+    def _dependencies(self) -> Dependencies:
+        """Return of which events stamps may know that were read just now."""
+        self._fences.order()
+        return dependencies(self.me, self._rows, self._log, self._ns())
+
+    def _has_applied(self, depends: Dependencies) -> Generator[float, Any, bool]:
+        ends = self._clock() + CATCHING_UP
+        while not has_applied(self.me, self._rows, self._log, depends):
+            if self._clock() >= ends:
+                return False
+            yield LOOK_EVERY
+        self._fences.order()  # R5: then the record
+        return True
+
+    def _get(self, request: Get) -> Flow:
+        if not (yield from self._has_applied(request.depends)):
+            return Refused()
+        (wire, hashes), began = request.key, self._clock()
+        hash, any_tag = key_hash(wire), self._board.marks[self._any_tag]
+        self._fences.order()
+        found = self._shelf.look(wire, hash, hashes, began)
+        if isinstance(found, Record):
+            return self._found(found, any_tag, began)
+        if not request.leads:
+            return Missing(_FENCE.pack(self.me, any_tag, began) + found.label, self._dependencies())
+        if self._lease.loaded_after(began) == float("inf") or len(self._grants) >= MOST_GRANTS:
+            return Refused()
+        return (yield from self._lead(request, wire, hash, any_tag))
+
+    def _lead(self, request: Get, wire: bytes, hash: int, any_tag: int) -> Flow:
+        """Give the asker the duty to load, or have it ask again while somebody else loads."""
+        began, call = self._clock(), _Call()
+        flow = self._claims.find_or_lead(call, wire, hash, request.key.hashes, began, request.patience + ANSWER_WITHIN)
+        try:
+            step = next(flow)
+            while True:
+                left = began + ANSWER_WITHIN - self._clock()
+                if left <= 0:
+                    return Busy()
+                woken = yield Sleep(step.register, min(left, step.seconds))
+                step = flow.send((self._clock(), woken))
+        except StopIteration as end:
+            outcome = end.value
+        finally:
+            flow.close()
+        if isinstance(outcome, Record):
+            return self._found(outcome, any_tag, self._clock())
+        if not isinstance(outcome, Lead):
+            return Refused()  # another thread of this process has loaded what the shelf does not take
+        # A fill may come to another process that has the port by now, or to the next incarnation of this host.
+        token = self._claims.number() ^ self._mine
+        self._grants[token] = Grant(outcome.load, wire, hash, self._clock() + self._load_timeout)
+        return Granted(token, self._dependencies())
+
+    def _get_many(self, request: GetMany) -> Flow:
+        if not (yield from self._has_applied(request.depends)):
+            return Refused()
+        now, any_tag = self._clock(), self._board.marks[self._any_tag]
+        self._fences.order()
+        values: list[Found | None] = []
+        room = requests.MAX_PAYLOAD
+        for wire, _ in request.keys:
+            record = self._shelf.find(wire, key_hash(wire), now)
+            if record is None or len(record.payload) > room:
+                values.append(None)
+                continue
+            room -= len(record.payload)
+            values.append(self._found(record, any_tag, now))
+        return FoundMany(tuple(values))
+
+    def _found(self, record: Record, any_tag: int, now: float) -> Found:
+        return Found(
+            bytes(record.payload), _hashes_of(record.label), max(0.0, record.expires - now),
+            max(0.0, now - record.loaded), record.version, any_tag,
+        )  # fmt: skip
+
+    def _fill(self, request: Fill) -> Flow:
+        yield from ()
+        grant = self._grants.pop(request.token, None)
+        if grant is None:
+            return Done(Outcome.REFUSED.name)
+        outcome = Outcome.DECLINED
+        try:
+            if request.payload is not None:
+                now = self._clock()
+                grant.load.age(now - request.age * SLOWER_CLOCK)
+                outcome = self._shelf.fill(grant.wire, grant.hash, request.payload, grant.load.miss, now + request.ttl)[
+                    0
+                ]
+        finally:
+            self._claims.end(grant.load, AGAIN)
+        return Done(outcome.name)
+
+    # --- Writing
+
+    def _put(self, request: Put) -> Flow:
+        wire, hashes = request.key
+        hash = key_hash(wire)
+        if request.payload is None or request.ttl == 0:
+            return Done(Outcome.DECLINED.name)  # the asker invalidates the key
+        outcome = self._shelf.set(wire, hash, request.payload, hashes, self._clock() + request.ttl)[0]
+        return (yield from self._written(hash, outcome, None, request.waits))
+
+    def _put_fenced(self, request: PutFenced) -> Flow:
+        wire, _ = request.key
+        hash = key_hash(wire)
+        if len(request.fence) < _FENCE.size or (len(request.fence) - _FENCE.size) % GROUP.size:
+            return Refused()
+        owner, any_tag, at = _FENCE.unpack_from(request.fence)
+        label = request.fence[_FENCE.size :]
+        if owner != self.me or len(label) < KEY_GROUPS * GROUP.size:
+            return Done(Outcome.REFUSED.name)
+        if request.tags:
+            label += self._board.label(request.tags)
+            self._fences.order()
+            if self._board.marks[self._any_tag] != any_tag:
+                return Done(Outcome.REFUSED.name)
+        expires = self._clock() + request.ttl
+        outcome = self._shelf.set_fenced(wire, hash, request.payload, Miss(label, at), expires)[0]
+        return (yield from self._written(hash, outcome, None, False))
+
+    def _add(self, request: Add) -> Flow:
+        if not (yield from self._may_derive(request.depends)):
+            return Refused()
+        wire, hashes = request.key
+        hash = key_hash(wire)
+        outcome = self._shelf.add(wire, hash, request.payload, hashes, self._clock() + request.ttl)[0]
+        return (yield from self._written(hash, outcome, None, False))
+
+    def _replace(self, request: Replace) -> Flow:
+        if not (yield from self._may_derive(request.depends)):
+            return Refused()
+        wire, hashes = request.key
+        hash, marks = key_hash(wire), self._board.marks
+        outcome = self._shelf.replace(
+            wire, hash, request.version, request.payload, hashes, self._clock() + request.ttl,
+            lambda: marks[self._any_tag] == request.any_tag,
+        )[0]  # fmt: skip
+        return (yield from self._written(hash, outcome, None, False))
+
+    def _count(self, request: Count) -> Flow:
+        if not (yield from self._may_derive(request.depends)):
+            return Refused()
+        counted: list[bytes | None] = []
+
+        def decide(record: Record | None) -> tuple[bytes, float] | None:
+            counted.clear()
+            if record is None:
+                counted.append(request.start)
+                return None if request.start is None else (request.start, self._clock() + request.ttl)
+            counted.append(added(bytes(record.payload), request.delta))
+            return None if counted[0] is None else (counted[0], record.expires)
+
+        wire, hashes = request.key
+        hash = key_hash(wire)
+        outcome, record = self._shelf.change(wire, hash, decide, hashes)
+        if outcome is Outcome.REFUSED and record is not None:
+            return Done(NOT_A_NUMBER)
+        return (yield from self._written(hash, outcome, counted[0] if counted else None, False))
+
+    def _touch(self, request: Touch) -> Flow:
+        if not (yield from self._may_derive(request.depends)):
+            return Refused()
+        wire, hashes = request.key
+        hash = key_hash(wire)
+
+        def decide(record: Record | None) -> tuple[bytes, float] | None:
+            return None if record is None else (bytes(record.payload), self._clock() + request.ttl)
+
+        outcome = self._shelf.change(wire, hash, decide, hashes)[0]
+        return (yield from self._written(hash, outcome, None, False))
+
+    def _may_derive(self, depends: Dependencies) -> Generator[float, Any, bool]:
+        """Tell whether this host is current, and as far as the asker."""
+        if not (yield from self._has_applied(depends)):
+            return False
+        now = self._clock()
+        return now < self._lease.until(now)
+
+    def _written(self, hash: int, outcome: Outcome, payload: bytes | None, waits: bool) -> Flow:
+        if outcome is Outcome.STORED:
+            self._on_change(hash)
+            if waits:
+                now = self._ns()
+                flow = settle(self._words, self._rows, self._times, self._log.lasts(), now, 4 * self._times.lease)
+                try:
+                    pause = next(flow)
+                    while True:
+                        yield pause
+                        pause = flow.send(self._ns())
+                except StopIteration as end:
+                    return Done(outcome.name, payload, end.value.complete)
+        return Done(outcome.name, payload)
+
+    def _ns(self) -> int:
+        return int(self._clock() * 1e9)
+
+
+def _hashes_of(label: Label) -> tuple[int, ...]:
+    """Return what a label names beside the root, the key, and the writes to it."""
+    return tuple([GROUP.unpack_from(label, at)[0] for at in range(KEY_GROUPS * GROUP.size, len(label), GROUP.size)])

@@ -1,0 +1,340 @@
+"""What a process asks of the owner host of a key, and its form on the wire.
+
+Requests go straight from the process that asks to the one port of the owner host. Each is answered once. A frame is a
+msgpack array: the kind, and then the fields; those that a later version adds stand at the end, and are passed over.
+
+A key is given by its wire key; ``hashes`` are those of what its value depends on beside it: the root first, then
+namespaces and tags. Payloads are opaque. Seconds are durations, because every host has a clock of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgpack
+
+from ...errors import WireError
+from .dependencies import OVER, Dependencies
+from .layout import ENTRIES, LANES
+
+MAX_WIRE: Final = 1 << 15  # bytes of a wire key
+MAX_PAYLOAD: Final = 1 << 20
+MAX_HASHES: Final = 1024  # namespaces and tags of one value
+MAX_MANY: Final = 1024  # keys of one request
+MAX_FENCE: Final = 64 << 10
+LARGEST: Final = (1 << 20) + (256 << 10)  # bytes of a frame
+
+T = TypeVar("T")
+
+
+class Key(NamedTuple):
+    """A key, and what its value depends on beside it."""
+
+    wire: bytes
+    hashes: tuple[int, ...]
+
+
+class Get(NamedTuple):
+    """Have you a value? If ``leads``, and nobody loads it yet, the asker may get the duty to load it.
+
+    Answered by `Found`, `Missing`, `Granted`, `Busy` or `Refused`.
+    """
+
+    key: Key
+    depends: Dependencies
+    leads: bool
+    patience: float  # s that the asker would still wait for somebody else's load
+
+
+class GetMany(NamedTuple):
+    """Which of these have you? Answered by `FoundMany` or `Refused`."""
+
+    keys: tuple[Key, ...]
+    depends: Dependencies
+
+
+class Fill(NamedTuple):
+    """What was loaded under a grant; None gives the grant back. Answered by `Done`."""
+
+    token: int
+    payload: bytes | None
+    ttl: float
+    age: float  # s since the loader began
+
+
+class Put(NamedTuple):
+    """Store a value, whatever is there; None only invalidates the key. Answered by `Done`.
+
+    With ``waits``, the answer comes when no host serves anything older any more.
+    """
+
+    key: Key
+    payload: bytes | None
+    ttl: float
+    waits: bool
+
+
+class PutFenced(NamedTuple):
+    """Store a value if nothing has happened to the key since it was missed. Answered by `Done`.
+
+    ``fence`` is what `Missing` has given. ``tags`` are the hashes of tags, which nobody knew then.
+    """
+
+    key: Key
+    payload: bytes
+    ttl: float
+    fence: bytes
+    tags: tuple[int, ...]
+
+
+class Add(NamedTuple):
+    """Store a value if there is none. Answered by `Done`."""
+
+    key: Key
+    payload: bytes
+    ttl: float
+    depends: Dependencies
+
+
+class Replace(NamedTuple):
+    """Store a value if the key had no event since `Found` has given this version. Answered by `Done`."""
+
+    key: Key
+    payload: bytes
+    ttl: float
+    version: int
+    any_tag: int
+    depends: Dependencies
+
+
+class Count(NamedTuple):
+    """Add to a number; ``start`` is what to store where there is none, or None. Answered by `Done`."""
+
+    key: Key
+    delta: int
+    start: bytes | None
+    ttl: float
+    depends: Dependencies
+
+
+class Touch(NamedTuple):
+    """Give a value another time to live. Answered by `Done`."""
+
+    key: Key
+    ttl: float
+    depends: Dependencies
+
+
+class Found(NamedTuple):
+    """A value, with the hashes that its label names beside the key and the root."""
+
+    payload: bytes
+    hashes: tuple[int, ...]
+    ttl: float  # s that it still lives
+    age: float  # s since it was loaded
+    version: int
+    any_tag: int
+
+
+class FoundMany(NamedTuple):
+    """What is there of several keys, in their order."""
+
+    values: tuple[Found | None, ...]
+
+
+class Missing(NamedTuple):
+    """There is no value. ``fence`` is for `PutFenced`, and ``depends`` as in `Granted`."""
+
+    fence: bytes
+    depends: Dependencies
+
+
+class Granted(NamedTuple):
+    """There is no value, and the asker is to load it, once it has applied all that the owner has.
+
+    Otherwise:
+
+    1. The owner has applied an event, of a page and of a part of it, and reads the stamps under which the page will
+       stand. It grants the load.
+    2. The asker has not applied the event yet, and its writer still waits for that. So its loader is served the old
+       part.
+    3. The asker fills the owner's shelf with a page that is made of it. It stands there for good.
+    """
+
+    token: int
+    depends: Dependencies
+
+
+class Busy(NamedTuple):
+    """Somebody else still loads it: ask again."""
+
+
+class Refused(NamedTuple):
+    """This host cannot help: it is not as far as the asker, or not current."""
+
+
+class Done(NamedTuple):
+    """What has come of a write: the name of an outcome, and what was stored."""
+
+    outcome: str
+    payload: bytes | None = None
+    complete: bool = False  # no host serves anything older any more
+
+
+Request = Get | GetMany | Fill | Put | PutFenced | Add | Replace | Count | Touch
+Answer = Found | FoundMany | Missing | Granted | Busy | Refused | Done
+
+_REQUESTS: Final[tuple[Any, ...]] = (Get, GetMany, Fill, Put, PutFenced, Add, Replace, Count, Touch)
+_ANSWERS: Final[tuple[Any, ...]] = (Found, FoundMany, Missing, Granted, Busy, Refused, Done)
+_NUMBER: Final[dict[Any, int]] = {
+    **{kind: number for number, kind in enumerate(_REQUESTS, 1)},
+    **{kind: number for number, kind in enumerate(_ANSWERS, 65)},
+}
+
+
+def encode(message: Request | Answer) -> bytes:
+    """Return the frame of a request, or of an answer."""
+    return msgpack.packb([_NUMBER[type(message)], *message])  # type: ignore[no-any-return]
+
+
+def decode_request(frame: bytes) -> Request:
+    """Return the request. Raise WireError, and nothing else, if the frame is none."""
+    request: Request = _decode(frame, _REQUEST_READERS)
+    return request
+
+
+def decode_answer(frame: bytes) -> Answer:
+    """Return the answer. Raise WireError, and nothing else, if the frame is none."""
+    answer: Answer = _decode(frame, _ANSWER_READERS)
+    return answer
+
+
+def _decode(frame: bytes, readers: dict[int, tuple[Any, tuple[Callable[[Any], Any], ...]]]) -> Any:
+    if len(frame) > LARGEST:
+        raise WireError(f"a frame of {len(frame)} bytes, and {LARGEST} are the most")
+    try:
+        kind, *fields = msgpack.unpackb(frame, strict_map_key=False, use_list=True)
+        make, checks = readers[kind]
+        if len(fields) < len(checks):
+            raise WireError(f"{len(fields)} fields for {make.__name__}")
+        return make(*[check(each) for check, each in zip(checks, fields)])  # noqa: B905  # later versions send more
+    except WireError:
+        raise
+    except Exception as error:  # whatever msgpack, or a wrong type, leads to
+        raise WireError(f"a frame that cannot be read: {type(error).__name__}: {error}") from None
+
+
+# --- Checks
+
+
+def _word(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 64:
+        raise WireError(f"{value!r:.40} is no word")
+    return value
+
+
+def _delta(value: Any) -> int:
+    if type(value) is not int or not -(1 << 63) < value < 1 << 63:
+        raise WireError(f"{value!r:.40} is nothing to add")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if type(value) is not float or not value >= 0:  # nan, too
+        raise WireError(f"{value!r:.40} are no seconds")
+    return value
+
+
+def _age(value: Any) -> float:
+    if _seconds(value) == math.inf:
+        raise WireError("an age that is infinite")
+    return float(value)
+
+
+def _bytes(most: int) -> Callable[[Any], bytes]:
+    def read(value: Any) -> bytes:
+        if type(value) is not bytes or len(value) > most:
+            raise WireError(f"{value!r:.40} are not {most} bytes at most")
+        return value
+
+    return read
+
+
+def _or_none(read: Callable[[Any], T]) -> Callable[[Any], T | None]:
+    return lambda value: None if value is None else read(value)
+
+
+def _flag(value: Any) -> bool:
+    if type(value) is not bool:
+        raise WireError(f"{value!r:.40} is neither true nor false")
+    return value
+
+
+def _name(value: Any) -> str:
+    if type(value) is not str or len(value) > 32:
+        raise WireError(f"{value!r:.40} is no name of an outcome")
+    return value
+
+
+def _several(read: Callable[[Any], T], most: int) -> Callable[[Any], tuple[T, ...]]:
+    def read_all(value: Any) -> tuple[T, ...]:
+        if type(value) is not list or len(value) > most:
+            raise WireError(f"no list of {most} at most")
+        return tuple([read(each) for each in value])
+
+    return read_all
+
+
+_payload, _wire, _hashes = _bytes(MAX_PAYLOAD), _bytes(MAX_WIRE), _several(_word, MAX_HASHES)
+
+
+def _key(value: Any) -> Key:
+    wire, hashes = value
+    return Key(_wire(wire), _hashes(hashes))
+
+
+def _depends(value: Any) -> Dependencies:
+    if type(value) is not dict or len(value) > 2 * ENTRIES:
+        raise WireError("no dependencies")
+    found: Dependencies = {}
+    for id, numbers in value.items():
+        if type(id) is not bytes or len(id) != 16:
+            raise WireError("a dependency on what is no host")
+        if numbers is not OVER:
+            if type(numbers) is not dict or len(numbers) > LANES:
+                raise WireError("a dependency without numbers")
+            for lane, number in numbers.items():
+                if not 0 <= _word(lane) < LANES or _word(number) < 0:
+                    raise WireError("a dependency on a lane that cannot be")
+        found[id] = numbers
+    return found
+
+
+def _found(value: Any) -> Found:
+    payload, hashes, ttl, age, version, any_tag = value[:6]
+    return Found(_payload(payload), _hashes(hashes), _seconds(ttl), _age(age), _word(version), _word(any_tag))
+
+
+_Checks = tuple[Callable[[Any], Any], ...]
+_CHECKS: Final[dict[Any, _Checks]] = {
+    Get: (_key, _depends, _flag, _age),
+    GetMany: (_several(_key, MAX_MANY), _depends),
+    Fill: (_word, _or_none(_payload), _seconds, _age),
+    Put: (_key, _or_none(_payload), _seconds, _flag),
+    PutFenced: (_key, _payload, _seconds, _bytes(MAX_FENCE), _hashes),
+    Add: (_key, _payload, _seconds, _depends),
+    Replace: (_key, _payload, _seconds, _word, _word, _depends),
+    Count: (_key, _delta, _or_none(_payload), _seconds, _depends),
+    Touch: (_key, _seconds, _depends),
+    Found: (_payload, _hashes, _seconds, _age, _word, _word),
+    FoundMany: (_several(_or_none(_found), MAX_MANY),),
+    Missing: (_bytes(MAX_FENCE), _depends),
+    Granted: (_word, _depends),
+    Busy: (),
+    Refused: (),
+    Done: (_name, _or_none(_payload), _flag),
+}
+_REQUEST_READERS: Final = {_NUMBER[kind]: (kind, _CHECKS[kind]) for kind in _REQUESTS}
+_ANSWER_READERS: Final = {_NUMBER[kind]: (kind, _CHECKS[kind]) for kind in _ANSWERS}

@@ -1,0 +1,95 @@
+"""What an owner grants is used once, by whom it was granted to, for the key for which it was granted."""
+
+from __future__ import annotations
+
+import math
+from array import array
+
+from colocache.core.host.claims import HINT_WORDS, HINTS, Claims
+from colocache.core.host.hashes import ROOT, key_hash
+from colocache.core.host.record import Outcome
+from colocache.core.hosts import layout
+from colocache.core.hosts.gateway import Times
+from colocache.core.hosts.lease import FOREVER
+from colocache.core.hosts.log import HostLog
+from colocache.core.hosts.owner import Owner
+from colocache.core.hosts.requests import Done, Fill, Get, Granted, Key, decode_answer, encode
+from colocache.core.hosts.rows import Rows
+from tests.core.host.shelves import Host, Locks
+
+LOAD_TIMEOUT = 10.0
+
+
+class Bytes:
+    """The locks of claims."""
+
+    def __init__(self, holders: dict[int, object]) -> None:
+        self._holders = holders
+
+    def take(self, place: int) -> bool:
+        """Take a byte."""
+        return self._holders.setdefault(place, self) is self
+
+    def free(self, place: int) -> None:
+        """Give it back."""
+        if self._holders.get(place) is self:
+            del self._holders[place]
+
+
+class Port:
+    """A process that serves others for a host."""
+
+    def __init__(self, host: Host, holders: dict[int, object], me: bytes) -> None:
+        host.enter()
+        process = host.present
+        hints, words = array("Q", bytes(8 * HINTS * HINT_WORDS)), array("Q", bytes(8 * layout.WORDS))
+        self.shelf = process.shelf
+        claims = Claims(process.shelf, Bytes(holders), hints, process.numbers, process.fences, lambda hash: None)
+        rows, log = Rows(words, process.fences), HostLog(words, Locks({}), process.fences, lambda lane: True)
+        self.owner = Owner(
+            me, words, rows, log, process.board, process.shelf, claims, process.fences, FOREVER, Times(),
+            lambda: host.now, lambda: None, LOAD_TIMEOUT,
+        )  # fmt: skip
+
+    def ask(self, request: Get | Fill) -> object:
+        """Return the answer to a request."""
+        answers: list[bytes] = []
+        self.owner.serve(encode(request), answers.append)
+        return decode_answer(answers[0])
+
+    def grant(self, wire: bytes) -> int:
+        """Return the token of a load that it grants."""
+        granted = self.ask(Get(Key(wire, (ROOT,)), {}, True, 1.0))
+        assert isinstance(granted, Granted)
+        return granted.token
+
+    def fill(self, token: int) -> object:
+        """Fill with a value."""
+        return self.ask(Fill(token, b"a value of a", math.inf, 0.0))
+
+
+def test_a_fill_is_stored_once() -> None:
+    port = Port(Host(), {}, b"1" * 16)
+    token = port.grant(b"a")
+    assert port.fill(token) == Done(Outcome.STORED.name)
+    assert port.fill(token) == Done(Outcome.REFUSED.name)
+    record = port.shelf.find(b"a", key_hash(b"a"), 0.0)
+    assert record is not None
+    assert record.payload == b"a value of a"
+
+
+def test_a_fill_comes_to_another_process_that_has_granted_another_key() -> None:
+    """The process that granted the load of a has ended, and another one has its port."""
+    host, holders = Host(), dict[int, object]()
+    before, now = Port(host, holders, b"1" * 16), Port(host, holders, b"1" * 16)
+    token = before.grant(b"a")
+    now.grant(b"b")
+    assert now.fill(token) == Done(Outcome.REFUSED.name)
+    assert now.shelf.find(b"b", key_hash(b"b"), 0.0) is None
+
+
+def test_a_fill_comes_to_the_next_incarnation_of_the_host() -> None:
+    before, now = Port(Host(), {}, b"1" * 16), Port(Host(), {}, b"2" * 16)
+    token = before.grant(b"a")
+    now.grant(b"b")
+    assert now.fill(token) == Done(Outcome.REFUSED.name)
