@@ -20,6 +20,7 @@ PACKAGE = ROOT / "colocache"
 # its place here.
 LEVELS = {
     "errors": 0,
+    "version": 0,
     "naming": 0,
     "figures": 0,
     "stats": 0,

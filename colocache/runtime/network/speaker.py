@@ -291,12 +291,12 @@ class Speaker:
             if len(frames) == 1:
                 self._take_from(route, frames[0])
             elif len(frames) == 2 and len(frames[0]) == NUMBER.size and len(frames[1]) <= LARGEST_DATA:
-                requests.append((route, *frames))
+                if self._understands(route):
+                    requests.append((route, *frames))
             else:
                 self._refuse(f"a message of {len(frames)} parts")
         for route, number, body in requests:
-            if self._understands(route):
-                self._serve_one(route, number, body)
+            self._serve_one(route, number, body)
 
     def _take_from(self, route: bytes, frame: bytes) -> None:
         if is_hello(frame):
