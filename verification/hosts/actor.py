@@ -1,4 +1,4 @@
-"""What the threads of simulated processes do: they read, load, fetch, invalidate and write, and every read is judged."""
+"""What the threads of simulated processes do: they read, load, fetch, invalidate and write. Every read is judged."""
 
 from __future__ import annotations
 
@@ -395,7 +395,7 @@ class Actor:
         return self._ask(owner, request, within)
 
     def read_written(self, item: Item) -> int | None:
-        """Read what was written to a key; None if nothing is there. Return the version at the owner, if it was asked."""
+        """Read what was written to a key, if anything is there. Return the version at the owner, if it was asked."""
         worker, region = self.worker, self.region
         self.counts["reads"] += 1
         floor = self.writes.floor(item.number)
