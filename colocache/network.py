@@ -120,7 +120,7 @@ class HostNetwork:
         return Owner(
             hosts.me.id, region.hosts.words, hosts.rows, region.hosts.log, shared.board, shared.shelf, shared.claims,
             region.fences, hosts.lease, hosts.times, shared.now, wake, self._config.load_timeout,
-            lambda hash: self._free_memory(Event(KEYS, (hash,))),
+            lambda hash: self._free_memory(Event(KEYS, (hash,))), lambda wire: hosts.exact_owner(wire) == hosts.me.id,
         )  # fmt: skip
 
     def _free_memory(self, event: Event) -> None:
