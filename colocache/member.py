@@ -146,7 +146,7 @@ class Member:
     @property
     def may_wait(self) -> bool:
         """Whether calls may have to wait for other hosts."""
-        host = self.life.host
+        host = self.own_host()
         return self.config.has_hosts or (host is not None and host.hosts is not None)
 
     def start(self) -> None:
@@ -440,7 +440,12 @@ class Member:
         """Count and log that an invalidation does not hold for all processes."""
         with self.counting:
             self.counters.incomplete += 1
-        self.log.warning("an invalidation is not complete, because this process is not on its host: %s", receipt)
+        if receipt.hosts:
+            self.log.warning(
+                "an invalidation is not complete, because other hosts may not have heard of it: %s", receipt
+            )
+        else:
+            self.log.warning("an invalidation is not complete, because this process is not on its host: %s", receipt)
 
     def tell_not_announced(self) -> None:
         """Count and log that a value could not be set, so that other processes may serve the old one."""

@@ -720,13 +720,14 @@ def test_each_setting_that_a_server_has_use_for_is_an_option(monkeypatch):
     """Also one that comes to the table later."""
     known = {name: option for name, (option, _) in server_options().items()}
     assert known == {
-        "group": "--group", "shelf": "--memory", "directory": "--dir", "health": "--health", "listen": "--listen",
-        "peers": "--peers", "peers_interval": "--peers-interval", "secret_file": "--secret-file", "host": "--host",
-        "advertise": "--advertise", "forget": "--forget",
+        "group": "--group", "shelf": "--memory", "directory": "--dir", "listen": "--listen", "peers": "--peers",
+        "peers_interval": "--peers-interval", "secret_file": "--secret-file", "host": "--host",
+        "advertise": "--advertise", "forget": "--forget", "health": "--health",
     }  # fmt: skip
-    later = dataclasses.replace(SETTINGS["directory"], variable="COLOCACHE_LATER_FILE")
-    monkeypatch.setitem(SETTINGS, "later_file", later)
-    assert server_options()["later_file"] == ("--later-file", later)
+    assert "secret" not in known, "all users of the machine could read it"
+    later = dataclasses.replace(SETTINGS["directory"], variable="COLOCACHE_COMES_LATER")
+    monkeypatch.setitem(SETTINGS, "comes_later", later)
+    assert server_options()["comes_later"] == ("--comes-later", later)
 
 
 def test_the_variables_of_a_server_are_known_to_a_cache(recwarn):

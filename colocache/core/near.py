@@ -44,10 +44,10 @@ class NearStore:
     def lets(self, entry: Entry, now: float) -> bool:
         """Tell whether an entry may be served: it has not expired, the host is current, and its key had no event.
 
-        If so, readers are served at once until the bell changes, or the entry expires, or the lease has to be asked
+        If so, readers are served at once until the bell changes, or the entry expires, or `HostLease` has to be asked
         again. While the host is behind, the entry stays as it is: it may be served again once the host is current.
 
-        The lease is asked first, and the bell is read before the label, because an event stores its stamps before it
+        It is asked first, and the bell is read before the label, because an event stores its stamps before it
         rings. In the other orders an event between two of these loads would count as compared.
 
         An entry that is dropped meanwhile is left dead:

@@ -43,6 +43,7 @@ class Result:
     seed: int
     kind: str
     violation: str = ""
+    is_error: bool = False  # what is wrong is no violation, but an exception
     counts: Counter[str] = field(default_factory=Counter)
 
 
@@ -94,6 +95,7 @@ class History:
             except Exception as error:
                 violated = isinstance(error, Violation)
                 self.result.violation = str(error) if violated else f"{type(error).__name__}: {error}"
+                self.result.is_error = not violated
                 if not violated and self.tells:
                     raise
             finally:

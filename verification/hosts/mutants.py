@@ -56,9 +56,10 @@ def look(histories: int, scripted: int, name: str) -> Caught:
                 runs.append((kind, partial(_random, kind, seed)))
             for where, make in runs:
                 done += 1
-                violation = make().go().violation
-                if violation:
-                    return Caught(where, seed, done, violation)
+                result = make().go()
+                if result.violation:
+                    what = f"ERROR: {result.violation}" if result.is_error else result.violation
+                    return Caught(where, seed, done, what)
     return Caught("", 0, done, "")
 
 
@@ -80,7 +81,7 @@ def main() -> int:
     with ProcessPoolExecutor(options.jobs) as pool:
         found = pool.map(partial(look, options.histories, options.scripted), names)
         for name, caught in zip(names, found, strict=True):
-            if not caught.where and name not in RESTS:
+            if caught.what.startswith("ERROR") or (not caught.where and name not in RESTS):
                 missed.append(name)
             print(caught.line(name), flush=True)
     print(f"{len(names) - len(missed)} of {len(names)} caught, or explained; {time.monotonic() - began:.0f} s")

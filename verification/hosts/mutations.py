@@ -378,7 +378,7 @@ def nothing_is_named() -> Change:
 def what_is_applied_is_named() -> Change:
     """R4: a fetch names what is told, and not what is applied."""
     return everywhere(
-        dependencies, "dependencies", (actor_module,), ("rows.positions(id, TOLD)", "rows.positions(id, APPLIED)"),
+        dependencies, "dependencies", (actor_module,), ("rows.positions(id, TOLD)", "rows.positions(id, TOLD + 8)"),
     )  # fmt: skip
 
 

@@ -11,10 +11,10 @@ at its end that somebody waits, it has the waiters woken at once.
 A reader that misses the key after an event has another label, and so another byte. So nobody waits for a load that
 began before an event that this reader has to see.
 
-**Behind.** While the host is behind (`colocache.core.hosts.lease`), an event may have come of which nobody here has
-heard, and which has changed no label. Then a call takes no value of a load that was begun more than a lease before the
-call, unless it began after the call. It waits for the end of such a load all the same, and then one of all that have
-waited loads for them: otherwise each call would load beside all others.
+**Behind.** While the host is behind (`colocache.core.hosts.lease`), another host may have had an event of which nobody
+here has heard, and which has changed no label. Then a call takes no value of a load that was begun more than a lease
+before the call, unless it began after the call. It waits for the end of such a load all the same, and then one of all
+that have waited loads for them: otherwise each call would load beside all others.
 
 **Loads that give nothing.** A request may have a time limit, and give up its load:
 
@@ -245,7 +245,7 @@ class Claims:
         stays set: to end it again does nothing.
 
         What may be served to the call is settled when it begins. So nobody waits in vain for a load that takes longer
-        than the lease.
+        than the lease that other hosts give.
 
         1. R reads its clock, 100, and finds that its host is behind. It may take what was loaded after 97.
         2. It waits for a load that was begun at 99, and ends at 105.

@@ -160,7 +160,7 @@ class Shelf:
         """Return the current record of a key; None if there is none, or it may not be served.
 
         ``now`` was read before the call. Only what was loaded after the instant ``after`` is returned; None is what
-        the lease says now.
+        `lease` says now.
 
         A key that has a value all the time is found, even while it is written. So a reader looks again if it finds a
         record that is not whole, or that is void and has another way by now:

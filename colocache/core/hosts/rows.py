@@ -82,6 +82,10 @@ class Rows:
         self._shape: tuple[int, ...] = ()
         self._entries: dict[Incarnation, tuple[int, ...]] = {}
 
+    def order(self) -> None:
+        """Load nothing earlier of what is read here after this call."""
+        self._fences.order()
+
     def ids(self) -> list[Incarnation]:
         """Return all incarnations that are known, with those that have ended."""
         return list(self._look())

@@ -43,7 +43,7 @@ MESSAGES: tuple[Message, ...] = (
     Ack(A, B, {0: 1}),
     Ask(A, B, {}),
     Replayed(A, 0, 1, (EVENT, Event(TAGS, (5,), True))),
-    Reset(A, {lane: 9 for lane in range(LANES)}),
+    Reset(A, dict.fromkeys(range(LANES), 9)),
     News(A, KNOWN),
 )
 
