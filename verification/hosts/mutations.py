@@ -171,7 +171,7 @@ def pongs_say_what_was_told() -> Change:
     )  # fmt: skip
 
 
-@mutant("oneway")
+@mutant("late_pongs", "oneway")
 def leases_count_from_the_pong() -> Change:
     """G9: a lease counts from when the ping was sent."""
     return edited(
@@ -180,7 +180,7 @@ def leases_count_from_the_pong() -> Change:
     )  # fmt: skip
 
 
-@mutant("oneway", "private")
+@mutant("pongs_alone")
 def leases_begin_before_events_are_applied() -> Change:
     """G9: a lease begins once all is applied that the pong speaks of."""
     return edited(Gateway, "_progress", (" and self._row.has_reached(id, peer.waits[1])", ""))

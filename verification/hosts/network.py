@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from colocache.core.hosts import messages
+
 if TYPE_CHECKING:
     from verification.hosts.computer import Worker
     from verification.hosts.history import History
@@ -22,6 +24,7 @@ class Network:
         self._history = history
         self._loss = loss
         self.cut: dict[Way, int] = {}  # how many cuts of that way there are
+        self.late_pongs: dict[Way, float] = {}  # s that pongs are under way, whether or not the way is cut
         self.sent = 0
         self.lost = 0
 
@@ -39,9 +42,12 @@ class Network:
         """End all cuts."""
         self.cut.clear()
 
-    def _carry(self, way: Way, arrive: Callable[[], object]) -> None:
+    def _carry(self, way: Way, arrive: Callable[[], object], is_pong: bool = False) -> None:
         """Have something arrive, or not."""
         history = self._history
+        if is_pong and way in self.late_pongs:
+            history.policy.after(self.late_pongs[way], arrive)
+            return
         random, is_quiet = history.random, history.machine.clock >= history.plan.end + 0.4
         self.sent += 1
         if random.random() < self._loss and not is_quiet:
@@ -70,7 +76,8 @@ class Network:
         def reply(answer: bytes) -> None:
             if back is not None:
                 worker, take = back
-                self._carry((target, source), lambda: take(answer) if worker.process.state in history.living else None)
+                arrive = lambda: take(answer) if worker.process.state in history.living else None  # noqa: E731
+                self._carry((target, source), arrive, is_pong=isinstance(messages.decode(answer), messages.Pong))
 
         def arrive() -> None:
             region = history.regions[target]

@@ -127,6 +127,30 @@ def oneway(history: History) -> None:
 
 
 @scripted()
+def late_pongs(history: History) -> None:
+    """Pongs that were sent before an event come when its receipt was waited out. All else is lost."""
+    _pongs(history, history.random.uniform(0.59, 0.64))
+
+
+@scripted()
+def pongs_alone(history: History) -> None:
+    """Pongs come, and all else is lost: the events of which they speak, too."""
+    _pongs(history, 0.001)
+
+
+def _pongs(history: History, seconds: float) -> None:
+    boots(history)
+    for moment in (1.5, 3.5):
+        moment += history.random.random() * 0.2
+        late = partial(history.network.late_pongs.__setitem__, (0, 1), seconds)
+        history.policy.at(moment, late)
+        cut(history, moment, 1.4, (0, 1))
+        for key in HOT:
+            history.policy.at(moment + 0.25, lambda key=key: invalidates(history, 0, key))  # type: ignore[misc]
+        history.policy.at(moment + 1.4, history.network.late_pongs.clear)
+
+
+@scripted()
 def takeover(history: History) -> None:
     """A gateway dies while its host is behind."""
     random = history.random
