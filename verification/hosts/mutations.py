@@ -192,6 +192,12 @@ def pongs_for_another_incarnation() -> Change:
     return edited(Gateway, "_on_pong", ("if message.to != self.me.id:", "if False:"))
 
 
+@mutant("clock", kinds=("losses", "joiners"))
+def pongs_for_another_incarnation_that_knew_others() -> Change:
+    """G9: both checks together."""
+    return together(pongs_for_another_incarnation(), rosters_are_not_compared())
+
+
 @mutant("ack", kinds=("losses", "joiners"))
 def acknowledgements_for_another_incarnation() -> Change:
     """G5: an acknowledgement counts for events of this incarnation."""
