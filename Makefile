@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SETUP := pyproject.toml setup.cfg scripts/prepare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types types-package wheel conformance simulate mutants explore simulate-group mutants-group explore-group chaos soak servers rolling fuzz bench bench-quick bench-host docs clean
+.PHONY: help demo test check lint types types-package wheel conformance simulate mutants explore simulate-hosts mutants-hosts simulate-group mutants-group explore-group chaos soak servers rolling fuzz bench bench-quick bench-host docs clean
 
 help:  ## show this list
 	@echo "colocache: what make can do here"
@@ -60,6 +60,12 @@ mutants: $(VENV)/.installed-test  ## take each rule of a host out, one at a time
 
 explore: $(VENV)/.installed-test  ## take every interleaving of small scenarios of one host, within a budget (10 minutes)
 	@$(VENV)/bin/python -m verification.host.explore $(ARGS)
+
+simulate-hosts: $(VENV)/.installed-test  ## run 2,000 random histories of several hosts on all cores (an hour)
+	@$(VENV)/bin/python -m verification.hosts.simulate $(ARGS)
+
+mutants-hosts: $(VENV)/.installed-test  ## take each rule between hosts out, one at a time: something must notice (half an hour)
+	@$(VENV)/bin/python -m verification.hosts.mutants $(ARGS)
 
 simulate-group: $(VENV)/.installed-test  ## run 20,000 random histories of the protocol between hosts on all cores (an hour)
 	@$(VENV)/bin/python -m verification.simulation.simulate $(ARGS)
