@@ -146,7 +146,7 @@ class Member:
     @property
     def may_wait(self) -> bool:
         """Whether calls may have to wait for other hosts."""
-        host = self.life.host
+        host = self.own_host()
         return self.config.has_hosts or (host is not None and host.hosts is not None)
 
     def start(self) -> None:

@@ -196,7 +196,7 @@ def test_on_the_thread_of_an_event_loop_only_what_waits_for_no_other_host_may_be
 ) -> None:
     async def main() -> None:
         for wait in (True, 1.5, "response"):
-            with pytest.raises(EventLoopError, match="await its twin instead: .* as that of ainvalidate"):
+            with pytest.raises(EventLoopError, match=r"await its twin instead: .* as that of ainvalidate"):
                 cache.invalidate("k", wait=wait)
         assert others.waits == []
         assert not cache.invalidate("k", wait=False).complete

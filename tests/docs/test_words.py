@@ -60,9 +60,8 @@ BETWEEN_HOSTS = {
 #: Where that protocol is: its code and simulator, the transport of both, the glossary's last part, and the titles of
 #: decisions.
 ITS_OWN = (
-    "colocache/core/group/", "colocache/core/hosts/", "colocache/runtime/network/",
+    "colocache/core/hosts/", "colocache/runtime/network/",
     "colocache/hosts.py", "colocache/network.py", "colocache/operations/fetch.py",
-    "colocache/testing/simulator.py", "colocache/runtime/transport.py",
     "docs/reference/glossary.md", "docs/README.md",
 )  # fmt: skip
 

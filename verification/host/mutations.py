@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import count
 from typing import Any, NamedTuple
 
+import colocache.host
 from colocache.core.host import claims, record
 from colocache.core.host.board import GROUP, Board, Label
 from colocache.core.host.claims import Claims
@@ -365,7 +366,7 @@ def no_fence_behind_the_label_of_a_miss() -> Change:
 @mutant("a_counter_is_read_while_it_is_counted", only_weak=True)
 def no_fence_behind_the_commit() -> Change:
     """A fence lies between the commit and the stamps."""
-    return edited(Shelf, "_write", ("self._fences.order()", "pass"))
+    return edited(Shelf, "_stamp", ("self._fences.order()", "pass"))
 
 
 @mutant("who_counts_is_killed", budget=1)
@@ -379,7 +380,7 @@ def stamps_before_the_commit() -> Change:
 @mutant("a_record_is_read_beside_a_set")
 def writes_are_not_stamped() -> Change:
     """A write stamps the writes to the key."""
-    return edited(Shelf, "_write", ("self._board.stamp_write(label)", "pass"))
+    return edited(Shelf, "_stamp", ("    self._board.stamp_write(label)\n        return True\n", "    return True\n"))
 
 
 @mutant("a_record_is_read_beside_a_set")
@@ -519,7 +520,7 @@ def fenced_sets_without_the_lock_do_nothing() -> Change:
 @mutant(tests="tests/test_atomic.py")
 def late_fences_leave_the_old_value() -> Change:
     """A set under a fence that is too old invalidates the key."""
-    return edited(write, "put_missed", ("host.board.invalidate((hash,))", "pass"))
+    return edited(write, "put_missed", ("host.void((hash,))", "pass"))
 
 
 @mutant(tests="tests/test_atomic.py")
@@ -541,13 +542,13 @@ def tags_of_a_fence_are_labelled_after_the_question() -> Change:
 @mutant(tests="tests/test_atomic.py")
 def all_tags_are_not_stamped() -> Change:
     """An event of a tag stamps all tags together, too, where users' calls come in."""
-    return edited(RealHost, "invalidate", ("self.board.stamp((ANY_TAG,))", "pass"))
+    return edited(colocache.host, "stamp", ("board.stamp((ANY_TAG,))", "pass"))
 
 
 @mutant(tests="tests/operations/test_near_copies.py")
 def related_things_are_not_told_of() -> Change:
     """Users' calls tell the board where a value may be among the things that is made of others among them."""
-    return edited(RealHost, "invalidate", (", related=kind != KEYS or len(hashes) > 1", ""))
+    return edited(RealHost, "void", ("kind != KEYS or len(hashes) > 1", "False"))
 
 
 @mutant("two_count")

@@ -20,9 +20,10 @@ it, when the copy has run out. So a hit compares a number of its own and the bel
 words in which it could read them wrongly:
 
 1. P reads the word, 100. It compares the label of an entry, and notes in the entry that it may be served until 100.
-2. The gateway stores 103, after it has stamped what W has invalidated, and has rung the bell.
-3. R finds the entry's bell to be the present one, or reads that before step 2. It looks at the entry: until 100. At
-   100.1 it asks again. Then the word is read first, and the bell and the label after it.
+2. R, in the same process, finds that the entry has the present bell, and is stopped.
+3. The gateway stamps what W has invalidated, rings the bell, and stores 103.
+4. R goes on at 100.1. The entry says 100, so R asks again: the word is read first, then the bell, and then the label.
+   Nobody can have noted 103 in the entry before that, because whoever reads 103 finds the label void.
 
 A copy may be later than the word, where the gateway has met another host and has taken some back. It is not later than
 a lease after that meeting, and the other host gives no complete receipt before it has waited for so long.

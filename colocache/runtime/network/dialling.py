@@ -29,7 +29,7 @@ import errno
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -47,6 +47,7 @@ AGAIN = 1.0  # s until a socket is made anew, if the system has refused one
 _SILENT = "accepts the connection and does not answer"
 _numbers = itertools.count()  # for the addresses of monitors: pyzmq's own are those of descriptors, which come again
 
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 _WATCHED = (
     zmq.EVENT_CONNECTED
     | zmq.EVENT_CONNECT_RETRIED
@@ -74,6 +75,17 @@ class State(enum.Enum):
     CONNECTED = "connected"
     REFUSED = "refused"  # it does not accept any of our secrets
     UNREACHABLE = "unreachable"
+
+
+def has_come(socket: zmq.Socket[bytes]) -> bool:
+    """Tell whether something can be received from a socket.
+
+    To try gives up the interpreter lock. Where other threads compute, this one gets it back 5 ms later, in vain.
+    """
+    try:
+        return bool(cast(int, socket.get(_EVENTS)) & _POLLIN)
+    except zmq.ZMQError:
+        return False
 
 
 class Line:
@@ -161,7 +173,7 @@ class Line:
 
     def receive(self) -> list[bytes] | None:
         """Return the next message that has come, or None."""
-        if self._socket is None:
+        if self._socket is None or not has_come(self._socket):
             return None
         try:
             return self._socket.recv_multipart(zmq.NOBLOCK)
@@ -188,7 +200,7 @@ class Line:
     # --- Events
 
     def _event(self) -> tuple[int, int] | None:
-        if self._monitor is None:
+        if self._monitor is None or not has_come(self._monitor):
             return None
         try:
             found = recv_monitor_message(self._monitor, zmq.NOBLOCK)

@@ -28,7 +28,7 @@ from ...errors import WireError
 from ..files import descriptors_are_scarce
 from ..logs import Log
 from .curve import Doorkeeper, bind_with
-from .dialling import Line, State
+from .dialling import Line, State, has_come
 from .discovery import Discovery
 from .keys import GroupKeys
 from .limits import missing
@@ -284,6 +284,8 @@ class Speaker:
         requests = []
         assert self._router is not None
         for _ in range(AT_ONCE):
+            if not has_come(self._router):
+                break
             try:
                 route, *frames = self._router.recv_multipart(zmq.NOBLOCK)
             except zmq.ZMQError:

@@ -17,6 +17,7 @@ import zmq
 from colocache.core.hosts.rows import ENDED_AT
 from colocache.core.hosts.versions import Hello
 from colocache.runtime.network import limits, links, session, speaker
+from colocache.runtime.network.addresses import parse_listen
 from colocache.runtime.network.peers import Address
 from colocache.runtime.network.wakes import pipe_of
 from colocache.runtime.network.wire import LARGEST_DATA, NUMBER, hello
@@ -76,6 +77,19 @@ def test_hosts_that_list_each_other_meet_and_are_current(stage: Cast, names: tup
 
 def test_one_host_that_both_list_makes_two_others_meet(stage: Cast) -> None:
     stage.meet(stage.host("a", "b"), stage.host("b", "a"), stage.host("c", "a"))
+
+
+def test_hosts_meet_by_ipv6(stage: Cast) -> None:
+    try:
+        system.create_server(("::1", 0), family=system.AF_INET6).close()
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    first, second = f"[::1]:{free_port()}", f"[::1]:{free_port()}"
+    a = stage.host("a", second, listen=parse_listen(first))
+    b = stage.host("b", first, listen=parse_listen(second))
+    stage.meet(a, b)
+    assert a.request(b.id, b"x") == b"x"
+    assert a.memory.rows.host(b.id).address == second
 
 
 def test_a_host_that_is_alone_is_current(stage: Cast) -> None:
