@@ -185,6 +185,10 @@ class Speaker:
 
     # --- The thread's work
 
+    def addresses(self) -> list[Address]:
+        """Return the addresses that there are lines to."""
+        return list(self._peers)
+
     @property
     def due(self) -> float:
         """When `work` must be called, even if nothing can be read."""

@@ -727,6 +727,31 @@ def test_a_forked_child_lets_go_of_what_is_the_parents(stage: Cast) -> None:
     assert a.request(b.id, b"x") == b"x"
 
 
+def test_a_forked_child_does_not_keep_what_its_parent_had_open(stage: Cast) -> None:
+    a, b = stage.hosts("a", "b")
+    assert a.request(b.id, b"x") == b"x"
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        with contextlib.suppress(BaseException):
+            os.close(writer)
+            a.network.forget_after_fork()
+            b.network.forget_after_fork()
+            os.read(reader, 1)  # until the parent is done
+        os._exit(0)
+    os.close(reader)
+    try:
+        assert a.request(b.id, b"y") == b"y"  # the parent has not noticed
+        position = a.append(1)
+        until(lambda: a.is_acknowledged(position, b))
+        assert a.network.close(PATIENCE)
+        until(lambda: not listens(stage.address("a")))
+        stage.meet(stage.host("a", "b"), b)
+    finally:
+        os.close(writer)
+        os.waitpid(pid, 0)
+
+
 # --- Limits
 
 
