@@ -122,6 +122,20 @@ class Hosts:
         slow = self._slow.get(id)
         return None if slow is not None and slow[0] >= SLOW_AFTER and monotonic() < slow[1] else id
 
+    def exact_owner(self, wire: bytes) -> Incarnation:
+        """Return the host that owns a key, as this host knows it at this very moment.
+
+        What derives a value from the present one must happen at one host. So it asks this one, also if it does not
+        answer lately, and that one asks, too. Then no two hosts derive at the same time:
+
+        1. A newcomer derives nothing before it is established. So every other host has it in its roster before.
+        2. From then on whoever owned the key before finds that it does not own it any more.
+        3. Whom others have forgotten is behind, and derives nothing.
+        """
+        ring, ids = self._deal()
+        name = ring.owner(slot_of(wire, self._secret))
+        return self.me.id if name is None else ids[name]
+
     def _deal(self) -> tuple[Ring, dict[str, Incarnation]]:
         ids, weights = {self.me.name: self.me.id}, {self.me.name: self.me.weight}
         alive = {self.me.name: 1 << 63}

@@ -17,7 +17,7 @@ from colocache.core.host.claims import Claims
 from colocache.core.host.memory import Words
 from colocache.core.host.numbers import Numbers
 from colocache.core.host.shelf import Shelf
-from colocache.core.hosts import gateway, layout, log, messages, rows
+from colocache.core.hosts import gateway, layout, log, messages, owner, rows, waiting
 from colocache.core.hosts.event import WRITES, Event, Position
 from colocache.core.hosts.gateway import Forgetting, Gateway, Reply, Send
 from colocache.core.hosts.layout import LANES, ROWS
@@ -58,12 +58,13 @@ REGION_BYTES = Memory.size(MARKS, GEOMETRY) + WORD * HOSTS_WORDS + 4096
 @contextmanager
 def small_layout() -> Iterator[None]:
     """Have logs that are soon overwritten, and little memory. The program is the same, with other numbers in it."""
-    changes: list[tuple[Any, str, int]] = [
+    changes: list[tuple[Any, str, float]] = [
         (layout, "SLOTS", SLOTS), (layout, "LANE_WORDS", SLOTS * layout.SLOT_WORDS), (layout, "ENTRIES", ENTRIES),
         (layout, "ROW_WORDS", ENTRIES * layout.ENTRY_WORDS), (layout, "ROWS_AT", ROWS_AT),
         (layout, "WORDS", HOSTS_WORDS), (log, "SLOTS", SLOTS), (log, "MAX_CHUNKS", SLOTS // 8),
         (rows, "ENTRIES", ENTRIES), (messages, "ENTRIES", ENTRIES), (messages, "MOST_REPLAYED", 8),
         (gateway, "SLOTS", SLOTS), (gateway, "SLACK", 4), (gateway, "MOST_TOLD", 12), (gateway, "MOST_REPLAYED", 8),
+        (waiting, "LONGEST_PAUSE", 0.016), (owner, "LOOK_EVERY", 0.012),  # fewer looks
     ]  # fmt: skip
     with ExitStack() as stack:
         for module, name, value in changes:

@@ -53,7 +53,7 @@ ENDED_SINCE: Final = 42  # ns: when this host has learned of its end
 ROUND_TRIP: Final = 43  # ns, of the last ping that was answered
 _NAME, _ADDRESS, _RELEASE = 44, 52, 60
 
-_COUNT, _CHANGES, _PUBLISHED = 0, 1, 8  # words of a row's head, which is its entry 0
+_COUNT, _CHANGES, _WRITER, _PUBLISHED = 0, 1, 2, 8  # words of a row's head, which is its entry 0
 _TWO_WORDS = struct.Struct("=2Q")
 _WORD = struct.Struct("=Q")
 
@@ -168,6 +168,11 @@ class Rows:
             return True
         known = self.positions(id, field)
         return all(known.get(lane, 0) >= number for lane, number in numbers.items())
+
+    def writers(self) -> list[int]:
+        """Return the seats of those that had a row last, if they noted it."""
+        writers = [self._words[entry_of(row, 0) + _WRITER] for row in range(self.used)]
+        return [writer - 1 for writer in writers if writer]
 
     def published(self, lane: int) -> int:
         """Return the number of the last own event of a lane that a gateway has told others."""
@@ -286,6 +291,10 @@ class Row(Rows):
         words[at + HEARD] = until
         self._fences.order()
         words[at + HEARD_UNDER] = under
+
+    def write_by(self, seat: int) -> None:
+        """Note which process has the row now, for people to see."""
+        self._words[entry_of(self._row, 0) + _WRITER] = seat + 1
 
     def publish(self, lane: int, number: int) -> None:
         """Note that others were told own events up to this one, which are all stamped."""
