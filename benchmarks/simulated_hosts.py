@@ -29,7 +29,7 @@ from colocache.core.hosts import layout
 from colocache.core.hosts.event import KEYS, Event
 from colocache.core.hosts.gateway import SECOND, Gateway, Reply, Send, Times
 from colocache.core.hosts.log import HostLog
-from colocache.core.hosts.messages import Message, Ping, Pong, decode, encode
+from colocache.core.hosts.messages import Message, Pong, decode, encode
 from colocache.core.hosts.rows import ACKED, Host, Incarnation, Row, Rows
 from colocache.runtime.network.speaker import FEW
 from colocache.runtime.network.wire import hello
@@ -206,7 +206,10 @@ class Simulation:
         chosen = list(numbers)
         listed = [host.number for host in self.running] + chosen
         for number in chosen:
-            self.after(self._random.randrange(SPREAD if len(chosen) > 1 else 1), lambda number=number: self._start(number, listed))
+            self.after(
+                self._random.randrange(SPREAD if len(chosen) > 1 else 1),
+                lambda number=number: self._start(number, listed),
+            )
 
     def _start(self, number: int, listed: Iterable[int]) -> None:
         self.running.append(self.hosts[number])
@@ -245,7 +248,9 @@ class Simulation:
     def are_current(self) -> bool:
         """Tell whether all hosts are current, and know all others."""
         return all(
-            host in self.running and host.words[layout.UNTIL] > self.now and len(host.rows.live()) == len(self.running) - 1
+            host in self.running
+            and host.words[layout.UNTIL] > self.now
+            and len(host.rows.live()) == len(self.running) - 1
             for host in self.running
         )
 

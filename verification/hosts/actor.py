@@ -274,7 +274,7 @@ class Actor:
         ends = worker.machine.clock + PATIENCE
         while True:
             asked_at = self.region.clock()
-            get = requests.Get(self._key(item), depends, leads, patience)
+            get = requests.Get(self._key(item), depends, leads, patience, self.region.id)
             answer = self._ask(owner, get)
             if not isinstance(answer, requests.Busy):
                 return answer, asked_at

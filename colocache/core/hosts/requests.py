@@ -18,6 +18,7 @@ import msgpack
 from ...errors import WireError
 from .dependencies import OVER, Dependencies
 from .layout import ENTRIES, LANES
+from .rows import Incarnation
 
 MAX_WIRE: Final = 1 << 15  # bytes of a wire key
 MAX_PAYLOAD: Final = 1 << 20
@@ -46,6 +47,7 @@ class Get(NamedTuple):
     depends: Dependencies
     leads: bool
     patience: float  # s that the asker would still wait for somebody else's load
+    asker: Incarnation = b"\0" * 16  # the asker's host
 
 
 class GetMany(NamedTuple):
@@ -262,6 +264,12 @@ def _bytes(most: int) -> Callable[[Any], bytes]:
     return read
 
 
+def _id(value: Any) -> Incarnation:
+    if type(value) is not bytes or len(value) != 16:
+        raise WireError(f"{value!r:.40} is no id of a host")
+    return value
+
+
 def _or_none(read: Callable[[Any], T]) -> Callable[[Any], T | None]:
     return lambda value: None if value is None else read(value)
 
@@ -319,7 +327,7 @@ def _found(value: Any) -> Found:
 
 _Checks = tuple[Callable[[Any], Any], ...]
 _CHECKS: Final[dict[Any, _Checks]] = {
-    Get: (_key, _depends, _flag, _age),
+    Get: (_key, _depends, _flag, _age, _id),
     GetMany: (_several(_key, MAX_MANY), _depends),
     Fill: (_word, _or_none(_payload), _seconds, _age),
     Put: (_key, _or_none(_payload), _seconds, _flag),

@@ -516,8 +516,11 @@ class Speaker:
         return False
 
     def _strangers(self) -> bool:
+        """Tell whether somebody is there who does not understand this host: who shares no version, or no secret."""
         return any(
-            peer.line.state is State.CONNECTED and peer.greeting.is_with_a_stranger for peer in self._peers.values()
+            peer.line.state is State.REFUSED
+            or (peer.line.state is State.CONNECTED and peer.greeting.is_with_a_stranger)
+            for peer in self._peers.values()
         )
 
     def _listened_at(self) -> Address | None:
