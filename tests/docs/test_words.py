@@ -57,11 +57,13 @@ BETWEEN_HOSTS = {
     "waited out": "nothing: nobody is waited for",
 }
 
-#: Where that protocol is: its code, its pages, the glossary's last part, and the titles of decisions.
+#: Where that protocol is: its code and simulator, the transport of both, the glossary's last part, and the titles of
+#: decisions.
 ITS_OWN = (
     "colocache/core/hosts/", "colocache/runtime/network/",
     "colocache/hosts.py", "colocache/network.py", "colocache/operations/fetch.py",
-    "docs/howto/hosts.md", "docs/topics/hosts.md", "docs/reference/glossary.md", "docs/README.md",
+    "docs/reference/glossary.md", "docs/README.md", "docs/howto/hosts.md", "docs/howto/security.md",
+    "docs/topics/hosts.md",
 )  # fmt: skip
 
 #: What a text says that is about several hosts, wherever it stands.
