@@ -7,8 +7,8 @@
     print(group.sent["Ping"], group.bytes["Ping"])
 
 What hosts say is decided by the shipped `colocache.core.hosts.gateway`. What carries it is written anew here, as short
-as possible: each host dials every other one, says hello, pings each line at every tick, and once more when it learns who
-is there, as `colocache.runtime.network.speaker` does. Nothing is lost, and everything takes `LATENCY`.
+as possible: each host dials every other one, says hello, pings each line at every tick, and once more when it learns
+who is there, as `colocache.runtime.network.speaker` does. Nothing is lost, and everything takes `LATENCY`.
 
 How many workers a host has does not matter to the protocol: they share its log, and hear of others by its memory.
 """
@@ -206,10 +206,8 @@ class Simulation:
         chosen = list(numbers)
         listed = [host.number for host in self.running] + chosen
         for number in chosen:
-            self.after(
-                self._random.randrange(SPREAD if len(chosen) > 1 else 1),
-                lambda number=number: self._start(number, listed),
-            )
+            delay = self._random.randrange(SPREAD if len(chosen) > 1 else 1)
+            self.after(delay, lambda number=number: self._start(number, listed))
 
     def _start(self, number: int, listed: Iterable[int]) -> None:
         self.running.append(self.hosts[number])
@@ -247,12 +245,8 @@ class Simulation:
 
     def are_current(self) -> bool:
         """Tell whether all hosts are current, and know all others."""
-        return all(
-            host in self.running
-            and host.words[layout.UNTIL] > self.now
-            and len(host.rows.live()) == len(self.running) - 1
-            for host in self.running
-        )
+        others = len(self.running) - 1
+        return all(host.words[layout.UNTIL] > self.now and len(host.rows.live()) == others for host in self.running)
 
     def have_acknowledged(self, host: SimulatedHost) -> bool:
         """Tell whether all others have acknowledged all events of a host."""
