@@ -162,7 +162,8 @@ class Actor:
         ):
             self.counts["near"] += 1
             self._judge(entry.value, floors, "near")
-            return entry.value  # type: ignore[no-any-return]
+            value: Value = entry.value
+            return value
         call = _Call()
         found = self._drive(
             worker.claims.find_or_lead(call, item.wire, item.hash, item.hashes, region.clock(), PATIENCE)
@@ -174,9 +175,10 @@ class Actor:
             self._keep(item, value, found)
             return value
         if isinstance(found, Loaded):
+            joined: Value = found.value
             self.counts["joined"] += 1
-            self._judge(found.value, floors, "joined")
-            return found.value  # type: ignore[no-any-return]
+            self._judge(joined, floors, "joined")
+            return joined
         return self._lead(found, item, floors, parts)
 
     def read_page(self) -> None:
@@ -360,12 +362,12 @@ class Actor:
             answer = self._ask(owner, requests.GetMany(keys, self._dependencies()))
             if not isinstance(answer, requests.FoundMany):
                 continue
-            for (item, miss), found in zip(asked, answer.values, strict=True):
-                if found is not None:
-                    value = self._value(found.payload, item)
+            for (item, miss), given in zip(asked, answer.values, strict=True):
+                if given is not None:
+                    value = self._value(given.payload, item)
                     self.counts["fetched"] += 1
                     self._judge(value, floors[item.number], "fetched, of many")
-                    self._store_found(item, miss, found, asked_at)
+                    self._store_found(item, miss, given, asked_at)
 
     # --- Writes
 
