@@ -202,7 +202,8 @@ class Actor:
         number, key = UNIT.unpack(payload)
         if key != item.number:
             self.judge.fail(f"{self.name} was given a value of key {key} for key {item.number}")
-        return self.judge.values[number]
+        value: Value = self.judge.values[number]
+        return value
 
     def _keep(self, item: Item, value: Value, record: Record) -> None:
         self.worker.entries[item.number] = Entry(

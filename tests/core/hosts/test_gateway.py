@@ -313,6 +313,21 @@ def test_who_has_no_room_leaves_a_host_out(group: Group, monkeypatch: pytest.Mon
     assert a.gateway.left_out >= {"d"}
 
 
+def test_who_has_no_room_for_an_end_goes_on(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = group.by_name("a"), group.by_name("b")
+
+    def refuse(*args: object) -> None:
+        raise TooManyHosts
+
+    monkeypatch.setattr(type(a.row), "end", refuse)
+    label = a.label(99)
+    (known,) = group.by_name("c").gateway.goodbye().roster
+    stranger = known._replace(host=known.host._replace(id=b"x" * 16, name="x"))
+    a.gateway.receive(News(b.id, (stranger,)), group.now)
+    assert a.gateway.left_out == {"x"}
+    assert not a.stands(label)
+
+
 # --- Ends
 
 
