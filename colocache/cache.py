@@ -7,8 +7,10 @@ from types import TracebackType
 from typing import TypedDict, TypeVar, Unpack
 
 from .config import UNSET, Config, Duration, Unset
+from .hosts import HostInfo
 from .member import Member, MemberInfo
 from .operations import positions
+from .operations.drive import arun, finish
 from .operations.keyspace import Keyspace, check_copy
 from .space import Space
 from .stats import Stats
@@ -29,6 +31,15 @@ class Arguments(TypedDict, total=False):
     policy: str
     load_timeout: Duration
     directory: str
+    listen: str
+    peers: str
+    peers_interval: Duration
+    secret: str
+    secret_file: str
+    host: str
+    advertise: str
+    forget: str
+    role: str
 
 
 class Cache(Space):
@@ -78,8 +89,15 @@ class Cache(Space):
         return self._member.stats()
 
     def members(self) -> list[MemberInfo]:
-        """Return the processes of the group on this host, this one first. Empty before the first use."""
+        """Return the processes of the group on this host, this one first. Empty before the first use.
+
+        Those of other hosts are not among them: see `hosts`.
+        """
         return self._member.infos()
+
+    def hosts(self) -> list[HostInfo]:
+        """Return the hosts of the group, this one first. Empty before the first use, and in a group of one host."""
+        return self._member.hosts()
 
     # --- Positions: what another process has seen
 
@@ -94,15 +112,16 @@ class Cache(Space):
     def catch_up(self, position: str, timeout: float | None = None) -> bool:
         """Tell whether this process has applied all that a position stands for.
 
-        On one host it has, because an invalidation holds in all processes when its call returns. So ``timeout`` is not
-        needed, and nobody waits. A text that is not a position, or one of another host, raises nothing: the answer is
-        False.
+        What this host has invalidated holds in all its processes. What another host has invalidated is waited for, for
+        ``timeout`` seconds at most; None is three seconds. A text that is not a position, or one of a host that is not
+        known, raises nothing: the answer is False. In a group of several hosts, raise EventLoopError on the thread of
+        an event loop; `acatch_up` waits in the running task.
         """
-        return positions.catch_up(self._member, position, timeout)
+        return finish(positions.catch_up(self._member, position, timeout), self._member.may_wait)
 
     async def acatch_up(self, position: str, timeout: float | None = None) -> bool:
         """The twin of `catch_up`."""
-        return positions.catch_up(self._member, position, timeout)
+        return await arun(positions.catch_up(self._member, position, timeout))
 
     # --- Its life
 

@@ -15,14 +15,19 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 from .core.host.layout import MAX_CAPACITY
 from .errors import ConfigError
 from .naming import shown
 
+if TYPE_CHECKING:
+    from .runtime.network.settings import Settings
+
 Duration: TypeAlias = float | timedelta | str
 PolicyName: TypeAlias = Literal["s3fifo", "sieve", "lru", "lfu"]
+ForgetName: TypeAlias = Literal["auto", "majority", "always", "never"]
+RoleName: TypeAlias = Literal["peer", "server"]
 _Parsed = TypeVar("_Parsed")
 
 
@@ -136,11 +141,14 @@ def _group(value: object) -> str:
     return name
 
 
-def _policy(value: object) -> str:
-    name = _word(_text(value))
-    if name not in get_args(PolicyName):
-        raise ValueError(value)
-    return name
+def _one_of(names: Any) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        name = _word(_text(value))
+        if name not in get_args(names):
+            raise ValueError(value)
+        return name
+
+    return parse
 
 
 def _directory(value: object) -> str | None:
@@ -150,6 +158,88 @@ def _directory(value: object) -> str | None:
     if not os.path.isabs(path) or "\0" in path:
         raise ValueError(value)
     return path
+
+
+# Those about other hosts import what reads them only if there is something to read.
+
+
+class _Because(ValueError):
+    """Why a value cannot be used, where the parser knows better than the form. It follows the name and the value."""
+
+
+def _given(value: object) -> str:
+    """Return a text, stripped; empty if there is none. The value of a field may be None."""
+    return "" if value is None else _text(value).strip()
+
+
+def _listen(value: object) -> str | None:
+    text = _given(value)
+    if not text:
+        return None
+    from .runtime.network.addresses import parse_listen
+
+    return str(parse_listen(text))
+
+
+def _peers(value: object) -> str | None:
+    text = _given(value)
+    if not text:
+        return None
+    from .runtime.network.peers import parse_peers
+
+    try:
+        items = parse_peers(text, "")
+    except ConfigError as error:
+        raise _Because(str(error).removeprefix(", ")) from None
+    return ",".join(map(str, items)) or None
+
+
+def _host(value: object) -> str | None:
+    name = _given(value)
+    if not name:
+        return None
+    from .core.hosts.rows import MAX_NAME
+
+    if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME or not name.isprintable():
+        raise ValueError(value)
+    return name
+
+
+def _advertise(value: object) -> str | None:
+    text = _given(value)
+    if not text:
+        return None
+    from .runtime.network.wire import told_address
+
+    address = told_address(text)
+    if address is None:
+        raise ValueError(value)
+    return str(address)
+
+
+def _secret(value: object) -> str | None:
+    text = _given(value)
+    if not text:
+        return None
+    from .runtime.network.secret import VARIABLE, read_secrets
+
+    try:
+        return ",".join(secret.text for secret in read_secrets(text, None))
+    except ConfigError as error:  # its text shows no secret
+        raise _Because(str(error).removeprefix(VARIABLE).removeprefix(": ")) from None
+
+
+_AT = re.compile(r"(?:(?:\[(?P<v6>[^\[\]\s]+)\]|(?P<host>[^\[\]:\s]+)):)?(?P<port>[0-9]{1,5})", re.ASCII)
+
+
+def _address(value: object) -> tuple[str, int] | None:
+    """Return an IP address, or a name, and a port. A port alone is one of this host, which others do not reach."""
+    if value is None:
+        return None
+    match = _AT.fullmatch(_text(value).strip())
+    if match is None or int(match["port"]) >= 1 << 16:
+        raise ValueError(value)
+    return match["v6"] or match["host"] or "127.0.0.1", int(match["port"])
 
 
 def _at_least(least: float, parse: Callable[[object], float]) -> Callable[[object], float]:
@@ -177,15 +267,24 @@ _FLAG_FORM = '"true", "1", "yes" or "on", or "false", "0", "no" or "off"'
 _SIZE_FORM = 'a whole number of bytes, or text such as "64MiB" (64 * 1024 * 1024) or "64MB" (64 * 1000 * 1000)'
 
 
-def _read(parse: Callable[[object], _Parsed], value: object, name: str, form: str) -> _Parsed:
-    """Return ``parse(value)``. If that fails, raise an error with the name, the value and the accepted form."""
+def _read(parse: Callable[[object], _Parsed], value: object, name: str, form: str, is_secret: bool = False) -> _Parsed:
+    """Return ``parse(value)``. If that fails, raise an error with the name, the value and the accepted form.
+
+    A secret is not shown.
+    """
     try:
         return parse(value)
     except TypeError:
         kind = type(value).__name__
-        raise TypeError(f"{name}={shown(value, 80)} has the wrong type, {kind}: give {form}") from None
+        raise TypeError(f"{_named(name, value, is_secret)} has the wrong type, {kind}: give {form}") from None
+    except _Because as why:
+        raise ConfigError(f"{_named(name, value, is_secret)} cannot be used: {why}") from None
     except (ValueError, OverflowError):
-        raise ConfigError(f"{name}={shown(value, 80)} cannot be used: give {form}") from None
+        raise ConfigError(f"{_named(name, value, is_secret)} cannot be used: give {form}") from None
+
+
+def _named(name: str, value: object, is_secret: bool) -> str:
+    return name if is_secret else f"{name}={shown(value, 80)}"
 
 
 def parse_duration(value: Duration, name: str = "duration") -> float:
@@ -222,10 +321,11 @@ class Setting:
     default_in_words: str = ""
     form: str
     meaning: str
+    is_secret: bool = False  # so it is shown nowhere
 
     def read(self, value: object, name: str) -> object:
         """Return the parsed value. Errors call it ``name``, the name of the variable or of the argument."""
-        return _read(self.parse, value, name, self.form)
+        return _read(self.parse, value, name, self.form, self.is_secret)
 
     def from_environ(self, environ: Mapping[str, str]) -> object:
         """Return the variable's parsed value, or the default. An empty variable counts as unset."""
@@ -240,12 +340,15 @@ def _setting(
     form: str,
     meaning: str,
     in_words: str = "",
+    *,
+    is_secret: bool = False,
 ) -> Any:
     """Return a field of `Config` without a default. `Config.resolve` gives it that of the setting."""
     row = Setting(
-        variable=variable, parse=parse, default=default, default_in_words=in_words, form=form, meaning=meaning
-    )
-    return field(metadata={"setting": row})
+        variable=variable, parse=parse, default=default, default_in_words=in_words, form=form, meaning=meaning,
+        is_secret=is_secret,
+    )  # fmt: skip
+    return field(metadata={"setting": row}, repr=not is_secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,7 +399,7 @@ class Config:
     )
     policy: PolicyName = _setting(  # noqa: RUF009 (it makes a field)
         "COLOCACHE_POLICY",
-        _policy,
+        _one_of(PolicyName),
         "s3fifo",
         '"s3fifo", "sieve", "lru" or "lfu"',
         "Which values are removed when the memory is full.",
@@ -316,10 +419,101 @@ class Config:
         "The runtime directory, in which the processes of one host find the memory that they share.",
         in_words="one per user, on /dev/shm if that has room, otherwise in the system's temp directory",
     )
+    listen: str | None = _setting(
+        "COLOCACHE_LISTEN",
+        _listen,
+        None,
+        'an IP address of this host and a port, such as "0.0.0.0:7400", "[::]:7400" or "10.0.0.7:7400"',
+        "Where this host listens to the other hosts of the group.",
+        in_words="none: the group has one host",
+    )
+    peers: str | None = _setting(
+        "COLOCACHE_PEERS",
+        _peers,
+        None,
+        'items with commas between them, such as "web1:7400,10.0.0.5:7400"; also "srv:NAME" and "file:/PATH"',
+        "Where the other hosts may be found. A name counts with all its addresses, and is looked up again and again.",
+        in_words="none",
+    )
+    peers_interval: float = _setting(
+        "COLOCACHE_PEERS_INTERVAL",
+        _at_least(0.1, _duration),
+        "5s",
+        _duration_form("100ms"),
+        "How long after an answer a name, a service or a file of `peers` is looked up again.",
+    )
+    secret: str | None = _setting(
+        "COLOCACHE_SECRET",
+        _secret,
+        None,
+        "32 to 1024 printable ASCII characters without commas; two with a comma between them while it is changed",
+        "The secret of the group, without which nobody comes in from another host. Better use `secret_file`.",
+        in_words="none; required to listen on more than loopback",
+        is_secret=True,
+    )
+    secret_file: str | None = _setting(
+        "COLOCACHE_SECRET_FILE",
+        _directory,
+        None,
+        "an absolute path",
+        "The file with the secret: one, or while it is changed two, each in a line of its own.",
+        in_words="none",
+    )
+    host: str | None = _setting(
+        "COLOCACHE_HOST",
+        _host,
+        None,
+        "up to 64 bytes of printable characters",
+        "The name of this host. No two hosts of a group have the same.",
+        in_words="the name that the system gives the host",
+    )
+    advertise: str | None = _setting(
+        "COLOCACHE_ADVERTISE",
+        _advertise,
+        None,
+        'an IP address and a port, such as "10.0.0.7:7400" or "[2001:db8::1]:7400"',
+        "Where other hosts reach this one, if its own address is another one, as behind NAT.",
+        in_words="the address of `listen`, or the one from which it reaches other hosts",
+    )
+    forget: ForgetName = _setting(  # noqa: RUF009
+        "COLOCACHE_FORGET",
+        _one_of(ForgetName),
+        "auto",
+        '"auto", "majority", "always" or "never"',
+        "When a host that is silent for 30 seconds is not waited for any more: if a majority of the hosts still hears "
+        "each other, always, or never. `auto` is `always` where there are two hosts, and `majority` where there are "
+        "more.",
+    )
+    role: RoleName = _setting(  # noqa: RUF009
+        "COLOCACHE_ROLE",
+        _one_of(RoleName),
+        "peer",
+        '"peer" or "server"',
+        "What this process is. A `server` speaks with other hosts before the other processes of its host do.",
+    )
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
             object.__setattr__(self, name, setting.read(getattr(self, name), name))
+        if self.has_hosts:
+            self.hosts()
+
+    @property
+    def has_hosts(self) -> bool:
+        """Whether the group may have several hosts. A cache that is private, or switched off, speaks with nobody."""
+        return (self.listen is not None or self.peers is not None) and not (self.private or self.disabled)
+
+    def hosts(self) -> Settings:
+        """Return what concerns other hosts, for their sockets. Only if there are such: see `has_hosts`.
+
+        The file with the secret is read anew. Raise ConfigError if it cannot be used, or if the settings do not fit.
+        """
+        from .runtime.network.settings import settings_of
+
+        return settings_of(
+            group=self.group, listen=self.listen, peers=self.peers, interval=self.peers_interval, secret=self.secret,
+            secret_file=self.secret_file, host=self.host, advertise=self.advertise, is_preferred=self.role == "server",
+        )  # fmt: skip
 
     @classmethod
     def resolve(cls, arguments: Mapping[str, object], environ: Mapping[str, str]) -> Config:
@@ -348,9 +542,41 @@ class Config:
 
 SETTINGS: Final[Mapping[str, Setting]] = {each.name: each.metadata["setting"] for each in fields(Config)}
 
+#: What `colocache serve` can be told beside the settings of a cache. The command reads it, and `Config` does not.
+SERVER_SETTINGS: Final[Mapping[str, Setting]] = {
+    "health": Setting(
+        variable="COLOCACHE_HEALTH",
+        parse=_address,
+        default=None,
+        default_in_words="none: nobody answers",
+        form='an address and a port, such as "127.0.0.1:7401" or "[::1]:7401", or a port of 127.0.0.1 alone',
+        meaning="Where the server answers by HTTP whether it lives (/livez) and whether it is joined (/readyz).",
+    ),
+}
+
+#: Settings of a cache that say nothing to a server, or that it chooses itself. A secret does not belong on a command
+#: line, where all users of the machine can read it.
+_NO_OPTIONS: Final = frozenset({"disabled", "private", "memory", "ttl", "policy", "load_timeout", "role", "secret"})
+
 _PREFIX: Final = "COLOCACHE_"
-_VARIABLES: Final = tuple(setting.variable for setting in SETTINGS.values())
+_VARIABLES: Final = tuple(setting.variable for table in (SETTINGS, SERVER_SETTINGS) for setting in table.values())
 _warned_of: Final[set[str]] = set()
+
+
+def server_options() -> dict[str, tuple[str, Setting]]:
+    """Return the options of `colocache serve` and their settings, by the names of the settings.
+
+    Most settings of a cache are options: that of COLOCACHE_DIR is ``--dir``. The memory of a server is the shelf.
+    """
+    of_a_cache = {name: setting for name, setting in SETTINGS.items() if name not in _NO_OPTIONS}
+    return {
+        name: ("--memory" if name == "shelf" else _option(setting.variable), setting)
+        for name, setting in {**of_a_cache, **SERVER_SETTINGS}.items()
+    }
+
+
+def _option(variable: str) -> str:
+    return "--" + variable.removeprefix(_PREFIX).replace("_", "-").lower()
 
 
 def _advice(variable: str) -> str:

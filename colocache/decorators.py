@@ -19,7 +19,7 @@ from .functions.binding import Method, in_class
 from .functions.specialised import has_one_part, may_be_specialised, specialise
 from .functions.surroundings import layers
 from .operations import invalidate
-from .operations.drive import arun, run
+from .operations.drive import arun, finish, run
 from .operations.flow import Flow
 from .operations.keyspace import Keyspace, Ttl, checked_tags
 from .operations.load import get_or_load
@@ -240,15 +240,24 @@ class _Calls:
     # A function that is decorated twice is cached twice. The inner cache is invalidated first. In the other order, the
     # outer cache could be filled with what the inner one still holds.
 
-    def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Receipt:
+    def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[Receipt]:
         """Invalidate one call, in all caches of the function."""
-        inner = self._inner.invalidate(args, kwargs) if self._inner is not None else None
-        return _both(inner, invalidate.keys(self.keyspace, (self.key(*args, **kwargs),), True, False))
+        inner = (yield from self._inner.invalidate(args, kwargs)) if self._inner is not None else None
+        return _both(inner, (yield from invalidate.keys(self.keyspace, (self.key(*args, **kwargs),), True, False)))
 
-    def clear(self) -> Receipt:
+    def clear(self) -> Flow[Receipt]:
         """Invalidate all calls, in all caches of the function."""
-        inner = self._inner.clear() if self._inner is not None else None
-        return _both(inner, invalidate.all_keys(self.keyspace, True, False))
+        inner = (yield from self._inner.clear()) if self._inner is not None else None
+        return _both(inner, (yield from invalidate.all_keys(self.keyspace, True, False)))
+
+    def finish(self, flow: Flow[Receipt]) -> Receipt:
+        """Drive an invalidation in this thread."""
+        return finish(flow, self.may_wait)
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether an invalidation may have to wait for other hosts, of one of the caches of the function."""
+        return self.keyspace.member.may_wait or (self._inner is not None and self._inner.may_wait)
 
 
 def _tags_of(
@@ -296,7 +305,11 @@ def _both(inner: Receipt | None, outer: Receipt) -> Receipt:
         return outer
     acknowledged = tuple(dict.fromkeys((*inner.acknowledged, *outer.acknowledged)))
     waited_out = tuple(dict.fromkeys((*inner.waited_out, *outer.waited_out)))
-    return Receipt(acknowledged, waited_out, inner.complete and outer.complete, inner.seconds + outer.seconds)
+    forgotten = tuple(dict.fromkeys((*inner.forgotten, *outer.forgotten)))
+    return Receipt(
+        acknowledged, waited_out, inner.complete and outer.complete, inner.seconds + outer.seconds,
+        max(inner.hosts, outer.hosts), forgotten,
+    )  # fmt: skip
 
 
 def _inner(function: FunctionType) -> _Calls | None:
@@ -320,13 +333,16 @@ def _sync(calls: _Calls) -> Callable[..., Any]:
 
 def _sync_methods(calls: _Calls) -> dict[str, Any]:
     def invalidate(*args: Any, **kwargs: Any) -> Receipt:
-        return calls.invalidate(args, kwargs)
+        return calls.finish(calls.invalidate(args, kwargs))
+
+    def clear() -> Receipt:
+        return calls.finish(calls.clear())
 
     def refresh(*args: Any, **kwargs: Any) -> Any:
         invalidate(*args, **kwargs)
         return _load(calls, calls.key(*args, **kwargs), args, kwargs)
 
-    return {"refresh": refresh, "invalidate": invalidate, "cache_clear": calls.clear}
+    return {"refresh": refresh, "invalidate": invalidate, "cache_clear": clear}
 
 
 def _load(calls: _Calls, key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -366,14 +382,14 @@ def _async(calls: _Calls) -> Callable[..., Awaitable[Any]]:
 
 def _async_methods(calls: _Calls) -> dict[str, Any]:
     async def invalidate(*args: Any, **kwargs: Any) -> Receipt:
-        return calls.invalidate(args, kwargs)
+        return await arun(calls.invalidate(args, kwargs))
 
     async def refresh(*args: Any, **kwargs: Any) -> Any:
         await invalidate(*args, **kwargs)
         return await _aload(calls, calls.key(*args, **kwargs), args, kwargs)
 
     async def cache_clear() -> Receipt:
-        return calls.clear()
+        return await arun(calls.clear())
 
     return {"refresh": refresh, "invalidate": invalidate, "cache_clear": cache_clear}
 

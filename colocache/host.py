@@ -8,26 +8,33 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .config import Config
 from .core.host.board import Board
 from .core.host.claims import Claims
 from .core.host.hashes import ANY_TAG
+from .core.host.memory import HostLease
 from .core.host.shelf import Shelf
+from .core.hosts.applying import stamp
+from .core.hosts.event import Event
 from .core.hosts.lease import FOREVER
 from .core.near import NearStore
+from .hosts import Hosts
 from .near_cache import Keeper
 from .runtime.board_file import LIVES
 from .runtime.bus import Bus, Message
-from .runtime.frames import KEYS, LOADED, TAGS
+from .runtime.frames import KEYS, LOADED
 from .runtime.logs import Log
 from .runtime.region import Region
 from .runtime.waiting.greenlets import HubErrands
 from .runtime.waiting.threads import Errands, ThreadErrands, is_patched
+
+if TYPE_CHECKING:
+    from .network import HostNetwork
 
 SWEEP_EVERY = 1.0  # s between two looks at all that is kept near
 
@@ -35,23 +42,32 @@ SWEEP_EVERY = 1.0  # s between two looks at all that is kept near
 class Shared:
     """What all caches of one group share in this process."""
 
-    def __init__(self, region: Region, log: Log | None) -> None:
+    def __init__(self, region: Region, config: Config, log: Log | None) -> None:
         """``log`` is None for a private region, which has no bus."""
         self.region = region
         self._log = log
         self.errands = HubErrands() if is_patched() else ThreadErrands()
         self.board = Board(region.bell, region.marks, region.mark_count, region.numbers, region.fences, region.heard)
-        self.lease = FOREVER  # what may be served, as far as other hosts decide that
         self.ahead = 0.0  # s by which this host's clock is ahead: for tests of private caches
-        self.shelf = Shelf(region.shelf, self.board, region.numbers, region.fences, region.rings, self.now, self.lease)
+        self.hosts = Hosts.of(region, config, self.now) if region.hosts is not None else None
+        #: What may be served, as far as other hosts decide that.
+        self.lease: HostLease = FOREVER if self.hosts is None else self.hosts.lease
+        self.shelf = Shelf(
+            region.shelf, self.board, region.numbers, region.fences, region.rings, self.now, self.lease, self.hosts
+        )
         self.bus: Bus | None = None
         if log is not None:
             self.bus = Bus(
-                region.path, region.seat.number, region.seat.nonce, _Mates(region), self._hear, log, self.errands,
+                region.path, region.seat.number, region.seat.nonce, _Mates(region), self.hear, log, self.errands,
                 self._tick,
             )  # fmt: skip
         self.claims = Claims(self.shelf, region.claims, region.hints, region.numbers, region.fences, self._wake)
-        self.hosts = weakref.WeakSet[Host]()
+        self.network: HostNetwork | None = None
+        if self.hosts is not None and config.has_hosts and log is not None:
+            from .network import HostNetwork  # it imports zmq
+
+            self.network = self.hosts.network = HostNetwork(self, self.hosts, config, log)
+        self.caches = weakref.WeakSet[Host]()
         self._swept_at = -math.inf
         self._is_unswept = False
 
@@ -59,12 +75,23 @@ class Shared:
         """Return the time of this host, in seconds."""
         return monotonic() + self.ahead
 
+    def start(self) -> None:
+        """Start the threads."""
+        if self.bus is not None:
+            self.bus.start()
+        if self.network is not None:
+            self.network.start()
+
     def release(self, patience: float) -> None:
-        """One cache less. With the last one, the process leaves the region, and the bus falls silent before."""
-        if not any(host.alive for host in list(self.hosts)):
+        """One cache less. With the last one, the bus falls silent, and then the process leaves the region."""
+        if not any(host.alive for host in list(self.caches)):
             _shared.pop(self.region, None)
             if self.bus is not None:
                 self.bus.close(patience)
+            self.region.release()
+            if self.network is not None:
+                self.network.close(patience, self.region.has_ended)
+            return
         self.region.release()
 
     def forget_after_fork(self) -> None:
@@ -72,18 +99,20 @@ class Shared:
         _shared.pop(self.region, None)
         if self.bus is not None:
             self.bus.forget_after_fork()
+        if self.network is not None:
+            self.network.forget_after_fork()
 
     def _wake(self, hash: int) -> None:
         if self.bus is not None:
             self.bus.wake(hash)
 
-    def _hear(self, message: Message) -> None:
+    def hear(self, message: Message) -> None:
         """Free the memory of what others have changed, and wake those that wait for a load of theirs."""
         if message.kind == LOADED:
             for hash in message.hashes:
                 self.claims.wake(hash)
         elif message.kind == KEYS:
-            for host in list(self.hosts):
+            for host in list(self.caches):
                 host.keeper.drop(message.hashes)
         else:
             self.sweep_soon()
@@ -98,27 +127,29 @@ class Shared:
             self._is_unswept = True
 
     def _sweep(self) -> None:
-        for host in list(self.hosts):
+        for host in list(self.caches):
             host.keeper.sweep()
 
     def _tick(self) -> None:
-        """Look whether newcomers find the region, and this process. If not, leave: before that, nobody can join.
+        """Look whether newcomers find the region, and this process. If not, leave: until then nobody can join.
 
-        The bus's thread sees to it, because the application may call nothing for hours.
+        The bus's thread does this, because the application may call nothing for hours.
         """
         if self.region.is_in_place() and self.region.is_whole():
-            for host in list(self.hosts):
+            for host in list(self.caches):
                 host.tell_what_is_used()
             if self._is_unswept:
                 self.sweep_soon()
             return
         if self.region.lives() and self._log is not None:
             tell_leaving(self._log, self.region)
-        for host in list(self.hosts):
+        for host in list(self.caches):
             host.abandon()
         self.region.leave()
         if self.bus is not None:
             self.bus.leave()
+        if self.network is not None:
+            self.network.leave()
 
 
 def tell_leaving(log: Log, region: Region) -> None:
@@ -136,7 +167,7 @@ class _Mates:
         self._region = region
 
     def version(self) -> int:
-        """Return a number that is another one after each coming and going."""
+        """Return a number that changes whenever a process joins or leaves."""
         return self._region.seats_version
 
     def living(self) -> list[tuple[int, int]]:
@@ -147,19 +178,19 @@ class _Mates:
 _shared: weakref.WeakKeyDictionary[Region, Shared] = weakref.WeakKeyDictionary()
 
 
-def _shared_of(region: Region, log: Log) -> Shared:
+def _shared_of(region: Region, config: Config, log: Log) -> Shared:
     """Return what the caches of a region share in this process."""
     shared = _shared.get(region)
     if shared is None:
-        mine = Shared(region, log)
+        mine = Shared(region, config, log)
         shared = _shared.setdefault(region, mine)  # another thread may have been faster
-        if shared is mine and shared.bus is not None:
-            shared.bus.start()
+        if shared is mine:
+            shared.start()
     return shared
 
 
 def _give_back(region: Region) -> None:
-    """Leave a region that was joined, and that no host is of."""
+    """Leave a region that was joined, if no host uses it."""
     shared = _shared.get(region)
     if shared is not None:
         shared.release(0.0)
@@ -187,6 +218,17 @@ def _tell_its_size(region: Region, config: Config, log: Log, errands: Errands) -
     errands.run(line)
 
 
+class Voided(NamedTuple):
+    """What was invalidated on this host, and in which event other hosts are told of it."""
+
+    hosts: Hosts | None  # None in a group of one host
+    numbers: Mapping[int, int]
+
+
+ALONE = Voided(None, {})
+LANE_SHIFT = 56  # bits of the number of an event in a position; above them is its lane
+
+
 class Host:
     """One cache on its host. Any thread may call all methods."""
 
@@ -198,6 +240,7 @@ class Host:
         self.shelf = shared.shelf
         self.claims = shared.claims
         self.lease = shared.lease
+        self.hosts = shared.hosts
         self._any_tag = self.board.marks_of(ANY_TAG)[0]
         self.fences = region.fences
         self._order = region.fences.order
@@ -212,16 +255,18 @@ class Host:
     def join(cls, config: Config, log: Log, joined: list[Host]) -> None:
         """Join the group's region, and append the host. Raise OSError or ConfigError if this process cannot.
 
-        What a signal handler raises may come out of each call, also with its result: the caller leaves what was
-        appended.
+        An exception of a signal handler may come out of this call after the host was appended. So the caller leaves
+        what was appended.
         """
         regions: list[Region] = []
         try:
-            region = Region.join(config.group, config.directory, config.shelf, joined=regions)
-            shared = _shared_of(region, log)
+            region = Region.join(
+                config.group, config.directory, config.shelf, hosts=config.has_hosts, role=config.role, joined=regions
+            )
+            shared = _shared_of(region, config, log)
             _tell_its_size(region, config, log, shared.errands)
             joined.append(cls(shared, config))
-            joined[0]._shared.hosts.add(joined[0])
+            joined[0]._shared.caches.add(joined[0])
         except BaseException:
             if not joined:
                 for region in regions:
@@ -231,8 +276,8 @@ class Host:
     @classmethod
     def private(cls, config: Config) -> Host:
         """Make a host that no other process shares."""
-        host = cls(Shared(Region.private(config.shelf), None), config)
-        host._shared.hosts.add(host)
+        host = cls(Shared(Region.private(config.shelf), config, None), config)
+        host._shared.caches.add(host)
         return host
 
     def renew(self) -> None:
@@ -243,7 +288,7 @@ class Host:
     @property
     def alive(self) -> bool:
         """Whether this cache may use the host."""
-        self._order()  # see `Region.lives`, which takes longer
+        self._order()  # see `Region.lives`; this does the same with fewer calls
         return self._alive and self.region.state[0] == LIVES
 
     def now(self) -> float:
@@ -267,13 +312,34 @@ class Host:
 
     # --- Events
 
-    def invalidate(self, hashes: Sequence[int], kind: int) -> None:
-        """Invalidate things, and have others free the memory. ``kind`` says what they are, as on the bus."""
-        if kind == TAGS:  # who does not know yet which tags a value will have looks at this one
-            self.board.stamp((ANY_TAG,))
-            self.fences.order()
-        self.board.invalidate(hashes, related=kind != KEYS or len(hashes) > 1)
+    def invalidate(self, hashes: Sequence[int], kind: int) -> Voided | None:
+        """Invalidate things, and have others free the memory. ``kind`` says what they are, as on the bus.
+
+        Return None if the other hosts of the group cannot be told.
+        """
+        voided = self.void(hashes, kind)
         self.tell(hashes, kind)
+        return voided
+
+    def void(self, hashes: Sequence[int], kind: int = KEYS) -> Voided | None:
+        """Do the same, and leave the memory to others.
+
+        The event is in the log before anything is stamped. In the other order:
+
+        1. W stamps a key. R, on this host, misses it under the new stamps, and asks the owner host, which has the old
+           value. R cannot name the event, because there is none yet.
+        2. The old value stands on this host under the new stamps.
+        """
+        hosts, related = self.hosts, kind != KEYS or len(hashes) > 1
+        position = hosts.append(kind, hashes, related) if hosts is not None else None
+        self._order()
+        stamp(self.board, self.fences, Event(kind, tuple(hashes), related))
+        if hosts is None:
+            return ALONE
+        if position is None:
+            return None
+        hosts.stamped(position)
+        return Voided(hosts, {position.lane: position.number})
 
     def tell(self, hashes: Sequence[int], kind: int = KEYS) -> None:
         """Have all processes, this one too, free the memory of what has changed."""
@@ -293,13 +359,22 @@ class Host:
         """Return the stamp of all tags together: it changes, before the tag's own, when any tag is invalidated."""
         return self.board.marks[self._any_tag]
 
+    def speaks(self, seat: int) -> bool:
+        """Tell whether the process with a seat, which lives, speaks for this host, as far as that is known."""
+        network = self._shared.network
+        if seat == self.region.seat.number or self.hosts is None:
+            return network is not None and network.is_gateway
+        return seat in self.hosts.rows.writers()
+
     def is_in_place(self) -> bool:
         """Tell whether newcomers find this region."""
         return self._alive and self.region.is_in_place()
 
-    def position(self) -> tuple[bytes, int]:
-        """Return the position of what this process has changed so far."""
-        return self.region_id, self.board.bell[0]
+    def positions(self) -> list[tuple[bytes, int]]:
+        """Return the positions of what this host has changed so far; see `colocache.operations.positions`."""
+        if self.hosts is None:
+            return [(self.region_id, self.board.bell[0])]
+        return [(self.region_id, lane << LANE_SHIFT | number) for lane, number in self.hosts.lasts().items()]
 
     def figures(self) -> dict[str, Any]:
         """Return what this host counts itself, by the names of `Stats`."""
@@ -311,6 +386,11 @@ class Host:
             "shelf_entries": shelf.entries(), "shelf_bytes": shelf.taken(), "processes": 1 + len(self.region.seats()),
         }  # fmt: skip
 
+    def answers(self, patience: float) -> bool:
+        """Tell whether the bus's thread does its work: see `Bus.answers`. Where there is no bus, nobody has to."""
+        bus = self._shared.bus
+        return bus is None or bus.answers(patience)
+
     # --- The end
 
     def abandon(self) -> None:
@@ -319,7 +399,7 @@ class Host:
         self.keeper.close()
 
     def leave(self, patience: float = 0.0) -> None:
-        """Leave. The last cache of the process takes the process with it, and waits so many seconds for the bus."""
+        """Leave. With the last cache the process leaves, and waits ``patience`` seconds at most for the bus."""
         self._alive = False
         if not self._left:
             self._left = True

@@ -13,6 +13,8 @@ from types import TracebackType
 from .cache import Cache
 from .core.receipt import Receipt
 from .operations import fenced
+from .operations.drive import arun, finish
+from .operations.invalidate import settled
 from .operations.tally import Tally, current_tally, tallies
 
 
@@ -46,14 +48,15 @@ class Scope(Tally):
     def settle(self) -> Receipt | None:
         """Return the receipt of all that was invalidated with ``wait="response"``; None if nothing was.
 
-        Nobody waits: on one host an invalidation is complete when its call returns.
+        In a group of one host nobody waits, because an invalidation is complete when its call returns.
         """
-        is_complete = self._take()
-        return None if is_complete is None else Receipt((), (), is_complete, 0.0)
+        pending = self._take()
+        return finish(settled(self.member, pending, self._pending_since), self.member.may_wait) if pending else None
 
     async def asettle(self) -> Receipt | None:
         """The twin of `settle`."""
-        return self.settle()
+        pending = self._take()
+        return await arun(settled(self.member, pending, self._pending_since)) if pending else None
 
 
 def current(cache: Cache) -> Scope | None:

@@ -61,6 +61,9 @@ NAVIGATION = (
             "Celery <docs/howto/celery>",
             "Scripts and cron jobs <docs/howto/scripts>",
             "Containers <docs/howto/containers>",
+            "Keep the cache while all workers restart <docs/howto/dedicated>",
+            "Docker <docs/howto/docker>",
+            "Kubernetes <docs/howto/kubernetes>",
         ),
     ),
     (

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from colocache.config import SETTINGS
+from colocache.config import SERVER_SETTINGS, SETTINGS, server_options
 from colocache.stats import FIGURES
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -45,7 +45,18 @@ def forms() -> Iterator[str]:
         yield f"| `{name}` | {EXPLAINED.sub('', setting.form)} |"
 
 
-PARTS: dict[str, Callable[[], Iterator[str]]] = {"figures": figures, "settings": settings, "forms": forms}
+def server() -> Iterator[str]:
+    """Yield the lines of the table of the options of `colocache serve`."""
+    yield from ("| option | variable | default | meaning |", "|---|---|---|---|")
+    for name, (option, setting) in server_options().items():
+        default = setting.default_in_words or setting.default
+        meaning = setting.meaning if name in SERVER_SETTINGS else "as above"
+        yield f"| `{option}` | `{setting.variable}` | {default} | {meaning} |"
+
+
+PARTS: dict[str, Callable[[], Iterator[str]]] = {
+    "figures": figures, "settings": settings, "forms": forms, "server": server,
+}  # fmt: skip
 
 
 def up_to_date(page: str) -> str:

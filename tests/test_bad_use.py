@@ -28,7 +28,7 @@ import zmq
 
 import colocache.member
 import colocache.runtime.files
-import colocache.runtime.region
+import colocache.runtime.region_files
 from colocache import MISSING, Cache, ClosedError, ConfigError, InvalidationIncomplete, Stats
 from colocache.core.entry import Entry
 from colocache.core.host.shelf import Shelf
@@ -428,7 +428,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     def refuse(_files: object, name: str) -> int:
         raise OSError(28, "No space left on device", name)
 
-    monkeypatch.setattr(colocache.runtime.region._Files, "create", refuse)
+    monkeypatch.setattr(colocache.runtime.region_files.Files, "create", refuse)
     return monkeypatch
 
 

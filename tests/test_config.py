@@ -16,13 +16,17 @@ from colocache import config
 from colocache.cache import Arguments
 from colocache.config import (
     LONGEST_SECONDS,
+    SERVER_SETTINGS,
     SETTINGS,
     UNSET,
     Config,
     Duration,
+    ForgetName,
     PolicyName,
+    RoleName,
     parse_duration,
     parse_ttl,
+    server_options,
 )
 from colocache.core.host.layout import geometry
 from colocache.errors import ConfigError
@@ -44,7 +48,18 @@ FORMS = {
     "policy": '"s3fifo", "sieve", "lru" or "lfu"',
     "load_timeout": f"a duration from 1ms to 36500d: {DURATION}",
     "directory": "an absolute path",
+    "listen": 'an IP address of this host and a port, such as "0.0.0.0:7400", "[::]:7400" or "10.0.0.7:7400"',
+    "peers": 'items with commas between them, such as "web1:7400,10.0.0.5:7400"; also "srv:NAME" and "file:/PATH"',
+    "peers_interval": f"a duration from 100ms to 36500d: {DURATION}",
+    "secret": "32 to 1024 printable ASCII characters without commas; two with a comma between them while it is changed",
+    "secret_file": "an absolute path",
+    "host": "up to 64 bytes of printable characters",
+    "advertise": 'an IP address and a port, such as "10.0.0.7:7400" or "[2001:db8::1]:7400"',
+    "forget": '"auto", "majority", "always" or "never"',
+    "role": '"peer" or "server"',
 }
+LOOPBACK = "127.0.0.1:7400"
+SECRET, OTHER_SECRET = "a" * 43, "b" * 43
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +91,15 @@ def test_defaults():
         policy="s3fifo",
         load_timeout=30.0,
         directory=None,
+        listen=None,
+        peers=None,
+        peers_interval=5.0,
+        secret=None,
+        secret_file=None,
+        host=None,
+        advertise=None,
+        forget="auto",
+        role="peer",
     )
 
 
@@ -95,16 +119,29 @@ CHOICES = [
     ("load_timeout", "COLOCACHE_LOAD_TIMEOUT", "1ms", 0.001, 0.5, 0.5),
     ("directory", "COLOCACHE_DIR", "/run/shop", "/run/shop", pathlib.PurePosixPath("/srv/a"), "/srv/a"),
     ("directory", "COLOCACHE_DIR", "/run/shop", "/run/shop", None, None),
+    ("listen", "COLOCACHE_LISTEN", " 127.0.0.1:07400", LOOPBACK, "[0::1]:7400", "[::1]:7400"),
+    ("listen", "COLOCACHE_LISTEN", LOOPBACK, LOOPBACK, None, None),
+    ("peers_interval", "COLOCACHE_PEERS_INTERVAL", "1m", 60.0, 0.5, 0.5),
+    ("secret", "COLOCACHE_SECRET", SECRET, SECRET, f" {OTHER_SECRET} ,{SECRET}", f"{OTHER_SECRET},{SECRET}"),
+    ("secret_file", "COLOCACHE_SECRET_FILE", "/run/secret", "/run/secret", pathlib.PurePosixPath("/s"), "/s"),
+    ("host", "COLOCACHE_HOST", " web1 ", "web1", "web2", "web2"),
+    ("advertise", "COLOCACHE_ADVERTISE", "10.0.0.7:7400", "10.0.0.7:7400", "[2001:DB8::1]:1", "[2001:db8::1]:1"),
+    ("forget", "COLOCACHE_FORGET", "Never", "never", "always", "always"),
+    ("role", "COLOCACHE_ROLE", "server", "server", "PEER", "peer"),
 ]
+#: The one that only stands beside `listen`.
+PEERS = ("peers", "COLOCACHE_PEERS", "WEB1:7400, 10.0.0.5:1", "web1:7400,10.0.0.5:1", "file:/p", "file:/p")
 
 
 def test_the_choices_cover_every_setting():
-    assert {row[0] for row in CHOICES} == set(SETTINGS) == set(FORMS)
+    assert {row[0] for row in (*CHOICES, PEERS)} == set(SETTINGS) == set(FORMS)
 
 
-@pytest.mark.parametrize(("name", "variable", "text", "meant", "argument", "chosen"), CHOICES)
+@pytest.mark.parametrize(("name", "variable", "text", "meant", "argument", "chosen"), [*CHOICES, PEERS])
 def test_argument_before_variable_before_default(name, variable, text, meant, argument, chosen):
     environ = {"COLOCACHE_GROUP": "shop", variable: text}
+    if name == "peers":
+        environ["COLOCACHE_LISTEN"] = LOOPBACK
 
     def choose(**arguments):
         return getattr(Config.resolve(arguments, environ), name)
@@ -199,6 +236,21 @@ REFUSED_TEXTS = [
     ("directory", "run/colocache"),
     ("directory", "~/colocache"),
     ("directory", "/run/\0"),
+    ("listen", "7400"),
+    ("listen", "web1:7400"),
+    ("listen", "*:7400"),
+    ("listen", "127.0.0.1:0"),
+    ("peers_interval", "99ms"),
+    ("peers_interval", "never"),
+    ("secret_file", "secret"),
+    ("host", "w" * 65),
+    ("host", "web\n1"),
+    ("advertise", "web1:7400"),
+    ("advertise", "0.0.0.0:7400"),
+    ("advertise", "10.0.0.7"),
+    ("advertise", "10.0.0.7:1,10.0.0.8:1"),
+    ("forget", "sometimes"),
+    ("role", "client"),
 ]
 
 
@@ -207,7 +259,7 @@ def shown(value: object) -> str:
 
 
 def test_the_refusals_cover_every_setting():
-    assert {name for name, _ in REFUSED_TEXTS} == set(SETTINGS)
+    assert {name for name, _ in REFUSED_TEXTS} == set(SETTINGS) - {"peers", "secret"}
 
 
 @pytest.mark.parametrize(("name", "text"), REFUSED_TEXTS)
@@ -273,12 +325,108 @@ def test_a_number_that_python_does_not_write_out_is_refused_like_any_other():
         ("load_timeout", b"1s", "bytes"),
         ("load_timeout", 1j, "complex"),
         ("directory", b"/run", "bytes"),
+        ("listen", 7400, "int"),
+        ("peers", ["web1:7400"], "list"),
+        ("host", b"web1", "bytes"),
+        ("role", None, "NoneType"),
     ],
 )
 def test_a_wrong_type_is_a_type_error_that_names_it(name, value, kind):
     with pytest.raises(TypeError) as caught:
         resolve(**{name: value})
     assert str(caught.value) == f"{name}={value!r} has the wrong type, {kind}: give {FORMS[name]}"
+
+
+# --- other hosts ---
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("web1", "item 1, 'web1': it has no port: give a host and a port, as in web1:7400, "),
+        ("web1:7400,http://web2", "item 2, 'http://web2': it is a URL: leave http:// out, and give a host and a port"),
+    ],
+)
+def test_an_item_of_the_peers_that_cannot_be_used_is_named(text, why):
+    assert message({"COLOCACHE_PEERS": text}).startswith(f"COLOCACHE_PEERS={text!r} cannot be used: {why}")
+    assert message(peers=text).startswith(f"peers={text!r} cannot be used: {why}")
+
+
+@pytest.mark.parametrize(
+    ("secret", "why"),
+    [
+        ("hunter2", "the secret has 7 characters, and must have at least 32: `colocache secret` prints a good one"),
+        (f"{SECRET},hunter2", "secret 2 of 2 has 7 characters, and must have at least 32: "),
+        ("hunter2" * 200, "the secret has 1400 characters, and may have 1024 at most: "),
+        ("hünter2" * 10, "the secret may have only printable ASCII characters, without commas: "),
+    ],
+)
+def test_no_error_shows_a_secret(secret, why):
+    for found, name in (message({"COLOCACHE_SECRET": secret}), "COLOCACHE_SECRET"), (message(secret=secret), "secret"):
+        assert found.startswith(f"{name} cannot be used: {why}")
+        assert "nter2" not in found
+    with pytest.raises(TypeError) as caught:
+        resolve(secret=secret.encode())
+    assert str(caught.value) == f"secret has the wrong type, bytes: give {FORMS['secret']}"
+
+
+def test_no_repr_shows_a_secret():
+    chosen = resolve(secret=SECRET, listen=LOOPBACK)
+    assert "aaa" not in repr(chosen) + repr(chosen.hosts())
+    assert "listen='127.0.0.1:7400'" in repr(chosen)
+
+
+def test_a_group_has_several_hosts_if_one_listens():
+    assert not resolve().has_hosts
+    assert not resolve(secret=SECRET, host="web1").has_hosts
+    assert resolve(listen=LOOPBACK).has_hosts
+
+
+@pytest.mark.parametrize("setting", ["private", "disabled"])
+def test_a_cache_without_others_speaks_with_no_host(setting):
+    assert not resolve(peers="web1:7400", listen="0.0.0.0:7400", **{setting: True}).has_hosts
+
+
+def test_what_concerns_other_hosts_is_given_as_their_sockets_need_it():
+    chosen = resolve(
+        listen="0.0.0.0:7400", peers="web1:7400,10.0.0.5:1", peers_interval=1, secret=f"{SECRET},{OTHER_SECRET}",
+        host="web2", advertise="10.0.0.7:7400", role="server",
+    ).hosts()  # fmt: skip
+    assert (chosen.group, chosen.name, str(chosen.listen), chosen.interval) == ("shop", "web2", "0.0.0.0:7400", 1.0)
+    assert [str(item) for item in chosen.peers] == ["web1:7400", "10.0.0.5:1"]
+    assert [secret.text for secret in chosen.secrets] == [SECRET, OTHER_SECRET]
+    assert (str(chosen.advertise), chosen.is_preferred) == ("10.0.0.7:7400", True)
+
+
+def test_a_host_is_called_as_the_system_calls_it(monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "web7")
+    assert resolve(listen=LOOPBACK).hosts().name == "web7"
+    monkeypatch.setattr("socket.gethostname", lambda: "w" * 65)
+    assert message(listen=LOOPBACK).endswith("which cannot be used: set COLOCACHE_HOST to another name")
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"peers": "web1:7400"}, "COLOCACHE_PEERS=web1:7400 lists other hosts, and this one listens nowhere"),
+        (
+            {"listen": "0.0.0.0:7400"},
+            "COLOCACHE_LISTEN=0.0.0.0:7400 can be reached from other hosts, and the group has",
+        ),
+        ({"listen": LOOPBACK, "secret": SECRET, "secret_file": "/s"}, "COLOCACHE_SECRET and COLOCACHE_SECRET_FILE are"),
+        ({"listen": LOOPBACK, "secret_file": "/nowhere"}, "COLOCACHE_SECRET_FILE=/nowhere cannot be read: "),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(settings, text):
+    assert message(**settings).startswith(text)
+
+
+def test_the_secret_may_stand_in_a_file(tmp_path):
+    file = tmp_path / "secret"
+    file.write_text(f"{SECRET}\n{OTHER_SECRET}\n")
+    file.chmod(0o600)
+    chosen = resolve(listen="0.0.0.0:7400", secret_file=file)
+    assert [secret.text for secret in chosen.hosts().secrets] == [SECRET, OTHER_SECRET]
 
 
 # --- unknown variables ---
@@ -293,7 +441,7 @@ def test_a_wrong_type_is_a_type_error_that_names_it(name, value, kind):
         ("COLOCACHE_MEM", "did you mean COLOCACHE_MEMORY?"),
         ("COLOCACHE_DISABLE", "did you mean COLOCACHE_DISABLED?"),
         ("COLOCACHE_", "there are COLOCACHE_GROUP, COLOCACHE_DISABLED, "),
-        ("COLOCACHE_SECRET", "there are COLOCACHE_GROUP, COLOCACHE_DISABLED, "),
+        ("COLOCACHE_SECRETS", "did you mean COLOCACHE_SECRET?"),
     ],
 )
 def test_an_unknown_variable_warns_with_the_nearest_name(name, advice):
@@ -304,7 +452,7 @@ def test_an_unknown_variable_warns_with_the_nearest_name(name, advice):
     assert "hunter2" not in text
 
 
-@pytest.mark.parametrize("part", ["REPLICAS", "LISTEN", "PEERS", "SECRET", "SECRET_FILE", "ROLE"])
+@pytest.mark.parametrize("part", ["REPLICAS", "ZONE", "GATEWAYS", "WITNESS"])
 def test_what_does_not_exist_yet_is_unknown(part):
     with pytest.warns(UserWarning, match=f"^COLOCACHE_{part} is not a setting"):
         resolve({f"COLOCACHE_{part}": "1"})
@@ -363,6 +511,8 @@ GIVEN_AS = {
     float | None: Duration | None,
     str | None: str,
     PolicyName: str,
+    ForgetName: str,
+    RoleName: str,
 }
 
 
@@ -389,7 +539,7 @@ def test_each_setting_can_be_documented():
 
 def test_the_default_can_be_written_into_the_variable():
     written = {each.variable: each.default for each in SETTINGS.values() if isinstance(each.default, str)}
-    assert len(written) == 7
+    assert len(written) == 10
     assert resolve(written) == resolve()
 
 
@@ -561,3 +711,45 @@ UNIT_BYTES = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 10
 def test_a_formatted_size_parses_back(count, unit, gap, shout):
     text = f"{count}{gap}{unit}"
     assert parse_size(text.upper() if shout else text) == count * UNIT_BYTES[unit]
+
+
+# --- The options of a server
+
+
+def test_each_setting_that_a_server_has_use_for_is_an_option(monkeypatch):
+    """Also one that comes to the table later."""
+    known = {name: option for name, (option, _) in server_options().items()}
+    assert known == {
+        "group": "--group", "shelf": "--memory", "directory": "--dir", "listen": "--listen", "peers": "--peers",
+        "peers_interval": "--peers-interval", "secret_file": "--secret-file", "host": "--host",
+        "advertise": "--advertise", "forget": "--forget", "health": "--health",
+    }  # fmt: skip
+    assert "secret" not in known, "all users of the machine could read it"
+    later = dataclasses.replace(SETTINGS["directory"], variable="COLOCACHE_COMES_LATER")
+    monkeypatch.setitem(SETTINGS, "comes_later", later)
+    assert server_options()["comes_later"] == ("--comes-later", later)
+
+
+def test_the_variables_of_a_server_are_known_to_a_cache(recwarn):
+    resolve({"COLOCACHE_HEALTH": "x"})
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:7401", ("127.0.0.1", 7401)),
+        ("[::1]:7401", ("::1", 7401)),
+        ("localhost:0", ("localhost", 0)),
+        (" 7401 ", ("127.0.0.1", 7401)),
+        (None, None),
+    ],
+)
+def test_an_address(text, address):
+    assert SERVER_SETTINGS["health"].read(text, "--health") == address
+
+
+@pytest.mark.parametrize("text", ["", "x", ":1", "x:", "x:1:2", "::1:80", "[]:1", "a b:1", "1:65536", "1:-1", "x:1²"])
+def test_what_is_no_address_is_refused(text):
+    with pytest.raises(ConfigError, match=r"^--health=.* cannot be used: give an address and a port, such as"):
+        SERVER_SETTINGS["health"].read(text, "--health")

@@ -17,8 +17,8 @@ import pytest
 from colocache import Cache
 from colocache.core.entry import DEAD, Entry, Home
 from colocache.core.host.hashes import ROOT
-from colocache.core.keys import Key
 from colocache.core.hosts.lease import FOREVER
+from colocache.core.keys import Key
 from colocache.core.near import NearStore
 from colocache.core.policy import POLICIES
 from colocache.near_cache import LARGE, MAX_MODES, NO_BELL, WAITING, Keeper, NearCache, NearCaches

@@ -1,4 +1,7 @@
-"""What happens in one step, atomic for the host: add, compare and set, count, touch."""
+"""What happens in one step, atomic for all processes of the group: add, compare and set, count, touch.
+
+It happens on the host that owns the key, under the lock of a ring of its shelf.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,26 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core.entry import MISSING
-from ..core.host.hashes import key_hash
+from ..core.host.hashes import WRITES, key_hash
 from ..core.host.record import Outcome, Record
+from ..core.hosts import requests
+from ..core.hosts.owner import NOT_A_NUMBER
+from ..core.hosts.requests import Done, Request
+from ..core.hosts.rows import Incarnation
 from ..core.keys import Key
-from ..core.numbers import pack_integer, unpack_integer
+from ..core.numbers import added, pack_integer, unpack_integer
 from ..host import Host
+from ..hosts import WRITE_TIMEOUT, Hosts
 from ..naming import shown
 from .fenced import Token
+from .flow import Flow
 from .keyspace import Given, Keyspace
 from .tally import tell
 
 MAX_DELTA = (1 << 63) - 1
 
-#: Given the present record and the time, return the payload and the expiry to store, or None to change nothing.
-Decide = Callable[[Record | None, float], tuple[bytes, float] | None]
 
-
-def add(keyspace: Keyspace, key: Key, value: object, given: Given) -> bool:
+def add(keyspace: Keyspace, key: Key, value: object, given: Given) -> Flow[bool]:
     """Store a value if the key has none; return whether it was stored."""
     if keyspace.hit(key) is not MISSING:
         return False
@@ -30,14 +36,24 @@ def add(keyspace: Keyspace, key: Key, value: object, given: Given) -> bool:
     if payload is None or given.ttl == 0:
         return False
     hash, hashes = key_hash(wire), keyspace.hashes(given.tags)
-    return _done(keyspace, hash, lambda host: host.shelf.add(wire, hash, payload, hashes, host.now() + given.ttl)[0])
+
+    def here(host: Host) -> Outcome:
+        return host.shelf.add(wire, hash, payload, hashes, host.now() + given.ttl)[0]
+
+    def there(hosts: Hosts) -> Request:
+        return requests.Add(requests.Key(wire, hashes), payload, given.ttl, hosts.dependencies())
+
+    return (yield from _write(keyspace, wire, here, there)) is not None
 
 
-def gets(keyspace: Keyspace, key: Key) -> tuple[Any, bytes] | None:
+def gets(keyspace: Keyspace, key: Key) -> Flow[tuple[Any, bytes] | None]:
     """Return the value of a key, and a token for `put_if`; None if it has none."""
     wire, host = keyspace.wire(key), keyspace.member.join()
     if host is None:
         return None
+    hosts = host.hosts
+    if hosts is not None and (owner := hosts.exact_owner(wire)) != hosts.me.id:
+        return (yield from _gets_far(keyspace, host, hosts, owner, key, wire))
     hash, any_tag = key_hash(wire), host.any_tag()
     host.fences.order()
     record = host.shelf.find(wire, hash, host.now())
@@ -47,14 +63,28 @@ def gets(keyspace: Keyspace, key: Key) -> tuple[Any, bytes] | None:
     return None if value is MISSING else (value, Token(host.region_id, record.version, any_tag).pack())
 
 
-def put_if(keyspace: Keyspace, key: Key, value: object, token: Token, given: Given) -> bool:
+def _gets_far(
+    keyspace: Keyspace, host: Host, hosts: Hosts, owner: Incarnation, key: Key, wire: bytes
+) -> Flow[tuple[Any, bytes] | None]:
+    """Ask the owner host, even if the value is here: only its own version tells it whether there was an event."""
+    if not hosts.may_ask():
+        return None
+    request = requests.Get(requests.Key(wire, keyspace.hashes()), hosts.dependencies(), False, 0.0)
+    answer = yield from hosts.ask(owner, request)
+    if not isinstance(answer, requests.Found):
+        return None
+    value = keyspace.decode(answer.payload)
+    return None if value is MISSING else (value, Token(owner, answer.version, answer.any_tag).pack())
+
+
+def put_if(keyspace: Keyspace, key: Key, value: object, token: Token, given: Given) -> Flow[bool]:
     """Store a value if its key had no event since `gets` gave the token; return whether it was stored."""
     wire, payload = keyspace.wire(key), keyspace.encode(key, value, given)
     if payload is None or given.ttl == 0:
         return False
     hash, hashes = key_hash(wire), keyspace.hashes(given.tags)
 
-    def replace(host: Host) -> Outcome:
+    def here(host: Host) -> Outcome:
         if token.region_id != host.region_id:
             return Outcome.REFUSED
         expires = host.now() + given.ttl
@@ -62,10 +92,17 @@ def put_if(keyspace: Keyspace, key: Key, value: object, token: Token, given: Giv
             wire, hash, token.version, payload, hashes, expires, lambda: host.any_tag() == token.any_tag
         )[0]
 
-    return _done(keyspace, hash, replace)
+    def there(hosts: Hosts) -> Request | None:
+        if token.region_id != hosts.exact_owner(wire):
+            return None
+        return requests.Replace(
+            requests.Key(wire, hashes), payload, given.ttl, token.version, token.any_tag, hosts.dependencies()
+        )
+
+    return (yield from _write(keyspace, wire, here, there)) is not None
 
 
-def count(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: Given) -> int | None:
+def count(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: Given) -> Flow[int | None]:
     """Add to a number, and return the sum; None if the key has no number."""
     check_number("delta", delta)
     if abs(delta) > MAX_DELTA:
@@ -76,78 +113,97 @@ def count(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: 
         start = pack_integer(initial + delta)
         if start is None:
             raise ValueError("initial is a number of more than 64 bytes")
-    if given.excess and start is not None:  # a number that is there is counted with all the same
+    if given.excess and start is not None:  # a number that is there is counted nevertheless
         keyspace.member.decline(key, keyspace.path, given.excess)
     if given.excess or given.ttl == 0:
         start = None
-    counted: list[bytes] = []
-    refused: list[bytes] = []
-
-    def decide(record: Record | None, now: float) -> tuple[bytes, float] | None:
-        counted.clear()
-        refused.clear()
-        if record is None:
-            if start is None:
-                return None
-            counted.append(start)
-            return start, now + given.ttl
-        payload = bytes(record.payload)
-        number = unpack_integer(payload)
-        total = pack_integer(number + delta) if number is not None else None
-        if total is None:
-            refused.append(payload)
-            return None
-        counted.append(total)
-        return total, record.expires
-
-    is_stored = _change(keyspace, key, decide, given.tags if start is not None else ())
-    if refused:
-        raise TypeError(f"the value of the key {shown(key)} is not an int that can be counted")
-    return unpack_integer(counted[0]) if is_stored else None
-
-
-def count_down(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: Given) -> int | None:
-    """Do what `count` does, downwards."""
-    check_number("delta", delta)
-    return count(keyspace, key, -delta, initial, given)
-
-
-def touch(keyspace: Keyspace, key: Key, given: Given) -> bool:
-    """Give a value another expiry; return whether there is one."""
-
-    def decide(record: Record | None, now: float) -> tuple[bytes, float] | None:
-        return None if record is None else (bytes(record.payload), now + given.ttl)
-
-    return _change(keyspace, key, decide, ())
-
-
-def _change(keyspace: Keyspace, key: Key, decide: Decide, tags: tuple[str, ...]) -> bool:
-    """Have the value of a key changed; ``tags`` are those of a value where there was none."""
     wire = keyspace.wire(key)
-    hash, hashes = key_hash(wire), keyspace.hashes(tags)
+    hash, hashes = key_hash(wire), keyspace.hashes(given.tags if start is not None else ())
+    counted: list[bytes | None] = []
+    is_number = True
 
-    def change(host: Host) -> Outcome:
-        return host.shelf.change(wire, hash, lambda record: decide(record, host.now()), hashes)[0]
+    def here(host: Host) -> Outcome:
+        nonlocal is_number
 
-    return _done(keyspace, hash, change)
+        def decide(record: Record | None) -> tuple[bytes, float] | None:
+            counted.clear()
+            if record is None:
+                counted.append(start)
+                return None if start is None else (start, host.now() + given.ttl)
+            counted.append(added(bytes(record.payload), delta))
+            return None if counted[0] is None else (counted[0], record.expires)
 
+        outcome, record = host.shelf.change(wire, hash, decide, hashes)
+        is_number = outcome is not Outcome.REFUSED or record is None
+        return outcome
 
-def _done(keyspace: Keyspace, hash: int, write: Callable[[Host], Outcome]) -> bool:
-    """Write, and tell others; return whether the value is stored.
+    def there(hosts: Hosts) -> Request:
+        return requests.Count(requests.Key(wire, hashes), delta, start, given.ttl, hosts.dependencies())
 
-    It is refused while the host is behind: what is there may have been invalidated on another host.
-    """
-    member = keyspace.member
-    done = member.on_host(lambda host: write(host) if host.is_current() else Outcome.REFUSED)
+    done = yield from _write(keyspace, wire, here, there)
+    if not is_number or (done is not None and done.outcome == NOT_A_NUMBER):
+        raise TypeError(f"the value of the key {shown(key)} is not an int that can be counted")
     if done is None:
-        return False
-    host, outcome = done
+        return None
+    total = done.payload or (counted[0] if counted else None)
+    return None if total is None else unpack_integer(total)
+
+
+def count_down(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: Given) -> Flow[int | None]:
+    """Subtract from a number; otherwise do what `count` does."""
+    check_number("delta", delta)
+    return (yield from count(keyspace, key, -delta, initial, given))
+
+
+def touch(keyspace: Keyspace, key: Key, given: Given) -> Flow[bool]:
+    """Give a value another expiry; return whether there is one."""
+    wire = keyspace.wire(key)
+    hash, hashes = key_hash(wire), keyspace.hashes()
+
+    def here(host: Host) -> Outcome:
+        def decide(record: Record | None) -> tuple[bytes, float] | None:
+            return None if record is None else (bytes(record.payload), host.now() + given.ttl)
+
+        return host.shelf.change(wire, hash, decide, hashes)[0]
+
+    def there(hosts: Hosts) -> Request:
+        return requests.Touch(requests.Key(wire, hashes), given.ttl, hosts.dependencies())
+
+    return (yield from _write(keyspace, wire, here, there)) is not None
+
+
+def _write(
+    keyspace: Keyspace, wire: bytes, here: Callable[[Host], Outcome], there: Callable[[Hosts], Request | None]
+) -> Flow[Done | None]:
+    """Write where the key is owned, and tell others; return what has come of it, or None if nothing is stored.
+
+    It is refused while the owner host is behind: what is there may have been invalidated on another host.
+    """
+    member, hash = keyspace.member, key_hash(wire)
+    host = member.join()
+    hosts = host.hosts if host is not None else None
+    owner = hosts.exact_owner(wire) if hosts is not None else None
+    if host is not None and hosts is not None and owner is not None and owner != hosts.me.id:
+        request = there(hosts)
+        answer = None if request is None else (yield from hosts.ask(owner, request, WRITE_TIMEOUT))
+        outcome = Outcome.__members__.get(answer.outcome) if isinstance(answer, Done) else Outcome.BUSY
+        if outcome is None:
+            return answer  # type: ignore[return-value]  # it is done, and has another outcome than those of a shelf
+        done = answer if isinstance(answer, Done) else Done(outcome.name)
+    else:
+        written = member.on_host(lambda host: here(host) if host.is_current() else Outcome.REFUSED)
+        if written is None:
+            return None
+        host, outcome = written
+        done = Done(outcome.name)
     member.count_write(outcome)
     if outcome is not Outcome.STORED:
-        return False
+        return None
+    if hosts is not None and owner != hosts.me.id:
+        host.board.invalidate((hash ^ WRITES,))  # this host hears of it later, and its caller has returned
     host.tell((hash,))
     tell(member, "sets", 1, host)
-    return True
+    return done
 
 
 def check_number(name: str, value: object) -> None:

@@ -30,6 +30,12 @@ class Fence(NamedTuple):
     region_id: bytes
     miss: Miss
     any_tag: int  # the stamp of all tags together, read before the miss
+    far: bytes = b""  # what the owner host has said, if that is another one; then it alone knows the rest
+
+
+def far(owner: bytes, fence: bytes) -> Fence:
+    """Return the fence of a reader whom the owner host, another one, has told that it has no value."""
+    return Fence(owner, Miss(b"", monotonic()), 0, fence)
 
 
 def nowhere() -> Fence:

@@ -2,73 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Literal
 
 from ..core.host.hashes import ROOT, key_hash, namespace_hash, tag_hash
+from ..core.hosts.waiting import Settled
 from ..core.keys import Key
 from ..core.receipt import UNKNOWN, Receipt
 from ..errors import InvalidationIncomplete
+from ..host import Voided
+from ..hosts import Hosts
+from ..member import Member
 from ..runtime.frames import KEYS, NAMESPACES, TAGS
 from . import fenced
+from .flow import Flow
 from .keyspace import Keyspace, travelling
 from .tally import current_tally, tell
 
 Waiting = bool | float | Literal["response"]
 
 
-def keys(keyspace: Keyspace, names: Iterable[Key], wait: Waiting, strict: bool) -> Receipt:
+def keys(keyspace: Keyspace, names: Iterable[Key], wait: Waiting, strict: bool) -> Flow[Receipt]:
     """Invalidate some keys."""
     wires = [keyspace.wire(key) for key in names]
     if keyspace.fence:  # this context does not take them for missed any more
         fenced.forget(keyspace.member.serial, wires)
-    return announce(keyspace, [key_hash(wire) for wire in wires], KEYS, wait, strict)
+    return (yield from announce(keyspace, [key_hash(wire) for wire in wires], KEYS, wait, strict))
 
 
-def tags(keyspace: Keyspace, names: Iterable[str], wait: Waiting, strict: bool) -> Receipt:
+def tags(keyspace: Keyspace, names: Iterable[str], wait: Waiting, strict: bool) -> Flow[Receipt]:
     """Invalidate all entries, of every namespace, that carry one of the tags."""
     able, excess = travelling(names)
     if excess:  # a value that was to have it was not kept
         keyspace.member.log.warning("an invalidation names a tag that no value can have: %s", excess)
-    return announce(keyspace, [tag_hash(tag) for tag in able], TAGS, wait, strict)
+    return (yield from announce(keyspace, [tag_hash(tag) for tag in able], TAGS, wait, strict))
 
 
-def all_keys(keyspace: Keyspace, wait: Waiting, strict: bool) -> Receipt:
+def all_keys(keyspace: Keyspace, wait: Waiting, strict: bool) -> Flow[Receipt]:
     """Invalidate a namespace and all namespaces below it."""
     if keyspace.fence:
         fenced.forget_within(keyspace.member.serial, keyspace.path)
     hash = namespace_hash(keyspace.path) if keyspace.path else ROOT
-    return announce(keyspace, [hash], NAMESPACES, wait, strict)
+    return (yield from announce(keyspace, [hash], NAMESPACES, wait, strict))
 
 
-def announce(keyspace: Keyspace, hashes: list[int], kind: int, wait: Waiting, strict: bool) -> Receipt:
-    """Invalidate what the hashes stand for. Nobody of this host serves it any more when this returns."""
+def announce(keyspace: Keyspace, hashes: list[int], kind: int, wait: Waiting, strict: bool) -> Flow[Receipt]:
+    """Invalidate what the hashes stand for. When other hosts are waited for, no process of this host serves it."""
     began, member = monotonic(), keyspace.member
     _check(wait, strict)
     host = member.join()
     if member.config.disabled or not hashes:
         return Receipt((), (), True, 0.0)
-    is_complete = host is not None and member.invalidate(host, hashes, kind)
+    voided = None if host is None else member.invalidate(host, hashes, kind)
     with member.counting:
         member.counters.invalidations += 1
     tell(member, "invalidations", 1, host)
-    if wait == "response":
-        tally = current_tally(member)
-        if tally is not None:
-            tally.collect(is_complete)
-    receipt = Receipt((), (), True, monotonic() - began) if is_complete else UNKNOWN
-    if not is_complete:
+    tally = current_tally(member) if wait == "response" else None
+    is_for_later = wait is False or tally is not None
+    if voided is None:
+        receipt = UNKNOWN
+    elif voided.hosts is None:
+        receipt = Receipt((), (), True, monotonic() - began)
+    else:
+        patience = 0.0 if is_for_later else math.inf if wait is True or wait == "response" else float(wait)
+        receipt = _receipt((yield from voided.hosts.settle(voided.numbers, patience)), began)
+    if tally is not None:
+        tally.collect(voided, began)
+    if not receipt.complete and (voided is None or not is_for_later):
         member.tell_incomplete(receipt)
-        if strict:
-            raise InvalidationIncomplete(receipt)
+    if not receipt.complete and strict:
+        raise InvalidationIncomplete(receipt)
     return receipt
+
+
+def settled(member: Member, voided: Sequence[Voided | None], began: float) -> Flow[Receipt]:
+    """Wait for all that several calls have invalidated, and return their common receipt.
+
+    What could not be told other hosts was logged by its call. It is not logged again.
+    """
+    numbers: dict[Hosts, dict[int, int]] = {}
+    for each in voided:
+        if each is not None and each.hosts is not None:
+            known = numbers.setdefault(each.hosts, {})
+            for lane, number in each.numbers.items():
+                known[lane] = max(number, known.get(lane, 0))
+    receipt = Receipt((), (), True, 0.0)
+    for hosts, lasts in numbers.items():
+        one = _receipt((yield from hosts.settle(lasts, math.inf)), began)
+        receipt = one._replace(complete=one.complete and receipt.complete)
+    if not receipt.complete:
+        member.tell_incomplete(receipt)
+    return receipt._replace(complete=receipt.complete and None not in voided)
+
+
+def _receipt(settled: Settled, began: float) -> Receipt:
+    return Receipt(
+        settled.acknowledged, settled.waited_out, settled.complete, monotonic() - began,
+        1 + len(settled.acknowledged) + len(settled.waited_out), settled.forgotten,
+    )  # fmt: skip
 
 
 def _check(wait: bool | float | str, strict: bool) -> None:
     """Raise TypeError or ValueError for what cannot be meant.
 
-    On one host no value of ``wait`` makes a call wait: the invalidation is complete at once.
+    In a group of one host no value of ``wait`` makes a call wait: the invalidation is complete at once.
     """
     if wait == "response":
         if strict:

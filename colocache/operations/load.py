@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..core.entry import MISSING
 from ..core.host.claims import AGAIN, Lead, Load, Sleep, Value
 from ..core.host.hashes import key_hash
 from ..core.host.record import Outcome, Record, unstored
+from ..core.hosts.requests import Busy, Fill, Found, Get, Granted
+from ..core.hosts.rows import Incarnation
 from ..core.keys import Key
 from ..errors import RecursiveLoadError
 from ..host import Host
+from ..hosts import Hosts
 from ..naming import shown
+from . import fetch
 from .flow import Flow
 from .keyspace import Given, Keyspace, copied
 from .tally import tell
@@ -26,7 +30,7 @@ T = TypeVar("T")
 
 
 def get_or_load(keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: Given) -> Flow[Any]:
-    """Look for a key on this host, and at last in the source, by the user's function.
+    """Look for a key on this host, and then in the source, by the user's function.
 
     The caller has looked in the near cache already.
     """
@@ -41,8 +45,8 @@ def load_or_wait(duty: Duty) -> Flow[Any]:
 
     Raise RecursiveLoadError if a load of the key waits for this thread or task: at once where that is certain. A task
     or thread that the loader has started may wait for the load, because the loader need not wait for that task. If the
-    load still runs when the load timeout is over, or if this call cannot wait for it, they are taken to wait for each
-    other.
+    load still runs when the load timeout is over, or if this call cannot wait for it, the two are assumed to wait for
+    each other.
     """
     if is_circle(duty.load_id):
         raise RecursiveLoadError(f"the loader of the key {shown(duty.key)} asks for that same key")
@@ -85,6 +89,8 @@ class Duty:
         self._member = member
         self._given = given
         self._host: Host | None = member.join()
+        self._grant: tuple[Incarnation, int] | None = None  # by which owner host, and its token
+        self._any_tag = self._host.any_tag() if self._host is not None else 0  # before any stamps of the key
 
     def ask(self) -> Flow[Record | Value | Lead | None]:
         """Look for the value, wait for a load of it, or get the duty to load; None if the cache cannot help."""
@@ -97,35 +103,82 @@ class Duty:
             outcome = yield from _clocked(flow, host)
             if isinstance(outcome, Lead):
                 member.is_found_on(host)
+                if host.hosts is not None and not outcome.late:
+                    outcome = (yield from self._ask_owner(host, host.hosts, outcome.load)) or outcome
             elif not host.alive:  # in this order: see `Region.lives`
                 outcome = None
         if isinstance(outcome, Record | Value):
-            self._count("fetches" if isinstance(outcome, Record) else "waits")
+            self._count_found(outcome)
         else:
-            self._count("loads")
-            if stores and not member.config.disabled and (outcome is None or outcome.late):
-                self._count("fallbacks")
+            self._count_load(stores and not member.config.disabled and (outcome is None or outcome.late))
         return outcome
 
-    def _count(self, what: Literal["fetches", "waits", "loads", "fallbacks"]) -> None:
+    def _ask_owner(self, host: Host, hosts: Hosts, load: Load) -> Flow[Record | None]:
+        """Ask the owner host for the value, or for the duty to load it for the whole group; None if there is no value.
+
+        While another host loads, it says so, and is asked again.
+        """
+        owner = hosts.owner(self.wire)
+        if owner is None or not hosts.may_ask():
+            return None
+        hashes, ends = self._keyspace.hashes(self._given.tags), host.now() + self.timeout
+        question = fetch.Question(
+            self._keyspace, host, self.key, self.wire, self._hash, hashes, self._any_tag, load.miss
+        )
+        while True:
+            patience = ends - host.now()
+            request = Get(question.far_key, hosts.dependencies(), True, max(0.0, patience))
+            answer = yield from hosts.ask(owner, request)
+            if isinstance(answer, Found):
+                record = question.keep(answer)
+                host.claims.end(load, AGAIN)
+                return record
+            if isinstance(answer, Granted):
+                self._grant = owner, answer.token
+                if not (yield from hosts.catch_up(answer.depends)):
+                    self._tell_owner(None)
+                load.begin(host.lease.as_of(host.now()))
+            if not isinstance(answer, Busy) or patience <= 0:
+                return None
+
+    def _tell_owner(self, payload: bytes | None) -> None:
+        """Give the owner host what was loaded under its grant, or None. It is told once."""
+        grant, self._grant = self._grant, None
+        host = self._host
+        if grant is not None and host is not None and host.hosts is not None and self.load is not None:
+            age = max(0.0, host.now() - self.load.miss.at)
+            host.hosts.tell(grant[0], Fill(grant[1], payload, self._given.ttl, age))
+
+    def _count_found(self, found: Record | Value) -> None:
         member = self._member
         with member.counting:
-            setattr(member.counters, what, getattr(member.counters, what) + 1)
-        if what != "fallbacks":
-            tell(member, "fetches" if what == "waits" else what)
+            if isinstance(found, Record):
+                member.counters.fetches += 1
+            else:
+                member.counters.waits += 1
+        tell(member, "fetches")
+
+    def _count_load(self, is_fallback: bool) -> None:
+        member = self._member
+        with member.counting:
+            member.counters.loads += 1
+            if is_fallback:
+                member.counters.fallbacks += 1
+        tell(member, "loads")
 
     def use(self, found: Record | Value) -> Any:
         """Return the value that was found; MISSING if this process cannot decode it."""
         if isinstance(found, Record):
             assert self._host is not None
             return self._keyspace.use(self._host, self.key, self.wire, self._hash, found)
+        if self._host is not None:
+            self._keyspace.note_age(self._host, found.loaded)
         return copied(found.value) if self._keyspace.copies else found.value
 
     def on_undecodable(self) -> None:
         """Note that the value cannot be decoded here, and is loaded instead, for this call alone."""
         self.load = None
-        self._count("loads")
-        self._count("fallbacks")
+        self._count_load(is_fallback=True)
 
     def is_awaited(self) -> bool:
         """Tell whether another call than this one waits for the load, as far as this process knows."""
@@ -158,24 +211,26 @@ class Duty:
         expires = host.now() + given.ttl
         if payload is not None:
             outcome, record = host.shelf.fill(self.wire, self._hash, payload, load.miss, expires)
-            self._member.count_fill(outcome)
+            self._member.count_write(outcome, is_fill=True)
             # If it was refused, the record is somebody else's, and its label says nothing about this value.
             if outcome is not Outcome.REFUSED and not keyspace.copies:
                 record = record or unstored(payload, load.miss, expires)
                 keyspace.keep(host, self.key, self.wire, self._hash, record, value)
             if not keyspace.copies:
-                handed = Value(value, expires)
+                handed = Value(value, expires, load.miss.at)
             elif load.waiters:  # otherwise who comes finds the record
-                handed = Value(keyspace.member.carrier.decode(payload), expires)
+                handed = Value(keyspace.member.carrier.decode(payload), expires, load.miss.at)
         elif load.waiters:
             with contextlib.suppress(ValueError):  # those that wait load for themselves
-                handed = Value(copied(value) if keyspace.copies else value, expires)
+                handed = Value(copied(value) if keyspace.copies else value, expires, load.miss.at)
+        self._tell_owner(payload)
         host.claims.end(load, handed)
 
     def give_back(self) -> None:
         """Give the duty back: another call loads. It may be called twice, and after the report."""
         if self._host is not None and self.load is not None:
             self._host.claims.end(self.load, AGAIN)
+            self._tell_owner(None)
 
 
 def _clocked(flow: Generator[Sleep, tuple[float, Any], T], host: Host) -> Flow[T]:
@@ -198,6 +253,11 @@ class Run(UnderWay):
         super().__init__(duty.load_id)
         self.duty = duty
         self._began = self._is_orphan = False
+
+    def age(self, loaded: float) -> None:
+        """Note that the function was given a cached value that was loaded then."""
+        if self.duty.load is not None:
+            self.duty.load.age(loaded)
 
     def call(self) -> Any:
         """Call the function; what it returns may be awaitable. It is under way until `succeed` or `fail`."""

@@ -1,4 +1,4 @@
-"""Get and get-many: look for keys in this process and on the shelf, and load nothing."""
+"""Get and get-many: look for keys in this process, on the shelf, and on other hosts, and load nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from ..core.host.hashes import key_hash
 from ..core.host.record import Miss
 from ..core.keys import Key
 from ..host import Host
-from . import fenced
+from ..hosts import Hosts
+from . import fenced, fetch
+from .drive import arun, run, why_not_to_wait
+from .flow import Flow
 from .keyspace import Keyspace
 from .tally import tallies, tell
 
@@ -20,10 +23,30 @@ AT_ONCE = 32  # records that are copied before the first of them is decoded, at 
 
 
 def get(keyspace: Keyspace, key: Key, default: T) -> Any | T:
-    """Return the value of a key; ``default`` if nobody on this host has it. The near cache was looked at already."""
-    wire, member = keyspace.wire(key), keyspace.member
-    host = member.join()
+    """Return the value of a key; ``default`` if nobody has it. The caller has looked in the near cache.
+
+    On the thread of an event loop, other hosts are not asked.
+    """
+    wire = keyspace.wire(key)
+    host = keyspace.member.join()
     value = _find(keyspace, host, key, wire)
+    if value is MISSING and host is not None and host.hosts is not None and not why_not_to_wait():
+        value = run(_ask_owner(keyspace, host, host.hosts, key, wire))
+    return _counted(keyspace, host, value, default)
+
+
+async def aget(keyspace: Keyspace, key: Key, default: T) -> Any | T:
+    """The twin of `get`, which asks other hosts in every case."""
+    wire = keyspace.wire(key)
+    host = keyspace.member.join()
+    value = _find(keyspace, host, key, wire)
+    if value is MISSING and host is not None and host.hosts is not None:
+        value = await arun(_ask_owner(keyspace, host, host.hosts, key, wire))
+    return _counted(keyspace, host, value, default)
+
+
+def _counted(keyspace: Keyspace, host: Host | None, value: Any, default: T) -> Any | T:
+    member = keyspace.member
     if value is MISSING:
         _count_misses(keyspace, 1, host)
         return default
@@ -34,8 +57,25 @@ def get(keyspace: Keyspace, key: Key, default: T) -> Any | T:
     return value
 
 
-def get_many(keyspace: Keyspace, keys: Iterable[Key]) -> dict[Key, Any]:
-    """Return the values of those keys that this host has."""
+def _ask_owner(keyspace: Keyspace, host: Host, hosts: Hosts, key: Key, wire: bytes) -> Flow[Any]:
+    """Ask the owner host for what this host does not have, and note its fence if there is no value.
+
+    The fence that was noted before is this host's, which says nothing about what the owner host may have heard of.
+    """
+    owner = hosts.owner(wire)
+    if owner is None:
+        return MISSING
+    value, fence = yield from fetch.get(keyspace, host, hosts, owner, key, wire)
+    if keyspace.fence:
+        if value is not MISSING:
+            fenced.forget(keyspace.member.serial, [wire])
+        else:
+            fenced.note(keyspace.member.serial, wire, fenced.far(owner, fence) if fence else fenced.nowhere())
+    return value
+
+
+def get_many(keyspace: Keyspace, keys: Iterable[Key], asks: bool = True) -> Flow[dict[Key, Any]]:
+    """Return the values of those keys that anybody has; ``asks`` says whether other hosts are asked."""
     member, found, far = keyspace.member, dict[Key, Any](), list[tuple[Key, bytes]]()
     entries = keyspace.near[0]
     for key in keys:
@@ -48,14 +88,19 @@ def get_many(keyspace: Keyspace, keys: Iterable[Key]) -> dict[Key, Any]:
     if not far:
         return found
     host, fetched = member.join(), 0
-    missed: list[Key] = []
-    for key, value in _find_all(keyspace, host, far):
+    missed: list[tuple[Key, bytes]] = []
+    for key, wire, value in _find_all(keyspace, host, far):
         if value is MISSING:
-            missed.append(key)
+            missed.append((key, wire))
         else:
             found[key] = value
             fetched += 1
-    for key in missed:
+    if missed and asks and host is not None and host.hosts is not None:
+        for key, value in (yield from _ask_owners(keyspace, host, host.hosts, missed)):
+            if value is not MISSING:
+                found[key] = value
+                fetched += 1
+    for key, _ in missed:
         if found.get(key) is MISSING:
             del found[key]
     if fetched:
@@ -67,14 +112,27 @@ def get_many(keyspace: Keyspace, keys: Iterable[Key]) -> dict[Key, Any]:
     return found
 
 
-def _find_all(keyspace: Keyspace, host: Host | None, wires: list[tuple[Key, bytes]]) -> Iterator[tuple[Key, Any]]:
-    """Do what `_find` does for many keys, in half the time.
+def _ask_owners(
+    keyspace: Keyspace, host: Host, hosts: Hosts, wanted: list[tuple[Key, bytes]]
+) -> Flow[list[tuple[Key, Any]]]:
+    if not keyspace.fence:
+        return (yield from fetch.get_many(keyspace, host, hosts, wanted))
+    found = []
+    for key, wire in wanted:  # each with a fence of its own
+        found.append((key, (yield from _ask_owner(keyspace, host, hosts, key, wire))))
+    return found
 
-    Each wire key stays with its own key: no dictionary will do, because Python has two different keys for equal that
-    hold one instant in two time zones.
+
+def _find_all(
+    keyspace: Keyspace, host: Host | None, wires: list[tuple[Key, bytes]]
+) -> Iterator[tuple[Key, bytes, Any]]:
+    """Do what `_find` does for many keys, with one look at the host for up to `AT_ONCE` of them.
+
+    Each wire key stays with its own key. A dictionary would not do, because Python takes two keys for equal that hold
+    one instant in two time zones, and they are different keys of the cache.
     """
     if keyspace.fence or host is None:
-        yield from [(key, _find(keyspace, host, key, wire)) for key, wire in wires]
+        yield from [(key, wire, _find(keyspace, host, key, wire)) for key, wire in wires]
         return
     find = host.shelf.find
     for start in range(0, len(wires), AT_ONCE):
@@ -82,7 +140,8 @@ def _find_all(keyspace: Keyspace, host: Host | None, wires: list[tuple[Key, byte
         records = [(key, wire, hash := key_hash(wire), find(wire, hash, now)) for key, wire in some]
         is_alive = host.alive  # in this order: see `Region.lives`
         for key, wire, hash, record in records:
-            yield key, MISSING if record is None or not is_alive else keyspace.use(host, key, wire, hash, record)
+            value = MISSING if record is None or not is_alive else keyspace.use(host, key, wire, hash, record)
+            yield key, wire, value
 
 
 def _find(keyspace: Keyspace, host: Host | None, key: Key, wire: bytes) -> Any:

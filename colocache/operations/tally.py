@@ -6,10 +6,10 @@ import os
 from contextvars import ContextVar
 from typing import Literal
 
-from ..host import Host
+from ..host import Host, Voided
 from ..member import Member
 from ..runtime.waiting.threads import RLock
-from .positions import MAX_POSITIONS, Positions, write_positions
+from .positions import MAX_POSITIONS, Positions, lane_of, write_positions
 
 Counted = Literal["loads", "fetches", "misses", "sets", "invalidations"]
 
@@ -23,7 +23,8 @@ class Tally:
         self._counting = RLock()
         self._counts: dict[Counted, int] = {}
         self._positions: Positions = {}
-        self._pending: bool | None = None  # whether what was collected is complete
+        self._pending: list[Voided | None] = []
+        self._pending_since = 0.0
 
     def close(self) -> None:
         """Note that the response is sent. A task that still invalidates inside then waits for its own receipt."""
@@ -44,15 +45,19 @@ class Tally:
 
     # --- For the operations
 
-    def collect(self, is_complete: bool) -> None:
-        """Have the end of the request tell whether what was invalidated just now is complete."""
+    def collect(self, voided: Voided | None, began: float) -> None:
+        """Have the end of the request wait for what was invalidated just now; None is what could not be told."""
         with self._counting:
-            self._pending = is_complete and self._pending is not False
+            if not self._pending:
+                self._pending_since = began
+            if voided is None or voided.hosts is not None or not self._pending:
+                self._pending.append(voided)
 
     def note(self, region: bytes, number: int) -> None:
         """Note the position of an event."""
+        place = region, lane_of(number)
         with self._counting:
-            self._positions[region] = max(number, self._positions.pop(region, 0))
+            self._positions[place] = max(number, self._positions.pop(place, 0))
             while len(self._positions) > MAX_POSITIONS:
                 del self._positions[next(iter(self._positions))]
 
@@ -61,9 +66,9 @@ class Tally:
         with self._counting:
             self._counts[what] = self._counts.get(what, 0) + by
 
-    def _take(self) -> bool | None:
+    def _take(self) -> list[Voided | None]:
         with self._counting:
-            pending, self._pending = self._pending, None
+            pending, self._pending = self._pending, []
         return pending
 
 
@@ -92,4 +97,5 @@ def tell(member: Member, what: Counted, by: int = 1, host: Host | None = None) -
     if tally is not None:
         tally.count(what, by)
         if host is not None:
-            tally.note(*host.position())
+            for region, number in host.positions():
+                tally.note(region, number)

@@ -1,6 +1,6 @@
 """The file of a board: its head, the bell, the seats, the hints of claims, and the marks.
 
-Layout 1, in words of 8 bytes in the host's byte order. The first eight words mean the same in every layout, so that a
+Layout 2, in words of 8 bytes in the host's byte order. The first eight words mean the same in every layout, so that a
 process of any version can end a region.
 
 ======= ================================================================================================================
@@ -18,15 +18,18 @@ word    meaning
 11      seats that were ever taken
 12      bytes of capacity that were asked for: where there is no room, the shelf has less
 13      the inode of the time namespace, where that is known: in another one, `time.monotonic` is another clock
+14      1 if there is a file ``hosts``, because the group has several hosts
+15      a hash of the id of the machine's boot; 0 where that is not known
 16 …    inodes of the region's files
 512     the bell, alone in its page
-1024    seats, four words each: pid, nonce, time of joining in ns, and one that is unused
+1024    seats, four words each: pid, nonce, time of joining in ns, and role: 0 for a peer, 1 for a server
 …       hints, eight words each
 …       the root's mark, and in the next page the first of the others
 ======= ================================================================================================================
 
-**The end.** Whoever ends a region stores `ENDED`, and then invalidates everything and rings the bell. So a process that
-maps it and does not know yet finds its near copies dead, and what it reads from then on it must not keep:
+**The end.** A process that ends a region stores `ENDED`, and then invalidates everything and rings the bell. So a
+process that maps the region, and does not know of the end yet, finds its near copies dead. It must not keep what it
+reads from then on:
 
 1. P misses k, reads the stamps, and loads.
 2. N ends the region and makes a new one, in which Q invalidates k.
@@ -41,6 +44,7 @@ import mmap
 import os
 import sys
 from collections.abc import Callable
+from hashlib import blake2b
 
 from ..core.host.claims import HINT_WORDS, HINTS
 from ..core.host.layout import geometry
@@ -52,12 +56,13 @@ LAYOUT = 2
 LIVES, ENDED = 1, 2
 SEATS = 4096  # a few hundred processes on one host are many
 SEAT_WORDS = 4
+ROLES = ("peer", "server")  # what processes are to the group, each by its place here
 LAST_WRITER = MAX_WRITER - 1  # the very last number is for whoever ends the region
 
 _MAGIC = int.from_bytes(b"colocabd", sys.byteorder)
 _PAGE = 512  # words
 _LAYOUT, _STATE, _NEXT_WRITER, _BELL, _ROOT, _ID = 1, 2, 3, 4, 5, 6
-_CAPACITY, _COUNT, _VERSION, _USED, _WANTED, _CLOCK = 8, 9, 10, 11, 12, 13
+_CAPACITY, _COUNT, _VERSION, _USED, _WANTED, _CLOCK, _HOSTS, _BOOT = 8, 9, 10, 11, 12, 13, 14, 15
 _INODES = 16
 _BELL_AT = _PAGE
 _SEATS_AT = 2 * _PAGE
@@ -101,6 +106,26 @@ class Head:
     def lives(self) -> bool:
         """Whether the region was completed, and not ended."""
         return self._words[_STATE] == LIVES
+
+    @property
+    def was_begun(self) -> bool:
+        """Whether the region was completed."""
+        return self._words[_STATE] in (LIVES, ENDED)
+
+    @property
+    def id(self) -> bytes:
+        """The region's id."""
+        return bytes(self._words[_ID : _ID + 2])
+
+    @property
+    def hosts(self) -> bool:
+        """Whether there is a file ``hosts``."""
+        return self._words[_HOSTS] == 1
+
+    @property
+    def boot(self) -> int:
+        """At which boot of which machine the region was made; 0 if that is not known."""
+        return self._words[_BOOT]
 
     @property
     def can_be_ended(self) -> bool:
@@ -162,11 +187,14 @@ class BoardMemory:
         self.hints = words[_HINTS_AT : _HINTS_AT + HINTS * HINT_WORDS]
         self.marks = words[_ROOT_AT:]
 
-    def begin(self, id: bytes, capacity: int, wanted: int, inodes: list[int], fences: Fences) -> None:
+    def begin(
+        self, id: bytes, capacity: int, wanted: int, inodes: list[int], fences: Fences, *, hosts: bool = False
+    ) -> None:
         """Write the head into memory that holds only zeros. The region lives from then on."""
         words = self.words
         words[_LAYOUT], words[_NEXT_WRITER], words[_BELL], words[_ROOT] = LAYOUT, 1, _BELL_AT, _ROOT_AT
         words[_CAPACITY], words[_COUNT], words[_WANTED], words[_CLOCK] = capacity, self.count, wanted, clock()
+        words[_HOSTS], words[_BOOT] = hosts, boot()
         words[_ID : _ID + 2] = memoryview(id).cast("Q")
         for place, inode in enumerate(inodes, _INODES):
             words[place] = inode
@@ -185,7 +213,7 @@ class BoardMemory:
         return self.words[_WANTED]
 
     def new_writer(self) -> int:
-        """Return the number of a new writer. For whoever has the lock of joining."""
+        """Return the number of a new writer. Call it under the lock of joining."""
         number = self.words[_NEXT_WRITER]
         self.words[_NEXT_WRITER] = number + 1
         return number
@@ -207,20 +235,32 @@ class BoardMemory:
         return min(self.words[_USED], SEATS)
 
     def seat(self, number: int) -> tuple[int, int]:
-        """Return the pid, in the process's own namespace, and the nonce of whoever took a seat; zeros if he left."""
+        """Return the pid, in the process's own namespace, and the nonce of who has a seat; zeros if nobody has."""
         at = _SEATS_AT + number * SEAT_WORDS
         return self.words[at], self.words[at + 1]
 
-    def take_seat(self, number: int, pid: int, nonce: int, now: int) -> None:
-        """Say who has a seat. For whoever has the lock of joining."""
+    def role(self, number: int) -> str:
+        """Return one of `ROLES`: what a seat's process is. One that this version does not know counts as a peer."""
+        place = self.words[_SEATS_AT + number * SEAT_WORDS + 3] & 0xFF
+        return ROLES[place if place < len(ROLES) else 0]
+
+    def release(self, number: int) -> str:
+        """Return the version of colocache of a seat's process."""
+        word = self.words[_SEATS_AT + number * SEAT_WORDS + 3] >> 8
+        return ".".join(str(word >> shift & 0xFFFF) for shift in (0, 16, 32))
+
+    def take_seat(self, number: int, pid: int, nonce: int, now: int, role: str = "peer", release: str = "") -> None:
+        """Say who has a seat, in which role, and of which version. For whoever has the lock of joining."""
         at = _SEATS_AT + number * SEAT_WORDS
+        numbers = [int(each) & 0xFFFF for each in release.split(".")[:3] if each.isdecimal()]
+        self.words[at + 3] = ROLES.index(role) | sum(each << 8 + 16 * place for place, each in enumerate(numbers))
         self.words[at], self.words[at + 1], self.words[at + 2] = pid, nonce, now
         self.words[_USED] = max(self.words[_USED], number + 1)
 
     def leave_seat(self, number: int) -> None:
-        """Say that nobody has a seat. For whoever has it."""
+        """Note that nobody has a seat. Call it in the process that has it."""
         at = _SEATS_AT + number * SEAT_WORDS
-        self.words[at] = self.words[at + 1] = self.words[at + 2] = 0
+        self.words[at] = self.words[at + 1] = self.words[at + 2] = self.words[at + 3] = 0
 
     def end(self, fences: Fences) -> None:
         """End the region."""
@@ -228,7 +268,7 @@ class BoardMemory:
 
 
 def end(words: memoryview, bell: int, root: int, fences: Fences) -> None:
-    """End a region: whoever still uses it finds out at its next hit.
+    """End a region: each process that still uses it finds out at its next hit.
 
     The two numbers are nobody's: no process gets the last writer's number. If a region is ended twice, nothing is
     served that was read after the first end.
@@ -249,8 +289,8 @@ def end_file(descriptor: int, head: Head, fences: Fences) -> None:
     mapping.close()
 
 
-#: Maps a file. From Python 3.13 on it keeps no descriptor of its own: whoever closes all descriptors of a process would
-#: make it close, much later, what has got the number.
+#: Maps a file. From Python 3.13 on it keeps no descriptor of its own: otherwise, after somebody has closed
+#: all descriptors of the process, the map would later close a file of somebody else's that has got the number.
 map_file: Callable[[int, int], mmap.mmap]
 
 if sys.version_info >= (3, 13):
@@ -268,6 +308,16 @@ def clock() -> int:
     """Return the inode of the time namespace of this process, or 0."""
     try:
         return os.stat("/proc/self/ns/time").st_ino
+    except OSError as error:
+        raise_if_from_handler(error)
+        return 0
+
+
+def boot() -> int:
+    """Return what tells this boot of this machine from all others, or 0."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            return int.from_bytes(blake2b(file.read(), digest_size=8).digest(), "big")
     except OSError as error:
         raise_if_from_handler(error)
         return 0

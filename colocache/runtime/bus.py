@@ -5,7 +5,7 @@ it wakes those that wait for a load. So a message may be lost, come late, or com
 
 What has happened is queued by the threads of the application, which take no lock and wait for nobody. The first event
 wakes the bus's thread, which gathers for some milliseconds, and sends one frame for each kind. A process connects to
-its mates when it has something to say, and not before. Nothing happens on the bus of a group that is idle.
+its mates only when it has something to say. Nothing happens on the bus of a group that is idle.
 
 ::
 
@@ -32,7 +32,7 @@ from .logs import Log
 from .servers import why_no_threads
 from .short_name import ShortName
 from .waiting.answers import Answer
-from .waiting.threads import Errands, allocate_lock, is_patched, on_driver_thread, start_driver
+from .waiting.threads import Errands, allocate_lock, drained, is_patched, on_driver_thread, start_driver
 from .waker import Waker
 
 if TYPE_CHECKING:
@@ -42,19 +42,21 @@ if TYPE_CHECKING:
 EVENTS: Final = (KEYS, TAGS, NAMESPACES)
 
 MOST: Final = 8192  # events of a kind in one batch; of more, the mates look at everything
-START_AFTER = 0.1  # s: the thread imports zmq, which takes 40 ms, after the first calls of the process
+START_AFTER = 0.1  # s: the thread imports zmq, which takes long, after the first calls of the process
 GATHER = 0.005  # s from the first event to the frame
 PAUSE, PAUSE_AT_MOST = 0.005, 0.1  # s between batches for each mate: so nobody hears more than 200 batches a second
 PAUSE_AFTER_EVERYTHING = 0.25  # s: to look at everything takes a while
+MOST_ASKED = 100  # at a time, whether the thread does its work
 MOST_SENDERS = 4096  # whose frames are counted; those that are dead are among them
 LOOK_AFTER_EAR = 1.0  # s
 TICK = 30.0  # s
+LOOK_AT_REST = 1.0  # s between two looks, after a failure, whether somebody asks if the thread does its work
 LAST_FRAMES = 0.1  # s that the last frames are given
 LAST_LINES = 1.0  # s that the last lines of the log are given
 
 
 class Message(NamedTuple):
-    """What a mate says: a kind, and hashes, of which some can be there twice."""
+    """What a mate says: a kind, and hashes. A hash can be there twice."""
 
     kind: int
     hashes: Sequence[int]
@@ -90,6 +92,7 @@ class Bus:
         self._directory = ShortName(directory, "9999.bus")
         self._events: dict[int, deque[int]] = {kind: deque(maxlen=MOST) for kind in EVENTS}
         self._loaded: deque[int] = deque(maxlen=MOST)
+        self._asked: deque[Answer] = deque(maxlen=MOST_ASKED)
         self._idle = self._waits = False  # whether an event, or the end of a load, must wake the thread
         self._waker: Waker | None = None
         self._sockets: Broadcast | None = None
@@ -116,6 +119,17 @@ class Bus:
         self._loaded.append(hash)
         if self._waits:
             self._rouse()
+
+    def answers(self, patience: float) -> bool:
+        """Have the thread take a turn, and tell whether it did within ``patience`` seconds.
+
+        So the thread of an idle group need not wake to show that it lives. Where it cannot open its sockets, it answers
+        all the same, within a second. Where no thread can run, or once it has ended, the answer is no.
+        """
+        asked = Answer()
+        self._asked.append(asked)
+        self._rouse()
+        return asked.result(patience) is None
 
     def _rouse(self) -> None:
         """Interrupt the wait. The flags spare a system call per event.
@@ -209,8 +223,18 @@ class Bus:
 
     def _rest(self) -> None:
         """After a failure, wait for the next tick."""
-        if not self._leaving and not self._left.acquire(True, max(0.0, self._tick_at - monotonic())):
-            self._tick(monotonic())
+        while not self._leaving:
+            self._answer()
+            pause = self._tick_at - monotonic()
+            if pause <= 0:
+                self._tick(monotonic())
+                return
+            self._left.acquire(True, min(pause, LOOK_AT_REST))
+
+    def _answer(self) -> None:
+        """Show those that ask that this thread does its work."""
+        for asked in drained(self._asked):
+            asked.give(None)
 
     def _serve(self) -> None:
         if descriptors_are_scarce():
@@ -231,6 +255,7 @@ class Bus:
             self._ear_path = f"{directory}/{self._seat}.bus"
             sockets.bind(self._ear_path)
             self._sockets, self._waker = sockets, waker
+            self._answer()  # those that asked when there was no waker
             if self._silent:
                 self._silent = False
                 self._log.info("hears other processes again")
@@ -248,13 +273,14 @@ class Bus:
         roused = sockets.wait(max(0.0, until - monotonic()))
         self._idle = self._waits = False
         now = monotonic()
-        # The ends of loads first: where other threads compute, this one waits 5 ms for the interpreter after each call
-        # of the system.
+        # The ends of loads first: where other threads compute, this one waits for the interpreter after each call of
+        # the system, 5 ms by default.
         if self._loaded and mouth.ready_at(now) <= now:
             mouth.say(LOADED, _taken(self._loaded))
         if roused:
             waker.rest()
         self._hear(sockets)
+        self._answer()  # here, because work that does not end must not pass for a turn
         now = monotonic()
         self._plan(mouth, now)
         if now >= self._say_at:
@@ -327,7 +353,7 @@ class Bus:
             self._log.exception("what another process said could not be taken in")
 
     def _look_after_ear(self, sockets: Broadcast, now: float) -> None:
-        """See to it that others can connect. A cleaner of temp directories may delete the socket.
+        """Make sure that others can connect. A cleaner of temp directories may delete the socket.
 
         While hardly a file descriptor is left, nobody may connect: libzmq aborts the process if there is none for a
         connection that comes. Mates connect again later, and the numbers of their frames show what was lost.

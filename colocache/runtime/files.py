@@ -233,7 +233,7 @@ def _what_is_wrong(found: os.stat_result, is_kind: Callable[[int], bool], kind: 
 def allocate(descriptor: int, start: int, end: int) -> None:
     """Give a file its blocks from one byte to another, so that a full disk is an OSError here, and not a SIGBUS later.
 
-    Nobody uses these bytes yet. They become zeros.
+    What is there already stays; all else becomes zeros. Nobody stores anything there yet.
     """
     while start < end:
         start += _allocate_some(descriptor, start, min(end - start, _AT_ONCE))
@@ -251,4 +251,4 @@ def _allocate_some(descriptor: int, start: int, size: int) -> int:
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # how file systems without it answer under musl
                 raise
-    return os.pwrite(descriptor, bytes(size), start)
+    return os.pwrite(descriptor, os.pread(descriptor, size, start).ljust(size, b"\0"), start)

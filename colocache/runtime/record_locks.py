@@ -1,8 +1,8 @@
 """Record locks of single bytes: what excludes the processes of a host from each other, and ends when a process ends.
 
 They are taken without giving up the interpreter lock, by ctypes. `fcntl.lockf` gives it up while it takes the record
-lock. Beside a thread that computes, it gets the interpreter lock back 5 ms later, and all that time others wait for the
-record lock. Without ctypes there is only `fcntl.lockf`.
+lock. Beside a thread that computes, it gets the interpreter lock back 5 ms later (`sys.getswitchinterval`), and all
+that time others wait for the record lock. Without ctypes there is only `fcntl.lockf`.
 
 The kernel does not exclude the threads of one process from each other. `RingLocks` and `ClaimLocks` do.
 """
@@ -14,10 +14,13 @@ import fcntl
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from types import FrameType
+from typing import Final, Protocol
 
-from .files import Descriptor, flock, owner_in
+from ..core.hosts.layout import LANES
+from .files import Descriptor, Held, flock, owner_in
 from .signals import raise_if_from_handler
 from .waiting.threads import allocate_lock, thread_id
 
@@ -27,12 +30,12 @@ FIRST_PAUSE, LONGEST_PAUSE = 20e-6, 1e-3  # s, between two tries
 
 CLAIM_FILES = 16  # because the kernel looks at all locks of a file, one by one
 
-_BUSY = (errno.EACCES, errno.EAGAIN)
+BUSY = (errno.EACCES, errno.EAGAIN)
 
 SetLock = Callable[[int, bytes], int]  # descriptor, struct flock; returns 0 or the number of an error
 
 
-def _by_ctypes() -> SetLock | None:
+def _by_ctypes(command: int) -> SetLock | None:
     try:
         import ctypes
 
@@ -41,7 +44,7 @@ def _by_ctypes() -> SetLock | None:
         return None
     # The third argument is variadic. Some machines pass such arguments in another way, so it must not be named here.
     function.argtypes, function.restype = [ctypes.c_int, ctypes.c_int], ctypes.c_int
-    command, get_errno = fcntl.F_SETLK, ctypes.get_errno
+    get_errno = ctypes.get_errno
 
     def set_lock(descriptor: int, lock: bytes) -> int:
         return 0 if function(descriptor, command, lock) == 0 else get_errno()
@@ -49,9 +52,9 @@ def _by_ctypes() -> SetLock | None:
     return set_lock
 
 
-def _by_fcntl(descriptor: int, lock: bytes) -> int:
+def _by_fcntl(descriptor: int, lock: bytes, command: int = fcntl.F_SETLK) -> int:
     try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLK, lock)
+        fcntl.fcntl(descriptor, command, lock)
     except OSError as error:
         raise_if_from_handler(error)
         return error.errno or errno.EIO
@@ -60,7 +63,11 @@ def _by_fcntl(descriptor: int, lock: bytes) -> int:
     return 0
 
 
-set_lock: SetLock = _by_ctypes() or _by_fcntl
+set_lock: SetLock = _by_ctypes(fcntl.F_SETLK) or _by_fcntl
+
+#: How `lane_locks` has the kernel lock for an open file. Where there is no such lock, it is for the whole process.
+_OPEN_FILE: Final = getattr(fcntl, "F_OFD_SETLK", fcntl.F_SETLK)
+set_open_file_lock: SetLock = _by_ctypes(_OPEN_FILE) or partial(_by_fcntl, command=_OPEN_FILE)
 
 
 def rest(seconds: float) -> None:
@@ -68,6 +75,13 @@ def rest(seconds: float) -> None:
     lock = allocate_lock()
     lock.acquire()
     lock.acquire(True, seconds)
+
+
+class Attempts(Protocol):
+    """Locks of bytes that exclude processes."""
+
+    def attempt(self, lock: bytes) -> int:
+        """Do what a struct flock says, and return 0, or the number of an error."""
 
 
 class RecordLocks:
@@ -86,15 +100,15 @@ class RecordLocks:
     def attempt(self, lock: bytes) -> int:
         """Do what a struct flock says, and return 0, or the number of the error.
 
-        So what comes out of this as an exception is a signal handler's, and nobody passes over it: time limits like to
-        be OSErrors.
+        So each exception that comes out of this is a signal handler's, and must not be passed over: time limits are
+        often OSErrors.
         """
         return set_lock(self._descriptor.number_if_open, lock)
 
     def ask(self, lock: bytes) -> bool:
         """Do what a struct flock says; return False if another process is in the way. Raise as `take` does."""
         number = self.attempt(lock)
-        if number in _BUSY:
+        if number in BUSY:
             return False
         if number:
             raise OSError(number, os.strerror(number))
@@ -143,7 +157,7 @@ class Holds:
         self.held: dict[int, Hold] = {}
 
     def take(self, what: int, hold: Hold) -> bool:
-        """Take something; return False if it is taken, be it by this thread."""
+        """Take something; return False if it is taken, even by this thread."""
         return self.held.setdefault(what, hold) is hold
 
     def take_soon(self, what: int, hold: Hold, patience: float) -> bool:
@@ -197,7 +211,7 @@ class RingLocks:
     A signal handler that interrupts the very function that has a lock waits in vain, and gets False.
     """
 
-    def __init__(self, locks: RecordLocks | None, first: int, count: int) -> None:
+    def __init__(self, locks: Attempts | None, first: int, count: int) -> None:
         """Ring r is byte ``first + r`` of a file. Without ``locks`` only threads are excluded."""
         self._locks = locks
         self._taking = [flock(fcntl.F_WRLCK, first + ring) for ring in range(count)]
@@ -207,10 +221,10 @@ class RingLocks:
         self._closed = False
 
     def lock(self, ring: int, /) -> bool:
-        """Take the lock of a ring; return False if it is not to be had. Only the function that calls this has it.
+        """Take the lock of a ring; return False if that fails. Only the function that calls this has it.
 
-        That takes 20 ms and `ATTEMPTS` attempts. Where threads compute, or the machine is busy, an attempt can take
-        10 ms: after 20 ms the lock has hardly been looked at.
+        It tries for `PATIENCE` seconds, and at least `ATTEMPTS` times. Where threads compute, or the machine is busy,
+        one attempt can take half of that time, so the time alone would mean very few attempts.
         """
         hold = thread_id(), sys._getframe(1)
         try:
@@ -258,6 +272,42 @@ class RingLocks:
         self._held.pop(ring, None)
 
 
+class OpenFileLocks:
+    """The locks of one open file of this process, on bytes. Any thread may call all methods.
+
+    On Linux they belong to the open file, and not to the process as record locks do. So they are not lost when another
+    descriptor of the file is closed. A forked child has the open file in common with its parent, and could unlock what
+    the parent has locked, or lock it once more. So it gets no lock here, and has to open the file itself. As long as it
+    has the descriptor, the kernel does not free what its parent had locked when that was killed.
+
+    Where the kernel has no such locks they are record locks. Both kinds exclude each other.
+    """
+
+    def __init__(self, descriptor: Held) -> None:
+        """``descriptor`` is used for nothing else, and nobody has a duplicate of it."""
+        self._descriptor = descriptor
+        self._pid = os.getpid()
+
+    def attempt(self, lock: bytes) -> int:
+        """Do what a struct flock says, and return 0, or the number of the error.
+
+        EBADF says that somebody has closed the descriptor, or that this is a child.
+        """
+        if os.getpid() != self._pid or not self._descriptor.is_ours():
+            return errno.EBADF
+        number = set_open_file_lock(self._descriptor.number_if_open, lock)
+        return number if number != errno.EINVAL else set_lock(self._descriptor.number_if_open, lock)
+
+
+def lane_locks(descriptor: Held) -> RingLocks:
+    """Return the locks of a log's lanes: `colocache.core.hosts.log.LaneLocks`. ``descriptor`` is as above.
+
+    Two who have one lane would lose an event of which others rely on being told. Two who have one ring lose a value at
+    most. So these are the locks that are not lost.
+    """
+    return RingLocks(OpenFileLocks(descriptor), 0, LANES)
+
+
 class ClaimLocks:
     """The claims of this process: each is the lock of a byte. A place is a number of 64 bits."""
 
@@ -272,7 +322,7 @@ class ClaimLocks:
         if self._mine.setdefault(place, mine) is not mine:
             return False
         locks = self._locks(place)
-        if locks is None or locks.attempt(flock(fcntl.F_WRLCK, place >> 4)) not in _BUSY:
+        if locks is None or locks.attempt(flock(fcntl.F_WRLCK, place >> 4)) not in BUSY:
             return True
         self._mine.pop(place, None)
         return False

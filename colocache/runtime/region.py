@@ -1,4 +1,4 @@
-"""The region: the files that the processes of a group map on one host, from the first one's coming to the last one's.
+"""The region: the files that the processes of a group map on one host. It lives until the last of them leaves.
 
 ====================== ================================================================================================
 file                   meaning
@@ -7,6 +7,8 @@ file                   meaning
 ``board``              the board, the seats, and what the processes must agree on (`colocache.runtime.board_file`)
 ``shelf``              the shelf; it is as long as it can become, and gets its blocks as it grows
 ``claims.0`` … ``.15`` empty; their bytes are the claims
+``hosts``              only in a group of several hosts: what this host knows of others, and its own events
+``ended``              the same: who was this host before (`colocache.runtime.hosts_file`)
 ====================== ================================================================================================
 
 **Joining** and leaving happen one after another, under the lock of a byte. Whoever joins first shows that it lives
@@ -16,7 +18,8 @@ file                   meaning
 others live                files                then
 ========================== ==================== =======================================================================
 no                         any                  end what is there, delete it, and make a new region
-yes                        of a living region   join it, if the layout is the same
+yes                        of a living region   join it, if the layout is the same, and if it has ``hosts`` where that
+                                                is wanted
 yes                        a board that can be  end it, delete it, and make a new region: those who use the old one
                            ended, but something find out at their next hit
                            else is missing
@@ -24,21 +27,21 @@ yes                        none, or not theirs  raise `CannotJoin`: they may ser
                                                 They find out themselves, by `Region.is_in_place`, and let go
 ========================== ==================== =======================================================================
 
-The board's head names the files of its region by their inodes, its own among them. So a copy is told from what others
+The board's head names the files of its region by their inodes, its own among them. So a copy differs from what others
 have mapped, and so are locks of a deleted file from those that others use:
 
 1. A has the lock of joining. A cleaner deletes all files.
 2. B makes a new ``locks``, and has its lock of joining.
 3. Each of the two shows that it lives before it looks. So at least one finds the other one, but no region, and raises.
-4. If A has made a region meanwhile, its head names the ``locks`` that was deleted. C, who comes now, ends it.
+4. If A has made a region meanwhile, its head names the ``locks`` that was deleted. C, which comes now, ends it.
 
 A process that is killed while it joins has made nothing that anybody uses: the state in the head is stored last.
 
 **Locks** of bytes have three traps (see `colocache.runtime.files`). So a process has one `Region` for a directory,
 whatever its spelling, and all its caches of the group share it; each file is opened once.
 
-A file that another program truncates kills whoever touches what is gone (SIGBUS). Nothing can be done about that from
-Python.
+If another program truncates a file, a process that touches what is gone is killed (SIGBUS). Nothing can be done about
+that from Python.
 """
 
 from __future__ import annotations
@@ -48,37 +51,29 @@ import errno
 import mmap
 import os
 import secrets
-import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..core.host.layout import Geometry, ShelfMemory, geometry
 from ..core.host.memory import Heard
 from ..core.host.numbers import Numbers
 from ..errors import CannotJoin, ConfigError
-from . import board_file
-from .board_file import BoardMemory, Head, anonymous, map_file
+from ..version import __version__
+from . import board_file, hosts_file
+from .board_file import BoardMemory, Head, anonymous
 from .fences import Fences, fences_for
-from .files import Held, allocate, identity, open_new, open_ours
-from .life import Life
+from .files import allocate, identity
+from .hosts_file import Ended, HostsFile
 from .places import largest_file, open_place, room
-from .record_locks import (
-    CLAIM_FILES,
-    FIRST_PAUSE,
-    ClaimLocks,
-    Holds,
-    RecordLocks,
-    RingLocks,
-    hold_of_caller,
-    rest,
-)
+from .record_locks import FIRST_PAUSE, ClaimLocks, Holds, RecordLocks, RingLocks, hold_of_caller, rest
+from .region_files import CLAIMS, HOSTS, Again, Files
 from .servers import call_after_fork
 from .signals import raise_if_from_handler
 
 PATIENCE = 2.0  # s: how long a process waits for others that join or leave
 LEAVING_PATIENCE = 0.5  # s: the same for one that leaves; whoever comes next cleans up
-
-TOUCH_EVERY = 3600.0  # s; cleaners of temp directories spare files younger than 3 days (macOS) or 10 days (systemd)
 
 LEAST_CAPACITY = 1 << 20
 _MIB = 1 << 20
@@ -89,8 +84,6 @@ _RINGS = 1 << 16
 _SEATS = 1 << 32
 _FENCES = 1 << 33
 
-_CLAIMS = tuple(f"claims.{number}" for number in range(CLAIM_FILES))
-_FILES = ("board", "locks", "shelf", *_CLAIMS)  # in the order of their inodes in the head
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -105,17 +98,12 @@ class Seat:
     number: int
     pid: int
     nonce: int  # random; a later process with this seat has another one
+    role: str = "peer"  # one of `board_file.ROLES`
+    version: str = ""  # of colocache
 
 
 #: What `Region.lives` looks at once the process has left.
 _NO_STATE = memoryview(bytes(8)).cast("Q")
-
-
-class _Again(OSError):
-    """What this process has opened was deleted meanwhile."""
-
-    def __init__(self) -> None:
-        super().__init__("its files are deleted again and again")
 
 
 class Region:
@@ -143,10 +131,15 @@ class Region:
     rings: RingLocks
     claims: ClaimLocks
     fences: Fences
+    hosts: HostsFile | None
+    """What this host knows of others; None where the group has one host."""
+    ended: list[Ended]
+    """Which members this host was before that have ended for certain, the oldest first: see `hosts_file`."""
 
     def __init__(
-        self, files: _Files | None, board: BoardMemory, shelf: mmap.mmap, fences: Fences, capacity: int
-    ) -> None:
+        self, files: Files | None, board: BoardMemory, shelf: mmap.mmap, fences: Fences, capacity: int,
+        hosts: HostsFile | None = None, ended: Sequence[Ended] = (),
+    ) -> None:  # fmt: skip
         self._files = files
         self._board = board
         self.state = board.state
@@ -158,29 +151,37 @@ class Region:
         self.marks, self.mark_count = board.marks, board.count
         self.geometry = geometry(capacity)
         self.shelf = ShelfMemory.over(shelf, self.geometry, self._grow)
+        self.hosts, self.ended = hosts, list(ended)
+        self.has_ended = False  # because this process was the last one that has left
         self.path = ""
-        locks, claims = None, []
+        self.locks: RecordLocks | None = None
+        claims = []
         if files is not None:
-            locks, claims = files.locks, [RecordLocks(files.held[name]) for name in _CLAIMS]
+            self.locks, claims = files.locks, [RecordLocks(files.held[name]) for name in CLAIMS]
             self.path = files.path
-        self.rings = RingLocks(locks, _RINGS, self.geometry.rings)
+        self.rings = RingLocks(self.locks, _RINGS, self.geometry.rings)
         self.claims = ClaimLocks(claims)
 
     # --- Coming
 
     @classmethod
     def join(
-        cls, group: str, directory: str | None, capacity: int, *, patience: float = PATIENCE,
-        joined: list[Region] | None = None,
+        cls, group: str, directory: str | None, capacity: int, *, hosts: bool = False, role: str = "peer",
+        patience: float = PATIENCE, joined: list[Region] | None = None,
     ) -> Region:  # fmt: skip
         """Join the group's region on this host, or make it. Call `release` when a cache no longer uses it.
 
         ``directory`` is the setting: an absolute path, or None for the default. ``capacity`` are the bytes that the
-        shelf may have; if the file system has less room, it gets less. Whoever makes the region chooses it for all, and
-        ``wanted`` tells what he wanted.
+        shelf may have; if the file system has less room, it gets less. The process that makes the region chooses it for
+        all, and ``wanted`` tells what that process wanted.
 
-        What a signal handler raises may come out of this call instead of its result. So the region is appended to
-        ``joined``, too, if it is given: whoever catches an exception gives back what is there.
+        ``hosts`` says that the group has several hosts. Whoever makes the region chooses this, too: who does not want
+        it obeys, and gets a region with `hosts`. Who wants it cannot join a living region without it.
+
+        An exception of a signal handler may come out of this call instead of its result. So the region is appended to
+        ``joined``, too, if that is given: a caller that catches an exception gives back what is there.
+
+        ``role`` is one of `board_file.ROLES`. It is what the others see of this process.
 
         All caches of a process that name one directory and group get the same object, as long as it is in place. Raise
         ConfigError if the directory cannot be used, and CannotJoin if the region cannot be joined now.
@@ -193,10 +194,11 @@ class Region:
             while True:
                 try:
                     base, name = open_place(group, directory)
-                    return _join(process, base, name, capacity, ends, [] if joined is None else joined)
+                    wish = _Wish(capacity, hosts, role)
+                    return _join(process, base, name, wish, ends, [] if joined is None else joined)
                 except OSError as error:
                     raise_if_from_handler(error)
-                    if not isinstance(error, _Again | FileNotFoundError | FileExistsError) or time.monotonic() >= ends:
+                    if not isinstance(error, Again | FileNotFoundError | FileExistsError) or time.monotonic() >= ends:
                         raise CannotJoin(f"the memory of the group {group!r} cannot be had: {error}") from error
                     rest(pause)
                     pause *= 2
@@ -211,21 +213,21 @@ class Region:
         fences = fences_for(None, 0)
         board.begin(secrets.token_bytes(16), capacity, capacity, [], fences)
         region = cls(None, board, anonymous(least.total_size), fences, capacity)
-        region._take_seat(0)
+        region._take_seat(0, "peer")
         region._users = 1
         return region
 
-    def _take_seat(self, number: int) -> None:
+    def _take_seat(self, number: int, role: str) -> None:
         """Sit down. For whoever has the lock of joining."""
         self.numbers = Numbers(self._board.new_writer())
-        self.seat = Seat(number, os.getpid(), secrets.randbits(63) + 1)
-        self._board.take_seat(number, self.seat.pid, self.seat.nonce, time.time_ns())
+        self.seat = Seat(number, os.getpid(), secrets.randbits(63) + 1, role, __version__)
+        self._board.take_seat(number, self.seat.pid, self.seat.nonce, time.time_ns(), role, __version__)
         self._board.change_version(self.numbers.next())
 
     # --- Being there
 
     def lives(self) -> bool:
-        """Tell whether the region has not ended, as far as its memory says. This takes 0.1 µs.
+        """Tell whether the region has not ended, as far as its memory says. On x86 it makes no system call.
 
         Ask this **after** the stamps of what is loaded were read, and after a write: see
         `colocache.runtime.board_file`.
@@ -235,13 +237,13 @@ class Region:
 
     @property
     def wanted(self) -> int:
-        """The capacity that whoever made the region wanted. It has less where there was no room."""
+        """The capacity that the maker of the region wanted. The shelf has less if there was no room."""
         return self._board.wanted
 
     def is_in_place(self) -> bool:
-        """Tell whether newcomers find this region: it has not ended, and its board is where it was. This takes 1.5 µs.
+        """Tell whether newcomers find this region: it has not ended, and its board is where it was.
 
-        If not, `leave` and `join` anew. As long as this process has not left, no newcomer can join.
+        If not, `leave` and `join` anew. Until this process has left, no newcomer can join. This takes one system call.
         """
         return self.lives() and (self._files is None or self._files.board_is_in_place())
 
@@ -249,7 +251,8 @@ class Region:
         """Tell whether all descriptors are still there: somebody may close all that a process has.
 
         If not, this process excludes nobody, and does not show that it lives: `leave` and `join` anew. This also keeps
-        the files young, so that cleaners of temp directories leave them alone. It takes 50 µs: call it once in a while.
+        the files young, so that cleaners of temp directories leave them alone. It takes some system calls for each
+        file, so do not call it often.
         """
         return not self._left and (self._files is None or self._files.tend())
 
@@ -274,7 +277,7 @@ class Region:
                 raise_if_from_handler(error)
                 continue
             if pid is not None:
-                found.append(Seat(number, pid, nonce))
+                found.append(Seat(number, pid, nonce, self._board.role(number), self._board.release(number)))
         return found
 
     def _grow(self, start: int, end: int) -> bool:
@@ -304,6 +307,9 @@ class Region:
     def leave(self) -> None:
         """Leave the region, for all caches of this process. The last process deletes the files. Callable twice.
 
+        In a group of several hosts there stays a directory with the file ``ended``, in which the last one notes that
+        the member has ended. Whoever deletes that does no harm.
+
         What was mapped stays mapped as long as somebody refers to it. If another thread joins or leaves and does not go
         on, nothing is done: then only the end of the process gives everything back.
         """
@@ -325,156 +331,27 @@ class Region:
         self.state = _NO_STATE
 
 
-class _Files:
-    """The files of a region that this process has opened, and what it has locked there."""
-
-    def __init__(self, process: _Process, base: str, name: str) -> None:
-        """Open what is needed to join; take no lock."""
-        self._process = process
-        self.path = f"{base}/{name}"
-        self.held: dict[str, Held] = {}
-        self._maps: list[mmap.mmap] = []
-        self._lives: list[Life] = []
-        process.files.append(self)
-        try:
-            self.held["."] = Held(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            self.held["locks"] = Held(open_ours(self.file("locks")))
-            self.locks = RecordLocks(self.held["locks"])
-            self._lives.append(Life(base, name))
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def life(self) -> Life:
-        """This process's life in the group."""
-        return self._lives[0]
-
-    def file(self, name: str) -> str:
-        """Return the path of a file."""
-        return f"{self.path}/{name}"
-
-    def open(self, name: str) -> Held:
-        """Open a file that is there. Raise _Again if it is not."""
-        try:
-            self.held[name] = held = Held(_open_there(self.file(name)))
-        except FileNotFoundError:
-            raise _Again from None
-        return held
-
-    def create(self, name: str) -> Held:
-        """Create a file."""
-        self.held[name] = held = Held(open_new(self.file(name)))
-        return held
-
-    def map(self, name: str, size: int) -> mmap.mmap:
-        """Map the first bytes of a file."""
-        mapping = map_file(self.held[name].number, size)
-        self._maps.append(mapping)
-        return mapping
-
-    def inodes(self) -> list[int]:
-        """Return the inodes of all files."""
-        return [self.held[name].identity[1] for name in _FILES]
-
-    def is_at_its_path(self, name: str) -> bool:
-        """Tell whether an open file is what its path names."""
-        try:
-            return identity(os.lstat(self.file(name))) == self.held[name].identity
-        except FileNotFoundError:
-            return False
-
-    def remember_board(self) -> None:
-        """Remember what `board_is_in_place` compares with."""
-        found = os.fstat(self.held["board"].number)
-        self._board, self._device, self._inode, self._size = self.file("board"), *identity(found), found.st_size
-
-    def board_is_in_place(self) -> bool:
-        """Tell whether the board is at its path, in its length."""
-        try:
-            found = os.stat(self._board)
-        except OSError as error:  # among others, this process may not look there any more
-            raise_if_from_handler(error)
-            return False
-        return found.st_ino == self._inode and found.st_dev == self._device and found.st_size == self._size
-
-    def board_is_gone(self) -> bool:
-        """Tell whether newcomers cannot find the board, so that they cannot end the region either."""
-        try:
-            return identity(os.stat(self._board)) != (self._device, self._inode)
-        except (FileNotFoundError, NotADirectoryError):
-            return True
-        except OSError as error:
-            raise_if_from_handler(error)
-            return False
-
-    def board_is_cut(self) -> bool:
-        """Tell whether touching the board's memory may kill the process."""
-        board = self.held["board"]
-        return not board.is_ours() or os.fstat(board.number).st_size < self._size
-
-    def are_ours(self) -> bool:
-        """Tell whether all files are still open."""
-        return self.life.is_held() and all(held.is_ours() for held in self.held.values())
-
-    def tend(self) -> bool:
-        """Keep the files young, and tell whether all are still open."""
-        if not self.are_ours():
-            return False
-        for held in (*self.held.values(), *self.life.files()):
-            if abs(time.time() - os.fstat(held.number).st_mtime) > TOUCH_EVERY:
-                os.utime(held.number)
-        return True
-
-    def delete_all(self) -> None:
-        """Delete all files of the directory but the one whose lock this process has. For whoever has that lock."""
-        for name in ("board", "shelf", *_CLAIMS):
-            if name in self.held:
-                self.held.pop(name).close()
-        for name in sorted(os.listdir(self.path)):  # the board comes first
-            if name != "locks":
-                with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
-                    os.unlink(self.file(name))
-
-    def close(self) -> None:
-        """Close everything, which gives up all locks of bytes. Callable twice."""
-        if sys.version_info < (3, 13) and not all(held.is_ours() for held in self.held.values()):
-            _abandoned.extend(self._maps)
-        self._maps.clear()
-        for held in self.held.values():
-            held.close()
-        self.held.clear()
-        while self._lives:
-            self._lives.pop().close()
-        with contextlib.suppress(ValueError):
-            self._process.files.remove(self)
-
-
-#: What must stay mapped for ever. Until Python 3.13, a map has a descriptor of its own. If somebody has closed all
-#: descriptors of the process, that number is somebody else's now, and a map that goes would close it.
-_abandoned: list[mmap.mmap] = []
-
-
-def _open_there(path: str) -> int:
-    if not os.path.lexists(path):  # open_ours would create it
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    return open_ours(path)
-
-
 # --- Joining
 
 
-def _join(
-    process: _Process, base: str, name: str, capacity: int, ends: float, joined: list[Region]
-) -> Region:  # fmt: skip
+class _Wish(NamedTuple):
+    """What a process that joins wants; whoever makes the region chooses the first two."""
+
+    capacity: int
+    hosts: bool
+    role: str
+
+
+def _join(process: _Process, base: str, name: str, wish: _Wish, ends: float, joined: list[Region]) -> Region:
     place = identity(os.stat(f"{base}/{name}"))
     for region in process.regions_at(place, f"{base}/{name}"):
         if region.is_in_place() and region.is_whole():
+            _check_hosts(region.path, region.hosts is not None, wish.hosts)
             region._users += 1
             joined.append(region)
             return region
         _leave(process, region)
-    files = _Files(process, base, name)
+    files = Files(process.files, base, name)
     try:
         if not files.locks.take_soon(_JOIN, ends - time.monotonic()):
             raise CannotJoin(
@@ -482,9 +359,9 @@ def _join(
                 " does not go on: continue it, or end it"
             )
         if not files.is_at_its_path("locks"):
-            raise _Again
+            raise Again
         _reached("locked")
-        region = _join_alone(files, capacity)
+        region = _join_alone(files, wish)
         files.locks.free(_JOIN)
         _reached("joined")
     except BaseException:
@@ -497,38 +374,42 @@ def _join(
     return region
 
 
-def _join_alone(files: _Files, capacity: int) -> Region:
+def _join_alone(files: Files, wish: _Wish) -> Region:
     files.life.hold()
     _reached("alive")
     others = files.life.others()
+    ended = hosts_file.ended_before(files.path)
     fences = fences_for(files.locks, _FENCES)
     head = None
-    with contextlib.suppress(_Again):
+    with contextlib.suppress(Again):
         head = Head(files.open("board").number)
     if head is not None and _is_theirs(files, head):
         if others and head.lives:
             _check_layout(files, head)
             _check_clock(head)
-            region = _attach(files, head, fences)
+            _check_hosts(files.path, head.hosts, wish.hosts)
+            region = _attach(files, head, fences, ended, wish.role)
             if region is not None:
                 return region
         if head.can_be_ended:
             board_file.end_file(files.held["board"].number, head, fences)
-            others = False
+        if wish.hosts and not others:
+            ended += hosts_file.end_of(files, head)
+        others = others and not head.can_be_ended
     if others:
         raise CannotJoin(
             f"other processes of this group use files that were deleted from {files.path}, or replaced: nobody can join"
             " before they have noticed. A process that is stopped does not notice: continue it, or end it"
         )
-    return _make(files, capacity, fences)
+    return _make(files, wish, fences, hosts_file.note_ended(files.path, ended) if wish.hosts else None)
 
 
-def _is_theirs(files: _Files, head: Head) -> bool:
+def _is_theirs(files: Files, head: Head) -> bool:
     """Tell whether a board is what processes have mapped that use it, and not a copy."""
     return head.is_a_board and head.inodes(1) == [files.held["board"].identity[1]]
 
 
-def _check_layout(files: _Files, head: Head) -> None:
+def _check_layout(files: Files, head: Head) -> None:
     if head.layout != board_file.LAYOUT:
         raise CannotJoin(
             f"the processes of this group in {files.path} run another version of colocache, whose memory has layout"
@@ -545,44 +426,60 @@ def _check_clock(head: Head) -> None:
         )
 
 
-def _attach(files: _Files, head: Head, fences: Fences) -> Region | None:
+def _check_hosts(path: str, there: bool, wanted: bool) -> None:
+    if wanted and not there:
+        raise CannotJoin(
+            f"the processes of this group in {path} were started for one host, and this one for several: all processes"
+            " of the group on this host need the same settings (COLOCACHE_LISTEN, COLOCACHE_PEERS). End the others"
+            " first"
+        )
+
+
+def _attach(files: Files, head: Head, fences: Fences, ended: list[Ended], role: str) -> Region | None:
     """Join a living region. Return None if it lacks something: then it has to be ended."""
     try:
-        for name in ("shelf", *_CLAIMS):
+        for name in ("shelf", *CLAIMS, *([HOSTS] if head.hosts else [])):
             files.open(name)
-    except (_Again, ConfigError):
+    except (Again, ConfigError):
         return None
     shelf_size = os.fstat(files.held["shelf"].number).st_size
-    if head.inodes(len(_FILES)) != files.inodes() or not head.is_whole or shelf_size != head.shelf_size:
+    inodes = files.inodes()
+    if head.inodes(len(inodes)) != inodes or not head.is_whole or shelf_size != head.shelf_size:
         return None
     if head.next_writer > board_file.LAST_WRITER:
         return None
+    if head.hosts and os.fstat(files.held[HOSTS].number).st_size != hosts_file.SIZE:
+        return None
     board = BoardMemory(files.map("board", head.size))
-    return _sit_down(files, board, fences, head.capacity)
+    return _sit_down(files, board, fences, head.capacity, ended, role)
 
 
-def _sit_down(files: _Files, board: BoardMemory, fences: Fences, capacity: int) -> Region:
+def _sit_down(
+    files: Files, board: BoardMemory, fences: Fences, capacity: int, ended: Sequence[Ended], role: str
+) -> Region:
     shelf = files.map("shelf", geometry(capacity).total_size)
-    region = Region(files, board, shelf, fences, capacity)
+    hosts = hosts_file.attach(files, fences) if HOSTS in files.held else None
+    region = Region(files, board, shelf, fences, capacity, hosts, ended if hosts is not None else ())
     for number in range(board_file.SEATS):
         if files.locks.take(_SEATS + number):
             _reached("seated")
-            region._take_seat(number)
+            region._take_seat(number, role)
             files.remember_board()
             return region
     raise CannotJoin(f"all {board_file.SEATS} seats of the group in {files.path} are taken")
 
 
-def _make(files: _Files, wanted: int, fences: Fences) -> Region:
-    """Make a new region, in place of all that is in the directory."""
-    files.delete_all()
+def _make(files: Files, wish: _Wish, fences: Fences, ended: list[Ended] | None) -> Region:
+    """Make a new region, in place of all that is in the directory. ``ended`` is None in a group of one host."""
+    kept = () if ended is None else (hosts_file.ENDED,)
+    files.delete_all(*kept)
     _reached("cleaned")
-    capacity = _capacity(files.path, wanted)
+    capacity = _capacity(files.path, wish.capacity)
     while True:
         try:
-            return _create(files, capacity, wanted, fences)
+            return _create(files, capacity, wish, fences, ended)
         except OSError as error:
-            files.delete_all()
+            files.delete_all(*kept)
             if error.errno not in _FULL:
                 raise
             capacity //= 4  # the file system has less room for this user than it says
@@ -590,23 +487,26 @@ def _make(files: _Files, wanted: int, fences: Fences) -> Region:
                 raise _no_room(files.path) from error
 
 
-def _create(files: _Files, capacity: int, wanted: int, fences: Fences) -> Region:
+def _create(files: Files, capacity: int, wish: _Wish, fences: Fences, ended: list[Ended] | None) -> Region:
     sizes = geometry(capacity)
-    for name in _CLAIMS:
+    for name in CLAIMS:
         files.create(name)
     _reached("claims made")
     shelf = files.create("shelf").number
     os.ftruncate(shelf, sizes.total_size)
     allocate(shelf, 0, sizes.data_offset)
     _reached("shelf made")
+    if ended is not None:
+        hosts_file.create(files)
+        _reached("hosts made")
     board = files.create("board").number
     size = board_file.size_for(board_file.marks_for(capacity))
     allocate(board, 0, size)
     _reached("board made")
     memory = BoardMemory(files.map("board", size))
-    memory.begin(secrets.token_bytes(16), capacity, wanted, files.inodes(), fences)
+    memory.begin(secrets.token_bytes(16), capacity, wish.capacity, files.inodes(), fences, hosts=ended is not None)
     _reached("begun")
-    return _sit_down(files, memory, fences, capacity)
+    return _sit_down(files, memory, fences, capacity, ended or (), wish.role)
 
 
 def _capacity(path: str, wanted: int) -> int:
@@ -644,6 +544,8 @@ def _leave(process: _Process, region: Region) -> None:
         return
     region._leave_memory()
     region.rings.close()
+    if region.hosts is not None:
+        region.hosts.lanes.close()
     for place in [place for place, each in process.regions.items() if each is region]:
         del process.regions[place]
     if files is not None:
@@ -655,7 +557,7 @@ def _leave(process: _Process, region: Region) -> None:
             files.close()
 
 
-def _leave_files(files: _Files, region: Region) -> None:
+def _leave_files(files: Files, region: Region) -> None:
     if files.board_is_gone() and not files.board_is_cut():
         # Newcomers cannot end it. Others who use it have to let go, too; and a child that forked past Python's hooks
         # may use it, which has no life of its own.
@@ -671,10 +573,17 @@ def _leave_files(files: _Files, region: Region) -> None:
     _reached("let go")
     if in_order and not files.life.others():
         region._board.end(region.fences)
-        files.delete_all()
+        if region.hosts is None:
+            files.delete_all()
+        else:
+            hosts_file.note_ended(files.path, [*region.ended, (region.id, region.hosts.log.lasts())])
+            _reached("noted")
+            files.delete_all(hosts_file.ENDED)
+            region.has_ended = True
         _reached("deleted")
         os.unlink(files.file("locks"))
-        os.rmdir(files.path)
+        if region.hosts is None:
+            os.rmdir(files.path)
 
 
 # --- This process
@@ -686,18 +595,18 @@ class _Process:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.regions: dict[tuple[int, int], Region] = {}  # by the device and inode of their directories
-        self.files: list[_Files] = []  # more than the regions': another thread may join one when the process forks
+        self.files: list[Files] = []  # more than the regions': another thread may join one when the process forks
         self._holds = Holds()
 
     def lock(self, patience: float) -> bool:
-        """Have what is here to oneself. Call `unlock` in the same function.
+        """Take the lock of what is here. Call `unlock` in the same function.
 
         Return False if another thread has it for too long, or this one, where a signal handler has interrupted it.
         """
         return self._holds.take_soon(0, hold_of_caller(), patience)
 
     def unlock(self) -> None:
-        """Give it back."""
+        """Give the lock back."""
         self._holds.give_back(0)
 
     def regions_at(self, place: tuple[int, int], path: str) -> list[Region]:

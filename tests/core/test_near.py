@@ -17,6 +17,7 @@ from colocache.core.host.numbers import Numbers
 from colocache.core.hosts.lease import FOREVER
 from colocache.core.near import SERVE_AT_ONCE, NearStore
 from colocache.core.policy import POLICIES
+from tests.core.leases import WordLease
 from tests.interrupts import at_every_point
 
 every_policy = pytest.mark.parametrize("policy", POLICIES)
@@ -132,7 +133,7 @@ def test_the_text_serves_what_the_rule_lets_through_and_nothing_else(value: Any)
         near = Near()
         entry = near.entry(A, value=value)
         history(near, entry)
-        entry.expires = expires
+        entry.expires, entry.until = expires, min(expires, entry.until)
         found = served_at_once(Keyspace(near, entry), "key")
         lets = near.store.lets(entry, NOW)
         assert lets == (HISTORIES[history] and expires > NOW)
@@ -188,6 +189,148 @@ def test_a_comparison_tells_nothing_of_events_after_the_bell_was_read() -> None:
 
     near = Near(fences=Fences())
     assert not near.store.lets(near.entry(A), NOW)
+
+
+# --- The lease
+
+
+def test_an_entry_says_until_when_readers_need_not_ask() -> None:
+    lease = WordLease(NOW + 2)
+    near = Near(lease=lease)
+    entry, soon = near.entry(A), near.entry(B, expires=NOW + 1)
+    assert (entry.until, soon.until) == (DEAD, DEAD), "the first reader asks"
+    for each, until in ((entry, NOW + 2), (soon, NOW + 1)):
+        assert near.store.lets(each, NOW)
+        assert each.until == until
+    lease.publish(NOW + 3)
+    assert near.store.lets(entry, NOW + 2)
+    assert entry.until == NOW + 3
+
+
+def test_on_a_host_that_is_alone_readers_need_not_ask_before_the_entry_expires() -> None:
+    near = Near()
+    for expires in (NOW + 1, math.inf):
+        entry = near.entry(A, expires=expires)
+        assert near.store.lets(entry, NOW)
+        assert entry.until == expires
+
+
+@pytest.mark.parametrize("until", [0.0, NOW - 30, NOW - 1, NOW])
+def test_while_the_host_is_behind_nothing_is_served_and_nothing_dropped(until: float) -> None:
+    lease = WordLease(NOW)
+    near = Near(lease=lease)
+    entry, compared = near.entry(A), near.entry(B)
+    near.keep(entry, compared)
+    assert near.store.lets(compared, NOW - 1)
+    lease.publish(until)
+    assert served_at_once(Keyspace(near, compared), "key") is None, "though it has the present bell"
+    near.board.invalidate((C,))
+    for each in (entry, compared):
+        assert not near.store.lets(each, NOW)
+        assert served_at_once(Keyspace(near, each), "key") is None
+        assert each.expires == math.inf
+    near.store.sweep(NOW)
+    near.store.drop((A, B), NOW)
+    assert near.gone() == []
+    assert near.found() == near.kept() == {A, B}
+    lease.publish(NOW + 1)
+    for each in (entry, compared):
+        assert served_at_once(Keyspace(near, each), "key") == "value"
+
+
+def test_what_is_void_or_has_expired_is_dropped_while_the_host_is_behind_too() -> None:
+    near = Near(lease=WordLease(NOW - 1))
+    near.keep(near.entry(A), near.entry(B, expires=NOW), near.entry(C), near.entry(D))
+    near.board.invalidate((A, D))
+    near.store.drop((D,), NOW)
+    near.store.sweep(NOW)
+    assert {entry.hash for entry in near.gone()} == {A, B, D}
+    assert near.found() == {C}
+
+
+def test_the_lease_is_asked_before_bell_and_label() -> None:
+    """1. A reader finds that the label stands. 2. Its host catches up with an event, and is current. 3. It asks."""
+
+    class Late(WordLease):
+        def until(self, now: float) -> float:
+            if not happened:
+                happened.append(True)
+                near.board.invalidate((A,))
+                self.publish(NOW + 1)
+            return super().until(now)
+
+    happened: list[bool] = []
+    near = Near(lease=Late(NOW))
+    entry = near.entry(A)
+    entry.bell = near.store.bell[0]
+    assert not near.store.lets(entry, NOW)
+    assert entry.expires == entry.until == DEAD
+
+
+def test_an_instant_is_noted_once_the_label_was_compared_under_it() -> None:
+    """Otherwise: 1. R finds the bell unchanged. 2. An event comes, and then a later lease, which L notes in the entry.
+    3. R looks at the entry's instant, and serves what L is about to find void."""
+
+    class Fences(NoFences):
+        def order(self) -> None:
+            noted.append(entry.until)
+
+    noted: list[float] = []
+    near = Near(fences=Fences(), lease=WordLease(NOW + 1))
+    entry = near.entry(A)
+    entry.until = NOW
+    near.board.invalidate((A,))
+    noted.clear()
+    assert not near.store.lets(entry, NOW)
+    assert noted == [NOW]
+
+
+class Overtaken(Entry):
+    """An entry that somebody drops just before, or just after, its ``until`` is stored for the first time."""
+
+    __slots__ = ("_until", "drop", "is_before", "served")
+
+    @property
+    def until(self) -> float:  # type: ignore[override]
+        """What is stored."""
+        return self._until
+
+    @until.setter
+    def until(self, until: float) -> None:
+        drop, self.drop = getattr(self, "drop", None), None
+        if drop is not None and self.is_before:
+            drop()
+        self._until = until
+        if drop is not None:
+            if not self.is_before:
+                drop()
+            self.served = served_at_once(drop.keyspace, "key")
+
+
+class Drop:
+    """Drops an entry, whose readers go on to look for it."""
+
+    def __init__(self, near: Near, entry: Entry) -> None:
+        self.keyspace, self._store, self._entry = Keyspace(near, entry), near.store, entry
+
+    def __call__(self) -> None:
+        self._store._leave(self._entry)
+
+
+@pytest.mark.parametrize("is_before", [True, False])
+@pytest.mark.parametrize("is_compared", [True, False])
+def test_an_entry_that_is_dropped_while_it_is_let_stays_dead(is_before: bool, is_compared: bool) -> None:
+    """As in the comment of `NearStore.lets`; then its last sentence."""
+    near = Near(lease=WordLease(NOW + 1))
+    entry = Overtaken(near.home, "key", "value", A, near.board.label((ROOT, A)), 0, math.inf, 10)
+    if is_compared:
+        entry.bell = near.store.bell[0]
+    entry.is_before, entry.drop = is_before, Drop(near, entry)
+    assert not near.store.lets(entry, NOW)
+    assert entry.expires == entry.until == DEAD
+    assert entry.served is None
+    assert served_at_once(Keyspace(near, entry), "key") is None
+    assert not near.store.lets(entry, NOW)
 
 
 # --- What is kept

@@ -27,10 +27,10 @@ from xml.etree import ElementTree
 import pytest
 
 import colocache
-from colocache.config import SETTINGS
+from colocache.config import SERVER_SETTINGS, SETTINGS
 from colocache.core import entry, keys, options
-from colocache.core.group import ring
 from colocache.core.host import claims, record
+from colocache.core.hosts import ring
 from colocache.runtime import board_file, frames
 from tests import ROOT
 
@@ -207,7 +207,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 
 
 def test_the_pages_name_no_variable_that_is_not_a_setting() -> None:
-    known = {setting.variable for setting in SETTINGS.values()}
+    known = {setting.variable for table in (SETTINGS, SERVER_SETTINGS) for setting in table.values()}
     known.add("COLOCACHE_MIDDLEWARE")  # a setting of Django's
     for page in PAGES:
         text = page.read_text("utf-8").replace("COLOCACHE_TLL", "")  # the misspelt variable of the page on troubles

@@ -8,9 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -508,6 +510,56 @@ def test_a_bus_that_cannot_open_its_sockets_says_so_once_and_tries_again(
     assert caplog.text.count("hardly a file descriptor is left") == 1
     monkeypatch.setattr(bus_module, "descriptors_are_scarce", lambda: False)
     until(lambda: os.path.exists(end.path))
+
+
+def test_an_idle_bus_answers_who_asks_whether_its_thread_works(ends: Sequence[End]) -> None:
+    assert [end.bus.answers(30) for end in ends] == [True] * 3
+    assert [end.ticks for end in ends] == [0] * 3, "it took a turn, and did not just wake in time"
+
+
+def test_who_asks_before_the_sockets_are_open_is_answered_once_they_are(
+    new_end: NewEnd, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound, open_now = [], threading.Event()
+    bind = Broadcast.bind
+
+    def bind_late(self: Broadcast, path: str) -> None:
+        bound.append(path)
+        open_now.wait(30)
+        bind(self, path)
+
+    monkeypatch.setattr(Broadcast, "bind", bind_late)
+    end = new_end(0, started=False)
+    assert end.bus.start()
+    until(lambda: bound)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(end.bus.answers, 30)
+        until(lambda: end.bus._asked)
+        open_now.set()
+        assert answer.result() is True
+
+
+def test_a_bus_whose_thread_is_busy_or_gone_does_not_answer(ends: Sequence[End], until: Any) -> None:
+    go_on = threading.Event()
+    ends[0].bus._receive = lambda _: go_on.wait(30)
+    ends[1].bus.wake(7)
+    until(lambda: ends[0].bus._frames_of)
+    assert not ends[0].bus.answers(0.01)
+    go_on.set()
+    assert ends[0].bus.answers(30)
+    ends[0].close()
+    assert not ends[0].bus.answers(0.01)
+
+
+def test_a_bus_that_cannot_open_its_sockets_answers_all_the_same(
+    new_end: NewEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus_module, "LOOK_AT_REST", 0.001)
+    monkeypatch.setattr(bus_module, "descriptors_are_scarce", lambda: True)
+    end = new_end(0, started=False)
+    assert end.bus.start()
+    assert end.bus.answers(30)
+    assert end.ticks == 0
 
 
 def test_where_no_thread_can_be_started_the_bus_is_silent(

@@ -27,6 +27,7 @@ from colocache.errors import CannotJoin, ConfigError
 from colocache.runtime import board_file, places, record_locks
 from colocache.runtime import region as region_module
 from colocache.runtime.region import Region
+from colocache.runtime.region_files import FILES
 from tests.conftest import Until
 from tests.runtime.agents import Agent, Failed, StartAgent, agents
 
@@ -41,6 +42,7 @@ from colocache.core.host.board import GROUP, Board
 from colocache.core.host.hashes import ROOT, key_hash
 from colocache.runtime import board_file, region as module
 from colocache.runtime.region import Region
+from colocache.runtime.region_files import FILES
 
 def join(base, group="shop", capacity=2 << 20, patience=30.0, layout=None):
     global region, board, label
@@ -283,6 +285,18 @@ def test_seats_show_who_lives(here: Callable[..., Region], base: str, agent: Sta
     assert region.seats()[0].nonce != seats[0].nonce
 
 
+def test_a_seat_has_the_role_of_its_process_and_not_that_of_one_that_was_killed() -> None:
+    board = board_file.BoardMemory(board_file.anonymous(board_file.size_for(board_file.LEAST_MARKS)))
+    board.take_seat(3, 1, 2, 3, "server")
+    assert [board.role(seat) for seat in (2, 3, 4)] == ["peer", "server", "peer"]
+    board.take_seat(3, 4, 5, 6)
+    assert board.role(3) == "peer"
+    board.words[board_file._SEATS_AT + 3 * board_file.SEAT_WORDS + 3] = 7
+    assert board.role(3) == "peer", "a role of another version"
+    with pytest.raises(ValueError, match="not in tuple"):
+        board.take_seat(3, 1, 2, 3, "boss")
+
+
 def test_a_word_changes_when_somebody_comes_or_goes(here: Callable[..., Region], base: str, agent: StartAgent) -> None:
     region, other = here(), agent()
     versions = [region.seats_version]
@@ -339,7 +353,7 @@ def test_who_has_made_the_region_has_chosen_its_capacity(
 
 def test_what_was_refused_leaves_nothing_behind(here: Callable[..., Region], base: str, agent: StartAgent) -> None:
     other = agent()
-    other("join(base, layout=2)", base=base)
+    other("join(base, layout=1000)", base=base)
     before = opened_and_used()
     with pytest.raises(CannotJoin):
         here()
@@ -354,8 +368,8 @@ def test_another_layout_is_refused_while_its_processes_live(
     here: Callable[..., Region], base: str, agent: StartAgent
 ) -> None:
     other = agent()
-    other("join(base, layout=2)", base=base)
-    with pytest.raises(CannotJoin, match=r"another version of colocache, whose memory has layout 2, and this one's"):
+    other("join(base, layout=1000)", base=base)
+    with pytest.raises(CannotJoin, match=r"another version of colocache, whose memory has layout 1000, and this one's"):
         here()
     assert other("(is_current(), region.is_in_place())") == (True, True)
     other.kill()
@@ -393,7 +407,7 @@ def test_killed_while_it_makes_a_region(here: Callable[..., Region], base: str, 
     region = here()
     assert region.seat.number == 0
     assert region.is_whole()
-    assert len(files_in(region.path)) == len(region_module._FILES)
+    assert len(files_in(region.path)) == len(FILES)
     region.release()
     assert files_in(base) == []
 
@@ -428,7 +442,7 @@ def test_killed_while_it_replaces_what_the_dead_left(
     region = here()
     assert region.id != before
     assert region.seat.number == 0
-    assert len(files_in(region.path)) == len(region_module._FILES)
+    assert len(files_in(region.path)) == len(FILES)
 
 
 @pytest.mark.parametrize("step", ["let go", "deleted"])
@@ -439,7 +453,7 @@ def test_killed_while_it_leaves(here: Callable[..., Region], base: str, agent: S
     with pytest.raises(Failed, match="-9"):
         other("region.leave()")
     assert here().seat.number == 0
-    assert len(files_in(f"{base}/shop")) == len(region_module._FILES)
+    assert len(files_in(f"{base}/shop")) == len(FILES)
 
 
 def test_a_crash_loop_leaves_no_garbage(here: Callable[..., Region], base: str) -> None:
@@ -457,7 +471,7 @@ def test_a_crash_loop_leaves_no_garbage(here: Callable[..., Region], base: str) 
     )
     subprocess.run([sys.executable, "-c", loop], env=environment, check=True)
     assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == -9
-    assert len(files_in(f"{base}/shop")) == len(region_module._FILES)
+    assert len(files_in(f"{base}/shop")) == len(FILES)
     here().release()
     assert files_in(base) == []
 
@@ -472,7 +486,7 @@ def test_a_crash_loop_beside_a_living_process_uses_one_seat(here: Callable[..., 
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(child, 0)
     assert region._board.used_seats == 2
-    assert len(files_in(region.path)) == len(region_module._FILES)
+    assert len(files_in(region.path)) == len(FILES)
     assert writer_of(region.numbers.next()) == 1
     assert region._board.new_writer() == 52
 

@@ -11,6 +11,7 @@ from verification.host.scenarios import SCENARIOS, played
 SMALL = (
     "a_copy_beside_an_invalidation", "two_writers", "everything_is_invalidated", "a_load_beside_an_invalidation",
     "a_record_is_read_beside_a_set", "two_count", "two_add", "two_miss_at_once", "the_loader_raises",
+    "an_event_is_read_while_it_is_appended", "two_append_at_once", "a_slot_is_taken_while_it_is_read",
 )  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def test_each_scenario_plays_to_its_end_when_nothing_unusual_happens(name: str) 
     ("mutant", "weak"),
     [
         ("stamps_are_not_compared", False), ("one_mark_is_stamped", False), ("no_fence_behind_the_bell", True),
-        ("threads_do_not_join", False),
+        ("threads_do_not_join", False), ("no_fence_before_the_last_number", True),
     ],
 )  # fmt: skip
 def test_an_interleaving_notices_a_rule_that_is_missing(mutant: str, weak: bool) -> None:

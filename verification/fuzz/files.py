@@ -10,19 +10,24 @@ import tempfile
 from types import TracebackType
 
 from colocache.core.host.layout import geometry
+from colocache.core.hosts.event import KEYS, Event
 from colocache.errors import ConfigError
-from colocache.runtime import board_file
+from colocache.runtime import board_file, hosts_file
 from colocache.runtime.board_file import BoardMemory, Head
 from colocache.runtime.fences import fences_for
 from colocache.runtime.life import Life
-from colocache.runtime.region import _FILES, Region
+from colocache.runtime.region import Region
+from colocache.runtime.region_files import FILES, HOSTS
 from verification.fuzz.dice import Dice
 
 CAPACITY = 1 << 20
 MARKS = board_file.marks_for(CAPACITY)
 SIZE = board_file.size_for(MARKS)
 NUMBERS = (0, 1, 2, 3, 4096, 1 << 20, MARKS, SIZE // 8 - 1, SIZE // 8, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
-NAMES = (*_FILES[:3], "claims.0", "claims.15", "claims.16", "0.bus", "4095.bus", "-1.bus", "board~", "x")
+NAMES = (
+    *FILES[:3], HOSTS, hosts_file.ENDED, f"{hosts_file.ENDED}.new", "claims.0", "claims.15", "claims.16", "0.bus",
+    "4095.bus", "-1.bus", "board~", "x",
+)  # fmt: skip
 
 
 def head_of(content: bytes) -> Head:
@@ -38,7 +43,8 @@ def forged_board(dice: Dice) -> bytes:
     with mmap.mmap(-1, SIZE) as mapping:
         board = BoardMemory(mapping)
         wanted = dice.pick((CAPACITY, 2 * CAPACITY, 0, (1 << 64) - 1))
-        board.begin(b"0123456789abcdef", CAPACITY, wanted, [0] * len(_FILES), fences_for(None, 0))
+        hosts, inodes = dice.once_in(2), [0] * (len(FILES) + 1)
+        board.begin(b"0123456789abcdef", CAPACITY, wanted, inodes, fences_for(None, 0), hosts=hosts)
         for _ in range(dice.below(4)):
             board.words[dice.below(16) if not dice.once_in(3) else dice.below(2000)] = dice.pick(NUMBERS)
         content = bytearray(mapping)
@@ -68,6 +74,7 @@ class Files:
                 self._make(dice, path)
         if dice.once_in(2):
             self._complete(dice)
+        self._hosts = dice.once_in(2)
         self._lives: list[Life] = []
         if dice.once_in(2):
             self._lives.append(Life(f"{self._base}/run", "fuzz"))
@@ -95,14 +102,15 @@ class Files:
 
     def _complete(self, dice: Dice) -> None:
         """Add what is missing, in its right size, and have the board name all files, as if they were a region's."""
-        for name in _FILES:
+        for name in (*FILES, HOSTS):
             path = self._file(name)
             if not os.path.lexists(path):
                 self._write(path, forged_board(dice) if name == "board" else b"", 0o600)
-        sized = [self._file(name) for name in ("shelf", "board")]
+        sized = [self._file(name) for name in ("shelf", "board", HOSTS)]
         if all(os.path.isfile(path) and not os.path.islink(path) for path in sized):
             os.truncate(self._file("shelf"), geometry(CAPACITY).total_size)
-            inodes = [os.lstat(self._file(name)).st_ino for name in _FILES]
+            os.truncate(self._file(HOSTS), hosts_file.SIZE)
+            inodes = [os.lstat(self._file(name)).st_ino for name in (*FILES, HOSTS)]
             with open(self._file("board"), "r+b") as board:
                 board.seek(8 * board_file._INODES)
                 board.write(b"".join(inode.to_bytes(8, "little") for inode in inodes))
@@ -113,7 +121,7 @@ class Files:
     def join(self) -> None:
         """Join, use the region, and leave. ConfigError says that it cannot be joined."""
         try:
-            region = Region.join("fuzz", f"{self._base}/run", CAPACITY, patience=0.0)
+            region = Region.join("fuzz", f"{self._base}/run", CAPACITY, hosts=self._hosts, patience=0.0)
         except ConfigError:
             return
         try:
@@ -124,6 +132,11 @@ class Files:
             assert region.geometry.total_size == os.stat(self._file("shelf")).st_size
             region.marks[region.mark_count]
             region.shelf.data[region.geometry.total_size - 1 : region.geometry.total_size]
+            assert region.hosts is not None or not (self._hosts or region.ended)
+            if region.hosts is not None:
+                event = Event(KEYS, (1,))
+                assert region.hosts.log.read(*region.hosts.log.append(event)) == event
+                assert region.hosts.take_row() == 0
         finally:
             region.release()
 

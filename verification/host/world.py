@@ -15,7 +15,9 @@ from colocache.core.host.layout import BUCKET, Geometry, ShelfMemory
 from colocache.core.host.numbers import Numbers
 from colocache.core.host.record import Miss, Outcome, Record
 from colocache.core.host.shelf import Shelf
+from colocache.core.hosts import layout
 from colocache.core.hosts.lease import FOREVER
+from colocache.core.hosts.log import HostLog
 from colocache.core.near import NearStore
 from verification.host.machine import (
     WORD,
@@ -24,6 +26,7 @@ from verification.host.machine import (
     SimulatedBytes,
     SimulatedClaimLocks,
     SimulatedFences,
+    SimulatedLaneLocks,
     SimulatedNumbers,
     SimulatedRingLocks,
     SimulatedWords,
@@ -50,6 +53,34 @@ def small_geometry(small: int = 1024, main: int = 3072, ways: int = 32, rings: i
     )  # fmt: skip
 
 
+#: So many words of the head of the file `hosts`, and so many slots of each lane, are in the simulated memory.
+LOG_HEAD, LOG_SLOTS = 128, 4
+
+
+class LogWords:
+    """The words of the log of a host. Slots whose numbers differ by `LOG_SLOTS` are one and the same."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._slots = LOG_SLOTS * layout.SLOT_WORDS
+        count = LOG_HEAD + layout.LANES * self._slots
+        self._words = SimulatedWords(machine, machine.allocate(WORD * count), count)
+
+    def _place(self, place: int) -> int:
+        lane, word = divmod(place - layout.LANES_AT, layout.LANE_WORDS)
+        return place if lane < 0 else LOG_HEAD + lane * self._slots + word % self._slots
+
+    def __getitem__(self, place: int, /) -> int:
+        return self._words[self._place(place)]
+
+    def __setitem__(self, place: int, value: int, /) -> None:
+        self._words[self._place(place)] = value
+
+    @staticmethod
+    def size() -> int:
+        """Return the bytes that a machine needs for them."""
+        return WORD * (LOG_HEAD + layout.LANES * LOG_SLOTS * layout.SLOT_WORDS)
+
+
 class Memory:
     """The shared memory of a host, in a machine."""
 
@@ -61,11 +92,12 @@ class Memory:
         self.bell = SimulatedWords(machine, machine.allocate(WORD), 1)
         self.marks = SimulatedWords(machine, machine.allocate(WORD * (1 + marks)), 1 + marks)
         self.shelf_offset = machine.allocate(geometry.total_size)
+        self.log = LogWords(machine)
 
     @staticmethod
     def size(marks: int, geometry: Geometry, more: int = 0) -> int:
         """Return the bytes that a machine needs for that."""
-        return WORD * (1 + marks + HINTS * HINT_WORDS) + geometry.total_size + more + 256
+        return WORD * (1 + marks + HINTS * HINT_WORDS) + geometry.total_size + LogWords.size() + more + 320
 
     def shelf(self, grow: Callable[[int, int], bool]) -> ShelfMemory:
         """Return the shelf's memory, as one process uses it."""
@@ -130,6 +162,7 @@ class Host:
             lambda: machine.clock, FOREVER,
         )  # fmt: skip
         self.claims = self.new_claims()
+        self.log = HostLog(memory.log, SimulatedLaneLocks(machine, self.process), self.fences, lambda lane: True)
         self.copies: dict[int, Copy] = {}
 
     def new_claims(self) -> Claims:

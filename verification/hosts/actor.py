@@ -14,9 +14,10 @@ from colocache.core.host.claims import Value as Loaded
 from colocache.core.host.hashes import ANY_TAG, ROOT, key_hash, namespace_hash, tag_hash
 from colocache.core.host.record import Miss, Outcome, Record
 from colocache.core.hosts import requests
-from colocache.core.hosts.dependencies import Dependencies, dependencies
+from colocache.core.hosts.dependencies import Dependencies, dependencies, has_applied
 from colocache.core.hosts.event import KEYS, NAMESPACES, TAGS
 from colocache.core.hosts.log import NoLane
+from colocache.core.hosts.owner import CATCHING_UP, LOOK_EVERY
 from colocache.core.hosts.waiting import settle
 from colocache.core.numbers import pack_integer, unpack_integer
 from verification.hosts.items import HOT, ITEMS, PAGE, PARTS, SETTABLE, UNIT, Item
@@ -225,6 +226,9 @@ class Actor:
                     return value
                 if isinstance(answer, requests.Granted):
                     token = answer.token
+                    if not self._catch_up(answer.depends):
+                        self._request(owner, requests.Fill(token, None, math.inf, 0.0))
+                        token = None
                 elif answer is not None:
                     self.counts["refused"] += 1
             began = self.region.clock()
@@ -281,6 +285,15 @@ class Actor:
             patience = ends - worker.machine.clock
             if patience <= 0:
                 return None, asked_at
+
+    def _catch_up(self, depends: Dependencies) -> bool:
+        """Wait until this host has applied what a load under a grant depends on; return False if it takes too long."""
+        worker, ends = self.worker, self.region.clock() + CATCHING_UP
+        while not has_applied(self.region.id, worker.rows, worker.log, depends):
+            if self.region.clock() >= ends:
+                return False
+            self.policy.sleep(LOOK_EVERY)
+        return True
 
     def _dependencies(self) -> Dependencies:
         worker = self.worker
@@ -497,7 +510,7 @@ class Actor:
         self.worker.fences.order()
         owner = self._owner(item)
         missing = self._at_owner(owner, requests.Get(self._key(item), self._dependencies(), False, 0.0))
-        if not isinstance(missing, requests.Missing):
+        if not isinstance(missing, requests.Missing) or not self._catch_up(missing.depends):
             return
         value = self._load(item, ())
         payload = UNIT.pack(value.number, item.number)

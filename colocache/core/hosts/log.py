@@ -162,7 +162,9 @@ class HostLog:
     def mark_stamped(self, position: Position) -> None:
         """Say that all of a call is stamped, given the position that it has got. To be called after the bell has rung.
 
-        Whoever is as slow as all slots are many takes away another event's mark. That one is stamped again.
+        At another position of the call a mark says nothing. So whoever stamps for a writer that was killed stamps the
+        events of a call in their order, and marks the last one. Whoever is as slow as all slots are many takes away
+        another event's mark. That one is stamped again.
         """
         self._words[layout.slot_of(*position) + _STAMPED] = position.number
 
@@ -213,6 +215,6 @@ class HostLog:
         if words[at + _NUMBER] != number:
             return None
         event = Event(shape & 0xFF, hashes, bool(shape >> _RELATED & 1))
-        if not KEYS <= event.kind <= WRITES or not 0 < count <= MAX_HASHES or after > last - number:
+        if not KEYS <= event.kind <= WRITES or not 0 < count <= MAX_HASHES:
             return None
         return event, after

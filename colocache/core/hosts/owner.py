@@ -34,7 +34,7 @@ from ..host.record import KEY_GROUPS, Miss, Outcome, Record
 from ..host.shelf import Shelf
 from ..numbers import added
 from . import requests
-from .dependencies import Dependencies, has_applied
+from .dependencies import Dependencies, dependencies, has_applied
 from .gateway import Times
 from .log import HostLog
 from .requests import (
@@ -65,6 +65,7 @@ LOOK_EVERY = 0.002  # s
 ANSWER_WITHIN = 0.2  # s: who waits for a load is told that it still runs, and asks again
 MOST_FLOWS = 10_000  # requests that wait at the same time
 MOST_GRANTS = 100_000
+SLOWER_CLOCK = 1.01  # how much faster the clock of another host may run, at most
 
 _FENCE = struct.Struct("=16sQd")  # the owner, the stamp of all tags together, when the key was missed
 
@@ -111,14 +112,18 @@ class Owner:
         self, me: Incarnation, words: Words, rows: Rows, log: HostLog, board: Board, shelf: Shelf, claims: Claims,
         fences: Fences, lease: HostLease, times: Times, clock: Callable[[], float], wake: Callable[[], object],
         load_timeout: float, on_change: Callable[[int], object] = lambda hash: None,
+        owns: Callable[[bytes], bool] = lambda wire: True,
     ) -> None:  # fmt: skip
-        """``clock`` gives seconds on the host's monotonic clock. ``on_change`` is told of keys that were written."""
+        """``clock`` gives seconds on the host's monotonic clock. ``on_change`` is told of keys that were written.
+
+        ``owns`` tells whether this host owns a key at this very moment; see `colocache.hosts.Hosts.exact_owner`.
+        """
         self.me = me
         self._words, self._rows, self._log = words, rows, log
         self._board, self._shelf, self._claims, self._fences = board, shelf, claims, fences
         self._lease, self._times, self._clock, self._wake = lease, times, clock, wake
         self._load_timeout = load_timeout
-        self._on_change = on_change
+        self._on_change, self._owns = on_change, owns
         self._any_tag = board.marks_of(ANY_TAG)[0]
         self._waiting: list[_Waiting] = []
         self._woken: deque[_Waiting] = deque()
@@ -143,6 +148,11 @@ class Owner:
             reply(requests.encode(Refused()))
             return
         self._step(_Waiting(self._handlers[type(request)](request), reply))
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a request was woken."""
+        return bool(self._woken)
 
     @property
     def due(self) -> float:
@@ -196,6 +206,11 @@ class Owner:
 
     # --- Reading
 
+    def _dependencies(self) -> Dependencies:
+        """Return of which events stamps may know that were read just now."""
+        self._fences.order()
+        return dependencies(self.me, self._rows, self._log, self._ns())
+
     def _has_applied(self, depends: Dependencies) -> Generator[float, Any, bool]:
         ends = self._clock() + CATCHING_UP
         while not has_applied(self.me, self._rows, self._log, depends):
@@ -215,7 +230,7 @@ class Owner:
         if isinstance(found, Record):
             return self._found(found, any_tag, began)
         if not request.leads:
-            return Missing(_FENCE.pack(self.me, any_tag, began) + found.label)
+            return Missing(_FENCE.pack(self.me, any_tag, began) + found.label, self._dependencies())
         if self._lease.loaded_after(began) == float("inf") or len(self._grants) >= MOST_GRANTS:
             return Refused()
         return (yield from self._lead(request, wire, hash, any_tag))
@@ -243,7 +258,7 @@ class Owner:
         # A fill may come to another process that has the port by now, or to the next incarnation of this host.
         token = self._claims.number() ^ self._mine
         self._grants[token] = Grant(outcome.load, wire, hash, self._clock() + self._load_timeout)
-        return Granted(token)
+        return Granted(token, self._dependencies())
 
     def _get_many(self, request: GetMany) -> Flow:
         if not (yield from self._has_applied(request.depends)):
@@ -275,8 +290,11 @@ class Owner:
         outcome = Outcome.DECLINED
         try:
             if request.payload is not None:
-                expires = self._clock() + request.ttl
-                outcome = self._shelf.fill(grant.wire, grant.hash, request.payload, grant.load.miss, expires)[0]
+                now = self._clock()
+                grant.load.age(now - request.age * SLOWER_CLOCK)
+                outcome = self._shelf.fill(grant.wire, grant.hash, request.payload, grant.load.miss, now + request.ttl)[
+                    0
+                ]
         finally:
             self._claims.end(grant.load, AGAIN)
         return Done(outcome.name)
@@ -310,7 +328,7 @@ class Owner:
         return (yield from self._written(hash, outcome, None, False))
 
     def _add(self, request: Add) -> Flow:
-        if not (yield from self._may_derive(request.depends)):
+        if not (yield from self._may_derive(request)):
             return Refused()
         wire, hashes = request.key
         hash = key_hash(wire)
@@ -318,7 +336,7 @@ class Owner:
         return (yield from self._written(hash, outcome, None, False))
 
     def _replace(self, request: Replace) -> Flow:
-        if not (yield from self._may_derive(request.depends)):
+        if not (yield from self._may_derive(request)):
             return Refused()
         wire, hashes = request.key
         hash, marks = key_hash(wire), self._board.marks
@@ -329,7 +347,7 @@ class Owner:
         return (yield from self._written(hash, outcome, None, False))
 
     def _count(self, request: Count) -> Flow:
-        if not (yield from self._may_derive(request.depends)):
+        if not (yield from self._may_derive(request)):
             return Refused()
         counted: list[bytes | None] = []
 
@@ -349,7 +367,7 @@ class Owner:
         return (yield from self._written(hash, outcome, counted[0] if counted else None, False))
 
     def _touch(self, request: Touch) -> Flow:
-        if not (yield from self._may_derive(request.depends)):
+        if not (yield from self._may_derive(request)):
             return Refused()
         wire, hashes = request.key
         hash = key_hash(wire)
@@ -360,12 +378,12 @@ class Owner:
         outcome = self._shelf.change(wire, hash, decide, hashes)[0]
         return (yield from self._written(hash, outcome, None, False))
 
-    def _may_derive(self, depends: Dependencies) -> Generator[float, Any, bool]:
-        """Tell whether this host is current, and as far as the asker."""
-        if not (yield from self._has_applied(depends)):
+    def _may_derive(self, request: Add | Replace | Count | Touch) -> Generator[float, Any, bool]:
+        """Tell whether this host is current, as far as the asker, and owns the key."""
+        if not (yield from self._has_applied(request.depends)):
             return False
         now = self._clock()
-        return now < self._lease.until(now)
+        return now < self._lease.until(now) and self._owns(request.key.wire)
 
     def _written(self, hash: int, outcome: Outcome, payload: bytes | None, waits: bool) -> Flow:
         if outcome is Outcome.STORED:

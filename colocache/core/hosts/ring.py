@@ -1,28 +1,28 @@
-"""The ring of hosts: which host owns which slot of the keys, the same table in all processes that know the same weights.
+"""The ring of hosts: which host owns which slot of the keys. All who know the same weights have the same table.
 
 How it is dealt
     The hosts race. A host with weight w reaches each slot at a time of its own, drawn from the exponential distribution
     with the rate w, and the first one to reach a slot owns it. So a host owns its weight's part of the slots. A host
-    that owns 1.1 times that part is full: it keeps the slots that it reached earliest, and the next one to reach a slot
-    that it passes over gets it.
+    that owns 1.1 times that part is full: it keeps the slots that it reached earliest, and each slot that it passes
+    over goes to the next one to reach it.
 
 Why so
-    Without the full hosts this is rendezvous hashing (Thaler and Ravishankar, 1998) by weight, with the "logarithmic
-    method" of "Weighted Distributed Hash Tables" (Schindelhauer and Schomaker, 2005). Ceph deals its data so ("straw2"),
-    in integers, too. If a host comes or goes, or its weight changes, then slots move from or to that host, and no others.
-    Maglev (Eisenbud et al., 2016), where hosts take turns in proportion to their weights, is evener, but each change
-    moves about twice what has to move. The bound is that of "Consistent Hashing with Bounded Loads" (Mirrokni, Thorup
-    and Zadimoghaddam, 2018). Its price is that a full host which loses a slot takes one that it passed over.
+    Without the full hosts this is rendezvous hashing (Thaler and Ravishankar, 1998) with weights, by the "logarithmic
+    method" of "Weighted Distributed Hash Tables" (Schindelhauer and Schomaker, 2005), which Ceph uses as "straw2". If a
+    host comes or goes, or its weight changes, slots move from or to that host, and no others. If hosts take turns in
+    proportion to their weights, as in Envoy's form of Maglev (Eisenbud et al., 2016), then the parts are exact, and
+    other slots move, too. The bound is that of "Consistent Hashing with Bounded Loads" (Mirrokni, Thorup and
+    Zadimoghaddam, 2018). Its price is that a full host which loses a slot takes one that it passed over.
 
     Names deal the slots: a host that restarts gets its slots back. A host without weight, such as one that only reads,
     owns nothing, and changes nothing.
 
 The times
-    Times that are drawn one by one make the loads vary by the square root of their mean. So a host has a wish list, all
-    slots in a pseudo-random order, and reaches the slot at place p at the time that is expected for the p-th smallest of
-    ``SLOTS`` draws: (1/SLOTS + 1/(SLOTS - 1) + ... + 1/(SLOTS - p)) / w (Rényi, 1953). All hosts then have equally many
-    early wishes for their weights, which halves the variance. These are sums of integers, where a logarithm might differ
-    in its last digit from one machine to another, and with it an owner.
+    With times that are drawn one by one, loads vary by the root of their mean. So a host has a wish list, all slots in
+    a pseudo-random order, and reaches the slot at place p, from 0, at the time that is to be expected for the smallest
+    but p of ``SLOTS`` draws: (1/SLOTS + 1/(SLOTS - 1) + ... + 1/(SLOTS - p)) / w (Rényi, 1953). Then all hosts have
+    equally many early wishes for their weight, which about halves the variance. Such a sum can be had in whole numbers.
+    A logarithm might differ in its last digit from one machine to another, and with it an owner.
 
 The wish list
     Slots form a grid. A two-round Feistel network (Luby and Rackoff, 1988), keyed by SHAKE-128 of the host's name, maps
@@ -30,7 +30,11 @@ The wish list
     without the list. Bytes are used one by one, so the byte order of the machine does not matter.
 
 What is measured (benchmarks/ring_of_hosts.py)
-    FIGURES
+    For 2 to 100 hosts, with equal weights and with weights from 1 to 1,024, a host that comes or goes moves 1.00 to
+    1.02 times its part; a single one of 100 slots or more moves at worst 1.11 times that. One step of weight moves 0.93
+    to 1.13 times what has to move. That may be 20 slots, and then chance counts: a single step moves that many, give or
+    take twice the root of it, here 9. With 100 hosts, turns instead of the race move 1.3 to 1.8 times the part of a
+    host that goes, and 5 to 11 times what one step has to move.
 """
 
 from __future__ import annotations
@@ -55,7 +59,7 @@ _COLUMNS = 1 << _COLUMN_BITS
 _ROWS = SLOTS // _COLUMNS  # neither side above 256: one byte of the wish key turns one row or one column
 _SECOND = 1 << 44  # the unit of time; whole numbers of it tell all places apart, also after division by any weight
 
-_COLUMN_MASK = _COLUMNS - 1
+_COLUMN_MASK, _ROW_MASK = _COLUMNS - 1, _ROWS - 1
 _LOWS = bytes(range(_COLUMNS)) * _ROWS
 _TURNED = tuple(bytes((row + turn) % _ROWS for row in range(_ROWS)) for turn in range(_ROWS))
 
@@ -105,12 +109,12 @@ class Ring:
     def owners(self, slot: int, n: int) -> tuple[str, ...]:
         """Return the first ``n`` hosts for ``slot``, all different, in order of preference; all if there are fewer.
 
-        The first is ``owner(slot)``. Each further one is most likely the owner once those before it have left. Raise
-        ``LookupError`` as ``owner`` does.
+        The first is ``owner(slot)``. Each further one is most likely the owner once those before it have left. It takes
+        about half a microsecond per host of the ring. Raise ``LookupError`` as ``owner`` does.
         """
         if (owner := self.owner(slot)) is None:
             return ()
-        order = [self._racers[index].host for _, index in _arrivals(self._racers, slot)]
+        order = [self._racers[index].host for _, index in sorted(_arrivals(self._racers, slot))]
         # The hosts that reached the slot before its owner were full, and hardly have room when it leaves.
         first = order.index(owner)
         return tuple((order[first:] + order[:first])[:n])
@@ -158,13 +162,6 @@ class _Racer(NamedTuple):
     weight: int
     wish_key: bytes
 
-    def arrival(self, slot: int) -> int:
-        """Return when the host reaches a slot, from the slot's place in the wish list: `_wishes` backwards."""
-        row, column = divmod(slot, _COLUMNS)
-        low = (column - self.wish_key[row]) % _COLUMNS
-        high = (row - self.wish_key[_ROWS + low]) % _ROWS
-        return _draws()[high * _COLUMNS + low] // self.weight
-
 
 def _wish_key(host: str) -> bytes:
     return shake_128(b"colocache host " + host.encode("utf-8", "surrogatepass")).digest(_ROWS + _COLUMNS)
@@ -181,8 +178,15 @@ def _draws() -> array[int]:
 
 
 def _arrivals(racers: Sequence[_Racer], slot: int) -> list[tuple[int, int]]:
-    """Return when which host reaches a slot, the earliest first. Of two at the same time, the first by name counts."""
-    return sorted((racer.arrival(slot), index) for index, racer in enumerate(racers))
+    """Return when each host reaches a slot, and its index: `_race` backwards. Of two at one time, the lower counts."""
+    draws = _draws()
+    row, column = divmod(slot, _COLUMNS)
+    arrivals = []
+    for index, (_, weight, key) in enumerate(racers):
+        low = column - key[row] & _COLUMN_MASK
+        high = row - key[_ROWS + low] & _ROW_MASK
+        arrivals.append((draws[high << _COLUMN_BITS | low] // weight, index))
+    return arrivals
 
 
 def _deal(racers: Sequence[_Racer]) -> array[int]:
@@ -198,8 +202,8 @@ def _deal(racers: Sequence[_Racer]) -> array[int]:
 def _race(racers: Sequence[_Racer]) -> tuple[list[int], list[int]]:
     """Return for each slot when it is first reached, and by whom, as if no host were ever full.
 
-    The hosts walk along their wish lists until most slots are reached. For the few others it is cheaper to ask when each
-    host would reach them. The moment of the change decides how long this takes, and not what comes out.
+    The hosts walk along their wish lists until most slots are reached. For the few others it is cheaper to ask when
+    each host would reach them. The moment of the change decides how long this takes, and not what comes out.
     """
     total = sum(racer.weight for racer in racers)
     end = int(_SECOND * log(3 * len(racers))) // total  # found by trying
@@ -217,7 +221,7 @@ def _race(racers: Sequence[_Racer]) -> tuple[list[int], list[int]]:
                 times[slot] = time
                 owners[slot] = index
     for slot in [slot for slot, owner in enumerate(owners) if owner == len(racers)]:
-        times[slot], owners[slot] = min((racer.arrival(slot), index) for index, racer in enumerate(racers))
+        times[slot], owners[slot] = min(_arrivals(racers, slot))
     return times, owners
 
 
@@ -226,7 +230,7 @@ def _share_out(racers: Sequence[_Racer], room: list[int], times: list[int], owne
 
     It is the algorithm of Gale and Shapley (1962): a host that is full takes a slot all the same if it reached that one
     earlier than another of its own, and gives that one up. As hosts and slots order each other by the same times, only
-    one outcome is stable: the one of the race itself. So the order in which slots are looked at does not matter.
+    one outcome is stable: that of the race itself. So the order in which slots are looked at does not matter.
     """
     held: list[list[tuple[int, int]]] = [[] for _ in racers]
     for slot, owner in enumerate(owners):
@@ -242,7 +246,7 @@ def _share_out(racers: Sequence[_Racer], room: list[int], times: list[int], owne
     while homeless:
         slot = homeless.pop()
         if slot not in offers:
-            offers[slot] = _arrivals(racers, slot)[::-1]
+            offers[slot] = sorted(_arrivals(racers, slot), reverse=True)
         while True:  # ends, because the hosts together have more room than there are slots
             time, index = offers[slot].pop()
             heap = held[index]

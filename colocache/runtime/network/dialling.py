@@ -1,6 +1,6 @@
 """A line to another host: the dialling side, which tries the group's secrets in turn and says what is wrong.
 
-libzmq says nothing of a failed handshake to who sends, and never dials again after some of them. So each line watches
+libzmq does not tell the sender of a failed handshake, and never dials again after some of them. So each line watches
 its socket. What libzmq 4.3.5 reports, measured for one attempt:
 
 - let in: CONNECTED, HANDSHAKE_SUCCEEDED;
@@ -29,11 +29,11 @@ import errno
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol, cast
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from .addresses import Address
 from .curve import dial_with
 from .keys import GroupKeys
 from .options import CONNECTING, HANDSHAKE, RETRY_AT_MOST, set_options
@@ -47,6 +47,7 @@ AGAIN = 1.0  # s until a socket is made anew, if the system has refused one
 _SILENT = "accepts the connection and does not answer"
 _numbers = itertools.count()  # for the addresses of monitors: pyzmq's own are those of descriptors, which come again
 
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 _WATCHED = (
     zmq.EVENT_CONNECTED
     | zmq.EVENT_CONNECT_RETRIED
@@ -59,6 +60,14 @@ _WATCHED = (
 )
 
 
+class Address(Protocol):
+    """Where a host listens."""
+
+    @property
+    def endpoint(self) -> str:
+        """What libzmq connects to."""
+
+
 class State(enum.Enum):
     """What is known about a host at the other end of a line."""
 
@@ -68,12 +77,23 @@ class State(enum.Enum):
     UNREACHABLE = "unreachable"
 
 
+def has_come(socket: zmq.Socket[bytes]) -> bool:
+    """Tell whether something can be received from a socket.
+
+    To try gives up the interpreter lock. Where other threads compute, this one gets it back 5 ms later, in vain.
+    """
+    try:
+        return bool(cast(int, socket.get(_EVENTS)) & _POLLIN)
+    except zmq.ZMQError:
+        return False
+
+
 class Line:
     """A DEALER that is connected to one address, or tries to be. For the thread of the gateway alone.
 
     Its sockets are in the gateway's poller. When one of them can be read, or when it is `due`, call `receive` until it
     returns None, and then `look`, which may replace the socket with what has come by it. A message that is under way
-    when a connection ends is lost: who sends must ask again, as it must on any network.
+    when a connection ends is lost: the sender must ask again, as on any network.
     """
 
     def __init__(
@@ -82,7 +102,7 @@ class Line:
         poller: zmq.Poller,
         address: Address,
         name: str,
-        keys: Sequence[GroupKeys],
+        keys: Sequence[GroupKeys] | None,
         *,
         largest: int,
         queue: int,
@@ -92,20 +112,22 @@ class Line:
         """``name`` is what people call the address, such as ``web2:7400``. It goes into `trouble`.
 
         The address is an IP address, because libzmq would look up a name in the thread that serves all connections.
-        ``keys`` are those of each secret, mine first. For ``largest``, ``queue`` and ``chance`` see `set_options`;
+        ``keys`` are those of each secret, mine first; None is without encryption, for hosts on loopback that have no
+        secret. For ``largest``, ``queue`` and ``chance`` see `set_options`;
         ``now`` is the time on the clock that `look` is given, in seconds.
 
-        Raise ValueError if there is no key. If the system refuses a socket, that is a `trouble` and is tried again.
+        Raise ValueError if ``keys`` is empty. If the system refuses a socket, that is a `trouble` and is tried again.
         """
         self.address = address
         self.name = name
         self.state = State.CONNECTING
         self.attempts = 0  #: sockets that were made
+        self.connections = 0  #: how often it was connected
         self._context = context
         self._poller = poller
-        self._keys = tuple(keys)
+        self._keys = None if keys is None else tuple(keys)
         self._largest, self._queue, self._chance = largest, queue, chance
-        self._rotation = Rotation(len(self._keys), chance)
+        self._rotation = Rotation(1 if self._keys is None else len(self._keys), chance)
         self._why = ""
         self._handshaking = False
         self._connected_at = now  # and then the handshake began
@@ -124,6 +146,11 @@ class Line:
     def due(self) -> float:
         """When `look` must be called, even if nothing can be read. Infinity while the line is connected."""
         return self._due
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether nothing is connected, and no handshake is under way."""
+        return self.state is not State.CONNECTED and not self._handshaking
 
     def owns(self, socket: object) -> bool:
         """Tell whether a socket that the poller has returned is one of this line's."""
@@ -151,7 +178,7 @@ class Line:
 
     def receive(self) -> list[bytes] | None:
         """Return the next message that has come, or None."""
-        if self._socket is None:
+        if self._socket is None or not has_come(self._socket):
             return None
         try:
             return self._socket.recv_multipart(zmq.NOBLOCK)
@@ -159,23 +186,26 @@ class Line:
             return None
 
     def reconnect(self, now: float) -> None:
-        """Dial anew, with the same secret: for who sees that a connection is deaf although libzmq takes it for good."""
+        """Dial anew, with the same secret: for a caller that finds a connection deaf, although libzmq does not."""
         if not self._closed:
             self.state, self._why = State.CONNECTING, ""
             self._hang_up()
             self._open(now)
 
-    def close(self) -> None:
-        """Hang up for good. Callable twice."""
+    def close(self, linger: float = 0.0) -> None:
+        """Hang up for good. Callable twice. What was sent last may take ``linger`` seconds to leave, in the background.
+
+        Then ending the context waits for it.
+        """
         self._closed = True
         self._due = math.inf
         self.state, self._why = State.CONNECTING, ""
-        self._hang_up()
+        self._hang_up(linger)
 
     # --- Events
 
     def _event(self) -> tuple[int, int] | None:
-        if self._monitor is None:
+        if self._monitor is None or not has_come(self._monitor):
             return None
         try:
             found = recv_monitor_message(self._monitor, zmq.NOBLOCK)
@@ -190,6 +220,7 @@ class Line:
             self._due = now + SLOW
         elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._handshaking = False
+            self.connections += 1
             self._rotation.succeeded()
             self.state, self._why, self._due = State.CONNECTED, "", math.inf
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
@@ -234,7 +265,8 @@ class Line:
                 socket = self._context.socket(zmq.DEALER)
                 undo.callback(socket.close)
                 set_options(socket, largest=self._largest, queue=self._queue, chance=self._chance())
-                dial_with(socket, self._keys[self._rotation.current])
+                if self._keys is not None:
+                    dial_with(socket, self._keys[self._rotation.current])
                 monitor = socket.get_monitor_socket(_WATCHED, f"inproc://colocache.line.{next(_numbers)}")
                 undo.callback(monitor.close)
                 undo.callback(socket.disable_monitor)
@@ -248,7 +280,7 @@ class Line:
         for each in (socket, monitor):
             self._poller.register(each, zmq.POLLIN)
 
-    def _hang_up(self) -> None:
+    def _hang_up(self, linger: float = 0.0) -> None:
         self._handshaking = False
         socket, self._socket = self._socket, None
         monitor, self._monitor = self._monitor, None
@@ -258,4 +290,4 @@ class Line:
             self._poller.unregister(each)
         socket.disable_monitor()  # ends the other end of the monitor, and forgets this one
         monitor.close()
-        socket.close()
+        socket.close(linger=int(linger * 1000))

@@ -48,6 +48,11 @@ class Address(NamedTuple):
         """The address as ZeroMQ writes it."""
         return f"tcp://{self}"
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only processes of this host listen there."""
+        return ip_address(self.host).is_loopback
+
 
 @dataclass(frozen=True, slots=True)
 class Literal:

@@ -24,7 +24,10 @@ from colocache.core.host.claims import (
     Value,
     _place,
 )
+from colocache.core.host.memory import HostLease
 from colocache.core.host.record import Miss, Outcome, Record
+from colocache.core.hosts.lease import FOREVER
+from tests.core.leases import LEASE, WordLease
 from tests.interrupts import interrupted
 
 from . import shelves
@@ -86,8 +89,8 @@ class Process:
 class Host:
     """The memory of a host, its time, and its kernel."""
 
-    def __init__(self) -> None:
-        self.shelves = shelves.Host(1 << 20)
+    def __init__(self, lease: HostLease = FOREVER) -> None:
+        self.shelves = shelves.Host(1 << 20, lease=lease)
         self.hints = memoryview(bytearray(8 * HINTS * HINT_WORDS)).cast("Q")
         self.kernel = Kernel()
 
@@ -804,3 +807,155 @@ def test_who_comes_after_a_load_was_orphaned_loads_beside_it_if_nobody_does(one:
     later = one.call()
     assert later.leads
     assert one.call().waits
+
+
+# --- While the host is behind: what was begun long ago is waited for, and not taken
+
+
+@pytest.fixture
+def behind() -> Host:
+    """A host that has been behind for a moment."""
+    host = Host(WordLease(999.0))
+    assert host.now == 1000.0
+    return host
+
+
+def test_while_the_host_is_current_a_load_is_joined_however_old_it_is() -> None:
+    host = Host(WordLease(1100.0))
+    process = Process(host)
+    first = process.call(patience=99.0)
+    host.passes(LEASE)
+    second = process.call(patience=99.0)
+    first.end("value")
+    second.go_on()
+    assert second.outcome == Value("value")
+
+
+@pytest.mark.parametrize("age", [0.0, 1.0, math.nextafter(1000 + LEASE, 0) - 1000])
+def test_what_a_young_load_gives_is_taken_however_long_it_takes(behind: Host, age: float) -> None:
+    one, two = Process(behind), Process(behind)
+    first = one.call(patience=99.0)
+    behind.passes(age)
+    here, elsewhere = one.call(patience=99.0), two.call(patience=99.0)
+    behind.passes(2 * LEASE)
+    first.end("value")
+    here.go_on()
+    assert here.outcome == Value("value")
+    elsewhere.go_on()
+    assert elsewhere.outcome.payload == b"value"
+    assert isinstance(one.call().outcome, Lead), "who comes now may not have it"
+
+
+def test_what_an_old_load_gives_is_not_taken_and_one_loads_for_all_that_have_waited(behind: Host) -> None:
+    one, two = Process(behind), Process(behind)
+    first = one.call(patience=99.0)
+    behind.passes(LEASE)
+    here = [one.call(patience=99.0) for _ in range(3)]
+    elsewhere = [two.call(patience=99.0) for _ in range(3)]
+    assert all(call.waits for call in here + elsewhere)
+    behind.passes(1.0)
+    assert first.end("old") is Outcome.STORED
+    for call in elsewhere:
+        if not call.waits or call.load is not None:
+            call.go_on()
+    leading = [call for call in elsewhere if call.leads]
+    assert len(leading) == 1
+    for call in here:
+        call.go_on()
+    assert not any(call.leads for call in here), "somebody else has the byte"
+    behind.passes(2 * LEASE)
+    assert leading[0].end("new") is Outcome.STORED
+    waiting = [call for call in here + elsewhere if not call.leads]
+    while waiting:
+        for call in waiting:
+            call.go_on()
+        waiting = [call for call in waiting if call.outcome is None]
+    for call in here + elsewhere:
+        if call.outcome is not leading[0].outcome:
+            value = call.outcome
+            assert (value.value if isinstance(value, Value) else value.payload) in ("new", b"new")
+
+
+def test_where_nothing_may_be_served_a_load_serves_who_came_before_it(behind: Host) -> None:
+    """On a host that is not established, each call takes only what was loaded for it."""
+    lease = behind.shelves.lease
+    assert isinstance(lease, WordLease)
+    lease.publish(0.0)
+    one = Process(behind)
+    first = one.call()
+    behind.passes(1.0)
+    second = one.call()
+    behind.passes(1.0)
+    third = one.call()
+    behind.passes(1.0)
+    assert first.end("first") is Outcome.STORED
+    second.go_on()
+    third.go_on()
+    assert (second.leads, third.waits) == (True, True)
+    assert second.end("second") is Outcome.STORED
+    third.go_on()
+    assert third.outcome == Value("second")
+
+
+def test_who_gets_the_byte_loads_for_all_that_have_waited_until_then(behind: Host) -> None:
+    """What is loaded is as young as the beginning of the load, and not as the call that has got the duty."""
+    lease = behind.shelves.lease
+    assert isinstance(lease, WordLease)
+    lease.publish(0.0)
+    first, second, third = (Process(behind) for _ in range(3))
+    holder = first.call()
+    behind.passes(1.0)
+    early = second.call()
+    behind.passes(1.0)
+    late = third.call()
+    behind.passes(1.0)
+    holder.end("old")
+    early.go_on()
+    assert early.leads
+    late.go_on()
+    assert late.waits
+    assert early.end("new") is Outcome.STORED
+    late.go_on()
+    assert late.outcome.payload == b"new"
+
+
+@pytest.mark.parametrize("event", [(), ROOT])
+def test_what_a_call_may_take_is_settled_when_it_begins(behind: Host, event: tuple[int, ...]) -> None:
+    """Also where nobody else may have it any more, because it is void by now."""
+    one, two = Process(behind), Process(behind)
+    first, waiter = one.call(patience=99.0), two.call(patience=99.0)
+    for thing in event:
+        behind.event(thing)
+    behind.passes(2 * LEASE)
+    first.end("value")
+    waiter.go_on()
+    assert waiter.outcome.payload == b"value"
+
+
+def test_what_a_call_may_take_is_settled_when_it_begins_where_the_byte_is_freed_just_now(behind: Host) -> None:
+    one, two = Process(behind), Process(behind)
+    first, waiter = one.call(patience=99.0), two.call(patience=99.0)
+    behind.passes(2 * LEASE)
+    behind.kernel.before = lambda: first.end("value")
+    waiter.go_on()
+    assert waiter.outcome.payload == b"value"
+
+
+def test_the_lease_is_asked_before_the_first_label() -> None:
+    class Late(WordLease):
+        """A host that hears of an event, and is current, as soon as it is asked."""
+
+        __slots__ = ()
+
+        def until(self, now: float) -> float:
+            if self.known < now:
+                host.event()
+                self.publish(now + 1)
+            return super().until(now)
+
+    host = Host(Late(0.0))
+    process = Process(host)
+    process.shelf.set(KEY, HASH, b"old", ROOT, math.inf)
+    call = process.call()
+    assert call.leads
+    assert process.board.stands(call.outcome.load.miss.label)

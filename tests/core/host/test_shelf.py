@@ -15,6 +15,7 @@ from colocache.core.host.layout import LINE
 from colocache.core.host.logs import MOST, Logs
 from colocache.core.host.record import Miss, Outcome, Record
 from colocache.core.host.shelf import ATTEMPTS, LOOKS
+from tests.core.leases import LEASE, WordLease
 
 from .shelves import Host, Process, but_writes, groups, keys_of_one_bucket
 
@@ -396,7 +397,7 @@ def test_who_waits_for_a_label_takes_what_is_current_too_and_nothing_that_has_ex
     later = miss(host)
     host.shelf.fill(KEY, HASH, b"loaded", later, host.now + 1)
     assert host.shelf.find_labelled(KEY, HASH, later.label, host.now, -math.inf) is not None
-    assert host.shelf.find_labelled(b"other", HASH, later.label, host.now) is None
+    assert host.shelf.find_labelled(b"other", HASH, later.label, host.now, -math.inf) is None
     host.now += 1
     assert host.shelf.find_labelled(KEY, HASH, later.label, host.now, -math.inf) is None
 
@@ -848,3 +849,129 @@ def test_garbage_that_comes_back_declines_the_value(host: Host, write: Do, monke
     monkeypatch.undo()
     put(host, b"new")
     assert found(host) == b"new"
+
+
+# --- What the lease of the host lets readers have
+
+
+@pytest.fixture
+def leased() -> tuple[Host, WordLease]:
+    """A host that has others, and is current for another second."""
+    lease = WordLease(1001.0)
+    return Host(1 << 20, lease=lease), lease
+
+
+def loaded_at(host: Host) -> float:
+    """Return when the record of the key was loaded, served or not."""
+    record = host.shelf._peek(KEY, HASH)
+    assert record is not None
+    return record.loaded
+
+
+@pytest.mark.parametrize("write", [set_it, add_it, begin_count], ids=lambda each: each.__name__)
+def test_what_is_written_was_loaded_when_it_was_written(host: Host, write: Do) -> None:
+    host.now += 0.25
+    assert write(host.present, host) is Outcome.STORED
+    assert loaded_at(host) == 1000.25
+
+
+@pytest.mark.parametrize("write", [fill_it, set_after_a_miss], ids=lambda each: each.__name__)
+def test_what_is_made_after_a_miss_was_loaded_when_its_miss_began(host: Host, write: Do) -> None:
+    process = host.process()
+    process.shelf._clock = lambda: host.now + 5  # of the write
+    assert write(process, host) is Outcome.STORED
+    assert loaded_at(host) == 1000.0
+
+
+@pytest.mark.parametrize("write", [replace_it, count_it, touch_it], ids=lambda each: each.__name__)
+def test_what_is_derived_was_loaded_when_that_was_of_which_it_is_made(host: Host, write: Do) -> None:
+    put(host, b"old", things=EVERYTHING)
+    host.now += 5
+    assert write(host.present, host) is Outcome.STORED
+    record = host.shelf.find(KEY, HASH, host.now)
+    assert record is not None
+    assert record.loaded == 1000.0
+
+
+def test_what_is_stored_is_told_with_when_it_was_loaded(host: Host) -> None:
+    assert put(host, b"set").loaded == 1000.0
+    host.now += 1
+    _, record = host.shelf.change(KEY, HASH, lambda record: (b"new", END), ROOT)
+    assert record is not None
+    assert record.loaded == 1000.0
+
+
+def test_a_current_host_serves_all_and_one_that_is_behind_what_is_young(leased: tuple[Host, WordLease]) -> None:
+    host, lease = leased
+    seen = miss(host)
+    assert fill(host, b"old", seen) is Outcome.STORED
+    host.now = 1001.0
+    put(host, b"young", b"other")
+    assert (found(host), found(host, b"other")) == (b"old", b"young"), "both are young"
+    host.now = seen.at + LEASE
+    assert (found(host), found(host, b"other")) == (None, b"young")
+    assert isinstance(host.shelf.look(KEY, HASH, ROOT, host.now), Miss)
+    lease.publish(host.now + 1)
+    assert (found(host), found(host, b"other")) == (b"old", b"young")
+    lease.publish(0.0)
+    host.now += 1
+    put(host, b"just now", b"other")
+    assert (found(host), found(host, b"other")) == (None, None), "it is not established"
+
+
+def test_who_says_from_when_on_is_served_that(host: Host) -> None:
+    put(host, b"set")
+    for after, served in ((999.0, True), (1000.0, False), (math.inf, False)):
+        assert (host.shelf.find(KEY, HASH, host.now, after) is not None) == served
+        assert isinstance(host.shelf.look(KEY, HASH, ROOT, host.now, after), Record) == served
+        assert (host.shelf.find_labelled(KEY, HASH, b"", host.now, after) is not None) == served
+
+
+def test_the_lease_is_asked_before_the_label_is_compared() -> None:
+    """1. A reader finds that the label stands. 2. Its host hears of an event, and is current. 3. The reader asks."""
+
+    class Late(WordLease):
+        def until(self, now: float) -> float:
+            host.present.board.invalidate((HASH,))
+            self.publish(host.now + 1)
+            return super().until(now)
+
+    host = Host(1 << 20, lease=Late(0.0))
+    put(host, b"old")
+    assert found(host) is None
+
+
+@pytest.mark.parametrize("write", [fill_it, set_after_a_miss], ids=lambda each: each.__name__)
+def test_what_may_not_be_served_is_replaced_by_what_is_loaded_instead(
+    leased: tuple[Host, WordLease], write: Do
+) -> None:
+    host, _ = leased
+    put(host, b"old")
+    host.now += LEASE
+    assert write(host.present, host) is Outcome.STORED
+    assert found(host) == b"new"
+
+
+def test_what_is_younger_stays_although_it_may_not_be_served(leased: tuple[Host, WordLease]) -> None:
+    host, lease = leased
+    lease.publish(0.0)
+    early = miss(host)
+    host.now += 1
+    late = miss(host)
+    assert fill(host, b"late", late) is Outcome.STORED
+    assert fill(host, b"early", early) is Outcome.REFUSED
+    assert host.shelf.set_fenced(KEY, HASH, b"early", early, END)[0] is Outcome.REFUSED
+    host.now += 1
+    assert fill(host, b"later", miss(host)) is Outcome.STORED
+    assert found(host) is None
+
+
+def test_a_counter_that_may_not_be_served_is_not_begun_anew(leased: tuple[Host, WordLease]) -> None:
+    """Who counts looks first whether the host is current, and it may be behind a moment later."""
+    host, _ = leased
+    put(host, b"7")
+    host.now += LEASE
+    for write in (add_it, begin_count):
+        assert write(host.present, host) is Outcome.REFUSED
+    assert count_it(host.present, host) is Outcome.STORED
+    assert found(host) is None

@@ -204,7 +204,7 @@ class ShelfMachine(Machine):
             self.note("refused")
             return
         assert outcome is Outcome.STORED
-        waits = self.host.shelf.find_labelled(*self.key(number), miss.label, self.host.now)
+        waits = self.host.shelf.find_labelled(*self.key(number), miss.label, self.host.now, -math.inf)
         assert waits is not None
         assert waits.payload == payload, "who waits for this load is not given its value"
         record = self.record(number)

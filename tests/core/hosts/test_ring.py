@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from functools import lru_cache
 from hashlib import sha256
 from math import sqrt
 
 import pytest
 
+from colocache.core.hosts import ring as rings
 from colocache.core.hosts.ring import MAX_WEIGHT, SLOTS, Ring, ring_of, slot_of
 from tests import printed_with_two_hash_seeds
 
-SIZES = (2, 3, 5, 8, 16, 32, 64, 100)
+SIZES = (2, 3, 10, 32, 100)
 
 
 def equal(size: int, seed: int) -> dict[str, int]:
@@ -42,7 +44,12 @@ KINDS = pytest.mark.parametrize("kind", [equal, small_and_large, mixed, very_mix
 
 
 def table(weights: dict[str, int]) -> list[str | None]:
-    ring = Ring(weights)
+    return _table(tuple(weights.items()))
+
+
+@lru_cache(maxsize=256)
+def _table(weights: tuple[tuple[str, int], ...]) -> list[str | None]:
+    ring = Ring(dict(weights))
     return [ring.owner(slot) for slot in range(SLOTS)]
 
 
@@ -69,23 +76,24 @@ def few(weights: dict[str, int], seed: int) -> list[str]:
     return list({by_weight[0]: 0, by_weight[-1]: 0, random.Random(seed).choice(by_weight): 0})
 
 
-def race(weights: dict[str, int]) -> list[str | None]:
+def race(weights: dict[str, int], room: dict[str, int]) -> list[str]:
     """The table as the rule says it, without any short cut: all arrivals in turn."""
-    hosts, owners = sorted(weights), [None] * SLOTS
-    room = {host: bound(weights, host) for host in hosts}
+    hosts, room = sorted(weights), dict(room)
     draws, now = [], 0
     for left in range(SLOTS, 0, -1):
         now += (1 << 44) // left
         draws.append(now)
-    racers = {racer.host: racer for racer in Ring(weights)._racers}
-    arrivals = sorted((racers[host].arrival(slot), host, slot) for host in hosts for slot in range(SLOTS))
-    for host in hosts:
-        mine = sorted(time for time, who, _ in arrivals if who == host)
-        assert mine == [draw // weights[host] for draw in draws]  # each place of the wish list is taken once
-    for _, host, slot in arrivals:
-        if owners[slot] is None and room[host]:
-            owners[slot] = host
-            room[host] -= 1
+    racers = Ring(weights)._racers
+    arrivals = [(*arrival, slot) for slot in range(SLOTS) for arrival in rings._arrivals(racers, slot)]
+    for index, host in enumerate(hosts):
+        mine = sorted(time for time, who, _ in arrivals if who == index)
+        assert mine == [draw // weights[host] for draw in draws]  # each place of the wish list is one slot's
+    arrivals.sort()
+    owners = [""] * SLOTS
+    for _, index, slot in arrivals:
+        if not owners[slot] and room[hosts[index]]:
+            owners[slot] = hosts[index]
+            room[hosts[index]] -= 1
     return owners
 
 
@@ -95,11 +103,11 @@ def race(weights: dict[str, int]) -> list[str | None]:
 @pytest.mark.parametrize(
     ("weights", "expected"),
     [
-        ({"web1": 16}, ""),
-        (equal(5, 0), ""),
-        (equal(100, 0), ""),
-        ({"a": 1, "b": 16, "c": 1024}, ""),
-        ({f"host{number}": 1 << number % 11 for number in range(40)}, ""),
+        ({"web1": 16}, "7e008fd1d8609a22c1fa166946614fecac13bb5e4ed9dbb4b1a61707ffbf5322"),
+        (equal(5, 0), "fede4eaa00677917fa17e367679777575193ce07105a3596b234bd4ddbf30998"),
+        (equal(100, 0), "e8a551a6e37f3dd043d594a4f09dd4f25364c297116bed6dccf507ffc2b59a11"),
+        ({"a": 1, "b": 16, "c": 1024}, "d8adc774f0e1058bd0d3f32e9243f1e1a3fcce585f654f557cd4f3b394b59d3a"),
+        ({f"h{n}": 1 << n % 11 for n in range(40)}, "f9928e4d1472a002874caceafaf3cd52e096c68a716807c38a68db964e63e71b"),
     ],
     ids=["one", "five", "hundred", "three weights", "forty weights"],
 )  # fmt: skip
@@ -155,13 +163,30 @@ def test_the_order_of_the_hosts_does_not_matter(kind) -> None:
     ids=str,
 )
 def test_the_table_is_that_of_the_race_written_plainly(weights: dict[str, int]) -> None:
-    assert table(weights) == race(weights)
+    assert table(weights) == race(weights, {host: bound(weights, host) for host in weights})
 
 
-def test_full_hosts_pass_slots_on_as_in_the_race_written_plainly() -> None:
-    weights = {f"{number}": 1 + number % 3 for number in range(40)} | {"large": 4000}
-    assert sum(len(Ring(weights).slots(host)) == bound(weights, host) for host in weights) >= 5
-    assert table(weights) == race(weights)
+@pytest.mark.parametrize("early", [0.1, 4.0, 11.0])
+def test_the_moment_from_which_slots_are_looked_at_one_by_one_changes_no_owner(early: float, monkeypatch) -> None:
+    weights = mixed(9, 1)
+    expected = table(weights)
+    monkeypatch.setattr(rings, "log", lambda _: early)
+    ring = Ring(weights)
+    assert [ring.owner(slot) for slot in range(SLOTS)] == expected
+
+
+@pytest.mark.parametrize("weights", [equal(7, 1), mixed(6, 2), {"a": 1, "b": 1, "c": 90}], ids=str)
+def test_full_hosts_pass_slots_on_as_in_the_race_written_plainly(weights: dict[str, int]) -> None:
+    # There is room for all slots and no more, so that slots are passed on by hosts that others have filled, too.
+    hosts = sorted(weights)
+    room = {host: int(part(weights, host)) for host in hosts}
+    room[hosts[-1]] += SLOTS - sum(room.values())
+    racers = Ring(weights)._racers
+    times, owners = rings._race(racers)
+    before = list(owners)
+    rings._share_out(racers, list(room.values()), times, owners)
+    assert [hosts[owner] for owner in owners] == race(weights, room)
+    assert owners != before
 
 
 # --- Even
@@ -169,24 +194,14 @@ def test_full_hosts_pass_slots_on_as_in_the_race_written_plainly() -> None:
 
 @KINDS
 @pytest.mark.parametrize("size", [1, *SIZES])
-def test_no_host_owns_more_than_a_tenth_above_its_part(kind, size: int) -> None:
-    for seed in range(3):
+def test_a_host_owns_about_its_part_and_at_most_a_tenth_more(kind, size: int) -> None:
+    for seed in range(2):
         weights = kind(size, seed)
         loads = Counter(table(weights))
         assert set(loads) <= set(weights)
-        for host, load in loads.items():
-            assert load <= bound(weights, host), (seed, host)
-
-
-@KINDS
-@pytest.mark.parametrize("size", SIZES)
-def test_a_host_owns_about_its_part(kind, size: int) -> None:
-    for seed in range(3):
-        weights = kind(size, seed)
-        loads = Counter(table(weights))
         for host in weights:
             mean = part(weights, host)
-            assert loads[host] >= mean - 4 * sqrt(mean), (seed, host)
+            assert mean - 4 * sqrt(mean) <= loads[host] <= bound(weights, host), (seed, host)
 
 
 # --- Little moves
@@ -204,7 +219,7 @@ def most(must: float) -> float:
 @KINDS
 @pytest.mark.parametrize("size", SIZES)
 def test_a_host_that_comes_or_goes_moves_little_more_than_its_part(kind, size: int) -> None:
-    for seed in range(2):
+    for seed in range(1 if size > 10 else 2):
         weights = kind(size, seed)
         before = table(weights)
         for host in few(weights, seed):
@@ -215,7 +230,7 @@ def test_a_host_that_comes_or_goes_moves_little_more_than_its_part(kind, size: i
 @KINDS
 @pytest.mark.parametrize("size", SIZES)
 def test_one_step_of_weight_moves_little_more_than_has_to_move(kind, size: int) -> None:
-    for seed in range(2):
+    for seed in range(1 if size > 10 else 2):
         weights = kind(size, seed)
         before = table(weights)
         for host in few(weights, seed):
@@ -227,13 +242,13 @@ def test_one_step_of_weight_moves_little_more_than_has_to_move(kind, size: int) 
 @KINDS
 def test_over_many_changes_what_moves_is_what_has_to_move(kind) -> None:
     moved = must = 0.0
-    weights = kind(30, 1)
+    weights = kind(15, 1)
     before = table(weights)
     for host in weights:
         more = changed(weights, host, weights[host] + 1)
         moved += len(moves(before, table(more)))
         must += part(more, host) - part(weights, host)
-    assert 0.9 * must <= moved <= 1.1 * must
+    assert 0.8 * must <= moved <= 1.2 * must
 
 
 @pytest.mark.parametrize("size", [2, 5, 16])
@@ -272,12 +287,24 @@ def test_hosts_without_weight_own_nothing_and_change_nothing() -> None:
 def test_owners_begin_with_the_owner_and_name_every_host_once(kind, size: int) -> None:
     weights = kind(size, 1)
     ring = Ring({**weights, "client": 0})
-    for slot in range(0, SLOTS, 61):  # enough to meet slots that a full host passed over
+    for slot in range(0, SLOTS, 61):
         owners = ring.owners(slot, size + 1)
         assert owners[0] == ring.owner(slot)
         assert sorted(owners) == sorted(weights)
         assert ring.owners(slot, 2) == owners[:2]
         assert ring.owners(slot, 0) == ()
+
+
+def test_who_was_too_full_for_a_slot_is_the_last_of_its_owners() -> None:
+    ring = Ring(very_mixed(100, 1))
+    owners = rings._race(ring._racers)[1]
+    passed_over = [slot for slot in range(SLOTS) if ring.owner(slot) != ring.hosts[owners[slot]]]
+    assert passed_over
+    for slot in passed_over:
+        found = ring.owners(slot, 100)
+        assert found[0] == ring.owner(slot)
+        assert sorted(found) == list(ring.hosts)
+        assert found.index(ring.hosts[owners[slot]]) >= 100 - 3
 
 
 @KINDS

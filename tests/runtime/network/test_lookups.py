@@ -20,8 +20,7 @@ from colocache.runtime.network.peers import Address, Item, Name, parse_peers
 from colocache.runtime.network.schedule import AT_ONCE
 from colocache.runtime.waiting.threads import NoThread
 from tests import ROOT
-
-from .name_server import NameServer, srv
+from verification.network.dns import NameServer, srv
 
 WEB, SLOW = Name("web", 7400), Name("slow", 7400)
 X = Address("10.0.0.1", 7400)

@@ -19,8 +19,7 @@ from colocache.runtime.network import resolver
 from colocache.runtime.network.answers import Absent, Answer, Failed, Found
 from colocache.runtime.network.peers import Address, Lines, ListFile, Literal, Name, Service, parse_peers
 from colocache.runtime.network.resolver import MAX_FILE, Resolver, require_what_is_needed
-
-from .name_server import SERVFAIL, SILENCE, NameServer, address, srv
+from verification.network.dns import SERVFAIL, SILENCE, NameServer, address, srv
 
 WEB = Name("web", 7400)
 SHOP = Service("_colocache._tcp.shop")

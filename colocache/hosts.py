@@ -1,0 +1,288 @@
+"""The other hosts of the group, as one process sees them: who owns a key, what it is asked, who has heard of events.
+
+Nothing of this is there in a group of one host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+from typing import Any, Final, Protocol, TypeVar
+
+from .config import Config
+from .core.host.claims import Sleep
+from .core.host.memory import Fences, Words
+from .core.hosts import requests
+from .core.hosts.dependencies import Dependencies, dependencies, has_applied
+from .core.hosts.event import WRITES, Event, Position
+from .core.hosts.gateway import Times
+from .core.hosts.layout import UNTIL
+from .core.hosts.lease import Lease
+from .core.hosts.log import HostLog, NoLane
+from .core.hosts.owner import CATCHING_UP, LOOK_EVERY
+from .core.hosts.requests import Answer, Request
+from .core.hosts.ring import Ring, ring_of, slot_of
+from .core.hosts.rows import ALIVE, ROUND_TRIP, Host, Incarnation, Numbers, Rows
+from .core.hosts.waiting import Settled, settle
+from .errors import WireError
+from .runtime.region import Region
+from .version import __version__
+
+FETCH_TIMEOUT: Final = 0.25  # s that an owner host has for an answer
+WRITE_TIMEOUT: Final = 1.0
+WEIGHT: Final = 64 << 20  # bytes of shelf for one step of a host's weight
+AT_ONCE: Final = 64  # requests of one call that are under way at the same time
+DEAL_EVERY: Final = 0.2  # s: who owns what is looked at again
+SLOW_AFTER: Final = 3  # times in a row that a host has not answered; then it is passed over for a while
+PASSED_OVER: Final = 1.0  # s
+
+_NS: Final = 1e9
+
+T = TypeVar("T")
+
+Sleeping = Generator[Sleep, Any, T]  # the part of a flow that only sleeps; see `colocache.operations.flow`
+
+
+@dataclass(frozen=True, slots=True)
+class HostInfo:
+    """One host of the group, as this one sees it."""
+
+    name: str
+    address: str  # where it listens, as others dial it; of this host empty where it does not know that itself
+    version: str  # of colocache; "" if it has not said so
+    owns: int  # bytes of shelf by which the keys are dealt, in whole steps of 64 MiB; 0 if it owns nothing
+    #: Of this host: "joining" until it has heard all others, "current", or "behind". Of others: "live", "silent" if
+    #: their word does not hold any more, or "forgotten" if nobody waits for them.
+    state: str
+    age: float | None  # s since another host has said what it has invalidated; None of this host, or if it never has
+    round_trip: float | None  # s, of the last ping to another host
+    me: bool
+
+
+class Network(Protocol):
+    """What speaks to other hosts."""
+
+    def request(
+        self, to: Incarnation, body: bytes, on_answer: Callable[[bytes | None], object], timeout: float
+    ) -> None:
+        """Ask a host, and have the answer given, or None. Any thread may call it; it returns at once."""
+
+    def wake_gateway(self) -> None:
+        """Have the gateway of this host look at the host's log."""
+
+
+class Hosts:
+    """The other hosts of one group, for one process. Any thread may call all methods."""
+
+    def __init__(
+        self, me: Host, words: Words, rows: Rows, log: HostLog, fences: Fences, times: Times, secret: bytes,
+        now: Callable[[], float],
+    ) -> None:  # fmt: skip
+        """``me`` is this host. ``secret`` keeps others from choosing keys that all have one owner; it may be empty."""
+        self.me = me
+        self.rows = rows
+        self.log = log
+        self.times = times
+        self.network: Network | None = None  # set before the first use, because it needs this object, too
+        self.lease = Lease(words, fences, lease=times.lease / _NS, serves_by_age=times.serves_by_age / _NS)
+        self._words = words
+        self._secret = secret
+        self._now = now
+        self._ring: tuple[float, Ring, dict[str, Incarnation]] = (-1.0, ring_of({}), {})
+        self._slow: dict[Incarnation, tuple[int, float]] = {}  # times without an answer, and until when passed over
+
+    @classmethod
+    def of(cls, region: Region, config: Config, now: Callable[[], float]) -> Hosts:
+        """Return what a process of a region knows of other hosts. ``region.hosts`` is there."""
+        file = region.hosts
+        assert file is not None
+        weight = max(1, region.geometry.capacity // WEIGHT)
+        name, address, secret = region.id.hex(), "", b""
+        if config.has_hosts:
+            settings = config.hosts()
+            name, address = settings.name, str(settings.advertise or settings.listen)
+            secret = min([each.text.encode() for each in settings.secrets], default=b"")
+        me = Host(region.id, name, address, weight, __version__)
+        return cls(me, file.words, Rows(file.words, region.fences), file.log, region.fences, Times(), secret, now)
+
+    # --- Who owns what
+
+    def owner(self, wire: bytes) -> Incarnation | None:
+        """Return the host that owns a key, if it is another one that can be asked; None if it is this one."""
+        ends, ring, ids = self._ring
+        if monotonic() >= ends:
+            ring, ids = self._deal()
+        name = ring.owner(slot_of(wire, self._secret))
+        if name is None or name == self.me.name or self.network is None:
+            return None
+        id = ids[name]
+        slow = self._slow.get(id)
+        return None if slow is not None and slow[0] >= SLOW_AFTER and monotonic() < slow[1] else id
+
+    def exact_owner(self, wire: bytes) -> Incarnation:
+        """Return the host that owns a key, as this host knows it at this very moment.
+
+        What derives a value from the present one must happen at one host. So it asks this one, also if it does not
+        answer lately, and that one asks, too. Then no two hosts derive at the same time:
+
+        1. A newcomer derives nothing before it is established. So every other host has it in its roster before.
+        2. From then on whoever owned the key before finds that it does not own it any more.
+        3. Whom others have forgotten is behind, and derives nothing.
+        """
+        ring, ids = self._deal()
+        name = ring.owner(slot_of(wire, self._secret))
+        return self.me.id if name is None else ids[name]
+
+    def _deal(self) -> tuple[Ring, dict[str, Incarnation]]:
+        ids, weights = {self.me.name: self.me.id}, {self.me.name: self.me.weight}
+        alive = {self.me.name: 1 << 63}
+        for id in self.rows.counted():
+            host, heard = self.rows.host(id), self.rows.largest(id, ALIVE)
+            if heard > alive.get(host.name, 0):  # of two incarnations the one that was heard last
+                ids[host.name], weights[host.name], alive[host.name] = id, host.weight, heard
+        ring = ring_of(weights)
+        self._ring = (monotonic() + DEAL_EVERY, ring, ids)
+        return ring, ids
+
+    @property
+    def is_established(self) -> bool:
+        """Whether this host was current once. Before that it serves nothing, and gives no complete receipts."""
+        return self._words[UNTIL] != 0
+
+    # --- Asking
+
+    def dependencies(self) -> Dependencies:
+        """Return what a fetch depends on. To be read after the stamps of what is fetched."""
+        return dependencies(self.me.id, self.rows, self.log, self.ns())
+
+    def catch_up(self, depends: Dependencies) -> Sleeping[bool]:
+        """Wait for a moment until this host has applied what a load under a grant depends on, and tell whether it has.
+
+        Whoever reads cached values then is served nothing older: see `colocache.core.hosts.requests.Granted`.
+        """
+        ends = self._now() + CATCHING_UP
+        while not has_applied(self.me.id, self.rows, self.log, depends):
+            if self._now() >= ends:
+                return False
+            yield Sleep(_nothing, LOOK_EVERY)
+        return True
+
+    def may_ask(self) -> bool:
+        """Tell whether what is fetched may be used: not before this host is established, nor when it is long behind."""
+        now = self._now()
+        return self.lease.loaded_after(now) < now
+
+    def ask(self, to: Incarnation, request: Request, timeout: float = FETCH_TIMEOUT) -> Sleeping[Answer | None]:
+        """Ask a host; the answer is None if there is none in time."""
+        answers = yield from self.ask_all([(to, request)], timeout)
+        return answers[0]
+
+    def ask_all(
+        self, asked: Sequence[tuple[Incarnation, Request]], timeout: float = FETCH_TIMEOUT
+    ) -> Sleeping[list[Answer | None]]:
+        """Ask several hosts, `AT_ONCE` times at once, and return their answers in this order."""
+        answers: list[Answer | None] = []
+        for start in range(0, len(asked), AT_ONCE):
+            some = asked[start : start + AT_ONCE]
+            given: list[Answer | None] = [None] * len(some)
+            yield Sleep(partial(self._send, some, given, timeout), timeout + WRITE_TIMEOUT)
+            answers += given
+        return answers
+
+    def _send(
+        self, asked: Sequence[tuple[Incarnation, Request]], answers: list[Answer | None], timeout: float,
+        waiter: Callable[[Any], object],
+    ) -> None:  # fmt: skip
+        network, missing = self.network, [*range(len(asked))]
+        if network is None:  # this process has no settings of other hosts, as the others of its host have
+            waiter(answers)
+            return
+
+        def take(place: int, frame: bytes | None) -> None:
+            if frame is not None:
+                with suppress(WireError):
+                    answers[place] = requests.decode_answer(frame)
+            self._note(asked[place][0], answers[place] is not None)
+            missing.remove(place)
+            if not missing:
+                waiter(answers)
+
+        for place, (to, request) in enumerate(asked):
+            network.request(to, requests.encode(request), partial(take, place), timeout)
+
+    def tell(self, to: Incarnation, request: Request) -> None:
+        """Ask a host something whose answer nobody waits for."""
+        if self.network is not None:
+            self.network.request(to, requests.encode(request), lambda _: None, WRITE_TIMEOUT)
+
+    def _note(self, id: Incarnation, answered: bool) -> None:
+        if answered:
+            self._slow.pop(id, None)
+        else:
+            self._slow[id] = (self._slow.get(id, (0, 0.0))[0] + 1, monotonic() + PASSED_OVER)
+
+    def infos(self) -> list[HostInfo]:
+        """Return all hosts of the group, this one first, and the others by their names."""
+        now, mine = self._now(), self.me
+        state = "joining" if not self.is_established else "current" if now < self.lease.until(now) else "behind"
+        found = [HostInfo(mine.name, mine.address, __version__, mine.weight * WEIGHT, state, None, None, True)]
+        for id in self.rows.live():
+            host, alive, trip = self.rows.host(id), self.rows.largest(id, ALIVE), self.rows.largest(id, ROUND_TRIP)
+            is_alive = alive > self.ns()
+            state = "forgotten" if self.rows.is_forgotten(id) else "live" if is_alive else "silent"
+            age = (self.ns() - alive + self.times.lease) / _NS if alive else None
+            owns, round_trip = host.weight * WEIGHT, trip / _NS if trip else None
+            found.append(HostInfo(host.name, host.address, host.release, owns, state, age, round_trip, False))
+        return [found[0], *sorted(found[1:], key=lambda info: info.name)]
+
+    # --- Events of this host
+
+    def append(self, kind: int, hashes: Sequence[int], related: bool) -> Position | None:
+        """Announce what is invalidated, before it is stamped; return None if nobody can be told."""
+        with suppress(NoLane):
+            return self.log.append_all(kind, hashes, related)
+        return None
+
+    def stamped(self, position: Position) -> None:
+        """Note that an event is stamped, and have it told to others."""
+        self.log.mark_stamped(position)
+        if self.network is not None:
+            self.network.wake_gateway()
+
+    def announce(self, hash: int, /) -> Position | None:
+        """See `colocache.core.host.memory.Announcer`."""
+        with suppress(NoLane):
+            return self.log.append(Event(WRITES, (hash,)))
+        return None
+
+    def done(self, announced: object, /) -> None:
+        """See `colocache.core.host.memory.Announcer`."""
+        assert isinstance(announced, Position)
+        self.stamped(announced)
+
+    def settle(self, numbers: Numbers, patience: float) -> Sleeping[Settled]:
+        """Wait until no host serves what was invalidated by events up to these, for so many seconds at most."""
+        flow = settle(self._words, self.rows, self.times, numbers, self.ns(), int(min(patience, 1e6) * _NS))
+        try:
+            pause = next(flow)
+            while True:
+                yield Sleep(_nothing, pause)
+                pause = flow.send(self.ns())
+        except StopIteration as end:
+            settled: Settled = end.value
+            return settled
+
+    def lasts(self) -> Mapping[int, int]:
+        """Return the numbers of this host's last events."""
+        return self.log.lasts()
+
+    def ns(self) -> int:
+        """Return the time of this host, in ns."""
+        return int(self._now() * _NS)
+
+
+def _nothing(waiter: Callable[[Any], object]) -> None:
+    """Wake nobody: this is a pause."""

@@ -1,0 +1,139 @@
+"""How the memory of a host, its protocol and the network thread are put together. Imported only where there are hosts.
+
+The network thread of each process asks other hosts. In one process of the host it runs the protocol, too, and answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from time import monotonic_ns
+from typing import Protocol
+
+from .config import Config
+from .core.host.board import Board
+from .core.host.claims import Claims
+from .core.host.hashes import WRITES as WRITE_BITS
+from .core.host.shelf import Shelf
+from .core.hosts.event import KEYS, WRITES, Event
+from .core.hosts.gateway import Forgetting, Gateway, Meetings
+from .core.hosts.owner import Owner
+from .core.hosts.rows import Host, Incarnation, Row
+from .hosts import Hosts
+from .runtime import frames
+from .runtime.bus import Bus, Message
+from .runtime.logs import Log
+from .runtime.network.driver import Network
+from .runtime.network.office import Office
+from .runtime.region import Region
+from .runtime.waiting.threads import Errands
+from .version import __version__
+
+
+class Shared(Protocol):
+    """What the caches of a process share, as far as other hosts have to do with it; see `colocache.host.Shared`."""
+
+    region: Region
+    board: Board
+    shelf: Shelf
+    claims: Claims
+    bus: Bus | None
+
+    @property
+    def errands(self) -> Errands:
+        """Who does for the network thread what is users' code."""
+
+    def now(self) -> float:
+        """Return the time of this host, in seconds."""
+
+    def hear(self, message: Message) -> None:
+        """Free the memory of what others have changed."""
+
+
+class HostNetwork:
+    """What one process says to other hosts. Any thread may call its methods."""
+
+    def __init__(self, shared: Shared, hosts: Hosts, config: Config, log: Log) -> None:
+        region = shared.region
+        assert region.hosts is not None
+        self._shared = shared
+        self._hosts = hosts
+        self._config = config
+        settings = replace(config.hosts(), release=__version__)
+        self.network = Network(
+            settings, region.id, region.path, _office(region), self._engine, self._owner,
+            lambda id: hosts.rows.host(id).address, log, shared.errands,
+            rows=lambda: hosts.rows.used, weight=lambda: hosts.me.weight,
+        )  # fmt: skip
+
+    def request(
+        self, to: Incarnation, body: bytes, on_answer: Callable[[bytes | None], object], timeout: float
+    ) -> None:
+        """See `colocache.hosts.Network`."""
+        self.network.request(to, body, on_answer, timeout)
+
+    def wake_gateway(self) -> None:
+        """See `colocache.hosts.Network`."""
+        self.network.event_appended()
+
+    @property
+    def is_gateway(self) -> bool:
+        """Whether this process speaks for its host."""
+        return self.network.is_gateway
+
+    def start(self) -> None:
+        """Have the thread started."""
+        self.network.start()
+
+    def close(self, patience: float, has_ended: bool) -> None:
+        """End the thread, and say goodbye to other hosts if this one has ended. Wait for so many seconds."""
+        if has_ended:
+            self.network.say_goodbye()
+        self.network.close(patience)
+
+    def leave(self) -> None:
+        """Begin to end the thread."""
+        self.network.leave()
+
+    def forget_after_fork(self) -> None:
+        """In a forked child, let go of what is the parent's."""
+        self.network.forget_after_fork()
+
+    def _engine(self, row: int, me: Host, meetings: Meetings) -> Gateway:
+        shared, region = self._shared, self._shared.region
+        assert region.hosts is not None
+        words, now = region.hosts.words, monotonic_ns()
+        own = Row(words, region.fences, row)
+        own.write_by(region.seat.number)
+        gateway = Gateway(
+            me, words, own, region.hosts.log, shared.board, region.fences, meetings,
+            self._hosts.times, Forgetting(self._config.forget), now=now,
+            wait_for_writer=shared.shelf.wait_for_writer, on_event=self._free_memory,
+        )  # fmt: skip
+        for id, last in region.ended:
+            gateway.end(id, last, now)
+        return gateway
+
+    def _owner(self, wake: Callable[[], object]) -> Owner:
+        shared, region, hosts = self._shared, self._shared.region, self._hosts
+        assert region.hosts is not None
+        return Owner(
+            hosts.me.id, region.hosts.words, hosts.rows, region.hosts.log, shared.board, shared.shelf, shared.claims,
+            region.fences, hosts.lease, hosts.times, shared.now, wake, self._config.load_timeout,
+            lambda hash: self._free_memory(Event(KEYS, (hash,))), lambda wire: hosts.exact_owner(wire) == hosts.me.id,
+        )  # fmt: skip
+
+    def _free_memory(self, event: Event) -> None:
+        """Have all processes of this host free the memory of what other hosts have changed."""
+        hashes = event.hashes
+        if event.kind == WRITES:
+            hashes = tuple([hash ^ WRITE_BITS for hash in hashes])
+        kind = frames.KEYS if event.kind == WRITES else event.kind
+        self._shared.hear(Message(kind, hashes))
+        if self._shared.bus is not None:
+            self._shared.bus.tell(kind, hashes)
+
+
+def _office(region: Region) -> Office:
+    assert region.hosts is not None
+    return Office(region.hosts.open_again, region.hosts.grow_row, lambda: region.seats_version)

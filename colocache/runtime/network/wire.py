@@ -1,0 +1,68 @@
+"""What travels on a connection between hosts, and what its two ends have said about themselves.
+
+Each side says `Hello` first. From then on, what is sent is in the highest version that both speak.
+
+========= ========================================================
+parts     what
+========= ========================================================
+one       a `Hello`, or a message of `colocache.core.hosts.messages`
+two       a request for data, or its answer: a number of 8 bytes, which the asker has chosen, and the body
+========= ========================================================
+
+The side that listens learns of a connection only by what comes, and never of its end. So it remembers those that were
+used last. If it has forgotten one, it answers with a `Hello`, and the other side says its own again.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from ...core.hosts import messages
+from ...core.hosts.versions import HELLO, Hello
+from .peers import Address, Literal, parse_lines
+
+LOWEST: Final = 1  # version of what is sent
+HIGHEST: Final = 1
+
+LARGEST_CONTROL: Final = messages.LARGEST  # bytes of a frame
+LARGEST_DATA: Final = (1 << 20) + (64 << 10)  # the largest value, with all that is said about it
+
+NUMBER: Final = struct.Struct(">Q")  # of a request for data
+
+
+class Greeting:
+    """What both ends of a connection have said of themselves, as one of them knows it."""
+
+    __slots__ = ("mine", "theirs", "version")
+
+    def __init__(self, mine: Hello) -> None:
+        self.mine = mine
+        self.theirs: Hello | None = None
+        self.version: int | None = None  #: what both speak; None also before the other side has said Hello
+
+    def hear(self, theirs: Hello) -> None:
+        """Note what the other side has said."""
+        self.theirs = theirs
+        self.version = self.mine.shared(theirs)
+
+    @property
+    def is_with_a_stranger(self) -> bool:
+        """Whether the other side has said Hello, and speaks no version that this one speaks."""
+        return self.theirs is not None and self.version is None
+
+
+def is_hello(frame: bytes) -> bool:
+    """Tell whether a frame is meant as a `Hello`."""
+    return frame.startswith(HELLO)
+
+
+def hello(release: str) -> Hello:
+    """Return what this process says first; ``release`` is that of the package."""
+    return Hello(LOWEST, HIGHEST, release)
+
+
+def told_address(text: str) -> Address | None:
+    """Return the address that a host has told of itself; None if it has told none, or nobody's."""
+    items = parse_lines(text).items
+    return items[0].address if len(items) == 1 and isinstance(items[0], Literal) else None
