@@ -34,7 +34,13 @@ class Mutant(NamedTuple):
     change: Callable[[], Change]
     kinds: tuple[str, ...]  # of random histories
     scripts: tuple[str, ...]  # histories written by hand
+    tests: tuple[str, ...]  # of the core
 
+
+TESTS = (
+    "tests/core/hosts/test_gateway.py", "tests/core/hosts/test_waiting.py", "tests/core/hosts/test_rows.py",
+    "tests/core/hosts/test_grants.py", "tests/core/host/test_announcements.py",
+)  # fmt: skip
 
 MUTANTS: dict[str, Mutant] = {}
 
@@ -45,7 +51,7 @@ def mutant(
     """Register a mutant under its function's name."""
 
     def register(change: Callable[[], Change]) -> Callable[[], Change]:
-        MUTANTS[change.__name__] = Mutant(change, kinds, scripts)
+        MUTANTS[change.__name__] = Mutant(change, kinds, scripts, TESTS)
         return change
 
     return register
@@ -482,7 +488,7 @@ def fills_get_new_stamps() -> Change:
     )  # fmt: skip
 
 
-@mutant(kinds=("writes",))
+@mutant(kinds=("calm", "losses"))
 def tokens_are_counted() -> Change:
     """A token is given by one process of one incarnation only."""
     return edited(Owner, "_lead", ("self._claims.number() ^ self._mine", "len(self._grants) + 1"))

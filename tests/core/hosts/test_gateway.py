@@ -464,6 +464,46 @@ def test_f6_earlier_incarnations_have_no_votes() -> None:
     assert [member.is_current for member in group.members.values()] == [True] * 3
 
 
+def test_f3_a_lease_holds_among_hosts_that_have_forgotten_the_same() -> None:
+    group = Group("a", "b", "c")
+    group.run(2)
+    a, b, c = (group.by_name(name) for name in "abc")
+    group.now += SECOND
+    pong = pong_of(b, a)
+    a.gateway.receive(pong._replace(view=pong.view._replace(forgotten={c.id: {}})), group.now)
+    a.gateway.receive(pong_of(c, a), group.now)
+    a.gateway.tick(group.now)
+    assert a.until < group.now + TIMES.lease
+    # A lease from before the forgetting does not count after it.
+    a.gateway.receive(pong_of(b, a), group.now)
+    assert a.row.heard(b.id, a.gateway._under(set())) == group.now + TIMES.lease
+    assert a.row.heard(b.id, a.gateway._under({c.id})) == 0
+
+
+def test_f4_who_is_behind_in_what_is_applied_of_a_forgotten_host_resets() -> None:
+    group = Group("a", "b", "c")
+    group.run(2)
+    a, b, c = (group.by_name(name) for name in "abc")
+    group.cut_off("c")
+    b.gateway.receive(Told(c.id, 0, 1, AN_EVENT), group.now)
+    group.run(33)
+    assert forgets(a, c)
+    assert forgets(b, c)
+    assert a.row.positions(c.id, APPLIED) == {0: 1}
+
+
+def test_f5_silence_counts_only_while_a_majority_is_heard() -> None:
+    """a is alone for long. Then it hears b, and c only a bit later: it must not forget c at once."""
+    group = Group("a", "b", "c")
+    group.run(2)
+    a, c = group.by_name("a"), group.by_name("c")
+    group.cut = {("b", "a"), ("c", "a")}
+    group.run(35)
+    group.cut = {("c", "a"), ("c", "b")}
+    group.run(3)
+    assert not forgets(a, c)
+
+
 def test_j5_a_newcomer_takes_over_who_is_forgotten() -> None:
     group = Group("a", "b", "c")
     group.run(2)
