@@ -390,7 +390,7 @@ class Row(Rows):
 
         Whoever has P's row next ends X there.
         """
-        words, rows = self._words, self._look()
+        words, rows = self._words, self._look()[1]
         since = [
             (words[at + ENDED_SINCE], at) for id, at in self._own.items()
             if words[at + ENDED_SINCE]

@@ -410,7 +410,8 @@ def test_f2_a_sign_of_life_makes_the_decision_void() -> None:
     group.run(2)
     a, c = group.by_name("a"), group.by_name("c")
     signs = a.row.total(c.id, gateway_module.SIGN)
-    a.gateway.receive(pong_of(c, a)._replace(sent=group.now + 1), group.now)
+    group.now += SECOND
+    a.gateway.receive(pong_of(c, a), group.now)
     a.row.forget(c.id, signs)
     assert not forgets(a, c)
 
