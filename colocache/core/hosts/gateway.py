@@ -492,7 +492,11 @@ class Gateway:
                 continue
             if not (mine == LIVE and last is not None and row.has_reached(host.id, last)):
                 self._reset(host.id, {})
-            row.end(host.id, last, now)
+            try:
+                row.end(host.id, last, now)
+            except TooManyHosts:
+                self.left_out.add(host.name)
+                continue
             self._peers.pop(host.id, None)
             self._meetings.end(host.id, host.id == sender)
 

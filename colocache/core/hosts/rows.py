@@ -272,6 +272,10 @@ class Row(Rows):
             at = entry_of(row, entry)
             if words[at]:
                 self._own[self._id_at(at)] = at
+        for id, at in self._own.items():  # whose end another gateway has noted since
+            state = self.state(id)
+            if state != words[at + STATE] and state in (ENDED, ENDED_AT):
+                self.end(id, self.positions(id, LAST) if state == ENDED_AT else None, self.largest(id, ENDED_SINCE))
 
     def use(self) -> None:
         """See to it that readers look at this row: two gateways that begin at once may overwrite each other's word."""
@@ -377,8 +381,21 @@ class Row(Rows):
         return at
 
     def _oldest_end(self, now: int) -> int:
-        """Return the entry of what has ended first, if that is so long ago that nobody speaks of it any more."""
-        since = [(self._words[at + ENDED_SINCE], at) for at in self._own.values() if self._words[at + ENDED_SINCE]]
+        """Return the entry of what has ended first, if that is so long ago that nobody speaks of it any more.
+
+        Not while it lives in another row, which would count then:
+
+        1. Gateway P notes in its row that X lives, and dies. 2. Gateway Q notes the end of X, in its own row.
+        3. Much later Q uses that entry for Y. For this host X lives, is silent, and is waited for.
+
+        Whoever has P's row next ends X there.
+        """
+        words, rows = self._words, self._look()[1]
+        since = [
+            (words[at + ENDED_SINCE], at) for id, at in self._own.items()
+            if words[at + ENDED_SINCE]
+            and all(words[other + STATE] in (0, ENDED, ENDED_AT) for other in rows.get(id, ()))
+        ]  # fmt: skip
         oldest = min(since, default=None)
         if oldest is None or oldest[0] + REMEMBERED > now:
             raise TooManyHosts
