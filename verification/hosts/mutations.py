@@ -654,7 +654,7 @@ def who_may_be_forgotten_serves() -> Change:
 def forgotten_for_good() -> Change:
     """F2: any sign of life makes the decision void."""
     return edited(
-        Rows, "is_forgotten", ("return mark == 1 + self.total(id, SIGN) if mark else False", "return mark > 0")
+        Rows, "_holds", ("return mark == 1 + self.total(id, SIGN) if mark else False", "return mark > 0")
     )
 
 
@@ -726,8 +726,7 @@ def who_was_stopped_counts_silence() -> Change:
     """Q, condition b: silence counts from when a host could have been heard."""
     return edited(
         Gateway, "_last_heard",
-        ("max(self._row.largest(id, ALIVE) - self.times.lease, self._since, self._row.largest(id, MET))",
-         "self._row.largest(id, ALIVE) - self.times.lease"),
+        ("max(until - lease, self._since, met.get(id, 0))", "until - lease"),
     )  # fmt: skip
 
 
