@@ -27,8 +27,10 @@ CURVE and TCP add.
 
 from __future__ import annotations
 
+import math
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
@@ -57,6 +59,8 @@ from verification.network.namespaces import why_not
 
 PACKAGES = ("redis", "hiredis")
 FAR = 2.0  # times what is done by hand
+LOST = 0.1  # % of values
+TIMEOUT = 0.25  # s that stand for a round in which nothing was found
 SIZE = "1 KiB"
 REDIS_PORT, ECHO_PORT = 6379, 7500
 
@@ -99,16 +103,24 @@ class Asker(HostMember):
             self._redis.put(f"far:{number}", record(number, SIZES[SIZE]))  # type: ignore[misc]
 
     def get(self, name: str, numbers: Sequence[int]) -> list[float]:
-        """Read values, one after another; return how long each took, in seconds."""
-        read, took = self._redis.get if name == REDIS else self.cache.get, list[float]()
+        """Read values, one after another; return how long each took, in seconds, and infinity if it was not there.
+
+        A host that does not answer in time has it, and the reader is told that it has not.
+        """
+        read, took, found = self._redis.get if name == REDIS else self.cache.get, list[float](), 0
         before = self.cache.stats().fetches
         for number in numbers:
             began = perf_counter()
             value = read(f"far:{number}")
-            took.append(perf_counter() - began)
-            if value != record(number, SIZES[SIZE]):
+            seconds = perf_counter() - began
+            if value is None and name != REDIS:
+                seconds = math.inf
+            elif value != record(number, SIZES[SIZE]):
                 raise RuntimeError(f"{name} gives {value!r:.60}, which was not stored")
-        if name != REDIS and self.cache.stats().fetches - before != len(took):
+            else:
+                found += 1
+            took.append(seconds)
+        if name != REDIS and self.cache.stats().fetches - before != found:
             raise RuntimeError("not all values were fetched from another host")
         return took
 
@@ -124,15 +136,18 @@ def tell_fetches(report: Report) -> None:
         hosts.await_current()
         start_redis(hosts, "h2")
         await_true(partial(_succeeds, asker, "connect", hosts.address("h2")), "Redis does not answer")
-        contenders, each = [], (rounds + 1) * count
+        contenders, each, lost = [], (rounds + 1) * count, list[str]()
         for name, owner in ((WORKER, plain), (SIDECAR, beside), (REDIS, plain)):
             numbers = list(range(each)) if name == REDIS else asker.call("owned", owner.host, each * len(states))
             asker.call("hold", numbers) if name == REDIS else owner.call("store", numbers)
             for place, state in enumerate(states):
                 first = 0 if name == REDIS else place * each
                 parts = iter([numbers[start : start + count] for start in range(first, first + each, count)])
-                contenders.append(Contender(f"{name}, {state}", _fetching(asker, owner, name, state, parts)))
+                contenders.append(Contender(f"{name}, {state}", _fetching(asker, owner, name, state, parts, lost)))
         series = interleave(contenders, rounds, chosen.seed, "fetches:")
+    asked = 2 * len(states) * each
+    report.note(f"{len(lost)} of {asked:,} values were not there in time: {dict(Counter(lost))}")
+    report.target("values of another host that were not there in time: %", exactly(100 * len(lost) / asked), LOST)
     for state in states:
         some = {name: series[f"{name}, {state}"] for name in (WORKER, SIDECAR, REDIS)}
         where = "idle" if state == "idle" else "which computes without pause"
@@ -141,10 +156,14 @@ def tell_fetches(report: Report) -> None:
             _judge(report, f"fetch from another host, {name}, its worker {state}", some[name], some[REDIS])
 
 
-def _fetching(asker: Placed, owner: Placed, name: str, state: str, parts: Any) -> Callable[[], list[float]]:
+def _fetching(
+    asker: Placed, owner: Placed, name: str, state: str, parts: Any, lost: list[str]
+) -> Callable[[], list[float]]:
     def sample() -> list[float]:
         with owner.being(state):
-            return list(asker.call("get", name, next(parts)))
+            took = list(asker.call("get", name, next(parts)))
+        lost.extend([name] * took.count(math.inf))
+        return [seconds for seconds in took if seconds < math.inf] or [TIMEOUT]
 
     return sample
 
@@ -395,8 +414,8 @@ def tell_many(report: Report) -> None:
         group.run(0.0)
         seconds = group.run_until(group.are_current)
         joins.append((f"one joins {size}", 1e3 * seconds, *_per_host(group)))
-    report.table("hosts that are idle: what each sends", ("hosts", "messages a second", "kB a second", "bytes of a ping",
-                 "of a pong", "% of a core for the protocol"), idle)  # fmt: skip
+    columns = ("hosts", "messages a second", "kB a second", "bytes of a ping", "of a pong", "% of a core for that")
+    report.table("hosts that are idle: what each sends", columns, idle)
     report.table("one invalidation, of any number of workers", ("hosts", "messages", "bytes", "simulated ms"), events)
     report.table("until all are current", ("", "simulated ms after the last start", "messages", "kB"), joins)
 

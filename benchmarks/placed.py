@@ -5,8 +5,8 @@
         hosts.serve("h2")                      # a process of `colocache serve`
         hosts.await_current()
 
-Between two hosts are two veth links, and a router: see `verification.network.namespaces`. All of them share the cores of
-this machine, so there is no network that would be slow, and a process that computes slows all hosts down.
+Between two hosts are two veth links, and a router: see `verification.network.namespaces`. All of them share the cores
+of this machine, so there is no network that would be slow, and a process that computes slows all hosts down.
 """
 
 from __future__ import annotations
@@ -177,9 +177,8 @@ class Hosts:
 
     def await_current(self) -> None:
         """Wait until all hosts know each other, and all are current."""
-        members = [worker for worker in self.workers]
-        others = len({worker.host for worker in members}) - 1
-        await_true(lambda: all(together(members, "is_current", others)), "the hosts are not current")
+        others = len({worker.host for worker in self.workers}) - 1
+        await_true(lambda: all(together(self.workers, "is_current", others)), "the hosts are not current")
 
 
 def await_true(condition: Callable[[], bool], otherwise: str) -> None:

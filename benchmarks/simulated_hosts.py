@@ -66,6 +66,7 @@ class _Line:
     """A connection that a host has dialled."""
 
     def __init__(self) -> None:
+        self.is_dialled = True
         self.is_usable = False
         self.host: Incarnation | None = None  # who is there
 
@@ -119,9 +120,9 @@ class SimulatedHost:
 
     def _connected(self, number: int) -> None:
         simulation, line = self._simulation, self.lines[number]
-        if simulation.hosts[number] not in simulation.running:
-            simulation.after(SECOND // 10, lambda: self._connected(number))
-            return
+        line.is_dialled = simulation.hosts[number] in simulation.running
+        if not line.is_dialled:
+            return  # until it is heard: see `_hurry` of the speaker
         for _ in range(2):  # one each way
             simulation.count(HELLO, len(hello(__version__).pack()))
         simulation.after(2 * LATENCY, lambda: self._greeted(line, number))
@@ -156,6 +157,9 @@ class SimulatedHost:
 
     def _take(self, source: int, frame: bytes, dialled: bool) -> None:
         message = decode(frame)
+        if source in self.lines and not self.lines[source].is_dialled:
+            self.lines[source].is_dialled = True
+            self._simulation.after(CONNECTING, lambda: self._connected(source))
         self._send(self.gateway.receive(message, self._simulation.now), (source, not dialled))
         if isinstance(message, Pong) and self.lines[source].host is None:
             self.lines[source].host = message.me.id
