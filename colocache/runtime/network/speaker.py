@@ -552,7 +552,7 @@ class Speaker:
         if self._ticked is not None and now - self._ticked > lease:  # this process was stopped
             self._discovery.paused(now - self._ticked)
         self._ticked = now
-        self._tick_at = now + (times.ping / SECOND if len(self._lines) <= FEW else lease / 3)
+        self._tick_at = now + ((times.ping if len(self._lines) <= FEW else times.longest_ping) / SECOND)
         self._engine.me = self._me()
         self._send(self._engine.tick(monotonic_ns()))
         for peer in self._peers.values():
