@@ -398,7 +398,7 @@ def nothing_is_named() -> Change:
 def what_is_applied_is_named() -> Change:
     """R4: a fetch names what is told, and not what is applied."""
     return everywhere(
-        dependencies, "dependencies", (actor_module,), ("rows.positions(id, TOLD)", "rows.positions(id, TOLD + 8)"),
+        dependencies, "dependencies", (actor_module,), ("rows.every_position(TOLD)", "rows.every_position(TOLD + 8)"),
     )  # fmt: skip
 
 
@@ -413,7 +413,7 @@ def only_who_has_events_is_named() -> Change:
     """R4: a fetch names every host, also those without events, and those that have ended."""
     return everywhere(
         dependencies, "dependencies", (actor_module,),
-        ("    found.update(dict.fromkeys(recent_ends(rows, ids, now), OVER))\n",
+        ("    found.update(dict.fromkeys(recent_ends(rows, states, now), OVER))\n",
          "    found = {id: numbers for id, numbers in found.items() if numbers}\n"),
     )  # fmt: skip
 

@@ -69,6 +69,7 @@ from .rows import (
     MET,
     ROUND_TRIP,
     SIGN,
+    STATE,
     TOLD,
     Host,
     Incarnation,
@@ -442,7 +443,7 @@ class Gateway:
 
     def _view(self, to: Incarnation | None, now: int) -> View:
         row, live = self._row, self._row.live()
-        ends = recent_ends(row, row.ids(), now)
+        ends = recent_ends(row, row.every(STATE), now)
         everything = self._digest([*live, *(b"over" + id for id in ends)], b"all")
         known = self._peers.get(to) if to is not None else None
         heard = self._last_heard()
