@@ -401,7 +401,7 @@ def nothing_is_named() -> Change:
 def what_is_applied_is_named() -> Change:
     """R4: a fetch names what is told, and not what is applied."""
     return everywhere(
-        dependencies, "dependencies", (actor_module,), ("rows.positions(id, TOLD)", "rows.positions(id, TOLD + 8)"),
+        dependencies, "dependencies", (actor_module,), ("rows.every_position(TOLD)", "rows.every_position(TOLD + 8)"),
     )  # fmt: skip
 
 
@@ -416,7 +416,7 @@ def only_who_has_events_is_named() -> Change:
     """R4: a fetch names every host, also those without events, and those that have ended."""
     return everywhere(
         dependencies, "dependencies", (actor_module,),
-        ("    found.update(dict.fromkeys(recent_ends(rows, ids, now), OVER))\n",
+        ("    found.update(dict.fromkeys(recent_ends(rows, states, now), OVER))\n",
          "    found = {id: numbers for id, numbers in found.items() if numbers}\n"),
     )  # fmt: skip
 
@@ -738,8 +738,7 @@ def who_was_stopped_counts_silence() -> Change:
     """Q, condition b: silence counts from when a host could have been heard."""
     return edited(
         Gateway, "_last_heard",
-        ("max(self._row.largest(id, ALIVE) - self.times.lease, self._since, self._row.largest(id, MET))",
-         "self._row.largest(id, ALIVE) - self.times.lease"),
+        ("max(until - lease, self._since, met.get(id, 0))", "until - lease"),
     )  # fmt: skip
 
 

@@ -80,4 +80,4 @@ def settle(words: Words, rows: Rows, times: Times, numbers: Numbers, now: int, p
 
 
 def _names(rows: Rows, ids: list[Incarnation]) -> tuple[str, ...]:
-    return tuple([rows.host(id).name or id.hex() for id in ids])
+    return tuple([rows.name(id) or id.hex() for id in ids])

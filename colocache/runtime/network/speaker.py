@@ -14,7 +14,7 @@ from __future__ import annotations
 import _socket as system  # gevent patches the other module, and this thread has no greenlets
 import contextlib
 import math
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic, monotonic_ns
 from typing import Final, NamedTuple, Protocol
@@ -153,6 +153,7 @@ class Speaker:
         now = monotonic()
         self.bad_frames = 0  #: that could not be read
         self.unsent = 0  #: answers that could not be sent
+        self.sent = Counter[type[Message]]()  #: messages of the protocol between gateways, by their kind
         self.status: tuple[HostStatus, ...] = ()
         self._context, self._poller, self._settings, self._keys = context, poller, settings, keys
         self._mine = mine
@@ -318,6 +319,7 @@ class Speaker:
                 self._compare_names(message.me, "")
             for each in self._answers_to(message):
                 if isinstance(each, Reply):
+                    self.sent[type(each.message)] += 1
                     self._reply(route, self._encoded(each.message))
                 else:
                     self._send((each,))
@@ -441,6 +443,7 @@ class Speaker:
                 return
             for each in self._answers_to(message):
                 if isinstance(each, Reply):
+                    self.sent[type(each.message)] += 1
                     peer.line.send(self._encoded(each.message))
                 else:
                     self._send((each,))
@@ -466,6 +469,7 @@ class Speaker:
     def _ping(self, peer: _Peer) -> None:
         if peer.can_hear:
             ping = self._engine.ping(peer.host.id if peer.host else None, monotonic_ns())
+            self.sent[Ping] += 1
             peer.line.send(self._encoded(ping))
 
     def _send(self, messages: Iterable[Send | Reply]) -> None:
@@ -478,6 +482,7 @@ class Speaker:
                 continue
             if each.message != last:  # an event is told to one host after another
                 last, frame = each.message, self._encoded(each.message)
+            self.sent[type(each.message)] += 1
             peer.line.send(frame)
 
     # --- Where hosts are

@@ -19,6 +19,7 @@ from colocache.core.hosts.rows import (
     LIVE,
     REMEMBERED,
     SIGN,
+    STATE,
     TOLD,
     TOLD_OF,
     Host,
@@ -208,8 +209,8 @@ def test_ends_are_told_for_a_while(memory: Memory) -> None:
     row.meet(host(A), NOW)
     row.end(A, None, NOW)
     row.meet(host(B), NOW)
-    assert recent_ends(rows, rows.ids(), NOW + TOLD_OF - 1) == [A]
-    assert recent_ends(rows, rows.ids(), NOW + TOLD_OF) == []
+    assert recent_ends(rows, rows.every(STATE), NOW + TOLD_OF - 1) == [A]
+    assert recent_ends(rows, rows.every(STATE), NOW + TOLD_OF) == []
 
 
 # --- Entries
