@@ -231,10 +231,15 @@ class Campaign:
 
     def replace(self, host: str) -> None:
         """Have all processes of a host end as programs do, and others begin; return when all hosts are current."""
+        self.restart(host)
+        self.await_current()
+
+    def restart(self, host: str) -> None:
+        """Have all processes of a host end as programs do, and others begin; return when those have begun."""
         self._restart(Fault(0.0, "restart", (host,), 0.0, 0.0))
         self.faults["replace"] += 1
         self.until(lambda: host not in self._is_restarting, f"the processes of {host} have ended")
-        self.await_current()
+        self.until(self._all_have_begun, f"the processes of {host} have begun")
 
     # --- Faults. False: there was nobody to do it to.
 
