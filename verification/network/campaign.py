@@ -485,9 +485,7 @@ class Campaign:
         def all_are() -> bool:
             nonlocal asked
             workers = self.living()
-            if len(workers) < len(self.working) * self.workers or not all(
-                self._begun[each].done() for each in workers
-            ):
+            if len(workers) < len(self.working) * self.workers or not all(self._begun[each].done() for each in workers):
                 return False
             for worker in workers:
                 self._begun[worker].result()  # it raises what went wrong

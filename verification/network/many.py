@@ -233,7 +233,9 @@ def run(*, seconds: float, hosts: int = 20) -> Result:
 
 def main(arguments: list[str]) -> int:
     """Run it; its exit status."""
-    parser = argparse.ArgumentParser(prog="many.py", description="Have many hosts know each other; judge what they hold.")
+    parser = argparse.ArgumentParser(
+        prog="many.py", description="Have many hosts know each other; judge what they hold."
+    )
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--hosts", type=int, default=20)
     options = parser.parse_args(arguments)

@@ -15,7 +15,7 @@ import sys
 import tarfile
 import tempfile
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -96,9 +96,9 @@ class Mixed(Campaign):
     def environment(self, host: str) -> dict[str, str]:
         return super().environment(host) | {"PYTHONPATH": str(self._packages[self._runs[host]].path)}
 
-    def roll(self, seconds: float) -> None:
+    def roll(self, seconds: float, directions: Sequence[str] = (NEW, OLD, NEW)) -> None:
         """Work mixed, then have all become new, one after another, then old, then new; work a while between all."""
-        changes = [(host, name) for name in (NEW, OLD, NEW) for host in self.working]
+        changes = [(host, name) for name in directions for host in self.working]
         pause = seconds / (len(changes) + 1)
         self._check_packages()
         self.pass_time(pause)

@@ -98,7 +98,9 @@ class Secrets(Campaign):
         self.restart(host)
         refusals = [(host, other) for other in others] + [(other, host) for other in others]
         for who, whom in refusals:
-            self.until(lambda who=who, whom=whom: self._names(who, whom, said_before), f"{who} says that {whom} refuses it")
+            self.until(
+                lambda who=who, whom=whom: self._names(who, whom, said_before), f"{who} says that {whom} refuses it"
+            )
         self.pass_time(seconds)
         for worker, hosts in zip(self.living(), together(self.living(), "is_current", within=LEASE), strict=True):
             if hosts:
