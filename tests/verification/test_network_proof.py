@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from verification import ROOT
-from verification.network import campaign, many, mixed, proof, secrets
+from verification.network import campaign, many, proof, secrets
 from verification.network.campaign import conduct
 from verification.network.mixed import NEW, OLD, Mixed, Package
 from verification.network.namespaces import Loopback, Namespaces, Network, why_not

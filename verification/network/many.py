@@ -127,7 +127,7 @@ class Many:
         )  # fmt: skip
 
     def run(self, seconds: float) -> Result:
-        """Wait until all hosts are current, and use them a little for so long. Raise AssertionError if something hangs."""
+        """Wait until all are current, and use them a little for so long. Raise AssertionError if something hangs."""
         for future in [worker.send("start") for worker in self._workers]:
             future.result(PATIENCE)
         self._until(lambda: all(self._all("is_current", within=LEASE)), "all hosts are current")
@@ -153,7 +153,7 @@ class Many:
         return self.result
 
     def _change(self) -> None:
-        """Change a key, by the host whose turn it is; then all must read it, and have the process in good health."""
+        """Change a key, by the host whose turn it is; then all must read it."""
         turn = self.result.changes
         key, writer = KEYS[turn % len(KEYS)], self._workers[turn % len(self._workers)]
         version, complete, hosts = writer.call("change", key=key)

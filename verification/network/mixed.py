@@ -58,7 +58,7 @@ def why_not_old(ref: str) -> str:
 
 @contextmanager
 def installed(ref: str) -> Iterator[Package]:
-    """The package of a commit, in an environment of its own, for as long. Raise AssertionError if it cannot be built."""
+    """The package of a commit, in an environment of its own. Raise AssertionError if it cannot be built."""
     with tempfile.TemporaryDirectory(prefix="colocache-old-") as name:
         place = Path(name)
         with tarfile.open(fileobj=BytesIO(_git("archive", ref))) as archive:

@@ -1,8 +1,8 @@
 """All that is proved with real processes on several hosts, one part after another; ``make hosts``.
 
-``python -m verification.network.proof`` runs `campaign.py`, `many.py`, `mixed.py` and `secrets.py`, and prints a table of
-verdicts, and the figures of each. ``--short`` runs each for some seconds, on fewer hosts. ``--write`` also writes what
-it prints to docs/proof/hosts.txt.
+``python -m verification.network.proof`` runs `campaign.py`, `many.py`, `mixed.py` and `secrets.py`, and prints a table
+of verdicts, and the figures of each. ``--short`` runs each for some seconds, on fewer hosts. ``--write`` also writes
+what it prints to docs/proof/hosts.txt.
 """
 
 from __future__ import annotations

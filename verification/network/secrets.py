@@ -33,9 +33,10 @@ import os, select, socket, sys
 greeting = b"\\xff" + bytes(8) + b"\\x7f\\x03\\x00NULL" + bytes(16) + b"\\x00" + bytes(31)
 curve = greeting.replace(b"NULL" + bytes(1), b"CURVE")
 said = [
-    b"GET / HTTP/1.0\\r\\n\\r\\n", b"\\x16\\x03\\x01\\x02\\x00\\x01\\x00\\x01\\xfc\\x03\\x03" + os.urandom(500), b"\\n", b"\\0" * 4096,
-    b"SSH-2.0-scan\\r\\n", os.urandom(64), os.urandom(1 << 20), greeting, greeting[:11], curve, curve + os.urandom(300),
-    greeting + b"\\x04\\xff" + b"\\xff" * 8, greeting + b"\\x04\\x26\\x05READY", curve + b"\\x04\\xc8\\x05HELLO" + os.urandom(194),
+    b"GET / HTTP/1.0\\r\\n\\r\\n", b"SSH-2.0-scan\\r\\n", b"\\n", b"\\0" * 4096, os.urandom(64), os.urandom(1 << 20),
+    b"\\x16\\x03\\x01\\x02\\x00\\x01\\x00\\x01\\xfc\\x03\\x03" + os.urandom(500),
+    greeting, greeting[:11], greeting + b"\\x04\\xff" + b"\\xff" * 8, greeting + b"\\x04\\x26\\x05READY",
+    curve, curve + os.urandom(300), curve + b"\\x04\\xc8\\x05HELLO" + os.urandom(194),
 ]
 held, count = {}, 0
 targets = [(each.rpartition(":")[0], int(each.rpartition(":")[2])) for each in sys.argv[2:]]
