@@ -15,6 +15,7 @@ import argparse
 import random
 import subprocess
 import sys
+from functools import partial
 from typing import Final
 
 from verification.chaos.group import together
@@ -99,9 +100,7 @@ class Secrets(Campaign):
         self.restart(host)
         refusals = [(host, other) for other in others] + [(other, host) for other in others]
         for who, whom in refusals:
-            self.until(
-                lambda who=who, whom=whom: self._names(who, whom, said_before), f"{who} says that {whom} refuses it"
-            )
+            self.until(partial(self._has_named, who, whom, said_before), f"{who} says that {whom} refuses it")
         self.pass_time(seconds)
         for worker, hosts in zip(self.living(), together(self.living(), "is_current", within=LEASE), strict=True):
             if hosts:
@@ -110,7 +109,7 @@ class Secrets(Campaign):
         self.replace(host)
         self.details["wrong secret"] = f"{host} and {', '.join(sorted(others))} named each other in their logs"
 
-    def _names(self, host: str, other: str, since: int) -> bool:
+    def _has_named(self, host: str, other: str, since: int) -> bool:
         """Whether a process of one host has logged that another one refuses its secret."""
         pids = {str(worker.pid) for worker in self.working[host]}
         place = self.net.listen(other)
