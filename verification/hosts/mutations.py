@@ -264,6 +264,16 @@ def resets_are_applied_before_they_are_stamped() -> Change:
     return edited(Gateway, "_reset", ("        stamp(self._board, self._fences, EVERYTHING)\n", ""))
 
 
+@mutant("burst", kinds=("cuts",))
+def overwritten_events_are_passed_over() -> Change:
+    """G6: what is not in the log any more is made up for by a reset."""
+    return edited(
+        Gateway, "_on_ask",
+        ("                self._outbox.append(Reply(Reset(self.me.id, last)))\n                return\n",
+         "                events = (Event(1, (1,)),) * min(number - applied, MOST_REPLAYED)\n"),
+    )  # fmt: skip
+
+
 # --- W: writers
 
 

@@ -322,6 +322,19 @@ def private(history: History) -> None:
 
 
 @scripted()
+def burst(history: History) -> None:
+    """A host makes more events than its log has room for while it has no gateway that is awake."""
+    boots(history)
+    for moment in (1.5, 3.5):
+        aim(history, moment, 0, "g_sign", 0.35)
+        for step in range(45):
+            history.policy.at(
+                moment + 0.22 + 0.002 * step,
+                lambda step=step: invalidates(history, 0, step % 3),  # type: ignore[misc]
+            )
+
+
+@scripted()
 def own(history: History) -> None:
     """A writer dies after its append, and before it has stamped."""
     boots(history)

@@ -103,7 +103,12 @@ class Times:
     @property
     def serves_by_age(self) -> int:
         """How long after its leases a host serves what is young: then others may not wait for it any more (Q3)."""
-        return self.forget_after - 2 * self.lease - self.ping
+        return self.forget_after - 2 * self.lease - self.longest_ping
+
+    @property
+    def longest_ping(self) -> int:
+        """The interval between pings where there are many hosts; see `colocache.runtime.network.speaker`."""
+        return max(self.ping, self.lease // 3)
 
     @property
     def waited(self) -> int:

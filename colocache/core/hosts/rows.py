@@ -72,6 +72,10 @@ class TooManyHosts(Exception):
     """There is no room for a further host in a row: there are as many that live, or have ended lately."""
 
 
+#: The shape of the rows, and where the entries of each incarnation are.
+_Known = tuple[list[int], dict[Incarnation, tuple[int, ...]]]
+
+
 class Rows:
     """What this host knows of others, as one process reads it. Any thread may call all methods."""
 
@@ -79,8 +83,12 @@ class Rows:
         """``words`` are those of the whole file."""
         self._words = words
         self._fences = fences
-        self._shape: tuple[int, ...] = ()
-        self._entries: dict[Incarnation, tuple[int, ...]] = {}
+        heads = [entry_of(row, 0) for row in range(ROWS)]
+        #: What is looked at if so many rows are in use: see `_look`.
+        self._shape_at = [
+            tuple([head + place for head in heads[:used] for place in (_COUNT, _CHANGES)]) for used in range(ROWS + 1)
+        ]
+        self._known: _Known = [], {}
 
     def order(self) -> None:
         """Load nothing earlier of what is read here after this call."""
@@ -88,20 +96,34 @@ class Rows:
 
     def ids(self) -> list[Incarnation]:
         """Return all incarnations that are known, with those that have ended."""
-        return list(self._look())
+        return list(self._look()[1])
 
     def largest(self, id: Incarnation, field: int) -> int:
         """Return a word of an incarnation: the largest over all rows; 0 if it is not known."""
         while True:
-            values = [self._words[at + field] for at in self._look().get(id, ())]
-            if self._is_unchanged(id):
+            shape, entries = self._look()
+            values = [self._words[at + field] for at in entries.get(id, ())]
+            if self._is_unchanged(shape):
                 return max(values, default=0)
+
+    def every(self, field: int) -> dict[Incarnation, int]:
+        """Return a word of each incarnation that is known, as `largest` does for one."""
+        words = self._words
+        while True:
+            shape, entries = self._look()
+            found = {
+                id: words[places[0] + field] if len(places) == 1 else max([words[at + field] for at in places])
+                for id, places in entries.items()
+            }
+            if self._is_unchanged(shape):
+                return found
 
     def total(self, id: Incarnation, field: int) -> int:
         """Return the sum of a word over all rows: of what is counted in each."""
         while True:
-            values = [self._words[at + field] for at in self._look().get(id, ())]
-            if self._is_unchanged(id):
+            shape, entries = self._look()
+            values = [self._words[at + field] for at in entries.get(id, ())]
+            if self._is_unchanged(shape):
                 return sum(values)
 
     def positions(self, id: Incarnation, field: int) -> dict[int, int]:
@@ -109,12 +131,13 @@ class Rows:
         words = self._words
         while True:
             found: dict[int, int] = {}
-            for at in self._look().get(id, ()):
+            shape, entries = self._look()
+            for at in entries.get(id, ()):
                 for lane in range(LANES):
                     number = words[at + field + lane]
                     if number > found.get(lane, 0):
                         found[lane] = number
-            if self._is_unchanged(id):
+            if self._is_unchanged(shape):
                 return found
 
     def state(self, id: Incarnation) -> int:
@@ -123,13 +146,13 @@ class Rows:
 
     def live(self) -> list[Incarnation]:
         """Return those that have not ended, forgotten or not."""
-        return [id for id in self._look() if self.state(id) == LIVE]
+        return [id for id, state in self.every(STATE).items() if state == LIVE]
 
     def host(self, id: Incarnation) -> Host:
         """Return what an incarnation has said of itself. What is not known is empty, or 0."""
         name = address = release = b""
         weight = 0
-        for at in self._look().get(id, ()):
+        for at in self._look()[1].get(id, ()):
             name = name or self._text(at + _NAME, MAX_NAME)
             address = address or self._text(at + _ADDRESS, MAX_ADDRESS)
             release = release or self._text(at + _RELEASE, MAX_RELEASE)
@@ -142,25 +165,37 @@ class Rows:
         That was agreed while the same hosts were forgotten as now (``under``), or it does not hold.
         """
         words, best = self._words, 0
-        for at in self._look().get(id, ()):
+        shape, entries = self._look()
+        for at in entries.get(id, ()):
             before = words[at + HEARD_UNDER]
             self._fences.order()
             heard = words[at + HEARD]
             self._fences.order()
             if before == under == words[at + HEARD_UNDER]:
                 best = max(best, heard)
-        return best if self._is_unchanged(id) else 0
+        return best if self._is_unchanged(shape) else 0
 
     def is_forgotten(self, id: Incarnation) -> bool:
         """Tell whether this host waits no more for another one. Any sign of life since the decision makes it void."""
         # The mark first: a sign of life that comes between the two loads makes it void, and never valid.
         mark = self.largest(id, FORGOT)
         self._fences.order()
+        return self._holds(id, mark)
+
+    def forgotten(self) -> set[Incarnation]:
+        """Return those for which `is_forgotten` is true."""
+        marks = self.every(FORGOT)
+        self._fences.order()
+        return {id for id, mark in marks.items() if self._holds(id, mark)}
+
+    def _holds(self, id: Incarnation, mark: int) -> bool:
+        """Tell whether the decision to forget an incarnation, which was read before, still holds."""
         return mark == 1 + self.total(id, SIGN) if mark else False
 
     def counted(self) -> list[Incarnation]:
         """Return those that live and are not forgotten: who is waited for."""
-        return [id for id in self.live() if not self.is_forgotten(id)]
+        live, forgotten = self.live(), self.forgotten()
+        return [id for id in live if id not in forgotten]
 
     def has_reached(self, id: Incarnation, numbers: Numbers, field: int = APPLIED) -> bool:
         """Tell whether all events of an incarnation up to these are applied, or what else a field says."""
@@ -185,30 +220,36 @@ class Rows:
         """How many rows are in use."""
         return min(self._words[ROWS_USED], ROWS)
 
-    def _look(self) -> dict[Incarnation, tuple[int, ...]]:
-        """Return where the entries of each incarnation are."""
-        words = self._words
-        used = self.used
-        shape = tuple([words[entry_of(row, 0) + place] for row in range(used) for place in (_COUNT, _CHANGES)])
-        if shape != self._shape:
+    def _look(self) -> _Known:
+        """Return the shape of the rows, and where the entries of each incarnation are.
+
+        The shape is another one after each change of which incarnations there are, and of where. It changes **before**
+        anything is stored to an entry that is used again. So what was read from an entry is about its incarnation if
+        the shape is still the same afterwards: see `_is_unchanged`.
+        """
+        known, shape = self._known, self._shape()
+        while known[0] != shape:
             self._fences.order()
             entries: dict[Incarnation, tuple[int, ...]] = {}
-            for row in range(used):
-                for entry in range(1, 1 + min(shape[2 * row], ENTRIES - 1)):
+            for row, count in enumerate(shape[::2]):
+                for entry in range(1, 1 + min(count, ENTRIES - 1)):
                     at = entry_of(row, entry)
                     id = self._id_at(at)
-                    if words[at]:
+                    if self._words[at]:
                         entries[id] = (*entries.get(id, ()), at)
-            self._entries, self._shape = entries, shape  # in this order, for other threads
-        return self._entries
+            known = self._known = shape, entries
+            self._fences.order()
+            shape = self._shape()
+        return known
 
-    def _is_unchanged(self, id: Incarnation) -> bool:
-        """Tell whether what was read is really about this incarnation: an entry may have become another one's."""
+    def _shape(self) -> list[int]:
+        words = self._words
+        return [words[place] for place in self._shape_at[self.used]]
+
+    def _is_unchanged(self, shape: list[int]) -> bool:
+        """Tell whether what was read is really about its incarnations: an entry may have become another one's."""
         self._fences.order()
-        if all(self._id_at(at) == id for at in self._entries.get(id, ())):
-            return True
-        self._shape = ()
-        return False
+        return self._shape() == shape
 
     def _id_at(self, at: int) -> Incarnation:
         return _TWO_WORDS.pack(self._words[at], self._words[at + 1])
@@ -359,4 +400,6 @@ REMEMBERED: Final = 3 * TOLD_OF  # ns after which the entry of an end may be use
 
 def recent_ends(rows: Rows, ids: Iterable[Incarnation], now: int) -> list[Incarnation]:
     """Return those that have ended, and of whose end others may not know yet."""
-    return [id for id in ids if rows.state(id) in (ENDED, ENDED_AT) and rows.largest(id, ENDED_SINCE) + TOLD_OF > now]
+    states = rows.every(STATE)
+    ended = [id for id in ids if states.get(id) in (ENDED, ENDED_AT)]
+    return [id for id in ended if rows.largest(id, ENDED_SINCE) + TOLD_OF > now]

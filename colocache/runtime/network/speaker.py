@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _socket as system  # gevent patches the other module, and this thread has no greenlets
 import contextlib
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic, monotonic_ns
@@ -45,6 +46,7 @@ QUEUE: Final = 1000  # messages that wait for each connection
 MOST_ROUTES: Final = 4096  # connections of others that are remembered
 FEW: Final = 20  # hosts that are pinged twice as often as more hosts are
 COMPLAIN_AFTER: Final = 5.0  # s of trouble until the log tells: hosts do not start at the same instant
+HURRY_AGAIN: Final = 1.0  # s
 COUNT_EVERY: Final = 60.0  # s between two looks at the limit of descriptors
 SECOND: Final = 10**9
 
@@ -90,6 +92,8 @@ class _Peer:
         self.was_connected = False
         self.host: Host | None = None  # that has answered on this connection
         self.name = ""  # of the host that has answered last
+        self.id: Incarnation | None = None  # of the same
+        self.hurried_at = -math.inf  # when it was dialled anew because its host was heard
         self.round_trip: float | None = None
         self.heard_at = now
         self.in_trouble_since: float | None = None
@@ -310,12 +314,25 @@ class Speaker:
         elif self._understands(route) and (message := self._decoded(frame)) is not None:
             if isinstance(message, Ping):
                 self._routes[route].host = message.me.id
+                self._hurry(message.me)
                 self._compare_names(message.me, "")
             for each in self._answers_to(message):
                 if isinstance(each, Reply):
                     self._reply(route, self._encoded(each.message))
                 else:
                     self._send((each,))
+
+    def _hurry(self, host: Host) -> None:
+        """Dial a host at once that has just been heard. libzmq waits for up to 2 s after it was not reached.
+
+        But not while it is about to be connected, and not at every ping: a slow way would never stand.
+        """
+        now = monotonic()
+        for peer in self._peers.values():
+            is_theirs = peer.id == host.id or str(peer.line.address) == host.address
+            if is_theirs and peer.line.is_apart and now >= peer.hurried_at + HURRY_AGAIN:
+                peer.hurried_at = now
+                peer.line.reconnect(now)
 
     def _answers_to(self, message: Message) -> list[Send | Reply]:
         """Have the protocol take in a message, and return what is to be sent."""
@@ -438,7 +455,7 @@ class Speaker:
             self._log.error("there is no room for the host %s, which nobody waits for now", host.name, about=host.name)
             return
         is_new = peer.host is None or peer.host.id != host.id
-        peer.host, peer.name, peer.line.name = host, host.name, f"{host.name} ({address})"
+        peer.host, peer.id, peer.name, peer.line.name = host, host.id, host.name, f"{host.name} ({address})"
         if is_new:
             self._lines.setdefault(host.id, peer)
             self._discovery.met(address, host.id, now)
@@ -530,7 +547,7 @@ class Speaker:
         if self._ticked is not None and now - self._ticked > lease:  # this process was stopped
             self._discovery.paused(now - self._ticked)
         self._ticked = now
-        self._tick_at = now + (times.ping / SECOND if len(self._lines) <= FEW else lease / 3)
+        self._tick_at = now + ((times.ping if len(self._lines) <= FEW else times.longest_ping) / SECOND)
         self._engine.me = self._me()
         self._send(self._engine.tick(monotonic_ns()))
         for peer in self._peers.values():

@@ -16,7 +16,7 @@ import zmq
 
 from colocache.core.hosts.rows import ENDED_AT
 from colocache.core.hosts.versions import Hello
-from colocache.runtime.network import limits, links, session, speaker
+from colocache.runtime.network import dialling, limits, links, options, session, speaker
 from colocache.runtime.network.addresses import parse_listen
 from colocache.runtime.network.peers import Address
 from colocache.runtime.network.wakes import pipe_of
@@ -680,6 +680,16 @@ def test_a_thread_that_fails_begins_anew(
     until(lambda: "the network thread has failed, and will start anew" in caplog.text)
     position = a.append(2)
     until(lambda: a.is_acknowledged(position, b))
+
+
+def test_a_host_that_is_heard_is_dialled_at_once(stage: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "RETRY", 1e4)  # s: libzmq waits for ever
+    without_most = [each for each in options._TO_ALL if each[0] != zmq.RECONNECT_IVL_MAX]
+    monkeypatch.setattr(options, "_TO_ALL", tuple(without_most))
+    monkeypatch.setattr(dialling, "DEAF", 1e4)
+    a = stage.host("a", "b")
+    until(lambda: [line.state for line in a.network.status()] == ["unreachable"])
+    stage.meet(a, stage.host("b", "a"))
 
 
 def test_a_peer_that_cannot_be_reached_is_named(
