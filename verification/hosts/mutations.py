@@ -663,9 +663,7 @@ def who_may_be_forgotten_serves() -> Change:
 @mutant("island", "triangle", kinds=("forgetting",))
 def forgotten_for_good() -> Change:
     """F2: any sign of life makes the decision void."""
-    return edited(
-        Rows, "_holds", ("return mark == 1 + self.total(id, SIGN) if mark else False", "return mark > 0")
-    )
+    return edited(Rows, "_holds", ("return mark == 1 + self.total(id, SIGN) if mark else False", "return mark > 0"))
 
 
 @mutant("island", "at_different_positions", kinds=("forgetting",))
