@@ -10,6 +10,10 @@ rows. So a gateway that was stopped, and wakes beside its successor, takes nothi
 
 An entry is about one incarnation for as long as that one is remembered, so no position of one is ever taken for that of
 another. Where an entry is used again, much later, a reader notices, because the id in it has changed.
+
+A **listener** is a client host that hears this one's events. It is no member: it has none of its own, and no other
+host is told of it. What is known of it is `GRANTED`, until when it may serve what this host has told it, and what it
+has acknowledged.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from ..host.memory import Fences, Words
-from .layout import ENTRIES, LANES, ROWS, ROWS_USED, entry_of
+from .layout import ENTRIES, LANES, MOST_HOSTS, ROWS, ROWS_USED, entry_of
 
 Incarnation = bytes
 """The id of a region, 16 bytes: a host from the first process's coming to the last one's leaving."""
@@ -49,9 +53,13 @@ LAST: Final = 32  # of `ENDED_AT`: the number of its last event
 MET: Final = 40  # ns: when this host has met it
 FORGOT: Final = 41  # 1 + the signs of life on which it was decided that it is forgotten; 0 is never
 ENDED_SINCE: Final = 42  # ns: when this host has learned of its end
+_LISTENS: Final = 43  # 1 if it is a listener; stored before the id is complete, and never changed
 _NAME, _ADDRESS = 44, 52
+GRANTED: Final = 60  # ns: until when a listener may serve what this host has told it
 
-_COUNT, _CHANGES, _PUBLISHED = 0, 1, 8  # words of a row's head, which is its entry 0
+MOST_LISTENERS: Final = ENTRIES - MOST_HOSTS
+
+_COUNT, _CHANGES, _QUIET, _PUBLISHED = 0, 1, 2, 8  # words of a row's head, which is its entry 0
 _TWO_WORDS = struct.Struct("=2Q")
 _TEXT = struct.Struct("=8Q")
 
@@ -78,15 +86,16 @@ class Rows:
         self._fences = fences
         self._shape: tuple[int, ...] = ()
         self._entries: dict[Incarnation, tuple[int, ...]] = {}
+        self._listening: dict[Incarnation, tuple[int, ...]] = {}
 
     def ids(self) -> list[Incarnation]:
-        """Return all incarnations that are known, with those that have ended."""
+        """Return all incarnations of members that are known, with those that have ended."""
         return list(self._look())
 
     def largest(self, id: Incarnation, field: int) -> int:
         """Return a word of an incarnation: the largest over all rows; 0 if it is not known."""
         while True:
-            values = [self._words[at + field] for at in self._look().get(id, ())]
+            values = [self._words[at + field] for at in self._places(id)]
             if self._is_unchanged(id):
                 return max(values, default=0)
 
@@ -102,7 +111,7 @@ class Rows:
         words = self._words
         while True:
             found: dict[int, int] = {}
-            for at in self._look().get(id, ()):
+            for at in self._places(id):
                 for lane in range(LANES):
                     number = words[at + field + lane]
                     if number > found.get(lane, 0):
@@ -111,8 +120,8 @@ class Rows:
                 return found
 
     def state(self, id: Incarnation) -> int:
-        """Return `LIVE`, `ENDED`, `ENDED_AT`, or 0 if the incarnation is not known."""
-        return self.largest(id, STATE)
+        """Return `LIVE`, `ENDED`, `ENDED_AT`, or 0 if the incarnation is not known as a member."""
+        return self.largest(id, STATE) if id in self._look() else 0
 
     def live(self) -> list[Incarnation]:
         """Return those that have not ended, forgotten or not."""
@@ -122,7 +131,7 @@ class Rows:
         """Return what an incarnation has said of itself. What is not known is empty, or 0."""
         name = address = b""
         weight = 0
-        for at in self._look().get(id, ()):
+        for at in self._places(id):
             name = name or self._text(at + _NAME)
             address = address or self._text(at + _ADDRESS)
             weight = weight or self._words[at + WEIGHT]
@@ -154,6 +163,33 @@ class Rows:
         """Return those that live and are not forgotten: who is waited for."""
         return [id for id in self.live() if not self.is_forgotten(id)]
 
+    def listeners(self, now: int) -> dict[Incarnation, int]:
+        """Return the clients that may serve what this host has told them, and until when (ns).
+
+        To be called after what they have to be waited for is in the log.
+        """
+        self._look()
+        found = {id: self.granted(id) for id in list(self._listening)}
+        return {id: until for id, until in found.items() if until > now}
+
+    def granted(self, id: Incarnation) -> int:
+        """Return until when (ns) a client may serve what this host has told it; 0 if it has left, or is not known."""
+        return 0 if self.largest(id, STATE) != LIVE else self.largest(id, GRANTED)
+
+    def is_listener(self, id: Incarnation) -> bool:
+        """Tell whether an incarnation is known as a client."""
+        self._look()
+        return id in self._listening
+
+    @property
+    def quiet(self) -> int:
+        """Until when (ns) clients may serve values who do not wait for this host: see `Row.be_quiet`."""
+        return max([self._words[entry_of(row, 0) + _QUIET] for row in range(self.used)], default=0)
+
+    def order(self) -> None:
+        """Keep the loads before it before those after it."""
+        self._fences.order()
+
     def has_reached(self, id: Incarnation, numbers: Numbers, field: int = APPLIED) -> bool:
         """Tell whether all events of an incarnation up to these are applied, or what else a field says."""
         if not numbers:
@@ -172,27 +208,33 @@ class Rows:
         """How many rows are in use."""
         return min(self._words[ROWS_USED], ROWS)
 
+    def _places(self, id: Incarnation) -> tuple[int, ...]:
+        """Return where the entries of an incarnation are, member or listener."""
+        return self._look().get(id) or self._listening.get(id, ())
+
     def _look(self) -> dict[Incarnation, tuple[int, ...]]:
-        """Return where the entries of each incarnation are."""
+        """Return where the entries of each member are."""
         words = self._words
         used = self.used
         shape = tuple([words[entry_of(row, 0) + place] for row in range(used) for place in (_COUNT, _CHANGES)])
         if shape != self._shape:
             self._fences.order()
             entries: dict[Incarnation, tuple[int, ...]] = {}
+            listening: dict[Incarnation, tuple[int, ...]] = {}
             for row in range(used):
                 for entry in range(1, 1 + min(shape[2 * row], ENTRIES - 1)):
                     at = entry_of(row, entry)
                     id = self._id_at(at)
                     if words[at]:
-                        entries[id] = (*entries.get(id, ()), at)
-            self._entries, self._shape = entries, shape  # in this order, for other threads
+                        known = listening if words[at + _LISTENS] else entries
+                        known[id] = (*known.get(id, ()), at)
+            self._entries, self._listening, self._shape = entries, listening, shape  # in this order, for other threads
         return self._entries
 
     def _is_unchanged(self, id: Incarnation) -> bool:
         """Tell whether what was read is really about this incarnation: an entry may have become another one's."""
         self._fences.order()
-        if all(self._id_at(at) == id for at in self._entries.get(id, ())):
+        if all(self._id_at(at) == id for at in self._entries.get(id) or self._listening.get(id, ())):
             return True
         self._shape = ()
         return False
@@ -226,6 +268,8 @@ class Row(Rows):
 
     def meet(self, host: Host, now: int) -> None:
         """Note an incarnation that lives. Raise TooManyHosts if there is no room."""
+        if self.is_listener(host.id):
+            return  # what a host is never changes
         if self.state(host.id):
             self.describe(host)
             return
@@ -240,6 +284,31 @@ class Row(Rows):
         """Note what an incarnation says of itself now."""
         if self.host(host.id) != host:
             self._describe(self._entry(host.id, 0), host)
+
+    def listen(self, host: Host, until: int, now: int) -> None:
+        """Note that a client may serve what this host tells it, until then (ns). Nothing is ever taken back.
+
+        Raise TooManyHosts if there is no room.
+        """
+        at = self._own.get(host.id)
+        if at is None:
+            at = self._own[host.id] = self._new_entry(host.id, now, listens=True)
+            self._describe(at, host)
+            self._words[at + STATE] = LIVE
+        if until > self._words[at + GRANTED]:
+            self._words[at + GRANTED] = until
+
+    def end_listener(self, id: Incarnation, now: int) -> None:
+        """Note that a client has left: nobody waits for it any more."""
+        at = self._own.get(id)
+        if at is None:
+            at = self._own[id] = self._new_entry(id, now, listens=True)
+        self._words[at + STATE] = ENDED_AT
+
+    def be_quiet(self, until: int) -> None:
+        """Note until when (ns) clients may serve values who do not wait for this host, because they do not know it."""
+        at = entry_of(self._row, 0) + _QUIET
+        self._words[at] = max(self._words[at], until)
 
     def end(self, id: Incarnation, last: Numbers | None, now: int) -> None:
         """Note that an incarnation is over; ``last`` are the numbers of its last events, if they are known."""
@@ -292,31 +361,42 @@ class Row(Rows):
             at = self._own[id] = self._new_entry(id, now)
         return at
 
-    def _new_entry(self, id: Incarnation, now: int) -> int:
+    def _new_entry(self, id: Incarnation, now: int, listens: bool = False) -> int:
         words, head = self._words, entry_of(self._row, 0)
         count = words[head + _COUNT]
-        if count < ENTRIES - 1:
+        alike = [at for at in self._own.values() if words[at + _LISTENS] == listens]
+        is_new = count < ENTRIES - 1 and len(alike) < (MOST_LISTENERS if listens else MOST_HOSTS - 1)
+        if is_new:
             at = entry_of(self._row, count + 1)
         else:
-            at = self._oldest_end(now)
+            at = self._unused_listener(alike, now) if listens else self._oldest_end(alike, now)
             words[at] = 0
             self._own = {other: place for other, place in self._own.items() if place != at}
             words[head + _CHANGES] += 1
             self._fences.order()
         for place in range(1, 64):  # also what a dead gateway has begun
             words[at + place] = 0
+        words[at + _LISTENS] = listens
         first, words[at + 1] = _TWO_WORDS.unpack(id)
         self._fences.order()
         words[at] = first
         self._fences.order()
-        if count < ENTRIES - 1:
+        if is_new:
             words[head + _COUNT] = count + 1
         words[head + _CHANGES] += 1
         return at
 
-    def _oldest_end(self, now: int) -> int:
+    def _unused_listener(self, entries: Iterable[int], now: int) -> int:
+        """Return the entry of a client whom nobody waits for any more, the one that was answered first."""
+        granted = [(self._words[at + GRANTED], at) for at in entries]
+        oldest = min([each for each in granted if each[0] <= now], default=None)
+        if oldest is None:
+            raise TooManyHosts
+        return oldest[1]
+
+    def _oldest_end(self, entries: Iterable[int], now: int) -> int:
         """Return the entry of what has ended first, if that is so long ago that nobody speaks of it any more."""
-        since = [(self._words[at + ENDED_SINCE], at) for at in self._own.values() if self._words[at + ENDED_SINCE]]
+        since = [(self._words[at + ENDED_SINCE], at) for at in entries if self._words[at + ENDED_SINCE]]
         oldest = min(since, default=None)
         if oldest is None or oldest[0] + REMEMBERED > now:
             raise TooManyHosts
