@@ -50,7 +50,7 @@ class MemberInfo:
 
     seat: int
     pid: int  # 0 if it lives in another pid namespace
-    role: str  # "peer"; "server" of `colocache serve`; "private" if no other process shares the cache
+    role: str  # "peer"; "server" of `colocache serve`; "client"; "private" if no other process shares the cache
     me: bool
 
 

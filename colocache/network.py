@@ -5,13 +5,13 @@ The network thread of each process asks other hosts. In one process of the host 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from .config import Config
 from .core.host.hashes import WRITES as WRITE_BITS
-from .core.hosts.event import KEYS, WRITES, Event
+from .core.hosts.event import KEYS, WRITES, Event, Position
 from .core.hosts.gateway import Forgetting, Gateway, Meetings
 from .core.hosts.owner import Owner
 from .core.hosts.rows import Host, Incarnation, Row
@@ -53,6 +53,11 @@ class HostNetwork:
         """See `colocache.hosts.Network`."""
         self.network.event_appended()
 
+    @property
+    def speaks(self) -> bool:
+        """Whether this process is the gateway of its host."""
+        return self.network.is_gateway
+
     def start(self) -> None:
         """Have the thread started."""
         self.network.start()
@@ -90,8 +95,14 @@ class HostNetwork:
         return Owner(
             hosts.me.id, region.hosts.words, hosts.rows, region.hosts.log, shared.board, shared.shelf, shared.claims,
             region.fences, hosts.lease, hosts.times, shared.now, wake, self._config.load_timeout,
-            lambda hash: self._free_memory(Event(KEYS, (hash,))),
+            lambda hash: self._free_memory(Event(KEYS, (hash,))), self._void,
         )  # fmt: skip
+
+    def _void(self, kind: int, hashes: Sequence[int], related: bool) -> Position | None:
+        """Invalidate what a client asks for."""
+        position = self._shared.void(kind, hashes, related)
+        self._free_memory(Event(kind, tuple(hashes), related))
+        return position
 
     def _free_memory(self, event: Event) -> None:
         """Have all processes of this host free the memory of what other hosts have changed."""

@@ -55,6 +55,8 @@ def gets(keyspace: Keyspace, key: Key) -> Flow[tuple[Any, bytes] | None]:
     owner = hosts.owner(wire) if hosts is not None else None
     if hosts is not None and owner is not None:
         return (yield from _gets_far(keyspace, host, hosts, owner, key, wire))
+    if hosts is not None and hosts.is_client:
+        return None
     hash, any_tag = key_hash(wire), host.any_tag()
     host.fences.order()
     record = host.shelf.find(wire, hash, host.now())
@@ -192,6 +194,8 @@ def _write(
             return answer  # type: ignore[return-value]  # it is done, and has another outcome than those of a shelf
         done = answer if isinstance(answer, Done) else Done(outcome.name)
     else:
+        if hosts is not None and hosts.is_client:
+            return None  # it owns nothing
         written = member.on_host(lambda host: here(host) if host.is_current() else Outcome.REFUSED)
         if written is None:
             return None

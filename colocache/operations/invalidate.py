@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Literal
 
 from ..core.host.hashes import ROOT, key_hash, namespace_hash, tag_hash
+from ..core.hosts.announcing import Announcement
 from ..core.hosts.waiting import Settled
 from ..core.keys import Key
 from ..core.receipt import UNKNOWN, Receipt
@@ -19,7 +20,7 @@ from ..runtime.frames import KEYS, NAMESPACES, TAGS
 from . import fenced
 from .flow import Flow
 from .keyspace import Keyspace, travelling
-from .tally import current_tally, tell
+from .tally import current_tally, note_position, tell
 
 Waiting = bool | float | Literal["response"]
 
@@ -66,7 +67,8 @@ def announce(keyspace: Keyspace, hashes: list[int], kind: int, wait: Waiting, st
         receipt = Receipt((), (), True, monotonic() - began)
     else:
         patience = 0.0 if is_for_later else math.inf if wait is True else float(wait)
-        receipt = _receipt((yield from voided.hosts.settle(voided.numbers, patience)), began)
+        receipt = _receipt((yield from voided.settle(patience)), began)
+        note_position(member, host)  # a client has learned it now
     if wait == "response":
         tally = current_tally(member)
         if tally is not None:
@@ -81,8 +83,11 @@ def announce(keyspace: Keyspace, hashes: list[int], kind: int, wait: Waiting, st
 def settled(member: Member, voided: Sequence[Voided | None], began: float) -> Flow[Receipt]:
     """Wait for all that several calls have invalidated, and return their common receipt."""
     numbers: dict[Hosts, dict[int, int]] = {}
+    announcements: dict[Hosts, list[Announcement]] = {}
     for each in voided:
-        if each is not None and each.hosts is not None:
+        if each is not None and each.hosts is not None and each.announcement is not None:
+            announcements.setdefault(each.hosts, []).append(each.announcement)
+        elif each is not None and each.hosts is not None:
             known = numbers.setdefault(each.hosts, {})
             for lane, number in each.numbers.items():
                 known[lane] = max(number, known.get(lane, 0))
@@ -90,6 +95,10 @@ def settled(member: Member, voided: Sequence[Voided | None], began: float) -> Fl
     for hosts, lasts in numbers.items():
         one = _receipt((yield from hosts.settle(lasts, math.inf)), began)
         receipt = one._replace(complete=one.complete and receipt.complete)
+    for hosts, several in announcements.items():
+        one = _receipt((yield from hosts.settle_far(several, math.inf)), began)
+        receipt = one._replace(complete=one.complete and receipt.complete)
+        note_position(member, member.own_host())
     receipt = receipt._replace(seconds=monotonic() - began)
     if not receipt.complete:
         member.tell_incomplete(receipt)

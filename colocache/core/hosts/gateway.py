@@ -274,8 +274,8 @@ class Gateway:
             for number in range(first, last + 1):
                 event = self._stamped(lane, number)
                 if event is not None and last - number < MOST_TOLD:
-                    for id in (*self._row.live(), *self._row.listeners(now)):
-                        self._outbox.append(Send(id, Told(self.me.id, lane, number, event)))
+                    told = Told(self.me.id, lane, number, event)
+                    self._outbox += [Send(id, told) for id in (*self._row.live(), *self._row.listeners(now))]
             self._published[lane] = last
             self._row.publish(lane, last)
         self._looked = now

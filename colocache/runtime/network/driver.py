@@ -68,7 +68,8 @@ class Network:
 
         Raise ConfigError if the settings let anybody in.
         """
-        refuse_plain(settings.listen, settings.secrets)
+        if settings.listen is not None:
+            refuse_plain(settings.listen, settings.secrets)
         self.failures = 0  #: how often the thread had to begin anew
         self._given = Given(settings, id, directory, election, engine, server, address_of, weight, log)
         self._log = log
