@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TypedDict, TypeVar, Unpack
 
 from .config import UNSET, Config, Duration, Unset
+from .hosts import HostInfo
 from .member import Member, MemberInfo
 from .operations import positions
 from .operations.drive import arun, finish
@@ -90,6 +91,10 @@ class Cache(Space):
     def members(self) -> list[MemberInfo]:
         """Return the processes of the group on this host, this one first. Empty before the first use."""
         return self._member.infos()
+
+    def hosts(self) -> list[HostInfo]:
+        """Return the hosts of the group, this one first. Empty before the first use, and in a group of one host."""
+        return self._member.hosts()
 
     # --- Positions: what another process has seen
 

@@ -10,6 +10,7 @@ import math
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
+from os import getpid
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,9 +27,8 @@ from .core.hosts.lease import FOREVER
 from .core.hosts.requests import MAX_VOID
 from .core.hosts.waiting import Settled
 from .core.near import NearStore
-from .hosts import Hosts
+from .hosts import Hosts, Sleeping
 from .near_cache import Keeper
-from .operations.flow import Flow
 from .runtime.board_file import LIVES
 from .runtime.bus import Bus, Message
 from .runtime.frames import KEYS, LOADED
@@ -87,7 +87,7 @@ class Shared:
             self.network.start()
 
     def release(self, patience: float) -> None:
-        """One cache less. With the last one, the process leaves the region, and the bus falls silent before."""
+        """One cache less. With the last one, the bus falls silent, and then the process leaves the region."""
         if not any(host.alive for host in list(self.caches)):
             _shared.pop(self.region, None)
             if self.bus is not None:
@@ -158,16 +158,16 @@ class Shared:
             host.keeper.sweep()
 
     def _tick(self) -> None:
-        """Look whether newcomers find the region, and this process. If not, leave: before that, nobody can join.
+        """Look whether newcomers find the region, and this process. If not, leave: until then nobody can join.
 
-        The bus's thread sees to it, because the application may call nothing for hours.
+        The bus's thread does this, because the application may call nothing for hours.
         """
         if self.region.is_in_place() and self.region.is_whole():
             for host in list(self.caches):
                 host.tell_what_is_used()
             if self._is_unswept:
                 self.sweep_soon()
-            if self.hosts is not None and self.hosts.is_client and self.network is not None and self.network.speaks:
+            if self.hosts is not None and self.hosts.is_client and self.network is not None and self.network.is_gateway:
                 self.hosts.announce_what_was_left()
             return
         if self.region.lives() and self._log is not None:
@@ -196,7 +196,7 @@ class _Mates:
         self._region = region
 
     def version(self) -> int:
-        """Return a number that is another one after each coming and going."""
+        """Return a number that changes whenever a process joins or leaves."""
         return self._region.seats_version
 
     def living(self) -> list[tuple[int, int]]:
@@ -219,7 +219,7 @@ def _shared_of(region: Region, config: Config, log: Log) -> Shared:
 
 
 def _give_back(region: Region) -> None:
-    """Leave a region that was joined, and that no host is of."""
+    """Leave a region that was joined, if no host uses it."""
     shared = _shared.get(region)
     if shared is not None:
         shared.release(0.0)
@@ -254,7 +254,7 @@ class Voided(NamedTuple):
     numbers: Mapping[int, int]
     announcement: Announcement | None = None  # of a client: by a member
 
-    def settle(self, patience: float) -> Flow[Settled]:
+    def settle(self, patience: float) -> Sleeping[Settled]:
         """Wait until no host serves it any more, for so many seconds at most. Only where there are other hosts."""
         assert self.hosts is not None
         if self.announcement is not None:
@@ -292,8 +292,8 @@ class Host:
     def join(cls, config: Config, log: Log, joined: list[Host]) -> None:
         """Join the group's region, and append the host. Raise OSError or ConfigError if this process cannot.
 
-        What a signal handler raises may come out of each call, also with its result: the caller leaves what was
-        appended.
+        An exception of a signal handler may come out of this call after the host was appended. So the caller leaves
+        what was appended.
         """
         regions: list[Region] = []
         try:
@@ -325,7 +325,7 @@ class Host:
     @property
     def alive(self) -> bool:
         """Whether this cache may use the host."""
-        self._order()  # see `Region.lives`, which takes longer
+        self._order()  # see `Region.lives`; this does the same with fewer calls
         return self._alive and self.region.state[0] == LIVES
 
     def now(self) -> float:
@@ -390,6 +390,11 @@ class Host:
         """Return the stamp of all tags together: it changes, before the tag's own, when any tag is invalidated."""
         return self.board.marks[self._any_tag]
 
+    def gateway(self) -> int | None:
+        """Return the pid of the process that speaks for this host; None if there is none, or it is not known."""
+        network = self._shared.network
+        return getpid() if network is not None and network.is_gateway else self.region.gateway()
+
     def is_in_place(self) -> bool:
         """Tell whether newcomers find this region."""
         return self._alive and self.region.is_in_place()
@@ -425,7 +430,7 @@ class Host:
         self.keeper.close()
 
     def leave(self, patience: float = 0.0) -> None:
-        """Leave. The last cache of the process takes the process with it, and waits so many seconds for the bus."""
+        """Leave. With the last cache the process leaves, and waits ``patience`` seconds at most for the bus."""
         self._alive = False
         if not self._left:
             self._left = True

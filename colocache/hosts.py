@@ -5,11 +5,12 @@ Nothing of this is there in a group of one host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from .config import Config
 from .core.host.claims import Sleep
@@ -17,19 +18,20 @@ from .core.host.hashes import ROOT
 from .core.host.memory import Fences, Words
 from .core.hosts import requests
 from .core.hosts.announcing import Announcement
-from .core.hosts.dependencies import Dependencies, dependencies, dependencies_of_client
+from .core.hosts.dependencies import Dependencies, dependencies, dependencies_of_client, has_applied
 from .core.hosts.event import NAMESPACES, WRITES, Event, Position
 from .core.hosts.gateway import Times
 from .core.hosts.layout import CLIENT, SLOTS, UNTIL
 from .core.hosts.lease import Lease
 from .core.hosts.log import HostLog, NoLane
+from .core.hosts.owner import CATCHING_UP, LOOK_EVERY
 from .core.hosts.requests import Announce, Announced, Answer, Refused, Request, Settle, Settlement
 from .core.hosts.ring import Ring, ring_of, slot_of
-from .core.hosts.rows import ALIVE, Host, Incarnation, Numbers, Rows
+from .core.hosts.rows import ALIVE, ROUND_TRIP, Host, Incarnation, Numbers, Rows
 from .core.hosts.waiting import Settled, pauses, settle
 from .errors import WireError
-from .operations.flow import Flow
 from .runtime.region import Region
+from .version import __version__
 
 FETCH_TIMEOUT: Final = 0.25  # s that an owner host has for an answer
 WRITE_TIMEOUT: Final = 1.0
@@ -43,6 +45,26 @@ LEFT_BEHIND: Final = 2 * 10**9  # ns after which a gateway announces what its cl
 MOST_LEFT: Final = 64  # invalidations that it announces one by one
 
 _NS: Final = 1e9
+
+T = TypeVar("T")
+
+Sleeping = Generator[Sleep, Any, T]  # the part of a flow that only sleeps; see `colocache.operations.flow`
+
+
+@dataclass(frozen=True, slots=True)
+class HostInfo:
+    """One host of the group, as this one sees it."""
+
+    name: str
+    address: str  # where it listens, as others dial it; of this host empty where it does not know that itself
+    version: str  # of colocache; "" if it has not said so
+    owns: int  # bytes of shelf by which the keys are dealt, in whole steps of 64 MiB; 0 for a client
+    #: Of this host: "joining" until it has heard all others, "current", or "behind". Of others: "live", "silent" if
+    #: their word does not hold any more, or "forgotten" if nobody waits for them.
+    state: str
+    age: float | None  # s since another host has said what it has invalidated; None of this host, or if it never has
+    round_trip: float | None  # s, of the last ping to another host
+    me: bool
 
 
 class Network(Protocol):
@@ -88,12 +110,12 @@ class Hosts:
         file = region.hosts
         assert file is not None
         weight = 0 if file.words[CLIENT] == 1 else max(1, region.geometry.capacity // WEIGHT)
-        name, secret = region.id.hex(), b""
+        name, address, secret = region.id.hex(), "", b""
         if config.has_hosts:
             settings = config.hosts()
-            name = settings.name
+            name, address = settings.name, str(settings.advertise or settings.listen or "")
             secret = min([each.text.encode() for each in settings.secrets], default=b"")
-        me = Host(region.id, name, "", weight)
+        me = Host(region.id, name, address, weight, __version__)
         return cls(me, file.words, Rows(file.words, region.fences), file.log, region.fences, Times(), secret, now)
 
     # --- Who owns what
@@ -135,6 +157,18 @@ class Hosts:
             return dependencies_of_client(self.me.id, self.rows, self._pending(), self.ns())
         return dependencies(self.me.id, self.rows, self.log, self.ns())
 
+    def catch_up(self, depends: Dependencies) -> Sleeping[bool]:
+        """Wait for a moment until this host has applied what a load under a grant depends on, and tell whether it has.
+
+        Whoever reads cached values then is served nothing older: see `colocache.core.hosts.requests.Granted`.
+        """
+        ends = self._now() + CATCHING_UP
+        while not has_applied(self.me.id, self.rows, self.log, depends):
+            if self._now() >= ends:
+                return False
+            yield Sleep(_nothing, LOOK_EVERY)
+        return True
+
     def may_ask(self) -> bool:
         """Tell whether what is fetched may be used: not before this host is established, nor when it is long behind.
 
@@ -146,14 +180,14 @@ class Hosts:
         now = self._now()
         return self.lease.loaded_after(now) < now
 
-    def ask(self, to: Incarnation, request: Request, timeout: float = FETCH_TIMEOUT) -> Flow[Answer | None]:
+    def ask(self, to: Incarnation, request: Request, timeout: float = FETCH_TIMEOUT) -> Sleeping[Answer | None]:
         """Ask a host; the answer is None if there is none in time."""
         answers = yield from self.ask_all([(to, request)], timeout)
         return answers[0]
 
     def ask_all(
         self, asked: Sequence[tuple[Incarnation, Request]], timeout: float = FETCH_TIMEOUT
-    ) -> Flow[list[Answer | None]]:
+    ) -> Sleeping[list[Answer | None]]:
         """Ask several hosts, `AT_ONCE` times at once, and return their answers in this order."""
         answers: list[Answer | None] = []
         for start in range(0, len(asked), AT_ONCE):
@@ -170,7 +204,7 @@ class Hosts:
 
     def _with_what_is_pending(
         self, asked: Sequence[tuple[Incarnation, Request]]
-    ) -> Flow[Sequence[tuple[Incarnation, Request]]]:
+    ) -> Sleeping[Sequence[tuple[Incarnation, Request]]]:
         """Return requests that name what this client has invalidated, once it has come back; none if it does not."""
         ends, sleeps = self._now() + PENDING, pauses()
         while self.me.id in (depends := self.dependencies()):
@@ -212,6 +246,23 @@ class Hosts:
         else:
             self._slow[id] = (self._slow.get(id, (0, 0.0))[0] + 1, monotonic() + PASSED_OVER)
 
+    def infos(self) -> list[HostInfo]:
+        """Return all hosts of the group, this one first, and the others by their names. Members know their clients."""
+        now, mine = self._now(), self.me
+        state = "joining" if not self.is_established else "current" if now < self.lease.until(now) else "behind"
+        found = [HostInfo(mine.name, mine.address, __version__, mine.weight * WEIGHT, state, None, None, True)]
+        for id in self.rows.live():
+            host, alive, trip = self.rows.host(id), self.rows.largest(id, ALIVE), self.rows.largest(id, ROUND_TRIP)
+            is_alive = alive > self.ns()
+            state = "forgotten" if self.rows.is_forgotten(id) else "live" if is_alive else "silent"
+            age = (self.ns() - alive + self.times.lease) / _NS if alive else None
+            owns, round_trip = host.weight * WEIGHT, trip / _NS if trip else None
+            found.append(HostInfo(host.name, host.address, host.release, owns, state, age, round_trip, False))
+        for id in self.rows.listeners(self.ns()):
+            client = self.rows.host(id)
+            found.append(HostInfo(client.name, "", client.release, 0, "live", None, None, False))
+        return [found[0], *sorted(found[1:], key=lambda info: info.name)]
+
     # --- Events of this host
 
     def append(self, kind: int, hashes: Sequence[int], related: bool) -> Position | None:
@@ -239,7 +290,7 @@ class Hosts:
         assert isinstance(announced, Position)
         self.stamped(announced)
 
-    def settle(self, numbers: Numbers, patience: float) -> Flow[Settled]:
+    def settle(self, numbers: Numbers, patience: float) -> Sleeping[Settled]:
         """Wait until no host serves what was invalidated by events up to these, for so many seconds at most."""
         flow = settle(self._words, self.rows, self.times, numbers, self.ns(), int(min(patience, 1e6) * _NS))
         try:
@@ -297,7 +348,7 @@ class Hosts:
 
         return sorted([*ids[start:], *ids[:start]], key=is_doubtful)
 
-    def settle_far(self, announcements: Sequence[Announcement], patience: float) -> Flow[Settled]:
+    def settle_far(self, announcements: Sequence[Announcement], patience: float) -> Sleeping[Settled]:
         """Do what `settle` does, for what members have announced for this client."""
         ends = self._now() + patience
         for _ in range(3):  # a member may end between its two answers

@@ -6,25 +6,51 @@ The network thread of each process asks other hosts. In one process of the host 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from .config import Config
+from .core.host.board import Board
+from .core.host.claims import Claims
 from .core.host.hashes import WRITES as WRITE_BITS
+from .core.host.shelf import Shelf
 from .core.hosts.event import KEYS, WRITES, Event, Position
 from .core.hosts.gateway import Forgetting, Gateway, Meetings
 from .core.hosts.owner import Owner
 from .core.hosts.rows import Host, Incarnation, Row
+from .hosts import Hosts
 from .runtime import frames
-from .runtime.bus import Message
+from .runtime.bus import Bus, Message
 from .runtime.logs import Log
 from .runtime.network.driver import Network
 from .runtime.network.election import LockElection
 from .runtime.region import OFFICE, Region
+from .runtime.waiting.threads import Errands
+from .version import __version__
 
-if TYPE_CHECKING:
-    from .host import Shared
-    from .hosts import Hosts
+
+class Shared(Protocol):
+    """What the caches of a process share, as far as other hosts have to do with it; see `colocache.host.Shared`."""
+
+    region: Region
+    board: Board
+    shelf: Shelf
+    claims: Claims
+    bus: Bus | None
+
+    @property
+    def errands(self) -> Errands:
+        """Who does for the network thread what is users' code."""
+
+    def now(self) -> float:
+        """Return the time of this host, in seconds."""
+
+    def hear(self, message: Message) -> None:
+        """Free the memory of what others have changed."""
+
+    def void(self, kind: int, hashes: Sequence[int], related: bool) -> Position | None:
+        """Invalidate things; see `colocache.host.Shared.void`."""
 
 
 class HostNetwork:
@@ -36,7 +62,7 @@ class HostNetwork:
         self._shared = shared
         self._hosts = hosts
         self._config = config
-        settings = config.hosts()
+        settings = replace(config.hosts(), release=__version__)
         self.network = Network(
             settings, region.id, region.path, _election(region), self._engine, self._owner,
             lambda id: hosts.rows.host(id).address, log, shared.errands,
@@ -54,8 +80,8 @@ class HostNetwork:
         self.network.event_appended()
 
     @property
-    def speaks(self) -> bool:
-        """Whether this process is the gateway of its host."""
+    def is_gateway(self) -> bool:
+        """Whether this process speaks for its host."""
         return self.network.is_gateway
 
     def start(self) -> None:

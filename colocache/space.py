@@ -20,6 +20,7 @@ from .operations.drive import arun, finish, run, why_not_to_wait
 from .operations.flow import Flow
 from .operations.invalidate import Waiting
 from .operations.keyspace import Keyspace, Ttl
+from .operations.tally import current_tally
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,8 +51,9 @@ class Space:
         self._keyspace = keyspace
 
     def _finish(self, flow: Flow[T], wait: Waiting = True) -> T:
-        waits = wait is not False and wait != "response"
-        return finish(flow, waits and self._keyspace.member.may_wait)
+        member = self._keyspace.member
+        waits = wait is not False and (wait != "response" or current_tally(member) is None)
+        return finish(flow, waits and member.may_wait)
 
     @property
     def group(self) -> str:

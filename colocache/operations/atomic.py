@@ -116,7 +116,7 @@ def count(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: 
         start = pack_integer(initial + delta)
         if start is None:
             raise ValueError("initial is a number of more than 64 bytes")
-    if given.excess and start is not None:  # a number that is there is counted with all the same
+    if given.excess and start is not None:  # a number that is there is counted nevertheless
         keyspace.member.decline(key, keyspace.path, given.excess)
     if given.excess or given.ttl == 0:
         start = None
@@ -153,7 +153,7 @@ def count(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: 
 
 
 def count_down(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: Given) -> Flow[int | None]:
-    """Do what `count` does, downwards."""
+    """Subtract from a number; otherwise do what `count` does."""
     check_number("delta", delta)
     return (yield from count(keyspace, key, -delta, initial, given))
 

@@ -14,6 +14,7 @@ from typing import Any
 from ..core.entry import MISSING
 from ..core.host.hashes import key_hash
 from ..core.host.record import Miss, Outcome, Record, unstored
+from ..core.hosts.owner import SLOWER_CLOCK
 from ..core.hosts.requests import MAX_MANY, Found, FoundMany, Get, GetMany, Missing
 from ..core.hosts.requests import Key as FarKey
 from ..core.hosts.rows import Incarnation
@@ -22,8 +23,6 @@ from ..host import Host
 from ..hosts import Hosts
 from .flow import Flow
 from .keyspace import Keyspace
-
-SLOWER_CLOCK = 1.01  # how much faster a clock on another host may run, at most
 
 
 @dataclass
@@ -87,7 +86,9 @@ def get(
     answer = yield from hosts.ask(owner, Get(question.far_key, hosts.dependencies(), False, 0.0))
     if isinstance(answer, Found):
         return question.use(answer), b""
-    return MISSING, answer.fence if isinstance(answer, Missing) else b""
+    if isinstance(answer, Missing) and (yield from hosts.catch_up(answer.depends)):
+        return MISSING, answer.fence
+    return MISSING, b""
 
 
 def get_many(

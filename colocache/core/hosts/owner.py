@@ -36,7 +36,7 @@ from ..host.record import KEY_GROUPS, Miss, Outcome, Record
 from ..host.shelf import Shelf
 from ..numbers import added
 from . import requests
-from .dependencies import Dependencies, has_applied
+from .dependencies import Dependencies, dependencies, has_applied
 from .event import Position
 from .gateway import Times
 from .log import HostLog
@@ -73,6 +73,7 @@ TELLING = 0.5  # s that a client has to apply what it has invalidated
 ANSWER_WITHIN = 0.2  # s: who waits for a load is told that it still runs, and asks again
 MOST_FLOWS = 10_000  # requests that wait at the same time
 MOST_GRANTS = 100_000
+SLOWER_CLOCK = 1.01  # how much faster the clock of another host may run, at most
 
 _FENCE = struct.Struct("=16sQd")  # the owner, the stamp of all tags together, when the key was missed
 
@@ -216,6 +217,11 @@ class Owner:
 
     # --- Reading
 
+    def _dependencies(self) -> Dependencies:
+        """Return of which events stamps may know that were read just now."""
+        self._fences.order()
+        return dependencies(self.me, self._rows, self._log, self._ns())
+
     def _has_applied(self, depends: Dependencies) -> Generator[float, Any, bool]:
         ends = self._clock() + CATCHING_UP
         while not has_applied(self.me, self._rows, self._log, depends):
@@ -235,7 +241,7 @@ class Owner:
         if isinstance(found, Record):
             return self._found(found, any_tag, began)
         if not request.leads:
-            return Missing(_FENCE.pack(self.me, any_tag, began) + found.label)
+            return Missing(_FENCE.pack(self.me, any_tag, began) + found.label, self._dependencies())
         if self._lease.loaded_after(began) == float("inf") or len(self._grants) >= MOST_GRANTS:
             return Refused()
         return (yield from self._lead(request, wire, hash, any_tag))
@@ -263,7 +269,7 @@ class Owner:
         # A fill may come to another process that has the port by now, or to the next incarnation of this host.
         token = self._claims.number() ^ self._mine
         self._grants[token] = Grant(outcome.load, wire, hash, self._clock() + self._load_timeout)
-        return Granted(token)
+        return Granted(token, self._dependencies())
 
     def _get_many(self, request: GetMany) -> Flow:
         if not (yield from self._has_applied(request.depends)):
@@ -295,8 +301,11 @@ class Owner:
         outcome = Outcome.DECLINED
         try:
             if request.payload is not None:
-                expires = self._clock() + request.ttl
-                outcome = self._shelf.fill(grant.wire, grant.hash, request.payload, grant.load.miss, expires)[0]
+                now = self._clock()
+                grant.load.age(now - request.age * SLOWER_CLOCK)
+                outcome = self._shelf.fill(grant.wire, grant.hash, request.payload, grant.load.miss, now + request.ttl)[
+                    0
+                ]
         finally:
             self._claims.end(grant.load, AGAIN)
         return Done(outcome.name)

@@ -13,7 +13,7 @@ another. Where an entry is used again, much later, a reader notices, because the
 
 A **listener** is a client host that hears this one's events. It is no member: it has none of its own, and no other
 host is told of it. What is known of it is `GRANTED`, until when it may serve what this host has told it, and what it
-has acknowledged.
+has acknowledged. Listeners have entries of their own, behind those of members.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from ..host.memory import Fences, Words
-from .layout import ENTRIES, LANES, MOST_HOSTS, ROWS, ROWS_USED, entry_of
+from .layout import ENTRIES, ENTRY_WORDS, LANES, MOST_HOSTS, ROWS, ROWS_AT, ROWS_USED, WORD, entry_of
 
 Incarnation = bytes
 """The id of a region, 16 bytes: a host from the first process's coming to the last one's leaving."""
@@ -37,6 +37,7 @@ ENDED_AT: Final = 3  # the numbers of its last events are known
 
 MAX_NAME: Final = 64  # bytes
 MAX_ADDRESS: Final = 64
+MAX_RELEASE: Final = 32
 
 # Words of an entry. Those of positions are followed by one for each further lane.
 ID: Final = 0  # two words; the first one is stored last
@@ -45,6 +46,7 @@ WEIGHT: Final = 3  # of what it owns; 0 is a client
 ALIVE: Final = 4  # ns: a lease after the ping whose answer was the newest sign of life
 SIGN: Final = 5  # how many signs of life this row has noted
 HEARD: Final = 6  # ns: until when this host is current as far as that one is concerned
+GRANTED: Final = 6  # of a listener, ns: until when it may serve what this host has told it
 HEARD_UNDER: Final = 7  # which hosts were forgotten when that was agreed
 TOLD: Final = 8  # its event of this number is being applied
 APPLIED: Final = 16  # its events up to this number are applied
@@ -53,15 +55,17 @@ LAST: Final = 32  # of `ENDED_AT`: the number of its last event
 MET: Final = 40  # ns: when this host has met it
 FORGOT: Final = 41  # 1 + the signs of life on which it was decided that it is forgotten; 0 is never
 ENDED_SINCE: Final = 42  # ns: when this host has learned of its end
-_LISTENS: Final = 43  # 1 if it is a listener; stored before the id is complete, and never changed
-_NAME, _ADDRESS = 44, 52
-GRANTED: Final = 60  # ns: until when a listener may serve what this host has told it
+ROUND_TRIP: Final = 43  # ns, of the last ping that was answered
+_NAME, _ADDRESS, _RELEASE = 44, 52, 60
 
 MOST_LISTENERS: Final = ENTRIES - MOST_HOSTS
 
-_COUNT, _CHANGES, _QUIET, _PUBLISHED = 0, 1, 2, 8  # words of a row's head, which is its entry 0
+_COUNT, _CHANGES, _LISTENERS, _QUIET, _PUBLISHED = 0, 1, 2, 3, 8  # words of a row's head, which is its entry 0
 _TWO_WORDS = struct.Struct("=2Q")
-_TEXT = struct.Struct("=8Q")
+_WORD = struct.Struct("=Q")
+
+
+_SHAPE = _COUNT, _LISTENERS, _CHANGES
 
 
 class Host(NamedTuple):
@@ -71,6 +75,7 @@ class Host(NamedTuple):
     name: str
     address: str  # where its gateway listens, as others should dial it; "" if nowhere
     weight: int  # of what it owns; 0 for a client
+    release: str = ""  # of the package
 
 
 class TooManyHosts(Exception):
@@ -87,6 +92,10 @@ class Rows:
         self._shape: tuple[int, ...] = ()
         self._entries: dict[Incarnation, tuple[int, ...]] = {}
         self._listening: dict[Incarnation, tuple[int, ...]] = {}
+
+    def order(self) -> None:
+        """Load nothing earlier of what is read here after this call."""
+        self._fences.order()
 
     def ids(self) -> list[Incarnation]:
         """Return all incarnations of members that are known, with those that have ended."""
@@ -129,13 +138,14 @@ class Rows:
 
     def host(self, id: Incarnation) -> Host:
         """Return what an incarnation has said of itself. What is not known is empty, or 0."""
-        name = address = b""
+        name = address = release = b""
         weight = 0
         for at in self._places(id):
-            name = name or self._text(at + _NAME)
-            address = address or self._text(at + _ADDRESS)
+            name = name or self._text(at + _NAME, MAX_NAME)
+            address = address or self._text(at + _ADDRESS, MAX_ADDRESS)
+            release = release or self._text(at + _RELEASE, MAX_RELEASE)
             weight = weight or self._words[at + WEIGHT]
-        return Host(id, name.decode("utf-8", "replace"), address.decode("ascii", "replace"), weight)
+        return Host(id, name.decode("utf-8", "replace"), address.decode("ascii", "replace"), weight, release.decode())
 
     def heard(self, id: Incarnation, under: int) -> int:
         """Return until when (ns) this host is current as far as another one is concerned.
@@ -174,7 +184,7 @@ class Rows:
 
     def granted(self, id: Incarnation) -> int:
         """Return until when (ns) a client may serve what this host has told it; 0 if it has left, or is not known."""
-        return 0 if self.largest(id, STATE) != LIVE else self.largest(id, GRANTED)
+        return self.largest(id, GRANTED) if self.is_listener(id) and self.largest(id, STATE) == LIVE else 0
 
     def is_listener(self, id: Incarnation) -> bool:
         """Tell whether an incarnation is known as a client."""
@@ -185,10 +195,6 @@ class Rows:
     def quiet(self) -> int:
         """Until when (ns) clients may serve values who do not wait for this host: see `Row.be_quiet`."""
         return max([self._words[entry_of(row, 0) + _QUIET] for row in range(self.used)], default=0)
-
-    def order(self) -> None:
-        """Keep the loads before it before those after it."""
-        self._fences.order()
 
     def has_reached(self, id: Incarnation, numbers: Numbers, field: int = APPLIED) -> bool:
         """Tell whether all events of an incarnation up to these are applied, or what else a field says."""
@@ -216,17 +222,16 @@ class Rows:
         """Return where the entries of each member are."""
         words = self._words
         used = self.used
-        shape = tuple([words[entry_of(row, 0) + place] for row in range(used) for place in (_COUNT, _CHANGES)])
+        shape = tuple([words[entry_of(row, 0) + place] for row in range(used) for place in _SHAPE])
         if shape != self._shape:
             self._fences.order()
             entries: dict[Incarnation, tuple[int, ...]] = {}
             listening: dict[Incarnation, tuple[int, ...]] = {}
             for row in range(used):
-                for entry in range(1, 1 + min(shape[2 * row], ENTRIES - 1)):
-                    at = entry_of(row, entry)
+                for at in _entries_of(row, shape[3 * row], shape[3 * row + 1]):
+                    known = entries if _is_of_a_member(at) else listening
                     id = self._id_at(at)
                     if words[at]:
-                        known = listening if words[at + _LISTENS] else entries
                         known[id] = (*known.get(id, ()), at)
             self._entries, self._listening, self._shape = entries, listening, shape  # in this order, for other threads
         return self._entries
@@ -242,8 +247,8 @@ class Rows:
     def _id_at(self, at: int) -> Incarnation:
         return _TWO_WORDS.pack(self._words[at], self._words[at + 1])
 
-    def _text(self, at: int) -> bytes:
-        return _TEXT.pack(*[self._words[at + place] for place in range(8)]).rstrip(b"\0")
+    def _text(self, at: int, most: int) -> bytes:
+        return b"".join([_WORD.pack(self._words[at + place]) for place in range(most // WORD)]).rstrip(b"\0")
 
 
 class Row(Rows):
@@ -256,8 +261,7 @@ class Row(Rows):
         self._own: dict[Incarnation, int] = {}
         words[ROWS_USED] = max(words[ROWS_USED], row + 1)  # another gateway may store less: see `use`
         head = entry_of(row, 0)
-        for entry in range(1, 1 + words[head + _COUNT]):
-            at = entry_of(row, entry)
+        for at in _entries_of(row, words[head + _COUNT], words[head + _LISTENERS]):
             if words[at]:
                 self._own[self._id_at(at)] = at
 
@@ -326,6 +330,10 @@ class Row(Rows):
         if value > self._words[at + field]:
             self._words[at + field] = value
 
+    def note(self, id: Incarnation, field: int, value: int) -> None:
+        """Note a word of an incarnation that only tells people something."""
+        self._words[self._entry(id, 0) + field] = value
+
     def sign_of_life(self, id: Incarnation) -> None:
         """Note that an incarnation has shown that it lives. That makes the decision to forget it void."""
         self._words[self._entry(id, 0) + SIGN] += 1
@@ -363,50 +371,63 @@ class Row(Rows):
 
     def _new_entry(self, id: Incarnation, now: int, listens: bool = False) -> int:
         words, head = self._words, entry_of(self._row, 0)
-        count = words[head + _COUNT]
-        alike = [at for at in self._own.values() if words[at + _LISTENS] == listens]
-        is_new = count < ENTRIES - 1 and len(alike) < (MOST_LISTENERS if listens else MOST_HOSTS - 1)
-        if is_new:
-            at = entry_of(self._row, count + 1)
+        first, most, counter = (MOST_HOSTS, MOST_LISTENERS, _LISTENERS) if listens else (1, MOST_HOSTS - 1, _COUNT)
+        count = words[head + counter]
+        if count < most:
+            at = entry_of(self._row, first + count)
         else:
-            at = self._unused_listener(alike, now) if listens else self._oldest_end(alike, now)
+            at = self._unused_listener(now) if listens else self._oldest_end(now)
             words[at] = 0
             self._own = {other: place for other, place in self._own.items() if place != at}
             words[head + _CHANGES] += 1
             self._fences.order()
         for place in range(1, 64):  # also what a dead gateway has begun
             words[at + place] = 0
-        words[at + _LISTENS] = listens
-        first, words[at + 1] = _TWO_WORDS.unpack(id)
+        low, words[at + 1] = _TWO_WORDS.unpack(id)
         self._fences.order()
-        words[at] = first
+        words[at] = low
         self._fences.order()
-        if is_new:
-            words[head + _COUNT] = count + 1
+        if count < most:
+            words[head + counter] = count + 1
         words[head + _CHANGES] += 1
         return at
 
-    def _unused_listener(self, entries: Iterable[int], now: int) -> int:
+    def _unused_listener(self, now: int) -> int:
         """Return the entry of a client whom nobody waits for any more, the one that was answered first."""
-        granted = [(self._words[at + GRANTED], at) for at in entries]
-        oldest = min([each for each in granted if each[0] <= now], default=None)
-        if oldest is None:
+        entries = [at for at in self._own.values() if not _is_of_a_member(at)]
+        oldest = min([(self._words[at + GRANTED], at) for at in entries], default=None)
+        if oldest is None or oldest[0] > now:
             raise TooManyHosts
         return oldest[1]
 
-    def _oldest_end(self, entries: Iterable[int], now: int) -> int:
+    def _oldest_end(self, now: int) -> int:
         """Return the entry of what has ended first, if that is so long ago that nobody speaks of it any more."""
-        since = [(self._words[at + ENDED_SINCE], at) for at in entries if self._words[at + ENDED_SINCE]]
+        entries = [at for at in self._own.values() if _is_of_a_member(at) and self._words[at + ENDED_SINCE]]
+        since = [(self._words[at + ENDED_SINCE], at) for at in entries]
         oldest = min(since, default=None)
         if oldest is None or oldest[0] + REMEMBERED > now:
             raise TooManyHosts
         return oldest[1]
 
     def _describe(self, at: int, host: Host) -> None:
-        for place, text, most in ((_NAME, host.name, MAX_NAME), (_ADDRESS, host.address, MAX_ADDRESS)):
-            for number, word in enumerate(_TEXT.unpack(text.encode()[:most].ljust(most, b"\0"))):
+        for place, text, most in (
+            (_NAME, host.name, MAX_NAME), (_ADDRESS, host.address, MAX_ADDRESS), (_RELEASE, host.release, MAX_RELEASE)
+        ):  # fmt: skip
+            raw = text.encode()[:most].ljust(most, b"\0")
+            for number, (word,) in enumerate(_WORD.iter_unpack(raw)):
                 self._words[at + place + number] = word
         self._words[at + WEIGHT] = host.weight
+
+
+def _entries_of(row: int, members: int, listeners: int) -> list[int]:
+    """Return where the entries of a row are, given how many of each kind are in use."""
+    places = [*range(1, 1 + min(members, MOST_HOSTS - 1))]
+    places += range(MOST_HOSTS, MOST_HOSTS + min(listeners, MOST_LISTENERS))
+    return [entry_of(row, place) for place in places]
+
+
+def _is_of_a_member(at: int) -> bool:
+    return (at - ROWS_AT) // ENTRY_WORDS % ENTRIES < MOST_HOSTS
 
 
 TOLD_OF: Final = 600 * 10**9  # ns that others are told of an end, and that a fetch names it

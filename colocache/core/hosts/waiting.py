@@ -67,6 +67,7 @@ def settle(
             return Settled((), (), (), False)
         now = yield next(sleeps)
         since = now
+    rows.order()  # otherwise the roster could be older than the word
     members = rows.counted()
     forgotten = [id for id in rows.live() if id not in members]
     missing = [*dict.fromkeys(members, since + times.waited).items(), *rows.listeners(now).items()]

@@ -152,7 +152,10 @@ class Network:
 
     def _refuse_requests(self) -> None:
         for request in drained(self._requests):
-            request.on_answer(None)
+            try:
+                request.on_answer(None)
+            except Exception:
+                self._log.exception("an answer of another host could not be taken in")
 
     # --- Life
 

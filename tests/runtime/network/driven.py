@@ -36,9 +36,9 @@ PATIENCE = 30.0  # s
 SECOND = 10**9
 
 
-def until(condition: Callable[[], object], what: Callable[[], object] = lambda: "") -> None:
+def until(condition: Callable[[], object], what: Callable[[], object] = lambda: "", patience: float = PATIENCE) -> None:
     """Wait for a condition."""
-    ends = time.monotonic() + PATIENCE
+    ends = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < ends, what()
         time.sleep(0.001)
