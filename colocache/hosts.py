@@ -17,11 +17,11 @@ from .core.host.claims import Sleep
 from .core.host.hashes import ROOT
 from .core.host.memory import Fences, Words
 from .core.hosts import requests
-from .core.hosts.announcing import Announcement
+from .core.hosts.announcing import Announcement, Pending
 from .core.hosts.dependencies import Dependencies, dependencies, dependencies_of_client, has_applied
 from .core.hosts.event import NAMESPACES, WRITES, Event, Position
 from .core.hosts.gateway import Times
-from .core.hosts.layout import CLIENT, SLOTS, UNTIL
+from .core.hosts.layout import CLIENT, UNTIL
 from .core.hosts.lease import Lease
 from .core.hosts.log import HostLog, NoLane
 from .core.hosts.owner import CATCHING_UP, LOOK_EVERY
@@ -100,8 +100,7 @@ class Hosts:
         self._now = now
         self._ring: tuple[float, Ring, dict[str, Incarnation]] = (-1.0, ring_of({}), {})
         self._slow: dict[Incarnation, tuple[int, float]] = {}  # times without an answer, and until when passed over
-        self._done: dict[int, int] = {}  # of a client: up to where its events are marked, by their lane
-        self._left: dict[int, tuple[int, int]] = {}  # and up to where they were when this was last looked at
+        self._pending = Pending(log)  # of a client
         self._announced: dict[Incarnation, dict[int, int]] = {}  # the last events that members have made of them
 
     @classmethod
@@ -154,7 +153,7 @@ class Hosts:
     def dependencies(self) -> Dependencies:
         """Return what a fetch depends on. To be read after the stamps of what is fetched."""
         if self.is_client:
-            return dependencies_of_client(self.me.id, self.rows, self._pending(), self.ns())
+            return dependencies_of_client(self.me.id, self.rows, self._pending.lasts(), self.ns())
         return dependencies(self.me.id, self.rows, self.log, self.ns())
 
     def catch_up(self, depends: Dependencies) -> Sleeping[bool]:
@@ -377,38 +376,15 @@ class Hosts:
                     self._ask_next(each)
         return NOT_SETTLED
 
-    def _pending(self) -> Numbers:
-        """Return the last of this client's own events, for lanes that have one that is not marked."""
-        found: dict[int, int] = {}
-        for lane, last in self.log.lasts().items():
-            first = max(self._done.get(lane, 0) + 1, last - SLOTS // 2)
-            while first <= last and self.log.is_stamped(lane, first):
-                first += 1
-            self._done[lane] = first - 1
-            if first <= last:
-                found[lane] = last
-        return found
-
     def announce_what_was_left(self) -> None:
         """Have members announce what no process of this client has brought to its end: it was killed, or gave up.
 
         For the gateway's process, every second or so.
         """
-        now, left = self.ns(), list[Position]()
-        for lane, last in self._pending().items():
-            upto, since = self._left.get(lane, (0, now))
-            if self._done[lane] < upto and now - since >= LEFT_BEHIND:
-                first = self._done[lane] + 1
-                left += [Position(lane, number) for number in range(first, upto + 1)]
-            if self._done[lane] >= upto or now - since >= LEFT_BEHIND:
-                self._left[lane] = last, now
-        left = [each for each in left if not self.log.is_stamped(*each)]
-        events = [self.log.read(*each) for each in left]
-        # Of a call that made several events, the last one alone can be marked: so everything is invalidated for them.
-        marked = [self.log.marks_itself(*each) for each in left]
-        if left and (len(left) > MOST_LEFT or None in events or not all(marked)):
-            ends = [each for each, itself in zip(left, marked, strict=True) if itself]
-            self.announce_far(NAMESPACES, (ROOT,), True, *ends)
+        log, left = self.log, self._pending.left(self.ns(), LEFT_BEHIND)
+        events = [log.read(*each) if log.is_alone(*each) else None for each in left]
+        if None in events or len(events) > MOST_LEFT:
+            self.announce_far(NAMESPACES, (ROOT,), True, *left)
             return
         for position, event in zip(left, events, strict=True):
             if event is not None:
