@@ -297,6 +297,7 @@ class Row(Rows):
         at = self._own.get(host.id)
         if at is None:
             at = self._own[host.id] = self._new_entry(host.id, now, listens=True)
+        if not self._words[at + STATE]:
             self._describe(at, host)
             self._words[at + STATE] = LIVE
         if until > self._words[at + GRANTED]:
@@ -366,7 +367,7 @@ class Row(Rows):
         """Return where this row's entry of an incarnation is, made if need be."""
         at = self._own.get(id)
         if at is None:
-            at = self._own[id] = self._new_entry(id, now)
+            at = self._own[id] = self._new_entry(id, now, self.is_listener(id))  # known to another row
         return at
 
     def _new_entry(self, id: Incarnation, now: int, listens: bool = False) -> int:
