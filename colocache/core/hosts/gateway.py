@@ -83,6 +83,7 @@ from .rows import (
     ALIVE,
     APPLIED,
     ENDED_AT,
+    FORGOT,
     LAST,
     LIVE,
     MET,
@@ -424,12 +425,20 @@ class Gateway:
 
     def _late(self, now: int) -> int:
         """Return for how long (ns) clients may serve by leases from before somebody had to be waited for (K3)."""
-        counted = set(self._row.counted())
-        if self._counted is None or not counted <= self._counted:  # a predecessor may have given leases
+        row, counted = self._row, set(self._row.counted())
+        if self._counted is None:  # when a predecessor has taken somebody back is not known
+            came_back = any(row.largest(id, FORGOT) for id in counted)
+        else:
+            came_back = any(id not in self._counted and row.largest(id, FORGOT) for id in counted)
+        if came_back:
             self._late_until = now + self.times.waited
-            self._fences.full()  # another gateway of this host gives a lease, and then looks at the hosts
+        met = max([row.largest(id, MET) for id in counted], default=0)
+        self._late_until = max(self._late_until, met + self.times.waited if met else 0)
         self._counted = counted
-        return max(0, self._late_until - now) if now < self._late_until and self._row.listeners(now) else 0
+        if now >= self._late_until:
+            return 0
+        self._fences.full()  # another gateway of this host gives a lease, and then looks at the hosts
+        return self._late_until - now if row.listeners(now) else 0
 
     def _on_pong(self, message: Pong, now: int) -> None:
         row, id, view = self._row, message.me.id, message.view
