@@ -151,6 +151,8 @@ class History:
             self.listed.add(index)
         region.dials = self.discovered(index)
         region.must = {*region.dials}
+        if index in self.clients:  # nobody dials it, so it has to know all
+            region.dials = {*range(self.plan.hosts)} - self.clients
         region.past = [*self.past[index].items()]
         self.regions[index] = region
         self.all_regions.append(region)
