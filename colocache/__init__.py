@@ -1,4 +1,4 @@
-"""colocache: a cache for the worker processes of a host, in memory that they share, with no server to run.
+"""colocache: a cache for the worker processes of one host or several, in shared memory, with no server to run.
 
     cache = colocache.Cache("shop")
 

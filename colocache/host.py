@@ -10,7 +10,6 @@ import math
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
-from os import getpid
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -390,10 +389,12 @@ class Host:
         """Return the stamp of all tags together: it changes, before the tag's own, when any tag is invalidated."""
         return self.board.marks[self._any_tag]
 
-    def gateway(self) -> int | None:
-        """Return the pid of the process that speaks for this host; None if there is none, or it is not known."""
+    def speaks(self, seat: int) -> bool:
+        """Tell whether the process with a seat, which lives, speaks for this host, as far as that is known."""
         network = self._shared.network
-        return getpid() if network is not None and network.is_gateway else self.region.gateway()
+        if seat == self.region.seat.number or self.hosts is None:
+            return network is not None and network.is_gateway
+        return seat in self.hosts.rows.writers()
 
     def is_in_place(self) -> bool:
         """Tell whether newcomers find this region."""

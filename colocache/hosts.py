@@ -131,6 +131,20 @@ class Hosts:
         slow = self._slow.get(id)
         return None if slow is not None and slow[0] >= SLOW_AFTER and monotonic() < slow[1] else id
 
+    def exact_owner(self, wire: bytes) -> Incarnation:
+        """Return the host that owns a key, as this host knows it at this very moment.
+
+        What derives a value from the present one must happen at one host. So it asks this one, also if it does not
+        answer lately, and that one asks, too. Then no two hosts derive at the same time:
+
+        1. A newcomer derives nothing before it is established. So every other host has it in its roster before.
+        2. From then on whoever owned the key before finds that it does not own it any more.
+        3. Whom others have forgotten is behind, and derives nothing.
+        """
+        ring, ids = self._deal()
+        name = ring.owner(slot_of(wire, self._secret))
+        return self.me.id if name is None else ids[name]
+
     def _deal(self) -> tuple[Ring, dict[str, Incarnation]]:
         ids, weights, alive = dict[str, Incarnation](), dict[str, int](), dict[str, int]()
         if not self.is_client:
@@ -220,7 +234,9 @@ class Hosts:
         waiter: Callable[[Any], object],
     ) -> None:  # fmt: skip
         network, missing = self.network, [*range(len(asked))]
-        assert network is not None
+        if network is None:  # this process has no settings of other hosts, as the others of its host have
+            waiter(answers)
+            return
 
         def take(place: int, frame: bytes | None) -> None:
             if frame is not None:
@@ -257,8 +273,8 @@ class Hosts:
             age = (self.ns() - alive + self.times.lease) / _NS if alive else None
             owns, round_trip = host.weight * WEIGHT, trip / _NS if trip else None
             found.append(HostInfo(host.name, host.address, host.release, owns, state, age, round_trip, False))
-        for id in self.rows.listeners(self.ns()):
-            client = self.rows.host(id)
+        for id in self.rows.clients.who_may_serve(self.ns()):
+            client = self.rows.clients.host(id)
             found.append(HostInfo(client.name, "", client.release, 0, "live", None, None, False))
         return [found[0], *sorted(found[1:], key=lambda info: info.name)]
 

@@ -358,13 +358,11 @@ class Member:
         own = host.region.seat
         found = [(own, True), *((seat, False) for seat in sorted(host.region.seats(), key=lambda seat: seat.number))]
         is_private = not host.region.path
-        name, office = ("", None) if host.hosts is None else (host.hosts.me.name, host.gateway())
+        name = "" if host.hosts is None else host.hosts.me.name
 
         def info(seat: Seat, me: bool) -> MemberInfo:
-            role, pid = "private" if is_private else seat.role, getpid() if me else seat.pid
-            return MemberInfo(
-                seat.number, seat.pid, role, me, name, office not in (None, 0) and office == pid, seat.version
-            )
+            role = "private" if is_private else seat.role
+            return MemberInfo(seat.number, seat.pid, role, me, name, host.speaks(seat.number), seat.version)
 
         return [info(seat, me) for seat, me in found]
 

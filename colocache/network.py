@@ -24,8 +24,8 @@ from .runtime import frames
 from .runtime.bus import Bus, Message
 from .runtime.logs import Log
 from .runtime.network.driver import Network
-from .runtime.network.election import LockElection
-from .runtime.region import OFFICE, Region
+from .runtime.network.office import Office
+from .runtime.region import Region
 from .runtime.waiting.threads import Errands
 from .version import __version__
 
@@ -64,7 +64,7 @@ class HostNetwork:
         self._config = config
         settings = replace(config.hosts(), release=__version__)
         self.network = Network(
-            settings, region.id, region.path, _election(region), self._engine, self._owner,
+            settings, region.id, region.path, _office(region), self._engine, self._owner,
             lambda id: hosts.rows.host(id).address, log, shared.errands,
             rows=lambda: hosts.rows.used, weight=lambda: hosts.me.weight,
         )  # fmt: skip
@@ -106,8 +106,10 @@ class HostNetwork:
         shared, region = self._shared, self._shared.region
         assert region.hosts is not None
         words, now = region.hosts.words, monotonic_ns()
+        own = Row(words, region.fences, row)
+        own.write_by(region.seat.number)
         gateway = Gateway(
-            me, words, Row(words, region.fences, row), region.hosts.log, shared.board, region.fences, meetings,
+            me, words, own, region.hosts.log, shared.board, region.fences, meetings,
             self._hosts.times, Forgetting(self._config.forget), now=now,
             wait_for_writer=shared.shelf.wait_for_writer, on_event=self._free_memory,
         )  # fmt: skip
@@ -121,7 +123,8 @@ class HostNetwork:
         return Owner(
             hosts.me.id, region.hosts.words, hosts.rows, region.hosts.log, shared.board, shared.shelf, shared.claims,
             region.fences, hosts.lease, hosts.times, shared.now, wake, self._config.load_timeout,
-            lambda hash: self._free_memory(Event(KEYS, (hash,))), self._void,
+            lambda hash: self._free_memory(Event(KEYS, (hash,))), lambda wire: hosts.exact_owner(wire) == hosts.me.id,
+            self._void,
         )  # fmt: skip
 
     def _void(self, kind: int, hashes: Sequence[int], related: bool) -> Position | None:
@@ -141,9 +144,6 @@ class HostNetwork:
             self._shared.bus.tell(kind, hashes)
 
 
-def _election(region: Region) -> LockElection:
+def _office(region: Region) -> Office:
     assert region.hosts is not None
-    assert region.locks is not None
-    return LockElection(
-        region.locks, OFFICE, lambda: region.seats_version, region.hosts.take_row, region.hosts.free_row
-    )
+    return Office(region.hosts.open_again, region.hosts.grow_row, lambda: region.seats_version)

@@ -19,7 +19,7 @@ from .keys import Key
 
 #: What an entry costs beside the bytes of its key and its value: the objects that hold them, its label, its places in
 #: the dictionaries, the key as its reader writes it, and what the policy remembers of an entry that has left. It is the
-#: most that benchmarks/footprint.py measured, rounded up. It measures just after the dictionaries have doubled, and with
+#: most that benchmarks/footprint.py measured, rounded up. It measures just after the dictionaries have doubled, with
 #: all that the allocator rounds up.
 OVERHEAD = 1392  # bytes
 

@@ -52,8 +52,7 @@ def gets(keyspace: Keyspace, key: Key) -> Flow[tuple[Any, bytes] | None]:
     if host is None:
         return None
     hosts = host.hosts
-    owner = hosts.owner(wire) if hosts is not None else None
-    if hosts is not None and owner is not None:
+    if hosts is not None and (owner := hosts.exact_owner(wire)) != hosts.me.id:
         return (yield from _gets_far(keyspace, host, hosts, owner, key, wire))
     if hosts is not None and hosts.is_client:
         return None
@@ -96,7 +95,7 @@ def put_if(keyspace: Keyspace, key: Key, value: object, token: Token, given: Giv
         )[0]
 
     def there(hosts: Hosts) -> Request | None:
-        if token.region_id != hosts.owner(wire):
+        if token.region_id != hosts.exact_owner(wire):
             return None
         return requests.Replace(
             requests.Key(wire, hashes), payload, given.ttl, token.version, token.any_tag, hosts.dependencies()
@@ -185,8 +184,8 @@ def _write(
     member, hash = keyspace.member, key_hash(wire)
     host = member.join()
     hosts = host.hosts if host is not None else None
-    owner = hosts.owner(wire) if hosts is not None else None
-    if host is not None and hosts is not None and owner is not None:
+    owner = hosts.exact_owner(wire) if hosts is not None else None
+    if host is not None and hosts is not None and owner is not None and owner != hosts.me.id:
         request = there(hosts)
         answer = None if request is None else (yield from hosts.ask(owner, request, WRITE_TIMEOUT))
         outcome = Outcome.__members__.get(answer.outcome) if isinstance(answer, Done) else Outcome.BUSY
@@ -204,7 +203,7 @@ def _write(
     member.count_write(outcome)
     if outcome is not Outcome.STORED:
         return None
-    if owner is not None:
+    if hosts is not None and owner != hosts.me.id:
         host.board.invalidate((hash ^ WRITES,))  # this host hears of it later, and its caller has returned
     host.tell((hash,))
     tell(member, "sets", 1, host)

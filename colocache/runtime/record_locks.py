@@ -30,7 +30,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 20e-6, 1e-3  # s, between two tries
 
 CLAIM_FILES = 16  # because the kernel looks at all locks of a file, one by one
 
-_BUSY = (errno.EACCES, errno.EAGAIN)
+BUSY = (errno.EACCES, errno.EAGAIN)
 
 SetLock = Callable[[int, bytes], int]  # descriptor, struct flock; returns 0 or the number of an error
 
@@ -108,7 +108,7 @@ class RecordLocks:
     def ask(self, lock: bytes) -> bool:
         """Do what a struct flock says; return False if another process is in the way. Raise as `take` does."""
         number = self.attempt(lock)
-        if number in _BUSY:
+        if number in BUSY:
             return False
         if number:
             raise OSError(number, os.strerror(number))
@@ -322,7 +322,7 @@ class ClaimLocks:
         if self._mine.setdefault(place, mine) is not mine:
             return False
         locks = self._locks(place)
-        if locks is None or locks.attempt(flock(fcntl.F_WRLCK, place >> 4)) not in _BUSY:
+        if locks is None or locks.attempt(flock(fcntl.F_WRLCK, place >> 4)) not in BUSY:
             return True
         self._mine.pop(place, None)
         return False

@@ -83,8 +83,6 @@ _JOIN = 0
 _RINGS = 1 << 16
 _SEATS = 1 << 32
 _FENCES = 1 << 33
-_ROWS = 1 << 34
-OFFICE = 1 << 35  # two bytes: who is the gateway, and who is to be
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -282,15 +280,6 @@ class Region:
                 found.append(Seat(number, pid, nonce, self._board.role(number), self._board.release(number)))
         return found
 
-    def gateway(self) -> int | None:
-        """Return the pid of another process that speaks for this host; None if there is none, or it is not known."""
-        if self.locks is not None and not self._left:
-            try:
-                return self.locks.holder(OFFICE)
-            except OSError as error:
-                raise_if_from_handler(error)
-        return None
-
     def _grow(self, start: int, end: int) -> bool:
         """Give the shelf's file its blocks from one byte to another; return False if there is no room."""
         if self._files is None:
@@ -482,7 +471,7 @@ def _sit_down(
     files: Files, board: BoardMemory, fences: Fences, capacity: int, ended: Sequence[Ended], role: str
 ) -> Region:
     shelf = files.map("shelf", geometry(capacity).total_size)
-    hosts = hosts_file.attach(files, _ROWS, fences) if HOSTS in files.held else None
+    hosts = hosts_file.attach(files, fences) if HOSTS in files.held else None
     region = Region(files, board, shelf, fences, capacity, hosts, ended if hosts is not None else ())
     for number in range(board_file.SEATS):
         if files.locks.take(_SEATS + number):

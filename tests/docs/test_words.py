@@ -62,7 +62,8 @@ BETWEEN_HOSTS = {
 ITS_OWN = (
     "colocache/core/hosts/", "colocache/runtime/network/",
     "colocache/hosts.py", "colocache/network.py", "colocache/operations/fetch.py",
-    "docs/reference/glossary.md", "docs/README.md",
+    "docs/reference/glossary.md", "docs/README.md", "docs/howto/hosts.md", "docs/howto/security.md",
+    "docs/topics/hosts.md",
 )  # fmt: skip
 
 #: What a text says that is about several hosts, wherever it stands.

@@ -18,7 +18,7 @@ from colocache.core.host.hashes import ROOT
 from colocache.core.host.memory import Words
 from colocache.core.host.numbers import Numbers
 from colocache.core.host.shelf import Shelf
-from colocache.core.hosts import gateway, layout, log, messages, requests, rows
+from colocache.core.hosts import gateway, layout, log, messages, owner, requests, rows, waiting
 from colocache.core.hosts.announcing import Pending
 from colocache.core.hosts.applying import stamp
 from colocache.core.hosts.event import NAMESPACES, WRITES, Event, Position
@@ -49,27 +49,26 @@ if TYPE_CHECKING:
 
 GEOMETRY = small_geometry(8192, 57344, 256)
 MARKS = 4096
-SLOTS, ENTRIES, MOST_HOSTS = 32, 40, 24  # of the small layout
+SLOTS, ENTRIES, LISTENERS = 32, 24, 16  # of the small layout
 NS = 10**9
 NET = " net"  # what the names of threads of the network end with
 
 ROWS_AT = 512 + LANES * SLOTS * layout.SLOT_WORDS
-HOSTS_WORDS = ROWS_AT + ROWS * ENTRIES * layout.ENTRY_WORDS
+HOSTS_WORDS = ROWS_AT + ROWS * (ENTRIES + LISTENERS) * layout.ENTRY_WORDS
 REGION_BYTES = Memory.size(MARKS, GEOMETRY) + WORD * HOSTS_WORDS + 4096
 
 
 @contextmanager
 def small_layout() -> Iterator[None]:
     """Have logs that are soon overwritten, and little memory. The program is the same, with other numbers in it."""
-    changes: list[tuple[Any, str, int]] = [
+    changes: list[tuple[Any, str, float]] = [
         (layout, "SLOTS", SLOTS), (layout, "LANE_WORDS", SLOTS * layout.SLOT_WORDS), (layout, "ENTRIES", ENTRIES),
-        (layout, "ROW_WORDS", ENTRIES * layout.ENTRY_WORDS), (layout, "ROWS_AT", ROWS_AT),
+        (layout, "ROW_WORDS", (ENTRIES + LISTENERS) * layout.ENTRY_WORDS), (layout, "ROWS_AT", ROWS_AT),
         (layout, "WORDS", HOSTS_WORDS), (log, "SLOTS", SLOTS), (log, "MAX_CHUNKS", SLOTS // 8),
-        (layout, "MOST_HOSTS", MOST_HOSTS),
-        (rows, "ENTRIES", ENTRIES), (rows, "MOST_HOSTS", MOST_HOSTS), (rows, "MOST_LISTENERS", ENTRIES - MOST_HOSTS),
-        (rows, "ROWS_AT", ROWS_AT), (gateway, "ENTRIES", ENTRIES),
-        (messages, "MOST_HOSTS", MOST_HOSTS), (messages, "MOST_REPLAYED", 8),
+        (layout, "LISTENERS", LISTENERS), (rows.Rows, "_MOST", ENTRIES - 1), (rows.Listeners, "_FIRST", ENTRIES),
+        (rows.Listeners, "_MOST", LISTENERS), (messages, "ENTRIES", ENTRIES), (messages, "MOST_REPLAYED", 8),
         (gateway, "SLOTS", SLOTS), (gateway, "SLACK", 4), (gateway, "MOST_TOLD", 12), (gateway, "MOST_REPLAYED", 8),
+        (waiting, "LONGEST_PAUSE", 0.016), (owner, "LOOK_EVERY", 0.012),  # fewer looks
     ]  # fmt: skip
     with ExitStack() as stack:
         for module, name, value in changes:
@@ -218,7 +217,7 @@ class Region:
         view, best = self.hosts_words._view, 0
         low, high = int.from_bytes(id[:8], "little"), int.from_bytes(id[8:], "little")
         for row in range(min(view[layout.ROWS_USED], ROWS)):
-            for entry in range(1, MOST_HOSTS):
+            for entry in range(1, ENTRIES):
                 at = layout.entry_of(row, entry)
                 if view[at] == low and view[at + 1] == high:
                     best = max(best, view[at + rows.APPLIED + lane])

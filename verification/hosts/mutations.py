@@ -171,7 +171,7 @@ def pongs_say_what_was_told() -> Change:
     )  # fmt: skip
 
 
-@mutant("oneway")
+@mutant("late_pongs", "oneway")
 def leases_count_from_the_pong() -> Change:
     """G9: a lease counts from when the ping was sent."""
     return edited(
@@ -180,7 +180,7 @@ def leases_count_from_the_pong() -> Change:
     )  # fmt: skip
 
 
-@mutant("oneway", "private")
+@mutant("pongs_alone")
 def leases_begin_before_events_are_applied() -> Change:
     """G9: a lease begins once all is applied that the pong speaks of."""
     return edited(Gateway, "_progress", (" and self._row.has_reached(id, peer.waits[1])", ""))
@@ -190,6 +190,15 @@ def leases_begin_before_events_are_applied() -> Change:
 def pongs_for_another_incarnation() -> Change:
     """G9: a pong counts for a ping of this incarnation, because clocks start anew."""
     return edited(Gateway, "_on_pong", ("if message.to != self.me.id:", "if False:"))
+
+
+@mutant("clock", kinds=("losses", "joiners"))
+def pongs_for_another_incarnation_that_knew_others() -> Change:
+    """G9: both checks together."""
+    return edited(
+        Gateway, "_on_pong",
+        ("if message.to != self.me.id:", "if False:"), ("view.live != self._digest(row.live()) or ", ""),
+    )  # fmt: skip
 
 
 @mutant("ack", kinds=("losses", "joiners"))
@@ -253,6 +262,16 @@ def a_new_gateway_has_a_fresh_lease() -> Change:
 def resets_are_applied_before_they_are_stamped() -> Change:
     """G6: a reset is stamped first, too."""
     return edited(Gateway, "_reset", ("        stamp(self._board, self._fences, EVERYTHING)\n", ""))
+
+
+@mutant("burst", kinds=("cuts",))
+def overwritten_events_are_passed_over() -> Change:
+    """G6: what is not in the log any more is made up for by a reset."""
+    return edited(
+        Gateway, "_on_ask",
+        ("                self._outbox.append(Reply(Reset(self.me.id, last)))\n                return\n",
+         "                events = (Event(1, (1,)),) * min(number - applied, MOST_REPLAYED)\n"),
+    )  # fmt: skip
 
 
 # --- W: writers
@@ -364,7 +383,8 @@ def loads_that_are_old_are_joined() -> Change:
     """R6: a load is joined while behind if it is young."""
     return edited(
         Claims, "find_or_lead",
-        ("after = min(self._shelf.lease.loaded_after(now), now)", "after = -math.inf"),
+        ("if loaded > after:", "if True:"),
+        ("mine.miss.label, now, after)", "mine.miss.label, now, -math.inf)"),
     )  # fmt: skip
 
 

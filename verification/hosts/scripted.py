@@ -10,6 +10,7 @@ from functools import partial
 from random import Random
 from typing import NamedTuple
 
+from colocache.core.hosts import messages
 from verification.hosts.actor import Actor
 from verification.hosts.history import History
 from verification.hosts.items import HOT, ITEMS
@@ -124,6 +125,30 @@ def oneway(history: History) -> None:
     boots(history)
     for moment in (1.2, 2.8, 4.4):
         cut(history, moment + history.random.random() * 0.3, history.random.uniform(0.7, 1.1), (0, 1))
+
+
+@scripted()
+def late_pongs(history: History) -> None:
+    """Pongs that were sent before an event come when its receipt was waited out. All else is lost."""
+    _pongs(history, history.random.uniform(0.59, 0.64))
+
+
+@scripted()
+def pongs_alone(history: History) -> None:
+    """Pongs come, and all else is lost: the events of which they speak, too."""
+    _pongs(history, 0.001)
+
+
+def _pongs(history: History, seconds: float) -> None:
+    boots(history)
+    for moment in (1.5, 3.5):
+        moment += history.random.random() * 0.2
+        late = partial(history.network.late.__setitem__, ((0, 1), messages.Pong), seconds)
+        history.policy.at(moment, late)
+        cut(history, moment, 1.4, (0, 1))
+        for key in HOT:
+            history.policy.at(moment + 0.25, lambda key=key: invalidates(history, 0, key))  # type: ignore[misc]
+        history.policy.at(moment + 1.4, history.network.late.clear)
 
 
 @scripted()
@@ -259,12 +284,17 @@ def words(history: History) -> None:
 
 @scripted()
 def ack(history: History) -> None:
-    """Acknowledgements of an earlier incarnation's events come to the later one."""
+    """Acknowledgements of an earlier incarnation's events come to the later one, which has fewer."""
     boots(history)
-    cut(history, 2.3, 1.0, (1, 0))
-    history.policy.at(2.6, lambda: crash(history, 0))
-    for moment in (4.2, 5.4):
-        cut(history, moment + history.random.random() * 0.2, 0.8, (0, 1))
+    late = history.network.late
+    history.policy.at(1.4, partial(late.__setitem__, ((1, 0), messages.Ack), 2.5 + history.random.random() * 0.1))
+    for step in range(15):
+        history.policy.at(1.5 + 0.03 * step, lambda step=step: invalidates(history, 0, step % 3))  # type: ignore[misc]
+    history.policy.at(2.1, lambda: crash(history, 0, 0.1))
+    history.policy.at(2.1, late.clear)
+    cut(history, 4.7, 1.2, (0, 1))
+    for key in HOT:
+        history.policy.at(4.75, lambda key=key: invalidates(history, 0, key))  # type: ignore[misc]
 
 
 @scripted()
@@ -292,6 +322,19 @@ def private(history: History) -> None:
 
 
 @scripted()
+def burst(history: History) -> None:
+    """A host makes more events than its log has room for while it has no gateway that is awake."""
+    boots(history)
+    for moment in (1.5, 3.5):
+        aim(history, moment, 0, "g_sign", 0.35)
+        for step in range(45):
+            history.policy.at(
+                moment + 0.22 + 0.002 * step,
+                lambda step=step: invalidates(history, 0, step % 3),  # type: ignore[misc]
+            )
+
+
+@scripted()
 def own(history: History) -> None:
     """A writer dies after its append, and before it has stamped."""
     boots(history)
@@ -304,9 +347,13 @@ def own(history: History) -> None:
 def clock(history: History) -> None:
     """A pong comes for a ping of before a reboot."""
     boots(history)
-    cut(history, 2.0, 1.0, (0, 1))
+    late = history.network.late
+    history.policy.at(1.9, partial(late.__setitem__, ((0, 1), messages.Pong), 1.5))
     history.policy.at(2.4, lambda: crash(history, 1))
+    history.policy.at(2.4, late.clear)
     cut(history, 4.4, 1.2, (0, 1))
+    for key in HOT:
+        history.policy.at(4.45, lambda key=key: invalidates(history, 0, key))  # type: ignore[misc]
 
 
 @scripted()

@@ -61,7 +61,7 @@ from ..host.board import Board
 from ..host.memory import Fences, Words
 from .applying import EVERYTHING, stamp
 from .event import WRITES, Event, Position
-from .layout import ENTRIES, LANES, SLOTS, UNTIL
+from .layout import ENTRIES, LANES, LISTENERS, SLOTS, UNTIL
 from .log import HostLog
 from .messages import (
     MOST_REPLAYED,
@@ -123,7 +123,12 @@ class Times:
     @property
     def serves_by_age(self) -> int:
         """How long after its leases a host serves what is young: then others may not wait for it any more (Q3)."""
-        return self.forget_after - 2 * self.lease - self.ping
+        return self.forget_after - 2 * self.lease - self.longest_ping
+
+    @property
+    def longest_ping(self) -> int:
+        """The interval between pings where there are many hosts; see `colocache.runtime.network.speaker`."""
+        return max(self.ping, self.lease // 3)
 
     @property
     def waited(self) -> int:
@@ -227,7 +232,7 @@ class Gateway:
         if not self._is_client:
             self._forget(now)
         self._settle(now)
-        if len(self._peers) > 2 * ENTRIES:  # clients have come and gone
+        if len(self._peers) > 2 * (ENTRIES + LISTENERS):  # clients have come and gone
             self._peers = {id: peer for id, peer in self._peers.items() if self._row.state(id) == LIVE}
         return self._taken()
 
@@ -277,7 +282,9 @@ class Gateway:
                 event = self._stamped(lane, number)
                 if event is not None and last - number < MOST_TOLD:
                     told = Told(self.me.id, lane, number, event)
-                    self._outbox += [Send(id, told) for id in (*self._row.live(), *self._row.listeners(now))]
+                    self._outbox += [
+                        Send(id, told) for id in (*self._row.live(), *self._row.clients.who_may_serve(now))
+                    ]
             self._published[lane] = last
             self._row.publish(lane, last)
         self._looked = now
@@ -387,12 +394,13 @@ class Gateway:
 
     def _on_ack(self, message: Ack, now: int) -> None:
         id = message.sender
-        if message.to == self.me.id and (self._row.state(id) or self._row.is_listener(id)):
+        if message.to == self.me.id and (self._row.state(id) or self._row.clients.state(id)):
             self._note_acks(id, message.applied)
 
     def _note_acks(self, id: Incarnation, applied: Numbers) -> None:
+        row = self._row.clients if self._row.clients.state(id) else self._row
         for lane, number in applied.items():
-            self._row.raise_to(id, ACKED + lane, number)
+            row.raise_to(id, ACKED + lane, number)
 
     # --- Pings and pongs
 
@@ -412,7 +420,7 @@ class Gateway:
         row, id = self._row, ping.me.id
         if self._is_client or id in row.ids():
             return False
-        row.listen(ping.me, now + self.times.waited, now)
+        row.clients.listen(ping.me, now + self.times.waited, now)
         self._fences.full()  # K2: what follows is read after that
         if ping.to == self.me.id:
             self._note_acks(id, ping.applied)
@@ -438,7 +446,7 @@ class Gateway:
         if now >= self._late_until:
             return 0
         self._fences.full()  # another gateway of this host gives a lease, and then looks at the hosts
-        return self._late_until - now if row.listeners(now) else 0
+        return self._late_until - now if row.clients.who_may_serve(now) else 0
 
     def _on_pong(self, message: Pong, now: int) -> None:
         row, id, view = self._row, message.me.id, message.view
@@ -537,8 +545,8 @@ class Gateway:
             self._peer(sender.id).all = view.all
 
     def _on_news(self, message: News, now: int) -> None:
-        if self._row.is_listener(message.sender):
-            self._row.end_listener(message.sender, now)
+        if self._row.clients.state(message.sender):
+            self._row.clients.leave(message.sender, now)
             self._peers.pop(message.sender, None)
             return
         self._merge(
@@ -552,9 +560,9 @@ class Gateway:
             mine = row.state(host.id)
             if host.id == self.me.id or mine not in (0, LIVE):
                 continue
-            if row.is_listener(host.id):
+            if row.clients.state(host.id):
                 if state != LIVE:  # its directory is a member's now
-                    row.end_listener(host.id, now)
+                    row.clients.leave(host.id, now)
                 continue
             if state == LIVE:
                 if not host.weight:

@@ -30,10 +30,10 @@ SLOT_WORDS: Final = 16
 LANE_WORDS: Final = SLOTS * SLOT_WORDS
 
 ROWS: Final = 8  # gateways of a host that live at the same time, all but one of them stopped
-MOST_HOSTS: Final = 256  # members in a row, with those that have ended
-ENTRIES: Final = 1024  # the same, with clients
+ENTRIES: Final = 256  # members in a row, with those that have ended
+LISTENERS: Final = 768  # clients in a row
 ENTRY_WORDS: Final = 64
-ROW_WORDS: Final = ENTRIES * ENTRY_WORDS
+ROW_WORDS: Final = (ENTRIES + LISTENERS) * ENTRY_WORDS
 
 _PAGE = 512
 _LANE_HEADS_AT = 64

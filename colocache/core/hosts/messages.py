@@ -26,7 +26,7 @@ import msgpack
 
 from ...errors import WireError
 from .event import KEYS, MAX_HASHES, WRITES, Event
-from .layout import LANES, MOST_HOSTS, SLOTS
+from .layout import ENTRIES, LANES, SLOTS
 from .rows import ENDED, ENDED_AT, LIVE, MAX_ADDRESS, MAX_NAME, MAX_RELEASE, Host, Incarnation
 
 ID_BYTES: Final = 16
@@ -220,14 +220,14 @@ def _known(value: Any) -> Known:
 
 
 def _roster(value: Any) -> tuple[Known, ...]:
-    return _several(value, MOST_HOSTS, _known)
+    return _several(value, ENTRIES, _known)
 
 
 def _view(value: Any) -> View:
     live, all, roster, forgotten, silent = value[:5]
     return View(
-        _word(live), _word(all), _roster(roster), _mapping(forgotten, MOST_HOSTS, _id, _numbers),
-        _mapping(silent, MOST_HOSTS, _id, _time),
+        _word(live), _word(all), _roster(roster), _mapping(forgotten, ENTRIES, _id, _numbers),
+        _mapping(silent, ENTRIES, _id, _time),
     )  # fmt: skip
 
 

@@ -120,10 +120,12 @@ class Owner:
         self, me: Incarnation, words: Words, rows: Rows, log: HostLog, board: Board, shelf: Shelf, claims: Claims,
         fences: Fences, lease: HostLease, times: Times, clock: Callable[[], float], wake: Callable[[], object],
         load_timeout: float, on_change: Callable[[int], object] = lambda hash: None,
+        owns: Callable[[bytes], bool] = lambda wire: True,
         void: Callable[[int, Sequence[int], bool], Position | None] = lambda kind, hashes, related: None,
     ) -> None:  # fmt: skip
         """``clock`` gives seconds on the host's monotonic clock. ``on_change`` is told of keys that were written.
 
+        ``owns`` tells whether this host owns a key at this very moment; see `colocache.hosts.Hosts.exact_owner`.
         ``void`` invalidates things, as a process of this host does: it is given the kind, the hashes, and whether they
         are related. It returns None if that cannot be told to other hosts.
         """
@@ -132,8 +134,7 @@ class Owner:
         self._board, self._shelf, self._claims, self._fences = board, shelf, claims, fences
         self._lease, self._times, self._clock, self._wake = lease, times, clock, wake
         self._load_timeout = load_timeout
-        self._on_change = on_change
-        self._void = void
+        self._on_change, self._owns, self._void = on_change, owns, void
         self._any_tag = board.marks_of(ANY_TAG)[0]
         self._waiting: list[_Waiting] = []
         self._woken: deque[_Waiting] = deque()
@@ -339,7 +340,7 @@ class Owner:
         return (yield from self._written(hash, outcome, None, False))
 
     def _add(self, request: Add) -> Flow:
-        if not (yield from self._may_derive(request.depends)):
+        if not (yield from self._may_derive(request)):
             return Refused()
         wire, hashes = request.key
         hash = key_hash(wire)
@@ -347,7 +348,7 @@ class Owner:
         return (yield from self._written(hash, outcome, None, False))
 
     def _replace(self, request: Replace) -> Flow:
-        if not (yield from self._may_derive(request.depends)):
+        if not (yield from self._may_derive(request)):
             return Refused()
         wire, hashes = request.key
         hash, marks = key_hash(wire), self._board.marks
@@ -358,7 +359,7 @@ class Owner:
         return (yield from self._written(hash, outcome, None, False))
 
     def _count(self, request: Count) -> Flow:
-        if not (yield from self._may_derive(request.depends)):
+        if not (yield from self._may_derive(request)):
             return Refused()
         counted: list[bytes | None] = []
 
@@ -378,7 +379,7 @@ class Owner:
         return (yield from self._written(hash, outcome, counted[0] if counted else None, False))
 
     def _touch(self, request: Touch) -> Flow:
-        if not (yield from self._may_derive(request.depends)):
+        if not (yield from self._may_derive(request)):
             return Refused()
         wire, hashes = request.key
         hash = key_hash(wire)
@@ -399,8 +400,8 @@ class Owner:
         if position is None:
             return Refused()
         numbers, ends, sleeps = {position.lane: position.number}, self._clock() + TELLING, pauses()
-        while not self._rows.has_reached(request.sender, numbers, ACKED):
-            if self._clock() >= ends or self._rows.granted(request.sender) <= self._ns():
+        while not self._rows.clients.has_reached(request.sender, numbers, ACKED):
+            if self._clock() >= ends or self._rows.clients.granted(request.sender) <= self._ns():
                 return Announced(numbers, False)
             yield next(sleeps)
         return Announced(numbers, True)
@@ -410,12 +411,12 @@ class Owner:
         flow = settle(self._words, self._rows, self._times, request.numbers, now, patience, request.sender)
         return Settlement(*(yield from self._timed(flow)))
 
-    def _may_derive(self, depends: Dependencies) -> Generator[float, Any, bool]:
-        """Tell whether this host is current, and as far as the asker."""
-        if not (yield from self._has_applied(depends)):
+    def _may_derive(self, request: Add | Replace | Count | Touch) -> Generator[float, Any, bool]:
+        """Tell whether this host is current, as far as the asker, and owns the key."""
+        if not (yield from self._has_applied(request.depends)):
             return False
         now = self._clock()
-        return now < self._lease.until(now)
+        return now < self._lease.until(now) and self._owns(request.key.wire)
 
     def _written(self, hash: int, outcome: Outcome, payload: bytes | None, waits: bool) -> Flow:
         if outcome is Outcome.STORED:

@@ -19,7 +19,7 @@ from ...errors import WireError
 from .dependencies import OVER, Dependencies
 from .event import KEYS, NAMESPACES
 from .event import MAX_HASHES as MAX_HASHES_OF_EVENT
-from .layout import LANES, MOST_HOSTS
+from .layout import ENTRIES, LANES
 from .log import MAX_CHUNKS
 from .rows import MAX_NAME, Incarnation, Numbers
 
@@ -340,7 +340,7 @@ def _key(value: Any) -> Key:
 
 
 def _depends(value: Any) -> Dependencies:
-    if type(value) is not dict or len(value) > 2 * MOST_HOSTS:
+    if type(value) is not dict or len(value) > 2 * ENTRIES:
         raise WireError("no dependencies")
     found: Dependencies = {}
     for id, numbers in value.items():

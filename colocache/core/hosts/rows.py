@@ -10,10 +10,6 @@ rows. So a gateway that was stopped, and wakes beside its successor, takes nothi
 
 An entry is about one incarnation for as long as that one is remembered, so no position of one is ever taken for that of
 another. Where an entry is used again, much later, a reader notices, because the id in it has changed.
-
-A **listener** is a client host that hears this one's events. It is no member: it has none of its own, and no other
-host is told of it. What is known of it is `GRANTED`, until when it may serve what this host has told it, and what it
-has acknowledged. Listeners have entries of their own, behind those of members.
 """
 
 from __future__ import annotations
@@ -23,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from ..host.memory import Fences, Words
-from .layout import ENTRIES, ENTRY_WORDS, LANES, MOST_HOSTS, ROWS, ROWS_AT, ROWS_USED, WORD, entry_of
+from .layout import ENTRIES, LANES, LISTENERS, ROWS, ROWS_USED, WORD, entry_of
 
 Incarnation = bytes
 """The id of a region, 16 bytes: a host from the first process's coming to the last one's leaving."""
@@ -58,14 +54,10 @@ ENDED_SINCE: Final = 42  # ns: when this host has learned of its end
 ROUND_TRIP: Final = 43  # ns, of the last ping that was answered
 _NAME, _ADDRESS, _RELEASE = 44, 52, 60
 
-MOST_LISTENERS: Final = ENTRIES - MOST_HOSTS
-
-_COUNT, _CHANGES, _LISTENERS, _QUIET, _PUBLISHED = 0, 1, 2, 3, 8  # words of a row's head, which is its entry 0
+# Words of a row's head, which is its entry 0.
+_COUNT, _CHANGES, _WRITER, _LISTENERS, _LISTENER_CHANGES, _QUIET, _PUBLISHED = 0, 1, 2, 3, 4, 5, 8
 _TWO_WORDS = struct.Struct("=2Q")
 _WORD = struct.Struct("=Q")
-
-
-_SHAPE = _COUNT, _LISTENERS, _CHANGES
 
 
 class Host(NamedTuple):
@@ -82,37 +74,67 @@ class TooManyHosts(Exception):
     """There is no room for a further host in a row: there are as many that live, or have ended lately."""
 
 
+#: The shape of the rows, and where the entries of each incarnation are.
+_Known = tuple[list[int], dict[Incarnation, tuple[int, ...]]]
+
+
 class Rows:
-    """What this host knows of others, as one process reads it. Any thread may call all methods."""
+    """What this host knows of other members, as one process reads it. Any thread may call all methods."""
+
+    clients: Listeners
+    """What it knows of clients."""
+
+    # Of these entries in a row, and of the words of its head that say how many are in use, and that this has changed.
+    _FIRST, _MOST, _COUNT_AT, _CHANGES_AT = 1, ENTRIES - 1, _COUNT, _CHANGES
 
     def __init__(self, words: Words, fences: Fences) -> None:
         """``words`` are those of the whole file."""
         self._words = words
         self._fences = fences
-        self._shape: tuple[int, ...] = ()
-        self._entries: dict[Incarnation, tuple[int, ...]] = {}
-        self._listening: dict[Incarnation, tuple[int, ...]] = {}
+        if not isinstance(self, Listeners):
+            self.clients = Listeners(words, fences)
+        heads = [entry_of(row, 0) for row in range(ROWS)]
+        #: What is looked at if so many rows are in use: see `_look`.
+        self._shape_at = [
+            tuple([head + place for head in heads[:used] for place in (self._COUNT_AT, self._CHANGES_AT)])
+            for used in range(ROWS + 1)
+        ]
+        self._known: _Known = [], {}
 
     def order(self) -> None:
         """Load nothing earlier of what is read here after this call."""
         self._fences.order()
 
     def ids(self) -> list[Incarnation]:
-        """Return all incarnations of members that are known, with those that have ended."""
-        return list(self._look())
+        """Return all incarnations that are known, with those that have ended."""
+        return list(self._look()[1])
 
     def largest(self, id: Incarnation, field: int) -> int:
         """Return a word of an incarnation: the largest over all rows; 0 if it is not known."""
         while True:
-            values = [self._words[at + field] for at in self._places(id)]
-            if self._is_unchanged(id):
+            shape, entries = self._look()
+            values = [self._words[at + field] for at in entries.get(id, ())]
+            if self._is_unchanged(shape):
                 return max(values, default=0)
+
+    def every(self, field: int) -> dict[Incarnation, int]:
+        """Return a word of each incarnation that is known, as `largest` does for one."""
+        words = self._words
+        while True:
+            shape, entries = self._look()
+            found = {
+                id: words[places[0] + field] if len(places) == 1 else max([words[at + field] for at in places])
+                for id, places in entries.items()
+            }
+            if self._is_unchanged(shape):
+                return found
 
     def total(self, id: Incarnation, field: int) -> int:
         """Return the sum of a word over all rows: of what is counted in each."""
         while True:
-            values = [self._words[at + field] for at in self._look().get(id, ())]
-            if self._is_unchanged(id):
+            shape, entries = self._look()
+            values = [self._words[at + field] for at in entries.get(id, ())]
+            if self._is_unchanged(shape):
                 return sum(values)
 
     def positions(self, id: Incarnation, field: int) -> dict[int, int]:
@@ -120,27 +142,28 @@ class Rows:
         words = self._words
         while True:
             found: dict[int, int] = {}
-            for at in self._places(id):
+            shape, entries = self._look()
+            for at in entries.get(id, ()):
                 for lane in range(LANES):
                     number = words[at + field + lane]
                     if number > found.get(lane, 0):
                         found[lane] = number
-            if self._is_unchanged(id):
+            if self._is_unchanged(shape):
                 return found
 
     def state(self, id: Incarnation) -> int:
-        """Return `LIVE`, `ENDED`, `ENDED_AT`, or 0 if the incarnation is not known as a member."""
-        return self.largest(id, STATE) if id in self._look() else 0
+        """Return `LIVE`, `ENDED`, `ENDED_AT`, or 0 if the incarnation is not known."""
+        return self.largest(id, STATE)
 
     def live(self) -> list[Incarnation]:
         """Return those that have not ended, forgotten or not."""
-        return [id for id in self._look() if self.state(id) == LIVE]
+        return [id for id, state in self.every(STATE).items() if state == LIVE]
 
     def host(self, id: Incarnation) -> Host:
         """Return what an incarnation has said of itself. What is not known is empty, or 0."""
         name = address = release = b""
         weight = 0
-        for at in self._places(id):
+        for at in self._look()[1].get(id, ()):
             name = name or self._text(at + _NAME, MAX_NAME)
             address = address or self._text(at + _ADDRESS, MAX_ADDRESS)
             release = release or self._text(at + _RELEASE, MAX_RELEASE)
@@ -153,48 +176,37 @@ class Rows:
         That was agreed while the same hosts were forgotten as now (``under``), or it does not hold.
         """
         words, best = self._words, 0
-        for at in self._look().get(id, ()):
+        shape, entries = self._look()
+        for at in entries.get(id, ()):
             before = words[at + HEARD_UNDER]
             self._fences.order()
             heard = words[at + HEARD]
             self._fences.order()
             if before == under == words[at + HEARD_UNDER]:
                 best = max(best, heard)
-        return best if self._is_unchanged(id) else 0
+        return best if self._is_unchanged(shape) else 0
 
     def is_forgotten(self, id: Incarnation) -> bool:
         """Tell whether this host waits no more for another one. Any sign of life since the decision makes it void."""
         # The mark first: a sign of life that comes between the two loads makes it void, and never valid.
         mark = self.largest(id, FORGOT)
         self._fences.order()
+        return self._holds(id, mark)
+
+    def forgotten(self) -> set[Incarnation]:
+        """Return those for which `is_forgotten` is true."""
+        marks = self.every(FORGOT)
+        self._fences.order()
+        return {id for id, mark in marks.items() if self._holds(id, mark)}
+
+    def _holds(self, id: Incarnation, mark: int) -> bool:
+        """Tell whether the decision to forget an incarnation, which was read before, still holds."""
         return mark == 1 + self.total(id, SIGN) if mark else False
 
     def counted(self) -> list[Incarnation]:
         """Return those that live and are not forgotten: who is waited for."""
-        return [id for id in self.live() if not self.is_forgotten(id)]
-
-    def listeners(self, now: int) -> dict[Incarnation, int]:
-        """Return the clients that may serve what this host has told them, and until when (ns).
-
-        To be called after what they have to be waited for is in the log.
-        """
-        self._look()
-        found = {id: self.granted(id) for id in list(self._listening)}
-        return {id: until for id, until in found.items() if until > now}
-
-    def granted(self, id: Incarnation) -> int:
-        """Return until when (ns) a client may serve what this host has told it; 0 if it has left, or is not known."""
-        return self.largest(id, GRANTED) if self.is_listener(id) and self.largest(id, STATE) == LIVE else 0
-
-    def is_listener(self, id: Incarnation) -> bool:
-        """Tell whether an incarnation is known as a client."""
-        self._look()
-        return id in self._listening
-
-    @property
-    def quiet(self) -> int:
-        """Until when (ns) clients may serve values who do not wait for this host: see `Row.be_quiet`."""
-        return max([self._words[entry_of(row, 0) + _QUIET] for row in range(self.used)], default=0)
+        live, forgotten = self.live(), self.forgotten()
+        return [id for id in live if id not in forgotten]
 
     def has_reached(self, id: Incarnation, numbers: Numbers, field: int = APPLIED) -> bool:
         """Tell whether all events of an incarnation up to these are applied, or what else a field says."""
@@ -202,6 +214,16 @@ class Rows:
             return True
         known = self.positions(id, field)
         return all(known.get(lane, 0) >= number for lane, number in numbers.items())
+
+    @property
+    def quiet(self) -> int:
+        """Until when (ns) clients may serve values who do not wait for this host: see `Row.be_quiet`."""
+        return max([self._words[entry_of(row, 0) + _QUIET] for row in range(self.used)], default=0)
+
+    def writers(self) -> list[int]:
+        """Return the seats of those that had a row last, if they noted it."""
+        writers = [self._words[entry_of(row, 0) + _WRITER] for row in range(self.used)]
+        return [writer - 1 for writer in writers if writer]
 
     def published(self, lane: int) -> int:
         """Return the number of the last own event of a lane that a gateway has told others."""
@@ -214,35 +236,36 @@ class Rows:
         """How many rows are in use."""
         return min(self._words[ROWS_USED], ROWS)
 
-    def _places(self, id: Incarnation) -> tuple[int, ...]:
-        """Return where the entries of an incarnation are, member or listener."""
-        return self._look().get(id) or self._listening.get(id, ())
+    def _look(self) -> _Known:
+        """Return the shape of the rows, and where the entries of each incarnation are.
 
-    def _look(self) -> dict[Incarnation, tuple[int, ...]]:
-        """Return where the entries of each member are."""
-        words = self._words
-        used = self.used
-        shape = tuple([words[entry_of(row, 0) + place] for row in range(used) for place in _SHAPE])
-        if shape != self._shape:
+        The shape is another one after each change of which incarnations there are, and of where. It changes **before**
+        anything is stored to an entry that is used again. So what was read from an entry is about its incarnation if
+        the shape is still the same afterwards: see `_is_unchanged`.
+        """
+        known, shape = self._known, self._shape()
+        while known[0] != shape:
             self._fences.order()
             entries: dict[Incarnation, tuple[int, ...]] = {}
-            listening: dict[Incarnation, tuple[int, ...]] = {}
-            for row in range(used):
-                for at in _entries_of(row, shape[3 * row], shape[3 * row + 1]):
-                    known = entries if _is_of_a_member(at) else listening
+            for row, count in enumerate(shape[::2]):
+                for entry in range(self._FIRST, self._FIRST + min(count, self._MOST)):
+                    at = entry_of(row, entry)
                     id = self._id_at(at)
-                    if words[at]:
-                        known[id] = (*known.get(id, ()), at)
-            self._entries, self._listening, self._shape = entries, listening, shape  # in this order, for other threads
-        return self._entries
+                    if self._words[at]:
+                        entries[id] = (*entries.get(id, ()), at)
+            known = self._known = shape, entries
+            self._fences.order()
+            shape = self._shape()
+        return known
 
-    def _is_unchanged(self, id: Incarnation) -> bool:
-        """Tell whether what was read is really about this incarnation: an entry may have become another one's."""
+    def _shape(self) -> list[int]:
+        words = self._words
+        return [words[place] for place in self._shape_at[self.used]]
+
+    def _is_unchanged(self, shape: list[int]) -> bool:
+        """Tell whether what was read is really about its incarnations: an entry may have become another one's."""
         self._fences.order()
-        if all(self._id_at(at) == id for at in self._entries.get(id) or self._listening.get(id, ())):
-            return True
-        self._shape = ()
-        return False
+        return self._shape() == shape
 
     def _id_at(self, at: int) -> Incarnation:
         return _TWO_WORDS.pack(self._words[at], self._words[at + 1])
@@ -259,9 +282,12 @@ class Row(Rows):
         super().__init__(words, fences)
         self._row = row
         self._own: dict[Incarnation, int] = {}
+        if not isinstance(self, ListenersRow):
+            self.clients: ListenersRow = ListenersRow(words, fences, row)
         words[ROWS_USED] = max(words[ROWS_USED], row + 1)  # another gateway may store less: see `use`
         head = entry_of(row, 0)
-        for at in _entries_of(row, words[head + _COUNT], words[head + _LISTENERS]):
+        for entry in range(self._FIRST, self._FIRST + words[head + self._COUNT_AT]):
+            at = entry_of(row, entry)
             if words[at]:
                 self._own[self._id_at(at)] = at
 
@@ -272,8 +298,6 @@ class Row(Rows):
 
     def meet(self, host: Host, now: int) -> None:
         """Note an incarnation that lives. Raise TooManyHosts if there is no room."""
-        if self.is_listener(host.id):
-            return  # what a host is never changes
         if self.state(host.id):
             self.describe(host)
             return
@@ -288,32 +312,6 @@ class Row(Rows):
         """Note what an incarnation says of itself now."""
         if self.host(host.id) != host:
             self._describe(self._entry(host.id, 0), host)
-
-    def listen(self, host: Host, until: int, now: int) -> None:
-        """Note that a client may serve what this host tells it, until then (ns). Nothing is ever taken back.
-
-        Raise TooManyHosts if there is no room.
-        """
-        at = self._own.get(host.id)
-        if at is None:
-            at = self._own[host.id] = self._new_entry(host.id, now, listens=True)
-        if not self._words[at + STATE]:
-            self._describe(at, host)
-            self._words[at + STATE] = LIVE
-        if until > self._words[at + GRANTED]:
-            self._words[at + GRANTED] = until
-
-    def end_listener(self, id: Incarnation, now: int) -> None:
-        """Note that a client has left: nobody waits for it any more."""
-        at = self._own.get(id)
-        if at is None:
-            at = self._own[id] = self._new_entry(id, now, listens=True)
-        self._words[at + STATE] = ENDED_AT
-
-    def be_quiet(self, until: int) -> None:
-        """Note until when (ns) clients may serve values who do not wait for this host, because they do not know it."""
-        at = entry_of(self._row, 0) + _QUIET
-        self._words[at] = max(self._words[at], until)
 
     def end(self, id: Incarnation, last: Numbers | None, now: int) -> None:
         """Note that an incarnation is over; ``last`` are the numbers of its last events, if they are known."""
@@ -353,6 +351,15 @@ class Row(Rows):
         self._fences.order()
         words[at + HEARD_UNDER] = under
 
+    def be_quiet(self, until: int) -> None:
+        """Note until when (ns) clients may serve values who do not wait for this host, because they do not know it."""
+        at = entry_of(self._row, 0) + _QUIET
+        self._words[at] = max(self._words[at], until)
+
+    def write_by(self, seat: int) -> None:
+        """Note which process has the row now, for people to see."""
+        self._words[entry_of(self._row, 0) + _WRITER] = seat + 1
+
     def publish(self, lane: int, number: int) -> None:
         """Note that others were told own events up to this one, which are all stamped."""
         self._words[entry_of(self._row, 0) + _PUBLISHED + lane] = number
@@ -367,44 +374,34 @@ class Row(Rows):
         """Return where this row's entry of an incarnation is, made if need be."""
         at = self._own.get(id)
         if at is None:
-            at = self._own[id] = self._new_entry(id, now, self.is_listener(id))  # known to another row
+            at = self._own[id] = self._new_entry(id, now)
         return at
 
-    def _new_entry(self, id: Incarnation, now: int, listens: bool = False) -> int:
+    def _new_entry(self, id: Incarnation, now: int) -> int:
         words, head = self._words, entry_of(self._row, 0)
-        first, most, counter = (MOST_HOSTS, MOST_LISTENERS, _LISTENERS) if listens else (1, MOST_HOSTS - 1, _COUNT)
-        count = words[head + counter]
-        if count < most:
-            at = entry_of(self._row, first + count)
+        count = words[head + self._COUNT_AT]
+        if count < self._MOST:
+            at = entry_of(self._row, self._FIRST + count)
         else:
-            at = self._unused_listener(now) if listens else self._oldest_end(now)
+            at = self._unused(now)
             words[at] = 0
             self._own = {other: place for other, place in self._own.items() if place != at}
-            words[head + _CHANGES] += 1
+            words[head + self._CHANGES_AT] += 1
             self._fences.order()
         for place in range(1, 64):  # also what a dead gateway has begun
             words[at + place] = 0
-        low, words[at + 1] = _TWO_WORDS.unpack(id)
+        first, words[at + 1] = _TWO_WORDS.unpack(id)
         self._fences.order()
-        words[at] = low
+        words[at] = first
         self._fences.order()
-        if count < most:
-            words[head + counter] = count + 1
-        words[head + _CHANGES] += 1
+        if count < self._MOST:
+            words[head + self._COUNT_AT] = count + 1
+        words[head + self._CHANGES_AT] += 1
         return at
 
-    def _unused_listener(self, now: int) -> int:
-        """Return the entry of a client whom nobody waits for any more, the one that was answered first."""
-        entries = [at for at in self._own.values() if not _is_of_a_member(at)]
-        oldest = min([(self._words[at + GRANTED], at) for at in entries], default=None)
-        if oldest is None or oldest[0] > now:
-            raise TooManyHosts
-        return oldest[1]
-
-    def _oldest_end(self, now: int) -> int:
+    def _unused(self, now: int) -> int:
         """Return the entry of what has ended first, if that is so long ago that nobody speaks of it any more."""
-        entries = [at for at in self._own.values() if _is_of_a_member(at) and self._words[at + ENDED_SINCE]]
-        since = [(self._words[at + ENDED_SINCE], at) for at in entries]
+        since = [(self._words[at + ENDED_SINCE], at) for at in self._own.values() if self._words[at + ENDED_SINCE]]
         oldest = min(since, default=None)
         if oldest is None or oldest[0] + REMEMBERED > now:
             raise TooManyHosts
@@ -420,15 +417,53 @@ class Row(Rows):
         self._words[at + WEIGHT] = host.weight
 
 
-def _entries_of(row: int, members: int, listeners: int) -> list[int]:
-    """Return where the entries of a row are, given how many of each kind are in use."""
-    places = [*range(1, 1 + min(members, MOST_HOSTS - 1))]
-    places += range(MOST_HOSTS, MOST_HOSTS + min(listeners, MOST_LISTENERS))
-    return [entry_of(row, place) for place in places]
+class Listeners(Rows):
+    """What this host knows of its **listeners**: of clients that hear its events. Any thread may call all methods.
+
+    They are no members: they have no events of their own, and no other host is told of them. What is known of each is
+    until when it may serve what this host has told it, and what it has acknowledged.
+    """
+
+    _FIRST, _MOST, _COUNT_AT, _CHANGES_AT = ENTRIES, LISTENERS, _LISTENERS, _LISTENER_CHANGES
+
+    def granted(self, id: Incarnation) -> int:
+        """Return until when (ns) a client may serve what this host has told it; 0 if it has left, or is not known."""
+        return self.largest(id, GRANTED) if self.state(id) == LIVE else 0
+
+    def who_may_serve(self, now: int) -> dict[Incarnation, int]:
+        """Return the clients that may still serve what this host has told them, and until when (ns).
+
+        To be called after what they have to be waited for is in the log.
+        """
+        states, granted = self.every(STATE), self.every(GRANTED)
+        return {id: until for id, until in granted.items() if until > now and states.get(id, LIVE) in (0, LIVE)}
 
 
-def _is_of_a_member(at: int) -> bool:
-    return (at - ROWS_AT) // ENTRY_WORDS % ENTRIES < MOST_HOSTS
+class ListenersRow(Listeners, Row):
+    """The same, with a row of one's own."""
+
+    def listen(self, host: Host, until: int, now: int) -> None:
+        """Note that a client may serve what this host tells it, until then (ns). Nothing is ever taken back.
+
+        Raise TooManyHosts if there is no room.
+        """
+        at = self._entry(host.id, now)
+        if not self._words[at + STATE]:
+            self._describe(at, host)
+            self._words[at + STATE] = LIVE
+        if until > self._words[at + GRANTED]:
+            self._words[at + GRANTED] = until
+
+    def leave(self, id: Incarnation, now: int) -> None:
+        """Note that a client has left: nobody waits for it any more."""
+        self._words[self._entry(id, now) + STATE] = ENDED_AT
+
+    def _unused(self, now: int) -> int:
+        """Return the entry of a client whom nobody waits for any more, the one that was answered first."""
+        oldest = min([(self._words[at + GRANTED], at) for at in self._own.values()], default=None)
+        if oldest is None or oldest[0] > now:
+            raise TooManyHosts
+        return oldest[1]
 
 
 TOLD_OF: Final = 600 * 10**9  # ns that others are told of an end, and that a fetch names it
@@ -437,4 +472,6 @@ REMEMBERED: Final = 3 * TOLD_OF  # ns after which the entry of an end may be use
 
 def recent_ends(rows: Rows, ids: Iterable[Incarnation], now: int) -> list[Incarnation]:
     """Return those that have ended, and of whose end others may not know yet."""
-    return [id for id in ids if rows.state(id) in (ENDED, ENDED_AT) and rows.largest(id, ENDED_SINCE) + TOLD_OF > now]
+    states = rows.every(STATE)
+    ended = [id for id in ids if states.get(id) in (ENDED, ENDED_AT)]
+    return [id for id in ended if rows.largest(id, ENDED_SINCE) + TOLD_OF > now]

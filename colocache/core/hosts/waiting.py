@@ -70,18 +70,18 @@ def settle(
     rows.order()  # otherwise the roster could be older than the word
     members = rows.counted()
     forgotten = [id for id in rows.live() if id not in members]
-    missing = [*dict.fromkeys(members, since + times.waited).items(), *rows.listeners(now).items()]
+    missing = [*dict.fromkeys(members, since + times.waited).items(), *rows.clients.who_may_serve(now).items()]
     acknowledged: list[Incarnation] = []
     waited_out: list[Incarnation] = []
     sleeps, latest = pauses(), since + 2 * times.waited
     while True:
         while missing:  # one after another: there may be hundreds, and all are to be waited for
             id, ends = missing[-1]
-            if rows.has_reached(id, numbers, ACKED):
+            if _has_acknowledged(rows, id, numbers):
                 acknowledged.append(id)
             elif now >= ends:
                 waited_out.append(id)
-            elif not (rows.state(id) == LIVE or rows.granted(id)):
+            elif not (rows.state(id) == LIVE or rows.clients.granted(id)):
                 pass  # it has ended
             else:
                 break
@@ -93,7 +93,7 @@ def settle(
             break
         now = yield next(sleeps)
     late = [id for id, _ in missing]
-    acknowledged += [id for id in late if rows.has_reached(id, numbers, ACKED)]
+    acknowledged += [id for id in late if _has_acknowledged(rows, id, numbers)]
     waited_out += [id for id in late if id not in acknowledged]
     return Settled(
         _names(rows, acknowledged, besides), _names(rows, waited_out, besides), _names(rows, forgotten, besides),
@@ -103,4 +103,8 @@ def settle(
 
 def _names(rows: Rows, ids: list[Incarnation], besides: Incarnation | None) -> tuple[str, ...]:
     ids = [id for id in ids if id != besides]
-    return tuple([rows.host(id).name or id.hex() for id in ids])
+    return tuple([rows.host(id).name or rows.clients.host(id).name or id.hex() for id in ids])
+
+
+def _has_acknowledged(rows: Rows, id: Incarnation, numbers: Numbers) -> bool:
+    return rows.has_reached(id, numbers, ACKED) or rows.clients.has_reached(id, numbers, ACKED)

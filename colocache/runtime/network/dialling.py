@@ -147,6 +147,11 @@ class Line:
         """When `look` must be called, even if nothing can be read. Infinity while the line is connected."""
         return self._due
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether nothing is connected, and no handshake is under way."""
+        return self.state is not State.CONNECTED and not self._handshaking
+
     def owns(self, socket: object) -> bool:
         """Tell whether a socket that the poller has returned is one of this line's."""
         return socket is not None and (socket is self._socket or socket is self._monitor)

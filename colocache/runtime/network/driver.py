@@ -31,6 +31,7 @@ from ..waiting.answers import Answer
 from ..waiting.threads import Errands, allocate_lock, drained, on_driver_thread, start_driver
 from .addresses import refuse_plain
 from .election import Election
+from .inherited import close_connections
 from .links import OnAnswer, Request
 from .session import GOODBYE, Engine, Given, Session
 from .settings import Settings
@@ -195,10 +196,13 @@ class Network:
         return ended
 
     def forget_after_fork(self) -> None:
-        """In a forked child, let go of what is the parent's. The sockets cannot be closed here, and are left alone."""
+        """In a forked child, let go of what is the parent's. libzmq cannot close its sockets here."""
         self._idle = False
-        _inherited.append(self._session)
-        self._session = None
+        session, self._session = self._session, None
+        if session is not None:
+            _inherited.append(session)
+            listen = self._given.settings.listen
+            close_connections(0 if listen is None else listen.port, session.addresses())
         self._requests.clear()
         self._wake_up.forget_after_fork()
         self._ended = Answer()

@@ -87,6 +87,10 @@ class Links:
             self._give(number, None)
         self._fail_what_cannot_be(link)
 
+    def addresses(self) -> list[Address]:
+        """Return the addresses that there are links to."""
+        return list(self._links)
+
     @property
     def due(self) -> float:
         """When `work` must be called, even if nothing can be read."""

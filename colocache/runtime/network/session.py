@@ -23,6 +23,7 @@ from .election import Election
 from .keys import group_keys
 from .limits import raise_limit
 from .links import Links, Request
+from .peers import Address
 from .settings import Settings
 from .speaker import Server, Speaker
 from .wakes import WakePipe
@@ -137,6 +138,11 @@ class Session:
             if speaker is not None:
                 all.callback(speaker.close, linger)
             all.callback(self._links.close)
+
+    def addresses(self) -> set[Address]:
+        """Return the addresses that this process is connected to, or is about to be."""
+        speaker = self.speaker
+        return {*self._links.addresses(), *(() if speaker is None else speaker.addresses())}
 
     @property
     def figures(self) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _socket as system  # gevent patches the other module, and this thread has no greenlets
 import contextlib
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic, monotonic_ns
@@ -22,7 +23,7 @@ from typing import Final, NamedTuple, Protocol
 import zmq
 
 from ...core.hosts.gateway import Gateway, Reply, Send
-from ...core.hosts.layout import ENTRIES
+from ...core.hosts.layout import LISTENERS
 from ...core.hosts.messages import Message, Ping, Pong, decode, encode
 from ...core.hosts.rows import Host, Incarnation, TooManyHosts
 from ...core.hosts.versions import Hello, why_silent
@@ -47,6 +48,7 @@ QUEUE: Final = 1000  # messages that wait for each connection
 MOST_ROUTES: Final = 4096  # connections of others that are remembered
 FEW: Final = 20  # hosts that are pinged twice as often as more hosts are
 COMPLAIN_AFTER: Final = 5.0  # s of trouble until the log tells: hosts do not start at the same instant
+HURRY_AGAIN: Final = 1.0  # s
 COUNT_EVERY: Final = 60.0  # s between two looks at the limit of descriptors
 SECOND: Final = 10**9
 
@@ -92,6 +94,8 @@ class _Peer:
         self.was_connected = False
         self.host: Host | None = None  # that has answered on this connection
         self.name = ""  # of the host that has answered last
+        self.id: Incarnation | None = None  # of the same
+        self.hurried_at = -math.inf  # when it was dialled anew because its host was heard
         self.round_trip: float | None = None
         self.heard_at = now
         self.in_trouble_since: float | None = None
@@ -187,6 +191,10 @@ class Speaker:
         self._engine = make(self._me(), Meetings(self._discovery, self._strangers))
 
     # --- The thread's work
+
+    def addresses(self) -> list[Address]:
+        """Return the addresses that there are lines to."""
+        return list(self._peers)
 
     @property
     def due(self) -> float:
@@ -312,6 +320,7 @@ class Speaker:
         elif self._understands(route) and (message := self._decoded(frame)) is not None:
             if isinstance(message, Ping):
                 self._routes[route].host = message.me.id
+                self._hurry(message.me)
                 self._compare_names(message.me, "")
                 if not message.me.weight:
                     self._note_route(message.me.id, route)
@@ -324,8 +333,20 @@ class Speaker:
     def _note_route(self, client: Incarnation, route: bytes) -> None:
         self._listeners[client] = route
         self._listeners.move_to_end(client)
-        while len(self._listeners) > ENTRIES:
+        while len(self._listeners) > LISTENERS:
             self._listeners.popitem(last=False)
+
+    def _hurry(self, host: Host) -> None:
+        """Dial a host at once that has just been heard. libzmq waits for up to 2 s after it was not reached.
+
+        But not while it is about to be connected, and not at every ping: a slow way would never stand.
+        """
+        now = monotonic()
+        for peer in self._peers.values():
+            is_theirs = peer.id == host.id or str(peer.line.address) == host.address
+            if is_theirs and peer.line.is_apart and now >= peer.hurried_at + HURRY_AGAIN:
+                peer.hurried_at = now
+                peer.line.reconnect(now)
 
     def _answers_to(self, message: Message) -> list[Send | Reply]:
         """Have the protocol take in a message, and return what is to be sent."""
@@ -448,7 +469,7 @@ class Speaker:
             self._log.error("there is no room for the host %s, which nobody waits for now", host.name, about=host.name)
             return
         is_new = peer.host is None or peer.host.id != host.id
-        peer.host, peer.name, peer.line.name = host, host.name, f"{host.name} ({address})"
+        peer.host, peer.id, peer.name, peer.line.name = host, host.id, host.name, f"{host.name} ({address})"
         if is_new:
             self._lines.setdefault(host.id, peer)
             self._discovery.met(address, host.id, now)
@@ -547,7 +568,7 @@ class Speaker:
             self._discovery.paused(now - self._ticked)
         self._ticked = now
         is_often = len(self._lines) <= FEW and self._weight()  # a client costs others little
-        self._tick_at = now + (times.ping / SECOND if is_often else lease / 3)
+        self._tick_at = now + (times.ping if is_often else times.longest_ping) / SECOND
         self._engine.me = self._me()
         self._send(self._engine.tick(monotonic_ns()))
         for peer in self._peers.values():

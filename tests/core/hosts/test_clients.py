@@ -11,10 +11,11 @@ from colocache.core.hosts.announcing import Announcement, Pending
 from colocache.core.hosts.dependencies import dependencies_of_client, has_applied
 from colocache.core.hosts.event import KEYS, Event, Position
 from colocache.core.hosts.gateway import Gateway, Send
+from colocache.core.hosts.layout import LISTENERS
 from colocache.core.hosts.messages import Ack, News, Ping, Pong, Told
 from colocache.core.hosts.owner import TELLING, Owner
 from colocache.core.hosts.requests import Announce, Announced, Refused, Settle, Settlement, decode_answer, encode
-from colocache.core.hosts.rows import ACKED, APPLIED, GRANTED, MOST_LISTENERS, Host, Row, TooManyHosts
+from colocache.core.hosts.rows import ACKED, APPLIED, Host, Row, TooManyHosts
 from tests.core.hosts.members import A_KEY, SECOND, TIMES, Group, Member
 from tests.core.hosts.test_waiting import Call, tell
 
@@ -42,7 +43,7 @@ def test_a_client_is_current_and_no_other_host_is_told_of_it(group: Group, a: Me
     assert c.is_current
     assert [member.is_current for member in group.members.values()] == [True] * 3
     assert a.row.ids() == [group.by_name("b").id]
-    assert c.id in a.row.listeners(group.now)
+    assert c.id in a.row.clients.who_may_serve(group.now)
     named = {
         known.host.id for _, _, message in group.said if isinstance(message, Ping | Pong)
         for known in message.view.roster
@@ -95,7 +96,7 @@ def test_an_acknowledgement_that_was_lost_comes_back_with_a_ping(group: Group, a
 def test_an_acknowledgement_in_a_ping_counts_for_this_incarnation_only(group: Group, a: Member, c: Member) -> None:
     ping = c.gateway.ping(b"x" * 16, group.now)._replace(applied={0: 7})
     a.gateway.receive(ping, group.now)
-    assert a.row.positions(c.id, ACKED) == {}
+    assert a.row.clients.positions(c.id, ACKED) == {}
 
 
 def test_k1_a_client_that_says_nothing_is_waited_for_once(group: Group, a: Member, c: Member) -> None:
@@ -105,7 +106,7 @@ def test_k1_a_client_that_says_nothing_is_waited_for_once(group: Group, a: Membe
     for _ in range(100):
         if call.look() is not None:
             break
-        assert group.now <= a.row.largest(c.id, GRANTED), "no longer than what it was granted"
+        assert group.now <= a.row.clients.granted(c.id), "no longer than what it was granted"
         group.now += SECOND // 10
         group.tick("a", "b")
     settled = call.look()
@@ -126,7 +127,7 @@ def test_k1_a_client_that_says_nothing_is_waited_for_once(group: Group, a: Membe
 
 def test_k1_a_grant_is_a_lease_and_a_bit_from_the_ping_that_is_answered(group: Group, a: Member, c: Member) -> None:
     group.tick("c")
-    assert a.row.granted(c.id) == group.now + TIMES.waited
+    assert a.row.clients.granted(c.id) == group.now + TIMES.waited
     assert c.until <= group.now + TIMES.lease
 
 
@@ -160,7 +161,7 @@ def test_k2_a_client_is_granted_a_lease_before_the_last_event_is_read(group: Gro
 
 def test_k2_there_is_a_full_fence_between(group: Group, a: Member, c: Member) -> None:
     done: list[str] = []
-    full, lasts, listen = a.process.fences.full, a.process.log.lasts, a.row.listen
+    full, lasts, listen = a.process.fences.full, a.process.log.lasts, a.row.clients.listen
 
     class Log:
         def __getattr__(self, name: str) -> Any:
@@ -172,7 +173,7 @@ def test_k2_there_is_a_full_fence_between(group: Group, a: Member, c: Member) ->
 
     a.gateway._log = Log()  # type: ignore[assignment]
     a.process.fences.full = lambda: done.append("full") or full()  # type: ignore[method-assign,func-returns-value]
-    a.row.listen = lambda *given: done.append("grant") or listen(*given)  # type: ignore[method-assign,func-returns-value]
+    a.row.clients.listen = lambda *given: done.append("grant") or listen(*given)  # type: ignore[method-assign,func-returns-value]
     a.gateway.receive(c.gateway.ping(a.id, group.now), group.now)
     assert done[:2] == ["grant", "full"]
     assert done[-1] == "last"
@@ -339,7 +340,7 @@ def test_a_client_that_ends_is_not_waited_for_and_nobody_resets(group: Group, a:
     for _ in range(2):
         group.send(c, [Send(id, goodbye) for id in c.row.live()])
     group.cut_off("c")
-    assert a.row.listeners(group.now) == {}
+    assert a.row.clients.who_may_serve(group.now) == {}
     assert a.row.ids() == [group.by_name("b").id]
     assert a.stands(label)
     call = Call(a)
@@ -369,7 +370,7 @@ def test_a_successor_knows_the_clients_and_takes_their_acknowledgements(group: G
     assert "c" in settled.acknowledged
     assert a.row.ids() == [group.by_name("b").id], "it is no member of the new row"
     group.run(1)
-    assert a.row.granted(c.id) > group.now
+    assert a.row.clients.granted(c.id) > group.now
 
 
 def test_a_member_takes_no_events_of_a_client(group: Group, a: Member, c: Member) -> None:
@@ -379,25 +380,25 @@ def test_a_member_takes_no_events_of_a_client(group: Group, a: Member, c: Member
 
 
 def test_there_is_room_for_members_when_there_is_none_for_a_further_client(a: Member, group: Group) -> None:
-    for number in range(MOST_LISTENERS - 1):
-        a.row.listen(Host(number.to_bytes(16, "big"), f"x{number}", "", 0), group.now + 1, group.now)
+    for number in range(LISTENERS - 1):
+        a.row.clients.listen(Host(number.to_bytes(16, "big"), f"x{number}", "", 0), group.now + 1, group.now)
     with pytest.raises(TooManyHosts):
-        a.row.listen(Host(b"y" * 16, "y", "", 0), group.now + 9, group.now)
+        a.row.clients.listen(Host(b"y" * 16, "y", "", 0), group.now + 9, group.now)
     a.row.meet(Host(b"z" * 16, "z", "z:7400", 1), group.now)
     assert len(a.row.live()) == 2
     group.now += 2
-    a.row.listen(Host(b"y" * 16, "y", "", 0), group.now + 9, group.now)
-    assert a.row.granted(b"y" * 16) == group.now + 9
-    assert a.row.granted((0).to_bytes(16, "big")) == 0, "whose place it has taken"
+    a.row.clients.listen(Host(b"y" * 16, "y", "", 0), group.now + 9, group.now)
+    assert a.row.clients.granted(b"y" * 16) == group.now + 9
+    assert a.row.clients.granted((0).to_bytes(16, "big")) == 0, "whose place it has taken"
 
 
 def test_a_row_is_continued_with_its_clients(group: Group, a: Member, c: Member) -> None:
     row = Row(a.process.words, a.process.fences, 0)
-    before = a.row.granted(c.id)
-    row.raise_to(c.id, ACKED, 5)
+    before = a.row.clients.granted(c.id)
+    row.clients.raise_to(c.id, ACKED, 5)
     assert row.ids() == [group.by_name("b").id]
-    assert row.granted(c.id) == before
-    assert a.row.positions(c.id, ACKED) == {0: 5}
+    assert row.clients.granted(c.id) == before
+    assert a.row.clients.positions(c.id, ACKED) == {0: 5}
 
 
 # --- Announcements

@@ -16,7 +16,7 @@ import zmq
 
 from colocache.core.hosts.rows import ENDED_AT
 from colocache.core.hosts.versions import Hello
-from colocache.runtime.network import limits, links, session, speaker
+from colocache.runtime.network import dialling, limits, links, options, session, speaker
 from colocache.runtime.network.addresses import parse_listen
 from colocache.runtime.network.peers import Address
 from colocache.runtime.network.wakes import pipe_of
@@ -682,6 +682,16 @@ def test_a_thread_that_fails_begins_anew(
     until(lambda: a.is_acknowledged(position, b))
 
 
+def test_a_host_that_is_heard_is_dialled_at_once(stage: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "RETRY", 1e4)  # s: libzmq waits for ever
+    without_most = [each for each in options._TO_ALL if each[0] != zmq.RECONNECT_IVL_MAX]
+    monkeypatch.setattr(options, "_TO_ALL", tuple(without_most))
+    monkeypatch.setattr(dialling, "DEAF", 1e4)
+    a = stage.host("a", "b")
+    until(lambda: [line.state for line in a.network.status()] == ["unreachable"])
+    stage.meet(a, stage.host("b", "a"))
+
+
 def test_a_peer_that_cannot_be_reached_is_named(
     stage: Cast, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -725,6 +735,31 @@ def test_a_forked_child_lets_go_of_what_is_the_parents(stage: Cast) -> None:
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert a.request(b.id, b"x") == b"x"
+
+
+def test_a_forked_child_does_not_keep_what_its_parent_had_open(stage: Cast) -> None:
+    a, b = stage.hosts("a", "b")
+    assert a.request(b.id, b"x") == b"x"
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        with contextlib.suppress(BaseException):
+            os.close(writer)
+            a.network.forget_after_fork()
+            b.network.forget_after_fork()
+            os.read(reader, 1)  # until the parent is done
+        os._exit(0)
+    os.close(reader)
+    try:
+        assert a.request(b.id, b"y") == b"y"  # the parent has not noticed
+        position = a.append(1)
+        until(lambda: a.is_acknowledged(position, b))
+        assert a.network.close(PATIENCE)
+        until(lambda: not listens(stage.address("a")))
+        stage.meet(stage.host("a", "b"), b)
+    finally:
+        os.close(writer)
+        os.waitpid(pid, 0)
 
 
 # --- Limits

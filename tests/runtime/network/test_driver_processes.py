@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -79,6 +80,22 @@ def test_when_a_gateway_is_killed_another_process_speaks_for_its_host(
     until(lambda: b.memory.rows.has_reached(memory.id, {lane: number}, ACKED))
     assert b.memory.rows.state(memory.id) == LIVE
     until(b.is_current)
+
+
+def test_a_host_that_was_stopped_is_named_and_heard_again(stage: Cast, worker: Callable[..., Worker]) -> None:
+    a = worker("a", "b")
+    assert heard(a) == "gateway"
+    b = stage.host("b", "a")
+    memory = HostMemory(stage.path / "a")
+    until(lambda: b.memory.rows.state(memory.id) == LIVE and b.is_current())
+    a.send_signal(signal.SIGSTOP)
+    until(lambda: not b.is_current())
+    until(lambda: any("accepts the connection and does not answer" in line.trouble for line in b.network.status()))
+    position = b.append(1)
+    a.send_signal(signal.SIGCONT)
+    until(lambda: b.memory.rows.has_reached(memory.id, {position.lane: position.number}, ACKED))
+    until(b.is_current)
+    until(lambda: not any(line.trouble for line in b.network.status()))
 
 
 def test_the_last_process_of_a_host_says_goodbye(stage: Cast, worker: Callable[..., Worker]) -> None:
