@@ -436,7 +436,7 @@ class Listeners(Rows):
         To be called after what they have to be waited for is in the log.
         """
         states, granted = self.every(STATE), self.every(GRANTED)
-        return {id: until for id, until in granted.items() if until > now and states.get(id, LIVE) in (0, LIVE)}
+        return {id: until for id, until in granted.items() if until > now and states.get(id) == LIVE}
 
 
 class ListenersRow(Listeners, Row):

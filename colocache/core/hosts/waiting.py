@@ -71,6 +71,7 @@ def settle(
     members = rows.counted()
     forgotten = [id for id in rows.live() if id not in members]
     missing = [*dict.fromkeys(members, since + times.waited).items(), *rows.clients.who_may_serve(now).items()]
+    missing.reverse()
     acknowledged: list[Incarnation] = []
     waited_out: list[Incarnation] = []
     sleeps, latest = pauses(), since + 2 * times.waited
@@ -92,7 +93,7 @@ def settle(
         if is_over or now - began >= patience or now >= latest:
             break
         now = yield next(sleeps)
-    late = [id for id, _ in missing]
+    late = [id for id, _ in reversed(missing)]
     acknowledged += [id for id in late if _has_acknowledged(rows, id, numbers)]
     waited_out += [id for id in late if id not in acknowledged]
     return Settled(
