@@ -65,7 +65,7 @@ class HostNetwork:
         settings = replace(config.hosts(), release=__version__)
         self.network = Network(
             settings, region.id, region.path, _office(region), self._engine, self._owner,
-            lambda id: hosts.rows.host(id).address, log, shared.errands,
+            hosts.rows.address, log, shared.errands,
             rows=lambda: hosts.rows.used, weight=lambda: hosts.me.weight,
         )  # fmt: skip
 

@@ -175,8 +175,8 @@ class Region:
         shelf may have; if the file system has less room, it gets less. The process that makes the region chooses it for
         all, and ``wanted`` tells what that process wanted.
 
-        ``hosts`` says that the group has several hosts. Whoever makes the region chooses this, too: who does not want
-        it obeys, and gets a region with `hosts`. Who wants it cannot join a living region without it.
+        ``hosts`` says that the group has several hosts. Whoever makes the region chooses this, too, and who wants
+        something else cannot join.
 
         An exception of a signal handler may come out of this call instead of its result. So the region is appended to
         ``joined``, too, if that is given: a caller that catches an exception gives back what is there.
@@ -429,6 +429,11 @@ def _check_clock(head: Head) -> None:
 
 
 def _check_hosts(path: str, there: bool, wanted: bool) -> None:
+    if there and not wanted:
+        raise CannotJoin(
+            f"the processes of this group in {path} were started for several hosts, and this one for one: all processes"
+            " of the group on this host need the same settings (COLOCACHE_LISTEN, COLOCACHE_PEERS, the secret)"
+        )
     if wanted and not there:
         raise CannotJoin(
             f"the processes of this group in {path} were started for one host, and this one for several: all processes"

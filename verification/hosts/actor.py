@@ -200,7 +200,8 @@ class Actor:
         ):
             self.counts["near"] += 1
             self._judge(entry.value, floors, "near")
-            return entry.value  # type: ignore[no-any-return]
+            value: Value = entry.value
+            return value
         call = _Call()
         found = self._drive(
             worker.claims.find_or_lead(call, item.wire, item.hash, item.hashes, region.clock(), PATIENCE)
@@ -212,9 +213,10 @@ class Actor:
             self._keep(item, value, found)
             return value
         if isinstance(found, Loaded):
+            joined: Value = found.value
             self.counts["joined"] += 1
-            self._judge(found.value, floors, "joined")
-            return found.value  # type: ignore[no-any-return]
+            self._judge(joined, floors, "joined")
+            return joined
         return self._lead(found, item, floors, parts)
 
     def read_page(self) -> None:
@@ -238,7 +240,8 @@ class Actor:
         number, key = UNIT.unpack(payload)
         if key != item.number:
             self.judge.fail(f"{self.name} was given a value of key {key} for key {item.number}")
-        return self.judge.values[number]
+        value: Value = self.judge.values[number]
+        return value
 
     def _keep(self, item: Item, value: Value, record: Record) -> None:
         self.worker.entries[item.number] = Entry(
@@ -313,7 +316,7 @@ class Actor:
         ends = worker.machine.clock + PATIENCE
         while True:
             asked_at = self.region.clock()
-            get = requests.Get(self._key(item), depends, leads, patience)
+            get = requests.Get(self._key(item), depends, leads, patience, self.region.id)
             answer = self._ask(owner, get)
             if not isinstance(answer, requests.Busy):
                 return answer, asked_at
@@ -419,12 +422,12 @@ class Actor:
             answer = self._ask(owner, requests.GetMany(keys, self._dependencies()))
             if not isinstance(answer, requests.FoundMany):
                 continue
-            for (item, miss), found in zip(asked, answer.values, strict=True):
-                if found is not None:
-                    value = self._value(found.payload, item)
+            for (item, miss), given in zip(asked, answer.values, strict=True):
+                if given is not None:
+                    value = self._value(given.payload, item)
                     self.counts["fetched"] += 1
                     self._judge(value, floors[item.number], "fetched, of many")
-                    self._store_found(item, miss, found, asked_at)
+                    self._store_found(item, miss, given, asked_at)
 
     # --- Writes
 

@@ -410,7 +410,7 @@ class Worker:
             wait_for_writer=self.shelf.wait_for_writer,
         )  # fmt: skip
         for id, last in region.past:
-            self.gateway.end(id, last, region.ns())
+            self.gateway.end(id, None if last is None else dict(last), region.ns())
         self.ticks_at = self.machine.clock
 
     @property

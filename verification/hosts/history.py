@@ -82,6 +82,7 @@ class History:
         self.met_at: dict[tuple[object, int], Incarnation] = {}  # process, host → who answers there
         self.actors: list[Actor] = []
         self.is_quiet = False
+        self.lost_wakes = 0.1
 
     # --- Running
 
@@ -194,7 +195,9 @@ class History:
             self.tell(worker.name, "is elected")
 
     def wake_gateways(self, region: Region) -> None:
-        """Have the gateways of a host look at its log."""
+        """Have the gateways of a host look at its log. Some do not hear of it."""
+        if self.random.random() < self.lost_wakes:
+            return
         for worker in region.workers:
             if worker.gateway is not None and worker.process.state in self.living:
                 delay = self.random.choice((0.0002, 0.001, 0.004))

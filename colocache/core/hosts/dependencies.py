@@ -31,7 +31,7 @@ from __future__ import annotations
 from typing import Final
 
 from .log import HostLog
-from .rows import ENDED, ENDED_AT, LIVE, TOLD, Incarnation, Numbers, Rows, recent_ends
+from .rows import ENDED, ENDED_AT, LIVE, STATE, TOLD, Incarnation, Numbers, Rows, recent_ends
 
 #: What is to be applied of an incarnation; `OVER`: its end.
 Dependencies = dict[Incarnation, Numbers | None]
@@ -56,9 +56,10 @@ def dependencies_of_client(me: Incarnation, rows: Rows, pending: Numbers, now: i
 
 
 def _told(rows: Rows, now: int) -> Dependencies:
-    ids = rows.ids()
-    found: Dependencies = {id: rows.positions(id, TOLD) for id in ids if rows.state(id) == LIVE}
-    found.update(dict.fromkeys(recent_ends(rows, ids, now), OVER))
+    states = rows.every(STATE)
+    told = rows.every_position(TOLD)
+    found: Dependencies = {id: numbers for id, numbers in told.items() if states.get(id) == LIVE}
+    found.update(dict.fromkeys(recent_ends(rows, states, now), OVER))
     return found
 
 

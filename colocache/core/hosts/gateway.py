@@ -89,6 +89,7 @@ from .rows import (
     MET,
     ROUND_TRIP,
     SIGN,
+    STATE,
     TOLD,
     Host,
     Incarnation,
@@ -514,9 +515,10 @@ class Gateway:
 
     def _view(self, to: Incarnation | None, now: int) -> View:
         row, live = self._row, self._row.live()
-        ends = recent_ends(row, row.ids(), now)
+        ends = recent_ends(row, row.every(STATE), now)
         everything = self._digest([*live, *(b"over" + id for id in ends)], b"all")
         known = self._peers.get(to) if to is not None else None
+        heard = self._last_heard()
         roster: Iterable[Known] = ()
         if known is not None and known.all != everything:
             roster = (
@@ -531,8 +533,8 @@ class Gateway:
             live=self._digest(live),
             all=everything,
             roster=tuple(roster),
-            forgotten={id: row.positions(id, APPLIED) for id in live if row.is_forgotten(id)},
-            silent={id: max(0, now - self._last_heard(id)) for id in live},
+            forgotten={id: row.positions(id, APPLIED) for id in self._forgotten()},
+            silent={id: max(0, now - heard.get(id, now)) for id in live},
         )
 
     def _digest(self, ids: Iterable[Incarnation], what: bytes = b"live") -> int:
@@ -576,7 +578,11 @@ class Gateway:
                 continue
             if not (mine == LIVE and last is not None and row.has_reached(host.id, last)):
                 self._reset(host.id, {})
-            row.end(host.id, last, now)
+            try:
+                row.end(host.id, last, now)
+            except TooManyHosts:
+                self.left_out.add(host.name)
+                continue
             self._peers.pop(host.id, None)
             self._meetings.end(host.id, host.id == sender)
 
@@ -599,15 +605,17 @@ class Gateway:
                 row.forget(id, signs)
 
     def _forgotten(self) -> set[Incarnation]:
-        return {id for id in self._row.live() if self._row.is_forgotten(id)}
+        forgotten = self._row.forgotten()
+        return forgotten.intersection(self._row.live()) if forgotten else forgotten
 
     def _under(self, forgotten: Iterable[Incarnation]) -> int:
         """Return what stands for the agreement about who is forgotten; never 0."""
         return xxh3_64_intdigest(b"".join(sorted(forgotten))) | 1
 
-    def _last_heard(self, id: Incarnation) -> int:
-        """Return since when an incarnation is silent; not before it could have been heard here."""
-        return max(self._row.largest(id, ALIVE) - self.times.lease, self._since, self._row.largest(id, MET))
+    def _last_heard(self) -> dict[Incarnation, int]:
+        """Return since when each incarnation is silent; not before it could have been heard here."""
+        alive, met, lease = self._row.every(ALIVE), self._row.every(MET), self.times.lease
+        return {id: max(until - lease, self._since, met.get(id, 0)) for id, until in alive.items()}
 
     def _is_alive(self, id: Incarnation, now: int) -> bool:
         return self._row.largest(id, ALIVE) > now
@@ -649,7 +657,9 @@ class Gateway:
             return
         for id in live:
             signs = row.total(id, SIGN)
-            if self._is_alive(id, now) or row.is_forgotten(id) or now - self._last_heard(id) < times.forget_after:
+            if self._is_alive(id, now) or row.is_forgotten(id):
+                continue
+            if now - self._last_heard()[id] < times.forget_after:
                 continue
             witnesses = [other for other in live if other != id and self._is_alive(other, now)]
             silences = [self._witnessed_silence(witness, id, now) for witness in witnesses]

@@ -64,7 +64,7 @@ from .requests import (
     Settlement,
     Touch,
 )
-from .rows import ACKED, Incarnation, Rows
+from .rows import ACKED, ALIVE, Incarnation, Rows
 from .waiting import Settled, pauses, settle
 
 CATCHING_UP = 0.06  # s that a request waits for events on which it depends
@@ -73,6 +73,7 @@ TELLING = 0.5  # s that a client has to apply what it has invalidated
 ANSWER_WITHIN = 0.2  # s: who waits for a load is told that it still runs, and asks again
 MOST_FLOWS = 10_000  # requests that wait at the same time
 MOST_GRANTS = 100_000
+LOOK_AT_HOSTS_EVERY = 1.0  # s, while any host has a grant
 SLOWER_CLOCK = 1.01  # how much faster the clock of another host may run, at most
 
 _FENCE = struct.Struct("=16sQd")  # the owner, the stamp of all tags together, when the key was missed
@@ -89,6 +90,7 @@ class Grant(NamedTuple):
     wire: bytes
     hash: int
     ends: float
+    host: Incarnation  # that loads
 
 
 class _Waiting:
@@ -139,6 +141,8 @@ class Owner:
         self._waiting: list[_Waiting] = []
         self._woken: deque[_Waiting] = deque()
         self._grants: dict[int, Grant] = {}
+        self._tokens: dict[tuple[bytes, Incarnation], tuple[int]] = {}  # by key and asker
+        self._looked_at = 0.0  # at the hosts that have grants
         self._mine = int.from_bytes(me[:8], "big")
         self._handlers: dict[type[Any], Callable[[Any], Flow]] = {
             Get: self._get, GetMany: self._get_many, Fill: self._fill, Put: self._put, PutFenced: self._put_fenced,
@@ -169,7 +173,7 @@ class Owner:
     @property
     def due(self) -> float:
         """When `run` has something to do, on the clock; infinity if never."""
-        grants = [grant.ends for grant in self._grants.values()] if len(self._grants) < 64 else [self._clock() + 1.0]
+        grants = [self._looked_at + LOOK_AT_HOSTS_EVERY] if self._grants else []
         return min([each.wakes_at for each in self._waiting] + grants, default=float("inf"))
 
     def run(self) -> None:
@@ -183,9 +187,29 @@ class Owner:
         for each in [each for each in self._waiting if each.wakes_at <= now]:
             self._waiting.remove(each)
             self._step(each)
-        for token, grant in [(token, grant) for token, grant in self._grants.items() if grant.ends <= now]:
-            del self._grants[token]
-            self._claims.end(grant.load, AGAIN)
+        self._give_back([token for token, grant in self._grants.items() if grant.ends <= now])
+        if self._grants and now >= self._looked_at + LOOK_AT_HOSTS_EVERY:
+            self._looked_at, ns = now, self._ns()
+            gone = {grant.host for grant in self._grants.values() if self._heard_until(grant.host) <= ns}
+            self._give_back([token for token, grant in self._grants.items() if grant.host in gone])
+
+    def _give_back(self, tokens: list[int]) -> None:
+        """End grants whose loads do not come to an end any more: others may load.
+
+        The asker's host is silent, or asks for the same key again. It asks once for all its processes. So the one that
+        had the grant was killed, or its load was ended by an event.
+        """
+        for token in tokens:
+            grant = self._take(token)
+            if grant is not None:
+                self._claims.end(grant.load, AGAIN)
+
+    def _take(self, token: int) -> Grant | None:
+        """Take a grant out."""
+        grant = self._grants.pop(token, None)
+        if grant is not None and self._tokens.get((grant.wire, grant.host)) == (token,):
+            del self._tokens[grant.wire, grant.host]
+        return grant
 
     def close(self) -> None:
         """Give back all that was granted, and answer nobody any more."""
@@ -195,6 +219,7 @@ class Owner:
         for grant in self._grants.values():
             self._claims.end(grant.load, AGAIN)
         self._grants.clear()
+        self._tokens.clear()
 
     def _step(self, waiting: _Waiting) -> None:
         try:
@@ -249,6 +274,7 @@ class Owner:
 
     def _lead(self, request: Get, wire: bytes, hash: int, any_tag: int) -> Flow:
         """Give the asker the duty to load, or have it ask again while somebody else loads."""
+        self._give_back([*self._tokens.get((wire, request.asker), ())])
         began, call = self._clock(), _Call()
         flow = self._claims.find_or_lead(call, wire, hash, request.key.hashes, began, request.patience + ANSWER_WITHIN)
         try:
@@ -269,7 +295,8 @@ class Owner:
             return Refused()  # another thread of this process has loaded what the shelf does not take
         # A fill may come to another process that has the port by now, or to the next incarnation of this host.
         token = self._claims.number() ^ self._mine
-        self._grants[token] = Grant(outcome.load, wire, hash, self._clock() + self._load_timeout)
+        self._tokens[wire, request.asker] = (token,)
+        self._grants[token] = Grant(outcome.load, wire, hash, self._clock() + self._load_timeout, request.asker)
         return Granted(token, self._dependencies())
 
     def _get_many(self, request: GetMany) -> Flow:
@@ -296,7 +323,7 @@ class Owner:
 
     def _fill(self, request: Fill) -> Flow:
         yield from ()
-        grant = self._grants.pop(request.token, None)
+        grant = self._take(request.token)
         if grant is None:
             return Done(Outcome.REFUSED.name)
         outcome = Outcome.DECLINED
@@ -389,6 +416,10 @@ class Owner:
 
         outcome = self._shelf.change(wire, hash, decide, hashes)[0]
         return (yield from self._written(hash, outcome, None, False))
+
+    def _heard_until(self, host: Incarnation) -> int:
+        """Return until when (ns) a host counts as one that lives, be it a member or a client."""
+        return max(self._rows.largest(host, ALIVE), self._rows.clients.granted(host))
 
     # --- For clients
 

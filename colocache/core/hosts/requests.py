@@ -52,6 +52,7 @@ class Get(NamedTuple):
     depends: Dependencies
     leads: bool
     patience: float  # s that the asker would still wait for somebody else's load
+    asker: Incarnation = b"\0" * 16  # the asker's host
 
 
 class GetMany(NamedTuple):
@@ -305,6 +306,12 @@ def _bytes(most: int) -> Callable[[Any], bytes]:
     return read
 
 
+def _id(value: Any) -> Incarnation:
+    if type(value) is not bytes or len(value) != 16:
+        raise WireError(f"{value!r:.40} is no id of a host")
+    return value
+
+
 def _or_none(read: Callable[[Any], T]) -> Callable[[Any], T | None]:
     return lambda value: None if value is None else read(value)
 
@@ -348,12 +355,6 @@ def _depends(value: Any) -> Dependencies:
     return found
 
 
-def _id(value: Any) -> Incarnation:
-    if type(value) is not bytes or len(value) != 16:
-        raise WireError(f"{value!r:.40} is no id of a host")
-    return value
-
-
 def _numbers(value: Any) -> Numbers:
     if type(value) is not dict or len(value) > LANES:
         raise WireError("no numbers of events")
@@ -383,7 +384,7 @@ def _found(value: Any) -> Found:
 _host_names = _several(_host_name, MAX_NAMES)
 _Checks = tuple[Callable[[Any], Any], ...]
 _CHECKS: Final[dict[Any, _Checks]] = {
-    Get: (_key, _depends, _flag, _age),
+    Get: (_key, _depends, _flag, _age, _id),
     GetMany: (_several(_key, MAX_MANY), _depends),
     Fill: (_word, _or_none(_payload), _seconds, _age),
     Put: (_key, _or_none(_payload), _seconds, _flag),

@@ -141,13 +141,17 @@ class Rows:
         """Return `TOLD`, `APPLIED`, `ACKED` or `LAST` of an incarnation, for each lane that has one."""
         words = self._words
         while True:
-            found: dict[int, int] = {}
             shape, entries = self._look()
-            for at in entries.get(id, ()):
-                for lane in range(LANES):
-                    number = words[at + field + lane]
-                    if number > found.get(lane, 0):
-                        found[lane] = number
+            found = _positions(words, entries.get(id, ()), field)
+            if self._is_unchanged(shape):
+                return found
+
+    def every_position(self, field: int) -> dict[Incarnation, dict[int, int]]:
+        """Return the positions of each incarnation that is known, as `positions` does for one."""
+        words = self._words
+        while True:
+            shape, entries = self._look()
+            found = {id: _positions(words, places, field) for id, places in entries.items()}
             if self._is_unchanged(shape):
                 return found
 
@@ -169,6 +173,16 @@ class Rows:
             release = release or self._text(at + _RELEASE, MAX_RELEASE)
             weight = weight or self._words[at + WEIGHT]
         return Host(id, name.decode("utf-8", "replace"), address.decode("ascii", "replace"), weight, release.decode())
+
+    def name(self, id: Incarnation) -> str:
+        """Return the name that `host` gives."""
+        texts = [self._text(at + _NAME, MAX_NAME) for at in self._look()[1].get(id, ())]
+        return next(filter(None, texts), b"").decode("utf-8", "replace")
+
+    def address(self, id: Incarnation) -> str:
+        """Return the address that `host` gives."""
+        texts = [self._text(at + _ADDRESS, MAX_ADDRESS) for at in self._look()[1].get(id, ())]
+        return next(filter(None, texts), b"").decode("ascii", "replace")
 
     def heard(self, id: Incarnation, under: int) -> int:
         """Return until when (ns) this host is current as far as another one is concerned.
@@ -260,7 +274,7 @@ class Rows:
 
     def _shape(self) -> list[int]:
         words = self._words
-        return [words[place] for place in self._shape_at[self.used]]
+        return [words[place] for place in self._shape_at[min(words[ROWS_USED], ROWS)]]
 
     def _is_unchanged(self, shape: list[int]) -> bool:
         """Tell whether what was read is really about its incarnations: an entry may have become another one's."""
@@ -271,7 +285,13 @@ class Rows:
         return _TWO_WORDS.pack(self._words[at], self._words[at + 1])
 
     def _text(self, at: int, most: int) -> bytes:
-        return b"".join([_WORD.pack(self._words[at + place]) for place in range(most // WORD)]).rstrip(b"\0")
+        words: list[int] = []
+        for place in range(at, at + most // WORD):
+            word = self._words[place]
+            if not word:
+                break
+            words.append(word)
+        return struct.pack(f"={len(words)}Q", *words).rstrip(b"\0")
 
 
 class Row(Rows):
@@ -290,6 +310,10 @@ class Row(Rows):
             at = entry_of(row, entry)
             if words[at]:
                 self._own[self._id_at(at)] = at
+        for id, at in self._own.items():  # whose end another gateway has noted since
+            state = self.state(id)
+            if state != words[at + STATE] and state in (ENDED, ENDED_AT):
+                self.end(id, self.positions(id, LAST) if state == ENDED_AT else None, self.largest(id, ENDED_SINCE))
 
     def use(self) -> None:
         """See to it that readers look at this row: two gateways that begin at once may overwrite each other's word."""
@@ -400,8 +424,21 @@ class Row(Rows):
         return at
 
     def _unused(self, now: int) -> int:
-        """Return the entry of what has ended first, if that is so long ago that nobody speaks of it any more."""
-        since = [(self._words[at + ENDED_SINCE], at) for at in self._own.values() if self._words[at + ENDED_SINCE]]
+        """Return the entry of what has ended first, if that is so long ago that nobody speaks of it any more.
+
+        Not while it lives in another row, which would count then:
+
+        1. Gateway P notes in its row that X lives, and dies. 2. Gateway Q notes the end of X, in its own row.
+        3. Much later Q uses that entry for Y. For this host X lives, is silent, and is waited for.
+
+        Whoever has P's row next ends X there.
+        """
+        words, rows = self._words, self._look()[1]
+        since = [
+            (words[at + ENDED_SINCE], at) for id, at in self._own.items()
+            if words[at + ENDED_SINCE]
+            and all(words[other + STATE] in (0, ENDED, ENDED_AT) for other in rows.get(id, ()))
+        ]  # fmt: skip
         oldest = min(since, default=None)
         if oldest is None or oldest[0] + REMEMBERED > now:
             raise TooManyHosts
@@ -470,8 +507,18 @@ TOLD_OF: Final = 600 * 10**9  # ns that others are told of an end, and that a fe
 REMEMBERED: Final = 3 * TOLD_OF  # ns after which the entry of an end may be used again
 
 
-def recent_ends(rows: Rows, ids: Iterable[Incarnation], now: int) -> list[Incarnation]:
-    """Return those that have ended, and of whose end others may not know yet."""
-    states = rows.every(STATE)
-    ended = [id for id in ids if states.get(id) in (ENDED, ENDED_AT)]
+def recent_ends(rows: Rows, states: Mapping[Incarnation, int], now: int) -> list[Incarnation]:
+    """Return those that have ended, and of whose end others may not know yet; ``states`` are those of all."""
+    ended = [id for id, state in states.items() if state in (ENDED, ENDED_AT)]
     return [id for id in ended if rows.largest(id, ENDED_SINCE) + TOLD_OF > now]
+
+
+def _positions(words: Words, places: Iterable[int], field: int) -> dict[int, int]:
+    """Return the largest position of each lane that has one, in the entries of an incarnation."""
+    found: dict[int, int] = {}
+    for at in places:
+        for lane in range(LANES):
+            number = words[at + field + lane]
+            if number and number > found.get(lane, 0):
+                found[lane] = number
+    return found

@@ -104,7 +104,7 @@ def settle(
 
 def _names(rows: Rows, ids: list[Incarnation], besides: Incarnation | None) -> tuple[str, ...]:
     ids = [id for id in ids if id != besides]
-    return tuple([rows.host(id).name or rows.clients.host(id).name or id.hex() for id in ids])
+    return tuple([rows.name(id) or rows.clients.name(id) or id.hex() for id in ids])
 
 
 def _has_acknowledged(rows: Rows, id: Incarnation, numbers: Numbers) -> bool:

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
+from ...core.hosts.messages import Ack, Told
 from ...core.hosts.rows import Incarnation
 from ...errors import ConfigError
 from ..files import descriptors_are_scarce
@@ -121,9 +122,11 @@ class Network:
         session, speaker = self._session, self._speaker
         unanswered, late = (0, 0) if session is None else session.figures
         bad, unsent = (0, 0) if speaker is None else (speaker.bad_frames, speaker.unsent)
+        sent = {} if speaker is None else speaker.sent.copy()
         return {
             "unanswered": unanswered, "late_answers": late, "bad_frames": bad, "unsent": unsent,
-            "failures": self.failures,
+            "failures": self.failures, "sent": sum(sent.values()),
+            "sent_events": sent.get(Told, 0), "sent_acknowledgements": sent.get(Ack, 0),
         }  # fmt: skip
 
     def status(self) -> tuple[HostStatus, ...]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import _socket as system  # gevent patches the other module, and this thread has no greenlets
 import contextlib
 import math
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic, monotonic_ns
 from typing import Final, NamedTuple, Protocol
@@ -155,6 +155,7 @@ class Speaker:
         now = monotonic()
         self.bad_frames = 0  #: that could not be read
         self.unsent = 0  #: answers that could not be sent
+        self.sent = Counter[type[Message]]()  #: messages of the protocol between gateways, by their kind
         self.status: tuple[HostStatus, ...] = ()
         self._context, self._poller, self._settings, self._keys = context, poller, settings, keys
         self._mine = mine
@@ -326,6 +327,7 @@ class Speaker:
                     self._note_route(message.me.id, route)
             for each in self._answers_to(message):
                 if isinstance(each, Reply):
+                    self.sent[type(each.message)] += 1
                     self._reply(route, self._encoded(each.message))
                 else:
                     self._send((each,))
@@ -455,6 +457,7 @@ class Speaker:
                 return
             for each in self._answers_to(message):
                 if isinstance(each, Reply):
+                    self.sent[type(each.message)] += 1
                     peer.line.send(self._encoded(each.message))
                 else:
                     self._send((each,))
@@ -480,6 +483,7 @@ class Speaker:
     def _ping(self, peer: _Peer) -> None:
         if peer.can_hear:
             ping = self._engine.ping(peer.host.id if peer.host else None, monotonic_ns())
+            self.sent[Ping] += 1
             peer.line.send(self._encoded(ping))
 
     def _send(self, messages: Iterable[Send | Reply]) -> None:
@@ -493,6 +497,7 @@ class Speaker:
                 continue
             if each.message is not last:  # an event is told to one host after another
                 last, frame = each.message, self._encoded(each.message)
+            self.sent[type(each.message)] += 1
             if peer is not None:
                 peer.line.send(frame)
             elif route is not None:
@@ -534,8 +539,11 @@ class Speaker:
         return False
 
     def _strangers(self) -> bool:
+        """Tell whether somebody is there who does not understand this host: who shares no version, or no secret."""
         return any(
-            peer.line.state is State.CONNECTED and peer.greeting.is_with_a_stranger for peer in self._peers.values()
+            peer.line.state is State.REFUSED
+            or (peer.line.state is State.CONNECTED and peer.greeting.is_with_a_stranger)
+            for peer in self._peers.values()
         )
 
     def _listened_at(self) -> Address | None:

@@ -381,7 +381,9 @@ def test_a_member_takes_no_events_of_a_client(group: Group, a: Member, c: Member
 
 def test_there_is_room_for_members_when_there_is_none_for_a_further_client(a: Member, group: Group) -> None:
     for number in range(LISTENERS - 1):
-        a.row.clients.listen(Host(number.to_bytes(16, "big"), f"x{number}", "", 0), group.now + 1, group.now)
+        a.row.clients.listen(
+            Host((number + 1).to_bytes(8, "little") * 2, f"x{number}", "", 0), group.now + 1, group.now
+        )
     with pytest.raises(TooManyHosts):
         a.row.clients.listen(Host(b"y" * 16, "y", "", 0), group.now + 9, group.now)
     a.row.meet(Host(b"z" * 16, "z", "z:7400", 1), group.now)
@@ -389,7 +391,7 @@ def test_there_is_room_for_members_when_there_is_none_for_a_further_client(a: Me
     group.now += 2
     a.row.clients.listen(Host(b"y" * 16, "y", "", 0), group.now + 9, group.now)
     assert a.row.clients.granted(b"y" * 16) == group.now + 9
-    assert a.row.clients.granted((0).to_bytes(16, "big")) == 0, "whose place it has taken"
+    assert a.row.clients.granted((1).to_bytes(8, "little") * 2) == 0, "whose place it has taken"
 
 
 def test_a_row_is_continued_with_its_clients(group: Group, a: Member, c: Member) -> None:
