@@ -14,6 +14,8 @@ A **grant** is a claim of this host that the asker holds: nobody else loads the 
 other. It ends with the asker's fill, or after the time that loads may take. If this process ends, it is gone: then two
 load, once. What is filled stands under the stamps that were read before the grant.
 
+**A client** has no events of its own. What it invalidates is an event of this host, which it is told with all others.
+
 **Writes** happen here, in the order of `colocache.core.host.shelf`. What is derived from a present value is refused
 while this host is behind: the value may have been invalidated elsewhere, with a receipt that did not wait for it.
 """
@@ -22,7 +24,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 from ...errors import WireError
@@ -35,10 +37,13 @@ from ..host.shelf import Shelf
 from ..numbers import added
 from . import requests
 from .dependencies import Dependencies, dependencies, has_applied
+from .event import Position
 from .gateway import Times
 from .log import HostLog
 from .requests import (
     Add,
+    Announce,
+    Announced,
     Answer,
     Busy,
     Count,
@@ -55,13 +60,16 @@ from .requests import (
     Refused,
     Replace,
     Request,
+    Settle,
+    Settlement,
     Touch,
 )
-from .rows import ALIVE, Incarnation, Rows
-from .waiting import settle
+from .rows import ACKED, ALIVE, Incarnation, Rows
+from .waiting import Settled, pauses, settle
 
 CATCHING_UP = 0.06  # s that a request waits for events on which it depends
 LOOK_EVERY = 0.002  # s
+TELLING = 0.5  # s that a client has to apply what it has invalidated
 ANSWER_WITHIN = 0.2  # s: who waits for a load is told that it still runs, and asks again
 MOST_FLOWS = 10_000  # requests that wait at the same time
 MOST_GRANTS = 100_000
@@ -115,17 +123,20 @@ class Owner:
         fences: Fences, lease: HostLease, times: Times, clock: Callable[[], float], wake: Callable[[], object],
         load_timeout: float, on_change: Callable[[int], object] = lambda hash: None,
         owns: Callable[[bytes], bool] = lambda wire: True,
+        void: Callable[[int, Sequence[int], bool], Position | None] = lambda kind, hashes, related: None,
     ) -> None:  # fmt: skip
         """``clock`` gives seconds on the host's monotonic clock. ``on_change`` is told of keys that were written.
 
         ``owns`` tells whether this host owns a key at this very moment; see `colocache.hosts.Hosts.exact_owner`.
+        ``void`` invalidates things, as a process of this host does: it is given the kind, the hashes, and whether they
+        are related. It returns None if that cannot be told to other hosts.
         """
         self.me = me
         self._words, self._rows, self._log = words, rows, log
         self._board, self._shelf, self._claims, self._fences = board, shelf, claims, fences
         self._lease, self._times, self._clock, self._wake = lease, times, clock, wake
         self._load_timeout = load_timeout
-        self._on_change, self._owns = on_change, owns
+        self._on_change, self._owns, self._void = on_change, owns, void
         self._any_tag = board.marks_of(ANY_TAG)[0]
         self._waiting: list[_Waiting] = []
         self._woken: deque[_Waiting] = deque()
@@ -136,6 +147,7 @@ class Owner:
         self._handlers: dict[type[Any], Callable[[Any], Flow]] = {
             Get: self._get, GetMany: self._get_many, Fill: self._fill, Put: self._put, PutFenced: self._put_fenced,
             Add: self._add, Replace: self._replace, Count: self._count, Touch: self._touch,
+            Announce: self._announce, Settle: self._settle,
         }  # fmt: skip
         self.served = 0
         self.bad_requests = 0
@@ -178,7 +190,7 @@ class Owner:
         self._give_back([token for token, grant in self._grants.items() if grant.ends <= now])
         if self._grants and now >= self._looked_at + LOOK_AT_HOSTS_EVERY:
             self._looked_at, ns = now, self._ns()
-            gone = {grant.host for grant in self._grants.values() if self._rows.largest(grant.host, ALIVE) <= ns}
+            gone = {grant.host for grant in self._grants.values() if self._heard_until(grant.host) <= ns}
             self._give_back([token for token, grant in self._grants.items() if grant.host in gone])
 
     def _give_back(self, tokens: list[int]) -> None:
@@ -405,6 +417,31 @@ class Owner:
         outcome = self._shelf.change(wire, hash, decide, hashes)[0]
         return (yield from self._written(hash, outcome, None, False))
 
+    def _heard_until(self, host: Incarnation) -> int:
+        """Return until when (ns) a host counts as one that lives, be it a member or a client."""
+        return max(self._rows.largest(host, ALIVE), self._rows.clients.granted(host))
+
+    # --- For clients
+
+    def _announce(self, request: Announce) -> Flow:
+        """Invalidate what a client asks for, and answer when its host has applied that, if it may serve anything."""
+        if not request.hashes:
+            return Refused()
+        position = self._void(request.kind, request.hashes, request.related)
+        if position is None:
+            return Refused()
+        numbers, ends, sleeps = {position.lane: position.number}, self._clock() + TELLING, pauses()
+        while not self._rows.clients.has_reached(request.sender, numbers, ACKED):
+            if self._clock() >= ends or self._rows.clients.granted(request.sender) <= self._ns():
+                return Announced(numbers, False)
+            yield next(sleeps)
+        return Announced(numbers, True)
+
+    def _settle(self, request: Settle) -> Flow:
+        now, patience = self._ns(), 4 * self._times.lease
+        flow = settle(self._words, self._rows, self._times, request.numbers, now, patience, request.sender)
+        return Settlement(*(yield from self._timed(flow)))
+
     def _may_derive(self, request: Add | Replace | Count | Touch) -> Generator[float, Any, bool]:
         """Tell whether this host is current, as far as the asker, and owns the key."""
         if not (yield from self._has_applied(request.depends)):
@@ -418,14 +455,19 @@ class Owner:
             if waits:
                 now = self._ns()
                 flow = settle(self._words, self._rows, self._times, self._log.lasts(), now, 4 * self._times.lease)
-                try:
-                    pause = next(flow)
-                    while True:
-                        yield pause
-                        pause = flow.send(self._ns())
-                except StopIteration as end:
-                    return Done(outcome.name, payload, end.value.complete)
+                return Done(outcome.name, payload, (yield from self._timed(flow)).complete)
         return Done(outcome.name, payload)
+
+    def _timed(self, flow: Generator[float, int, Settled]) -> Generator[float, Any, Settled]:
+        """Tell a flow the time after each pause."""
+        try:
+            pause = next(flow)
+            while True:
+                yield pause
+                pause = flow.send(self._ns())
+        except StopIteration as end:
+            settled: Settled = end.value
+            return settled
 
     def _ns(self) -> int:
         return int(self._clock() * 1e9)

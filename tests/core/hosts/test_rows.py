@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from colocache.core.hosts import layout
-from colocache.core.hosts.layout import ENTRIES, ROWS_USED, entry_of
+from colocache.core.hosts.layout import ENTRIES, LISTENERS, ROWS_USED, entry_of
 from colocache.core.hosts.rows import (
     ACKED,
     ALIVE,
@@ -326,4 +326,4 @@ def test_a_gateway_that_is_killed_leaves_nothing_wrong(memory: Memory, full: boo
 
 
 def test_an_entry_lies_in_its_row() -> None:
-    assert entry_of(0, ENTRIES - 1) + 64 == entry_of(1, 0)
+    assert entry_of(0, ENTRIES + LISTENERS - 1) + 64 == entry_of(1, 0)
