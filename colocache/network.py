@@ -5,7 +5,7 @@ The network thread of each process asks other hosts. In one process of the host 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic_ns
 from typing import Protocol
@@ -15,7 +15,7 @@ from .core.host.board import Board
 from .core.host.claims import Claims
 from .core.host.hashes import WRITES as WRITE_BITS
 from .core.host.shelf import Shelf
-from .core.hosts.event import KEYS, WRITES, Event
+from .core.hosts.event import KEYS, WRITES, Event, Position
 from .core.hosts.gateway import Forgetting, Gateway, Meetings
 from .core.hosts.owner import Owner
 from .core.hosts.rows import Host, Incarnation, Row
@@ -48,6 +48,9 @@ class Shared(Protocol):
 
     def hear(self, message: Message) -> None:
         """Free the memory of what others have changed."""
+
+    def void(self, kind: int, hashes: Sequence[int], related: bool) -> Position | None:
+        """Invalidate things; see `colocache.host.Shared.void`."""
 
 
 class HostNetwork:
@@ -121,7 +124,14 @@ class HostNetwork:
             hosts.me.id, region.hosts.words, hosts.rows, region.hosts.log, shared.board, shared.shelf, shared.claims,
             region.fences, hosts.lease, hosts.times, shared.now, wake, self._config.load_timeout,
             lambda hash: self._free_memory(Event(KEYS, (hash,))), lambda wire: hosts.exact_owner(wire) == hosts.me.id,
+            self._void,
         )  # fmt: skip
+
+    def _void(self, kind: int, hashes: Sequence[int], related: bool) -> Position | None:
+        """Invalidate what a client asks for."""
+        position = self._shared.void(kind, hashes, related)
+        self._free_memory(Event(kind, tuple(hashes), related))
+        return position
 
     def _free_memory(self, event: Event) -> None:
         """Have all processes of this host free the memory of what other hosts have changed."""

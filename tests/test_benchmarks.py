@@ -25,7 +25,6 @@ SMALLEST = {
     "footprint": ("--quick", "--only", "group"),
     "hosts": ("--quick", "--only", "many"),
     "life": ("--quick", "--only", "starts", "--rounds", "1"),
-    "scale": ("--members", "2,3"),
 }
 
 

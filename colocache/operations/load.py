@@ -127,7 +127,7 @@ class Duty:
         )
         while True:
             patience = ends - host.now()
-            request = Get(question.far_key, hosts.dependencies(), True, max(0.0, patience))
+            request = Get(question.far_key, hosts.dependencies(), True, max(0.0, patience), hosts.me.id)
             answer = yield from hosts.ask(owner, request)
             if isinstance(answer, Found):
                 record = question.keep(answer)

@@ -70,7 +70,8 @@ class Network:
 
         Raise ConfigError if the settings let anybody in.
         """
-        refuse_plain(settings.listen, settings.secrets)
+        if settings.listen is not None:
+            refuse_plain(settings.listen, settings.secrets)
         self.failures = 0  #: how often the thread had to begin anew
         self._given = Given(settings, id, directory, election, engine, server, address_of, weight, log)
         self._log = log
@@ -203,7 +204,8 @@ class Network:
         session, self._session = self._session, None
         if session is not None:
             _inherited.append(session)
-            close_connections(self._given.settings.listen.port, session.addresses())
+            listen = self._given.settings.listen
+            close_connections(0 if listen is None else listen.port, session.addresses())
         self._requests.clear()
         self._wake_up.forget_after_fork()
         self._ended = Answer()
