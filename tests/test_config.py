@@ -56,7 +56,7 @@ FORMS = {
     "host": "up to 64 bytes of printable characters",
     "advertise": 'an IP address and a port, such as "10.0.0.7:7400" or "[2001:db8::1]:7400"',
     "forget": '"auto", "majority", "always" or "never"',
-    "role": '"peer" or "server"',
+    "role": '"peer", "server" or "client"',
 }
 LOOPBACK = "127.0.0.1:7400"
 SECRET, OTHER_SECRET = "a" * 43, "b" * 43
@@ -250,7 +250,7 @@ REFUSED_TEXTS = [
     ("advertise", "10.0.0.7"),
     ("advertise", "10.0.0.7:1,10.0.0.8:1"),
     ("forget", "sometimes"),
-    ("role", "client"),
+    ("role", "owner"),
 ]
 
 
