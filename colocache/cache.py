@@ -38,6 +38,9 @@ class Arguments(TypedDict, total=False):
     host: str
     advertise: str
     forget: str
+    replicas: int
+    replicate: str
+    handoff: Duration
     role: str
 
 

@@ -22,6 +22,7 @@ from .core.host.shelf import Shelf
 from .core.hosts.applying import stamp
 from .core.hosts.event import Event
 from .core.hosts.lease import FOREVER
+from .core.hosts.taking import Taker
 from .core.near import NearStore
 from .hosts import Hosts
 from .near_cache import Keeper
@@ -55,6 +56,7 @@ class Shared:
         self.shelf = Shelf(
             region.shelf, self.board, region.numbers, region.fences, region.rings, self.now, self.lease, self.hosts
         )
+        self.taker = Taker(self.board, self.shelf, region.fences)
         self.bus: Bus | None = None
         if log is not None:
             self.bus = Bus(
@@ -241,6 +243,7 @@ class Host:
         self.claims = shared.claims
         self.lease = shared.lease
         self.hosts = shared.hosts
+        self.taker = shared.taker
         self._any_tag = self.board.marks_of(ANY_TAG)[0]
         self.fences = region.fences
         self._order = region.fences.order

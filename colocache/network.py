@@ -6,13 +6,15 @@ The network thread of each process asks other hosts. In one process of the host 
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic_ns
-from typing import TYPE_CHECKING
+from time import monotonic, monotonic_ns
+from typing import TYPE_CHECKING, Final
 
 from .config import Config
 from .core.host.hashes import WRITES as WRITE_BITS
+from .core.hosts.copies import Copies
 from .core.hosts.event import KEYS, WRITES, Event
 from .core.hosts.gateway import Forgetting, Gateway, Meetings
+from .core.hosts.offers import Offers
 from .core.hosts.owner import Owner
 from .core.hosts.rows import Host, Incarnation, Row
 from .runtime import frames
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
     from .host import Shared
     from .hosts import Hosts
 
+OFFER_TIMEOUT: Final = 2.0  # s that another host has to take what it is offered; nobody waits for that
+
 
 class HostNetwork:
-    """What one process says to other hosts. Any thread may call its methods."""
+    """What one process says to other hosts. Any thread may call its methods, if not said otherwise."""
 
     def __init__(self, shared: Shared, hosts: Hosts, config: Config, log: Log) -> None:
         region = shared.region
@@ -40,8 +44,14 @@ class HostNetwork:
         self.network = Network(
             settings, region.id, region.path, _election(region), self._engine, self._owner,
             lambda id: hosts.rows.host(id).address, log, shared.errands,
-            rows=lambda: hosts.rows.used, weight=lambda: hosts.me.weight,
+            rows=lambda: hosts.rows.used, weight=lambda: hosts.me.weight, chores=self, handoff=config.handoff,
         )  # fmt: skip
+        assert hosts.offers is None
+        self._offers = hosts.offers = Offers(
+            region.id, config.replicas, shared.shelf, region.hosts.log, hosts, self.network.rouse,
+            all=config.replicate == "all",
+        )  # fmt: skip
+        self._copies: Copies | None = None
 
     def request(
         self, to: Incarnation, body: bytes, on_answer: Callable[[bytes | None], object], timeout: float
@@ -53,6 +63,21 @@ class HostNetwork:
         """See `colocache.hosts.Network`."""
         self.network.event_appended()
 
+    @property
+    def due(self) -> float:
+        """When `run` has something to do, on the monotonic clock, in seconds."""
+        return self._offers.due
+
+    def run(self) -> None:
+        """Offer what other hosts are to have copies of. For the network thread."""
+        for to, offer in self._offers.take(monotonic()):
+            self._hosts.tell(to, offer, OFFER_TIMEOUT)
+
+    @property
+    def pulled(self) -> int:
+        """How many values this process has taken from other hosts, so that this one has copies."""
+        return self._copies.pulled if self._copies is not None else 0
+
     def start(self) -> None:
         """Have the thread started."""
         self.network.start()
@@ -61,6 +86,7 @@ class HostNetwork:
         """End the thread, and say goodbye to other hosts if this one has ended. Wait for so many seconds."""
         if has_ended:
             self.network.say_goodbye()
+            patience += self._config.handoff
         self.network.close(patience)
 
     def leave(self) -> None:
@@ -87,10 +113,11 @@ class HostNetwork:
     def _owner(self, wake: Callable[[], object]) -> Owner:
         shared, region, hosts = self._shared, self._shared.region, self._hosts
         assert region.hosts is not None
+        self._copies = Copies(hosts.me.id, shared.taker, shared.shelf, region.hosts.log, hosts.lease, hosts, shared.now)
         return Owner(
             hosts.me.id, region.hosts.words, hosts.rows, region.hosts.log, shared.board, shared.shelf, shared.claims,
             region.fences, hosts.lease, hosts.times, shared.now, wake, self._config.load_timeout,
-            lambda hash: self._free_memory(Event(KEYS, (hash,))),
+            lambda hash: self._free_memory(Event(KEYS, (hash,))), self._copies, self._offers,
         )  # fmt: skip
 
     def _free_memory(self, event: Event) -> None:

@@ -26,17 +26,19 @@ from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 from ...errors import WireError
-from ..host.board import GROUP, Board, Label
+from ..host.board import GROUP, Board
 from ..host.claims import AGAIN, Claims, Lead, Load, Sleep
 from ..host.hashes import ANY_TAG, key_hash
 from ..host.memory import Fences, HostLease, Words
-from ..host.record import KEY_GROUPS, Miss, Outcome, Record
+from ..host.record import KEY_GROUPS, Miss, Outcome, Record, hashes_of
 from ..host.shelf import Shelf
 from ..numbers import added
 from . import requests
+from .copies import Copies
 from .dependencies import Dependencies, has_applied
 from .gateway import Times
 from .log import HostLog
+from .offers import Offers
 from .requests import (
     Add,
     Answer,
@@ -49,7 +51,9 @@ from .requests import (
     Get,
     GetMany,
     Granted,
+    Harvest,
     Missing,
+    Offer,
     Put,
     PutFenced,
     Refused,
@@ -58,6 +62,7 @@ from .requests import (
     Touch,
 )
 from .rows import Incarnation, Rows
+from .taking import Taker
 from .waiting import settle
 
 CATCHING_UP = 0.06  # s that a request waits for events on which it depends
@@ -65,6 +70,7 @@ LOOK_EVERY = 0.002  # s
 ANSWER_WITHIN = 0.2  # s: who waits for a load is told that it still runs, and asks again
 MOST_FLOWS = 10_000  # requests that wait at the same time
 MOST_GRANTS = 100_000
+MOST_PULLS = 64  # offers that are followed at the same time
 
 _FENCE = struct.Struct("=16sQd")  # the owner, the stamp of all tags together, when the key was missed
 
@@ -87,7 +93,8 @@ class _Waiting:
 
     __slots__ = ("answer", "flow", "reply", "wakes_at")
 
-    def __init__(self, flow: Flow, reply: Callable[[bytes], object]) -> None:
+    def __init__(self, flow: Generator[float | Sleep, Any, Any], reply: Callable[[bytes], object] | None) -> None:
+        """``reply`` is None for what nobody has asked for."""
         self.flow = flow
         self.reply = reply
         self.wakes_at = 0.0
@@ -111,14 +118,23 @@ class Owner:
         self, me: Incarnation, words: Words, rows: Rows, log: HostLog, board: Board, shelf: Shelf, claims: Claims,
         fences: Fences, lease: HostLease, times: Times, clock: Callable[[], float], wake: Callable[[], object],
         load_timeout: float, on_change: Callable[[int], object] = lambda hash: None,
+        copies: Copies | None = None, offers: Offers | None = None,
     ) -> None:  # fmt: skip
-        """``clock`` gives seconds on the host's monotonic clock. ``on_change`` is told of keys that were written."""
+        """``clock`` gives seconds on the host's monotonic clock. ``on_change`` is told of keys that were written.
+
+        ``copies`` sees to copies of what others have, and ``offers`` to those that others are to have, if there may be
+        any.
+        """
         self.me = me
         self._words, self._rows, self._log = words, rows, log
         self._board, self._shelf, self._claims, self._fences = board, shelf, claims, fences
         self._lease, self._times, self._clock, self._wake = lease, times, clock, wake
         self._load_timeout = load_timeout
         self._on_change = on_change
+        self._copies, self._offers = copies, offers
+        self._taker = Taker(board, shelf, fences)
+        self._harvests = self._is_leaving = False
+        self._pulls = 0
         self._any_tag = board.marks_of(ANY_TAG)[0]
         self._waiting: list[_Waiting] = []
         self._woken: deque[_Waiting] = deque()
@@ -126,7 +142,8 @@ class Owner:
         self._mine = int.from_bytes(me[:8], "big")
         self._handlers: dict[type[Any], Callable[[Any], Flow]] = {
             Get: self._get, GetMany: self._get_many, Fill: self._fill, Put: self._put, PutFenced: self._put_fenced,
-            Add: self._add, Replace: self._replace, Count: self._count, Touch: self._touch,
+            Add: self._add, Replace: self._replace, Count: self._count, Touch: self._touch, Offer: self._take_offer,
+            Harvest: self._held,
         }  # fmt: skip
         self.served = 0
         self.bad_requests = 0
@@ -139,10 +156,27 @@ class Owner:
             self.bad_requests += 1
             reply(requests.encode(Refused()))
             return
-        if len(self._waiting) >= MOST_FLOWS:
+        if len(self._waiting) >= MOST_FLOWS or (self._is_leaving and not isinstance(request, Get | GetMany)):
             reply(requests.encode(Refused()))
             return
         self._step(_Waiting(self._handlers[type(request)](request), reply))
+
+    def hand_over(self, ends: float) -> None:
+        """Begin to offer to others what this host owns, until that instant on the clock at most.
+
+        The host has ended by then, so nothing is written any more, and nothing granted.
+        """
+        self._is_leaving = True
+        for each in [each for each in self._waiting if each.reply is None]:
+            self._waiting.remove(each)
+            each.flow.close()
+        if self._copies is not None:
+            self._begin(self._copies.hand_over(ends))
+
+    @property
+    def is_handing_over(self) -> bool:
+        """Whether that goes on."""
+        return any(each.reply is None for each in self._waiting)
 
     @property
     def has_work(self) -> bool:
@@ -169,6 +203,9 @@ class Owner:
         for token, grant in [(token, grant) for token, grant in self._grants.items() if grant.ends <= now]:
             del self._grants[token]
             self._claims.end(grant.load, AGAIN)
+        if not (self._harvests or self._is_leaving) and self._copies is not None and self._copies.may_harvest:
+            self._harvests = True
+            self._begin(self._copies.harvest())
 
     def close(self) -> None:
         """Give back all that was granted, and answer nobody any more."""
@@ -184,14 +221,19 @@ class Owner:
             answer, waiting.answer = waiting.answer, None
             step = waiting.flow.send(answer)
         except StopIteration as end:
-            self.served += 1
-            waiting.reply(requests.encode(end.value))
+            if waiting.reply is not None:
+                self.served += 1
+                waiting.reply(requests.encode(end.value))
             return
         if isinstance(step, Sleep):
             step.register(lambda woken: self._rouse(waiting, woken))
             step = step.seconds
         waiting.wakes_at = self._clock() + step
         self._waiting.append(waiting)
+
+    def _begin(self, flow: Generator[float | Sleep, Any, Any]) -> None:
+        """Do something that nobody has asked for."""
+        self._step(_Waiting(flow, None))
 
     def _rouse(self, waiting: _Waiting, woken: Any) -> None:
         """Any thread may call this."""
@@ -214,16 +256,24 @@ class Owner:
         if not (yield from self._has_applied(request.depends)):
             return Refused()
         (wire, hashes), began = request.key, self._clock()
-        hash, any_tag = key_hash(wire), self._board.marks[self._any_tag]
+        any_tag = self._board.marks[self._any_tag]
         self._fences.order()
-        found = self._shelf.look(wire, hash, hashes, began)
-        if isinstance(found, Record):
-            return self._found(found, any_tag, began)
+        asked = self._taker.look(wire, hashes, began)
+        if isinstance(asked, Record):
+            if self._offers is not None:
+                self._offers.note(wire)
+            return self._found(asked, any_tag, began)
+        if self._lease.loaded_after(began) == float("inf"):
+            return Refused()  # as yet, or by now, it knows too little: the asker asks somebody else
+        if self._copies is not None and not self._is_leaving and self._copies.second(wire) is not None:
+            record = yield from self._copies.peek(asked)
+            if record is not None:
+                return self._found(record, any_tag, self._clock())
         if not request.leads:
-            return Missing(_FENCE.pack(self.me, any_tag, began) + found.label)
-        if self._lease.loaded_after(began) == float("inf") or len(self._grants) >= MOST_GRANTS:
+            return Missing(_FENCE.pack(self.me, any_tag, began) + asked.miss.label)
+        if self._is_leaving or len(self._grants) >= MOST_GRANTS:
             return Refused()
-        return (yield from self._lead(request, wire, hash, any_tag))
+        return (yield from self._lead(request, wire, asked.hash, any_tag))
 
     def _lead(self, request: Get, wire: bytes, hash: int, any_tag: int) -> Flow:
         """Give the asker the duty to load, or have it ask again while somebody else loads."""
@@ -264,11 +314,13 @@ class Owner:
                 continue
             room -= len(record.payload)
             values.append(self._found(record, any_tag, now))
+            if self._offers is not None:
+                self._offers.note(wire)
         return FoundMany(tuple(values))
 
     def _found(self, record: Record, any_tag: int, now: float) -> Found:
         return Found(
-            bytes(record.payload), _hashes_of(record.label), max(0.0, record.expires - now),
+            bytes(record.payload), hashes_of(record.label), max(0.0, record.expires - now),
             max(0.0, now - record.loaded), record.version, any_tag,
         )  # fmt: skip
 
@@ -282,9 +334,28 @@ class Owner:
             if request.payload is not None:
                 expires = self._clock() + request.ttl
                 outcome = self._shelf.fill(grant.wire, grant.hash, request.payload, grant.load.miss, expires)[0]
+                if outcome is Outcome.STORED and self._offers is not None:
+                    self._offers.loaded(grant.wire, request.age)
         finally:
             self._claims.end(grant.load, AGAIN)
         return Done(outcome.name)
+
+    # --- Copies
+
+    def _take_offer(self, request: Offer) -> Flow:
+        if self._copies is None or self._pulls >= MOST_PULLS or not (yield from self._has_applied(request.depends)):
+            return Refused()
+        self._pulls += 1
+        try:
+            yield from self._copies.pull(request.sender, request.keys)
+        finally:
+            self._pulls -= 1
+        return Done(Outcome.STORED.name)
+
+    def _held(self, request: Harvest) -> Flow:
+        if self._copies is None:
+            return Refused()
+        return (yield from self._copies.held(request))
 
     # --- Writing
 
@@ -294,7 +365,7 @@ class Owner:
         if request.payload is None or request.ttl == 0:
             return Done(Outcome.DECLINED.name)  # the asker invalidates the key
         outcome = self._shelf.set(wire, hash, request.payload, hashes, self._clock() + request.ttl)[0]
-        return (yield from self._written(hash, outcome, None, request.waits))
+        return (yield from self._written(wire, outcome, None, request.waits))
 
     def _put_fenced(self, request: PutFenced) -> Flow:
         wire, _ = request.key
@@ -312,7 +383,7 @@ class Owner:
                 return Done(Outcome.REFUSED.name)
         expires = self._clock() + request.ttl
         outcome = self._shelf.set_fenced(wire, hash, request.payload, Miss(label, at), expires)[0]
-        return (yield from self._written(hash, outcome, None, False))
+        return (yield from self._written(wire, outcome, None, False))
 
     def _add(self, request: Add) -> Flow:
         if not (yield from self._may_derive(request.depends)):
@@ -320,7 +391,7 @@ class Owner:
         wire, hashes = request.key
         hash = key_hash(wire)
         outcome = self._shelf.add(wire, hash, request.payload, hashes, self._clock() + request.ttl)[0]
-        return (yield from self._written(hash, outcome, None, False))
+        return (yield from self._written(wire, outcome, None, False))
 
     def _replace(self, request: Replace) -> Flow:
         if not (yield from self._may_derive(request.depends)):
@@ -331,7 +402,7 @@ class Owner:
             wire, hash, request.version, request.payload, hashes, self._clock() + request.ttl,
             lambda: marks[self._any_tag] == request.any_tag,
         )[0]  # fmt: skip
-        return (yield from self._written(hash, outcome, None, False))
+        return (yield from self._written(wire, outcome, None, False))
 
     def _count(self, request: Count) -> Flow:
         if not (yield from self._may_derive(request.depends)):
@@ -351,7 +422,7 @@ class Owner:
         outcome, record = self._shelf.change(wire, hash, decide, hashes)
         if outcome is Outcome.REFUSED and record is not None:
             return Done(NOT_A_NUMBER)
-        return (yield from self._written(hash, outcome, counted[0] if counted else None, False))
+        return (yield from self._written(wire, outcome, counted[0] if counted else None, False))
 
     def _touch(self, request: Touch) -> Flow:
         if not (yield from self._may_derive(request.depends)):
@@ -363,7 +434,7 @@ class Owner:
             return None if record is None else (bytes(record.payload), self._clock() + request.ttl)
 
         outcome = self._shelf.change(wire, hash, decide, hashes)[0]
-        return (yield from self._written(hash, outcome, None, False))
+        return (yield from self._written(wire, outcome, None, False))
 
     def _may_derive(self, depends: Dependencies) -> Generator[float, Any, bool]:
         """Tell whether this host is current, and as far as the asker."""
@@ -372,25 +443,24 @@ class Owner:
         now = self._clock()
         return now < self._lease.until(now)
 
-    def _written(self, hash: int, outcome: Outcome, payload: bytes | None, waits: bool) -> Flow:
-        if outcome is Outcome.STORED:
-            self._on_change(hash)
-            if waits:
-                now = self._ns()
-                flow = settle(self._words, self._rows, self._times, self._log.lasts(), now, 4 * self._times.lease)
-                try:
-                    pause = next(flow)
-                    while True:
-                        yield pause
-                        pause = flow.send(self._ns())
-                except StopIteration as end:
-                    return Done(outcome.name, payload, end.value.complete)
-        return Done(outcome.name, payload)
+    def _written(self, wire: bytes, outcome: Outcome, payload: bytes | None, waits: bool) -> Flow:
+        if outcome is not Outcome.STORED:
+            return Done(outcome.name, payload)
+        self._on_change(key_hash(wire))
+        if self._offers is not None:
+            self._offers.note(wire)
+        events = self._log.lasts()
+        if waits:
+            now = self._ns()
+            flow = settle(self._words, self._rows, self._times, events, now, 4 * self._times.lease)
+            try:
+                pause = next(flow)
+                while True:
+                    yield pause
+                    pause = flow.send(self._ns())
+            except StopIteration as end:
+                return Done(outcome.name, payload, end.value.complete, events)
+        return Done(outcome.name, payload, False, events)
 
     def _ns(self) -> int:
         return int(self._clock() * 1e9)
-
-
-def _hashes_of(label: Label) -> tuple[int, ...]:
-    """Return what a label names beside the root, the key, and the writes to it."""
-    return tuple([GROUP.unpack_from(label, at)[0] for at in range(KEY_GROUPS * GROUP.size, len(label), GROUP.size)])

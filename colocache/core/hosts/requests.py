@@ -18,12 +18,16 @@ import msgpack
 from ...errors import WireError
 from .dependencies import OVER, Dependencies
 from .layout import ENTRIES, LANES
+from .ring import SLOTS
+from .rows import Incarnation, Numbers
 
 MAX_WIRE: Final = 1 << 15  # bytes of a wire key
 MAX_PAYLOAD: Final = 1 << 20
 MAX_HASHES: Final = 1024  # namespaces and tags of one value
 MAX_MANY: Final = 1024  # keys of one request
 MAX_FENCE: Final = 64 << 10
+MAX_OFFERED: Final = 256  # keys of one offer
+SLOT_BYTES: Final = SLOTS // 8  # one bit for each slot of the ring
 LARGEST: Final = (1 << 20) + (256 << 10)  # bytes of a frame
 
 T = TypeVar("T")
@@ -127,6 +131,29 @@ class Touch(NamedTuple):
     depends: Dependencies
 
 
+class Offer(NamedTuple):
+    """I have these, and you may want copies of them: ask me. Answered by `Done`, once what was lacking is there.
+
+    ``depends`` names the events of ``sender`` up to now: its writes have made older copies void.
+    """
+
+    sender: Incarnation
+    keys: tuple[Key, ...]
+    depends: Dependencies
+
+
+class Harvest(NamedTuple):
+    """Which keys of these slots have you? Answered by `Held`.
+
+    ``slots`` are bits, that of slot 0 first. ``first`` is where to begin, 0 or what `Held` has said. ``hot`` says
+    whether those that were used before are wanted, or the others.
+    """
+
+    slots: bytes
+    first: int
+    hot: bool
+
+
 class Found(NamedTuple):
     """A value, with the hashes that its label names beside the key and the root."""
 
@@ -170,13 +197,23 @@ class Done(NamedTuple):
     outcome: str
     payload: bytes | None = None
     complete: bool = False  # no host serves anything older any more
+    events: Numbers | None = None  # of the host that has written: up to there it has announced the write
 
 
-Request = Get | GetMany | Fill | Put | PutFenced | Add | Replace | Count | Touch
-Answer = Found | FoundMany | Missing | Granted | Busy | Refused | Done
+class Held(NamedTuple):
+    """Keys that a host has, and where it would go on; 0 is the end."""
 
-_REQUESTS: Final[tuple[Any, ...]] = (Get, GetMany, Fill, Put, PutFenced, Add, Replace, Count, Touch)
-_ANSWERS: Final[tuple[Any, ...]] = (Found, FoundMany, Missing, Granted, Busy, Refused, Done)
+    keys: tuple[Key, ...]
+    next: int
+
+
+Request = Get | GetMany | Fill | Put | PutFenced | Add | Replace | Count | Touch | Offer | Harvest
+Answer = Found | FoundMany | Missing | Granted | Busy | Refused | Done | Held
+
+_REQUESTS: Final[tuple[Any, ...]] = (
+    Get, GetMany, Fill, Put, PutFenced, Add, Replace, Count, Touch, Offer, Harvest,
+)  # fmt: skip
+_ANSWERS: Final[tuple[Any, ...]] = (Found, FoundMany, Missing, Granted, Busy, Refused, Done, Held)
 _NUMBER: Final[dict[Any, int]] = {
     **{kind: number for number, kind in enumerate(_REQUESTS, 1)},
     **{kind: number for number, kind in enumerate(_ANSWERS, 65)},
@@ -289,16 +326,29 @@ def _depends(value: Any) -> Dependencies:
         raise WireError("no dependencies")
     found: Dependencies = {}
     for id, numbers in value.items():
-        if type(id) is not bytes or len(id) != 16:
-            raise WireError("a dependency on what is no host")
-        if numbers is not OVER:
-            if type(numbers) is not dict or len(numbers) > LANES:
-                raise WireError("a dependency without numbers")
-            for lane, number in numbers.items():
-                if not 0 <= _word(lane) < LANES or _word(number) < 0:
-                    raise WireError("a dependency on a lane that cannot be")
-        found[id] = numbers
+        found[_incarnation(id)] = numbers if numbers is OVER else _numbers(numbers)
     return found
+
+
+def _incarnation(value: Any) -> Incarnation:
+    if type(value) is not bytes or len(value) != 16:
+        raise WireError(f"{value!r:.40} is no host")
+    return value
+
+
+def _numbers(value: Any) -> Numbers:
+    if type(value) is not dict or len(value) > LANES:
+        raise WireError("no numbers of events")
+    for lane, number in value.items():
+        if not 0 <= _word(lane) < LANES or _word(number) < 0:
+            raise WireError("an event in a lane that cannot be")
+    return value
+
+
+def _slots(value: Any) -> bytes:
+    if type(value) is not bytes or len(value) != SLOT_BYTES:
+        raise WireError(f"slots that are not {SLOT_BYTES} bytes")
+    return value
 
 
 def _found(value: Any) -> Found:
@@ -317,13 +367,16 @@ _CHECKS: Final[dict[Any, _Checks]] = {
     Replace: (_key, _payload, _seconds, _word, _word, _depends),
     Count: (_key, _delta, _or_none(_payload), _seconds, _depends),
     Touch: (_key, _seconds, _depends),
+    Offer: (_incarnation, _several(_key, MAX_OFFERED), _depends),
+    Harvest: (_slots, _word, _flag),
     Found: (_payload, _hashes, _seconds, _age, _word, _word),
     FoundMany: (_several(_or_none(_found), MAX_MANY),),
     Missing: (_bytes(MAX_FENCE),),
     Granted: (_word,),
     Busy: (),
     Refused: (),
-    Done: (_name, _or_none(_payload), _flag),
+    Done: (_name, _or_none(_payload), _flag, _or_none(_numbers)),
+    Held: (_several(_key, MAX_OFFERED), _word),
 }
 _REQUEST_READERS: Final = {_NUMBER[kind]: (kind, _CHECKS[kind]) for kind in _REQUESTS}
 _ANSWER_READERS: Final = {_NUMBER[kind]: (kind, _CHECKS[kind]) for kind in _ANSWERS}

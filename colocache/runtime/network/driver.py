@@ -32,7 +32,7 @@ from ..waiting.threads import Errands, allocate_lock, drained, on_driver_thread,
 from .addresses import refuse_plain
 from .election import Election
 from .links import OnAnswer, Request
-from .session import GOODBYE, Engine, Given, Session
+from .session import GOODBYE, Chores, Engine, Given, Session
 from .settings import Settings
 from .speaker import HostStatus, Server, Speaker
 from .wakes import WakeUp
@@ -58,19 +58,23 @@ class Network:
         *,
         rows: Callable[[], int] = lambda: 1,
         weight: Callable[[], int] = lambda: 1,
+        chores: Chores | None = None,
+        handoff: float = 0.0,
     ) -> None:
         """``id`` is that of the host, and ``directory`` is where its processes find each other.
 
         The network thread calls ``engine``, ``server``, ``address_of`` and ``weight``, which must not wait. ``server``
         makes what answers requests; it is given what wakes the thread.
         ``address_of`` says where a host listens, or an empty text. ``rows`` tells how many gateways may have to be
-        woken. ``weight`` is that of what this host owns.
+        woken. ``weight`` is that of what this host owns. ``chores`` are done in the network thread. ``handoff`` is for
+        how many seconds a host that has ended hands over to others what it owns, at most.
 
         Raise ConfigError if the settings let anybody in.
         """
         refuse_plain(settings.listen, settings.secrets)
         self.failures = 0  #: how often the thread had to begin anew
-        self._given = Given(settings, id, directory, election, engine, server, address_of, weight, log)
+        self._given = Given(settings, id, directory, election, engine, server, address_of, weight, log, chores)
+        self._handoff = handoff
         self._log = log
         self._errands = errands
         self._wake_up = WakeUp(directory, rows)
@@ -108,6 +112,10 @@ class Network:
             self._rouse_if_idle()
         else:
             self._wake_up.wake()
+
+    def rouse(self) -> None:
+        """Have the chores looked at. Any thread may call this; it takes no lock."""
+        self._rouse_if_idle()
 
     @property
     def is_gateway(self) -> bool:
@@ -232,6 +240,8 @@ class Network:
             self._session = session
             while not self._leaving:
                 self._step(session)
+            if self._says_goodbye and self._handoff > 0:
+                self._hand_over(session, monotonic() + self._handoff)
             self._session = None
             self._refuse_requests()
             if self._says_goodbye:
@@ -240,6 +250,11 @@ class Network:
             self._session = None
             self._refuse_requests()
             session.close(GOODBYE if self._says_goodbye else 0.0)
+
+    def _hand_over(self, session: Session, ends: float) -> None:
+        session.hand_over(ends)
+        while session.is_handing_over and monotonic() < ends:
+            self._step(session)
 
     def _step(self, session: Session) -> None:
         # 1. This sets the flag, and then looks at what was left for it.

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import zmq
 
@@ -41,6 +41,17 @@ GOODBYE: Final = 0.2  # s that the last frames are given
 Engine: TypeAlias = Callable[[int, Host, Meetings], Gateway]
 
 
+class Chores(Protocol):
+    """What the network thread of each process has to do from time to time."""
+
+    @property
+    def due(self) -> float:
+        """When `run` has something to do, on the monotonic clock, in seconds. Another thread may make it earlier."""
+
+    def run(self) -> object:
+        """Do it."""
+
+
 @dataclass(frozen=True)
 class Given:
     """What a network thread is given; see `colocache.runtime.network.driver.Network`."""
@@ -54,6 +65,7 @@ class Given:
     address_of: Callable[[Incarnation], str]
     weight: Callable[[], int]
     log: Log
+    chores: Chores | None = None
 
 
 class Session:
@@ -83,6 +95,7 @@ class Session:
         self._version: int | None = None  # of the processes of this host
         self._vacant_since: float | None = None
         self._is_out_of_office = False
+        self._hands_over_until: float | None = None
         if settings.is_preferred:
             given.election.prefer()
 
@@ -92,6 +105,9 @@ class Session:
         """Wait until there is something to do, or not, and return what can be read."""
         speaker = self.speaker
         due = min(self._links.due, self._try_at if speaker is None else speaker.due)
+        chores = self._given.chores
+        if chores is not None:
+            due = min(due, chores.due)
         at_once = at_once or (speaker is not None and speaker.has_work)
         seconds = 0.0 if at_once else max(0.0, due - monotonic())
         return [source for source, _ in self._poller.poll(min(math.ceil(seconds * 1000), 1 << 30))]
@@ -106,8 +122,23 @@ class Session:
         for request in requests:
             self._links.ask(request, now)
         self._links.work(ready, now)
+        chores = self._given.chores
+        if chores is not None and chores.due <= now:
+            chores.run()
         if self.speaker is None:
             self._stand(now)
+
+    def hand_over(self, ends: float) -> None:
+        """Begin to hand over to other hosts what this one owns. If this process is not the gateway, it becomes it."""
+        self._try_at = -math.inf
+        self._hands_over_until = ends
+        if self.speaker is not None:
+            self.speaker.hand_over(ends)
+
+    @property
+    def is_handing_over(self) -> bool:
+        """Whether that goes on."""
+        return self.speaker is None or self.speaker.is_handing_over
 
     def part(self) -> None:
         """Say goodbye, for the last process of a host. If it is not the gateway yet, it becomes it."""
@@ -182,6 +213,8 @@ class Session:
             speaker.engine_is(lambda me, meetings: given.engine(row, me, meetings), given.id, given.weight)
             undo.pop_all()
         self.speaker = speaker
+        if self._hands_over_until is not None:
+            speaker.hand_over(self._hands_over_until)
         if self._is_out_of_office:
             self._is_out_of_office = False
             given.log.info("speaks with other hosts again")
