@@ -377,7 +377,11 @@ class Host:
         self.keeper.settle()
         store, shelf = self.keeper.store, self.shelf
         entries, size = store.size()
+        hosts, network = self.hosts, self._shared.network
+        hedging = hosts.hedging if hosts is not None else None
         return {
+            "hedged": hedging.hedged if hedging else 0, "hedges_won": hedging.won if hedging else 0,
+            "copied": network.pulled if network else 0,
             "hits": store.hits(), "evictions": store.evictions, "entries": entries, "bytes": size,
             "shelf_entries": shelf.entries(), "shelf_bytes": shelf.taken(), "processes": 1 + len(self.region.seats()),
         }  # fmt: skip

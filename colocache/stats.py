@@ -42,6 +42,12 @@ class Stats:
     )  # fmt: skip
     failed_loads: int = _counter("Reads", "Loaders that raised an exception.")
 
+    hedged: int = _counter(
+        "Reads", "Questions to another host that was slow, so that the host with a copy was asked, too."
+    )
+    hedges_won: int = _counter("Reads", "Those of them that the copy has answered first.")
+    copied: int = _counter("Reads", "Values that this process has taken from other hosts, so that this host has them.")
+
     fills: int = _counter("Writes", "Loaded values that this process put on the shelf.")
     fills_refused: int = _counter("Writes", "Loaded values that were not put there: somebody had stored one meanwhile.")
     sets: int = _counter("Writes", "Values that this process stored: set, added, counted or touched.")
@@ -67,9 +73,11 @@ class Stats:
 
 FIGURES: Final = tuple(Figure(name=each.name, **each.metadata) for each in fields(Stats))
 
-#: The counters that `Counters` counts. The near cache counts the others itself.
+_COUNTED_ELSEWHERE: Final = ("hits", "evictions", "hedged", "hedges_won", "copied")
+
+#: The counters that `Counters` counts. The near cache, and what speaks to other hosts, count the others themselves.
 COUNTED: Final = tuple(
-    figure.name for figure in FIGURES if figure.kind == "counter" and figure.name not in ("hits", "evictions")
+    figure.name for figure in FIGURES if figure.kind == "counter" and figure.name not in _COUNTED_ELSEWHERE
 )
 
 
