@@ -48,9 +48,13 @@ class Network(Protocol):
     """What speaks to other hosts."""
 
     def request(
-        self, to: Incarnation, body: bytes, on_answer: Callable[[bytes | None], object], timeout: float
-    ) -> None:
-        """Ask a host, and have the answer given, or None. Any thread may call it; it returns at once."""
+        self, to: Incarnation, body: bytes, on_answer: Callable[[bytes | None], object], timeout: float,
+        on_late: Callable[[bytes], object] | None = None,
+    ) -> None:  # fmt: skip
+        """Ask a host, and have the answer given, or None. Any thread may call it; it returns at once.
+
+        ``on_late`` is given an answer that comes after its time.
+        """
 
     def wake_gateway(self) -> None:
         """Have the gateway of this host look at the host's log."""
@@ -234,7 +238,16 @@ class Hosts:
                 waiter(answers)
 
         for place, (to, request) in enumerate(asked):
-            network.request(to, requests.encode(request), partial(take, place), timeout)
+            leads = isinstance(request, Get) and request.leads
+            on_late = partial(self._refuse_grant, to) if leads else None
+            network.request(to, requests.encode(request), partial(take, place), timeout, on_late)
+
+    def _refuse_grant(self, owner: Incarnation, frame: bytes) -> None:
+        """Give back a load that was granted too late. Otherwise nobody could load the key until the grant lapses."""
+        with suppress(WireError):
+            answer = requests.decode_answer(frame)
+            if isinstance(answer, Granted):
+                self.tell(owner, Fill(answer.token, None, 0.0, 0.0))
 
     def ask_or_copy(self, owner: Incarnation, request: Get) -> Flow[Answer | None]:
         """Ask the owner of a key, and the host that may have a copy, if the owner is slow, or cannot answer.

@@ -54,10 +54,11 @@ class HostNetwork:
         self._copies: Copies | None = None
 
     def request(
-        self, to: Incarnation, body: bytes, on_answer: Callable[[bytes | None], object], timeout: float
-    ) -> None:
+        self, to: Incarnation, body: bytes, on_answer: Callable[[bytes | None], object], timeout: float,
+        on_late: Callable[[bytes], object] | None = None,
+    ) -> None:  # fmt: skip
         """See `colocache.hosts.Network`."""
-        self.network.request(to, body, on_answer, timeout)
+        self.network.request(to, body, on_answer, timeout, on_late)
 
     def wake_gateway(self) -> None:
         """See `colocache.hosts.Network`."""

@@ -90,13 +90,17 @@ class Network:
 
     # --- For any thread
 
-    def request(self, to: Incarnation, body: bytes, on_answer: OnAnswer, timeout: float) -> None:
+    def request(
+        self, to: Incarnation, body: bytes, on_answer: OnAnswer, timeout: float,
+        on_late: Callable[[bytes], object] | None = None,
+    ) -> None:  # fmt: skip
         """Ask the gateway of another host, and return at once.
 
         ``on_answer`` is called once, with the answer, or with None: there is none within ``timeout`` seconds, no way to
-        the host, or no such host. It is called in the network thread, or in this one, and must not wait.
+        the host, or no such host. It is called in the network thread, or in this one, and must not wait. ``on_late`` is
+        called with an answer that comes after ``on_answer`` was given None, for want of time, if it comes at all.
         """
-        self._requests.append(Request(to, body, on_answer, monotonic() + timeout))
+        self._requests.append(Request(to, body, on_answer, monotonic() + timeout, on_late))
         # 1. This appends the request, and then looks whether requests are taken.
         # 2. The thread notes that it takes none, and then empties the queue.
         # So one of them empties it.
