@@ -88,6 +88,8 @@ class Shared:
         """One cache less. With the last one, the process leaves the region, and the bus falls silent before."""
         if not any(host.alive for host in list(self.caches)):
             _shared.pop(self.region, None)
+            if self.network is not None and patience > 0 and self.region.is_last():
+                self.network.hand_over()  # while what is here can still be served
             if self.bus is not None:
                 self.bus.close(patience)
             self.region.release()

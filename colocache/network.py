@@ -44,7 +44,7 @@ class HostNetwork:
         self.network = Network(
             settings, region.id, region.path, _election(region), self._engine, self._owner,
             lambda id: hosts.rows.host(id).address, log, shared.errands,
-            rows=lambda: hosts.rows.used, weight=lambda: hosts.me.weight, chores=self, handoff=config.handoff,
+            rows=lambda: hosts.rows.used, weight=lambda: hosts.me.weight, chores=self,
         )  # fmt: skip
         assert hosts.offers is None
         self._offers = hosts.offers = Offers(
@@ -83,11 +83,14 @@ class HostNetwork:
         """Have the thread started."""
         self.network.start()
 
+    def hand_over(self) -> None:
+        """Hand over to other hosts what this one owns. For its last process, before it leaves."""
+        self.network.hand_over(self._config.handoff)
+
     def close(self, patience: float, has_ended: bool) -> None:
         """End the thread, and say goodbye to other hosts if this one has ended. Wait for so many seconds."""
         if has_ended:
             self.network.say_goodbye()
-            patience += self._config.handoff
         self.network.close(patience)
 
     def leave(self) -> None:

@@ -90,6 +90,11 @@ class RecordLocks:
     def __init__(self, descriptor: Descriptor) -> None:
         self._descriptor = descriptor
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the file is open, so that there are locks."""
+        return self._descriptor.number_if_open >= 0
+
     def take(self, byte: int) -> bool:
         """Take the lock of a byte; return False if another process has it. This process always gets it again.
 

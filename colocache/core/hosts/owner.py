@@ -133,7 +133,8 @@ class Owner:
         self._on_change = on_change
         self._copies, self._offers = copies, offers
         self._taker = Taker(board, shelf, fences)
-        self._harvests = self._is_leaving = False
+        self._harvests = False
+        self._hands_over: _Waiting | None = None
         self._pulls = 0
         self._any_tag = board.marks_of(ANY_TAG)[0]
         self._waiting: list[_Waiting] = []
@@ -156,27 +157,19 @@ class Owner:
             self.bad_requests += 1
             reply(requests.encode(Refused()))
             return
-        if len(self._waiting) >= MOST_FLOWS or (self._is_leaving and not isinstance(request, Get | GetMany)):
+        if len(self._waiting) >= MOST_FLOWS:
             reply(requests.encode(Refused()))
             return
         self._step(_Waiting(self._handlers[type(request)](request), reply))
 
     def hand_over(self, ends: float) -> None:
-        """Begin to offer to others what this host owns, until that instant on the clock at most.
-
-        The host has ended by then, so nothing is written any more, and nothing granted.
-        """
-        self._is_leaving = True
-        for each in [each for each in self._waiting if each.reply is None]:
-            self._waiting.remove(each)
-            each.flow.close()
-        if self._copies is not None:
-            self._begin(self._copies.hand_over(ends))
+        """Begin to offer to others what this host owns, until that instant on the clock at most."""
+        self._hands_over = None if self._copies is None else self._begin(self._copies.hand_over(ends))
 
     @property
     def is_handing_over(self) -> bool:
         """Whether that goes on."""
-        return any(each.reply is None for each in self._waiting)
+        return self._hands_over in self._waiting
 
     @property
     def has_work(self) -> bool:
@@ -203,7 +196,7 @@ class Owner:
         for token, grant in [(token, grant) for token, grant in self._grants.items() if grant.ends <= now]:
             del self._grants[token]
             self._claims.end(grant.load, AGAIN)
-        if not (self._harvests or self._is_leaving) and self._copies is not None and self._copies.may_harvest:
+        if not self._harvests and self._copies is not None and self._copies.may_harvest:
             self._harvests = True
             self._begin(self._copies.harvest())
 
@@ -231,9 +224,11 @@ class Owner:
         waiting.wakes_at = self._clock() + step
         self._waiting.append(waiting)
 
-    def _begin(self, flow: Generator[float | Sleep, Any, Any]) -> None:
+    def _begin(self, flow: Generator[float | Sleep, Any, Any]) -> _Waiting:
         """Do something that nobody has asked for."""
-        self._step(_Waiting(flow, None))
+        begun = _Waiting(flow, None)
+        self._step(begun)
+        return begun
 
     def _rouse(self, waiting: _Waiting, woken: Any) -> None:
         """Any thread may call this."""
@@ -265,13 +260,13 @@ class Owner:
             return self._found(asked, any_tag, began)
         if self._lease.loaded_after(began) == float("inf"):
             return Refused()  # as yet, or by now, it knows too little: the asker asks somebody else
-        if self._copies is not None and not self._is_leaving and self._copies.second(wire) is not None:
+        if self._copies is not None and self._copies.second(wire) is not None:
             record = yield from self._copies.peek(asked)
             if record is not None:
                 return self._found(record, any_tag, self._clock())
         if not request.leads:
             return Missing(_FENCE.pack(self.me, any_tag, began) + asked.miss.label)
-        if self._is_leaving or len(self._grants) >= MOST_GRANTS:
+        if len(self._grants) >= MOST_GRANTS:
             return Refused()
         return (yield from self._lead(request, wire, asked.hash, any_tag))
 

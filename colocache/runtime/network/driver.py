@@ -59,22 +59,21 @@ class Network:
         rows: Callable[[], int] = lambda: 1,
         weight: Callable[[], int] = lambda: 1,
         chores: Chores | None = None,
-        handoff: float = 0.0,
     ) -> None:
         """``id`` is that of the host, and ``directory`` is where its processes find each other.
 
         The network thread calls ``engine``, ``server``, ``address_of`` and ``weight``, which must not wait. ``server``
         makes what answers requests; it is given what wakes the thread.
         ``address_of`` says where a host listens, or an empty text. ``rows`` tells how many gateways may have to be
-        woken. ``weight`` is that of what this host owns. ``chores`` are done in the network thread. ``handoff`` is for
-        how many seconds a host that has ended hands over to others what it owns, at most.
+        woken. ``weight`` is that of what this host owns. ``chores`` are done in the network thread.
 
         Raise ConfigError if the settings let anybody in.
         """
         refuse_plain(settings.listen, settings.secrets)
         self.failures = 0  #: how often the thread had to begin anew
         self._given = Given(settings, id, directory, election, engine, server, address_of, weight, log, chores)
-        self._handoff = handoff
+        self._hands_over_until: float | None = None
+        self._handed_over = Answer()
         self._log = log
         self._errands = errands
         self._wake_up = WakeUp(directory, rows)
@@ -186,6 +185,18 @@ class Network:
         """Have `close` tell other hosts that this one has ended. Only for the last process of a host."""
         self._says_goodbye = True
 
+    def hand_over(self, patience: float) -> None:
+        """Hand over to other hosts what this one owns, for so many seconds at most.
+
+        Only for the last process of a host. If it is not the gateway, it becomes it as soon as it can.
+        """
+        if on_driver_thread() or self._session is None:
+            return
+        self._handed_over = Answer()
+        self._hands_over_until = monotonic() + patience
+        self._rouse()
+        self._handed_over.result(patience)
+
     def leave(self) -> None:
         """Begin to do what `close` does, and return at once. Take no lock: a finalizer may call this anywhere."""
         self._leaving = True
@@ -244,8 +255,7 @@ class Network:
             self._session = session
             while not self._leaving:
                 self._step(session)
-            if self._says_goodbye and self._handoff > 0:
-                self._hand_over(session, monotonic() + self._handoff)
+                self._see_to_handing_over(session)
             self._session = None
             self._refuse_requests()
             if self._says_goodbye:
@@ -255,10 +265,14 @@ class Network:
             self._refuse_requests()
             session.close(GOODBYE if self._says_goodbye else 0.0)
 
-    def _hand_over(self, session: Session, ends: float) -> None:
-        session.hand_over(ends)
-        while session.is_handing_over and monotonic() < ends:
-            self._step(session)
+    def _see_to_handing_over(self, session: Session) -> None:
+        ends = self._hands_over_until
+        if ends is None:
+            return
+        session.hand_over(ends)  # it may be another session by now
+        if monotonic() >= ends or not session.is_handing_over:
+            self._hands_over_until = None
+            self._handed_over.give(None)
 
     def _step(self, session: Session) -> None:
         # 1. This sets the flag, and then looks at what was left for it.

@@ -53,7 +53,7 @@ class LockElection:
 
     def take(self) -> int | None:
         """Become the gateway; None if another process is it, or if there is no row."""
-        if self._locks.take(self._first + _GATEWAY):
+        if self._locks.is_open and self._locks.take(self._first + _GATEWAY):
             self._row = self._take_row()
             if self._row is None:
                 self.give_back()
@@ -76,4 +76,4 @@ class LockElection:
 
     def must_wait(self) -> bool:
         """Tell whether another process is preferred."""
-        return self._locks.holder(self._first + _PREFERRED) is not None
+        return self._locks.is_open and self._locks.holder(self._first + _PREFERRED) is not None

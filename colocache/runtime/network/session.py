@@ -94,7 +94,7 @@ class Session:
         self._try_at = -math.inf
         self._version: int | None = None  # of the processes of this host
         self._vacant_since: float | None = None
-        self._is_out_of_office = False
+        self._is_out_of_office = self._is_parting = False
         self._hands_over_until: float | None = None
         if settings.is_preferred:
             given.election.prefer()
@@ -129,11 +129,13 @@ class Session:
             self._stand(now)
 
     def hand_over(self, ends: float) -> None:
-        """Begin to hand over to other hosts what this one owns. If this process is not the gateway, it becomes it."""
-        self._try_at = -math.inf
-        self._hands_over_until = ends
-        if self.speaker is not None:
-            self.speaker.hand_over(ends)
+        """Hand over to other hosts what this one owns. Callable again. If it is not the gateway, it becomes it."""
+        if self._hands_over_until is None:
+            self._try_at = -math.inf
+            self._is_parting = True
+            self._hands_over_until = ends
+            if self.speaker is not None:
+                self.speaker.hand_over(ends)
 
     @property
     def is_handing_over(self) -> bool:
@@ -144,6 +146,7 @@ class Session:
         """Say goodbye, for the last process of a host. If it is not the gateway yet, it becomes it."""
         ends = monotonic() + PARTING
         self._try_at = -math.inf
+        self._is_parting = True
         while monotonic() < ends and not (self.speaker is not None and self.speaker.is_connected):
             self.work([source for source, _ in self._poller.poll(PARTING_STEP)], (), False)
         if self.speaker is not None:
@@ -178,11 +181,16 @@ class Session:
         row = election.take()
         self._vacant_since = None
         if row is None:
+            if self._is_parting:
+                self._try_at = now + PARTING_STEP / 1000
             return
         try:
             self._begin(row)
         except OSError as error:
             election.give_back()
+            if self._is_parting:  # the gateway before may not have let go of the address yet
+                self._try_at = now + PARTING_STEP / 1000
+                return
             self._try_at = now + TRY_AGAIN
             self._is_out_of_office = True
             self._given.log.error("cannot speak with other hosts, and serves nothing from the cache: %s", error)
