@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SETUP := pyproject.toml setup.cfg scripts/prepare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types types-package wheel conformance simulate mutants explore simulate-group mutants-group explore-group chaos campaign soak servers rolling fuzz bench bench-quick bench-host docs clean
+.PHONY: help demo test check lint types types-package wheel conformance simulate mutants explore simulate-hosts mutants-hosts chaos hosts soak servers rolling fuzz bench bench-quick bench-host docs clean
 
 help:  ## show this list
 	@echo "colocache: what make can do here"
@@ -61,19 +61,16 @@ mutants: $(VENV)/.installed-test  ## take each rule of a host out, one at a time
 explore: $(VENV)/.installed-test  ## take every interleaving of small scenarios of one host, within a budget (10 minutes)
 	@$(VENV)/bin/python -m verification.host.explore $(ARGS)
 
-simulate-group: $(VENV)/.installed-test  ## run 20,000 random histories of the protocol between hosts on all cores (an hour)
-	@$(VENV)/bin/python -m verification.simulation.simulate $(ARGS)
+simulate-hosts: $(VENV)/.installed-test  ## run 2,000 random histories of several hosts on all cores (an hour)
+	@$(VENV)/bin/python -m verification.hosts.simulate $(ARGS)
 
-mutants-group: $(VENV)/.installed-test  ## take each rule of that protocol out, one at a time: a random history or a test must notice
-	@$(VENV)/bin/python -m verification.simulation.mutants $(ARGS)
-
-explore-group: $(VENV)/.installed-test  ## take every interleaving of two or three members of it, to a certain depth (10 minutes)
-	@$(VENV)/bin/python -m verification.simulation.explore $(ARGS)
+mutants-hosts: $(VENV)/.installed-test  ## take each rule between hosts out, one at a time: something must notice (half an hour)
+	@$(VENV)/bin/python -m verification.hosts.mutants $(ARGS)
 
 chaos: $(VENV)/.installed-test  ## kill, stop and restart real processes at random, and check every read (a minute)
 	@$(VENV)/bin/python -m verification.chaos.chaos $(ARGS)
 
-campaign: $(VENV)/.installed-test  ## cut, kill and stop several hosts, as network namespaces of this machine, and check every read
+hosts: $(VENV)/.installed-test  ## cut, kill and stop several hosts, as network namespaces of this machine, and check every read
 	@$(VENV)/bin/python -m verification.network.campaign $(ARGS)
 
 soak: $(VENV)/.installed-test  ## work and restart for half an hour: what the processes hold must not grow

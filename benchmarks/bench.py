@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench             what `make bench` does: everything, written to results/, in 15 minutes
     python -m benchmarks.bench --quick     what `make bench-quick` does: compared with results/, in about a minute
-    python -m benchmarks.bench --only hit,scale
+    python -m benchmarks.bench --only hit,fetch
 
 The quick form is the **guard**. It measures the ratios again, in a few rounds, and says which of them have moved by
 more than the noise. The noise of a ratio is the spread of its own rounds, from the 10th to the 90th percentile. A ratio
@@ -56,7 +56,6 @@ BENCHMARKS = (
     Benchmark("capacity", 70, None),
     Benchmark("footprint", 120, None),
     Benchmark("life", 70, None),
-    Benchmark("scale", 80, 5),
 )
 PATIENCE = 4  # times those seconds; a benchmark that takes longer hangs
 

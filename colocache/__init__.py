@@ -1,4 +1,4 @@
-"""colocache: a cache for the worker processes of a host, in memory that they share, with no server to run.
+"""colocache: a cache for the worker processes of one host or several, in shared memory, with no server to run.
 
     cache = colocache.Cache("shop")
 
@@ -26,14 +26,14 @@ from .errors import (
     RecursiveLoadError,
     WireError,
 )
+from .hosts import HostInfo
 from .member import MemberInfo
 from .space import Space
 from .stats import Stats
 from .values.codec import Codec
 from .values.msgpack_codec import MsgpackCodec
 from .values.pickle_codec import PickleCodec
-
-__version__ = "0.1.0"
+from .version import __version__
 
 __all__ = [
     "MISSING",
@@ -46,6 +46,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "EventLoopError",
+    "HostInfo",
     "InvalidationIncomplete",
     "MemberInfo",
     "MsgpackCodec",
@@ -56,4 +57,5 @@ __all__ = [
     "Space",
     "Stats",
     "WireError",
+    "__version__",
 ]

@@ -23,8 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     secret = commands.add_parser(
         "secret",
         help="print a new secret for a group",
-        description="Print a new secret for the hosts of a group. This version joins the processes of one host only, "
-        "and needs none: it is for the version that joins several hosts.",
+        description="Print a new secret for the hosts of a group. Put it into a file that only their user can read, "
+        "and set COLOCACHE_SECRET_FILE on all of them. A group of one host needs none.",
     )
     secret.set_defaults(run=_secret)
     _add_serve(commands)

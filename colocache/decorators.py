@@ -252,7 +252,12 @@ class _Calls:
 
     def finish(self, flow: Flow[Receipt]) -> Receipt:
         """Drive an invalidation in this thread."""
-        return finish(flow, self.keyspace.member.may_wait)
+        return finish(flow, self.may_wait)
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether an invalidation may have to wait for other hosts, of one of the caches of the function."""
+        return self.keyspace.member.may_wait or (self._inner is not None and self._inner.may_wait)
 
 
 def _tags_of(

@@ -41,11 +41,15 @@ class RecursiveLoadError(ColocacheError, RuntimeError):
 
 
 class EventLoopError(ColocacheError, RuntimeError):
-    """`get_or_load` was called on the thread of a running event loop, and would have to load or to wait for a load."""
+    """A method was called on the thread of a running event loop, and would have to wait there.
+
+    `get_or_load` would have to load, or to wait for a load. In a group of several hosts, many methods would have to
+    wait for another host: see `Space`. Nothing was done. Await the twin of the method.
+    """
 
 
 class InvalidationIncomplete(ColocacheError):
-    """An invalidation with ``strict=True`` is not complete, because this process cannot join its host's group.
+    """An invalidation with ``strict=True`` is not complete: this process cannot join, or other hosts have not answered.
 
     ``receipt`` is the `Receipt`. Other processes may go on serving the old value.
     """

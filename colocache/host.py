@@ -85,7 +85,7 @@ class Shared:
             self.network.start()
 
     def release(self, patience: float) -> None:
-        """One cache less. With the last one, the process leaves the region, and the bus falls silent before."""
+        """One cache less. With the last one, the bus falls silent, and then the process leaves the region."""
         if not any(host.alive for host in list(self.caches)):
             _shared.pop(self.region, None)
             if self.network is not None and patience > 0 and self.region.is_last():
@@ -135,9 +135,9 @@ class Shared:
             host.keeper.sweep()
 
     def _tick(self) -> None:
-        """Look whether newcomers find the region, and this process. If not, leave: before that, nobody can join.
+        """Look whether newcomers find the region, and this process. If not, leave: until then nobody can join.
 
-        The bus's thread sees to it, because the application may call nothing for hours.
+        The bus's thread does this, because the application may call nothing for hours.
         """
         if self.region.is_in_place() and self.region.is_whole():
             for host in list(self.caches):
@@ -171,7 +171,7 @@ class _Mates:
         self._region = region
 
     def version(self) -> int:
-        """Return a number that is another one after each coming and going."""
+        """Return a number that changes whenever a process joins or leaves."""
         return self._region.seats_version
 
     def living(self) -> list[tuple[int, int]]:
@@ -194,7 +194,7 @@ def _shared_of(region: Region, config: Config, log: Log) -> Shared:
 
 
 def _give_back(region: Region) -> None:
-    """Leave a region that was joined, and that no host is of."""
+    """Leave a region that was joined, if no host uses it."""
     shared = _shared.get(region)
     if shared is not None:
         shared.release(0.0)
@@ -260,8 +260,8 @@ class Host:
     def join(cls, config: Config, log: Log, joined: list[Host]) -> None:
         """Join the group's region, and append the host. Raise OSError or ConfigError if this process cannot.
 
-        What a signal handler raises may come out of each call, also with its result: the caller leaves what was
-        appended.
+        An exception of a signal handler may come out of this call after the host was appended. So the caller leaves
+        what was appended.
         """
         regions: list[Region] = []
         try:
@@ -293,7 +293,7 @@ class Host:
     @property
     def alive(self) -> bool:
         """Whether this cache may use the host."""
-        self._order()  # see `Region.lives`, which takes longer
+        self._order()  # see `Region.lives`; this does the same with fewer calls
         return self._alive and self.region.state[0] == LIVES
 
     def now(self) -> float:
@@ -364,6 +364,13 @@ class Host:
         """Return the stamp of all tags together: it changes, before the tag's own, when any tag is invalidated."""
         return self.board.marks[self._any_tag]
 
+    def speaks(self, seat: int) -> bool:
+        """Tell whether the process with a seat, which lives, speaks for this host, as far as that is known."""
+        network = self._shared.network
+        if seat == self.region.seat.number or self.hosts is None:
+            return network is not None and network.is_gateway
+        return seat in self.hosts.rows.writers()
+
     def is_in_place(self) -> bool:
         """Tell whether newcomers find this region."""
         return self._alive and self.region.is_in_place()
@@ -401,7 +408,7 @@ class Host:
         self.keeper.close()
 
     def leave(self, patience: float = 0.0) -> None:
-        """Leave. The last cache of the process takes the process with it, and waits so many seconds for the bus."""
+        """Leave. With the last cache the process leaves, and waits ``patience`` seconds at most for the bus."""
         self._alive = False
         if not self._left:
             self._left = True

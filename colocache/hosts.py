@@ -5,18 +5,19 @@ Nothing of this is there in a group of one host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from .config import Config
 from .core.host.claims import Sleep
 from .core.host.memory import Fences, Words
 from .core.hosts import requests
 from .core.hosts.copies import WARM, second
-from .core.hosts.dependencies import Dependencies, dependencies
+from .core.hosts.dependencies import Dependencies, dependencies, has_applied
 from .core.hosts.event import WRITES, Event, Position
 from .core.hosts.gateway import Times
 from .core.hosts.hedging import PENDING, UNASKED, Hedging, Race
@@ -24,14 +25,15 @@ from .core.hosts.layout import ESTABLISHED, UNTIL
 from .core.hosts.lease import Lease
 from .core.hosts.log import HostLog, NoLane
 from .core.hosts.offers import Offers
+from .core.hosts.owner import CATCHING_UP, LOOK_EVERY
 from .core.hosts.requests import SLOT_BYTES, Answer, Done, Fill, Found, Get, Granted, Refused, Request
 from .core.hosts.ring import Ring, ring_of, slot_of
-from .core.hosts.rows import ALIVE, LIVE, TOLD, Host, Incarnation, Numbers, Rows
+from .core.hosts.rows import ALIVE, LIVE, ROUND_TRIP, TOLD, Host, Incarnation, Numbers, Rows
 from .core.hosts.waiting import Settled, pauses, settle
 from .errors import WireError
-from .operations.flow import Flow
 from .runtime.region import Region
 from .runtime.waiting.answers import TOO_LATE
+from .version import __version__
 
 FETCH_TIMEOUT: Final = 0.25  # s that an owner host has for an answer
 WRITE_TIMEOUT: Final = 1.0
@@ -42,6 +44,26 @@ SLOW_AFTER: Final = 3  # times in a row that a host has not answered; then it is
 PASSED_OVER: Final = 1.0  # s
 
 _NS: Final = 1e9
+
+T = TypeVar("T")
+
+Sleeping = Generator[Sleep, Any, T]  # the part of a flow that only sleeps; see `colocache.operations.flow`
+
+
+@dataclass(frozen=True, slots=True)
+class HostInfo:
+    """One host of the group, as this one sees it."""
+
+    name: str
+    address: str  # where it listens, as others dial it; of this host empty where it does not know that itself
+    version: str  # of colocache; "" if it has not said so
+    owns: int  # bytes of shelf by which the keys are dealt, in whole steps of 64 MiB; 0 if it owns nothing
+    #: Of this host: "joining" until it has heard all others, "current", or "behind". Of others: "live", "silent" if
+    #: their word does not hold any more, or "forgotten" if nobody waits for them.
+    state: str
+    age: float | None  # s since another host has said what it has invalidated; None of this host, or if it never has
+    round_trip: float | None  # s, of the last ping to another host
+    me: bool
 
 
 class Network(Protocol):
@@ -92,12 +114,12 @@ class Hosts:
         file = region.hosts
         assert file is not None
         weight = max(1, region.geometry.capacity // WEIGHT)
-        name, secret = region.id.hex(), b""
+        name, address, secret = region.id.hex(), "", b""
         if config.has_hosts:
             settings = config.hosts()
-            name = settings.name
+            name, address = settings.name, str(settings.advertise or settings.listen)
             secret = min([each.text.encode() for each in settings.secrets], default=b"")
-        me = Host(region.id, name, "", weight)
+        me = Host(region.id, name, address, weight, __version__)
         rows = Rows(file.words, region.fences)
         return cls(me, file.words, rows, file.log, region.fences, Times(), secret, now, config.replicas)
 
@@ -175,6 +197,20 @@ class Hosts:
         ends, ring, ids = self._ring
         return (ring, ids) if monotonic() < ends else self._deal()
 
+    def exact_owner(self, wire: bytes) -> Incarnation:
+        """Return the host that owns a key, as this host knows it at this very moment.
+
+        What derives a value from the present one must happen at one host. So it asks this one, also if it does not
+        answer lately, and that one asks, too. Then no two hosts derive at the same time:
+
+        1. A newcomer derives nothing before it is established. So every other host has it in its roster before.
+        2. From then on whoever owned the key before finds that it does not own it any more.
+        3. Whom others have forgotten is behind, and derives nothing.
+        """
+        ring, ids = self._deal()
+        name = ring.owner(slot_of(wire, self._secret))
+        return self.me.id if name is None else ids[name]
+
     def _deal(self) -> tuple[Ring, dict[str, Incarnation]]:
         ids, weights = {self.me.name: self.me.id}, {self.me.name: self.me.weight}
         alive = {self.me.name: 1 << 63}
@@ -198,19 +234,31 @@ class Hosts:
         """Return what a fetch depends on. To be read after the stamps of what is fetched."""
         return dependencies(self.me.id, self.rows, self.log, self.ns())
 
+    def catch_up(self, depends: Dependencies) -> Sleeping[bool]:
+        """Wait for a moment until this host has applied what a load under a grant depends on, and tell whether it has.
+
+        Whoever reads cached values then is served nothing older: see `colocache.core.hosts.requests.Granted`.
+        """
+        ends = self._now() + CATCHING_UP
+        while not has_applied(self.me.id, self.rows, self.log, depends):
+            if self._now() >= ends:
+                return False
+            yield Sleep(_nothing, LOOK_EVERY)
+        return True
+
     def may_ask(self) -> bool:
         """Tell whether what is fetched may be used: not before this host is established, nor when it is long behind."""
         now = self._now()
         return self.lease.loaded_after(now) < now
 
-    def ask(self, to: Incarnation, request: Request, timeout: float = FETCH_TIMEOUT) -> Flow[Answer | None]:
+    def ask(self, to: Incarnation, request: Request, timeout: float = FETCH_TIMEOUT) -> Sleeping[Answer | None]:
         """Ask a host; the answer is None if there is none in time."""
         answers = yield from self.ask_all([(to, request)], timeout)
         return answers[0]
 
     def ask_all(
         self, asked: Sequence[tuple[Incarnation, Request]], timeout: float = FETCH_TIMEOUT
-    ) -> Flow[list[Answer | None]]:
+    ) -> Sleeping[list[Answer | None]]:
         """Ask several hosts, `AT_ONCE` times at once, and return their answers in this order."""
         answers: list[Answer | None] = []
         for start in range(0, len(asked), AT_ONCE):
@@ -225,7 +273,9 @@ class Hosts:
         waiter: Callable[[Any], object],
     ) -> None:  # fmt: skip
         network, missing = self.network, [*range(len(asked))]
-        assert network is not None
+        if network is None:  # this process has no settings of other hosts, as the others of its host have
+            waiter(answers)
+            return
 
         def take(place: int, frame: bytes | None) -> None:
             if frame is not None:
@@ -249,7 +299,7 @@ class Hosts:
             if isinstance(answer, Granted):
                 self.tell(owner, Fill(answer.token, None, 0.0, 0.0))
 
-    def ask_or_copy(self, owner: Incarnation, request: Get) -> Flow[Answer | None]:
+    def ask_or_copy(self, owner: Incarnation, request: Get) -> Sleeping[Answer | None]:
         """Ask the owner of a key, and the host that may have a copy, if the owner is slow, or cannot answer.
 
         The copy says only what it has, and decides nothing. It depends on the same events as the owner does.
@@ -306,7 +356,7 @@ class Hosts:
     def _send_one(self, to: Incarnation, request: Request, take: Callable[[Answer | None], object]) -> None:
         self._send([(to, request)], [None], FETCH_TIMEOUT, lambda answers: take(answers[0]))
 
-    def until_told(self, owner: Incarnation, done: Answer | None) -> Flow[None]:
+    def until_told(self, owner: Incarnation, done: Answer | None) -> Sleeping[None]:
         """Wait until this host is told of a write of another one, so that all its fetches depend on that from then on.
 
         The owner would answer the new value in any case. But a copy may be asked, by any process of this host:
@@ -354,6 +404,20 @@ class Hosts:
         if self.offers is not None:
             self.offers.note(wire)
 
+    def infos(self) -> list[HostInfo]:
+        """Return all hosts of the group, this one first, and the others by their names."""
+        now, mine = self._now(), self.me
+        state = "joining" if not self.is_established else "current" if now < self.lease.until(now) else "behind"
+        found = [HostInfo(mine.name, mine.address, __version__, mine.weight * WEIGHT, state, None, None, True)]
+        for id in self.rows.live():
+            host, alive, trip = self.rows.host(id), self.rows.largest(id, ALIVE), self.rows.largest(id, ROUND_TRIP)
+            is_alive = alive > self.ns()
+            state = "forgotten" if self.rows.is_forgotten(id) else "live" if is_alive else "silent"
+            age = (self.ns() - alive + self.times.lease) / _NS if alive else None
+            owns, round_trip = host.weight * WEIGHT, trip / _NS if trip else None
+            found.append(HostInfo(host.name, host.address, host.release, owns, state, age, round_trip, False))
+        return [found[0], *sorted(found[1:], key=lambda info: info.name)]
+
     # --- Events of this host
 
     def append(self, kind: int, hashes: Sequence[int], related: bool) -> Position | None:
@@ -379,7 +443,7 @@ class Hosts:
         assert isinstance(announced, Position)
         self.stamped(announced)
 
-    def settle(self, numbers: Numbers, patience: float) -> Flow[Settled]:
+    def settle(self, numbers: Numbers, patience: float) -> Sleeping[Settled]:
         """Wait until no host serves what was invalidated by events up to these, for so many seconds at most."""
         flow = settle(self._words, self.rows, self.times, numbers, self.ns(), int(min(patience, 1e6) * _NS))
         try:

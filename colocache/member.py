@@ -24,9 +24,11 @@ from .core.receipt import Receipt
 from .errors import ClosedError, ConfigError
 from .functions.identity import Functions
 from .host import Host, Voided, tell_leaving
+from .hosts import HostInfo
 from .naming import shown
 from .near_cache import NearCaches
 from .runtime.logs import Log
+from .runtime.region import Seat
 from .runtime.servers import call_after_fork, refuse_eventlet
 from .runtime.signals import is_from_handler
 from .runtime.waiting.answers import Answer
@@ -52,6 +54,9 @@ class MemberInfo:
     pid: int  # 0 if it lives in another pid namespace
     role: str  # "peer"; "server" of `colocache serve`; "private" if no other process shares the cache
     me: bool
+    host: str = ""  # the name of the host; empty in a group of one host
+    gateway: bool = False  # whether it speaks for the host
+    version: str = ""  # of colocache
 
 
 _serials: Iterator[int] = itertools.count(1)
@@ -141,7 +146,7 @@ class Member:
     @property
     def may_wait(self) -> bool:
         """Whether calls may have to wait for other hosts."""
-        host = self.life.host
+        host = self.own_host()
         return self.config.has_hosts or (host is not None and host.hosts is not None)
 
     def start(self) -> None:
@@ -170,7 +175,7 @@ class Member:
             if self._joining is mine:
                 self._joining = None
             mine.ended.give(None)
-        self._tell_joining(outcome)  # at last, because log handlers are users' code
+        self._tell_joining(outcome)  # last, because log handlers are users' code
         self._wait_for_another_thread()
         self._refuse_if_closed()
         host = self.own_host()
@@ -192,7 +197,7 @@ class Member:
         return outcome
 
     def _let_go_of(self, host: Host) -> None:
-        """Leave a host whose region has ended or is lost: others cannot make a new one before, and this one cannot."""
+        """Leave a host whose region has ended or is lost: until then nobody can make a new one."""
         with self._lock:
             if self.life.host is host:
                 self.life.host = None
@@ -353,7 +358,18 @@ class Member:
         own = host.region.seat
         found = [(own, True), *((seat, False) for seat in sorted(host.region.seats(), key=lambda seat: seat.number))]
         is_private = not host.region.path
-        return [MemberInfo(seat.number, seat.pid, "private" if is_private else seat.role, me) for seat, me in found]
+        name = "" if host.hosts is None else host.hosts.me.name
+
+        def info(seat: Seat, me: bool) -> MemberInfo:
+            role = "private" if is_private else seat.role
+            return MemberInfo(seat.number, seat.pid, role, me, name, host.speaks(seat.number), seat.version)
+
+        return [info(seat, me) for seat, me in found]
+
+    def hosts(self) -> list[HostInfo]:
+        """Return the hosts of the group, this one first. Empty before the first use, and in a group of one host."""
+        host = self.own_host()
+        return [] if host is None or not host.alive or host.hosts is None else host.hosts.infos()
 
     def __repr__(self) -> str:
         return f"<colocache.Cache {self.config.group!r}{' closed' if self.life.is_closed else ''}>"
@@ -364,7 +380,8 @@ class Member:
         """Invalidate things: no process of this host serves them any more. Return None if that cannot be promised.
 
         If somebody has deleted the files of the host's memory, newcomers have made new ones, and read other stamps. So
-        the files are looked at after the stamps are stored: who has joined anew by then is told anew.
+        this looks at the files after it has stored the stamps. If the region is not in place by then, it joins anew,
+        and invalidates there, too.
         """
         voided = host.invalidate(hashes, kind)
         if self.is_found_on(host):
@@ -376,9 +393,10 @@ class Member:
         return voided if again.is_in_place() else None
 
     def is_found_on(self, host: Host) -> bool:
-        """Tell whether newcomers find the host's region. If not, the next call joins anew. This takes 2 µs.
+        """Tell whether newcomers find the host's region. If not, the next call joins anew.
 
-        They cannot join as long as this process has not left. So look at each invalidation, and at each miss.
+        Newcomers cannot join until this process has left. So look at each invalidation, and at each miss. To look takes
+        one system call.
         """
         if host.is_in_place():
             return True
@@ -387,27 +405,18 @@ class Member:
         host.abandon()
         return False
 
-    def count_write(self, outcome: Outcome) -> None:
-        """Count what became of a write."""
-        counters = self.counters
+    def count_write(self, outcome: Outcome, *, is_fill: bool = False) -> None:
+        """Count what became of a write, or of a fill, which is the write of a loaded value."""
+        counters, is_stored, is_refused = self.counters, outcome is Outcome.STORED, outcome is Outcome.REFUSED
         with self.counting:
-            if outcome is Outcome.STORED:
-                counters.sets += 1
-            elif outcome is Outcome.REFUSED:
-                counters.sets_refused += 1
-            elif outcome is Outcome.BUSY:
+            if outcome is Outcome.BUSY:
                 counters.busy += 1
-
-    def count_fill(self, outcome: Outcome) -> None:
-        """Count what became of a loaded value."""
-        counters = self.counters
-        with self.counting:
-            if outcome is Outcome.STORED:
-                counters.fills += 1
-            elif outcome is Outcome.REFUSED:
-                counters.fills_refused += 1
-            elif outcome is Outcome.BUSY:
-                counters.busy += 1
+            elif is_fill:
+                counters.fills += is_stored
+                counters.fills_refused += is_refused
+            else:
+                counters.sets += is_stored
+                counters.sets_refused += is_refused
 
     def decline(self, key: Key, path: str, why: str) -> None:
         """Count and log that a value is used, and not kept."""
@@ -426,10 +435,15 @@ class Member:
         )  # fmt: skip
 
     def tell_incomplete(self, receipt: Receipt) -> None:
-        """Count and log that an invalidation could not be made true for everybody."""
+        """Count and log that an invalidation does not hold for all processes."""
         with self.counting:
             self.counters.incomplete += 1
-        self.log.warning("an invalidation is not complete, because this process is not on its host: %s", receipt)
+        if receipt.hosts:
+            self.log.warning(
+                "an invalidation is not complete, because other hosts may not have heard of it: %s", receipt
+            )
+        else:
+            self.log.warning("an invalidation is not complete, because this process is not on its host: %s", receipt)
 
     def tell_not_announced(self) -> None:
         """Count and log that a value could not be set, so that other processes may serve the old one."""
@@ -493,7 +507,7 @@ def _say(host: Host, line: Callable[[], None]) -> None:
 
 
 def _leave_behind(hosts: list[Host], pid: int, log: Log) -> None:
-    """A cache was dropped without `Cache.close`. Another thread leaves: that of a finalizer may have any lock."""
+    """Leave for a cache that was dropped without `Cache.close`, in another thread: a finalizer's may have any lock."""
     if hosts and pid == getpid():
         _left_behind.extend((host, log) for host in hosts)
         start_at_once(_leave_what_is_left_behind, "colocache leaves", lambda _: None)

@@ -17,7 +17,7 @@ from .runtime.waiting.threads import RLock, drained, hand_over
 WAITING = 8  # entries that wait for their place among what is kept, at most
 LARGE = 32 << 10  # bytes; an entry that takes more does not wait
 
-MAX_MODES = 1000  # namespaces that are not in use now, of which is remembered whether their readers get copies
+MAX_MODES = 1000  # namespaces that are not in use now, and for which it is remembered whether readers get copies
 
 #: The bell of a process that is on no host. No entry has it.
 NO_BELL: Heard = memoryview(bytearray(8)).cast("d")
@@ -28,7 +28,7 @@ class NearCache:
 
     __slots__ = ("__weakref__", "copies", "home", "near", "one_part", "path")
 
-    home: Home
+    home: Home[Entry]
     near: tuple[dict[Key, Entry], Heard]  # the entries of `home`, and the bell that tells whether they are current
 
     def __init__(self, near_caches: NearCaches, path: str, copies: bool, one_part: bool) -> None:
@@ -59,7 +59,7 @@ class NearCaches:
         """
         with self._lock:
             self._store, self._bell = store, NO_BELL if store is None else store.bell
-            self._homes = weakref.WeakValueDictionary[tuple[str, bool], Home]()
+            self._homes = weakref.WeakValueDictionary[tuple[str, bool], Home[Entry]]()
             for near in list(self._all):
                 self._give_home(near)
 
@@ -107,9 +107,9 @@ class NearCaches:
 class Keeper:
     """Lets any thread put entries into a `NearStore`, and drop them.
 
-    Threads queue what they want. Whoever gets the lock carries out all of it, so no thread waits for another one. What
-    is queued leaves the queue when it is done. So an exception of a signal handler in the middle loses nothing: whoever
-    comes next heals the store, and goes on.
+    Threads queue what they want. The thread that gets the lock carries out all of it, so no thread waits for another
+    one. What is queued leaves the queue when it is done. So an exception of a signal handler in the middle loses
+    nothing: the next thread heals the store, and goes on.
 
     Keys and values are users' code: their `__eq__` and their finalizers may use the cache. So they are withdrawn, and
     die, when no lock is held, and not on the thread of the bus.
@@ -128,7 +128,7 @@ class Keeper:
     def keep(self, entry: Entry) -> None:
         """Let readers find an entry from now on, and others leave if there is no room for all.
 
-        The policy learns of it later, with other entries, because that takes half the time.
+        The policy learns of it later, with other entries, because that takes less time for each.
         """
         coming = self._coming
         coming.append(entry)  # first: whatever is raised then, the entry is accounted for
@@ -139,7 +139,7 @@ class Keeper:
             self.forget_all()
 
     def settle(self) -> None:
-        """Have the policy know of all entries, as whoever counts them wants it."""
+        """Let the policy know of all entries. Call this before you count them."""
         self._work()
 
     def drop(self, hashes: Iterable[int]) -> None:
@@ -164,7 +164,8 @@ class Keeper:
     def close(self) -> None:
         """Let readers find nothing from now on.
 
-        Whoever lets them find an entry does so, and then looks whether this is closed. So one of both takes it away.
+        `keep` publishes an entry, and then looks whether the keeper is closed. So either `keep` or `close` takes the
+        entry away.
         """
         self._closed = True
         self.forget_all()
@@ -196,11 +197,11 @@ class Keeper:
             self._working = False
 
     def _carry_out(self) -> None:
-        """Whatever was to come before something was to leave comes before that: so it is looked first what leaves.
+        """Put what is to come, and then drop what is to leave. What is to leave is read first. In the other order:
 
         1. This thread finds that nothing more comes.
         2. Another one queues an entry, finds that the keeper is closed, and queues a sweep of all.
-        3. This thread carries out that sweep, and after it puts the entry.
+        3. This thread carries out that sweep, and puts the entry after it. The entry stays in a closed keeper.
         """
         store, coming, leaving, sweeps = self.store, self._coming, self._leaving, self._sweeps
         some, instants = [*leaving], [*sweeps]

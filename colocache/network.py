@@ -6,29 +6,54 @@ The network thread of each process asks other hosts. In one process of the host 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic, monotonic_ns
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from .config import Config
+from .core.host.board import Board
+from .core.host.claims import Claims
 from .core.host.hashes import WRITES as WRITE_BITS
+from .core.host.shelf import Shelf
 from .core.hosts.copies import Copies
 from .core.hosts.event import KEYS, WRITES, Event
 from .core.hosts.gateway import Forgetting, Gateway, Meetings
 from .core.hosts.offers import Offers
 from .core.hosts.owner import Owner
 from .core.hosts.rows import Host, Incarnation, Row
+from .core.hosts.taking import Taker
+from .hosts import Hosts
 from .runtime import frames
-from .runtime.bus import Message
+from .runtime.bus import Bus, Message
 from .runtime.logs import Log
 from .runtime.network.driver import Network
-from .runtime.network.election import LockElection
-from .runtime.region import OFFICE, Region
-
-if TYPE_CHECKING:
-    from .host import Shared
-    from .hosts import Hosts
+from .runtime.network.office import Office
+from .runtime.region import Region
+from .runtime.waiting.threads import Errands
+from .version import __version__
 
 OFFER_TIMEOUT: Final = 2.0  # s that another host has to take what it is offered; nobody waits for that
+
+
+class Shared(Protocol):
+    """What the caches of a process share, as far as other hosts have to do with it; see `colocache.host.Shared`."""
+
+    region: Region
+    board: Board
+    shelf: Shelf
+    claims: Claims
+    taker: Taker
+    bus: Bus | None
+
+    @property
+    def errands(self) -> Errands:
+        """Who does for the network thread what is users' code."""
+
+    def now(self) -> float:
+        """Return the time of this host, in seconds."""
+
+    def hear(self, message: Message) -> None:
+        """Free the memory of what others have changed."""
 
 
 class HostNetwork:
@@ -40,13 +65,12 @@ class HostNetwork:
         self._shared = shared
         self._hosts = hosts
         self._config = config
-        settings = config.hosts()
+        settings = replace(config.hosts(), release=__version__)
         self.network = Network(
-            settings, region.id, region.path, _election(region), self._engine, self._owner,
+            settings, region.id, region.path, _office(region), self._engine, self._owner,
             lambda id: hosts.rows.host(id).address, log, shared.errands,
             rows=lambda: hosts.rows.used, weight=lambda: hosts.me.weight, chores=self,
         )  # fmt: skip
-        assert hosts.offers is None
         self._offers = hosts.offers = Offers(
             region.id, config.replicas, shared.shelf, region.hosts.log, hosts, self.network.rouse,
             all=config.replicate == "all",
@@ -63,6 +87,11 @@ class HostNetwork:
     def wake_gateway(self) -> None:
         """See `colocache.hosts.Network`."""
         self.network.event_appended()
+
+    @property
+    def is_gateway(self) -> bool:
+        """Whether this process speaks for its host."""
+        return self.network.is_gateway
 
     @property
     def due(self) -> float:
@@ -105,8 +134,10 @@ class HostNetwork:
         shared, region = self._shared, self._shared.region
         assert region.hosts is not None
         words, now = region.hosts.words, monotonic_ns()
+        own = Row(words, region.fences, row)
+        own.write_by(region.seat.number)
         gateway = Gateway(
-            me, words, Row(words, region.fences, row), region.hosts.log, shared.board, region.fences, meetings,
+            me, words, own, region.hosts.log, shared.board, region.fences, meetings,
             self._hosts.times, Forgetting(self._config.forget), now=now,
             wait_for_writer=shared.shelf.wait_for_writer, on_event=self._free_memory,
         )  # fmt: skip
@@ -121,7 +152,8 @@ class HostNetwork:
         return Owner(
             hosts.me.id, region.hosts.words, hosts.rows, region.hosts.log, shared.board, shared.shelf, shared.claims,
             region.fences, hosts.lease, hosts.times, shared.now, wake, self._config.load_timeout,
-            lambda hash: self._free_memory(Event(KEYS, (hash,))), self._copies, self._offers,
+            lambda hash: self._free_memory(Event(KEYS, (hash,))), lambda wire: hosts.exact_owner(wire) == hosts.me.id,
+            self._copies, self._offers,
         )  # fmt: skip
 
     def _free_memory(self, event: Event) -> None:
@@ -135,9 +167,6 @@ class HostNetwork:
             self._shared.bus.tell(kind, hashes)
 
 
-def _election(region: Region) -> LockElection:
+def _office(region: Region) -> Office:
     assert region.hosts is not None
-    assert region.locks is not None
-    return LockElection(
-        region.locks, OFFICE, lambda: region.seats_version, region.hosts.take_row, region.hosts.free_row
-    )
+    return Office(region.hosts.open_again, region.hosts.grow_row, lambda: region.seats_version)

@@ -1,8 +1,8 @@
 """A part of the cache with keys of its own, as users hold it: what they read, write and invalidate by.
 
-Each method exists twice, under its name and with an ``a`` before it. Only a load can make a call wait, so only
-get-or-load is a flow that both drive. A hit needs no flow: it is one look-up in a dictionary, one comparison and one
-look at the clock, in the caller's own thread. `at_once` writes that before the reading methods.
+Each method exists twice, under its name and with an ``a`` before it. What may have to wait, for a load or for other
+hosts, is a flow that both drive. A hit needs no flow: it is one look-up in a dictionary, one comparison and one look at
+the clock, in the caller's own thread. `at_once` writes that before the reading methods.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from .operations.drive import arun, finish, run, why_not_to_wait
 from .operations.flow import Flow
 from .operations.invalidate import Waiting
 from .operations.keyspace import Keyspace, Ttl
+from .operations.tally import current_tally
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,18 +41,24 @@ class Space:
 
     A read shares its value with every other reader of this process, unless the space copies. So do not change it.
 
-    Only `get_or_load` ever waits, for another call's load of the key. On the thread of a running event loop it answers
-    hits, and otherwise does nothing and raises EventLoopError. `aget_or_load` waits in the running task, and may be
-    cancelled. All other methods may be called on an event loop's thread in both forms. After `Cache.close`, all methods
-    raise ClosedError.
+    In a group of one host only `get_or_load` ever waits, for another call's load of the key. On the thread of a
+    running event loop it answers hits, and otherwise does nothing and raises EventLoopError. `aget_or_load` waits in
+    the running task, and may be cancelled. All other methods may be called on an event loop's thread in both forms.
+
+    In a group of several hosts, whatever may have to wait for other hosts raises EventLoopError there, before it has
+    done anything: all methods but `get`, `get_many`, `namespace` and `cached`, and those that invalidate with
+    ``wait=False``. Their twins wait in the running task.
+
+    After `Cache.close`, all methods raise ClosedError.
     """
 
     def __init__(self, keyspace: Keyspace) -> None:
         self._keyspace = keyspace
 
     def _finish(self, flow: Flow[T], wait: Waiting = True) -> T:
-        waits = wait is not False and wait != "response"
-        return finish(flow, waits and self._keyspace.member.may_wait)
+        member = self._keyspace.member
+        waits = wait is not False and (wait != "response" or current_tally(member) is None)
+        return finish(flow, waits and member.may_wait)
 
     @property
     def group(self) -> str:
@@ -78,7 +85,12 @@ class Space:
 
     @at_once
     def get(self, key: Key, default: T | None = None) -> Any | T | None:
-        """Return the value of a key if anybody in the group has it, and ``default`` otherwise. None is a value."""
+        """Return the value of a key if anybody in the group has it, and ``default`` otherwise. None is a value.
+
+        In a group of several hosts, the host that owns the key is asked for what this one does not have, for a quarter
+        of a second at most. On the thread of an event loop it is not asked; `aget` asks it everywhere. So ``default``
+        does not prove that nobody has a value.
+        """
         return read.get(self._keyspace, key, default)
 
     @at_once
@@ -89,6 +101,8 @@ class Space:
     @at_once
     def get_or_load(self, key: Key, loader: Callable[[], T], *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> T:
         """Return the value of a key. Where nobody has it, load it, once in the whole group, and keep it.
+
+        While other hosts do not answer, each host loads for itself.
 
         The loader's exception is raised as it is. Raise TypeError if the value cannot be carried. Raise
         RecursiveLoadError if the loader asks for its own key. A task or thread that the loader starts may do so, and
@@ -117,7 +131,10 @@ class Space:
         return await arun(load.get_or_load(self._keyspace, key, loader, self._keyspace.given(ttl, tags)))
 
     def get_many(self, keys: Iterable[Key]) -> dict[Key, Any]:
-        """Return the values of those keys that anybody in the group has. Nothing is loaded."""
+        """Return the values of those keys that anybody in the group has. Nothing is loaded.
+
+        Other hosts are asked as by `get`, each once for all of its keys.
+        """
         member = self._keyspace.member
         return finish(read.get_many(self._keyspace, keys, not (member.may_wait and why_not_to_wait())), False)
 
@@ -129,12 +146,17 @@ class Space:
 
     def set(self, key: Key, value: object, *, ttl: Ttl = UNSET, tags: Iterable[str] = (),
             wait: Literal["stored", "all"] = "stored") -> bool:  # fmt: skip
-        """Store a value for all processes; return whether it is stored. No process serves the old value any more then.
+        """Store a value for all processes; return whether it is stored. No process of this host serves the old one.
 
         The write is unconditional, and the caller answers for the value: the latest write wins, whichever caller read
-        the source first. ``wait`` makes no difference on one host. Raise TypeError if the value cannot be carried.
-        Return False if the value is too large, or if a process that was stopped holds a lock; the old value is gone all
-        the same. Return False, too, if this process cannot join; then the others may go on serving the old value.
+        the source first. Raise TypeError if the value cannot be carried. Return False if the value is too large, or if
+        a process that was stopped holds a lock; the old value is gone all the same. Return False, too, if this process
+        cannot join; then the others may go on serving the old value.
+
+        In a group of several hosts, the value is stored on the host that owns the key. Other hosts hear of it soon, or
+        serve nothing older after about three seconds. With ``wait="all"`` the call waits for that, as `invalidate`
+        does, and returns False if nobody can say so. If the owner host does not answer within a second, the key is
+        invalidated, and the answer is False, although the value may have been stored.
         """
         return self._finish(write.put(self._keyspace, key, value, self._keyspace.given(ttl, tags), wait))
 
@@ -157,9 +179,15 @@ class Space:
     def invalidate(self, *keys: Key, wait: Waiting = True, strict: bool = False) -> Receipt:
         """Drop the values of these keys in every process. Return a `Receipt` when no process serves them any more.
 
-        Nobody is waited for, so ``wait`` makes no difference on one host. It may be True, False, a number of seconds,
-        or ``"response"``, which in a group of several hosts leaves the waiting to the end of the request. ``strict``
-        raises InvalidationIncomplete if the promise cannot be given, because this process cannot join.
+        In a group of one host nobody is waited for. In a group of several hosts the call waits until all others have
+        said so, and for about three seconds at most: then a host that says nothing serves nothing older.
+
+        ``wait`` is True, or a number of seconds to wait at most, or False. ``"response"`` leaves the waiting to the end
+        of the request, and outside of a request is the same as True. On this host the invalidation holds in all cases
+        when the call returns.
+
+        ``strict`` raises InvalidationIncomplete if the receipt is not complete: this process cannot join, or the call
+        did not wait long enough for the other hosts, or does not know all of them.
         """
         return self._finish(invalidate.keys(self._keyspace, keys, wait, strict), wait)
 
@@ -196,9 +224,13 @@ class Space:
     def add(self, key: Key, value: object, *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """Store a value if nobody has the key; return whether it was stored.
 
-        `add`, `cas`, `incr`, `decr` and `touch` are atomic for all processes of the host: of two calls of `add`, one
+        `add`, `cas`, `incr`, `decr` and `touch` are atomic for all processes of the group: of two calls of `add`, one
         succeeds. Return False, too, if a process that was stopped holds a lock, or if this one cannot join. Raise
         TypeError if the value cannot be carried.
+
+        In a group of several hosts all five happen on the host that owns the key. They are refused while that host does
+        not hear all others. If it does not answer within a second, the answer is False, or None, and what was asked for
+        may have happened.
         """
         return self._finish(atomic.add(self._keyspace, key, value, self._keyspace.given(ttl, tags)))
 
@@ -217,8 +249,8 @@ class Space:
     def cas(self, key: Key, value: object, token: bytes, *, ttl: Ttl = UNSET, tags: Iterable[str] = ()) -> bool:
         """Compare and set: store a value if the key had no event since `gets` gave the token; return whether it was.
 
-        A token holds as long as the value that `gets` has found, and so for one success. After False, call `gets`
-        again. Raise TypeError or ValueError if this is not a token.
+        A token holds as long as the value that `gets` has found, and as its key has the same owner host, and so for one
+        success. After False, call `gets` again. Raise TypeError or ValueError if this is not a token.
         """
         return self._finish(
             atomic.put_if(self._keyspace, key, value, fenced.Token.unpack(token), self._keyspace.given(ttl, tags))
@@ -237,9 +269,11 @@ class Space:
 
         Where nobody has the key, it becomes ``initial + delta``, with ``ttl`` and ``tags``. Without ``initial`` nothing
         happens, and the answer is None. The answer is None, too, if a process that was stopped holds a lock, or if this
-        one cannot join: then nothing was counted. A counter is a value like any other, and may be evicted. Raise
-        TypeError if the value is not an int of at most 64 bytes, or if ``delta`` or ``initial`` is not an int. Raise
-        ValueError if these are too large.
+        one cannot join: then nothing was counted. If another host owns the key, and does not answer in time, the answer
+        is None, and it may have been counted. A counter is a value like any other, and may be evicted.
+
+        Raise TypeError if the value is not an int of at most 64 bytes, or if ``delta`` or ``initial`` is not an int.
+        Raise ValueError if these are too large.
         """
         return self._finish(atomic.count(self._keyspace, key, delta, initial, self._keyspace.given(ttl, tags)))
 

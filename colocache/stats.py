@@ -2,68 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Any, Final
 
-Kind = Literal["counter", "gauge"]
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """What is known about one figure of `Stats`. Sections group figures; the unit of plain numbers is empty."""
-
-    name: str
-    kind: Kind
-    section: str
-    unit: str
-    help: str
-
-
-def _counter(section: str, text: str, unit: str = "", start: float = 0) -> Any:
-    return field(default=start, metadata={"kind": "counter", "section": section, "unit": unit, "help": text})
-
-
-def _gauge(text: str, unit: str = "", start: float = 0) -> Any:
-    return field(default=start, metadata={"kind": "gauge", "section": "State", "unit": unit, "help": text})
+from .figures import counter, figures_of, gauge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
     """The figures of one process since it joined. A counter only grows; a gauge tells the present state."""
 
-    hits: int = _counter("Reads", "Reads that found their value near, as an object of this process.")
-    fetches: int = _counter("Reads", "Values that this process took from the shelf.")
-    loads: int = _counter("Reads", "Loaders that this process started.")
-    waits: int = _counter("Reads", "Reads that were given the value that another call of this process loaded.")
-    misses: int = _counter("Reads", "Keys that `get` or `get_many` asked for and nobody had.")
-    fallbacks: int = _counter(
+    hits: int = counter("Reads", "Reads that found their value near, as an object of this process.")
+    fetches: int = counter("Reads", "Values that this process took from the shelf.")
+    loads: int = counter("Reads", "Loaders that this process started.")
+    waits: int = counter("Reads", "Reads that were given the value that another call of this process loaded.")
+    misses: int = counter("Reads", "Keys that `get` or `get_many` asked for and nobody had.")
+    fallbacks: int = counter(
         "Reads", "Loads that the cache could not help: it had not joined, or somebody else's load took too long. "
         "Part of `loads`.",
     )  # fmt: skip
-    failed_loads: int = _counter("Reads", "Loaders that raised an exception.")
+    failed_loads: int = counter("Reads", "Loaders that raised an exception.")
 
-    hedged: int = _counter(
+    hedged: int = counter(
         "Reads", "Questions to another host that was slow, so that the host with a copy was asked, too."
     )
-    hedges_won: int = _counter("Reads", "Those of them that the copy has answered first.")
-    copied: int = _counter("Reads", "Values that this process has taken from other hosts, so that this host has them.")
+    hedges_won: int = counter("Reads", "Those of them that the copy has answered first.")
+    copied: int = counter("Reads", "Values that this process has taken from other hosts, so that this host has them.")
 
-    fills: int = _counter("Writes", "Loaded values that this process put on the shelf.")
-    fills_refused: int = _counter("Writes", "Loaded values that were not put there: somebody had stored one meanwhile.")
-    sets: int = _counter("Writes", "Values that this process stored: set, added, counted or touched.")
-    sets_refused: int = _counter("Writes", "Writes that a condition forbade: a value was there, or had changed.")
-    busy: int = _counter("Writes", "Writes given up, because another process held the lock of a ring for too long.")
-    oversize: int = _counter("Writes", "Values that were too large: the caller got them, the cache did not keep them.")
-    evictions: int = _counter("Writes", "Near copies that were removed to make room.")
+    fills: int = counter("Writes", "Loaded values that this process put on the shelf.")
+    fills_refused: int = counter("Writes", "Loaded values that were not put there: somebody had stored one meanwhile.")
+    sets: int = counter("Writes", "Values that this process stored: set, added, counted or touched.")
+    sets_refused: int = counter("Writes", "Writes that a condition forbade: a value was there, or had changed.")
+    busy: int = counter("Writes", "Writes given up, because another process held the lock of a ring for too long.")
+    oversize: int = counter("Writes", "Values that were too large: the caller got them, the cache did not keep them.")
+    evictions: int = counter("Writes", "Near copies that were removed to make room.")
 
-    invalidations: int = _counter("Events", "Calls that invalidated something.")
-    incomplete: int = _counter("Events", "Receipts that were not complete.")
+    invalidations: int = counter("Events", "Calls that invalidated something.")
+    incomplete: int = counter("Events", "Receipts that were not complete.")
 
-    processes: int = _gauge("Processes of the group on this host, this one included. 0 before it has joined.")
-    entries: int = _gauge("Near copies of this process.")
-    bytes: int = _gauge("Size of the near copies.", "bytes")
-    shelf_entries: int = _gauge("Values on the host's shelf, about.")
-    shelf_bytes: int = _gauge("Size of what is on the host's shelf.", "bytes")
+    processes: int = gauge("Processes of the group on this host, this one included. 0 before it has joined.")
+    entries: int = gauge("Near copies of this process.")
+    bytes: int = gauge("Size of the near copies.", "bytes")
+    shelf_entries: int = gauge("Values on the host's shelf, about.")
+    shelf_bytes: int = gauge("Size of what is on the host's shelf.", "bytes")
 
     @classmethod
     def of(cls, counters: Counters, figures: dict[str, Any]) -> Stats:
@@ -71,7 +52,7 @@ class Stats:
         return cls(**{name: getattr(counters, name) for name in COUNTED}, **figures)
 
 
-FIGURES: Final = tuple(Figure(name=each.name, **each.metadata) for each in fields(Stats))
+FIGURES: Final = figures_of(Stats)
 
 _COUNTED_ELSEWHERE: Final = ("hits", "evictions", "hedged", "hedges_won", "copied")
 

@@ -719,10 +719,15 @@ def test_a_formatted_size_parses_back(count, unit, gap, shout):
 def test_each_setting_that_a_server_has_use_for_is_an_option(monkeypatch):
     """Also one that comes to the table later."""
     known = {name: option for name, (option, _) in server_options().items()}
-    assert known == {"group": "--group", "shelf": "--memory", "directory": "--dir", "health": "--health"}
-    later = dataclasses.replace(SETTINGS["directory"], variable="COLOCACHE_SECRET_FILE")
-    monkeypatch.setitem(SETTINGS, "secret_file", later)
-    assert server_options()["secret_file"] == ("--secret-file", later)
+    assert known == {
+        "group": "--group", "shelf": "--memory", "directory": "--dir", "listen": "--listen", "peers": "--peers",
+        "peers_interval": "--peers-interval", "secret_file": "--secret-file", "host": "--host",
+        "advertise": "--advertise", "forget": "--forget", "health": "--health",
+    }  # fmt: skip
+    assert "secret" not in known, "all users of the machine could read it"
+    later = dataclasses.replace(SETTINGS["directory"], variable="COLOCACHE_COMES_LATER")
+    monkeypatch.setitem(SETTINGS, "comes_later", later)
+    assert server_options()["comes_later"] == ("--comes-later", later)
 
 
 def test_the_variables_of_a_server_are_known_to_a_cache(recwarn):

@@ -11,7 +11,7 @@ import io
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -685,17 +685,19 @@ def test_a_receipt_is_complete_only_if_that_of_the_inner_cache_is(new_cache: New
     def price(sku: str) -> int:
         return 1
 
-    def incomplete(args: object, kwargs: object) -> Receipt:
-        return Receipt(("a/0",), ("a/1",), False, 1.0)
+    def incomplete(args: object, kwargs: object) -> Generator[Any, Any, Receipt]:
+        yield from ()
+        return Receipt(("a",), ("b",), False, 1.0, 4, ("c",))
 
     price("tea")
     inner: Any = price.__wrapped__
     inner._cc_calls.invalidate = incomplete
     receipt = price.invalidate("tea")
     assert not receipt.complete
-    assert receipt.acknowledged == ("a/0",)
-    assert receipt.waited_out == ("a/1",)
+    assert receipt.acknowledged == ("a",)
+    assert receipt.waited_out == ("b",)
     assert receipt.seconds >= 1.0
+    assert (receipt.hosts, receipt.forgotten) == (4, ("c",))
 
 
 def test_attributes_of_the_function_do_not_hide_those_of_the_decorated_one(cache: Cache) -> None:

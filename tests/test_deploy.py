@@ -37,8 +37,6 @@ UNIT = DEPLOY / "systemd" / "colocache.service"
 VARIABLES: dict[str, Setting] = {
     setting.variable: setting for table in (SETTINGS, SERVER_SETTINGS) for setting in table.values()
 }
-#: Settings of the version that joins several hosts.
-TO_COME = {"COLOCACHE_LISTEN", "COLOCACHE_PEERS", "COLOCACHE_SECRET_FILE", "COLOCACHE_HOST"}
 
 UID = 65532
 
@@ -166,9 +164,9 @@ def variables(container: Document) -> dict[str, Any]:
 
 def check_variables(environment: dict[str, Any]) -> None:
     ours = {name: value for name, value in environment.items() if name.startswith("COLOCACHE_")}
-    assert set(ours) <= set(VARIABLES) | TO_COME
+    assert set(ours) <= set(VARIABLES)
     for name, value in ours.items():
-        if name in VARIABLES and value is not None:
+        if value is not None:
             VARIABLES[name].read(value, name)
 
 
@@ -188,7 +186,8 @@ def test_variables_and_options_of_a_pod_are_those_of_the_package(workload: Docum
 
 
 def test_containers_that_share_a_cache_agree() -> None:
-    for name in ("sidecar", "per-node"):
+    all_need = {"COLOCACHE_GROUP", "COLOCACHE_SHELF", "COLOCACHE_DIR"}
+    for name, needed in (("sidecar", all_need), ("per-node", all_need | {"COLOCACHE_HOST"})):
         shared = [
             {name: value for name, value in variables(container).items() if name in VARIABLES}
             for workload in documents(DEPLOY / "kubernetes" / f"{name}.yaml")
@@ -197,7 +196,7 @@ def test_containers_that_share_a_cache_agree() -> None:
         ]
         assert len(shared) == 2
         assert shared[0] == shared[1]
-        assert set(shared[0]) == {"COLOCACHE_GROUP", "COLOCACHE_SHELF", "COLOCACHE_DIR"}
+        assert set(shared[0]) == needed
 
 
 def needed(shelf: str) -> int:

@@ -20,13 +20,17 @@ PACKAGE = ROOT / "colocache"
 # its place here.
 LEVELS = {
     "errors": 0,
+    "version": 0,
     "naming": 0,
+    "figures": 0,
     "stats": 0,
     "core": 1,
     "values": 2,
     "runtime": 3,
     "config": 4,
+    "hosts": 4,
     "near_cache": 4,
+    "network": 4,
     "host": 5,
     "functions": 5,
     "member": 6,

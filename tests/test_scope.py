@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from colocache import Cache
+from colocache import Cache, EventLoopError
+from colocache.core.hosts.waiting import Settled
 from colocache.core.receipt import Receipt
-from colocache.host import Host
-from colocache.operations.positions import MAX_POSITIONS, read_positions, write_positions
+from colocache.host import ALONE, LANE_SHIFT, Host, Voided
+from colocache.operations.positions import MAX_POSITIONS, lane_of, read_positions, write_positions
 from colocache.scope import Scope, current
 
 if TYPE_CHECKING:
@@ -122,23 +125,87 @@ def test_a_receipt_that_is_not_complete_is_logged_and_counted(
 def test_threads_of_a_request_lose_no_receipt_that_is_not_complete(cache: Cache, crew: Crew) -> None:
     class Slow(Scope):
         @property  # type: ignore[override]
-        def _pending(self) -> bool | None:
-            value = self.__dict__.get("pending")
-            threading.Event().wait(0.001)  # lets another thread run between the read and the write
+        def _pending(self) -> list[Voided | None]:
+            value: list[Voided | None] = self.__dict__["pending"]
+            threading.Event().wait(0.001)  # lets another thread run between the read and what is done with it
             return value
 
         @_pending.setter
-        def _pending(self, value: bool | None) -> None:
+        def _pending(self, value: list[Voided | None]) -> None:
             self.__dict__["pending"] = value
 
     for number in range(10):
-        scope = Slow(cache)
+        scope, receipts = Slow(cache), list[Receipt | None]()
         for place in range(4):
-            crew.start(lambda scope=scope, complete=place != number % 4: scope.collect(complete))  # type: ignore[misc]
+            voided = ALONE if place != number % 4 else None
+            crew.start(lambda scope=scope, voided=voided: scope.collect(voided, 0.0))  # type: ignore[misc]
+            crew.start(lambda scope=scope, receipts=receipts: receipts.append(scope.settle()))  # type: ignore[misc]
         crew.join()
+        receipts.append(scope.settle())
+        assert len([each for each in receipts if each is not None and not each.complete]) == 1
+
+
+class Others:
+    """Stands for the other hosts: they acknowledge as soon as they are waited for."""
+
+    def __init__(self) -> None:
+        self.waits: list[tuple[dict[int, int], float]] = []
+
+    def settle(self, numbers: dict[int, int], patience: float) -> Generator[Any, Any, Settled]:
+        """Note what is waited for, and for how long at most."""
+        yield from ()
+        self.waits.append((numbers, patience))
+        return Settled(("other",) if patience else (), (), (), bool(patience))
+
+
+@pytest.fixture
+def others(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> Others:
+    """Have the cache invalidate as in a group of several hosts: the first event is number 1 of lane 3."""
+    others, events = Others(), itertools.count(1)
+    monkeypatch.setattr(Host, "invalidate", lambda *_: Voided(others, {3: next(events)}))  # type: ignore[arg-type]
+    monkeypatch.setattr(type(cache._member), "may_wait", True)
+    return others
+
+
+def test_other_hosts_are_waited_for_as_long_as_the_caller_says(cache: Cache, others: Others) -> None:
+    assert cache.invalidate("k").acknowledged == ("other",)
+    assert cache.invalidate("k", wait=1.5).complete
+    assert not cache.invalidate("k", wait=False).complete
+    assert cache.invalidate("k", wait="response").complete, "there is no request to leave it to"
+    assert others.waits == [({3: 1}, math.inf), ({3: 2}, 1.5), ({3: 3}, 0.0), ({3: 4}, math.inf)]
+    assert cache.stats().incomplete == 0
+
+
+def test_what_is_left_to_the_response_is_waited_for_once_and_up_to_the_last_event(cache: Cache, others: Others) -> None:
+    with Scope(cache) as scope:
+        for _ in range(3):
+            assert not cache.invalidate("k", wait="response").complete, "others may not have heard of it yet"
+        others.waits.clear()
         receipt = scope.settle()
+        assert others.waits == [({3: 3}, math.inf)]
         assert receipt is not None
-        assert not receipt.complete
+        assert receipt._replace(seconds=0.0) == Receipt(("other",), (), True, 0.0, 2, ())
+        assert scope.settle() is None
+        scope.close()
+        assert cache.invalidate("k", wait="response").complete, "the response is sent"
+    assert cache.stats().incomplete == 0
+
+
+def test_on_the_thread_of_an_event_loop_only_what_waits_for_no_other_host_may_be_called(
+    cache: Cache, others: Others
+) -> None:
+    async def main() -> None:
+        for wait in (True, 1.5, "response"):
+            with pytest.raises(EventLoopError, match=r"await its twin instead: .* as that of ainvalidate"):
+                cache.invalidate("k", wait=wait)
+        assert others.waits == []
+        assert not cache.invalidate("k", wait=False).complete
+        assert (await cache.ainvalidate("k")).complete
+        with Scope(cache) as scope:
+            assert not cache.invalidate("k", wait="response").complete
+            assert (await scope.asettle()) is not None
+
+    asyncio.run(main())
 
 
 def test_what_could_not_be_announced_has_no_position(cache: Cache, out: Any) -> None:
@@ -288,7 +355,13 @@ def test_a_text_that_is_no_position_is_none(cache: Cache, text: Any) -> None:
 
 
 def test_positions_are_written_as_they_are_read() -> None:
-    positions = {bytes([number] * 16): (1 << 63) - 1 - number for number in range(MAX_POSITIONS)}
+    positions = {}
+    for number in range(MAX_POSITIONS):
+        lane = number % 4
+        event = (1 << 63) - 1 - number if lane == 0 else (lane << LANE_SHIFT) + (1 << LANE_SHIFT) - 1 - number
+        positions[bytes([number // 2] * 16), lane] = event
+    assert len(positions) == MAX_POSITIONS
+    assert all(lane_of(event) == lane for (_, lane), event in positions.items())
     text = write_positions(positions)
     assert read_positions(text) == positions
     assert text.isascii()
@@ -303,8 +376,17 @@ def test_a_scope_names_the_newest_positions(cache: Cache) -> None:
     positions = read_positions(scope.position() or "")
     assert positions is not None
     assert len(positions) == MAX_POSITIONS
-    assert positions[bytes([10] * 16)] == 7
-    assert bytes([4] * 16) not in positions
+    assert positions[bytes([10] * 16), 0] == 7
+    assert (bytes([4] * 16), 0) not in positions
+
+
+def test_a_scope_names_the_newest_position_in_each_lane_of_a_host(cache: Cache) -> None:
+    scope, region = Scope(cache), bytes(16)
+    for lane, number in ((1, 5), (2, 3), (1, 7), (2, 2)):
+        scope.note(region, lane << LANE_SHIFT | number)
+    assert read_positions(scope.position() or "") == {
+        (region, 1): 1 << LANE_SHIFT | 7, (region, 2): 2 << LANE_SHIFT | 3,
+    }  # fmt: skip
 
 
 def test_who_leaves_joins_again_at_the_next_use(pair: list[Cache]) -> None:

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from .host.board import GROUP, Label
 from .keys import Key
 
 #: What an entry costs beside the bytes of its key and its value: the objects that hold them, its label, its places in
 #: the dictionaries, the key as its reader writes it, and what the policy remembers of an entry that has left. It is the
-#: most that benchmarks/footprint.py measured, rounded up. It measured just after the dictionaries had doubled, and with
+#: most that benchmarks/footprint.py measured, rounded up. It measures just after the dictionaries have doubled, with
 #: all that the allocator rounds up.
-OVERHEAD = 1376  # bytes
+OVERHEAD = 1392  # bytes
 
 #: The same without the bytes of the shortest label: that of a key without namespace and tags has three groups.
 OVERHEAD_BESIDE_LABEL = OVERHEAD - 3 * GROUP.size
@@ -40,7 +40,16 @@ MISSING: Final = _Missing.MISSING
 DEAD: Final = -math.inf  # the `expires` and the `until` of an entry that nobody may use any more
 
 
-class Home:
+class Findable(Protocol):
+    """What readers find in a home."""
+
+    hits: int
+
+
+E = TypeVar("E", bound=Findable)
+
+
+class Home(Generic[E]):
     """Where the readers of a namespace find entries, by the keys as they write them.
 
     Each reader of the namespace holds its home, and so does each entry in it. The home goes with the last of them. So
@@ -52,7 +61,7 @@ class Home:
     def __init__(self, owner: object, copies: bool = False) -> None:
         self.owner = owner  # the store whose entries are found here; None if there is none
         self.copies = copies  # whether readers get copies
-        self.entries: dict[Key, Entry] = {}
+        self.entries: dict[Key, E] = {}
         self.past_hits = 0  # of entries that have left
 
     def hit_count(self) -> int:
@@ -74,7 +83,7 @@ class Entry:
     )  # fmt: skip
 
     def __init__(
-        self, home: Home, key: Key, value: object, hash: int, label: Label, way: int, expires: float,
+        self, home: Home[Entry], key: Key, value: object, hash: int, label: Label, way: int, expires: float,
         size: int,
     ) -> None:  # fmt: skip
         """``key`` is as its reader writes it; ``size`` is what the entry takes, in bytes."""

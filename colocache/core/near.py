@@ -1,9 +1,9 @@
 """What this process keeps near: live objects, within a budget of bytes, and the one rule of what may be served.
 
-Nothing tells a process that a near copy is out of date. Each hit makes sure of it, by one comparison with the bell and
-one with the clock. After an event the entry's label is compared once more, and where the group has several hosts, the
-lease of this one is asked from time to time. The rule stands in `NearStore.lets`. What readers compare before they ask
-for it is `SERVE_AT_ONCE`, as source text.
+Nothing tells a process that a near copy is out of date. So each hit compares the copy's bell with the region's bell,
+and looks at the clock. After an event it also compares the entry's label with the board, and where the group has
+several hosts, it asks the lease of this one from time to time. The rule stands in `NearStore.lets`. What readers
+compare before they ask for it is `SERVE_AT_ONCE`, as source text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .policy import POLICIES, Policy
 
 
 class NearStore:
-    """The near copies of one cache. What changes them is for one thread at a time, and the rest for any at any time.
+    """The near copies of one cache. One thread at a time may change them. Any thread may call the rest at any time.
 
     What leaves is dead, and is put into ``gone``. Take it out there when no lock is held, and `withdraw` it: keys and
     values are users' code.
@@ -44,11 +44,11 @@ class NearStore:
     def lets(self, entry: Entry, now: float) -> bool:
         """Tell whether an entry may be served: it has not expired, the host is current, and its key had no event.
 
-        If so, readers are served at once until the bell changes, or the entry expires, or the lease has to be asked
+        If so, readers are served at once until the bell changes, or the entry expires, or `HostLease` has to be asked
         again. While the host is behind, the entry stays as it is: it may be served again once the host is current.
 
-        The lease is asked first, and the bell is read before the label: whoever has rung it has stored the stamps
-        before. In the other orders an event between two of these loads would be taken for compared.
+        It is asked first, and the bell is read before the label, because an event stores its stamps before it
+        rings. In the other orders an event between two of these loads would count as compared.
 
         An entry that is dropped meanwhile is left dead:
 
@@ -134,7 +134,7 @@ class NearStore:
         self.gone.append(entry)
 
     def withdraw(self, entry: Entry) -> None:
-        """Let readers find an entry no more that has left. Any thread may call it, once for each entry of ``gone``."""
+        """Stop readers from finding an entry that has left. Any thread may call it, once for each entry of ``gone``."""
         entry.withdraw()
         self._past_hits += entry.hits
 
@@ -163,8 +163,8 @@ class NearStore:
 
 
 #: What readers compare before they ask `NearStore.lets`, as source text, for functions that answer most readers: a call
-#: of `lets` would cost a hit half as much again. The bell has not changed since the entry was last compared, and until
-#: the instant that the entry has, nobody has to be asked.
+#: of `lets` would make a hit longer. The bell has not changed since the entry was last compared, and until the instant
+#: that the entry has, nobody has to be asked.
 #: ``{keyspace}`` is where the reader reads, and ``{key}`` is what entries are found by there. tests/core/test_near.py
 #: compares the text with the rule.
 SERVE_AT_ONCE = """\

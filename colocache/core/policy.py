@@ -35,7 +35,7 @@ class Policy(cachetools.Cache["Hashable", E], Generic[E]):
         super().__init__(budget, getsizeof=lambda entry: entry.size)
         self._evicted = evicted
         data: dict[Hashable, E] = self._Cache__data  # type: ignore[attr-defined]  # of cachetools
-        #: Return the entry of a key, or None. `get` takes ten times as long.
+        #: Return the entry of a key, or None. `get` of cachetools takes longer: it is written in Python.
         self.find: Callable[[Hashable], E | None] = data.get
         # Not a dict: to find its first key, a dict passes all keys that were deleted before it since it last grew.
         self._queue: OrderedDict[Hashable, None] = OrderedDict()

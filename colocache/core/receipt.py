@@ -11,9 +11,10 @@ class Receipt(NamedTuple):
     ``complete`` says that no process of the group serves the old value any more. ``seconds`` is how long the call took.
 
     The rest is about a group of several hosts. ``acknowledged`` are the names of the other hosts that have said so.
-    ``waited_out`` are those that were silent until they could not serve anything old any more. ``hosts`` is the number
-    of hosts of which the receipt speaks, this one included. ``forgotten`` are those that have been silent for so long
-    that they are not waited for any more, although nobody knows that they are gone.
+    ``waited_out`` are those that were silent until they could not serve anything old any more; where ``complete`` is
+    False, those that have not answered so far. ``hosts`` is the number of hosts of which the receipt speaks, this one
+    included; 0 if this process is on no host. ``forgotten`` are those that have been silent for so long that they are
+    not waited for any more, although nobody knows that they are gone.
     """
 
     acknowledged: tuple[str, ...]

@@ -52,8 +52,7 @@ def gets(keyspace: Keyspace, key: Key) -> Flow[tuple[Any, bytes] | None]:
     if host is None:
         return None
     hosts = host.hosts
-    owner = hosts.owner(wire) if hosts is not None else None
-    if hosts is not None and owner is not None:
+    if hosts is not None and (owner := hosts.exact_owner(wire)) != hosts.me.id:
         return (yield from _gets_far(keyspace, host, hosts, owner, key, wire))
     hash, any_tag = key_hash(wire), host.any_tag()
     host.fences.order()
@@ -94,7 +93,7 @@ def put_if(keyspace: Keyspace, key: Key, value: object, token: Token, given: Giv
         )[0]
 
     def there(hosts: Hosts) -> Request | None:
-        if token.region_id != hosts.owner(wire):
+        if token.region_id != hosts.exact_owner(wire):
             return None
         return requests.Replace(
             requests.Key(wire, hashes), payload, given.ttl, token.version, token.any_tag, hosts.dependencies()
@@ -114,7 +113,7 @@ def count(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: 
         start = pack_integer(initial + delta)
         if start is None:
             raise ValueError("initial is a number of more than 64 bytes")
-    if given.excess and start is not None:  # a number that is there is counted with all the same
+    if given.excess and start is not None:  # a number that is there is counted nevertheless
         keyspace.member.decline(key, keyspace.path, given.excess)
     if given.excess or given.ttl == 0:
         start = None
@@ -151,7 +150,7 @@ def count(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: 
 
 
 def count_down(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: Given) -> Flow[int | None]:
-    """Do what `count` does, downwards."""
+    """Subtract from a number; otherwise do what `count` does."""
     check_number("delta", delta)
     return (yield from count(keyspace, key, -delta, initial, given))
 
@@ -183,8 +182,8 @@ def _write(
     member, hash = keyspace.member, key_hash(wire)
     host = member.join()
     hosts = host.hosts if host is not None else None
-    owner = hosts.owner(wire) if hosts is not None else None
-    if host is not None and hosts is not None and owner is not None:
+    owner = hosts.exact_owner(wire) if hosts is not None else None
+    if host is not None and hosts is not None and owner is not None and owner != hosts.me.id:
         request = there(hosts)
         answer = None if request is None else (yield from hosts.ask(owner, request, WRITE_TIMEOUT))
         outcome = Outcome.__members__.get(answer.outcome) if isinstance(answer, Done) else Outcome.BUSY
@@ -200,7 +199,7 @@ def _write(
     member.count_write(outcome)
     if outcome is not Outcome.STORED:
         return None
-    if hosts is not None and owner is not None:
+    if hosts is not None and owner is not None and owner != hosts.me.id:
         host.board.invalidate((hash ^ WRITES,))  # this host hears of it later, and its caller has returned
         yield from hosts.until_told(owner, done)
     elif host.hosts is not None:

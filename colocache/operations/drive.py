@@ -1,8 +1,8 @@
 """The two ways to drive a flow: `run` in a thread or greenlet, and `arun` in a task.
 
 Each call that waits has an answer of its own, so a call that is cancelled harms no other. When a step raises, the flow
-is closed, and the exception goes to the caller as it is. It is not thrown into the flow, because out of a generator
-StopIteration would come as RuntimeError.
+is closed, and the exception goes to the caller as it is. It is not thrown into the flow, because a generator
+turns StopIteration into RuntimeError.
 
 No user's function is called inside an ``except`` block, because its exceptions would name ours as their context.
 
@@ -35,12 +35,10 @@ LOOK_EVERY = 0.1  # s between two looks at whether anybody still waits for a loa
 def run(flow: Flow[T]) -> T:
     """Drive a flow in this thread. Raise EventLoopError on an event loop's thread, where nobody may wait.
 
-    Also if the value is there already: whether somebody loads it at this moment is chance, and chance must not decide.
+    It is raised even if the value is there already. Whether somebody loads it at this moment is chance, and chance must
+    not decide.
     """
-    why = why_not_to_wait()
-    if why:
-        flow.close()
-        raise EventLoopError(why)
+    _refuse_to_stop_a_loop(flow, "aget_or_load")
     return _run(flow)
 
 
@@ -49,7 +47,9 @@ def finish(flow: Flow[T], may_wait: bool) -> T:
 
     If so, raise EventLoopError on an event loop's thread before anything is done.
     """
-    return run(flow) if may_wait else _run(flow)
+    if may_wait:
+        _refuse_to_stop_a_loop(flow, "its name has an a in front, as that of ainvalidate")
+    return _run(flow)
 
 
 def _run(flow: Flow[T]) -> T:
@@ -182,13 +182,24 @@ async def _cancelled(task: asyncio.Task[Any]) -> None:
             await asyncio.wait((task,))
 
 
-def why_not_to_wait() -> str:
-    """Return why nobody may wait here: on the thread of an event loop, or in a callback of gevent's hub; "" if not."""
+def _refuse_to_stop_a_loop(flow: Flow[Any], twin: str) -> None:
+    """Raise EventLoopError on the thread of an event loop, or in a callback of gevent's hub."""
+    why = why_not_to_wait(twin)
+    if why:
+        flow.close()
+        raise EventLoopError(why)
+
+
+def why_not_to_wait(twin: str = "") -> str:
+    """Return why nobody may wait here: on the thread of an event loop, or in a callback of gevent's hub; "" if not.
+
+    ``twin`` says which method the caller is to await instead.
+    """
     asyncio = sys.modules.get("asyncio")  # no loop runs where nobody has imported it
     if asyncio is not None and asyncio._get_running_loop() is not None:
         return (
             "this call would have to wait, and would stop the event loop that runs on this thread; "
-            "await its twin instead, such as aget_or_load or ainvalidate. A decorated function has none: write it as "
+            f"await its twin instead: {twin}. A decorated function has none: write it as "
             "async def, or call it by await asyncio.to_thread(...)"
         )
     if "gevent" in sys.modules and on_hub():

@@ -71,7 +71,9 @@ def get(
         answer = yield from hosts.ask_or_copy(owner, request)
     if isinstance(answer, Found):
         return question.use(answer), b""
-    return MISSING, answer.fence if isinstance(answer, Missing) and owner is not None else b""
+    if owner is not None and isinstance(answer, Missing) and (yield from hosts.catch_up(answer.depends)):
+        return MISSING, answer.fence
+    return MISSING, b""
 
 
 def get_many(

@@ -49,7 +49,7 @@ def all_keys(keyspace: Keyspace, wait: Waiting, strict: bool) -> Flow[Receipt]:
 
 
 def announce(keyspace: Keyspace, hashes: list[int], kind: int, wait: Waiting, strict: bool) -> Flow[Receipt]:
-    """Invalidate what the hashes stand for. Nobody of this host serves it any more when other hosts are waited for."""
+    """Invalidate what the hashes stand for. When other hosts are waited for, no process of this host serves it."""
     began, member = monotonic(), keyspace.member
     _check(wait, strict)
     host = member.join()
@@ -59,18 +59,17 @@ def announce(keyspace: Keyspace, hashes: list[int], kind: int, wait: Waiting, st
     with member.counting:
         member.counters.invalidations += 1
     tell(member, "invalidations", 1, host)
-    is_for_later = wait is False or wait == "response"
+    tally = current_tally(member) if wait == "response" else None
+    is_for_later = wait is False or tally is not None
     if voided is None:
         receipt = UNKNOWN
     elif voided.hosts is None:
         receipt = Receipt((), (), True, monotonic() - began)
     else:
-        patience = 0.0 if is_for_later else math.inf if wait is True else float(wait)
+        patience = 0.0 if is_for_later else math.inf if wait is True or wait == "response" else float(wait)
         receipt = _receipt((yield from voided.hosts.settle(voided.numbers, patience)), began)
-    if wait == "response":
-        tally = current_tally(member)
-        if tally is not None:
-            tally.collect(voided, began)
+    if tally is not None:
+        tally.collect(voided, began)
     if not receipt.complete and (voided is None or not is_for_later):
         member.tell_incomplete(receipt)
     if not receipt.complete and strict:
@@ -79,21 +78,23 @@ def announce(keyspace: Keyspace, hashes: list[int], kind: int, wait: Waiting, st
 
 
 def settled(member: Member, voided: Sequence[Voided | None], began: float) -> Flow[Receipt]:
-    """Wait for all that several calls have invalidated, and return their common receipt."""
+    """Wait for all that several calls have invalidated, and return their common receipt.
+
+    What could not be told other hosts was logged by its call. It is not logged again.
+    """
     numbers: dict[Hosts, dict[int, int]] = {}
     for each in voided:
         if each is not None and each.hosts is not None:
             known = numbers.setdefault(each.hosts, {})
             for lane, number in each.numbers.items():
                 known[lane] = max(number, known.get(lane, 0))
-    receipt = Receipt((), (), None not in voided, 0.0)
+    receipt = Receipt((), (), True, 0.0)
     for hosts, lasts in numbers.items():
         one = _receipt((yield from hosts.settle(lasts, math.inf)), began)
         receipt = one._replace(complete=one.complete and receipt.complete)
-    receipt = receipt._replace(seconds=monotonic() - began)
     if not receipt.complete:
         member.tell_incomplete(receipt)
-    return receipt
+    return receipt._replace(complete=receipt.complete and None not in voided)
 
 
 def _receipt(settled: Settled, began: float) -> Receipt:

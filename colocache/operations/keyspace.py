@@ -22,6 +22,7 @@ from ..host import Host
 from ..member import Member
 from ..naming import shortened, shown
 from ..near_cache import NearCache
+from .under_way import active
 
 Ttl = Duration | None | Unset
 
@@ -117,14 +118,25 @@ class Keyspace(NearCache):
     def use(self, host: Host, key: Key, wire: bytes, hash: int, record: Record) -> Any:
         """Return the value of a record, and let later readers of this process find it near, if it was found before.
 
-        Many values are read once. If they were kept near, that would take a third of the time of their reading, and the
-        memory of values that are read again. That a value was found before, be it by another process, is what the shelf
-        counts anyhow. MISSING, logged, if this process cannot decode it.
+        Many values are read once. To keep them near would take time, and the memory of values that are read again. The
+        shelf counts in any case how often all processes have found a value. Return MISSING, and log it, if this process
+        cannot decode the value. (See docs/decisions/0024.)
         """
         value = self.decode(record.payload)
+        if host.hosts is not None:
+            self.note_age(host, record.loaded)
         if record.uses and not self.copies and value is not MISSING:
             self.keep(host, key, wire, hash, record, value)
         return value
+
+    def note_age(self, host: Host, loaded: float) -> None:
+        """Have loads that this call is a part of count their ages from when a value was loaded, if the host is behind.
+
+        See `colocache.core.hosts.lease.Lease.as_of`.
+        """
+        if not host.is_current():
+            for load in active():
+                load.age(loaded)
 
     def decode(self, payload: bytes | memoryview) -> Any:
         """Return the value of a payload; MISSING, logged, if this process cannot decode it."""
@@ -140,7 +152,7 @@ class Keyspace(NearCache):
         Not for keyspaces whose readers get copies.
         """
         home, keeper = self.home, host.keeper
-        if home.owner is not keeper.store:  # it is another life's by now
+        if home.owner is not keeper.store:  # it belongs to another life by now
             return
         payload, label, expires, _, _, way, _ = record
         found_by = key if type(key) is str else self._canonical(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..core.entry import MISSING
 from ..core.host.claims import AGAIN, Lead, Load, Sleep, Value
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 def get_or_load(keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: Given) -> Flow[Any]:
-    """Look for a key on this host, and at last in the source, by the user's function.
+    """Look for a key on this host, and then in the source, by the user's function.
 
     The caller has looked in the near cache already.
     """
@@ -46,8 +46,8 @@ def load_or_wait(duty: Duty) -> Flow[Any]:
 
     Raise RecursiveLoadError if a load of the key waits for this thread or task: at once where that is certain. A task
     or thread that the loader has started may wait for the load, because the loader need not wait for that task. If the
-    load still runs when the load timeout is over, or if this call cannot wait for it, they are taken to wait for each
-    other.
+    load still runs when the load timeout is over, or if this call cannot wait for it, the two are assumed to wait for
+    each other.
     """
     if is_circle(duty.load_id):
         raise RecursiveLoadError(f"the loader of the key {shown(duty.key)} asks for that same key")
@@ -109,11 +109,9 @@ class Duty:
             elif not host.alive:  # in this order: see `Region.lives`
                 outcome = None
         if isinstance(outcome, Record | Value):
-            self._count("fetches" if isinstance(outcome, Record) else "waits")
+            self._count_found(outcome)
         else:
-            self._count("loads")
-            if stores and not member.config.disabled and (outcome is None or outcome.late):
-                self._count("fallbacks")
+            self._count_load(stores and not member.config.disabled and (outcome is None or outcome.late))
         return outcome
 
     def _ask_owner(self, host: Host, hosts: Hosts, load: Load) -> Flow[Record | None]:
@@ -141,7 +139,9 @@ class Duty:
                 return record
             if isinstance(answer, Granted):
                 self._grant = other, answer.token
-                load.begin(host.now())
+                if not (yield from hosts.catch_up(answer.depends)):
+                    self._tell_owner(None)
+                load.begin(host.lease.as_of(host.now()))
             if not isinstance(answer, Busy) or patience <= 0:
                 return None
 
@@ -153,25 +153,36 @@ class Duty:
             age = max(0.0, host.now() - self.load.miss.at)
             host.hosts.tell(grant[0], Fill(grant[1], payload, self._given.ttl, age))
 
-    def _count(self, what: Literal["fetches", "waits", "loads", "fallbacks"]) -> None:
+    def _count_found(self, found: Record | Value) -> None:
         member = self._member
         with member.counting:
-            setattr(member.counters, what, getattr(member.counters, what) + 1)
-        if what != "fallbacks":
-            tell(member, "fetches" if what == "waits" else what)
+            if isinstance(found, Record):
+                member.counters.fetches += 1
+            else:
+                member.counters.waits += 1
+        tell(member, "fetches")
+
+    def _count_load(self, is_fallback: bool) -> None:
+        member = self._member
+        with member.counting:
+            member.counters.loads += 1
+            if is_fallback:
+                member.counters.fallbacks += 1
+        tell(member, "loads")
 
     def use(self, found: Record | Value) -> Any:
         """Return the value that was found; MISSING if this process cannot decode it."""
         if isinstance(found, Record):
             assert self._host is not None
             return self._keyspace.use(self._host, self.key, self.wire, self._hash, found)
+        if self._host is not None:
+            self._keyspace.note_age(self._host, found.loaded)
         return copied(found.value) if self._keyspace.copies else found.value
 
     def on_undecodable(self) -> None:
         """Note that the value cannot be decoded here, and is loaded instead, for this call alone."""
         self.load = None
-        self._count("loads")
-        self._count("fallbacks")
+        self._count_load(is_fallback=True)
 
     def is_awaited(self) -> bool:
         """Tell whether another call than this one waits for the load, as far as this process knows."""
@@ -204,7 +215,7 @@ class Duty:
         expires = host.now() + given.ttl
         if payload is not None:
             outcome, record = host.shelf.fill(self.wire, self._hash, payload, load.miss, expires)
-            self._member.count_fill(outcome)
+            self._member.count_write(outcome, is_fill=True)
             if outcome is Outcome.STORED and host.hosts is not None:
                 host.hosts.loaded(self.wire, host.now() - load.miss.at)
             # If it was refused, the record is somebody else's, and its label says nothing about this value.
@@ -212,12 +223,12 @@ class Duty:
                 record = record or unstored(payload, load.miss, expires)
                 keyspace.keep(host, self.key, self.wire, self._hash, record, value)
             if not keyspace.copies:
-                handed = Value(value, expires)
+                handed = Value(value, expires, load.miss.at)
             elif load.waiters:  # otherwise who comes finds the record
-                handed = Value(keyspace.member.carrier.decode(payload), expires)
+                handed = Value(keyspace.member.carrier.decode(payload), expires, load.miss.at)
         elif load.waiters:
             with contextlib.suppress(ValueError):  # those that wait load for themselves
-                handed = Value(copied(value) if keyspace.copies else value, expires)
+                handed = Value(copied(value) if keyspace.copies else value, expires, load.miss.at)
         self._tell_owner(payload)
         host.claims.end(load, handed)
 
@@ -248,6 +259,11 @@ class Run(UnderWay):
         super().__init__(duty.load_id)
         self.duty = duty
         self._began = self._is_orphan = False
+
+    def age(self, loaded: float) -> None:
+        """Note that the function was given a cached value that was loaded then."""
+        if self.duty.load is not None:
+            self.duty.load.age(loaded)
 
     def call(self) -> Any:
         """Call the function; what it returns may be awaitable. It is under way until `succeed` or `fail`."""

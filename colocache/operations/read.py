@@ -23,7 +23,7 @@ AT_ONCE = 32  # records that are copied before the first of them is decoded, at 
 
 
 def get(keyspace: Keyspace, key: Key, default: T) -> Any | T:
-    """Return the value of a key; ``default`` if nobody has it. The near cache was looked at already.
+    """Return the value of a key; ``default`` if nobody has it. The caller has looked in the near cache.
 
     On the thread of an event loop, other hosts are not asked.
     """
@@ -124,10 +124,10 @@ def _ask_owners(
 def _find_all(
     keyspace: Keyspace, host: Host | None, wires: list[tuple[Key, bytes]]
 ) -> Iterator[tuple[Key, bytes, Any]]:
-    """Do what `_find` does for many keys, in half the time.
+    """Do what `_find` does for many keys, with one look at the host for up to `AT_ONCE` of them.
 
-    Each wire key stays with its own key: no dictionary will do, because Python has two different keys for equal that
-    hold one instant in two time zones.
+    Each wire key stays with its own key. A dictionary would not do, because Python takes two keys for equal that hold
+    one instant in two time zones, and they are different keys of the cache.
     """
     if keyspace.fence or host is None:
         yield from [(key, wire, _find(keyspace, host, key, wire)) for key, wire in wires]

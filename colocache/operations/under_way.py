@@ -1,7 +1,7 @@
 """Which loads are under way that this code is a part of, so that no load waits for itself.
 
 The context tells the loads under way to everything that a loader starts. The caller of a load waits for it, unless the
-load is detached. So by who waits for whom it is known whether a load would wait for itself.
+load is detached. So it is known who waits for whom, and whether a load would wait for itself.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ class UnderWay:
         # The one that loads; None before and after. If it were left here, the thread's next load of the key would be
         # taken for one inside this.
         self.runner: object = None
+
+    def age(self, loaded: float) -> None:
+        """Note that the loader was given a cached value that was loaded then."""
 
     def begin(self) -> None:
         """Note that the loader is about to be called here."""

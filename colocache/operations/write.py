@@ -126,7 +126,7 @@ def _outcome(answer: object) -> Outcome:
 
 def _put(keyspace: Keyspace, host: Host, wire: bytes, hash: int, payload: bytes | None, given: Given) -> bool:
     if payload is None or given.ttl == 0:
-        host.void((hash,))  # there is nothing to store; the old value is gone all the same
+        host.void((hash,))  # there is nothing to store, and the old value must go nevertheless
         return False
     outcome, _ = host.shelf.set(wire, hash, payload, keyspace.hashes(given.tags), host.now() + given.ttl)
     keyspace.member.count_write(outcome)

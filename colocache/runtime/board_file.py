@@ -27,8 +27,9 @@ word    meaning
 …       the root's mark, and in the next page the first of the others
 ======= ================================================================================================================
 
-**The end.** Whoever ends a region stores `ENDED`, and then invalidates everything and rings the bell. So a process that
-maps it and does not know yet finds its near copies dead, and what it reads from then on it must not keep:
+**The end.** A process that ends a region stores `ENDED`, and then invalidates everything and rings the bell. So a
+process that maps the region, and does not know of the end yet, finds its near copies dead. It must not keep what it
+reads from then on:
 
 1. P misses k, reads the stamps, and loads.
 2. N ends the region and makes a new one, in which Q invalidates k.
@@ -212,7 +213,7 @@ class BoardMemory:
         return self.words[_WANTED]
 
     def new_writer(self) -> int:
-        """Return the number of a new writer. For whoever has the lock of joining."""
+        """Return the number of a new writer. Call it under the lock of joining."""
         number = self.words[_NEXT_WRITER]
         self.words[_NEXT_WRITER] = number + 1
         return number
@@ -234,24 +235,30 @@ class BoardMemory:
         return min(self.words[_USED], SEATS)
 
     def seat(self, number: int) -> tuple[int, int]:
-        """Return the pid, in the process's own namespace, and the nonce of whoever took a seat; zeros if he left."""
+        """Return the pid, in the process's own namespace, and the nonce of who has a seat; zeros if nobody has."""
         at = _SEATS_AT + number * SEAT_WORDS
         return self.words[at], self.words[at + 1]
 
     def role(self, number: int) -> str:
         """Return one of `ROLES`: what a seat's process is. One that this version does not know counts as a peer."""
-        place = self.words[_SEATS_AT + number * SEAT_WORDS + 3]
+        place = self.words[_SEATS_AT + number * SEAT_WORDS + 3] & 0xFF
         return ROLES[place if place < len(ROLES) else 0]
 
-    def take_seat(self, number: int, pid: int, nonce: int, now: int, role: str = "peer") -> None:
-        """Say who has a seat, in which role. For whoever has the lock of joining."""
+    def release(self, number: int) -> str:
+        """Return the version of colocache of a seat's process."""
+        word = self.words[_SEATS_AT + number * SEAT_WORDS + 3] >> 8
+        return ".".join(str(word >> shift & 0xFFFF) for shift in (0, 16, 32))
+
+    def take_seat(self, number: int, pid: int, nonce: int, now: int, role: str = "peer", release: str = "") -> None:
+        """Say who has a seat, in which role, and of which version. For whoever has the lock of joining."""
         at = _SEATS_AT + number * SEAT_WORDS
-        self.words[at + 3] = ROLES.index(role)
+        numbers = [int(each) & 0xFFFF for each in release.split(".")[:3] if each.isdecimal()]
+        self.words[at + 3] = ROLES.index(role) | sum(each << 8 + 16 * place for place, each in enumerate(numbers))
         self.words[at], self.words[at + 1], self.words[at + 2] = pid, nonce, now
         self.words[_USED] = max(self.words[_USED], number + 1)
 
     def leave_seat(self, number: int) -> None:
-        """Say that nobody has a seat. For whoever has it."""
+        """Note that nobody has a seat. Call it in the process that has it."""
         at = _SEATS_AT + number * SEAT_WORDS
         self.words[at] = self.words[at + 1] = self.words[at + 2] = self.words[at + 3] = 0
 
@@ -261,7 +268,7 @@ class BoardMemory:
 
 
 def end(words: memoryview, bell: int, root: int, fences: Fences) -> None:
-    """End a region: whoever still uses it finds out at its next hit.
+    """End a region: each process that still uses it finds out at its next hit.
 
     The two numbers are nobody's: no process gets the last writer's number. If a region is ended twice, nothing is
     served that was read after the first end.
@@ -282,8 +289,8 @@ def end_file(descriptor: int, head: Head, fences: Fences) -> None:
     mapping.close()
 
 
-#: Maps a file. From Python 3.13 on it keeps no descriptor of its own: whoever closes all descriptors of a process would
-#: make it close, much later, what has got the number.
+#: Maps a file. From Python 3.13 on it keeps no descriptor of its own: otherwise, after somebody has closed
+#: all descriptors of the process, the map would later close a file of somebody else's that has got the number.
 map_file: Callable[[int, int], mmap.mmap]
 
 if sys.version_info >= (3, 13):

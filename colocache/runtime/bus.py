@@ -5,7 +5,7 @@ it wakes those that wait for a load. So a message may be lost, come late, or com
 
 What has happened is queued by the threads of the application, which take no lock and wait for nobody. The first event
 wakes the bus's thread, which gathers for some milliseconds, and sends one frame for each kind. A process connects to
-its mates when it has something to say, and not before. Nothing happens on the bus of a group that is idle.
+its mates only when it has something to say. Nothing happens on the bus of a group that is idle.
 
 ::
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 EVENTS: Final = (KEYS, TAGS, NAMESPACES)
 
 MOST: Final = 8192  # events of a kind in one batch; of more, the mates look at everything
-START_AFTER = 0.1  # s: the thread imports zmq, which takes 40 ms, after the first calls of the process
+START_AFTER = 0.1  # s: the thread imports zmq, which takes long, after the first calls of the process
 GATHER = 0.005  # s from the first event to the frame
 PAUSE, PAUSE_AT_MOST = 0.005, 0.1  # s between batches for each mate: so nobody hears more than 200 batches a second
 PAUSE_AFTER_EVERYTHING = 0.25  # s: to look at everything takes a while
@@ -56,7 +56,7 @@ LAST_LINES = 1.0  # s that the last lines of the log are given
 
 
 class Message(NamedTuple):
-    """What a mate says: a kind, and hashes, of which some can be there twice."""
+    """What a mate says: a kind, and hashes. A hash can be there twice."""
 
     kind: int
     hashes: Sequence[int]
@@ -273,8 +273,8 @@ class Bus:
         roused = sockets.wait(max(0.0, until - monotonic()))
         self._idle = self._waits = False
         now = monotonic()
-        # The ends of loads first: where other threads compute, this one waits 5 ms for the interpreter after each call
-        # of the system.
+        # The ends of loads first: where other threads compute, this one waits for the interpreter after each call of
+        # the system, 5 ms by default.
         if self._loaded and mouth.ready_at(now) <= now:
             mouth.say(LOADED, _taken(self._loaded))
         if roused:
@@ -353,7 +353,7 @@ class Bus:
             self._log.exception("what another process said could not be taken in")
 
     def _look_after_ear(self, sockets: Broadcast, now: float) -> None:
-        """See to it that others can connect. A cleaner of temp directories may delete the socket.
+        """Make sure that others can connect. A cleaner of temp directories may delete the socket.
 
         While hardly a file descriptor is left, nobody may connect: libzmq aborts the process if there is none for a
         connection that comes. Mates connect again later, and the numbers of their frames show what was lost.

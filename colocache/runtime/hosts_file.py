@@ -23,13 +23,13 @@ from struct import Struct
 from typing import Final
 
 from ..core.hosts import layout
-from ..core.hosts.layout import LANES, ROWS
+from ..core.hosts.layout import LANES
 from ..core.hosts.log import HostLog
 from ..errors import ConfigError
 from .board_file import LAYOUT, Head, boot
 from .fences import Fences
 from .files import Held, allocate, open_new, open_ours
-from .record_locks import RecordLocks, lane_locks
+from .record_locks import lane_locks
 from .region_files import FILES, HOSTS, Files
 from .signals import raise_if_from_handler
 
@@ -52,51 +52,29 @@ class HostsFile:
     log: HostLog
     """The host's own events."""
 
-    def __init__(
-        self, mapping: mmap.mmap, file: Held, own: Held, locks: RecordLocks, rows: int, fences: Fences
-    ) -> None:
-        """``own`` is another descriptor of the same file. Row r has the byte ``rows + r`` of the file of ``locks``."""
+    def __init__(self, mapping: mmap.mmap, file: Held, own: Held, path: str, fences: Fences) -> None:
+        """``own`` is another descriptor of the same file, which is at ``path``."""
         self.words = memoryview(mapping).cast("Q")
         self.lanes = lane_locks(own)
         self.log = HostLog(self.words, self.lanes, fences, self.grow_lane)
         self._file = file
-        self._locks = locks
-        self._first = rows
-        self._rows: dict[int, object] = {}
+        self._path = path
 
     def grow_lane(self, lane: int) -> bool:
         """Give a lane its blocks; return False if there is no room."""
         return self._grow(*layout.lane_part(lane))
 
-    def take_row(self) -> int | None:
-        """Take the lowest row whose writer does not live, with what it says; None if there is none, or no room.
+    def grow_row(self, row: int) -> bool:
+        """Give a row its blocks; return False if there is no room."""
+        return self._grow(*layout.row_part(row))
 
-        No other process, and no other caller in this one, gets it before `free_row`, or before this process ends.
-        """
-        for row in range(ROWS):
-            mine = object()
-            try:
-                if self._rows.setdefault(row, mine) is mine:
-                    if self._take(self._first + row) and self._grow(*layout.row_part(row)):
-                        return row
-                    self.free_row(row)
-            except BaseException:  # of a signal handler
-                if self._rows.get(row) is mine:
-                    self.free_row(row)
-                raise
-        return None
-
-    def free_row(self, row: int) -> None:
-        """Give a row back that this process has taken."""
-        self._locks.free(self._first + row)
-        self._rows.pop(row, None)
-
-    def _take(self, byte: int) -> bool:
-        try:
-            return self._locks.take(byte)
-        except OSError as error:
-            raise_if_from_handler(error)
-            return False
+    def open_again(self) -> Held:
+        """Open the file another time, for locks. Raise OSError if it is not there any more, or was replaced."""
+        file = Held(open_ours(self._path))
+        if file.identity != self._file.identity:
+            file.close()
+            raise OSError(f"{self._path} was replaced")
+        return file
 
     def _grow(self, start: int, end: int) -> bool:
         try:
@@ -114,10 +92,10 @@ def create(files: Files) -> None:
     allocate(file, 0, layout.lane_part(0)[1])
 
 
-def attach(files: Files, rows: int, fences: Fences) -> HostsFile:
+def attach(files: Files, fences: Fences) -> HostsFile:
     """Map the file, which is open. Raise `Again` if it was replaced meanwhile."""
     own = files.open_again(HOSTS)
-    return HostsFile(files.map(HOSTS, SIZE), files.held[HOSTS], own, files.locks, rows, fences)
+    return HostsFile(files.map(HOSTS, SIZE), files.held[HOSTS], own, files.file(HOSTS), fences)
 
 
 # --- Ends

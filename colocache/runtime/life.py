@@ -63,7 +63,7 @@ class Life:
         return [mark.descriptor for mark in self._marks if not mark.by_open_file]
 
     def let_go(self) -> None:
-        """Live no more: neither this process nor a child that has the lock in common with it."""
+        """Stop living: this process, and a child that has the lock in common with it."""
         for mark in self._marks:
             with contextlib.suppress(OSError, IndexError):
                 mark.set(fcntl.F_UNLCK)

@@ -25,7 +25,7 @@ class Mates(Protocol):
     """The other processes that share this process's region. Only the bus's thread asks."""
 
     def version(self) -> int:
-        """Return a number that is another one after each coming and going."""
+        """Return a number that changes whenever a process joins or leaves."""
 
     def living(self) -> Iterable[tuple[int, int]]:
         """Return the seat and the name of each mate that lives, without this process.
@@ -82,7 +82,7 @@ class Mouth:
             self._links[name] = _Link(f"{self._directory}/{living[name]}.bus")
 
     def _look(self, now: float) -> None:
-        """Look who is reached, and try to reach the others."""
+        """Find out who is reached, and try to reach the others."""
         self._seen = self._sockets.changes
         missing = []
         for name, link in self._links.items():

@@ -95,7 +95,7 @@ def _is_tmpfs(path: str) -> bool:
 
 
 def _kind_of(path: str) -> int | None:
-    """Return the number by which Linux tells kinds of file systems apart; None if it cannot be had."""
+    """Return the number by which Linux tells kinds of file systems apart; None if that is not known."""
     if sys.platform != "linux":
         return None
     try:
@@ -120,7 +120,7 @@ def directory_name(group: str) -> str:
 
 
 def room(path: str) -> int:
-    """Return how many bytes may be written to new files in a directory, of which some room is left for others."""
+    """Return how many bytes may be written to new files in a directory. Some room is left for others."""
     found = os.statvfs(path)
     free = found.f_bavail * found.f_frsize if found.f_blocks else sys.maxsize  # 0: a tmpfs with no limit
     return max(0, free - max(1 << 20, free // 16))

@@ -1,8 +1,8 @@
 """Record locks of single bytes: what excludes the processes of a host from each other, and ends when a process ends.
 
 They are taken without giving up the interpreter lock, by ctypes. `fcntl.lockf` gives it up while it takes the record
-lock. Beside a thread that computes, it gets the interpreter lock back 5 ms later, and all that time others wait for the
-record lock. Without ctypes there is only `fcntl.lockf`.
+lock. Beside a thread that computes, it gets the interpreter lock back 5 ms later (`sys.getswitchinterval`), and all
+that time others wait for the record lock. Without ctypes there is only `fcntl.lockf`.
 
 The kernel does not exclude the threads of one process from each other. `RingLocks` and `ClaimLocks` do.
 """
@@ -30,7 +30,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 20e-6, 1e-3  # s, between two tries
 
 CLAIM_FILES = 16  # because the kernel looks at all locks of a file, one by one
 
-_BUSY = (errno.EACCES, errno.EAGAIN)
+BUSY = (errno.EACCES, errno.EAGAIN)
 
 SetLock = Callable[[int, bytes], int]  # descriptor, struct flock; returns 0 or the number of an error
 
@@ -90,11 +90,6 @@ class RecordLocks:
     def __init__(self, descriptor: Descriptor) -> None:
         self._descriptor = descriptor
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the file is open, so that there are locks."""
-        return self._descriptor.number_if_open >= 0
-
     def take(self, byte: int) -> bool:
         """Take the lock of a byte; return False if another process has it. This process always gets it again.
 
@@ -105,15 +100,15 @@ class RecordLocks:
     def attempt(self, lock: bytes) -> int:
         """Do what a struct flock says, and return 0, or the number of the error.
 
-        So what comes out of this as an exception is a signal handler's, and nobody passes over it: time limits like to
-        be OSErrors.
+        So each exception that comes out of this is a signal handler's, and must not be passed over: time limits are
+        often OSErrors.
         """
         return set_lock(self._descriptor.number_if_open, lock)
 
     def ask(self, lock: bytes) -> bool:
         """Do what a struct flock says; return False if another process is in the way. Raise as `take` does."""
         number = self.attempt(lock)
-        if number in _BUSY:
+        if number in BUSY:
             return False
         if number:
             raise OSError(number, os.strerror(number))
@@ -162,7 +157,7 @@ class Holds:
         self.held: dict[int, Hold] = {}
 
     def take(self, what: int, hold: Hold) -> bool:
-        """Take something; return False if it is taken, be it by this thread."""
+        """Take something; return False if it is taken, even by this thread."""
         return self.held.setdefault(what, hold) is hold
 
     def take_soon(self, what: int, hold: Hold, patience: float) -> bool:
@@ -226,10 +221,10 @@ class RingLocks:
         self._closed = False
 
     def lock(self, ring: int, /) -> bool:
-        """Take the lock of a ring; return False if it is not to be had. Only the function that calls this has it.
+        """Take the lock of a ring; return False if that fails. Only the function that calls this has it.
 
-        That takes 20 ms and `ATTEMPTS` attempts. Where threads compute, or the machine is busy, an attempt can take
-        10 ms: after 20 ms the lock has hardly been looked at.
+        It tries for `PATIENCE` seconds, and at least `ATTEMPTS` times. Where threads compute, or the machine is busy,
+        one attempt can take half of that time, so the time alone would mean very few attempts.
         """
         hold = thread_id(), sys._getframe(1)
         try:
@@ -327,7 +322,7 @@ class ClaimLocks:
         if self._mine.setdefault(place, mine) is not mine:
             return False
         locks = self._locks(place)
-        if locks is None or locks.attempt(flock(fcntl.F_WRLCK, place >> 4)) not in _BUSY:
+        if locks is None or locks.attempt(flock(fcntl.F_WRLCK, place >> 4)) not in BUSY:
             return True
         self._mine.pop(place, None)
         return False

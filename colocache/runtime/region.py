@@ -1,4 +1,4 @@
-"""The region: the files that the processes of a group map on one host, from the first one's coming to the last one's.
+"""The region: the files that the processes of a group map on one host. It lives until the last of them leaves.
 
 ====================== ================================================================================================
 file                   meaning
@@ -27,21 +27,21 @@ yes                        none, or not theirs  raise `CannotJoin`: they may ser
                                                 They find out themselves, by `Region.is_in_place`, and let go
 ========================== ==================== =======================================================================
 
-The board's head names the files of its region by their inodes, its own among them. So a copy is told from what others
+The board's head names the files of its region by their inodes, its own among them. So a copy differs from what others
 have mapped, and so are locks of a deleted file from those that others use:
 
 1. A has the lock of joining. A cleaner deletes all files.
 2. B makes a new ``locks``, and has its lock of joining.
 3. Each of the two shows that it lives before it looks. So at least one finds the other one, but no region, and raises.
-4. If A has made a region meanwhile, its head names the ``locks`` that was deleted. C, who comes now, ends it.
+4. If A has made a region meanwhile, its head names the ``locks`` that was deleted. C, which comes now, ends it.
 
 A process that is killed while it joins has made nothing that anybody uses: the state in the head is stored last.
 
 **Locks** of bytes have three traps (see `colocache.runtime.files`). So a process has one `Region` for a directory,
 whatever its spelling, and all its caches of the group share it; each file is opened once.
 
-A file that another program truncates kills whoever touches what is gone (SIGBUS). Nothing can be done about that from
-Python.
+If another program truncates a file, a process that touches what is gone is killed (SIGBUS). Nothing can be done about
+that from Python.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ from ..core.host.layout import Geometry, ShelfMemory, geometry
 from ..core.host.memory import Heard
 from ..core.host.numbers import Numbers
 from ..errors import CannotJoin, ConfigError
+from ..version import __version__
 from . import board_file, hosts_file
 from .board_file import BoardMemory, Head, anonymous
 from .fences import Fences, fences_for
@@ -82,9 +83,7 @@ _JOIN = 0
 _RINGS = 1 << 16
 _SEATS = 1 << 32
 _FENCES = 1 << 33
-_LEAVING = 1 << 33  # and the seat of a process that is about to leave
-_ROWS = 1 << 34
-OFFICE = 1 << 35  # two bytes: who is the gateway, and who is to be
+_LEAVING = 1 << 34  # and the seat of a process that is about to leave
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -101,6 +100,7 @@ class Seat:
     pid: int
     nonce: int  # random; a later process with this seat has another one
     role: str = "peer"  # one of `board_file.ROLES`
+    version: str = ""  # of colocache
 
 
 #: What `Region.lives` looks at once the process has left.
@@ -173,14 +173,14 @@ class Region:
         """Join the group's region on this host, or make it. Call `release` when a cache no longer uses it.
 
         ``directory`` is the setting: an absolute path, or None for the default. ``capacity`` are the bytes that the
-        shelf may have; if the file system has less room, it gets less. Whoever makes the region chooses it for all, and
-        ``wanted`` tells what he wanted.
+        shelf may have; if the file system has less room, it gets less. The process that makes the region chooses it for
+        all, and ``wanted`` tells what that process wanted.
 
         ``hosts`` says that the group has several hosts. Whoever makes the region chooses this, too: who does not want
         it obeys, and gets a region with `hosts`. Who wants it cannot join a living region without it.
 
-        What a signal handler raises may come out of this call instead of its result. So the region is appended to
-        ``joined``, too, if it is given: whoever catches an exception gives back what is there.
+        An exception of a signal handler may come out of this call instead of its result. So the region is appended to
+        ``joined``, too, if that is given: a caller that catches an exception gives back what is there.
 
         ``role`` is one of `board_file.ROLES`. It is what the others see of this process.
 
@@ -221,14 +221,14 @@ class Region:
     def _take_seat(self, number: int, role: str) -> None:
         """Sit down. For whoever has the lock of joining."""
         self.numbers = Numbers(self._board.new_writer())
-        self.seat = Seat(number, os.getpid(), secrets.randbits(63) + 1, role)
-        self._board.take_seat(number, self.seat.pid, self.seat.nonce, time.time_ns(), role)
+        self.seat = Seat(number, os.getpid(), secrets.randbits(63) + 1, role, __version__)
+        self._board.take_seat(number, self.seat.pid, self.seat.nonce, time.time_ns(), role, __version__)
         self._board.change_version(self.numbers.next())
 
     # --- Being there
 
     def lives(self) -> bool:
-        """Tell whether the region has not ended, as far as its memory says. This takes 0.1 µs.
+        """Tell whether the region has not ended, as far as its memory says. On x86 it makes no system call.
 
         Ask this **after** the stamps of what is loaded were read, and after a write: see
         `colocache.runtime.board_file`.
@@ -238,13 +238,13 @@ class Region:
 
     @property
     def wanted(self) -> int:
-        """The capacity that whoever made the region wanted. It has less where there was no room."""
+        """The capacity that the maker of the region wanted. The shelf has less if there was no room."""
         return self._board.wanted
 
     def is_in_place(self) -> bool:
-        """Tell whether newcomers find this region: it has not ended, and its board is where it was. This takes 1.5 µs.
+        """Tell whether newcomers find this region: it has not ended, and its board is where it was.
 
-        If not, `leave` and `join` anew. As long as this process has not left, no newcomer can join.
+        If not, `leave` and `join` anew. Until this process has left, no newcomer can join. This takes one system call.
         """
         return self.lives() and (self._files is None or self._files.board_is_in_place())
 
@@ -252,7 +252,8 @@ class Region:
         """Tell whether all descriptors are still there: somebody may close all that a process has.
 
         If not, this process excludes nobody, and does not show that it lives: `leave` and `join` anew. This also keeps
-        the files young, so that cleaners of temp directories leave them alone. It takes 50 µs: call it once in a while.
+        the files young, so that cleaners of temp directories leave them alone. It takes some system calls for each
+        file, so do not call it often.
         """
         return not self._left and (self._files is None or self._files.tend())
 
@@ -277,7 +278,7 @@ class Region:
                 raise_if_from_handler(error)
                 continue
             if pid is not None:
-                found.append(Seat(number, pid, nonce, self._board.role(number)))
+                found.append(Seat(number, pid, nonce, self._board.role(number), self._board.release(number)))
         return found
 
     def is_last(self) -> bool:
@@ -473,7 +474,7 @@ def _sit_down(
     files: Files, board: BoardMemory, fences: Fences, capacity: int, ended: Sequence[Ended], role: str
 ) -> Region:
     shelf = files.map("shelf", geometry(capacity).total_size)
-    hosts = hosts_file.attach(files, _ROWS, fences) if HOSTS in files.held else None
+    hosts = hosts_file.attach(files, fences) if HOSTS in files.held else None
     region = Region(files, board, shelf, fences, capacity, hosts, ended if hosts is not None else ())
     for number in range(board_file.SEATS):
         if files.locks.take(_SEATS + number):
@@ -614,14 +615,14 @@ class _Process:
         self._holds = Holds()
 
     def lock(self, patience: float) -> bool:
-        """Have what is here to oneself. Call `unlock` in the same function.
+        """Take the lock of what is here. Call `unlock` in the same function.
 
         Return False if another thread has it for too long, or this one, where a signal handler has interrupted it.
         """
         return self._holds.take_soon(0, hold_of_caller(), patience)
 
     def unlock(self) -> None:
-        """Give it back."""
+        """Give the lock back."""
         self._holds.give_back(0)
 
     def regions_at(self, place: tuple[int, int], path: str) -> list[Region]:

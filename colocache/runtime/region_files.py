@@ -142,7 +142,7 @@ class Files:
         return True
 
     def delete_all(self, *kept: str) -> None:
-        """Delete all files of the directory but the one whose lock this process has. For whoever has that lock.
+        """Delete all files of the directory but the one whose lock this process has. Call it under that lock.
 
         Those with the names ``kept`` stay, too.
         """

@@ -29,8 +29,8 @@ import pytest
 import colocache
 from colocache.config import SERVER_SETTINGS, SETTINGS
 from colocache.core import entry, keys, options
-from colocache.core.group import ring
 from colocache.core.host import claims, record
+from colocache.core.hosts import ring
 from colocache.runtime import board_file, frames
 from tests import ROOT
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from colocache.runtime import board_file
 from verification.chaos.group import Group, together
 
 KEYS = [f"k{number}" for number in range(12)]
@@ -31,7 +32,7 @@ def test_a_process_of_another_layout_joins_nobody_and_says_so(group: Callable[..
     together(workers, "read_all", keys=KEYS)
     (newer,) = ours.start(1, join=False)
     newer.call("have_layout", layout=999)
-    with pytest.raises(AssertionError, match="another version of colocache, whose memory has layout 2"):
+    with pytest.raises(AssertionError, match=f"whose memory has layout {board_file.LAYOUT}, and"):
         newer.call("start")
     assert newer.call("read", key="k0") == 0
     assert newer.call("members") == {}

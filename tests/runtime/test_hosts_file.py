@@ -14,12 +14,12 @@ import pytest
 
 from colocache.core.hosts import layout
 from colocache.core.hosts.event import KEYS, Event
-from colocache.core.hosts.layout import ROWS
 from colocache.core.hosts.log import NoLane
 from colocache.errors import CannotJoin
 from colocache.runtime import board_file, hosts_file, places, record_locks
 from colocache.runtime import region as region_module
 from colocache.runtime.hosts_file import MOST_ENDED, HostsFile, ended_before, note_ended
+from colocache.runtime.network.office import Office
 from colocache.runtime.region import Region
 from colocache.runtime.region_files import FILES
 from tests.runtime.agents import Agent, Failed, StartAgent, agents
@@ -30,6 +30,7 @@ OTHER = """
 from colocache.core.hosts.event import KEYS, Event
 from colocache.core.hosts import layout
 from colocache.runtime import board_file, region as module
+from colocache.runtime.network.office import Office
 from colocache.runtime.region import Region
 
 def join(base, hosts=True):
@@ -37,6 +38,10 @@ def join(base, hosts=True):
     region = Region.join("shop", base, 2 << 20, hosts=hosts, patience=30.0)
     log = region.hosts and region.hosts.log
     return region.id
+
+def take_office():
+    global office
+    office = Office(region.hosts.open_again, region.hosts.grow_row, lambda: 0)
 
 def append(number):
     return tuple(log.append(Event(KEYS, (number,))))
@@ -177,7 +182,7 @@ def test_only_what_is_used_takes_room(here: Callable[..., Region]) -> None:
     assert blocks() == at_birth
     assert hosts.grow_lane(3)
     assert blocks() == at_birth + 8 * layout.LANE_WORDS
-    assert hosts.take_row() == 0
+    assert hosts.grow_row(0)
     assert blocks() == at_birth + 8 * (layout.LANE_WORDS + layout.ROW_WORDS)
 
 
@@ -249,7 +254,7 @@ def test_who_has_left_appends_nothing(here: Callable[..., Region]) -> None:
     region.leave()
     with pytest.raises(NoLane):
         hosts.log.append(A)
-    assert hosts.take_row() is None
+    assert not hosts.grow_row(0)
 
 
 def test_leaving_waits_for_a_function_that_appends(
@@ -279,35 +284,66 @@ def test_leaving_waits_for_a_function_that_appends(
     assert found == [False]
 
 
-# Rows
+# The office
 
 
-def test_each_row_has_one_writer(here: Callable[..., Region], other: Agent) -> None:
-    hosts = hosts_of(here())
+def office_of(region: Region) -> Office:
+    hosts = hosts_of(region)
+    return Office(hosts.open_again, hosts.grow_row, lambda: 0)
+
+
+def test_one_process_is_the_gateway_and_its_row_stays_when_it_has_gone(
+    here: Callable[..., Region], other: Agent
+) -> None:
+    region = here()
+    office, hosts = office_of(region), hosts_of(region)
     other("join(base)")
-    assert hosts.take_row() == 0
-    assert other("[region.hosts.take_row() for _ in range(2)]") == [1, 2]
-    assert hosts.take_row() == 3
-    hosts.free_row(0)
-    assert other("region.hosts.take_row()") == 0
-    hosts.words[layout.entry_of(1, 5)] = 77
+    other("take_office()")
+    assert office.is_vacant()
+    assert other("office.take()") == 0
+    assert not office.is_vacant()
+    assert office.take() is None
+    hosts.words[layout.entry_of(0, 5)] = 77
     other.kill()
-    assert [hosts.take_row() for _ in range(3)] == [0, 1, 2]
-    assert hosts.words[layout.entry_of(1, 5)] == 77  # what a row says stays
-    assert [hosts.take_row() for _ in range(ROWS)] == [4, 5, 6, 7, *[None] * 4]
+    assert office.is_vacant()
+    assert office.take() == 0
+    assert hosts.words[layout.entry_of(0, 5)] == 77
 
 
-def test_without_room_there_is_no_row(here: Callable[..., Region], monkeypatch: pytest.MonkeyPatch) -> None:
-    hosts = hosts_of(here())
+def test_who_leaves_the_region_keeps_its_office_until_the_network_thread_has_ended(
+    here: Callable[..., Region], other: Agent
+) -> None:
+    region = here()
+    mine = office_of(region)
+    other("join(base)")
+    other("take_office()")
+    assert mine.take() == 0
+    region.leave()
+    assert other("office.take()") is None
+    mine.give_back()
+    assert other("office.take()") == 0
 
-    def refuse(descriptor: int, start: int, end: int) -> None:
-        raise OSError(28, "no space")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(hosts_file, "allocate", refuse)
-        assert hosts.take_row() is None
-        assert not hosts.grow_lane(1)
-    assert hosts.take_row() == 0
+def test_a_process_that_is_preferred_is_known(here: Callable[..., Region], other: Agent) -> None:
+    office = office_of(here())
+    other("join(base)")
+    assert not office.must_wait()
+    other("take_office()")
+    other("office.prefer()")
+    assert office.must_wait()
+    other.kill()
+    assert not office.must_wait()
+
+
+def test_without_room_for_a_row_nobody_is_the_gateway(
+    here: Callable[..., Region], other: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office = office_of(here())
+    monkeypatch.setattr(office, "_grow_row", lambda row: False)
+    other("join(base)")
+    other("take_office()")
+    assert office.take() is None
+    assert other("office.take()") is not None, "the office is vacant"
 
 
 # Ends

@@ -353,7 +353,7 @@ def test_who_has_made_the_region_has_chosen_its_capacity(
 
 def test_what_was_refused_leaves_nothing_behind(here: Callable[..., Region], base: str, agent: StartAgent) -> None:
     other = agent()
-    other("join(base, layout=9)", base=base)
+    other("join(base, layout=1000)", base=base)
     before = opened_and_used()
     with pytest.raises(CannotJoin):
         here()
@@ -368,8 +368,8 @@ def test_another_layout_is_refused_while_its_processes_live(
     here: Callable[..., Region], base: str, agent: StartAgent
 ) -> None:
     other = agent()
-    other("join(base, layout=9)", base=base)
-    with pytest.raises(CannotJoin, match=r"another version of colocache, whose memory has layout 9, and this one's"):
+    other("join(base, layout=1000)", base=base)
+    with pytest.raises(CannotJoin, match=r"another version of colocache, whose memory has layout 1000, and this one's"):
         here()
     assert other("(is_current(), region.is_in_place())") == (True, True)
     other.kill()

@@ -11,16 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colocache.core import parts
-from colocache.core.group import messages
-from colocache.core.group.peer import Peer
 from colocache.core.host import logs
-from colocache.errors import WireError
+from colocache.core.hosts.gateway import Gateway
 from colocache.runtime import frames as host_frames
 from colocache.values import msgpack_codec
 from verification.fuzz.fuzz import CORPUS
 from verification.fuzz.targets import TARGETS
 
-TRIES = {"peer": 100, "region": 40, "shelf": 200}  # else 400; a story of a peer takes some ten milliseconds
+TRIES = {"gateway": 100, "region": 40, "shelf": 200}  # else 400; a story of a gateway takes some ten milliseconds
 
 
 def inputs_of(target: str) -> list[Path]:
@@ -55,34 +53,16 @@ def test_nothing_that_is_made_up_fails(target: str) -> None:
 # --- Defects that are put in, one at a time. An input named after each is in the corpus; fuzzing found it.
 
 
-def take_any_seconds(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(messages._is_not_negative, "__code__", (lambda value: not value < 0).__code__)
-
-
-def take_ignored_frames_for_signs_of_life(patch: pytest.MonkeyPatch) -> None:
-    receive = Peer.receive
-
-    def noting(self: Peer, frame: bytes, now: float, *, bus: bool = False) -> bytes | None:
-        sender = receive(self, frame, now, bus=bus)
-        try:
-            other = self.acquaintance(messages.decode(frame).sender)
-        except WireError:
-            other = None
-        if other is not None:
-            other.heard_at = now
-        return sender
-
-    patch.setattr(Peer, "receive", noting)
+def take_numbers_for_leases(patch: pytest.MonkeyPatch) -> None:
+    """Believe a pong that is for a ping of later than now."""
+    patch.setattr(Gateway, "_is_for_this_ping", lambda self, message, now: True)
 
 
 DEFECTS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], Any]]] = {
-    "namespace-that-is-no-text": ("peer", lambda patch: patch.setattr(messages, "_is_text", lambda name: True)),
-    "seconds-that-are-no-number": ("peer", take_any_seconds),
-    "trace-of-an-ignored-frame": ("peer", take_ignored_frames_for_signs_of_life),
+    "pong-from-the-future": ("gateway", take_numbers_for_leases),
     "limit-that-no-log-has": ("shelf", lambda patch: patch.setattr(logs, "_is_limit", lambda limit, size: True)),
     "ring-that-stays-garbage": ("shelf", lambda patch: patch.setattr(logs.Logs, "reset", lambda self, ring: None)),
     "hashes-without-end": ("bus", lambda patch: patch.setattr(host_frames, "LARGEST", 1 << 20)),
-    "event-too-long-for-the-bus": ("parts", lambda patch: patch.setattr(messages, "MAX_BUS", 1 << 20)),
     "lists-that-lie": ("values", lambda patch: patch.setattr(msgpack_codec, "refuse_lies", lambda payload: None)),
     "error-that-repeats-everything": ("values", lambda patch: patch.setattr(msgpack_codec, "_shortened", str)),
     "parts-of-keys-that-run-together": ("keys", lambda patch: patch.setattr(parts, "_sized", lambda part: part)),

@@ -91,7 +91,7 @@ class Talker:
 
 def needs_namespaces() -> None:
     if why_not():
-        pytest.skip(f"needs network namespaces: {why_not()}")
+        pytest.skip(why_not())
 
 
 @pytest.fixture

@@ -173,7 +173,7 @@ def test_a_cache_without_a_fault_passes(loopback: bool) -> None:
 
 def test_hosts_that_find_each_other_by_name_pass_while_names_are_wrong() -> None:
     if why_not():
-        pytest.skip(f"needs network namespaces: {why_not()}")
+        pytest.skip(why_not())
     faults = [Fault(0.1 + 0.4 * number, "names", ("h1", "h2"), 0.3, number / 5) for number in range(5)]
     result = run("honest", faults=[*faults, Fault(0.2, "restart", ("h2", "h1"), 0.3, 0.0)], by_name=True)
     assert not result.complaints(), result.table()

@@ -25,6 +25,16 @@ def times(count: int, act: Callable[[], object]) -> Callable[[], None]:
     return body
 
 
+def then(*acts: Callable[[], object]) -> Callable[[], None]:
+    """Return a body that does one thing after the other."""
+
+    def body() -> None:
+        for act in acts:
+            act()
+
+    return body
+
+
 @scenario
 def a_copy_beside_an_invalidation(world: World) -> None:
     """W invalidates k; R has a near copy, and reads it thrice."""
@@ -60,13 +70,7 @@ def the_reader_has_just_invalidated_something(world: World) -> None:
     writer, reader = world.host("W"), world.host("R")
     reader.load_near(1)
     writer.spawn(lambda: writer.invalidate(1))
-
-    def body() -> None:
-        reader.invalidate_untold(2)
-        reader.read_near(1)
-        reader.read_near(1)
-
-    reader.spawn(body)
+    reader.spawn(then(lambda: reader.invalidate_untold(2), times(2, lambda: reader.read_near(1))))
 
 
 @scenario
@@ -74,13 +78,7 @@ def a_copy_of_a_load_beside_an_invalidation(world: World) -> None:
     """R loads k while W invalidates it, and reads twice."""
     writer, reader = world.host("W"), world.host("R")
     writer.spawn(lambda: writer.invalidate(1))
-
-    def body() -> None:
-        reader.load_near(1)
-        reader.read_near(1)
-        reader.read_near(1)
-
-    reader.spawn(body)
+    reader.spawn(then(lambda: reader.load_near(1), times(2, lambda: reader.read_near(1))))
 
 
 @scenario
@@ -90,13 +88,7 @@ def a_record_is_copied_beside_an_invalidation(world: World) -> None:
     loader.load_near(1)
     record: Copy = loader.copies[1]
     writer.spawn(lambda: writer.invalidate(1))
-
-    def body() -> None:
-        reader.copy(record, 1)
-        reader.read_near(1)
-        reader.read_near(1)
-
-    reader.spawn(body)
+    reader.spawn(then(lambda: reader.copy(record, 1), times(2, lambda: reader.read_near(1))))
 
 
 @scenario
@@ -116,13 +108,8 @@ def a_tag_and_everything(world: World) -> None:
     writer, reader = world.host("W"), world.host("R")
     reader.load_near(1, "t")
     writer.spawn(lambda: writer.invalidate(2, "t"))
-
-    def body() -> None:
-        reader.read_near(1)
-        reader.load_near(1, "t")
-        reader.read_near(1)
-
-    reader.spawn(body)
+    read = lambda: reader.read_near(1)  # noqa: E731
+    reader.spawn(then(read, lambda: reader.load_near(1, "t"), read))
 
 
 @scenario

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+from verification.host.board_scenarios import then
 from verification.host.machine import Violation
-from verification.host.shelf_scenarios import K, last_read, then
+from verification.host.shelf_scenarios import K, last_read
 from verification.host.world import Host, LoaderFailed, World
 
 SCENARIOS: dict[str, Callable[[World], None]] = {}
@@ -49,11 +50,21 @@ def forgive(act: Callable[[], object]) -> None:
         act()
 
 
+def ask(host: Host, thread: str = "") -> None:
+    """Have a process ask for k, and load it if need be."""
+    host.spawn(lambda: host.get_or_load(K), thread)
+
+
+def invalidate_and_ask(host: Host) -> None:
+    """Have a process invalidate k, and then ask for it."""
+    host.spawn(then(lambda: host.invalidate(K), lambda: host.get_or_load(K)))
+
+
 @scenario
 def two_miss_at_once(world: World) -> None:
     """A and B miss k at once, and nobody fails."""
     for host in (world.host("A"), world.host("B")):
-        host.spawn(lambda host=host: host.get_or_load(K))  # type: ignore[misc]
+        ask(host)
     loads_at_most(world, 1)
     nobody_waits_out(world)
 
@@ -62,7 +73,7 @@ def two_miss_at_once(world: World) -> None:
 def three_miss_at_once(world: World) -> None:
     """A, B and C miss k at once, and nobody fails."""
     for host in (world.host("A"), world.host("B"), world.host("C")):
-        host.spawn(lambda host=host: host.get_or_load(K))  # type: ignore[misc]
+        ask(host)
     loads_at_most(world, 1)
     nobody_waits_out(world)
 
@@ -72,7 +83,7 @@ def two_threads_of_one_process(world: World) -> None:
     """Two threads of A miss k at once."""
     host = world.host("A")
     for name in ("A1", "A2"):
-        host.spawn(lambda: host.get_or_load(K), name)
+        ask(host, name)
     loads_at_most(world, 1)
     nobody_waits_out(world)
 
@@ -81,8 +92,8 @@ def two_threads_of_one_process(world: World) -> None:
 def a_load_and_an_invalidation(world: World) -> None:
     """A loads; W invalidates, and reads, and does not wait for A's load."""
     loader, writer = world.host("A"), world.host("W")
-    loader.spawn(lambda: loader.get_or_load(K))
-    writer.spawn(then(lambda: writer.invalidate(K), lambda: writer.get_or_load(K)))
+    ask(loader)
+    invalidate_and_ask(writer)
     nobody_waits_out(world)
     last_read(world, loader)
 
@@ -91,8 +102,8 @@ def a_load_and_an_invalidation(world: World) -> None:
 def a_waiter_and_an_invalidation(world: World) -> None:
     """A loads, B waits, W invalidates."""
     loader, waiter, writer = world.host("A"), world.host("B"), world.host("W")
-    loader.spawn(lambda: loader.get_or_load(K))
-    waiter.spawn(lambda: waiter.get_or_load(K))
+    ask(loader)
+    ask(waiter)
     writer.spawn(lambda: writer.invalidate(K))
     last_read(world, waiter)
 
@@ -125,8 +136,8 @@ def hang(world: World, host: Host) -> None:
 def the_holder_is_killed(world: World) -> None:
     """A loads and is killed; B takes over without delay."""
     loader, waiter = world.host("A"), world.host("B")
-    loader.spawn(lambda: loader.get_or_load(K))
-    waiter.spawn(lambda: waiter.get_or_load(K))
+    ask(loader)
+    ask(waiter)
     world.mortal = (loader.process,)
     nobody_waits_out(world)
 
@@ -135,8 +146,8 @@ def the_holder_is_killed(world: World) -> None:
 def the_holder_is_killed_beside_an_invalidation(world: World) -> None:
     """A loads and is killed; W invalidates and loads."""
     loader, writer = world.host("A"), world.host("W")
-    loader.spawn(lambda: loader.get_or_load(K))
-    writer.spawn(then(lambda: writer.invalidate(K), lambda: writer.get_or_load(K)))
+    ask(loader)
+    invalidate_and_ask(writer)
     world.mortal = (loader.process,)
     nobody_waits_out(world)
 
@@ -146,8 +157,8 @@ def the_loader_raises(world: World) -> None:
     """A's loader raises; who waits takes over, in its own process and in another one."""
     loader, waiter = world.host("A"), world.host("B")
     loader.spawn(lambda: forgive(lambda: loader.get_or_load(K, loader=fail)), "A1")
-    loader.spawn(lambda: loader.get_or_load(K), "A2")
-    waiter.spawn(lambda: waiter.get_or_load(K))
+    ask(loader, "A2")
+    ask(waiter)
     nobody_waits_out(world)
 
 
@@ -155,8 +166,8 @@ def the_loader_raises(world: World) -> None:
 def a_set_beside_a_claimed_load(world: World) -> None:
     """S sets k, while A loads it and B waits."""
     loader, waiter, setter = world.host("A"), world.host("B"), world.host("S")
-    loader.spawn(lambda: loader.get_or_load(K))
-    waiter.spawn(lambda: waiter.get_or_load(K))
+    ask(loader)
+    ask(waiter)
     setter.spawn(lambda: setter.set(K))
     last_read(world, waiter)
     last_read(world, loader)
@@ -179,10 +190,10 @@ def a_child_of_a_loader(world: World) -> None:
 
     def forks() -> None:
         child = parent.fork("C")
-        child.spawn(lambda: child.get_or_load(K))
+        ask(child)
 
     parent.spawn(lambda: parent.get_or_load(K, loader=forks))
-    other.spawn(lambda: other.get_or_load(K))
+    ask(other)
     nobody_waits_out(world)
 
 

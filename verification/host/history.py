@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 
 from colocache.core.entry import MISSING
 from colocache.core.keys import Key
+from colocache.core.receipt import Receipt
 from colocache.operations import atomic, invalidate, write
+from colocache.operations.drive import finish
 from colocache.operations.fenced import Token
+from colocache.operations.flow import Flow
 from verification.host.dice import Dice
 from verification.host.machine import Machine, State, Violation
 from verification.host.oracle import WITH_PARTS, Fact, Knowledge, Oracle, Thing, Value
@@ -483,7 +486,7 @@ class Actor:
         plan = self.plan
         items = random.choice((random.sample(plan.values, 1), PARTS, (*PARTS, *plan.pages), plan.counters))
         things: tuple[Thing, ...]
-        act: Callable[[], object]
+        act: Callable[[], Flow[Receipt]]
         chance = random.random()
         if chance < 0.6:
             items = [item for item in items if item.path == items[0].path]
@@ -503,7 +506,7 @@ class Actor:
         self.counts[what] += 1
         began = self.oracle.now()
         drops = self.drop(*things)
-        act()
+        finish(act(), False)
         for drop in drops:
             drop.ended = self.oracle.now()
         if len(things) == 3:
@@ -511,12 +514,12 @@ class Actor:
         self.tell(*[("event", thing, began) for thing in things])
 
     def _write(
-        self, item: Item, value: Value, act: Callable[[], bool], ttl: float | None, *, invalidates: bool = False
+        self, item: Item, value: Value, act: Callable[[], Flow[bool]], ttl: float | None, *, invalidates: bool = False
     ) -> bool:
         """Call something that writes a value, if it can; ``invalidates`` says that it drops the old one if not."""
         began = self.oracle.now()
         drops = self.drop(item.number) if invalidates else []
-        done = act()
+        done = finish(act(), False)
         value.ended = self.oracle.now()
         if ttl is not None:
             value.expires = self.machine.clock + ttl
@@ -588,7 +591,7 @@ class Actor:
         item = self.random.choice((*self.plan.values, *self.plan.pages))
         keyspace = self.worker.keyspaces[item.path, False]
         known = self.hear()
-        got = atomic.gets(keyspace, item.key)
+        got = finish(atomic.gets(keyspace, item.key), False)
         if got is None:
             return
         base = self.judge(item, got[0], known, "shelf")
@@ -611,7 +614,7 @@ class Actor:
         self.hear()
         keyspace = self.worker.keyspaces[item.path, False]
         self.oracle.touched.add(item.number)
-        self.counts["touched"] += atomic.touch(keyspace, item.key, keyspace.given(1000.0, ()))
+        self.counts["touched"] += finish(atomic.touch(keyspace, item.key, keyspace.given(1000.0, ())), False)
         self.tell()
 
     def count_something(self) -> None:
@@ -631,7 +634,7 @@ class Actor:
         given = keyspace.given(None, tags)
         initial = first.number << EPOCH if self.random.random() < 0.8 else None
         began = oracle.now()
-        total = atomic.count(keyspace, item.key, delta, initial, given)
+        total = finish(atomic.count(keyspace, item.key, delta, initial, given), False)
         value.ended = oracle.now()
         if total is None:
             self.counts["writes refused"] += 1

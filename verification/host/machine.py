@@ -536,48 +536,16 @@ def _size(payload: Payload) -> int:
 # --- What the core is given
 
 
-class SimulatedWords:
-    """Words in the memory of a machine: `colocache.core.host.memory.Words`."""
-
-    def __init__(self, machine: Machine, offset: int, count: int) -> None:
-        self._machine = machine
-        self._offset = offset
-        self._view = machine.words[offset // WORD : offset // WORD + count]
-
-    def __len__(self) -> int:
-        return len(self._view)
-
-    def __getitem__(self, place: int, /) -> int:
-        machine = self._machine
-        if machine.left > 0:
-            machine.left -= 1
-            return self._view[place]
-        offset = self._offset + WORD * place
-        thread = machine._step(offset, WORD)
-        value = self._view[place]
-        if thread.buffer or machine.weak:
-            value = int.from_bytes(machine._load(thread, offset, WORD), "little")
-        if machine.traced:
-            thread.process.trace = hash((thread.process.trace, value))
-        return value
-
-    def __setitem__(self, place: int, value: int, /) -> None:
-        machine = self._machine
-        if not (0 <= value < 1 << 64 and 0 <= place < len(self._view)):
-            self._view[place] = value  # which raises
-        offset = self._offset + WORD * place
-        machine._store(machine._step(offset, WORD, True), offset, value)
-
-
 class SimulatedNumbers:
-    """Numbers of 1 or 4 bytes in the memory of a machine."""
+    """Numbers of 1, 4 or 8 bytes in the memory of a machine."""
 
     def __init__(self, machine: Machine, offset: int, count: int, size: int) -> None:
         self._machine = machine
         self._offset = offset
         self._size = size
+        self._limit = 1 << 8 * size
         view = memoryview(machine.memory)[offset : offset + count * size]
-        self._view = view if size == 1 else view.cast("I")
+        self._view = view if size == 1 else view.cast("I" if size == 4 else "Q")
 
     def __len__(self) -> int:
         return len(self._view)
@@ -600,10 +568,18 @@ class SimulatedNumbers:
     def __setitem__(self, place: int, value: int, /) -> None:
         machine = self._machine
         size = self._size
-        if not (0 <= value < 1 << 8 * size and 0 <= place < len(self._view)):
+        if not (0 <= value < self._limit and 0 <= place < len(self._view)):
             self._view[place] = value  # which raises
         offset = self._offset + size * place
-        machine._store(machine._step(offset, size, True), offset, value.to_bytes(size, "little"))
+        payload = value if size == WORD else value.to_bytes(size, "little")
+        machine._store(machine._step(offset, size, True), offset, payload)
+
+
+class SimulatedWords(SimulatedNumbers):
+    """Words in the memory of a machine: `colocache.core.host.memory.Words`."""
+
+    def __init__(self, machine: Machine, offset: int, count: int) -> None:
+        super().__init__(machine, offset, count, WORD)
 
 
 class SimulatedBytes:

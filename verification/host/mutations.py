@@ -15,8 +15,10 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import count
 from typing import Any, NamedTuple
 
+import colocache.host
 from colocache.core.host import claims, record
 from colocache.core.host.board import GROUP, Board, Label
 from colocache.core.host.claims import Claims
@@ -229,7 +231,7 @@ def child_keeps_the_writer() -> Any:
     def keeps(host: Host, name: str) -> Host:
         child = fork(host, name)
         numbers = child.numbers
-        numbers.next = iter(range(_peek(host), 1 << 62)).__next__
+        numbers.next = count(_peek(host)).__next__
         return child
 
     return replaced(Host, "fork", keeps)
@@ -238,7 +240,7 @@ def child_keeps_the_writer() -> Any:
 def _peek(host: Host) -> int:
     """Return the next number of a host, which keeps it."""
     number = host.numbers.next()
-    host.numbers.next = iter(range(number, 1 << 62)).__next__
+    host.numbers.next = count(number).__next__
     return number
 
 
@@ -364,21 +366,21 @@ def no_fence_behind_the_label_of_a_miss() -> Change:
 @mutant("a_counter_is_read_while_it_is_counted", only_weak=True)
 def no_fence_behind_the_commit() -> Change:
     """A fence lies between the commit and the stamps."""
-    return edited(Shelf, "_write", ("self._fences.order()", "pass"))
+    return edited(Shelf, "_stamp", ("self._fences.order()", "pass"))
 
 
 @mutant("who_counts_is_killed", budget=1)
 def stamps_before_the_commit() -> Change:
     """The commit comes before the stamps."""
     return edited(
-        Shelf, "_write", ("way = logs.commit(", "writes is None or self._board.stamp_write(writes); way = logs.commit(")
+        Shelf, "_write", ("way = logs.commit(", "stamps and self._board.stamp_write(label); way = logs.commit(")
     )
 
 
 @mutant("a_record_is_read_beside_a_set")
 def writes_are_not_stamped() -> Change:
     """A write stamps the writes to the key."""
-    return edited(Shelf, "_write", ("self._board.stamp_write(label)", "pass"))
+    return edited(Shelf, "_stamp", ("    self._board.stamp_write(label)\n        return True\n", "    return True\n"))
 
 
 @mutant("a_record_is_read_beside_a_set")
@@ -518,7 +520,7 @@ def fenced_sets_without_the_lock_do_nothing() -> Change:
 @mutant(tests="tests/test_atomic.py")
 def late_fences_leave_the_old_value() -> Change:
     """A set under a fence that is too old invalidates the key."""
-    return edited(write, "put_missed", ("host.board.invalidate((hash,))", "pass"))
+    return edited(write, "put_missed", ("host.void((hash,))", "pass"))
 
 
 @mutant(tests="tests/test_atomic.py")
@@ -540,13 +542,13 @@ def tags_of_a_fence_are_labelled_after_the_question() -> Change:
 @mutant(tests="tests/test_atomic.py")
 def all_tags_are_not_stamped() -> Change:
     """An event of a tag stamps all tags together, too, where users' calls come in."""
-    return edited(RealHost, "invalidate", ("self.board.stamp((ANY_TAG,))", "pass"))
+    return edited(colocache.host, "stamp", ("board.stamp((ANY_TAG,))", "pass"))
 
 
 @mutant(tests="tests/operations/test_near_copies.py")
 def related_things_are_not_told_of() -> Change:
     """Users' calls tell the board where a value may be among the things that is made of others among them."""
-    return edited(RealHost, "invalidate", (", related=kind != KEYS or len(hashes) > 1", ""))
+    return edited(RealHost, "void", ("kind != KEYS or len(hashes) > 1", "False"))
 
 
 @mutant("two_count")
@@ -670,10 +672,10 @@ def moved_records_are_labelled_near_by() -> Change:
     move = Logs._move
 
     def moves(self: Logs, ring: int, log: int, way: int, hash: int, body: bytes, *more: Any) -> bool:
-        label = record.label_of(body)
-        near_by = self._board.label(hash for hash, *_ in GROUP.iter_unpack(label))
-        start, end = record.LABEL_AT, record.LABEL_AT + len(label)
-        return move(self, ring, log, way, hash, body[:start] + near_by + body[end:], *more)
+        old = record.label_of(body)
+        label = self._board.label([group[0] for group in GROUP.iter_unpack(old)])
+        relabelled = body[: record.LABEL_AT] + label + body[record.LABEL_AT + len(old) :]
+        return move(self, ring, log, way, hash, relabelled, *more)
 
     return replaced(Logs, "_move", moves)
 
@@ -690,25 +692,24 @@ def ways_outlive_a_reset() -> Change:
 @mutant("two_threads_of_one_process", budget=1)
 def threads_do_not_join() -> Change:
     """C1: threads of one process join by a table."""
-    return edited(
-        Claims, "find_or_lead", ("self._loads.setdefault((wire, found.label), mine)", "mine")
-    )  # fmt: skip
+    return edited(Claims, "_join", ("self._loads.setdefault((search.wire, miss.label), search.mine)", "search.mine"))
 
 
 @mutant("two_threads_of_one_process")
 def threads_join_whatever_the_label() -> Change:
     """C1: only who has missed the key under the same label joins."""
     return edited(
-        Claims, "find_or_lead", ("self._loads.setdefault((wire, found.label), mine)",
-                                 "next((x for (w, _), x in [*self._loads.items()] if w == wire), None) "
-                                 "or self._loads.setdefault((wire, found.label), mine)"),
+        Claims, "_join",
+        ("return self._loads.setdefault(",
+         "return next((x for (w, _), x in [*self._loads.items()] if w == search.wire), None) "
+         "or self._loads.setdefault("),
     )  # fmt: skip
 
 
 @mutant(tests="tests/core/host/test_claims.py")
 def joiners_take_what_has_expired() -> Change:
     """C9: what had expired before a call began is not for it."""
-    return edited(Claims, "find_or_lead", (" and woken.expires > began", ""))
+    return edited(Claims, "_wait_for_thread", (" and woken.expires > search.began", ""))
 
 
 @mutant(tests="tests/core/host/test_claims.py")
@@ -726,7 +727,7 @@ def hints_are_kept() -> Change:
 @mutant(tests="tests/core/host/test_claims.py")
 def who_is_late_claims_nothing() -> Change:
     """C8: of those whose patience is over one takes the second byte, and others can see it."""
-    return edited(Claims, "find_or_lead", ("self._take(mine, 1)", "pass"))
+    return edited(Claims, "_try_to_lead", ("self._take(mine, 1)", "pass"))
 
 
 @mutant(tests="tests/core/host/test_claims.py")
@@ -738,10 +739,7 @@ def orphans_are_waited_for() -> Change:
 @mutant(tests="tests/core/host/test_claims.py")
 def failed_loads_are_waited_for_without_end() -> Change:
     """C10: after some loads that gave nothing, who has waited for them loads at once."""
-    return edited(
-        Claims, "find_or_lead", ("now >= ends or failures >= MOST_FAILURES", "now >= ends"),
-        ("late or failures >= MOST_FAILURES", "late"),
-    )  # fmt: skip
+    return replaced(claims._Search, "has_waited_enough", False)
 
 
 @mutant("two_threads_of_one_process")
@@ -756,9 +754,8 @@ def joiners_do_not_look_whether_the_load_has_ended() -> Change:
 def holders_do_not_look_again() -> Change:
     """C3: who has got the byte looks at the shelf again."""
     return edited(
-        Claims, "find_or_lead",
-        ("record = self._shelf.find(wire, hash, now, after)  # otherwise two load, one after the other",
-         "record = None"),
+        Claims, "_try_to_lead",
+        ("record = self._shelf.find(search.wire, search.hash, search.now, search.after)", "record = None"),
     )  # fmt: skip
 
 
@@ -793,16 +790,20 @@ def ended_loads_stay_in_the_table() -> Change:
 @mutant("the_holder_is_killed", budget=1)
 def waiters_do_not_look_again() -> Change:
     """C7: who waits looks at growing intervals, so he notices a death."""
-    return edited(Claims, "find_or_lead", ("min(pause, ends - now)", "ends - now"))
+    return edited(
+        Claims, "_wait_for_process", ("min(search.pause, search.ends - search.now)", "search.ends - search.now")
+    )  # fmt: skip
 
 
 @mutant("a_load_that_never_ends", budget=0)
 def waiters_have_no_limit() -> Change:
     """C8: who waits has a time limit of his own."""
-    return edited(
-        Claims, "find_or_lead", ("late = not taken and now >= ends", "late = False"),
-        ("max(0.0, min(pause, ends - now))", "pause"),
-    )  # fmt: skip
+    stack = ExitStack()
+    stack.enter_context(edited(Claims, "_try_to_lead", ("late = not taken and search.is_late", "late = False")))
+    stack.enter_context(
+        edited(Claims, "_wait_for_process", ("max(0.0, min(search.pause, search.ends - search.now))", "search.pause"))
+    )
+    return stack
 
 
 @mutant("a_waiter_takes_what_is_not_current", budget=2)

@@ -66,6 +66,7 @@ class SimulatedRegion:
 
     path = ""
     id = bytes(16)
+    hosts = None
     seats_version = 0
 
     def __init__(self, memory: Memory, process: Process, writer: int) -> None:
@@ -93,7 +94,7 @@ class SimulatedShared(Shared):
     """What the caches of a process share, with a simulated bus."""
 
     def __init__(self, worker: Worker) -> None:
-        super().__init__(cast(Region, worker.region), None)
+        super().__init__(cast(Region, worker.region), CONFIG, None)
         self._worker = worker
 
     def now(self) -> float:

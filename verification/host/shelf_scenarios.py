@@ -7,7 +7,7 @@ from collections.abc import Callable
 from colocache.core.host.layout import Geometry
 from colocache.core.host.logs import MAIN, UNIT_SHIFT, Garbage
 from colocache.core.host.shelf import Shelf
-from verification.host.board_scenarios import times
+from verification.host.board_scenarios import then, times
 from verification.host.machine import Violation
 from verification.host.oracle import Value
 from verification.host.world import Host, World
@@ -24,19 +24,16 @@ def scenario(function: Callable[[World], None]) -> Callable[[World], None]:
     return function
 
 
-def then(*acts: Callable[[], object]) -> Callable[[], None]:
-    """Return a body that does one thing after the other."""
-
-    def body() -> None:
-        for act in acts:
-            act()
-
-    return body
-
-
 def last_read(world: World, host: Host, key: int = K) -> None:
     """Have a process read a key at the end, when all has been told."""
     world.at_end.append(lambda: host.read(key))
+
+
+def beside(one: Host, act: Callable[[], object], other: Host, *acts: Callable[[], object]) -> None:
+    """Have one process do something while another one does its own and reads k; the first one reads k at the end."""
+    one.spawn(act)
+    other.spawn(then(*acts, lambda: other.read(K)))
+    last_read(one.world, one)
 
 
 # --- Loads beside events and writes
@@ -46,18 +43,14 @@ def last_read(world: World, host: Host, key: int = K) -> None:
 def a_load_beside_an_invalidation(world: World) -> None:
     """L loads k, fills, and reads it; W invalidates it."""
     writer, loader = world.host("W"), world.host("L")
-    writer.spawn(lambda: writer.invalidate(K))
-    loader.spawn(then(lambda: loader.load(K), lambda: loader.read(K)))
-    last_read(world, writer)
+    beside(writer, lambda: writer.invalidate(K), loader, lambda: loader.load(K))
 
 
 @scenario
 def a_load_beside_a_set(world: World) -> None:
     """L loads k, fills, and reads it; W sets it."""
     writer, loader = world.host("W"), world.host("L")
-    writer.spawn(lambda: writer.set(K))
-    loader.spawn(then(lambda: loader.load(K), lambda: loader.read(K)))
-    last_read(world, writer)
+    beside(writer, lambda: writer.set(K), loader, lambda: loader.load(K))
 
 
 @scenario
@@ -95,14 +88,9 @@ def a_set_with_a_tag_and_an_event_of_it(world: World) -> None:
     """W sets k with a tag; L loads it without; Q invalidates the tag."""
     writer, loader, other = world.host("W"), world.host("L"), world.host("Q")
     loader.spawn(lambda: loader.load(K))
-    writer.spawn(then(lambda: writer.set(K, "tag"), lambda: other_invalidates(writer)))
+    writer.spawn(then(lambda: writer.set(K, "tag"), lambda: writer.invalidate("tag")))
     last_read(world, loader)
     last_read(world, other)
-
-
-def other_invalidates(host: Host) -> None:
-    """Invalidate the tag."""
-    host.invalidate("tag")
 
 
 @scenario
@@ -226,9 +214,7 @@ def a_count_beside_an_invalidation(world: World) -> None:
     """P counts, and Q invalidates the counter."""
     one, other = world.host("P"), world.host("Q")
     one.incr(K)
-    one.spawn(lambda: one.incr(K, start=False))
-    other.spawn(then(lambda: other.invalidate(K), lambda: other.read(K)))
-    last_read(world, one)
+    beside(one, lambda: one.incr(K, start=False), other, lambda: other.invalidate(K))
 
 
 @scenario
@@ -236,9 +222,7 @@ def a_count_beside_an_event_of_its_tag(world: World) -> None:
     """P counts, and Q invalidates a tag of the counter."""
     one, other = world.host("P"), world.host("Q")
     one.incr(K, "tag")
-    one.spawn(lambda: one.incr(K, "tag", start=False))
-    other.spawn(then(lambda: other.invalidate("tag"), lambda: other.read(K)))
-    last_read(world, one)
+    beside(one, lambda: one.incr(K, "tag", start=False), other, lambda: other.invalidate("tag"))
 
 
 @scenario
@@ -246,9 +230,7 @@ def a_touch_beside_an_invalidation(world: World) -> None:
     """P touches k, and Q invalidates it."""
     one, other = world.host("P"), world.host("Q")
     one.load(K)
-    one.spawn(lambda: one.touch(K))
-    other.spawn(then(lambda: other.invalidate(K), lambda: other.read(K)))
-    last_read(world, one)
+    beside(one, lambda: one.touch(K), other, lambda: other.invalidate(K))
 
 
 @scenario
@@ -256,9 +238,7 @@ def a_count_beside_a_set(world: World) -> None:
     """P counts, Q sets the number."""
     one, other = world.host("P"), world.host("Q")
     one.incr(K)
-    one.spawn(lambda: one.incr(K))
-    other.spawn(then(lambda: other.set(K), lambda: other.read(K)))
-    last_read(world, one)
+    beside(one, lambda: one.incr(K), other, lambda: other.set(K))
 
 
 # --- Compare and set, add, fenced sets
@@ -275,9 +255,7 @@ def compare_and_set_beside_an_invalidation(world: World) -> None:
     """P compares and sets, and Q invalidates the key."""
     one, other = world.host("P"), world.host("Q")
     one.load(K)
-    one.spawn(lambda: compare_and_set(one))
-    other.spawn(then(lambda: other.invalidate(K), lambda: other.read(K)))
-    last_read(world, one)
+    beside(one, lambda: compare_and_set(one), other, lambda: other.invalidate(K))
 
 
 @scenario
@@ -285,9 +263,7 @@ def compare_and_set_with_a_new_tag(world: World) -> None:
     """What P sets depends on a tag that the value had not; Q invalidates the tag."""
     one, other = world.host("P"), world.host("Q")
     one.load(K)
-    one.spawn(lambda: compare_and_set(one, "tag"))
-    other.spawn(then(lambda: other.invalidate("tag"), lambda: other.read(K)))
-    last_read(world, one)
+    beside(one, lambda: compare_and_set(one, "tag"), other, lambda: other.invalidate("tag"))
 
 
 @scenario
@@ -337,45 +313,35 @@ def an_add_beside_a_load(world: World) -> None:
 def a_fenced_set_beside_an_invalidation(world: World) -> None:
     """P misses k, and sets it under the fence; Q invalidates it."""
     one, other = world.host("P"), world.host("Q")
-    one.spawn(lambda: one.miss_and_set(K))
-    other.spawn(then(lambda: other.invalidate(K), lambda: other.read(K)))
-    last_read(world, one)
+    beside(one, lambda: one.miss_and_set(K), other, lambda: other.invalidate(K))
 
 
 @scenario
 def a_fenced_set_beside_a_set(world: World) -> None:
     """P misses k, and sets it under the fence; Q sets it without."""
     one, other = world.host("P"), world.host("Q")
-    one.spawn(lambda: one.miss_and_set(K))
-    other.spawn(then(lambda: other.set(K), lambda: other.read(K)))
-    last_read(world, one)
+    beside(one, lambda: one.miss_and_set(K), other, lambda: other.set(K))
 
 
 @scenario
 def a_fenced_set_beside_a_set_that_is_void(world: World) -> None:
     """P misses k, and sets it under the fence; Q has set it meanwhile, and invalidated a tag of its value."""
     one, other = world.host("P"), world.host("Q")
-    one.spawn(lambda: one.miss_and_set(K))
-    other.spawn(then(lambda: other.set(K, "tag"), lambda: other.invalidate("tag"), lambda: other.read(K)))
-    last_read(world, one)
+    beside(one, lambda: one.miss_and_set(K), other, lambda: other.set(K, "tag"), lambda: other.invalidate("tag"))
 
 
 @scenario
 def a_fenced_set_with_a_tag(world: World) -> None:
     """The tag of a fenced set was not known when the key was missed; Q invalidates it."""
     one, other = world.host("P"), world.host("Q")
-    one.spawn(lambda: one.miss_and_set(K, "tag"))
-    other.spawn(then(lambda: other.invalidate("tag"), lambda: other.read(K)))
-    last_read(world, one)
+    beside(one, lambda: one.miss_and_set(K, "tag"), other, lambda: other.invalidate("tag"))
 
 
 @scenario
 def a_fenced_set_beside_a_fill(world: World) -> None:
     """Q loads k while P sets it under a fence."""
     one, other = world.host("P"), world.host("Q")
-    one.spawn(then(lambda: one.miss_and_set(K), lambda: one.read(K)))
-    other.spawn(then(lambda: other.load(K), lambda: other.read(K)))
-    last_read(world, one)
+    beside(one, then(lambda: one.miss_and_set(K), lambda: one.read(K)), other, lambda: other.load(K))
 
 
 # --- Locks
@@ -456,28 +422,26 @@ def a_counter_is_moved_while_it_is_counted(world: World) -> None:
 def a_record_is_moved_while_its_key_is_set(world: World) -> None:
     """W makes room by moving the old record of k, while S sets k."""
     setter, writer = world.host("S"), world.host("W")
-    fill_main(writer)
-    setter.set(K)
-    be_found(setter)
-    fill_up(writer)
-    setter.spawn(lambda: setter.set(K))
-    writer.spawn(lambda: writer.set(20, size=SIZE))
-    last_read(world, setter)
-    last_read(world, writer)
+    move_beside(writer, setter, lambda: setter.set(K), lambda: setter.set(K))
 
 
 @scenario
 def a_record_is_moved_while_its_key_is_invalidated(world: World) -> None:
     """W makes room by moving the record of k, while S invalidates k."""
     setter, writer = world.host("S"), world.host("W")
+    move_beside(writer, setter, lambda: setter.load(K), lambda: setter.invalidate(K))
+
+
+def move_beside(writer: Host, setter: Host, store: Callable[[], object], act: Callable[[], object]) -> None:
+    """Have a writer move the record of k that another process has stored, while that one does something."""
     fill_main(writer)
-    setter.load(K)
+    store()
     be_found(setter)
     fill_up(writer)
-    setter.spawn(lambda: setter.invalidate(K))
+    setter.spawn(act)
     writer.spawn(lambda: writer.set(20, size=SIZE))
-    last_read(world, setter)
-    last_read(world, writer)
+    last_read(setter.world, setter)
+    last_read(writer.world, writer)
 
 
 @scenario
@@ -487,9 +451,7 @@ def a_ring_is_reset_beside_a_load(world: World) -> None:
     fill_main(writer)
     fill_up(writer, K)
     scribble(world)
-    writer.spawn(lambda: writer.set(20, size=SIZE))
-    loader.spawn(then(lambda: loader.load(K), lambda: loader.read(K)))
-    last_read(world, writer)
+    beside(writer, lambda: writer.set(20, size=SIZE), loader, lambda: loader.load(K))
     world.at_end.append(lambda: check_logs(writer))
 
 

@@ -17,7 +17,7 @@ from colocache.core.host.claims import Claims
 from colocache.core.host.memory import Words
 from colocache.core.host.numbers import Numbers
 from colocache.core.host.shelf import Shelf
-from colocache.core.hosts import gateway, layout, log, messages, rows
+from colocache.core.hosts import gateway, layout, log, messages, owner, rows, waiting
 from colocache.core.hosts.event import WRITES, Event, Position
 from colocache.core.hosts.gateway import Forgetting, Gateway, Reply, Send
 from colocache.core.hosts.layout import LANES, ROWS
@@ -48,6 +48,7 @@ GEOMETRY = small_geometry(8192, 57344, 256)
 MARKS = 4096
 SLOTS, ENTRIES = 32, 24  # of the small layout
 NS = 10**9
+NET = " net"  # what the names of threads of the network end with
 
 ROWS_AT = 512 + LANES * SLOTS * layout.SLOT_WORDS
 HOSTS_WORDS = ROWS_AT + ROWS * ENTRIES * layout.ENTRY_WORDS
@@ -57,12 +58,13 @@ REGION_BYTES = Memory.size(MARKS, GEOMETRY) + WORD * HOSTS_WORDS + 4096
 @contextmanager
 def small_layout() -> Iterator[None]:
     """Have logs that are soon overwritten, and little memory. The program is the same, with other numbers in it."""
-    changes: list[tuple[Any, str, int]] = [
+    changes: list[tuple[Any, str, float]] = [
         (layout, "SLOTS", SLOTS), (layout, "LANE_WORDS", SLOTS * layout.SLOT_WORDS), (layout, "ENTRIES", ENTRIES),
         (layout, "ROW_WORDS", ENTRIES * layout.ENTRY_WORDS), (layout, "ROWS_AT", ROWS_AT),
         (layout, "WORDS", HOSTS_WORDS), (log, "SLOTS", SLOTS), (log, "MAX_CHUNKS", SLOTS // 8),
         (rows, "ENTRIES", ENTRIES), (messages, "ENTRIES", ENTRIES), (messages, "MOST_REPLAYED", 8),
         (gateway, "SLOTS", SLOTS), (gateway, "SLACK", 4), (gateway, "MOST_TOLD", 12), (gateway, "MOST_REPLAYED", 8),
+        (waiting, "LONGEST_PAUSE", 0.016), (owner, "LOOK_EVERY", 0.012),  # fewer looks
     ]  # fmt: skip
     with ExitStack() as stack:
         for module, name, value in changes:
@@ -102,11 +104,17 @@ class _RegionClaims:
         self._locks.free(self._first + place)
 
 
+def who_stores(thread: Thread) -> str:
+    """Return what the labels of stores begin with: the thread of the network, or one that works."""
+    return "g_" if thread.name.endswith(NET) else "w_"
+
+
 class Watched:
     """Words at whose loads and stores something may be aimed."""
 
     def __init__(self, words: SimulatedWords, policy: Timed, host: int, label: Callable[[int], str]) -> None:
-        """``label`` says what a word is; what is aimed at its loads has that name behind "r_"."""
+        """``label`` says what a word is; what is aimed at its loads has that name behind "r_",
+        and at stores behind "g_" or "w_"."""
         self._words = words
         self._policy = policy
         self._arms = policy.arms
@@ -124,7 +132,7 @@ class Watched:
 
     def __setitem__(self, place: int, value: int, /) -> None:
         if self._arms:
-            self._policy.point(self._host, self._label(place))
+            self._policy.point(self._host, who_stores(self._policy.machine.current) + self._label(place))
         self._words[place] = value
 
 
@@ -169,7 +177,8 @@ class Region:
         self.is_over = False
         self.me = Host(id, f"h{index}", f"h{index}:1", 1)
         self.past: list[tuple[Incarnation, Positions | None]] = []  # ends that this directory knows
-        self.must: set[int] = set()  # hosts that discovery lists, and that must be met first
+        self.dials: set[int] = set()  # hosts that discovery lists
+        self.must: set[int] = set()  # those of them that must still be met
         self.stamped: dict[Any, int] = {}  # thing → version of the latest own event that is stamped here
 
     def clock(self) -> float:
@@ -340,7 +349,8 @@ class Worker:
             if self.gateway is not None and self.machine.clock >= self.ticks_at:
                 self.ticks_at = self.machine.clock + ping / region.rate
                 self._say(self.gateway.tick(region.ns()), None)
-                for index in sorted(self.history.listed):
+                met = {self.history.index_of[id] for id in self.rows.live()}
+                for index in sorted(met | region.dials):
                     if index != region.index:
                         known = self.history.met_at.get((self.process, index))
                         self._send(index, self.gateway.ping(known, region.ns()))
@@ -395,9 +405,10 @@ class Worker:
         if isinstance(message, messages.Pong | messages.Ping):
             self.policy.point(self.region.index, "ping")
 
-        def back(frame: bytes) -> None:
-            self.deliver(
-                lambda: self.receive(frame, lambda frame: network.to_gateways(self.region.index, index, frame, None))
-            )
+        def to_gateway(answer: bytes) -> None:
+            network.to_gateways(self.region.index, index, answer, None)
+
+        def back(answer: bytes) -> None:
+            self.deliver(lambda: self.receive(answer, to_gateway))
 
         network.to_gateways(self.region.index, index, frame, (self, back), everybody=isinstance(message, messages.Told))

@@ -1,4 +1,4 @@
-"""Random histories of several hosts: messages get lost, ways are cut, processes and hosts come and go; reads are judged."""
+"""Random histories of several hosts: messages get lost, ways are cut, processes and hosts come and go."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
+from colocache.core.hosts import messages
 from colocache.core.hosts.gateway import Times
 from colocache.core.hosts.rows import Incarnation
 from colocache.core.hosts.rows import Numbers as Positions
@@ -24,10 +25,14 @@ REGIONS = 24  # in one history at most
 MOST_WORKERS = 5  # of a host
 HANGS_AFTER = 3.0  # s: no call takes so long
 
-#: What is about to be stored where something is aimed; and what is about to be loaded, behind "r_".
-STORED = (
-    "told", "stamp", "bell", "applied", "acked", "heard", "until", "met", "record", "last", "marked", "ping", "sign",
-)  # fmt: skip
+#: What the thread of the network is about to store where something is aimed; what another one is about to store; and
+#: what is about to be loaded.
+TOLD = tuple([
+    f"g_{what}" for what in (
+        "told", "stamp", "bell", "applied", "acked", "heard", "until", "met", "marked", "sign", "entry",
+    )
+])  # fmt: skip
+WRITTEN = ("w_record", "w_last", "w_stamp", "w_bell", "w_marked", "w_wake")
 LOADED = ("r_until", "r_bell", "r_told", "r_applied", "r_stamp", "r_last", "r_acked")
 
 
@@ -38,6 +43,7 @@ class Result:
     seed: int
     kind: str
     violation: str = ""
+    is_error: bool = False  # what is wrong is no violation, but an exception
     counts: Counter[str] = field(default_factory=Counter)
 
 
@@ -46,8 +52,9 @@ class History:
 
     living = (State.RUNS, State.STOPPED)
 
-    def __init__(self, plan: Plan, *, tells: bool = False) -> None:
-        """``tells`` keeps its story."""
+    def __init__(self, plan: Plan, script: Callable[[History], object] | None = None, *, tells: bool = False) -> None:
+        """``script`` says what happens, in place of the plan; ``tells`` keeps the story."""
+        self.script = script
         self.plan = plan
         self.tells = tells
         self.story: list[str] = []
@@ -81,12 +88,14 @@ class History:
         """Run it."""
         with small_layout():
             try:
-                self._plan_all()
+                self._plan_all() if self.script is None else self.script(self)
+                self.policy.at(self.plan.end, self._be_quiet)
                 self.machine.run(self.policy)
                 self._finish()
             except Exception as error:
                 violated = isinstance(error, Violation)
                 self.result.violation = str(error) if violated else f"{type(error).__name__}: {error}"
+                self.result.is_error = not violated
                 if not violated and self.tells:
                     raise
             finally:
@@ -109,7 +118,6 @@ class History:
         for fault in plan.faults:
             moment = random.uniform(0.6, plan.end - 0.3) if fault == "aim" else random.uniform(1.2, plan.end - 0.3)
             self.policy.at(moment, getattr(self, f"fault_{fault}"))
-        self.policy.at(plan.end, self._be_quiet)
 
     def _be_quiet(self) -> None:
         self.is_quiet = True
@@ -139,7 +147,8 @@ class History:
         self.regions_of[index] += 1
         self.index_of[id] = index
         self.listed.add(index)
-        region.must = self.listed - {index}
+        region.dials = self.discovered(index)
+        region.must = {*region.dials}
         region.past = [*self.past[index].items()]
         self.regions[index] = region
         self.all_regions.append(region)
@@ -147,6 +156,10 @@ class History:
         for _ in range(self.plan.workers):
             self.policy.after(self.random.random() * 0.15, lambda: self.spawn(region))
         self.policy.after(0.05, lambda: self.elect(region))
+
+    def discovered(self, index: int) -> set[int]:
+        """Return the hosts that discovery lists."""
+        return self.listed - {index}
 
     def spawn(self, region: Region) -> None:
         """Let a process come."""
@@ -237,22 +250,21 @@ class History:
         for worker in alive[1:]:
             self.machine.kill(worker.process)
             self.machine.bury(worker.process)
-        last = alive[0]
         self.counts["goodbyes"] += 1
+        self._say_goodbye(alive[0])
+        self._end(region)
+        self.policy.after(self.random.uniform(0.05, 0.6), lambda: self.boot(region.index))
+
+    def _say_goodbye(self, worker: Worker) -> None:
+        region = worker.region
         self.tell(region.name, "says goodbye")
-        lasts = last.log.lasts()
-        worker = last
+        self.past[region.index][region.id] = worker.log.lasts()
         if worker.gateway is None:
             worker.become_gateway()
         if worker.gateway is not None:
-            from colocache.core.hosts import messages
-
             frame = messages.encode(worker.gateway.goodbye())
             for id in worker.rows.live():
                 self.network.to_gateways(region.index, self.index_of[id], frame, None)
-        self._end(region)
-        self.past[region.index][region.id] = lasts
-        self.policy.after(self.random.uniform(0.05, 0.6), lambda: self.boot(region.index))
 
     # --- Faults
 
@@ -356,13 +368,13 @@ class History:
     def fault_aim(self) -> None:
         """Kill or stop who comes to some place in the code next."""
         random, plan = self.random, self.plan
-        labels = [*STORED, *LOADED] + (["forgot"] * 8 if plan.forgets else [])
+        labels = [*TOLD, *WRITTEN, *LOADED] + (["g_forgot"] * 8 if plan.forgets else [])
         index, label = random.randrange(plan.hosts), random.choice(labels)
         if random.random() < 0.4:
             self.aim(index, label, None)
         else:
             self.aim(index, label, random.choice((0.1, 0.4, 0.9, 1.6)))
-        if label in STORED and random.random() < 0.5:
+        if label in TOLD and random.random() < 0.5:
             self.policy.after(random.uniform(0, 0.3), partial(self.fault_cut, 0.6))
 
     def aim(self, index: int, label: str, seconds: float | None, *more: Callable[[], object]) -> None:

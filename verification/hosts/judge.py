@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from colocache.core.numbers import unpack_integer
 from verification.host.machine import Violation
@@ -142,7 +142,7 @@ class Judge:
             if version < floor.announced:
                 self.fail(f"contract 3: {what}, long after {floor.announced} was announced")
 
-    def fail(self, text: str) -> None:
+    def fail(self, text: str) -> NoReturn:
         """End the run with a violation."""
         self._history.machine.end(Violation(f"{self._history.machine.clock:.4f} {text}"))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from colocache.core.hosts import messages
+
 if TYPE_CHECKING:
     from verification.hosts.computer import Worker
     from verification.hosts.history import History
@@ -15,6 +17,10 @@ Back = Callable[[bytes], object]
 DELAYS = (0.0003, 0.0006, 0.001, 0.002, 0.01)  # s
 
 
+def _nobody(frame: bytes) -> None:
+    """Take an answer that nobody waits for."""
+
+
 class Network:
     """What is between the hosts."""
 
@@ -22,6 +28,7 @@ class Network:
         self._history = history
         self._loss = loss
         self.cut: dict[Way, int] = {}  # how many cuts of that way there are
+        self.late: dict[tuple[Way, type], float] = {}  # s that messages of a type take, also where the way is cut
         self.sent = 0
         self.lost = 0
 
@@ -39,9 +46,14 @@ class Network:
         """End all cuts."""
         self.cut.clear()
 
-    def _carry(self, way: Way, arrive: Callable[[], object]) -> None:
+    def _carry(self, way: Way, arrive: Callable[[], object], frame: bytes = b"") -> None:
         """Have something arrive, or not."""
         history = self._history
+        if self.late and frame:
+            seconds = self.late.get((way, type(messages.decode(frame))))
+            if seconds is not None:
+                history.policy.after(seconds, arrive)
+                return
         random, is_quiet = history.random, history.machine.clock >= history.plan.end + 0.4
         self.sent += 1
         if random.random() < self._loss and not is_quiet:
@@ -70,17 +82,24 @@ class Network:
         def reply(answer: bytes) -> None:
             if back is not None:
                 worker, take = back
-                self._carry((target, source), lambda: take(answer) if worker.process.state in history.living else None)
 
-        def arrive() -> None:
-            region = history.regions[target]
+                def answered() -> None:
+                    if worker.process.state in history.living:
+                        take(answer)
+                    else:  # whoever has the address now
+                        deliver(source, answer, None)
+
+                self._carry((target, source), answered, answer)
+
+        def deliver(index: int, frame: bytes, reply: Back | None) -> None:
+            region = history.regions[index]
             gateways = region.gateways() if region is not None else []
             if gateways and not everybody:
                 gateways = [history.random.choice(gateways)]
             for worker in gateways:
-                worker.deliver(lambda worker=worker: worker.receive(frame, reply))  # type: ignore[misc]
+                worker.deliver(lambda worker=worker: worker.receive(frame, reply or _nobody))  # type: ignore[misc]
 
-        self._carry((source, target), arrive)
+        self._carry((source, target), lambda: deliver(target, frame, reply), frame)
 
     def request(self, asker: Worker, target: int, frame: bytes, take: Back) -> None:
         """Send a request to the port of a host, which any process may have."""

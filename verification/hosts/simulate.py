@@ -37,6 +37,7 @@ from dataclasses import dataclass, field
 
 from verification.hosts.history import History, Result
 from verification.hosts.plan import KINDS, draw
+from verification.hosts.scripted import SCRIPTS, play
 
 HISTORIES = 2_000
 CHUNK = 5  # histories of a task
@@ -123,7 +124,7 @@ class Tally:
         few = [f"{self.kind}: only {self.hits:.1%} hits, less than {hits:.0%}"] if self.hits < hits else []
         if self.receipts < receipts:
             few.append(f"{self.kind}: only {self.receipts:.1%} complete receipts, less than {receipts:.0%}")
-        return few + [f"{self.kind}: no {name}" for name in SEEN[self.kind] if not self.counts[name]]
+        return few + [f"{self.kind}: no {name}" for name in SEEN.get(self.kind, ()) if not self.counts[name]]
 
 
 def _width(title: str) -> int:
@@ -138,7 +139,11 @@ HEAD = " ".join([
 
 def histories(chunk: Sequence[tuple[int, str]]) -> list[Result]:
     """Run some histories."""
-    return [History(draw(seed, kind)).go() for seed, kind in chunk]
+    return [_history(kind, seed).go() for seed, kind in chunk]
+
+
+def _history(kind: str, seed: int, *, tells: bool = False) -> History:
+    return play(kind, seed, tells=tells) if kind in SCRIPTS else History(draw(seed, kind), tells=tells)
 
 
 def simulate(first: int, count: int, kinds: Sequence[str], jobs: int | None, quiet: bool = False) -> list[Tally]:
@@ -171,7 +176,7 @@ def replay(kind: str, seed: int, mutant: str = "") -> int:
     """Tell the story of a history; the exit status is 1 if it breaks the contract."""
     from verification.hosts.mutations import MUTANTS
 
-    history = History(draw(seed, kind), tells=True)
+    history = _history(kind, seed, tells=True)
     with ExitStack() as stack:
         if mutant:
             stack.enter_context(MUTANTS[mutant].change())
@@ -182,10 +187,11 @@ def replay(kind: str, seed: int, mutant: str = "") -> int:
 
 def main() -> int:
     """Run the campaign; the exit status is 1 if a history is broken, or if too little was seen."""
+    names = f"{', '.join(KINDS)}; or one that is written by hand: {', '.join(SCRIPTS)}"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--histories", type=int, default=HISTORIES, help="how many (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help=", ".join(KINDS))
+    parser.add_argument("--kinds", nargs="+", choices=(*KINDS, *SCRIPTS), default=KINDS, metavar="KIND", help=names)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--replay", nargs=2, metavar=("KIND", "SEED"), help="tell one history again")
     parser.add_argument("--mutant", default="", help="with --replay: take a rule out")

@@ -45,6 +45,7 @@ class Timed:
         self._locked_since: dict[Thread, float] = {}
         self._buffers: list[Thread] = []
         self._aimed = False
+        self._rested: set[Thread] = set()  # threads that see nothing older when they go on
         self.at(end + 1, lambda: None)  # so something is always due
 
     # --- What a history does
@@ -68,15 +69,18 @@ class Timed:
 
     def sleep(self, seconds: float) -> None:
         """Have the current thread sleep."""
-        self._enter_the_kernel()
+        self.enter_the_kernel()
         self.machine.wait(lambda: False, until=self.machine.clock + seconds)
+        self.enter_the_kernel()
 
     def wait(self, condition: Callable[[], bool], seconds: float) -> None:
         """Have the current thread wait until it is woken and a condition holds, for so many seconds at most."""
-        self._enter_the_kernel()
+        self.enter_the_kernel()
         self.machine.wait(condition, until=self.machine.clock + seconds)
+        self.enter_the_kernel()
 
-    def _enter_the_kernel(self) -> None:
+    def enter_the_kernel(self) -> None:
+        """Have all stores of the current thread seen, and let it see nothing any more that is older than now."""
         machine = self.machine
         machine.drain_all(machine.current)
         machine.refresh(machine.current)
@@ -102,6 +106,7 @@ class Timed:
         if process.state is State.STOPPED:
             self.machine.go_on(process)
             for thread in self._parked.pop(process, []):
+                self._rested.add(thread)
                 self._schedule(thread, self.machine.clock + self._random.random() * 1e-5)
 
     def point(self, host: int, label: str) -> None:
@@ -128,14 +133,19 @@ class Timed:
             delay += random.uniform(0.001, 0.02)
         if thread.buffer and thread not in self._buffers:
             self._buffers.append(thread)
-        if delay > A_WHILE:
-            self._enter_the_kernel()
+        is_long = delay > A_WHILE
+        if is_long:
+            self.enter_the_kernel()
         if self._buffers:
             self._drain()
         moment = machine.clock + delay
         if not self._aimed and self._queue[0][0] > moment:
             machine.clock = moment
+            if is_long:
+                machine.refresh(thread)
             return thread
+        if is_long or self._aimed:
+            self._rested.add(thread)
         self._aimed = False
         self._schedule(thread, moment)
         return self._pick(machine)
@@ -189,6 +199,9 @@ class Timed:
             elif state is State.RUNS and not what.is_over:
                 if what.can_go_on():
                     self._locked_since.pop(what, None)
+                    if what in self._rested:
+                        self._rested.discard(what)
+                        machine.refresh(what)
                     return what
                 if what.wakes_at is None:  # it waits for a lock
                     since = self._locked_since.setdefault(what, machine.clock)

@@ -41,7 +41,7 @@ from verification.network.dns import ZoneFile, address
 from verification.network.proxy import Proxy
 
 PORT: Final = 7400
-SECRET: Final = "a secret of these tests, which is long enough"
+SECRET: Final = "a-secret-of-these-tests-that-is-long-enough"
 MOST: Final = 200  # hosts: they are numbered in one byte of their addresses
 ROUTER, ROUTER6 = "10.77.255.254", "fd77::ffff"
 CUTS, LANES = 100, 200  # the priorities of the router's rules: a way that is cut is not slow as well

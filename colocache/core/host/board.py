@@ -1,6 +1,6 @@
 """The board: the stamps of everything that can be invalidated, and the bell.
 
-Whoever invalidates a key, a namespace or a tag stores a number that was never used before into its marks. Whatever can
+To invalidate a key, a namespace or a tag is to store a number that was never used before into its marks. Whatever can
 be served carries the stamps under which it is current, its **label**, and they are compared with the board. So no
 process has to be told of an invalidation, and none can miss it.
 
@@ -9,10 +9,10 @@ may share one of its marks, but hardly ever all four (Bloom, "Space/time trade-o
 errors", 1970). The four lie in one page of memory. The root, which stands for everything, has a mark of its own.
 
 **Invalidations and writes.** A key is two things: the key itself, which invalidations stamp without any lock, and the
-writes to it (its hash with `WRITES`), which whoever stores a value stamps, under the lock of the shelf's ring. A label
+writes to it (its hash with `WRITES`), which each store of a value stamps, under the lock of the shelf's ring. A label
 names both. So a write makes older copies and the loads under way void, as an invalidation does. And a value that is
-made of another one, as a counter is, has the other one's label but for the writes: an invalidation at any moment, also
-in the middle of counting, makes it void.
+made of another one, as a counter is, has the other one's label except for the group of writes. So an invalidation at
+any moment, even in the middle of counting, makes it void.
 
 **The label rule.** A load is labelled with stamps that were read before it, in any order. What is copied or derived
 takes over the label of what it was made of, and never stamps that were read near by. Otherwise:
@@ -42,7 +42,8 @@ PAGE_SHIFT = 4 * OFFSET_BITS
 
 #: What may be served carries as bytes: for each thing that it depends on a group, which is the thing's hash and the
 #: stamps of its four marks. The groups of the root, of the key and of the writes to the key are the first ones. As one
-#: object, a label takes a fifth of the memory that its numbers would take, and none of the garbage collector's time.
+#: object, a label takes a fifth of the memory that its numbers would take (docs/decisions/0025), and none of the
+#: garbage collector's time.
 Label = bytes
 
 GROUP = Struct("=5Q")
@@ -91,8 +92,8 @@ class Board:
     def invalidate(self, hashes: Sequence[int], *, related: bool = False) -> None:
         """Invalidate what the hashes stand for. When this returns, nobody serves anything that was loaded before.
 
-        ``related`` says that a value may be among what is invalidated that its loader makes of others among it, as of a
-        tag, of a namespace, or of several keys. Then all is stamped twice. Otherwise:
+        ``related`` says that the loader of one of these values may read another one of them, as with a tag, a namespace
+        or several keys. Then everything is stamped twice. Otherwise:
 
         1. W has stored the stamps of a tag, and not rung the bell yet.
         2. R misses a page with the tag. Its label has the new stamps. Its loader reads a part with the tag: a near copy
@@ -175,7 +176,8 @@ class Board:
         1. W has stored the way of a record, which stands by its first mark so far.
         2. R finds the record. Its fourth, third and second marks do not have its stamps yet.
         3. W stores all four.
-        4. R reads the first mark, which the record does not stand by any more. It finds none, and there always was one.
+        4. R reads the first mark, which the record does not stand by any more. R finds no value, although there always
+           was one.
         """
         marks, pages = self.marks, self.pages
         for hash, one, two, three, four in GROUP.iter_unpack(label):
@@ -196,7 +198,7 @@ class Board:
     # --- Writes
 
     def label_to_write(self, hash: int, hashes: Sequence[int]) -> Label:
-        """Return ``write_label(label_of(hash, hashes))``, in half the time."""
+        """Return ``write_label(label_of(hash, hashes))``, in one step that takes less time."""
         marks, page, writes = self.marks, (hash >> PAGE_SHIFT & self.pages) * PAGE + 1, hash ^ WRITES
         number = self._numbers.next()
         label = _KEY.pack(
@@ -211,9 +213,9 @@ class Board:
         """Return the label of a record that is about to be written: ``label``, with other stamps of the writes.
 
         Whatever ``label`` has for the writes to the key is replaced, because others may have written since. The record
-        stands by its first mark until `stamp_write` is called, and by the others from then on. So whoever is killed
-        between the record's commit and the stamps leaves a value that stands, and not a key without one. To be called
-        under the lock of the key's ring.
+        stands by its first mark until `stamp_write` is called, and by the others from then on. So a writer
+        that is killed between the record's commit and the stamps leaves a value that stands, and not a key without
+        one. Call this under the lock of the key's ring.
         """
         number = self._numbers.next()
         (writes,) = _HASH.unpack_from(label, WRITES_AT)

@@ -1,20 +1,20 @@
 """One load of a missing key on a host: who loads, and who waits for it.
 
-The kernel decides. Whoever misses a key takes the record lock of a byte that the key and its label choose, and loads.
-The kernel frees the byte when its holder dies. A **hint** in shared memory tells which claim holds a byte, and whether
-somebody waits for it. A lost, doubled or torn hint costs a wait, and never correctness: labels alone decide what is
-served.
+The kernel decides. A reader that misses a key takes the record lock of a byte that the key and its label choose, and
+loads. The kernel frees the byte when its holder dies. A **hint** in shared memory tells which claim holds a byte, and
+whether somebody waits for it. A lost, doubled or torn hint costs a wait, and never correctness: labels alone decide
+what is served.
 
 No message is needed. A waiter looks again at growing intervals, and takes the byte once it is free. If the holder finds
 at its end that somebody waits, it has the waiters woken at once.
 
-An event changes the label of whoever misses the key after it, and so the byte: nobody waits for a load that began
-before an event that he has to see.
+A reader that misses the key after an event has another label, and so another byte. So nobody waits for a load that
+began before an event that this reader has to see.
 
-**Behind.** While the host is behind (`colocache.core.hosts.lease`), an event may have come of which nobody here has
-heard, and which has changed no label. Then a call takes no value of a load that was begun more than a lease before the
-call, unless it began after the call. It waits for the end of such a load all the same, and then one of all that have
-waited loads for them: otherwise each call would load beside all others.
+**Behind.** While the host is behind (`colocache.core.hosts.lease`), another host may have had an event of which nobody
+here has heard, and which has changed no label. Then a call takes no value of a load that was begun more than a lease
+before the call, unless it began after the call. It waits for the end of such a load all the same, and then one of all
+that have waited loads for them: otherwise each call would load beside all others.
 
 **Loads that give nothing.** A request may have a time limit, and give up its load:
 
@@ -22,9 +22,9 @@ waited loads for them: otherwise each call would load beside all others.
 2. The first request gives up. The second one, which has 0.1 s left, begins to load.
 3. It gives up, too, and so on. As long as requests come, nobody gets a value.
 
-So after `MOST_FAILURES` loads that gave nothing, whoever has waited for them loads at once, beside all others. Before
-that, the newest request loads next, because it will wait longest. And a load that goes on without its caller, as tasks
-do, is an **orphan**: one of those who wait for it loads beside it, and the first value serves all.
+So after `MOST_FAILURES` loads that gave nothing, a reader that has waited for them loads at once, beside all others.
+Before that, the newest request loads next, because it will wait longest. And a load that goes on without its caller, as
+tasks do, is an **orphan**: one of those who wait for it loads beside it, and the first value serves all.
 
 The kernel does not exclude a process from a byte that it holds itself. So in each process a table of loads joins
 threads and tasks first.
@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from xxhash import xxh3_64_intdigest
 
@@ -43,6 +43,8 @@ from .memory import Fences, Words
 from .numbers import Numbers
 from .record import Miss, Record
 from .shelf import Shelf
+
+T = TypeVar("T")
 
 HINTS = 1024  # hints of a host, a power of two
 HINT_WORDS = 8  # words of a hint; 64 bytes, so that two holders never write to one cache line
@@ -55,7 +57,7 @@ MOST_FAILURES = 2  # loads that one call waits for, and that give nothing
 #: What became of a load whose value nobody can be handed: its waiters look again.
 AGAIN: Final = object()
 
-#: What is called with an outcome. It may be called again; the first outcome counts.
+#: What is called with an outcome. It may be called more than once; the first outcome counts.
 Waiter = Callable[[Any], object]
 
 #: Those that wait, the newest last. A dictionary, because nothing is raised by taking out what is gone already: in that
@@ -78,6 +80,7 @@ class Value(NamedTuple):
 
     value: Any
     expires: float = math.inf
+    loaded: float = math.inf  # the instant from which its age counts
 
 
 class Sleep(NamedTuple):
@@ -85,6 +88,10 @@ class Sleep(NamedTuple):
 
     register: Callable[[Waiter], None]
     seconds: float
+
+
+#: The part of a flow that waits.
+Waits: TypeAlias = Generator[Sleep, tuple[float, Any], T]
 
 
 class Load:
@@ -103,14 +110,19 @@ class Load:
         self.hint = 0  # the number by which the hint is known as this load's
         self.has_begun = False  # otherwise it waits for another process
         self.is_orphan = False  # it has begun, and goes on without its caller
-        self.beside: list[object] = []  # who is to load beside the orphan: the first one
+        self.beside: list[object] = []  # the call that is to load beside the orphan: the first one in the list
         self.outcome: Any = None  # once it has ended: a `Value`, a `Record`, or `AGAIN`
         self.waiters: Queue = {}
 
-    def begin(self, now: float) -> None:
-        """Note that it loads: the source is read from now on, although the label may have been read long ago."""
-        self.miss = self.miss._replace(at=now)
+    def begin(self, at: float) -> None:
+        """Note that it loads, and from when on the age of the value counts. The label may have been read long ago."""
+        self.miss = self.miss._replace(at=at)
         self.has_begun = True
+
+    def age(self, loaded: float) -> None:
+        """Note that the loader was given a value that was loaded then, and so may have made its own of it."""
+        if loaded < self.miss.at:
+            self.miss = self.miss._replace(at=loaded)
 
     def end(self, outcome: Any) -> None:
         """Tell those that wait, the newest first. It may be called again; the first outcome counts.
@@ -124,7 +136,7 @@ class Load:
             waiter(self.outcome)
 
     def wake_newest(self) -> None:
-        """Have the one look again that has waited for the shortest time."""
+        """Wake the waiter that has waited for the shortest time, so that it looks again."""
         waiting = [*self.waiters.items()]
         if waiting:
             place, waiter = waiting[-1]
@@ -150,6 +162,43 @@ class Call(Protocol):
     """A call that may get the duty to load. Whatever is raised at whatever instruction, it can give the duty back."""
 
     load: Load | None  # what `Claims.end` takes
+
+
+class _Search:
+    """What one call for a missing key knows so far."""
+
+    __slots__ = (
+        "after", "began", "call", "ends", "failures", "hash", "holder", "mine", "now", "outcome", "pause", "wire",
+    )  # fmt: skip
+
+    def __init__(self, call: Call, wire: bytes, hash: int, now: float, after: float, patience: float) -> None:
+        self.call = call
+        self.wire = wire
+        self.hash = hash
+        self.began = self.now = now
+        self.after = after  # what may be served to this call was loaded after this instant
+        self.ends = now + patience
+        self.pause = FIRST_PAUSE
+        self.failures = 0  # loads of others that gave nothing
+        self.holder = 0  # the hint number of the load in another process
+        self.mine: Load | None = None  # while this call sees to the key, for all threads of this process
+        self.outcome: Any = AGAIN  # with which that load is ended
+
+    @property
+    def is_late(self) -> bool:
+        """Whether patience is over."""
+        return self.now >= self.ends
+
+    @property
+    def has_waited_enough(self) -> bool:
+        """Whether it has waited for too many loads that gave nothing."""
+        return self.failures >= MOST_FAILURES
+
+    def lead(self, late: bool) -> Lead:
+        """Leave the load to the caller, who ends it."""
+        assert self.mine is not None
+        lead, self.mine = Lead(self.mine, late), None
+        return lead
 
 
 class _Waiting:
@@ -181,94 +230,58 @@ class Claims:
         self._fences = fences
         self._wake = wake
         self._loads: dict[tuple[bytes, Label], Load] = {}
-        self._sleepers: dict[int, Queue] = {}  # by hash: who waits for another process
+        self._sleepers: dict[int, Queue] = {}  # by hash: the waiters for another process
 
     def find_or_lead(
         self, call: Call, wire: bytes, hash: int, hashes: Sequence[int], now: float, patience: float
-    ) -> Generator[Sleep, tuple[float, Any], Record | Value | Lead]:
+    ) -> Waits[Record | Value | Lead]:
         """Find a key, wait for a load of it, or get the duty to load it.
 
         ``hashes`` are of all that a value depends on beside the key, as for the shelf. The caller answers each `Sleep`
         with the time, and with what it was woken by. The answer is there within ``patience`` seconds, whoever holds the
-        claim meanwhile: it is a `Lead` at the latest then, beside somebody else's.
+        claim meanwhile. If there is no other answer by then, it is a `Lead`, beside somebody else's load.
 
         A flow that is closed while it waits gives back what it has. ``call.load`` is set before a load is begun, and
         stays set: to end it again does nothing.
 
         What may be served to the call is settled when it begins. So nobody waits in vain for a load that takes longer
-        than the lease.
+        than the lease that other hosts give.
 
         1. R reads its clock, 100, and finds that its host is behind. It may take what was loaded after 97.
         2. It waits for a load that was begun at 99, and ends at 105.
         3. What is loaded is taken. An event before 99 is in it. A later one is not announced, without this host, before
            102: R had begun by then.
         """
-        began, ends, pause = now, now + patience, FIRST_PAUSE
         after = min(self._shelf.lease.loaded_after(now), now)  # before the first label
-        failures, holder = 0, 0  # loads of others that gave nothing, and who loads in another process
-        mine: Load | None = None  # while this call sees to the key, for all threads of this process
-        outcome: Any = AGAIN
+        found = self._shelf.look(wire, hash, hashes, now, after)
+        if isinstance(found, Record):
+            return found
+        search = _Search(call, wire, hash, now, after, patience)
         try:
-            while True:
-                found = self._shelf.look(wire, hash, hashes, now, after)
-                if isinstance(found, Record):
-                    outcome = found
-                    return found
-                if mine is not None and mine.miss.label != found.label:  # an event has come: it is another load by now
-                    self.end(mine, AGAIN)
-                    mine, failures = None, 0
-                if mine is None:
-                    mine = call.load = Load(wire, hash, found)
-                    other = self._loads.setdefault((wire, found.label), mine)
-                    if other is not mine:
-                        if now >= ends or failures >= MOST_FAILURES:
-                            lead, mine = Lead(mine, now >= ends), None
-                            return lead
-                        mine = None
-                        if other.lets_load_beside(call):
-                            call.load = other
-                            return Lead(other, late=False)
-                        now, woken = yield from _sleep(_Waiting(other.waiters, other), ends - now)
-                        # Under a label that this call has read itself. But: 1. The other one fills, and is stopped.
-                        # 2. The value expires. 3. This call begins, and joins. 4. The other one ends the load.
-                        if isinstance(woken, Value | Record) and woken.expires > began:
-                            loaded = woken.loaded if isinstance(woken, Record) else other.miss.at
-                            if loaded > after:
-                                return woken
-                        if other.has_begun and other.outcome is AGAIN:
-                            failures += 1
-                        continue
-                taken = self._take(mine, 0)
-                late = not taken and now >= ends
-                is_over = late or failures >= MOST_FAILURES
-                if not taken and is_over:
-                    self._take(mine, 1)  # if another one has that byte, this one goes on without
-                if taken or is_over:
-                    record = self._shelf.find(wire, hash, now, after)  # otherwise two load, one after the other
-                    if record is not None:
-                        outcome = record
-                        return record
-                    mine.begin(now)
-                    lead, mine = Lead(mine, late), None  # under the label that was read first: an event may have come
-                    return lead
-                before, holder = holder, self._say_that_somebody_waits(mine) or holder
-                if before not in (0, holder):
-                    failures += 1
-                queue = self._sleepers.setdefault(hash, {})
-                now, _ = yield from _sleep(_Waiting(queue), max(0.0, min(pause, ends - now)))
-                pause = min(2 * pause, LAST_PAUSE)
-                record = self._shelf.find_labelled(wire, hash, mine.miss.label, now, after)
-                if record is not None:
-                    outcome = record
-                    return record
+            while isinstance(found, Miss):
+                load = self._join(search, found)
+                if load is search.mine:
+                    answer: Record | Value | Lead | None = self._try_to_lead(search, load)
+                    if answer is None:
+                        answer = yield from self._wait_for_process(search, load)
+                else:
+                    answer = self._lead_beside(search, load)
+                    if answer is None:
+                        answer = yield from self._wait_for_thread(search, load)
+                if answer is not None:
+                    return answer
+                found = self._shelf.look(wire, hash, hashes, search.now, after)
+            search.outcome = found
+            return found
         finally:
-            if mine is not None:
-                self.end(mine, outcome)
+            if search.mine is not None:
+                self.end(search.mine, search.outcome)
 
     def end(self, load: Load, outcome: Any) -> None:
         """Give a claim back, and tell those that wait; ``outcome`` is a `Value`, or `AGAIN`. It may be called twice.
 
-        Also by two threads at once: an orphan and who loads beside it share one load. So the place is read once here.
+        Two threads may call it at once, because an orphan and the call that loads beside it share one load. So the
+        place is read once here.
 
         What was loaded is on the shelf by now, if it is to be there.
         """
@@ -298,13 +311,77 @@ class Claims:
             load.wake_newest()
 
     def wake(self, hash: int) -> None:
-        """Have those look again that wait for another process's load of a key. The bus calls it."""
+        """Wake those that wait for another process's load of a key, so that they look again. The bus calls it."""
         for waiter in [*self._sleepers.pop(hash, {}).values()]:
             waiter(AGAIN)
 
     def is_awaited(self, load: Load) -> bool:
         """Tell whether anybody besides its caller waits for a load, as far as is known."""
         return bool(load.waiters) or self._is_awaited_elsewhere(load)
+
+    # --- The parts of `find_or_lead`
+
+    def _join(self, search: _Search, miss: Miss) -> Load:
+        """Return the load of a missing key in this process: the call's own, or that of another thread."""
+        if search.mine is not None:
+            if search.mine.miss.label == miss.label:
+                return search.mine
+            self.end(search.mine, AGAIN)  # an event has come: it is another load by now
+            search.mine, search.failures = None, 0
+        search.mine = search.call.load = Load(search.wire, search.hash, miss)
+        return self._loads.setdefault((search.wire, miss.label), search.mine)
+
+    def _lead_beside(self, search: _Search, other: Load) -> Lead | None:
+        """Load beside another thread if this call cannot wait, or if that load is an orphan; otherwise return None."""
+        if search.is_late or search.has_waited_enough:
+            return search.lead(late=search.is_late)
+        search.mine = None
+        if other.lets_load_beside(search.call):
+            search.call.load = other
+            return Lead(other, late=False)
+        return None
+
+    def _wait_for_thread(self, search: _Search, other: Load) -> Waits[Record | Value | None]:
+        """Wait for the load of another thread, and return what it gives to this call; None if that is nothing."""
+        search.now, woken = yield from _sleep(_Waiting(other.waiters, other), search.ends - search.now)
+        # Under a label that this call has read itself. But: 1. The other one fills, and is stopped. 2. The value
+        # expires. 3. This call begins, and joins. 4. The other one ends the load.
+        if isinstance(woken, Value | Record) and woken.expires > search.began:
+            loaded = woken.loaded if isinstance(woken, Record) else other.miss.at
+            if loaded > search.after:
+                return woken
+        if other.has_begun and other.outcome is AGAIN:
+            search.failures += 1
+        return None
+
+    def _try_to_lead(self, search: _Search, mine: Load) -> Record | Lead | None:
+        """Load if no other process does, or if this call cannot wait; otherwise return None."""
+        taken = self._take(mine, 0)
+        late = not taken and search.is_late
+        if not taken:
+            if not (late or search.has_waited_enough):
+                return None
+            self._take(mine, 1)  # if another one has that byte, this one goes on without
+        # Otherwise two load, one after the other.
+        record = self._shelf.find(search.wire, search.hash, search.now, search.after)
+        if record is not None:
+            search.outcome = record
+            return record
+        mine.begin(self._shelf.lease.as_of(search.now))
+        return search.lead(late)  # under the label that was read first: an event may have come
+
+    def _wait_for_process(self, search: _Search, mine: Load) -> Waits[Record | None]:
+        """Wait for the load of another process, and return what it has stored by now, if anything."""
+        before, search.holder = search.holder, self._say_that_somebody_waits(mine) or search.holder
+        if before not in (0, search.holder):
+            search.failures += 1
+        queue = self._sleepers.setdefault(search.hash, {})
+        search.now, _ = yield from _sleep(_Waiting(queue), max(0.0, min(search.pause, search.ends - search.now)))
+        search.pause = min(2 * search.pause, LAST_PAUSE)
+        record = self._shelf.find_labelled(search.wire, search.hash, mine.miss.label, search.now, search.after)
+        if record is not None:
+            search.outcome = record
+        return record
 
     # --- Bytes and hints
 
@@ -349,7 +426,7 @@ class Claims:
         return place is not None and self._hints[_hint_of(place) + _WAITS] == load.hint
 
 
-def _sleep(waiting: _Waiting, seconds: float) -> Generator[Sleep, tuple[float, Any], tuple[float, Any]]:
+def _sleep(waiting: _Waiting, seconds: float) -> Waits[tuple[float, Any]]:
     try:
         return (yield Sleep(waiting.join, seconds))
     finally:

@@ -60,7 +60,7 @@ class Geometry(NamedTuple):
 
     @property
     def size(self) -> int:
-        """What has to be allocated at birth: all but the data."""
+        """What has to be allocated when the region is made: all but the data."""
         return self.data_offset
 
 

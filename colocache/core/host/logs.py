@@ -1,10 +1,10 @@
 """The logs of a shelf: where records are appended, and which of them make room. S3-FIFO, without queues of objects.
 
-Each ring has two logs. While the **main** log has room, records go there. Then new ones go to the **small** one. What
-was found there `PROVEN` times before it came to the tail moves on to main, and the rest is dropped. Dropped hashes are
-remembered for a while, as ghosts; a key that comes back then goes straight to main. There each time that a record was
-found, up to `MOST`, gives one more round.
-Source: Yang, Zhang, Qiu, Yue and Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023.
+Each ring has two logs. While the **main** log has room, records go there. Then new ones go to the **small** one. A
+record that was found there `PROVEN` times before it came to the tail moves on to main. The others are dropped, and
+their hashes are remembered for a while, as ghosts. A key that comes back then goes straight to main. There, each time
+that a record was found, up to `MOST`, gives it one more round. Source: Yang, Zhang, Qiu, Yue and Rashmi, "FIFO queues
+are all you need for cache eviction", SOSP 2023.
 
 All methods are called under the ring's lock. Their holder may be killed between any two stores, so at each moment:
 
@@ -48,7 +48,7 @@ NO_WAY = -1
 
 
 class Garbage(Exception):
-    """What stands in a ring is no log: somebody scribbled over it, or two had its lock. It has to be reset."""
+    """What is in a ring is no log: somebody has written over it, or two had its lock. It has to be reset."""
 
 
 class _Living(NamedTuple):

@@ -55,6 +55,9 @@ class HostLease(Protocol):
     def until(self, now: float, /) -> float:
         """Return the instant until which everything may be served. It may be past."""
 
+    def as_of(self, now: float, /) -> float:
+        """Return the instant from which the age of a value counts whose loader begins now."""
+
     def loaded_after(self, now: float, /) -> float:
         """Return the instant after which a value must have been loaded to be served."""
 
@@ -67,7 +70,7 @@ class RingLocks(Protocol):
     """
 
     def lock(self, ring: int, /) -> bool:
-        """Take the lock of a ring; return False if it is not to be had in a few milliseconds."""
+        """Take the lock of a ring; return False if that fails for some milliseconds."""
 
     def unlock(self, ring: int, /) -> None:
         """Give it back, if the very function that calls this has it."""

@@ -10,9 +10,9 @@
 | | the label: groups of 40 bytes, each a hash and four stamps; the root's, the key's, that of the writes to the key |
 | | the wire key; the payload |
 
-The seed is the position, so what is left of an earlier record at the same place can never pass for this one, and a
-torn one passes once in 2**64 times. So readers need no lock: they copy the bytes, and believe the copy if its check is
-right.
+The seed is the position. So what is left of an earlier record at the same place does not pass for this one, and a torn
+record passes with a probability of 2**-64. So readers need no lock: they copy the bytes, and believe the copy if its
+check is right.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ GROUPS_SHIFT = 48
 MORE_GROUPS = KEY_GROUPS + 1 << GROUPS_SHIFT
 
 COPIED = 4096  # bytes: smaller payloads are given as bytes of their own, larger ones as views of the record's copy
-_new: Any = tuple.__new__  # of named tuples: their own constructors take twice as long
+_new: Any = tuple.__new__  # of named tuples: their own constructors take longer
 
 PIECE = 60 << 10  # bytes: xxhash gives up the interpreter lock above 64 KiB, and gets it back milliseconds later
 
@@ -61,7 +61,7 @@ class Record(NamedTuple):
 
 
 class Miss(NamedTuple):
-    """What a reader knows that found nothing. What is loaded then is stored under the label."""
+    """What a reader knows if it has found nothing. What it then loads is stored under the label."""
 
     label: Label  # read before the look, and so before the source is
     at: float  # when the reader began, or later: the source is read after it
@@ -77,7 +77,7 @@ class Outcome(Enum):
 
     STORED = auto()
     REFUSED = auto()  # what had to be there was not, or somebody else's record was
-    BUSY = auto()  # the lock was not to be had
+    BUSY = auto()  # the lock could not be taken in time
     DECLINED = auto()  # the value is too large, or there is no room for it
 
 

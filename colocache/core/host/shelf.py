@@ -1,24 +1,24 @@
 """The shelf: the values that the processes of a host share, as bytes. It belongs to the host, and to no process.
 
 **Readers** take no lock. They copy a record, and believe the copy if it is whole (`record`), of their key, and current:
-its label stands, and it has not expired. So who wrote it, how late he was, and whether he died makes no difference.
-Where the group has several hosts, the lease of this one says from when on a record must have been loaded to be served,
-too. It is asked before the label is compared (`colocache.core.hosts.lease`).
+its label stands, and it has not expired. So it makes no difference which process wrote it, how late, and whether that
+process has died. Where the group has several hosts, the lease of this one says from when on a record must have been
+loaded to be served, too. It is asked before the label is compared (`colocache.core.hosts.lease`).
 
 **Writers** hold the lock of the key's ring. A key has at most one way, so there is one record of it that can be found.
 To store the way is the **commit**. Then the writer stamps the writes to the key, which makes older copies void, and the
 loads that are under way; unlocks; and rings the bell. The label of its record stands before the stamps, too, and after
 them (`Board.write_label`). So at each moment one of the two records can be found and is current:
 
-1. W stores the way of its record, and is killed. Others find the new value; who has an older copy may serve that. The
-   call never returned, so either is right.
+1. W stores the way of its record, and is killed. Others find the new value. A process with an older copy may serve
+   that. The call never returned, so either is right.
 2. X writes the key next. The stamps and the bell of X are for both.
 
 W rings after it has unlocked, so that nobody waits for its fences.
 
-**What is derived takes over the label.** `replace` and `change` label what they store as the record that they made it
-of, but for the writes. An invalidation, at any moment, changes stamps of that label. With stamps that are read in
-between:
+**What is derived takes over the label.** `replace` and `change` give what they store the label of the record that they
+made it of, except for the group of writes. An invalidation, at any moment, changes stamps of that label. With stamps
+that are read in between:
 
 1. P reads a counter, 7, whose label stands.
 2. Q invalidates it, and its call returns.
@@ -94,7 +94,7 @@ _Choose = Callable[[Record | None, float], Label | None]
 
 _ALL = -math.inf  # all was loaded after it
 
-_new: Any = tuple.__new__  # of named tuples: their own constructors take twice as long
+_new: Any = tuple.__new__  # of named tuples: their own constructors take longer
 
 
 class Shelf:
@@ -114,7 +114,7 @@ class Shelf:
         self, memory: ShelfMemory, board: Board, numbers: Numbers, fences: Fences, locks: RingLocks,
         clock: Callable[[], float], lease: HostLease, announcer: Announcer | None = None,
     ) -> None:  # fmt: skip
-        """``clock`` is read under the locks, so that nobody who was stopped before one believes an old time.
+        """``clock`` is read under the locks, so that a process that was stopped before one uses no old time.
 
         ``lease`` is that of the host, on the same clock. ``announcer`` tells other hosts of writes, if there are any.
         """
@@ -164,10 +164,10 @@ class Shelf:
         """Return the current record of a key; None if there is none, or it may not be served.
 
         ``now`` was read before the call. Only what was loaded after the instant ``after`` is returned; None is what
-        the lease says now.
+        `lease` says now.
 
-        A key that has a value all the time is found, also while it is written. So who finds what is not whole, or is
-        void and has another way by now, looks again:
+        A key that has a value all the time is found, even while it is written. So a reader looks again if it finds a
+        record that is not whole, or that is void and has another way by now:
 
         1. R loads the way of k, and copies its record.
         2. W writes k. Its record is the current one from now on, and the other one is void.
@@ -201,7 +201,7 @@ class Shelf:
                 if body[end:start] != wire:
                     return None
                 label = body[LABEL_AT:end]
-                # What follows is `Board.stands`, which takes three times as long: it can do without for three groups.
+                # What follows is `Board.stands`, without its loop and call: each label has three groups.
                 marks, page, writes = self._marks, (hash >> PAGE_SHIFT & self._pages) * PAGE + 1, hash ^ WRITES
                 if (
                     marks[0] != root
@@ -256,7 +256,7 @@ class Shelf:
         return self.find(wire, hash, now, after) or Miss(label, now)
 
     def find_labelled(self, wire: bytes, hash: int, label: Label, now: float, after: float) -> Record | None:
-        """Return the current record of a key, or one that was current when the caller read this label, and is no more.
+        """Return the current record of a key, or one that was current when the caller read this label.
 
         The caller read the label after it had begun. What is stored under it was read from the source later than any
         event that the caller has to see, if it was loaded after the instant ``after``.
@@ -373,7 +373,7 @@ class Shelf:
     def set_fenced(self, wire: bytes, hash: int, payload: bytes, miss: Miss, expires: float) -> Stored:
         """Store a value that was made after a miss, if nothing has happened to the key since, as far as the host knows.
 
-        If the lock is not to be had, or the value is declined, the key is invalidated.
+        If the lock cannot be taken in time, or the value is declined, the key is invalidated.
         """
 
         def choose(record: Record | None, now: float) -> Label | None:
@@ -487,7 +487,7 @@ class Shelf:
         1. W and X write in one ring, because a descriptor of the locks' file was closed in W's process.
         2. W finds garbage, and resets the ring. Its tails and heads are at the next lap.
         3. X stores its head, which is that of the lap before: behind the tail.
-        4. W begins again. The next writer, who has the lock alone, resets the ring once more.
+        4. W begins again. The next writer, which has the lock alone, resets the ring once more.
         """
         for _ in range(2):
             try:

@@ -12,7 +12,7 @@ EVERYTHING = Event(NAMESPACES, (ROOT,))
 
 def stamp(board: Board, fences: Fences, event: Event) -> None:
     """Stamp what an event invalidates, and ring the bell: from then on nobody on this host serves anything older."""
-    if event.kind == TAGS:  # who does not know yet which tags a value will have looks at this one
+    if event.kind == TAGS:  # a reader that does not know yet which tags a value will have looks at this one
         board.stamp((ANY_TAG,))
         fences.order()
     board.invalidate(event.hashes, related=event.related)

@@ -67,6 +67,7 @@ from .rows import (
     LAST,
     LIVE,
     MET,
+    ROUND_TRIP,
     SIGN,
     TOLD,
     Host,
@@ -102,7 +103,12 @@ class Times:
     @property
     def serves_by_age(self) -> int:
         """How long after its leases a host serves what is young: then others may not wait for it any more (Q3)."""
-        return self.forget_after - 2 * self.lease - self.ping
+        return self.forget_after - 2 * self.lease - self.longest_ping
+
+    @property
+    def longest_ping(self) -> int:
+        """The interval between pings where there are many hosts; see `colocache.runtime.network.speaker`."""
+        return max(self.ping, self.lease // 3)
 
     @property
     def waited(self) -> int:
@@ -375,7 +381,7 @@ class Gateway:
 
     def _on_pong(self, message: Pong, now: int) -> None:
         row, id, view = self._row, message.me.id, message.view
-        if message.to != self.me.id:
+        if not self._is_for_this_ping(message, now):
             return
         self._take_view(message.me, view, now)
         if row.state(id) != LIVE:
@@ -384,6 +390,7 @@ class Gateway:
         if message.sent + self.times.lease > row.largest(id, ALIVE):
             row.raise_to(id, ALIVE, message.sent + self.times.lease)
             row.sign_of_life(id)
+        row.note(id, ROUND_TRIP, max(0, now - message.sent))
         peer = self._peer(id)
         peer.witnessed, peer.silent = now, dict(view.silent)
         self._take_back(now)
@@ -404,6 +411,10 @@ class Gateway:
         if not row.has_reached(id, message.last):
             self._ask(id, now)
         self._progress(id, now)
+
+    def _is_for_this_ping(self, pong: Pong, now: int) -> bool:
+        """Tell whether a pong is for a ping of this incarnation. No ping was sent later than now."""
+        return pong.to == self.me.id and pong.sent <= now
 
     def _progress(self, id: Incarnation, now: int) -> None:
         """Let the lease of a pong begin, once all is applied that it speaks of."""

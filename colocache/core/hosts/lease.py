@@ -20,12 +20,13 @@ it, when the copy has run out. So a hit compares a number of its own and the bel
 words in which it could read them wrongly:
 
 1. P reads the word, 100. It compares the label of an entry, and notes in the entry that it may be served until 100.
-2. The gateway stores 103, after it has stamped what W has invalidated, and has rung the bell.
-3. R finds the entry's bell to be the present one, or reads that before step 2. It looks at the entry: until 100. At
-   100.1 it asks again. Then the word is read first, and the bell and the label after it.
+2. R, in the same process, finds that the entry has the present bell, and is stopped.
+3. The gateway stamps what W has invalidated, rings the bell, and stores 103.
+4. R goes on at 100.1. The entry says 100, so R asks again: the word is read first, then the bell, and then the label.
+   Nobody can have noted 103 in the entry before that, because whoever reads 103 finds the label void.
 
-A copy may be later than the word, where the gateway has met another host and has lowered it. It is not later than a
-lease after that meeting, and the other host gives no complete receipt before it has waited for so long.
+A copy may be later than the word, where the gateway has met another host and has taken some back. It is not later than
+a lease after that meeting, and the other host gives no complete receipt before it has waited for so long.
 
 **R3.** On a host that is not established nothing may be served. While a host is current, everything may. While it is
 behind, what was loaded less than a lease ago may: receipts that did not wait for it were given a lease after their
@@ -80,6 +81,22 @@ class Lease:
         self.known = known = word / _NS if word else -math.inf
         return known
 
+    def as_of(self, now: float) -> float:
+        """Return the instant from which the age of a value counts whose loader begins now.
+
+        A loader may read cached values. While the host is current, they are as of the instant up to which it knows all
+        events, which is a lease before it is current no more. If the age counted from now:
+
+        1. W, on another host, has invalidated a part, and waits for the lease of R's host, which has not heard of it.
+        2. R's host is current. R loads a page, and its loader is served the old part.
+        3. R's host is cut off. W's call returns, a lease after it began.
+        4. R's host is behind. The page is younger than a lease, and R would be served it.
+
+        While the host is behind, each cached value that a loader is served has an age of its own.
+        """
+        until = self.until(now)
+        return min(now, until - self._lease) if now < until else now
+
     def loaded_after(self, now: float) -> float:
         """Return the instant after which a value must have been loaded to be served.
 
@@ -102,6 +119,10 @@ class _Forever(Lease):
     def until(self, now: float) -> float:
         """Return infinity."""
         return math.inf
+
+    def as_of(self, now: float) -> float:
+        """Return ``now``."""
+        return now
 
     def loaded_after(self, now: float) -> float:
         """Return minus infinity."""

@@ -24,7 +24,7 @@ import msgpack
 from ...errors import WireError
 from .event import KEYS, MAX_HASHES, WRITES, Event
 from .layout import ENTRIES, LANES, SLOTS
-from .rows import ENDED, ENDED_AT, LIVE, MAX_ADDRESS, MAX_NAME, Host, Incarnation
+from .rows import ENDED, ENDED_AT, LIVE, MAX_ADDRESS, MAX_NAME, MAX_RELEASE, Host, Incarnation
 
 ID_BYTES: Final = 16
 LARGEST: Final = 256 << 10  # bytes of a frame
@@ -202,7 +202,8 @@ def _event(value: Any) -> Event:
 
 def _host(value: Any) -> Host:
     id, name, address, weight = value[:4]
-    return Host(_id(id), _text(name, MAX_NAME), _text(address, MAX_ADDRESS), _int(weight, MOST_WEIGHT))
+    release = _text(value[4], MAX_RELEASE) if len(value) > 4 else ""
+    return Host(_id(id), _text(name, MAX_NAME), _text(address, MAX_ADDRESS), _int(weight, MOST_WEIGHT), release)
 
 
 def _known(value: Any) -> Known:

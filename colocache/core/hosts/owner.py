@@ -35,7 +35,7 @@ from ..host.shelf import Shelf
 from ..numbers import added
 from . import requests
 from .copies import Copies
-from .dependencies import Dependencies, has_applied
+from .dependencies import Dependencies, dependencies, has_applied
 from .gateway import Times
 from .log import HostLog
 from .offers import Offers
@@ -62,7 +62,7 @@ from .requests import (
     Touch,
 )
 from .rows import Incarnation, Rows
-from .taking import Taker
+from .taking import SLOWER_CLOCK, Taker
 from .waiting import settle
 
 CATCHING_UP = 0.06  # s that a request waits for events on which it depends
@@ -118,10 +118,11 @@ class Owner:
         self, me: Incarnation, words: Words, rows: Rows, log: HostLog, board: Board, shelf: Shelf, claims: Claims,
         fences: Fences, lease: HostLease, times: Times, clock: Callable[[], float], wake: Callable[[], object],
         load_timeout: float, on_change: Callable[[int], object] = lambda hash: None,
-        copies: Copies | None = None, offers: Offers | None = None,
+        owns: Callable[[bytes], bool] = lambda wire: True, copies: Copies | None = None, offers: Offers | None = None,
     ) -> None:  # fmt: skip
         """``clock`` gives seconds on the host's monotonic clock. ``on_change`` is told of keys that were written.
 
+        ``owns`` tells whether this host owns a key at this very moment; see `colocache.hosts.Hosts.exact_owner`.
         ``copies`` sees to copies of what others have, and ``offers`` to those that others are to have, if there may be
         any.
         """
@@ -130,7 +131,7 @@ class Owner:
         self._board, self._shelf, self._claims, self._fences = board, shelf, claims, fences
         self._lease, self._times, self._clock, self._wake = lease, times, clock, wake
         self._load_timeout = load_timeout
-        self._on_change = on_change
+        self._on_change, self._owns = on_change, owns
         self._copies, self._offers = copies, offers
         self._taker = Taker(board, shelf, fences)
         self._harvests = False
@@ -238,6 +239,11 @@ class Owner:
 
     # --- Reading
 
+    def _dependencies(self) -> Dependencies:
+        """Return of which events stamps may know that were read just now."""
+        self._fences.order()
+        return dependencies(self.me, self._rows, self._log, self._ns())
+
     def _has_applied(self, depends: Dependencies) -> Generator[float, Any, bool]:
         ends = self._clock() + CATCHING_UP
         while not has_applied(self.me, self._rows, self._log, depends):
@@ -265,7 +271,7 @@ class Owner:
             if record is not None:
                 return self._found(record, any_tag, self._clock())
         if not request.leads:
-            return Missing(_FENCE.pack(self.me, any_tag, began) + asked.miss.label)
+            return Missing(_FENCE.pack(self.me, any_tag, began) + asked.miss.label, self._dependencies())
         if len(self._grants) >= MOST_GRANTS:
             return Refused()
         return (yield from self._lead(request, wire, asked.hash, any_tag))
@@ -293,7 +299,7 @@ class Owner:
         # A fill may come to another process that has the port by now, or to the next incarnation of this host.
         token = self._claims.number() ^ self._mine
         self._grants[token] = Grant(outcome.load, wire, hash, self._clock() + self._load_timeout)
-        return Granted(token)
+        return Granted(token, self._dependencies())
 
     def _get_many(self, request: GetMany) -> Flow:
         if not (yield from self._has_applied(request.depends)):
@@ -327,7 +333,9 @@ class Owner:
         outcome = Outcome.DECLINED
         try:
             if request.payload is not None:
-                expires = self._clock() + request.ttl
+                now = self._clock()
+                grant.load.age(now - request.age * SLOWER_CLOCK)
+                expires = now + request.ttl
                 outcome = self._shelf.fill(grant.wire, grant.hash, request.payload, grant.load.miss, expires)[0]
                 if outcome is Outcome.STORED and self._offers is not None:
                     self._offers.loaded(grant.wire, request.age)
@@ -381,7 +389,7 @@ class Owner:
         return (yield from self._written(wire, outcome, None, False))
 
     def _add(self, request: Add) -> Flow:
-        if not (yield from self._may_derive(request.depends)):
+        if not (yield from self._may_derive(request)):
             return Refused()
         wire, hashes = request.key
         hash = key_hash(wire)
@@ -389,7 +397,7 @@ class Owner:
         return (yield from self._written(wire, outcome, None, False))
 
     def _replace(self, request: Replace) -> Flow:
-        if not (yield from self._may_derive(request.depends)):
+        if not (yield from self._may_derive(request)):
             return Refused()
         wire, hashes = request.key
         hash, marks = key_hash(wire), self._board.marks
@@ -400,7 +408,7 @@ class Owner:
         return (yield from self._written(wire, outcome, None, False))
 
     def _count(self, request: Count) -> Flow:
-        if not (yield from self._may_derive(request.depends)):
+        if not (yield from self._may_derive(request)):
             return Refused()
         counted: list[bytes | None] = []
 
@@ -420,7 +428,7 @@ class Owner:
         return (yield from self._written(wire, outcome, counted[0] if counted else None, False))
 
     def _touch(self, request: Touch) -> Flow:
-        if not (yield from self._may_derive(request.depends)):
+        if not (yield from self._may_derive(request)):
             return Refused()
         wire, hashes = request.key
         hash = key_hash(wire)
@@ -431,12 +439,12 @@ class Owner:
         outcome = self._shelf.change(wire, hash, decide, hashes)[0]
         return (yield from self._written(wire, outcome, None, False))
 
-    def _may_derive(self, depends: Dependencies) -> Generator[float, Any, bool]:
-        """Tell whether this host is current, and as far as the asker."""
-        if not (yield from self._has_applied(depends)):
+    def _may_derive(self, request: Add | Replace | Count | Touch) -> Generator[float, Any, bool]:
+        """Tell whether this host is current, as far as the asker, and owns the key."""
+        if not (yield from self._has_applied(request.depends)):
             return False
         now = self._clock()
-        return now < self._lease.until(now)
+        return now < self._lease.until(now) and self._owns(request.key.wire)
 
     def _written(self, wire: bytes, outcome: Outcome, payload: bytes | None, waits: bool) -> Flow:
         if outcome is not Outcome.STORED:

@@ -172,15 +172,26 @@ class FoundMany(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """There is no value. ``fence`` is for `PutFenced`."""
+    """There is no value. ``fence`` is for `PutFenced`, and ``depends`` as in `Granted`."""
 
     fence: bytes
+    depends: Dependencies
 
 
 class Granted(NamedTuple):
-    """There is no value, and the asker is to load it."""
+    """There is no value, and the asker is to load it, once it has applied all that the owner has.
+
+    Otherwise:
+
+    1. The owner has applied an event, of a page and of a part of it, and reads the stamps under which the page will
+       stand. It grants the load.
+    2. The asker has not applied the event yet, and its writer still waits for that. So its loader is served the old
+       part.
+    3. The asker fills the owner's shelf with a page that is made of it. It stands there for good.
+    """
 
     token: int
+    depends: Dependencies
 
 
 class Busy(NamedTuple):
@@ -371,8 +382,8 @@ _CHECKS: Final[dict[Any, _Checks]] = {
     Harvest: (_slots, _word, _flag),
     Found: (_payload, _hashes, _seconds, _age, _word, _word),
     FoundMany: (_several(_or_none(_found), MAX_MANY),),
-    Missing: (_bytes(MAX_FENCE),),
-    Granted: (_word,),
+    Missing: (_bytes(MAX_FENCE), _depends),
+    Granted: (_word, _depends),
     Busy: (),
     Refused: (),
     Done: (_name, _or_none(_payload), _flag, _or_none(_numbers)),

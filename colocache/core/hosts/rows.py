@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from ..host.memory import Fences, Words
-from .layout import ENTRIES, LANES, ROWS, ROWS_USED, entry_of
+from .layout import ENTRIES, LANES, ROWS, ROWS_USED, WORD, entry_of
 
 Incarnation = bytes
 """The id of a region, 16 bytes: a host from the first process's coming to the last one's leaving."""
@@ -33,6 +33,7 @@ ENDED_AT: Final = 3  # the numbers of its last events are known
 
 MAX_NAME: Final = 64  # bytes
 MAX_ADDRESS: Final = 64
+MAX_RELEASE: Final = 32
 
 # Words of an entry. Those of positions are followed by one for each further lane.
 ID: Final = 0  # two words; the first one is stored last
@@ -49,11 +50,12 @@ LAST: Final = 32  # of `ENDED_AT`: the number of its last event
 MET: Final = 40  # ns: when this host has met it
 FORGOT: Final = 41  # 1 + the signs of life on which it was decided that it is forgotten; 0 is never
 ENDED_SINCE: Final = 42  # ns: when this host has learned of its end
-_NAME, _ADDRESS = 44, 52
+ROUND_TRIP: Final = 43  # ns, of the last ping that was answered
+_NAME, _ADDRESS, _RELEASE = 44, 52, 60
 
-_COUNT, _CHANGES, _PUBLISHED = 0, 1, 8  # words of a row's head, which is its entry 0
+_COUNT, _CHANGES, _WRITER, _PUBLISHED = 0, 1, 2, 8  # words of a row's head, which is its entry 0
 _TWO_WORDS = struct.Struct("=2Q")
-_TEXT = struct.Struct("=8Q")
+_WORD = struct.Struct("=Q")
 
 
 class Host(NamedTuple):
@@ -63,10 +65,15 @@ class Host(NamedTuple):
     name: str
     address: str  # where its gateway listens, as others should dial it; "" if nowhere
     weight: int  # of what it owns; 0 for a client
+    release: str = ""  # of the package
 
 
 class TooManyHosts(Exception):
     """There is no room for a further host in a row: there are as many that live, or have ended lately."""
+
+
+#: The shape of the rows, and where the entries of each incarnation are.
+_Known = tuple[list[int], dict[Incarnation, tuple[int, ...]]]
 
 
 class Rows:
@@ -76,25 +83,47 @@ class Rows:
         """``words`` are those of the whole file."""
         self._words = words
         self._fences = fences
-        self._shape: tuple[int, ...] = ()
-        self._entries: dict[Incarnation, tuple[int, ...]] = {}
+        heads = [entry_of(row, 0) for row in range(ROWS)]
+        #: What is looked at if so many rows are in use: see `_look`.
+        self._shape_at = [
+            tuple([head + place for head in heads[:used] for place in (_COUNT, _CHANGES)]) for used in range(ROWS + 1)
+        ]
+        self._known: _Known = [], {}
+
+    def order(self) -> None:
+        """Load nothing earlier of what is read here after this call."""
+        self._fences.order()
 
     def ids(self) -> list[Incarnation]:
         """Return all incarnations that are known, with those that have ended."""
-        return list(self._look())
+        return list(self._look()[1])
 
     def largest(self, id: Incarnation, field: int) -> int:
         """Return a word of an incarnation: the largest over all rows; 0 if it is not known."""
         while True:
-            values = [self._words[at + field] for at in self._look().get(id, ())]
-            if self._is_unchanged(id):
+            shape, entries = self._look()
+            values = [self._words[at + field] for at in entries.get(id, ())]
+            if self._is_unchanged(shape):
                 return max(values, default=0)
+
+    def every(self, field: int) -> dict[Incarnation, int]:
+        """Return a word of each incarnation that is known, as `largest` does for one."""
+        words = self._words
+        while True:
+            shape, entries = self._look()
+            found = {
+                id: words[places[0] + field] if len(places) == 1 else max([words[at + field] for at in places])
+                for id, places in entries.items()
+            }
+            if self._is_unchanged(shape):
+                return found
 
     def total(self, id: Incarnation, field: int) -> int:
         """Return the sum of a word over all rows: of what is counted in each."""
         while True:
-            values = [self._words[at + field] for at in self._look().get(id, ())]
-            if self._is_unchanged(id):
+            shape, entries = self._look()
+            values = [self._words[at + field] for at in entries.get(id, ())]
+            if self._is_unchanged(shape):
                 return sum(values)
 
     def positions(self, id: Incarnation, field: int) -> dict[int, int]:
@@ -102,12 +131,13 @@ class Rows:
         words = self._words
         while True:
             found: dict[int, int] = {}
-            for at in self._look().get(id, ()):
+            shape, entries = self._look()
+            for at in entries.get(id, ()):
                 for lane in range(LANES):
                     number = words[at + field + lane]
                     if number > found.get(lane, 0):
                         found[lane] = number
-            if self._is_unchanged(id):
+            if self._is_unchanged(shape):
                 return found
 
     def state(self, id: Incarnation) -> int:
@@ -116,17 +146,18 @@ class Rows:
 
     def live(self) -> list[Incarnation]:
         """Return those that have not ended, forgotten or not."""
-        return [id for id in self._look() if self.state(id) == LIVE]
+        return [id for id, state in self.every(STATE).items() if state == LIVE]
 
     def host(self, id: Incarnation) -> Host:
         """Return what an incarnation has said of itself. What is not known is empty, or 0."""
-        name = address = b""
+        name = address = release = b""
         weight = 0
-        for at in self._look().get(id, ()):
-            name = name or self._text(at + _NAME)
-            address = address or self._text(at + _ADDRESS)
+        for at in self._look()[1].get(id, ()):
+            name = name or self._text(at + _NAME, MAX_NAME)
+            address = address or self._text(at + _ADDRESS, MAX_ADDRESS)
+            release = release or self._text(at + _RELEASE, MAX_RELEASE)
             weight = weight or self._words[at + WEIGHT]
-        return Host(id, name.decode("utf-8", "replace"), address.decode("ascii", "replace"), weight)
+        return Host(id, name.decode("utf-8", "replace"), address.decode("ascii", "replace"), weight, release.decode())
 
     def heard(self, id: Incarnation, under: int) -> int:
         """Return until when (ns) this host is current as far as another one is concerned.
@@ -134,25 +165,37 @@ class Rows:
         That was agreed while the same hosts were forgotten as now (``under``), or it does not hold.
         """
         words, best = self._words, 0
-        for at in self._look().get(id, ()):
+        shape, entries = self._look()
+        for at in entries.get(id, ()):
             before = words[at + HEARD_UNDER]
             self._fences.order()
             heard = words[at + HEARD]
             self._fences.order()
             if before == under == words[at + HEARD_UNDER]:
                 best = max(best, heard)
-        return best if self._is_unchanged(id) else 0
+        return best if self._is_unchanged(shape) else 0
 
     def is_forgotten(self, id: Incarnation) -> bool:
         """Tell whether this host waits no more for another one. Any sign of life since the decision makes it void."""
         # The mark first: a sign of life that comes between the two loads makes it void, and never valid.
         mark = self.largest(id, FORGOT)
         self._fences.order()
+        return self._holds(id, mark)
+
+    def forgotten(self) -> set[Incarnation]:
+        """Return those for which `is_forgotten` is true."""
+        marks = self.every(FORGOT)
+        self._fences.order()
+        return {id for id, mark in marks.items() if self._holds(id, mark)}
+
+    def _holds(self, id: Incarnation, mark: int) -> bool:
+        """Tell whether the decision to forget an incarnation, which was read before, still holds."""
         return mark == 1 + self.total(id, SIGN) if mark else False
 
     def counted(self) -> list[Incarnation]:
         """Return those that live and are not forgotten: who is waited for."""
-        return [id for id in self.live() if not self.is_forgotten(id)]
+        live, forgotten = self.live(), self.forgotten()
+        return [id for id in live if id not in forgotten]
 
     def has_reached(self, id: Incarnation, numbers: Numbers, field: int = APPLIED) -> bool:
         """Tell whether all events of an incarnation up to these are applied, or what else a field says."""
@@ -160,6 +203,11 @@ class Rows:
             return True
         known = self.positions(id, field)
         return all(known.get(lane, 0) >= number for lane, number in numbers.items())
+
+    def writers(self) -> list[int]:
+        """Return the seats of those that had a row last, if they noted it."""
+        writers = [self._words[entry_of(row, 0) + _WRITER] for row in range(self.used)]
+        return [writer - 1 for writer in writers if writer]
 
     def published(self, lane: int) -> int:
         """Return the number of the last own event of a lane that a gateway has told others."""
@@ -172,36 +220,42 @@ class Rows:
         """How many rows are in use."""
         return min(self._words[ROWS_USED], ROWS)
 
-    def _look(self) -> dict[Incarnation, tuple[int, ...]]:
-        """Return where the entries of each incarnation are."""
-        words = self._words
-        used = self.used
-        shape = tuple([words[entry_of(row, 0) + place] for row in range(used) for place in (_COUNT, _CHANGES)])
-        if shape != self._shape:
+    def _look(self) -> _Known:
+        """Return the shape of the rows, and where the entries of each incarnation are.
+
+        The shape is another one after each change of which incarnations there are, and of where. It changes **before**
+        anything is stored to an entry that is used again. So what was read from an entry is about its incarnation if
+        the shape is still the same afterwards: see `_is_unchanged`.
+        """
+        known, shape = self._known, self._shape()
+        while known[0] != shape:
             self._fences.order()
             entries: dict[Incarnation, tuple[int, ...]] = {}
-            for row in range(used):
-                for entry in range(1, 1 + min(shape[2 * row], ENTRIES - 1)):
+            for row, count in enumerate(shape[::2]):
+                for entry in range(1, 1 + min(count, ENTRIES - 1)):
                     at = entry_of(row, entry)
                     id = self._id_at(at)
-                    if words[at]:
+                    if self._words[at]:
                         entries[id] = (*entries.get(id, ()), at)
-            self._entries, self._shape = entries, shape  # in this order, for other threads
-        return self._entries
+            known = self._known = shape, entries
+            self._fences.order()
+            shape = self._shape()
+        return known
 
-    def _is_unchanged(self, id: Incarnation) -> bool:
-        """Tell whether what was read is really about this incarnation: an entry may have become another one's."""
+    def _shape(self) -> list[int]:
+        words = self._words
+        return [words[place] for place in self._shape_at[self.used]]
+
+    def _is_unchanged(self, shape: list[int]) -> bool:
+        """Tell whether what was read is really about its incarnations: an entry may have become another one's."""
         self._fences.order()
-        if all(self._id_at(at) == id for at in self._entries.get(id, ())):
-            return True
-        self._shape = ()
-        return False
+        return self._shape() == shape
 
     def _id_at(self, at: int) -> Incarnation:
         return _TWO_WORDS.pack(self._words[at], self._words[at + 1])
 
-    def _text(self, at: int) -> bytes:
-        return _TEXT.pack(*[self._words[at + place] for place in range(8)]).rstrip(b"\0")
+    def _text(self, at: int, most: int) -> bytes:
+        return b"".join([_WORD.pack(self._words[at + place]) for place in range(most // WORD)]).rstrip(b"\0")
 
 
 class Row(Rows):
@@ -257,6 +311,10 @@ class Row(Rows):
         if value > self._words[at + field]:
             self._words[at + field] = value
 
+    def note(self, id: Incarnation, field: int, value: int) -> None:
+        """Note a word of an incarnation that only tells people something."""
+        self._words[self._entry(id, 0) + field] = value
+
     def sign_of_life(self, id: Incarnation) -> None:
         """Note that an incarnation has shown that it lives. That makes the decision to forget it void."""
         self._words[self._entry(id, 0) + SIGN] += 1
@@ -274,6 +332,10 @@ class Row(Rows):
         words[at + HEARD] = until
         self._fences.order()
         words[at + HEARD_UNDER] = under
+
+    def write_by(self, seat: int) -> None:
+        """Note which process has the row now, for people to see."""
+        self._words[entry_of(self._row, 0) + _WRITER] = seat + 1
 
     def publish(self, lane: int, number: int) -> None:
         """Note that others were told own events up to this one, which are all stamped."""
@@ -323,8 +385,11 @@ class Row(Rows):
         return oldest[1]
 
     def _describe(self, at: int, host: Host) -> None:
-        for place, text, most in ((_NAME, host.name, MAX_NAME), (_ADDRESS, host.address, MAX_ADDRESS)):
-            for number, word in enumerate(_TEXT.unpack(text.encode()[:most].ljust(most, b"\0"))):
+        for place, text, most in (
+            (_NAME, host.name, MAX_NAME), (_ADDRESS, host.address, MAX_ADDRESS), (_RELEASE, host.release, MAX_RELEASE)
+        ):  # fmt: skip
+            raw = text.encode()[:most].ljust(most, b"\0")
+            for number, (word,) in enumerate(_WORD.iter_unpack(raw)):
                 self._words[at + place + number] = word
         self._words[at + WEIGHT] = host.weight
 
@@ -335,4 +400,6 @@ REMEMBERED: Final = 3 * TOLD_OF  # ns after which the entry of an end may be use
 
 def recent_ends(rows: Rows, ids: Iterable[Incarnation], now: int) -> list[Incarnation]:
     """Return those that have ended, and of whose end others may not know yet."""
-    return [id for id in ids if rows.state(id) in (ENDED, ENDED_AT) and rows.largest(id, ENDED_SINCE) + TOLD_OF > now]
+    states = rows.every(STATE)
+    ended = [id for id in ids if states.get(id) in (ENDED, ENDED_AT)]
+    return [id for id in ended if rows.largest(id, ENDED_SINCE) + TOLD_OF > now]

@@ -1,7 +1,7 @@
 """Which version of the protocol two members speak with each other, and which one a member publishes in.
 
 A release speaks a few versions, which are one after another. The first frame of each connection is a `Hello`, which
-says which, and whose own form stays for ever. From then on:
+says which, and whose own form never changes. From then on:
 
 - a **request** and its answer are in the highest version that both speak;
 - a **publication**, which all hear, is in the lowest of the versions that this member shares with each known member.
@@ -10,10 +10,10 @@ Publications fall to an older version at once when an older member comes. They r
 left, because until then it may come back as the same member, and ask for what was published meanwhile.
 
 Such a version may be too old for a third member, which then cannot read publications. It finds that events are missing,
-and asks for them by requests, which are in a version of its own. That is slow, so it is named.
+and asks for them by requests, which are in a version of its own. That is slow, so the log names it.
 
-Who shares no version with this member is not forgotten. It may serve old values, and hears nothing of events, so it
-counts as silent: it is waited for, and named.
+A member that shares no version with this one is not forgotten. It may serve old values, and hears nothing of events. So
+it counts as silent: this member waits for it, and names it in the log.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Versions:
         return None if hello is None else self.mine.shared(hello)
 
     def publication(self, now: float) -> int:
-        """Return the version of what all are to hear. Who shares no version does not hear it anyway."""
+        """Return the version of what all are to hear. A member that shares no version does not hear it anyway."""
         self._past = [(until, version) for until, version in self._past if until > now]
         shared = [self.mine.shared(hello) for hello in self._hellos.values()]
         return min((self.mine.highest, *(version for _, version in self._past), *_but_none(shared)))

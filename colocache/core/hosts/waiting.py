@@ -61,6 +61,7 @@ def settle(words: Words, rows: Rows, times: Times, numbers: Numbers, now: int, p
             return Settled((), (), (), False)
         now = yield next(sleeps)
         since = now
+    rows.order()  # otherwise the roster could be older than the word
     missing = rows.counted()
     forgotten = [id for id in rows.live() if id not in missing]
     acknowledged: list[Incarnation] = []

@@ -44,7 +44,7 @@ def parse_listen(text: str) -> Address:
     """Return the address in the value of COLOCACHE_LISTEN. Raise ConfigError if there is none.
 
     A name is refused: what it stands for could change, from loopback to an address that all the world reaches. ``*`` is
-    refused, too: who listens everywhere writes so. And port 0, any free one, could not be found by others.
+    refused, too: to listen everywhere, write 0.0.0.0 or [::]. And port 0, any free one, could not be found by others.
     """
     text = text.strip()
     match = _ADDRESS.fullmatch(text) if len(text) <= _LONGEST else None

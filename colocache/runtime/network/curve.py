@@ -1,8 +1,8 @@
 """CURVE (ZeroMQ RFC 26): encrypted TCP, for those who have a secret of the group. Only a gateway imports this module.
 
-The binding side presents the server's key of its own secret. Who does not know it gets no further than the first
-message of the handshake. Then the `Doorkeeper` looks at the key of who dials. Both checks are needed: CURVE alone lets
-in everybody who knows the server's key, whatever their own key is (measured, libzmq 4.3.5).
+The binding side presents the server's key of its own secret. A dialling side that does not know it gets no further than
+the first message of the handshake. Then the `Doorkeeper` looks at the key of the dialling side. Both checks are needed:
+CURVE alone lets in everybody who knows the server's key, whatever their own key is (measured, libzmq 4.3.5).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def dial_with(socket: zmq.Socket[bytes], keys: GroupKeys) -> None:
 class Doorkeeper:
     """Says who may come in (ZAP, ZeroMQ RFC 27): those whose key is made of an accepted secret. For one thread.
 
-    It must be there before a socket of its context binds. While it is not, or its thread hangs, nobody comes in; who
-    waits is cut off after the time for a handshake, and dials again.
+    It must be there before a socket of its context binds. While it is not, or its thread hangs, nobody comes in. Those
+    that wait are cut off after the time for a handshake, and dial again.
 
     `socket` is for the thread's poller: when it can be read, call `work`.
     """
@@ -71,14 +71,14 @@ class Doorkeeper:
             except zmq.Again:
                 return number
             answer = self._answer(request)
-            with contextlib.suppress(zmq.ZMQError):  # who asked has given up meanwhile
+            with contextlib.suppress(zmq.ZMQError):  # the one that asked has given up meanwhile
                 if answer is not None:
                     self.socket.send_multipart(answer, zmq.NOBLOCK)
         return AT_ONCE
 
     def _answer(self, request: list[bytes]) -> list[bytes] | None:
-        # The ROUTER's name for who asks, an empty frame, then: version, id, domain, address, identity, mechanism,
-        # credentials. The address is not looked at: behind a proxy or NAT it says nothing.
+        # The ROUTER's name for the one that asks, an empty frame, then: version, id, domain, address, identity,
+        # mechanism, credentials. The address is not looked at: behind a proxy or NAT it says nothing.
         if len(request) < 8 or request[1] or request[2] != _VERSION or len(request[3]) > _LARGEST_ID:
             self.malformed += 1
             return None
@@ -93,5 +93,5 @@ class Doorkeeper:
         return [route, b"", version, number, status, text, b"", b""]
 
     def close(self) -> None:
-        """Let in nobody any more. Connections that stand go on. Callable twice."""
+        """Let nobody in any more. Connections that are there go on. Callable twice."""
         self.socket.close()

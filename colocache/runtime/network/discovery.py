@@ -12,10 +12,10 @@ what came of it. Time is an argument, in seconds of a clock that does not jump b
 - Two addresses of one host are one: the second is not dialled while the first is connected. Nor is our own.
 
 **What is unknown is a host that may serve old values.** An address that is listed and that never answered counts as a
-silent host of which nothing is known. Else a host would take itself for alone, and for current:
+silent host of which nothing is known. Otherwise a host would believe that it is alone and current:
 
 1. A and B start, and are listed. Each is not reached by the other one yet.
-2. A takes itself for alone, loads a value, and B does the same.
+2. A believes that it is alone, and loads a value. B does the same.
 3. A invalidates it, waits for nobody, and B serves the old value.
 
 But DNS goes on listing what is dead, and that must not put everybody behind for long. So an address counts only while
@@ -147,7 +147,7 @@ class Discovery:
         self._limit_places(now)
 
     def ended(self, host: Hashable) -> None:
-        """Note that a host is a member no more: it is forgotten, or certified to have ended."""
+        """Note that a host is not a member any more: it is forgotten, or certified to have ended."""
         for address in [*self._told.get(host, ())]:
             self._take_away(address)
             self.version += 1

@@ -31,6 +31,7 @@ from ..waiting.answers import Answer
 from ..waiting.threads import Errands, allocate_lock, drained, on_driver_thread, start_driver
 from .addresses import refuse_plain
 from .election import Election
+from .inherited import close_connections
 from .links import OnAnswer, Request
 from .session import GOODBYE, Chores, Engine, Given, Session
 from .settings import Settings
@@ -162,7 +163,10 @@ class Network:
 
     def _refuse_requests(self) -> None:
         for request in drained(self._requests):
-            request.on_answer(None)
+            try:
+                request.on_answer(None)
+            except Exception:
+                self._log.exception("an answer of another host could not be taken in")
 
     # --- Life
 
@@ -214,10 +218,12 @@ class Network:
         return ended
 
     def forget_after_fork(self) -> None:
-        """In a forked child, let go of what is the parent's. The sockets cannot be closed here, and are left alone."""
+        """In a forked child, let go of what is the parent's. libzmq cannot close its sockets here."""
         self._idle = False
-        _inherited.append(self._session)
-        self._session = None
+        session, self._session = self._session, None
+        if session is not None:
+            _inherited.append(session)
+            close_connections(self._given.settings.listen.port, session.addresses())
         self._requests.clear()
         self._wake_up.forget_after_fork()
         self._ended = Answer()

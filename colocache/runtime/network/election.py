@@ -7,12 +7,7 @@ what stands in the memory of the host, and each writes in a row of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
-
-from ..record_locks import RecordLocks
-
-_GATEWAY, _PREFERRED = 0, 1  # bytes
 
 
 class Election(Protocol):
@@ -35,45 +30,3 @@ class Election(Protocol):
 
     def version(self) -> int:
         """Return a number that is another one after each coming and going of a process."""
-
-
-class LockElection:
-    """An election by locks of bytes of one file."""
-
-    def __init__(
-        self, locks: RecordLocks, first: int, version: Callable[[], int],
-        take_row: Callable[[], int | None] = lambda: 0, free_row: Callable[[int], object] = lambda row: None,
-    ) -> None:  # fmt: skip
-        """``first`` is the first of the two bytes that this uses. ``take_row`` gives the row of a gateway."""
-        self._locks = locks
-        self._first = first
-        self._take_row, self._free_row = take_row, free_row
-        self._row: int | None = None
-        self.version = version
-
-    def take(self) -> int | None:
-        """Become the gateway; None if another process is it, or if there is no row."""
-        if self._locks.is_open and self._locks.take(self._first + _GATEWAY):
-            self._row = self._take_row()
-            if self._row is None:
-                self.give_back()
-        return self._row
-
-    def give_back(self) -> None:
-        """Be the gateway no more."""
-        row, self._row = self._row, None
-        if row is not None:
-            self._free_row(row)
-        self._locks.free(self._first + _GATEWAY)
-
-    def is_vacant(self) -> bool:
-        """Tell whether no other process is the gateway."""
-        return self._locks.holder(self._first + _GATEWAY) is None
-
-    def prefer(self) -> None:
-        """Have other processes leave the office to this one."""
-        self._locks.take(self._first + _PREFERRED)
-
-    def must_wait(self) -> bool:
-        """Tell whether another process is preferred."""
-        return self._locks.is_open and self._locks.holder(self._first + _PREFERRED) is not None

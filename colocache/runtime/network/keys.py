@@ -11,7 +11,7 @@ from zmq.utils import z85
 from ...errors import ConfigError
 from .secret import Secret, derived
 
-OLDEST = (4, 3, 3)  # before it, libzmq could be blocked by who is not let in (CVE-2020-15166)
+OLDEST = (4, 3, 3)  # before it, libzmq could be blocked by those that are not let in (CVE-2020-15166)
 
 _NEEDS = "hosts that join by COLOCACHE_LISTEN or COLOCACHE_PEERS need a libzmq"
 
@@ -28,7 +28,7 @@ class KeyPair:
 class GroupKeys:
     """What one secret gives all hosts of a group: they bind with the one pair, and dial with the other.
 
-    A pair for each host would prove nothing: who has the secret could make them all.
+    A pair for each host would prove nothing: whoever has the secret could make all of them.
     """
 
     server: KeyPair

@@ -90,11 +90,17 @@ class Links:
             self._give(number, None)
         self._fail_what_cannot_be(link)
 
+    def addresses(self) -> list[Address]:
+        """Return the addresses that there are links to."""
+        return list(self._links)
+
     @property
     def due(self) -> float:
         """When `work` must be called, even if nothing can be read."""
         first = self._deadlines[0][0] if self._deadlines else math.inf
-        return min([first, *(min(link.line.due, link.used_at + IDLE) for link in self._links.values())])
+        links = self._links.values()
+        idle = [link.used_at + IDLE for link in links if not link.open]
+        return min([first, *idle, *[link.line.due for link in links]])
 
     def work(self, ready: Sequence[object], now: float) -> None:
         """Take the answers that have come, and see to the links."""

@@ -12,8 +12,8 @@ deadline of the `Discovery`::
 
 There are as many threads as lookups have ever been under way at a time: one, where names are found quickly. They live
 until `close`. Where gevent has patched the sockets that dnspython uses, each that looks up SRV records gets a hub of
-gevent's. gevent (26.9) never frees the 8 KiB of such a hub, not even of one that is destroyed; and once such threads
-had ended, the main thread's hub was seen to wait for ever. So there is no new thread for each lookup, and under gevent
+gevent's. gevent (26.9) never frees such a hub completely, not even one that is destroyed. And once such threads had
+ended, the main thread's hub sometimes waited for ever. So there is no new thread for each lookup, and under gevent
 they do not end before the process does.
 
 Nothing waits for these threads. They are daemons, so a lookup that blocks does not hold up the end of the process. What
@@ -118,7 +118,7 @@ def _nothing() -> None:
 
 
 class _Worker:
-    """A thread that does one lookup after another. It gives one answer to each, else the item would stay under way."""
+    """A thread that does one lookup after another. It answers each, or the item would stay under way."""
 
     def __init__(self, look_up: Callable[[Item], Answer], post: _Post) -> None:
         self.lives = True

@@ -17,10 +17,10 @@ _TO_ALL: tuple[tuple[int, int], ...] = (
     (zmq.LINGER, 0),  # the end of a process must not wait for a host that is gone
     (zmq.SNDTIMEO, 0),  # the one thread that has the sockets never waits in them
     (zmq.RCVTIMEO, 0),
-    (zmq.HANDSHAKE_IVL, int(HANDSHAKE * 1000)),  # who connects and says nothing is cut off; the default is 30 s
+    (zmq.HANDSHAKE_IVL, int(HANDSHAKE * 1000)),  # a peer that connects and says nothing is cut off; the default is 30 s
     (zmq.CONNECT_TIMEOUT, int(CONNECTING * 1000)),  # a host behind a black hole; the system would take 2 minutes
     (zmq.HEARTBEAT_IVL, 0),
-    (zmq.IPV6, 1),  # or a name that has only IPv6 addresses cannot be reached; IPv4 goes on to work
+    (zmq.IPV6, 1),  # or a name that has only IPv6 addresses cannot be reached; IPv4 still works
     # Without traffic: after 10 s, one probe every 3 s. With TCP_MAXRT, Linux gives up at the first probe that is due
     # after 5 s without an answer. Elsewhere three probes may fail.
     (zmq.TCP_KEEPALIVE, 1),
@@ -55,8 +55,8 @@ def set_options(socket: zmq.Socket[bytes], *, largest: int, queue: int, chance: 
     if socket.type == zmq.DEALER:
         options.append((zmq.IMMEDIATE, 1))  # say at once that there is no connection, instead of hoarding messages
     if socket.type == zmq.ROUTER:
-        # Say at once that who asked is gone. And no ROUTING_ID and no ROUTER_HANDOVER: a DEALER that dials again under
-        # a fixed name is refused as its own double as long as its old connection is not known to be dead.
+        # Say at once that the one that asked is gone. And no ROUTING_ID and no ROUTER_HANDOVER: a DEALER that dials
+        # again under a fixed name is refused as its own double as long as its old connection is not known to be dead.
         options.append((zmq.ROUTER_MANDATORY, 1))
     try:
         for option, value in options:

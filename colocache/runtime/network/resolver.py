@@ -1,6 +1,6 @@
 """Looks an item of ``COLOCACHE_PEERS`` up: a name in DNS, a service in SRV records, a file on the disk.
 
-All of it blocks, a name for a minute or more where no name server answers, so it belongs into a thread of its own.
+All of it blocks, a name for a minute or more where no name server answers, so it belongs in a thread of its own.
 
 The system's own `getaddrinfo` is used, past the patches of gevent and others: it asks whatever the system is configured
 for, and gevent's would make a hub in this thread. SRV records need dnspython, because the system has no call for them.
@@ -30,7 +30,7 @@ _NO_SUCH_FILE: Final = (errno.ENOENT, errno.ENOTDIR)
 #: What `getaddrinfo` raises where a name is known not to be there, or to have no address. Some systems lack some.
 _NO_SUCH_NAME: Final = tuple(getattr(_socket, f"EAI_{why}", None) for why in ("NONAME", "NODATA", "ADDRFAMILY"))
 _FAMILIES: Final = (_socket.AF_INET, _socket.AF_INET6)
-_MOST_WITHOUT: Final = 4096  # names of which is remembered that they have no addresses of one family
+_MOST_WITHOUT: Final = 4096  # names that are remembered to have no addresses of one family
 
 #: Leave out IPv6 addresses where this machine has none itself: they would count as hosts that do not answer. Elsewhere
 #: than on Linux this flag has hidden names where only the loopback interface is up.

@@ -1,7 +1,7 @@
 """Which of the group's secrets is tried next with a host, and when. Pure; for one thread.
 
-A host presents the key of one secret only, and who dials cannot ask which. So each attempt is with one secret, and
-attempts take turns.
+A host presents the key of one secret only, and the dialling side cannot ask which. So each attempt is with one secret,
+and attempts take turns.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Schedule:
         return taken
 
     def done(self, item: Item, now: float, well: bool) -> None:
-        """Take note of an answer, and whether it was one that helps."""
+        """Note that an answer has come, and whether it helps."""
         self._under_way.pop(item, None)
         if item in self._due:
             self._due[item] = now + self._interval

@@ -23,6 +23,7 @@ from .election import Election
 from .keys import group_keys
 from .limits import raise_limit
 from .links import Links, Request
+from .peers import Address
 from .settings import Settings
 from .speaker import Server, Speaker
 from .wakes import WakePipe
@@ -35,7 +36,7 @@ TRY_AGAIN: Final = 1.0  # s after a failure
 MOST_SOCKETS: Final = 4096
 PARTING: Final = 0.5  # s in which other hosts are to be reached, to say goodbye
 PARTING_STEP: Final = 10  # ms
-GOODBYE: Final = 0.2  # s that the last frames are given
+GOODBYE: Final = 0.1  # s that the last frames are given to leave, and then as long again
 
 #: Makes the protocol of a gateway, given the row to write in, what this host says of itself, and who is where.
 Engine: TypeAlias = Callable[[int, Host, Meetings], Gateway]
@@ -147,10 +148,20 @@ class Session:
         ends = monotonic() + PARTING
         self._try_at = -math.inf
         self._is_parting = True
+        self.work([], (), look=True)  # what others are told now, they need not drop everything for
         while monotonic() < ends and not (self.speaker is not None and self.speaker.is_connected):
-            self.work([source for source, _ in self._poller.poll(PARTING_STEP)], (), False)
-        if self.speaker is not None:
-            self.speaker.say_goodbye()
+            self._work_on()
+        if self.speaker is None:
+            return
+        self.speaker.say_goodbye()
+        # A connection that is closed while something in it is unread is reset, and then the other side loses what it
+        # has not read either.
+        ends = monotonic() + GOODBYE
+        while monotonic() < ends:
+            self._work_on()
+
+    def _work_on(self) -> None:
+        self.work([source for source, _ in self._poller.poll(PARTING_STEP)], (), look=False)
 
     def close(self, linger: float = 0.0) -> None:
         """Let go of everything. Requests get None. What was sent last may take ``linger`` seconds to leave."""
@@ -161,6 +172,11 @@ class Session:
             if speaker is not None:
                 all.callback(speaker.close, linger)
             all.callback(self._links.close)
+
+    def addresses(self) -> set[Address]:
+        """Return the addresses that this process is connected to, or is about to be."""
+        speaker = self.speaker
+        return {*self._links.addresses(), *(() if speaker is None else speaker.addresses())}
 
     @property
     def figures(self) -> tuple[int, int]:

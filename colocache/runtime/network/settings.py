@@ -15,6 +15,7 @@ from .secret import Secret, read_secrets
 from .wire import told_address
 
 INTERVAL = 5.0  # s
+FORGET_AFTER = 30.0  # s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class Settings:
     interval: float = INTERVAL  # s between two lookups of each
     secrets: Sequence[Secret] = ()  # mine first; none: without encryption, on loopback only
     advertise: Address | None = None  # where others find this host, if that is not to be found out
+    forget_after: float = FORGET_AFTER  # s that an address that is listed, and never answers, counts as a host
     is_preferred: bool = False  # as the gateway of its host
     release: str = ""  # of this package
 

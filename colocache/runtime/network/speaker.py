@@ -11,8 +11,9 @@ For the network thread alone.
 
 from __future__ import annotations
 
+import _socket as system  # gevent patches the other module, and this thread has no greenlets
 import contextlib
-import socket as system
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic, monotonic_ns
@@ -28,8 +29,8 @@ from ...errors import WireError
 from ..files import descriptors_are_scarce
 from ..logs import Log
 from .curve import Doorkeeper, bind_with
-from .dialling import Line, State
-from .discovery import FORGET_AFTER, Discovery
+from .dialling import Line, State, has_come
+from .discovery import Discovery
 from .keys import GroupKeys
 from .limits import missing
 from .lookups import Lookups
@@ -45,6 +46,8 @@ QUEUE: Final = 1000  # messages that wait for each connection
 MOST_ROUTES: Final = 4096  # connections of others that are remembered
 FEW: Final = 20  # hosts that are pinged twice as often as more hosts are
 COMPLAIN_AFTER: Final = 5.0  # s of trouble until the log tells: hosts do not start at the same instant
+HURRY_AGAIN: Final = 1.0  # s
+COUNT_EVERY: Final = 60.0  # s between two looks at the limit of descriptors
 SECOND: Final = 10**9
 
 
@@ -96,6 +99,8 @@ class _Peer:
         self.was_connected = False
         self.host: Host | None = None  # that has answered on this connection
         self.name = ""  # of the host that has answered last
+        self.id: Incarnation | None = None  # of the same
+        self.hurried_at = -math.inf  # when it was dialled anew because its host was heard
         self.round_trip: float | None = None
         self.heard_at = now
         self.in_trouble_since: float | None = None
@@ -120,6 +125,16 @@ class _Peer:
     def can_hear(self) -> bool:
         """Whether what is sent now is understood."""
         return self.line.state is State.CONNECTED and self.greeting.version is not None
+
+
+class _Route(Greeting):
+    """A connection of somebody who has dialled this host."""
+
+    __slots__ = ("host",)
+
+    def __init__(self, mine: Hello) -> None:
+        super().__init__(mine)
+        self.host: Incarnation | None = None  # that has pinged by it
 
 
 class Speaker:
@@ -155,7 +170,9 @@ class Speaker:
         self._log = log
         self._peers: dict[Address, _Peer] = {}
         self._lines: dict[Incarnation, _Peer] = {}  # who is connected
-        self._routes: OrderedDict[bytes, Greeting] = OrderedDict()  # the one that was used last stands last
+        self._routes: OrderedDict[bytes, _Route] = OrderedDict()  # the one that was used last stands last
+        self._active: set[bytes] = set()  # connections that something has come by since they were counted
+        self._count_at = now + COUNT_EVERY
         self._answers: deque[tuple[bytes, bytes, bytes]] = deque()  # given by other threads
         self._looked_up = True
         self._version = -1
@@ -168,7 +185,7 @@ class Speaker:
         self._listen()
         poller.register(pipe.source, zmq.POLLIN)
         self._lookups = Lookups(
-            Discovery(settings.peers, now, settings.interval, FORGET_AFTER), Resolver(), self._on_lookup
+            Discovery(settings.peers, now, settings.interval, settings.forget_after), Resolver(), self._on_lookup
         )
         self._discovery = self._lookups.discovery
 
@@ -179,6 +196,10 @@ class Speaker:
         self._engine = make(self._me(), Meetings(self._discovery, self._strangers))
 
     # --- The thread's work
+
+    def addresses(self) -> list[Address]:
+        """Return the addresses that there are lines to."""
+        return list(self._peers)
 
     @property
     def due(self) -> float:
@@ -240,9 +261,10 @@ class Speaker:
     def say_goodbye(self) -> None:
         """Say that this host has ended, to all that can be reached. Then `close`, and give that a moment."""
         frame = self._encoded(self._engine.goodbye())
-        for peer in self._lines.values():
-            if peer.can_hear:
-                peer.line.send(frame)
+        told = {id for id, peer in self._lines.items() if peer.can_hear and peer.line.send(frame)}
+        for route, other in self._routes.items():
+            if other.host is not None and other.host not in told:
+                self._reply(route, frame)
 
     def close(self, linger: float = 0.0) -> None:
         """Close everything, with the pipe. Callable twice. What was sent last may take ``linger`` seconds to leave."""
@@ -251,7 +273,7 @@ class Speaker:
         for peer in self._peers.values():
             peer.line.close(linger)
         self._peers.clear()
-        self._unlisten()
+        self._unlisten(linger)
         if not self._closed:
             self._closed = True
             self._poller.unregister(self._pipe.source)
@@ -283,11 +305,11 @@ class Speaker:
             self._door = door
             self._poller.register(door.socket, zmq.POLLIN)
 
-    def _unlisten(self) -> None:
+    def _unlisten(self, linger: float) -> None:
         for socket in (self._router, self._door.socket if self._door else None):
             if socket is not None:
                 self._poller.unregister(socket)
-                socket.close()
+                socket.close(linger=int(linger * 1000))
         self._router = self._door = None
 
     def _receive(self) -> None:
@@ -295,6 +317,8 @@ class Speaker:
         requests = []
         assert self._router is not None
         for _ in range(AT_ONCE):
+            if not has_come(self._router):
+                break
             try:
                 route, *frames = self._router.recv_multipart(zmq.NOBLOCK)
             except zmq.ZMQError:
@@ -302,24 +326,38 @@ class Speaker:
             if len(frames) == 1:
                 self._take_from(route, frames[0])
             elif len(frames) == 2 and len(frames[0]) == NUMBER.size and len(frames[1]) <= LARGEST_DATA:
-                requests.append((route, *frames))
+                if self._understands(route):
+                    requests.append((route, *frames))
             else:
                 self._refuse(f"a message of {len(frames)} parts")
         for route, number, body in requests:
-            if self._understands(route):
-                self._serve_one(route, number, body)
+            self._serve_one(route, number, body)
 
     def _take_from(self, route: bytes, frame: bytes) -> None:
         if is_hello(frame):
             self._meet(route, frame)
         elif self._understands(route) and (message := self._decoded(frame)) is not None:
             if isinstance(message, Ping):
+                self._routes[route].host = message.me.id
+                self._hurry(message.me)
                 self._compare_names(message.me, "")
             for each in self._answers_to(message):
                 if isinstance(each, Reply):
                     self._reply(route, self._encoded(each.message))
                 else:
                     self._send((each,))
+
+    def _hurry(self, host: Host) -> None:
+        """Dial a host at once that has just been heard. libzmq waits for up to 2 s after it was not reached.
+
+        But not while it is about to be connected, and not at every ping: a slow way would never stand.
+        """
+        now = monotonic()
+        for peer in self._peers.values():
+            is_theirs = peer.id == host.id or str(peer.line.address) == host.address
+            if is_theirs and peer.line.is_apart and now >= peer.hurried_at + HURRY_AGAIN:
+                peer.hurried_at = now
+                peer.line.reconnect(now)
 
     def _answers_to(self, message: Message) -> list[Send | Reply]:
         """Have the protocol take in a message, and return what is to be sent."""
@@ -336,20 +374,25 @@ class Speaker:
             self._reply(route, self._mine.pack())
             return False
         self._routes.move_to_end(route)
+        self._active.add(route)
         return greeting.version is not None
 
     def _meet(self, route: bytes, frame: bytes) -> None:
         theirs = self._hello(frame)
         if theirs is None:
             return
-        greeting = self._routes[route] = Greeting(self._mine)
+        greeting = self._routes[route] = _Route(self._mine)
         self._routes.move_to_end(route)
         greeting.hear(theirs)
         while len(self._routes) > MOST_ROUTES:
             self._routes.popitem(last=False)
         self._reply(route, self._mine.pack())
         if greeting.is_with_a_stranger:
-            self._log.warning("%s", why_silent("a host that has dialled this one", self._mine, theirs), about=theirs)
+            self._log.warning(
+                "does not understand another host: %s",
+                why_silent("a host that has dialled this one", self._mine, theirs),
+                about=theirs,
+            )
 
     def _reply(self, route: bytes, *frames: bytes) -> None:
         if self._router is None:
@@ -437,7 +480,7 @@ class Speaker:
             self._log.error("there is no room for the host %s, which nobody waits for now", host.name, about=host.name)
             return
         is_new = peer.host is None or peer.host.id != host.id
-        peer.host, peer.name, peer.line.name = host, host.name, f"{host.name} ({address})"
+        peer.host, peer.id, peer.name, peer.line.name = host, host.id, host.name, f"{host.name} ({address})"
         if is_new:
             self._lines.setdefault(host.id, peer)
             self._discovery.met(address, host.id, now)
@@ -519,7 +562,7 @@ class Speaker:
         self._engine.me = self._me()
 
     def _me(self) -> Host:
-        return Host(self._id, self._settings.name, str(self._advertised or ""), self._weight())
+        return Host(self._id, self._settings.name, str(self._advertised or ""), self._weight(), self._settings.release)
 
     # --- Ticks
 
@@ -529,7 +572,7 @@ class Speaker:
         if self._ticked is not None and now - self._ticked > lease:  # this process was stopped
             self._discovery.paused(now - self._ticked)
         self._ticked = now
-        self._tick_at = now + (times.ping / SECOND if len(self._lines) <= FEW else lease / 3)
+        self._tick_at = now + ((times.ping if len(self._lines) <= FEW else times.longest_ping) / SECOND)
         self._engine.me = self._me()
         self._send(self._engine.tick(monotonic_ns()))
         for peer in self._peers.values():
@@ -538,6 +581,8 @@ class Speaker:
                 peer.heard_at = now
             self._ping(peer)
         self._look_after_ways_in()
+        if now >= self._count_at:
+            self._count_descriptors(now)
         self._tell_troubles(now)
         self.status = tuple([_status(peer) for peer in self._peers.values()])
 
@@ -562,32 +607,47 @@ class Speaker:
                 "limit (ulimit -n)"
             )
 
-        lacking = missing(len(self._peers), len(self._routes))
+    def _count_descriptors(self, now: float) -> None:
+        """Compare what other hosts take with the limit."""
+        self._count_at = now + COUNT_EVERY
+        hosts, connections = len(self._peers), len(self._active)
+        self._active.clear()
+        lacking = missing(hosts, connections)
         if lacking:
             self._log.warning(
                 "the limit of file descriptors is too low for the %d hosts and %d connections of the group: raise it "
-                "by %d at least (ulimit -n)", len(self._peers), len(self._routes), lacking,
+                "by %d at least (ulimit -n)", hosts, connections, lacking,
             )  # fmt: skip
 
     def _tell_troubles(self, now: float) -> None:
         for line in self._discovery.lines(now):
             if line.level == "warning":
-                self._log.warning("%s %s", line.item, line.text, about=line.item)
+                self._log.warning("looks for other hosts: %s %s", line.item, line.text, about=line.item)
             else:
-                self._log.info("%s %s", line.item, line.text)
+                self._log.info("looks for other hosts: %s %s", line.item, line.text)
         for peer in self._peers.values():
             theirs = peer.greeting.theirs
             if theirs is not None and peer.greeting.is_with_a_stranger:
-                self._log.warning("%s", why_silent(peer.line.name, self._mine, theirs), about=peer.line.name)
+                self._log.warning(
+                    "does not understand another host: %s",
+                    why_silent(peer.line.name, self._mine, theirs),
+                    about=peer.line.name,
+                )
             if not peer.line.trouble:
                 peer.in_trouble_since = None
                 continue
             if peer.in_trouble_since is None:
                 peer.in_trouble_since = now
             if peer.line.state is State.REFUSED:
-                self._log.warning("%s: %s", peer.line.trouble, _REFUSED, about=peer.line.name)
+                self._log.warning(
+                    "%s: give all hosts of the group the same COLOCACHE_SECRET_FILE, or COLOCACHE_SECRET. Until then "
+                    "neither hears of the other one's invalidations", peer.line.trouble, about=peer.line.name,
+                )  # fmt: skip
             elif now - peer.in_trouble_since >= COMPLAIN_AFTER:
-                self._log.warning("%s: %s", peer.line.trouble, _UNREACHABLE, about=peer.line.name)
+                self._log.warning(
+                    "%s: see whether colocache runs there, with that address in COLOCACHE_LISTEN, and whether a "
+                    "firewall is between", peer.line.trouble, about=peer.line.name,
+                )  # fmt: skip
 
     def _compare_names(self, other: Host, address: str) -> None:
         """Notice two hosts with one name: two directories on one machine, or a name that was copied."""
@@ -623,15 +683,6 @@ class Speaker:
     def _refuse(self, why: object) -> None:
         self.bad_frames += 1
         self._log.warning("what another host says cannot be read: %s; %d so far", why, self.bad_frames)
-
-
-_REFUSED = (
-    "give all hosts of the group the same COLOCACHE_SECRET_FILE or COLOCACHE_SECRET. Until then its processes hear of "
-    "no invalidation of this host's"
-)
-_UNREACHABLE = (
-    "see whether colocache runs there, with that address in COLOCACHE_LISTEN, and whether a firewall is between"
-)
 
 
 class Meetings:
@@ -676,8 +727,13 @@ def _local_address(other: Address, port: int) -> Address | None:
     """Return the address from which this host reaches another one. Nothing is sent for that."""
     family = system.AF_INET6 if ":" in other.host else system.AF_INET
     try:
-        with system.socket(family, system.SOCK_DGRAM) as probe:
-            probe.connect((other.host, other.port))
-            return usable(probe.getsockname()[0], port)
+        probe = system.socket(family, system.SOCK_DGRAM)
     except OSError:
         return None
+    try:
+        probe.connect((other.host, other.port))
+        return usable(probe.getsockname()[0], port)
+    except OSError:
+        return None
+    finally:
+        probe.close()

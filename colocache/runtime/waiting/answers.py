@@ -53,7 +53,7 @@ class Answer:
 
     @contextmanager
     def _registering(self) -> Iterator[threads.Register]:
-        """Register a waker for a while: who waits in many short intervals must not leave one for each."""
+        """Register a waker for a while: a caller that waits in many short intervals must not leave one for each."""
         registered: list[Callable[[], object]] = []
 
         def register(waker: Callable[[], object]) -> None:

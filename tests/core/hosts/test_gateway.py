@@ -2,14 +2,315 @@
 
 from __future__ import annotations
 
-from colocache.core.hosts.rows import ENDED, LIVE
-from tests.core.hosts.members import Group
+import pytest
+
+from colocache.core.hosts import gateway as gateway_module
+from colocache.core.hosts.event import KEYS, TAGS, WRITES, Event
+from colocache.core.hosts.gateway import Forgetting, Reply, Send
+from colocache.core.hosts.layout import SLOTS
+from colocache.core.hosts.messages import Ack, Ask, Message, News, Ping, Pong, Replayed, Reset, Told
+from colocache.core.hosts.rows import ACKED, APPLIED, ENDED, ENDED_AT, LIVE, TOLD, TooManyHosts
+from tests.core.host.shelves import Death
+from tests.core.hosts.members import A_KEY, SECOND, TIMES, Group, Member, Process
+
+AN_EVENT = Event(KEYS, (A_KEY,))
 
 
-def test_hosts_meet_and_are_current() -> None:
+@pytest.fixture
+def group() -> Group:
+    """Return three hosts that are current."""
     group = Group("a", "b", "c")
     group.run(2)
+    return group
+
+
+def of_kind(what: list[Send | Reply], kind: type[Message]) -> list[Message]:
+    """Return the messages of a kind."""
+    return [each.message for each in what if isinstance(each.message, kind)]
+
+
+def test_hosts_meet_and_are_current(group: Group) -> None:
     assert [member.is_current for member in group.members.values()] == [True] * 3
+    assert {member.row.host(group.by_name("c").id).address for member in group.members.values()} >= {"c:7400"}
+
+
+# --- Events of others
+
+
+def test_an_event_makes_values_void_on_all_hosts_and_is_acknowledged(group: Group) -> None:
+    a, b = group.by_name("a"), group.by_name("b")
+    labels = {member.id: member.label() for member in group.members.values()}
+    position = a.invalidate()
+    group.send(a, a.gateway.look(group.now))
+    assert not any(member.stands(labels[member.id]) for member in group.members.values())
+    assert a.row.has_reached(b.id, {position.lane: position.number}, ACKED)
+
+
+def test_g1_to_g4_told_then_stamped_then_applied(group: Group) -> None:
+    """The gateway of b dies before any of its stores. Whatever is stamped is told, and what is applied is stamped."""
+    a, b = group.by_name("a"), group.by_name("b")
+    message = Told(a.id, 0, 1, AN_EVENT)
+    before = b.memory[:], b.marks[:], b.bell[:]
+    for stores in range(100):
+        b.memory[:], b.marks[:], b.bell[:] = before
+        process = Process(b)
+        gateway = b.new_gateway(process)
+        label, bell = b.label(), b.bell[0]
+        process.steps.stores_left = stores
+        try:
+            gateway.receive(message, group.now)
+            break
+        except Death:
+            pass
+        told, applied = b.writer.rows.largest(a.id, TOLD), b.writer.rows.largest(a.id, APPLIED)
+        if b.label() != label:
+            assert told == 1
+        if applied:
+            assert not b.stands(label)
+            assert b.bell[0] != bell
+        successor = b.new_gateway(Process(b), 1)
+        assert of_kind(successor.receive(message, group.now), Ack) == [Ack(b.id, a.id, {0: 1})]
+        assert not b.stands(label)
+        assert b.bell[0] != bell
+    assert stores > 6
+
+
+def test_an_event_that_is_applied_is_acknowledged_again(group: Group) -> None:
+    a, b = group.by_name("a"), group.by_name("b")
+    for _ in range(2):
+        answers = b.gateway.receive(Told(a.id, 0, 1, AN_EVENT), group.now)
+        assert of_kind(answers, Ack) == [Ack(b.id, a.id, {0: 1})]
+    label = b.label()
+    b.gateway.receive(Told(a.id, 0, 1, AN_EVENT), group.now)
+    assert b.stands(label)
+
+
+def test_events_of_who_is_not_known_are_not_applied(group: Group) -> None:
+    b = group.by_name("b")
+    assert b.gateway.receive(Told(b"x" * 16, 0, 1, AN_EVENT), group.now) == []
+
+
+def test_an_event_that_is_missing_is_asked_for(group: Group) -> None:
+    a, b = group.by_name("a"), group.by_name("b")
+    label = b.label()
+    a.invalidate(Event(TAGS, (7,)))
+    a.invalidate()
+    answers = b.gateway.receive(Told(a.id, 0, 2, AN_EVENT), group.now)
+    assert of_kind(answers, Ask) == [Ask(b.id, a.id, {})]
+    assert b.stands(label)
+    assert b.gateway.receive(Told(a.id, 0, 2, AN_EVENT), group.now) == []  # not at once again
+    group.send(b, answers)
+    assert b.row.positions(a.id, APPLIED) == {0: 2}
+    assert not b.stands(label)
+
+
+def test_events_that_are_overwritten_are_made_up_for_by_a_reset(group: Group) -> None:
+    a, b = group.by_name("a"), group.by_name("b")
+    label = b.label(99)
+    group.cut_off("a")
+    for number in range(SLOTS + 10):
+        a.writer.log.mark_stamped(a.writer.log.append(Event(KEYS, (number + 1,))))
+    a.gateway.look(group.now)
+    group.cut.clear()
+    answers = b.gateway.receive(Told(a.id, 0, SLOTS + 10, AN_EVENT), group.now)
+    group.said.clear()
+    group.send(b, answers)
+    assert any(isinstance(message, Reset) for _, _, message in group.said)
+    assert b.row.positions(a.id, APPLIED) == {0: SLOTS + 10}
+    assert not b.stands(label)
+
+
+def test_a_long_replay_goes_on(group: Group) -> None:
+    a, b = group.by_name("a"), group.by_name("b")
+    group.cut_off("a")
+    count = 2 * gateway_module.MOST_REPLAYED + 5
+    for number in range(count):
+        a.writer.log.mark_stamped(a.writer.log.append(Event(KEYS, (number + 1,))))
+    a.gateway.look(group.now)
+    group.cut.clear()
+    group.run(1)
+    assert b.row.positions(a.id, APPLIED) == {0: count}
+    assert sum(isinstance(message, Replayed) for _, to, message in group.said if to == "b") == 3
+    assert not any(isinstance(message, Reset) for _, _, message in group.said)
+
+
+# --- Own events
+
+
+def test_g7_an_event_whose_writer_died_is_stamped_before_it_is_told(group: Group) -> None:
+    a = group.by_name("a")
+    label = a.label()
+    a.writer.log.append(AN_EVENT)
+    assert a.stands(label)
+    told = of_kind(a.gateway.look(group.now), Told)
+    assert len(told) == 2
+    assert not a.stands(label)
+
+
+def test_g7_a_write_is_waited_for(group: Group) -> None:
+    """Its writer may be between the commit and the stamps of the record: these are its own."""
+    a = group.by_name("a")
+    from colocache.core.host.hashes import WRITES as OF_WRITES
+
+    a.writer.log.append(Event(WRITES, (A_KEY ^ OF_WRITES,)))
+    a.gateway.look(group.now)
+    assert group.waited_for == [A_KEY]
+
+
+def test_g8_a_pong_says_which_event_is_the_last_one_now(group: Group) -> None:
+    a, b = group.by_name("a"), group.by_name("b")
+    label = a.label()
+    a.writer.log.append(AN_EVENT)
+    (pong,) = of_kind(a.gateway.receive(b.gateway.ping(a.id, group.now), group.now), Pong)
+    assert isinstance(pong, Pong)
+    assert pong.last == {0: 1}
+    assert not a.stands(label)
+
+
+# --- Leases
+
+
+def pong_of(a: Member, b: Member) -> Pong:
+    """Return the answer of a to a ping of b."""
+    now = b.group.now
+    answers = a.gateway.receive(b.gateway.ping(a.id, now), now)
+    pong = next(each.message for each in answers if isinstance(each.message, Pong))
+    assert isinstance(pong, Pong)
+    return pong
+
+
+def test_g9_a_lease_counts_from_the_ping(group: Group) -> None:
+    a, b, c = (group.by_name(name) for name in "abc")
+    pongs = [pong_of(a, b), pong_of(c, b)]
+    sent = group.now
+    group.now += SECOND
+    for pong in pongs:
+        b.gateway.receive(pong, group.now)
+    b.gateway.tick(group.now)
+    assert b.until == sent + TIMES.lease
+
+
+def test_g9_a_pong_for_another_incarnation_does_not_count(group: Group) -> None:
+    a, b, c = (group.by_name(name) for name in "abc")
+    group.now += SECOND
+    before = b.until
+    for other in (a, c):
+        b.gateway.receive(pong_of(other, b)._replace(to=b"x" * 16), group.now)
+    b.gateway.tick(group.now)
+    assert b.until == before
+
+
+def test_g9_a_pong_does_not_count_if_hosts_know_others(group: Group) -> None:
+    a, b, c = (group.by_name(name) for name in "abc")
+    group.now += SECOND
+    before = b.until
+    for other in (a, c):
+        pong = pong_of(other, b)
+        b.gateway.receive(pong._replace(view=pong.view._replace(live=1)), group.now)
+    b.gateway.tick(group.now)
+    assert b.until == before
+
+
+def test_g9_a_lease_begins_once_all_is_applied(group: Group) -> None:
+    a, b, c = (group.by_name(name) for name in "abc")
+    group.now += SECOND
+    a.invalidate()
+    before = b.until
+    asked = b.gateway.receive(pong_of(a, b), group.now)
+    b.gateway.receive(pong_of(c, b), group.now)
+    b.gateway.tick(group.now)
+    assert b.until == before
+    group.send(b, asked)
+    assert b.until == group.now + TIMES.lease
+
+
+def test_g10_a_host_that_is_alone_is_current_for_a_lease_after_its_last_look() -> None:
+    group = Group("a")
+    group.tick()
+    assert group.by_name("a").until == group.now + TIMES.lease
+
+
+def test_g10_a_host_is_not_current_for_longer_than_a_lease_after_its_last_look(group: Group) -> None:
+    a, b, c = (group.by_name(name) for name in "abc")
+    looked = b.until - TIMES.lease
+    group.now += SECOND
+    for other in (a, c):
+        b.gateway._on_pong(pong_of(other, b), group.now)
+    assert b.until <= looked + TIMES.lease + SECOND
+
+
+def test_a_successor_begins_with_what_stands_there(group: Group) -> None:
+    b = group.by_name("b")
+    before = b.until
+    group.now += TIMES.lease + SECOND
+    successor = b.new_gateway(Process(b), 1)
+    successor.tick(group.now)
+    assert b.until == before
+    assert not b.is_current
+
+
+def test_acknowledgements_are_for_one_incarnation(group: Group) -> None:
+    a, b = group.by_name("a"), group.by_name("b")
+    a.gateway.receive(Ack(b.id, b"x" * 16, {0: 5}), group.now)
+    assert a.row.positions(b.id, ACKED) == {}
+    a.gateway.receive(Ack(b.id, a.id, {0: 5}), group.now)
+    assert a.row.positions(b.id, ACKED) == {0: 5}
+
+
+def test_acknowledgements_that_were_lost_come_with_a_pong(group: Group) -> None:
+    a, b = group.by_name("a"), group.by_name("b")
+    a.invalidate()
+    b.gateway.receive(Told(a.id, 0, 1, AN_EVENT), group.now)
+    a.gateway.receive(pong_of(b, a), group.now)
+    assert a.row.positions(b.id, ACKED) == {0: 1}
+
+
+# --- Joining
+
+
+def test_j1_a_host_is_not_established_before_it_has_met_everybody_who_is_listed() -> None:
+    group = Group("a", "b")
+    a, b = group.by_name("a"), group.by_name("b")
+    b.meetings.complete = False
+    group.run(2)
+    assert (a.is_current, b.until) == (True, 0)
+    b.meetings.complete = True
+    group.run(1)
+    assert b.is_current
+
+
+def test_j2_hosts_are_introduced_to_each_other(group: Group) -> None:
+    d = group.add("d")
+    group.cut = {("d", "c"), ("c", "d"), ("d", "b"), ("b", "d")}
+    group.run(2)
+    assert d.row.state(group.by_name("c").id) == LIVE
+    assert group.by_name("c").row.state(d.id) == LIVE
+    assert d.until == 0
+    group.cut.clear()
+    group.run(2)
+    assert d.is_current
+
+
+def test_j3_a_newcomer_drops_everything_when_it_adopts_positions(group: Group) -> None:
+    group.by_name("a").invalidate()
+    d = group.add("d")
+    label = d.label()
+    group.run(2)
+    assert d.row.positions(group.by_name("a").id, APPLIED) == {0: 1}
+    assert not d.stands(label)
+    assert d.is_current
+
+
+def test_who_has_no_room_leaves_a_host_out(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = group.by_name("a")
+
+    def refuse(*args: object) -> None:
+        raise TooManyHosts
+
+    monkeypatch.setattr(type(a.row), "meet", refuse)
+    group.add("d")
+    group.run(1)
+    assert a.gateway.left_out >= {"d"}
 
 
 # --- Ends
@@ -29,3 +330,150 @@ def test_a_host_that_restarts_tells_others_of_its_end() -> None:
     assert a.row.state(new.id) == LIVE
     assert a.is_current
     assert new.is_current
+
+
+@pytest.mark.parametrize("reached", [False, True])
+def test_e3_a_goodbye_resets_whoever_has_not_heard_all(group: Group, reached: bool) -> None:
+    a, b = group.by_name("a"), group.by_name("b")
+    label = b.label(99)
+    position = a.invalidate(Event(KEYS, (5,)))
+    if reached:
+        group.send(a, a.gateway.look(group.now))
+    b.gateway.receive(a.gateway.goodbye(), group.now)
+    assert b.row.state(a.id) == ENDED_AT
+    assert b.stands(label) is reached
+    assert b.meetings.ended[-1] == (a.id, True)
+    assert position.number == 1
+    # What is over stays so.
+    b.gateway.receive(a.gateway.ping(b.id, group.now), group.now)
+    assert b.row.state(a.id) == ENDED_AT
+
+
+def test_e3_an_end_without_numbers_is_a_reset(group: Group) -> None:
+    b, c = group.by_name("b"), group.by_name("c")
+    label = b.label(99)
+    (known,) = group.by_name("a").gateway.goodbye().roster
+    b.gateway.receive(News(c.id, (known._replace(state=ENDED, last=None),)), group.now)
+    assert not b.stands(label)
+
+
+# --- Forgetting
+
+
+def forgets(member: Member, other: Member) -> bool:
+    """Tell whether a host has forgotten another one."""
+    return member.row.is_forgotten(other.id)
+
+
+def test_a_majority_forgets_after_a_reset_and_takes_back() -> None:
+    group = Group("a", "b", "c")
+    group.run(2)
+    a, b, c = (group.by_name(name) for name in "abc")
+    label = a.label(99)
+    group.cut_off("c")
+    group.run(29)
+    assert not forgets(a, c)
+    assert a.stands(label)
+    group.run(4)
+    assert forgets(a, c)
+    assert forgets(b, c)
+    assert not a.stands(label)
+    assert a.is_current
+    assert b.is_current
+    # Q1: a minority forgets nobody, and is not current.
+    assert not forgets(c, a)
+    assert not c.is_current
+    group.cut.clear()
+    group.run(2)
+    assert not forgets(a, c)
+    assert not forgets(b, c)
+    assert c.is_current
+
+
+def test_f2_a_sign_of_life_makes_the_decision_void() -> None:
+    group = Group("a", "b", "c")
+    group.run(2)
+    a, c = group.by_name("a"), group.by_name("c")
+    signs = a.row.total(c.id, gateway_module.SIGN)
+    a.gateway.receive(pong_of(c, a)._replace(sent=group.now + 1), group.now)
+    a.row.forget(c.id, signs)
+    assert not forgets(a, c)
+
+
+def test_nobody_forgets_whom_a_witness_hears() -> None:
+    group = Group("a", "b", "c")
+    group.run(2)
+    a, c = group.by_name("a"), group.by_name("c")
+    group.cut = {("a", "c"), ("c", "a")}
+    group.run(40)
+    assert not forgets(a, c)
+    assert not a.is_current
+    group.cut.clear()
+    group.run(1)
+    assert a.is_current
+
+
+def test_never_means_never() -> None:
+    group = Group("a", "b", "c")
+    for member in group.members.values():
+        member.gateway = member.new_gateway(member.process, 0, Forgetting.NEVER)
+    group.run(2)
+    group.cut_off("c")
+    group.run(40)
+    a, c = group.by_name("a"), group.by_name("c")
+    assert not forgets(a, c)
+    assert not a.is_current
+
+
+def test_two_hosts_forget_each_other_unless_told_otherwise() -> None:
+    group = Group("a", "b")
+    group.run(2)
+    a, b = group.by_name("a"), group.by_name("b")
+    group.cut_off("b")
+    group.run(35)
+    assert forgets(a, b)
+    assert forgets(b, a)
+    assert a.is_current
+    assert b.is_current
+
+
+def test_f6_earlier_incarnations_have_no_votes() -> None:
+    """Host c has restarted three times, and nobody knows what has become of these. Still a and b are two of three."""
+    group = Group("a", "b", "c")
+    group.run(2)
+    for _ in range(3):
+        del group.members[group.by_name("c").id]
+        group.add("c")
+        group.run(1)
+    group.run(40)
+    assert [member.is_current for member in group.members.values()] == [True] * 3
+
+
+def test_j5_a_newcomer_takes_over_who_is_forgotten() -> None:
+    group = Group("a", "b", "c")
+    group.run(2)
+    c = group.by_name("c")
+    group.cut_off("c")
+    group.run(35)
+    d = group.add("d")
+    group.cut |= {("c", "d"), ("d", "c")}
+    group.run(2)
+    assert forgets(d, c)
+    assert d.is_current
+
+
+def test_a_process_that_was_stopped_calls_nobody_silent() -> None:
+    group = Group("a", "b", "c")
+    group.run(2)
+    a = group.by_name("a")
+    group.now += 60 * SECOND
+    a.gateway.tick(group.now)
+    assert not any(forgets(a, other) for other in group.members.values() if other is not a)
+
+
+def test_a_ping_says_who_lives_and_who_is_silent(group: Group) -> None:
+    a = group.by_name("a")
+    ping = a.gateway.ping(None, group.now)
+    assert isinstance(ping, Ping)
+    assert set(ping.view.silent) == set(group.members) - {a.id}
+    assert ping.view.roster == ()

@@ -18,15 +18,14 @@ from colocache.core.hosts.event import KEYS, Event, Position
 from colocache.core.hosts.gateway import Gateway, Meetings, Times
 from colocache.core.hosts.log import HostLog
 from colocache.core.hosts.rows import ACKED, APPLIED, LIVE, Host, Row, Rows
-from colocache.runtime.files import Descriptor
+from colocache.runtime.files import Held
 from colocache.runtime.logs import Log
 from colocache.runtime.network.addresses import parse_listen
 from colocache.runtime.network.driver import Network
-from colocache.runtime.network.election import LockElection
+from colocache.runtime.network.office import Office
 from colocache.runtime.network.peers import parse_peers
 from colocache.runtime.network.secret import Secret
 from colocache.runtime.network.settings import Settings
-from colocache.runtime.record_locks import RecordLocks
 from colocache.runtime.region import Region
 from colocache.runtime.waiting.threads import ThreadErrands
 
@@ -36,9 +35,9 @@ PATIENCE = 30.0  # s
 SECOND = 10**9
 
 
-def until(condition: Callable[[], object], what: Callable[[], object] = lambda: "") -> None:
+def until(condition: Callable[[], object], what: Callable[[], object] = lambda: "", patience: float = PATIENCE) -> None:
     """Wait for a condition."""
-    ends = time.monotonic() + PATIENCE
+    ends = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < ends, what()
         time.sleep(0.001)
@@ -116,8 +115,7 @@ class HostMemory:
         self.fences = region.fences
         self.log = HostLog(self.words, _NoLocks(), region.fences, lambda lane: True)
         self.rows = Rows(self.words, region.fences)
-        locks = os.open(path / "locks", os.O_RDWR | os.O_CREAT, 0o600)
-        self.election = LockElection(RecordLocks(Descriptor(locks)), 0, lambda: 0)
+        self.election = Office(lambda: Held(os.open(file, os.O_RDWR)), lambda row: True, lambda: 0)
 
 
 class Process:

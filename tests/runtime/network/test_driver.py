@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket as system
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
-from colocache.core.group.versions import Hello
 
 from colocache.core.hosts.rows import ENDED_AT
-from colocache.runtime.network import limits, links, session, speaker
+from colocache.core.hosts.versions import Hello
+from colocache.runtime.network import dialling, limits, links, options, session, speaker
+from colocache.runtime.network.addresses import parse_listen
 from colocache.runtime.network.peers import Address
 from colocache.runtime.network.wakes import pipe_of
 from colocache.runtime.network.wire import LARGEST_DATA, NUMBER, hello
 
-from .driven import PATIENCE, Cast, OneProcess, until
-from .hosts import NEW, OLD, OTHER
+from .driven import PATIENCE, Cast, OneProcess, Process, until
+from .hosts import NEW, OLD, OTHER, free_port
 
 
 @pytest.fixture
@@ -76,6 +79,19 @@ def test_one_host_that_both_list_makes_two_others_meet(stage: Cast) -> None:
     stage.meet(stage.host("a", "b"), stage.host("b", "a"), stage.host("c", "a"))
 
 
+def test_hosts_meet_by_ipv6(stage: Cast) -> None:
+    try:
+        system.create_server(("::1", 0), family=system.AF_INET6).close()
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    first, second = f"[::1]:{free_port()}", f"[::1]:{free_port()}"
+    a = stage.host("a", second, listen=parse_listen(first))
+    b = stage.host("b", first, listen=parse_listen(second))
+    stage.meet(a, b)
+    assert a.request(b.id, b"x") == b"x"
+    assert a.memory.rows.host(b.id).address == second
+
+
 def test_a_host_that_is_alone_is_current(stage: Cast) -> None:
     until(stage.host("a").is_current)
     until(stage.host("b", "b").is_current)
@@ -121,6 +137,12 @@ def test_two_hosts_with_one_name_are_both_named(stage: Cast, caplog: pytest.LogC
 # --- Events
 
 
+def only_who_is_woken_looks(host: Process, other: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a host look at its events neither at its ticks, nor when it is pinged."""
+    monkeypatch.setattr(host.engine, "tick", lambda now: [])
+    monkeypatch.setattr(other.network._speaker, "_ping", lambda peer: None)
+
+
 def test_an_event_is_applied_by_all_others_and_acknowledged(stage: Cast) -> None:
     a, b, c = stage.hosts("a", "b", "c")
     bell = b.memory.board.bell[0]
@@ -146,7 +168,7 @@ def test_a_process_that_is_not_the_gateway_wakes_it(stage: Cast, monkeypatch: py
     stage.meet(first, b)
     second = stage.host("a", "b", election=office.seat())
     until(lambda: second.network._session is not None)
-    monkeypatch.setattr(first.engine, "tick", lambda now: [])  # nobody looks at events but who is woken
+    only_who_is_woken_looks(first, b, monkeypatch)
     position = second.append(1)
     until(lambda: first.is_acknowledged(position, b))
     assert not second.network.is_gateway
@@ -164,7 +186,7 @@ def test_a_pipe_that_was_deleted_is_made_anew(stage: Cast, monkeypatch: pytest.M
     pipe.unlink()
     second.network.event_appended()  # there is none: nothing happens
     until(pipe.exists)
-    monkeypatch.setattr(first.engine, "tick", lambda now: [])
+    only_who_is_woken_looks(first, b, monkeypatch)
     position = second.append(1)
     until(lambda: first.is_acknowledged(position, b))
 
@@ -408,14 +430,40 @@ def test_hosts_that_share_a_version_meet(stage: Cast) -> None:
 
 @pytest.mark.usefixtures("versions")
 def test_a_host_that_shares_no_version_is_named_and_nobody_is_current(
-    stage: Cast, caplog: pytest.LogCaptureFixture
+    stage: Cast, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    a, b = stage.host("a", "b", release="1-2"), stage.host("b", "a", release="3-4")
+    a = stage.host("a", "b", release="1-2", forget_after=0.5)
+    b = stage.host("b", "a", release="3-4")
     until(lambda: f"{stage.address('b')} speaks the versions 3 to 4 of the protocol" in caplog.text)
     until(lambda: "update colocache in" in caplog.text)
+    discovery = a.network._speaker._discovery  # type: ignore[union-attr]
+    until(lambda: discovery.all_met(time.monotonic()) and not discovery.silent(time.monotonic()))
+    settled: list[object] = []
+    monkeypatch.setattr(a.engine, "_settle", lambda now, settle=a.engine._settle: settled.append(settle(now)))  # type: ignore[union-attr]
+    until(lambda: len(settled) == 2)
     assert not a.knows(b)
     assert not b.knows(a)
     assert not a.is_current()
+
+
+def test_the_release_is_said(stage: Cast, stranger: Callable[[str], Any]) -> None:
+    a = stage.host("a", release="0.3.1")
+    until(lambda: a.network.is_gateway)
+    socket = stranger("a")
+    socket.send(hello("1").pack())
+    assert Hello.unpack(*heard(socket)).release == "0.3.1"
+
+
+def test_what_comes_in_no_version_of_this_host_is_dropped(stage: Cast, stranger: Callable[[str], Any]) -> None:
+    a = stage.host("a")
+    until(lambda: a.network.is_gateway)
+    socket = stranger("a")
+    for first in (9, 1):
+        socket.send(Hello(first, first).pack())
+        heard(socket)
+        socket.send_multipart([NUMBER.pack(first), b"%d" % first])
+    assert heard(socket) == [NUMBER.pack(1), b"1"]
+    assert a.served == [b"1"]
 
 
 # --- Strangers
@@ -458,14 +506,30 @@ def test_what_cannot_be_read_is_counted_and_logged(
     assert a.network.failures == 0
 
 
-def test_a_host_whose_hello_was_forgotten_says_it_again(stage: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_whose_hello_was_forgotten_says_it_again(stage: Cast) -> None:
+    a, b = stage.hosts("a", "b")
+    assert b.request(a.id, b"x") == b"x"
+    routes = a.network._speaker._routes  # type: ignore[union-attr]
+    known = [*routes]
+    assert len(known) == 2
+    for each in known:
+        del routes[each]
+    until(lambda: b.request(a.id, b"x", timeout=0.2) == b"x")
+    until(lambda: b.id in [route.host for route in [*routes.values()]])
+    assert {*routes} == {*known}
+
+
+def test_connections_are_forgotten_if_there_are_too_many(
+    stage: Cast, stranger: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(speaker, "MOST_ROUTES", 2)
-    a, b, c = stage.hosts("a", "b", "c")
-    for _ in range(3):
-        until(lambda: b.request(a.id, b"x", timeout=0.2) == b"x")
-        until(lambda: c.request(a.id, b"x", timeout=0.2) == b"x")
-    position = b.append(1)
-    until(lambda: b.is_acknowledged(position, a, c))
+    a = stage.host("a")
+    until(lambda: a.network.is_gateway)
+    for _ in range(5):
+        socket = stranger("a")
+        socket.send(hello("1").pack())
+        heard(socket)
+    assert len(a.network._speaker._routes) == 2  # type: ignore[union-attr]
 
 
 # --- The office
@@ -493,11 +557,23 @@ def test_a_successor_finds_hosts_that_no_list_names(stage: Cast) -> None:
     c = stage.host("c", "b")
     stage.meet(first, b, c)
     second = stage.host("a", "b", election=office.seat())
+    c.network._speaker._ping = lambda peer: None  # type: ignore[method-assign, union-attr]  # so it does not say where it is
     b.network.close(PATIENCE)
     first.network.close(PATIENCE)
-    until(lambda: second.network.is_gateway)
+    until(lambda: second.network.is_gateway and c.id in second.network._speaker._lines)  # type: ignore[union-attr]
     position = second.append(1)
     until(lambda: second.is_acknowledged(position, c))
+
+
+def test_two_addresses_of_one_host_are_one_line(stage: Cast) -> None:
+    port = stage.address("b").rpartition(":")[2]
+    a = stage.host("a", f"127.0.0.1:{port}", f"127.0.0.2:{port}", secrets=(NEW,))
+    b = stage.host("b", "a", secrets=(NEW,), bind="0.0.0.0")
+    stage.meet(a, b)
+    until(lambda: [line.name for line in a.network.status()] == ["b"])
+    assert b.id in a.network._speaker._lines  # type: ignore[union-attr]
+    position = a.append(1)
+    until(lambda: a.is_acknowledged(position, b))
 
 
 def test_a_change_of_processes_is_noticed_at_once(stage: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,6 +591,8 @@ def test_a_change_of_processes_is_noticed_at_once(stage: Cast, monkeypatch: pyte
 
 def test_a_process_that_is_preferred_takes_over_first(stage: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "LEAVE_TO_PREFERRED", 1e6)
+    monkeypatch.setattr(session, "TRY_EVERY", 0.01)
+    monkeypatch.setattr(session, "PREFERRED_EVERY", 0.3)
     office = OneProcess()
     first = stage.host("a", election=office.seat())
     until(lambda: first.network.is_gateway)
@@ -536,9 +614,11 @@ def test_a_port_that_is_taken_is_named_and_tried_again(stage: Cast, caplog: pyte
     other: zmq.Context[Any] = zmq.Context()
     taken = other.socket(zmq.ROUTER)
     taken.bind(f"tcp://{stage.address('a')}")
-    a = stage.host("a")
+    office = OneProcess()
+    a = stage.host("a", election=office.seat())
     until(lambda: f"COLOCACHE_LISTEN={stage.address('a')} cannot be listened on: Address already in use" in caplog.text)
     assert not a.network.is_gateway
+    until(lambda: office.holder is None)
     other.destroy(linger=0)
     until(lambda: a.network.is_gateway)
     until(lambda: a.is_current())
@@ -569,6 +649,15 @@ def test_a_last_process_that_was_no_gateway_says_goodbye_too(stage: Cast) -> Non
     until(lambda: b.memory.rows.state(second.id) == ENDED_AT)
 
 
+def test_a_host_says_goodbye_to_who_has_dialled_it_and_cannot_be_dialled(stage: Cast) -> None:
+    a = stage.host("a")
+    b = stage.host("b", "a", advertise=Address("127.0.0.1", free_port()))
+    until(lambda: a.knows(b) and b.knows(a))
+    a.network.say_goodbye()
+    assert a.network.close(PATIENCE)
+    until(lambda: b.memory.rows.state(a.id) == ENDED_AT)
+
+
 def test_a_host_that_restarts_is_met_as_a_new_one(stage: Cast) -> None:
     a, b = stage.hosts("a", "b")
     a.network.say_goodbye()
@@ -593,12 +682,32 @@ def test_a_thread_that_fails_begins_anew(
     until(lambda: a.is_acknowledged(position, b))
 
 
+def test_a_host_that_is_heard_is_dialled_at_once(stage: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "RETRY", 1e4)  # s: libzmq waits for ever
+    without_most = [each for each in options._TO_ALL if each[0] != zmq.RECONNECT_IVL_MAX]
+    monkeypatch.setattr(options, "_TO_ALL", tuple(without_most))
+    monkeypatch.setattr(dialling, "DEAF", 1e4)
+    a = stage.host("a", "b")
+    until(lambda: [line.state for line in a.network.status()] == ["unreachable"])
+    stage.meet(a, stage.host("b", "a"))
+
+
 def test_a_peer_that_cannot_be_reached_is_named(
     stage: Cast, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(speaker, "COMPLAIN_AFTER", 0.0)
     stage.host("a", "b")
     until(lambda: f"{stage.address('b')} cannot be reached: see whether colocache runs there" in caplog.text)
+
+
+def listens(address: str) -> bool:
+    """Tell whether somebody listens at an address."""
+    host, port = address.split(":")
+    try:
+        system.create_connection((host, int(port)), PATIENCE).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def test_a_process_without_descriptors_lets_nobody_in_until_it_has_some(
@@ -608,6 +717,7 @@ def test_a_process_without_descriptors_lets_nobody_in_until_it_has_some(
     until(lambda: a.network.is_gateway)
     monkeypatch.setattr(speaker, "descriptors_are_scarce", lambda: True)
     until(lambda: "lets no other host in for now" in caplog.text)
+    until(lambda: not listens(stage.address("a")))
     b = stage.host("b", "a")
     monkeypatch.undo()
     stage.meet(a, b)
@@ -627,7 +737,41 @@ def test_a_forked_child_lets_go_of_what_is_the_parents(stage: Cast) -> None:
     assert a.request(b.id, b"x") == b"x"
 
 
+def test_a_forked_child_does_not_keep_what_its_parent_had_open(stage: Cast) -> None:
+    a, b = stage.hosts("a", "b")
+    assert a.request(b.id, b"x") == b"x"
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        with contextlib.suppress(BaseException):
+            os.close(writer)
+            a.network.forget_after_fork()
+            b.network.forget_after_fork()
+            os.read(reader, 1)  # until the parent is done
+        os._exit(0)
+    os.close(reader)
+    try:
+        assert a.request(b.id, b"y") == b"y"  # the parent has not noticed
+        position = a.append(1)
+        until(lambda: a.is_acknowledged(position, b))
+        assert a.network.close(PATIENCE)
+        until(lambda: not listens(stage.address("a")))
+        stage.meet(stage.host("a", "b"), b)
+    finally:
+        os.close(writer)
+        os.waitpid(pid, 0)
+
+
 # --- Limits
+
+
+def test_a_limit_that_is_too_low_is_logged(
+    stage: Cast, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(speaker, "COUNT_EVERY", 0.0)
+    monkeypatch.setattr(limits, "BASE", 1 << 30)
+    stage.hosts("a", "b")
+    until(lambda: "the limit of file descriptors is too low for the" in caplog.text)
 
 
 def test_the_limit_of_descriptors_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,0 @@
-"""The protocol between the members of a group. Pure: bytes and instants in; frames, deadlines and outcomes out."""

@@ -1,0 +1,309 @@
+"""What a host knows of others: one row for each gateway, the largest of all rows, and entries that are used again."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+
+import pytest
+
+from colocache.core.hosts import layout
+from colocache.core.hosts.layout import ENTRIES, ROWS_USED, entry_of
+from colocache.core.hosts.rows import (
+    ACKED,
+    ALIVE,
+    APPLIED,
+    ENDED,
+    ENDED_AT,
+    LAST,
+    LIVE,
+    REMEMBERED,
+    SIGN,
+    TOLD,
+    TOLD_OF,
+    Host,
+    Row,
+    Rows,
+    TooManyHosts,
+    recent_ends,
+)
+from tests.core.host.shelves import Death, StepFences, Steps, StepWords
+
+NOW = 10**12
+A, B, C = (bytes([number]) * 16 for number in (1, 2, 3))
+
+
+def host(id: bytes, name: str = "") -> Host:
+    return Host(id, name or f"h{id[0]}", f"h{id[0]}:7400", 3)
+
+
+class Memory:
+    """The file of a host."""
+
+    def __init__(self) -> None:
+        self.words = array("Q", bytes(8 * layout.WORDS))
+
+    def row(self, number: int = 0, steps: Steps | None = None) -> Row:
+        """Return the row of a gateway."""
+        steps = steps or Steps()
+        return Row(StepWords("word", self.words, steps), StepFences(steps), number)
+
+    def rows(self, steps: Steps | None = None) -> Rows:
+        """Return what a process reads."""
+        steps = steps or Steps()
+        return Rows(StepWords("word", self.words, steps), StepFences(steps))
+
+
+@pytest.fixture
+def memory() -> Memory:
+    return Memory()
+
+
+def test_nobody_is_known_at_first(memory: Memory) -> None:
+    rows = memory.rows()
+    assert rows.ids() == rows.live() == rows.counted() == []
+    assert rows.state(A) == rows.largest(A, ALIVE) == rows.total(A, SIGN) == rows.heard(A, 1) == 0
+    assert rows.positions(A, TOLD) == {}
+    assert rows.host(A) == Host(A, "", "", 0)
+    assert not rows.is_forgotten(A)
+    assert rows.published(0) == 0
+
+
+def test_what_a_host_says_of_itself_is_noted(memory: Memory) -> None:
+    row, rows = memory.row(), memory.rows()
+    row.meet(host(A), NOW)
+    assert rows.live() == [A]
+    assert rows.host(A) == host(A)
+    row.meet(host(A)._replace(weight=5, address="x:1"), NOW + 1)
+    assert rows.host(A) == host(A)._replace(weight=5, address="x:1")
+
+
+def test_names_that_are_too_long_are_cut(memory: Memory) -> None:
+    row = memory.row()
+    row.meet(Host(A, "n" * 100, "a" * 100, 1), NOW)
+    assert memory.rows().host(A) == Host(A, "n" * 64, "a" * 64, 1)
+
+
+# --- Several rows
+
+
+def test_the_largest_of_all_rows_counts(memory: Memory) -> None:
+    first, second, rows = memory.row(0), memory.row(1), memory.rows()
+    first.meet(host(A), NOW)
+    second.raise_to(A, TOLD, 8)
+    first.raise_to(A, TOLD, 7)
+    first.raise_to(A, TOLD + 3, 5)
+    assert rows.positions(A, TOLD) == {0: 8, 3: 5}
+    assert rows.largest(A, TOLD) == 8
+    assert rows.has_reached(A, {0: 8, 3: 5}, TOLD)
+    assert not rows.has_reached(A, {0: 9}, TOLD)
+    assert not rows.has_reached(A, {1: 1}, TOLD)
+
+
+def test_a_gateway_that_wakes_takes_nothing_back(memory: Memory) -> None:
+    """It is stopped before it stores 7. Its successor stores 8 meanwhile."""
+    steps = Steps()
+    old, new, rows = memory.row(0, steps), memory.row(1), memory.rows()
+    old.meet(host(A), NOW)
+    steps.steps_left, steps.others = 1, lambda: new.raise_to(A, APPLIED, 8)
+    old.raise_to(A, APPLIED, 7)
+    assert rows.positions(A, APPLIED) == {0: 8}
+
+
+def test_signs_of_life_of_all_rows_are_added(memory: Memory) -> None:
+    first, second, rows = memory.row(0), memory.row(1), memory.rows()
+    first.meet(host(A), NOW)
+    before = rows.total(A, SIGN)
+    for row in (first, second, second):
+        row.sign_of_life(A)
+    assert rows.total(A, SIGN) == before + 3
+
+
+def test_any_sign_of_life_takes_back_that_a_host_is_forgotten(memory: Memory) -> None:
+    first, second, rows = memory.row(0), memory.row(1), memory.rows()
+    first.meet(host(A), NOW)
+    first.forget(A, rows.total(A, SIGN))
+    assert rows.is_forgotten(A)
+    assert rows.counted() == []
+    assert rows.live() == [A]
+    second.sign_of_life(A)
+    assert not rows.is_forgotten(A)
+    assert rows.counted() == [A]
+    second.forget(A, rows.total(A, SIGN) - 1)  # decided before that sign
+    assert not rows.is_forgotten(A)
+
+
+def test_a_lease_holds_under_what_it_was_agreed_under(memory: Memory) -> None:
+    row, rows = memory.row(), memory.rows()
+    row.meet(host(A), NOW)
+    row.hear(A, 100, 7)
+    assert (rows.heard(A, 7), rows.heard(A, 8)) == (100, 0)
+    row.hear(A, 90, 7)  # it is late
+    assert rows.heard(A, 7) == 100
+    row.hear(A, 90, 8)
+    assert (rows.heard(A, 7), rows.heard(A, 8)) == (0, 90)
+
+
+def test_nobody_believes_half_of_a_lease(memory: Memory) -> None:
+    row = memory.row()
+    row.meet(host(A), NOW)
+    row.hear(A, 100, 7)
+    for stores in range(3):
+        dying = Memory()
+        dying.words[:] = memory.words
+        steps = Steps()
+        row = dying.row(0, steps)
+        steps.stores_left = stores
+        with pytest.raises(Death):
+            row.hear(A, 90, 8)
+        rows = dying.rows()
+        assert rows.heard(A, 7) in (0, 100)
+        assert rows.heard(A, 8) == 0
+
+
+def test_two_gateways_begin_at_once(memory: Memory) -> None:
+    """One overwrites that the other one's row is in use. That one notices at its next tick."""
+    first = memory.row(1)
+    first.meet(host(A), NOW)
+    memory.words[ROWS_USED] = 1
+    rows = memory.rows()
+    assert rows.live() == []
+    first.use()
+    assert rows.live() == [A]
+
+
+def test_a_row_is_continued(memory: Memory) -> None:
+    memory.row().meet(host(A), NOW)
+    again = memory.row()
+    again.raise_to(A, TOLD, 3)
+    again.meet(host(B), NOW)
+    assert memory.rows().positions(A, TOLD) == {0: 3}
+    assert memory.rows().live() == [A, B]
+
+
+# --- Ends
+
+
+def test_an_end_with_and_without_last_numbers(memory: Memory) -> None:
+    row, rows = memory.row(), memory.rows()
+    row.meet(host(A), NOW)
+    row.meet(host(B), NOW)
+    row.end(A, {0: 5, 2: 1}, NOW)
+    row.end(B, None, NOW)
+    assert (rows.state(A), rows.state(B)) == (ENDED_AT, ENDED)
+    assert rows.positions(A, LAST) == {0: 5, 2: 1}
+    assert rows.live() == []
+
+
+def test_what_has_ended_stays_so_in_the_row_of_a_gateway_that_wakes(memory: Memory) -> None:
+    old, new, rows = memory.row(0), memory.row(1), memory.rows()
+    old.meet(host(A), NOW)
+    new.end(A, None, NOW)
+    old.meet(host(A), NOW)
+    assert rows.state(A) == ENDED
+
+
+def test_ends_are_told_for_a_while(memory: Memory) -> None:
+    row, rows = memory.row(), memory.rows()
+    row.meet(host(A), NOW)
+    row.end(A, None, NOW)
+    row.meet(host(B), NOW)
+    assert recent_ends(rows, rows.ids(), NOW + TOLD_OF - 1) == [A]
+    assert recent_ends(rows, rows.ids(), NOW + TOLD_OF) == []
+
+
+# --- Entries
+
+
+def fill(row: Row, ended: int) -> list[bytes]:
+    """Fill a row with hosts, of which some have ended."""
+    ids = [number.to_bytes(8, "little") * 2 for number in range(1, ENTRIES)]
+    for place, id in enumerate(ids):
+        row.meet(host(id, f"n{place}"), NOW)
+        row.raise_to(id, ACKED, 7)
+    for place in range(ended):
+        row.end(ids[place], {0: 1}, NOW + place)
+    return ids
+
+
+def test_there_is_no_room_while_all_live(memory: Memory) -> None:
+    row = memory.row()
+    fill(row, 0)
+    with pytest.raises(TooManyHosts):
+        row.meet(host(b"x" * 16), NOW + 2 * REMEMBERED)
+    assert len(memory.rows().live()) == ENTRIES - 1
+
+
+def test_an_entry_is_used_again_once_nobody_speaks_of_the_end(memory: Memory) -> None:
+    row, rows, new = memory.row(), memory.rows(), b"x" * 16
+    ids = fill(row, 2)
+    assert rows.state(ids[0]) == ENDED_AT
+    with pytest.raises(TooManyHosts):
+        row.meet(host(new), NOW + REMEMBERED - 1)
+    row.meet(host(new), NOW + REMEMBERED)
+    assert rows.state(ids[0]) == 0
+    assert rows.positions(ids[0], ACKED) == {}
+    assert rows.state(ids[1]) == ENDED_AT
+    assert rows.state(new) == LIVE
+    assert rows.positions(new, ACKED) == rows.positions(new, LAST) == {}  # nothing of the other one is left
+    assert rows.host(new) == host(new)
+
+
+def test_who_reads_an_entry_that_is_used_again_notices(memory: Memory) -> None:
+    """At whatever moment that is, no position of one incarnation is taken for that of another."""
+    row, new = memory.row(), b"x" * 16
+    ids = fill(row, 1)
+    before = memory.words[:]
+    for step in range(40):
+        memory.words[:] = before
+        row, steps = memory.row(), Steps()
+        rows = memory.rows(steps)
+        assert rows.positions(ids[0], ACKED) == {0: 7}
+
+        def reuse(row: Row = row) -> None:
+            row.meet(host(new), NOW + REMEMBERED)
+            row.raise_to(new, ACKED, 3)
+
+        steps.steps_left, steps.others = step, reuse
+        assert rows.positions(ids[0], ACKED) in ({0: 7}, {})
+        assert memory.rows().positions(new, ACKED) in ({0: 3}, {})
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_gateway_that_is_killed_leaves_nothing_wrong(memory: Memory, full: bool) -> None:
+    """Before whichever of its stores: others see the newcomer whole, or not at all, and a successor goes on."""
+    known = fill(memory.row(), 1) if full else [A]
+    if not full:
+        memory.row().meet(host(A), NOW)
+    before, new = memory.words[:], b"x" * 16
+
+    def meet(row: Row) -> Callable[[], object]:
+        return lambda: row.meet(host(new), NOW + REMEMBERED)
+
+    for stores in range(200):
+        memory.words[:] = before
+        steps = Steps()
+        row = memory.row(0, steps)
+        steps.stores_left = stores
+        try:
+            meet(row)()
+            break
+        except Death:
+            pass
+        rows = memory.rows()
+        assert set(rows.live()) <= {*known, new}
+        assert rows.state(new) in (0, LIVE)
+        if rows.state(new) == LIVE:
+            assert rows.host(new) == host(new)
+        if not full:
+            assert rows.state(A) == LIVE
+            meet(memory.row())()
+            assert set(memory.rows().live()) == {A, new}
+            assert memory.rows().host(new) == host(new)
+    else:
+        pytest.fail("it never came to an end")
+    assert stores > 60
+
+
+def test_an_entry_lies_in_its_row() -> None:
+    assert entry_of(0, ENTRIES - 1) + 64 == entry_of(1, 0)

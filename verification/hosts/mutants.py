@@ -1,0 +1,95 @@
+"""Each rule of the protocol between hosts taken out, one at a time: something must notice.
+
+    python -m verification.hosts.mutants                    # all on all cores: about an hour
+    python -m verification.hosts.mutants not_stamped nothing_is_named --histories 100
+
+Each is looked for in the histories that are written by hand for it (`scripted`), and in random ones of its kinds. Some
+rules rest on reasoning, or on tests of the core, because no history was seen to need them: they are named in `RESTS`,
+each with its reason. Prints after how many histories each was noticed, and what was wrong then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from typing import NamedTuple
+
+from verification.hosts.history import History
+from verification.hosts.mutations import MUTANTS
+from verification.hosts.plan import draw
+from verification.hosts.scripted import play
+
+SCRIPTED = 40  # histories of each script, at most
+HISTORIES = 60  # random ones, at most
+
+#: Mutant → why nothing is expected to notice it here.
+RESTS: dict[str, str] = {
+    "pongs_for_another_incarnation": "its digest of who lives does not have this incarnation, so it is refused anyway",
+    "rosters_are_not_compared": "who has met everybody who is listed was met by them, before their pongs",
+}
+
+
+class Caught(NamedTuple):
+    """Where a mutant was noticed."""
+
+    where: str  # the script or the kind; "" if nowhere
+    seed: int
+    histories: int  # until then, or in all
+    what: str
+
+    def line(self, name: str) -> str:
+        """Return a line of the table."""
+        what = self.what if self.where else RESTS.get(name, "NOT CAUGHT")
+        where = f"{self.where} {self.seed}" if self.where else ""
+        return f"{name:48} {where:>28} {self.histories:9,}  {what:.110}"
+
+
+def look(histories: int, scripted: int, name: str) -> Caught:
+    """Look for a mutant: in turn in histories of each script, and of each kind."""
+    mutant, done = MUTANTS[name], 0
+    with mutant.change():
+        for seed in range(max(histories, scripted)):
+            runs = [(script, partial(play, script, seed)) for script in mutant.scripts if seed < scripted]
+            if seed < histories:
+                kind = mutant.kinds[seed % len(mutant.kinds)]
+                runs.append((kind, partial(_random, kind, seed)))
+            for where, make in runs:
+                done += 1
+                result = make().go()
+                if result.violation:
+                    what = f"ERROR: {result.violation}" if result.is_error else result.violation
+                    return Caught(where, seed, done, what)
+    return Caught("", 0, done, "")
+
+
+def _random(kind: str, seed: int) -> History:
+    return History(draw(seed, kind))
+
+
+def main() -> int:
+    """Print the table; the exit status is 1 if a mutant is not caught."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="mutant", help="which (default: all)")
+    parser.add_argument("--histories", type=int, default=HISTORIES, help="random ones of each, at most (%(default)s)")
+    parser.add_argument("--scripted", type=int, default=SCRIPTED, help="of each script, at most (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    options = parser.parse_args()
+    names = options.names or list(MUTANTS)
+    began, missed = time.monotonic(), list[str]()
+    print(f"{'the hosts, but':48} {'noticed in':>28} {'histories':>9}  what was wrong first")
+    with ProcessPoolExecutor(options.jobs) as pool:
+        found = pool.map(partial(look, options.histories, options.scripted), names)
+        for name, caught in zip(names, found, strict=True):
+            if caught.what.startswith("ERROR") or (not caught.where and name not in RESTS):
+                missed.append(name)
+            print(caught.line(name), flush=True)
+    print(f"{len(names) - len(missed)} of {len(names)} caught, or explained; {time.monotonic() - began:.0f} s")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
