@@ -39,7 +39,7 @@ class Arguments(TypedDict, total=False):
     host: str
     advertise: str
     forget: str
-    replicas: int
+    replicas: int | str
     replicate: str
     handoff: Duration
     role: str
