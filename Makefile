@@ -70,8 +70,8 @@ mutants-hosts: $(VENV)/.installed-test  ## take each rule between hosts out, one
 chaos: $(VENV)/.installed-test  ## kill, stop and restart real processes at random, and check every read (a minute)
 	@$(VENV)/bin/python -m verification.chaos.chaos $(ARGS)
 
-hosts: $(VENV)/.installed-test  ## cut, kill and stop several hosts, as network namespaces of this machine, and check every read
-	@$(VENV)/bin/python -m verification.network.campaign $(ARGS)
+hosts: $(VENV)/.installed-test  ## cut, kill, stop, replace and update several hosts, as network namespaces, and check every read (45 minutes)
+	@$(VENV)/bin/python -m verification.network.proof $(ARGS)
 
 soak: $(VENV)/.installed-test  ## work and restart for half an hour: what the processes hold must not grow
 	@$(VENV)/bin/python -m verification.chaos.soak $(ARGS)

@@ -105,7 +105,7 @@ class Worker:
     def __init__(self, member: Callable[..., Member], directory: str, settings: dict[str, Any]) -> None:
         context = multiprocessing.get_context("spawn")
         self._channel, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, member, directory, settings), daemon=True)
+        self.process = context.Process(target=serve, args=(theirs, member, directory, settings), daemon=True)
         self.process.start()
         theirs.close()
         self.pid = self.process.pid or 0
@@ -216,7 +216,8 @@ def sleep_until(instant: float) -> None:
     time.sleep(max(0.0, instant - time.monotonic()))
 
 
-def _serve(channel: Connection, member: Callable[..., Member], directory: str, settings: dict[str, Any]) -> None:
+def serve(channel: Connection, member: Callable[..., Member], directory: str, settings: dict[str, Any]) -> None:
+    """Be a process: do what comes by a channel, until it ends."""
     served = member(directory, **settings)
     gc.freeze()  # what stays for good; the collector itself stays on, as in an application
     while (command := _next(channel)) is not None:

@@ -7,8 +7,8 @@
     print(group.sent["Ping"], group.bytes["Ping"])
 
 What hosts say is decided by the shipped `colocache.core.hosts.gateway`. What carries it is written anew here, as short
-as possible: each host dials every other one, says hello, pings each line at every tick, and once more when it learns who
-is there, as `colocache.runtime.network.speaker` does. Nothing is lost, and everything takes `LATENCY`.
+as possible: each host dials every other one, says hello, pings each line at every tick, and once more when it learns
+who is there, as `colocache.runtime.network.speaker` does. Nothing is lost, and everything takes `LATENCY`.
 
 How many workers a host has does not matter to the protocol: they share its log, and hear of others by its memory.
 """
@@ -21,6 +21,7 @@ import mmap
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from time import thread_time
 
 from colocache.core.host.board import PAGE, Board
@@ -29,7 +30,7 @@ from colocache.core.hosts import layout
 from colocache.core.hosts.event import KEYS, Event
 from colocache.core.hosts.gateway import SECOND, Gateway, Reply, Send, Times
 from colocache.core.hosts.log import HostLog
-from colocache.core.hosts.messages import Message, Ping, Pong, decode, encode
+from colocache.core.hosts.messages import Message, Pong, decode, encode
 from colocache.core.hosts.rows import ACKED, Host, Incarnation, Row, Rows
 from colocache.runtime.network.speaker import FEW
 from colocache.runtime.network.wire import hello
@@ -65,6 +66,7 @@ class _Line:
     """A connection that a host has dialled."""
 
     def __init__(self) -> None:
+        self.is_dialled = True
         self.is_usable = False
         self.host: Incarnation | None = None  # who is there
 
@@ -118,9 +120,9 @@ class SimulatedHost:
 
     def _connected(self, number: int) -> None:
         simulation, line = self._simulation, self.lines[number]
-        if simulation.hosts[number] not in simulation.running:
-            simulation.after(SECOND // 10, lambda: self._connected(number))
-            return
+        line.is_dialled = simulation.hosts[number] in simulation.running
+        if not line.is_dialled:
+            return  # until it is heard: see `_hurry` of the speaker
         for _ in range(2):  # one each way
             simulation.count(HELLO, len(hello(__version__).pack()))
         simulation.after(2 * LATENCY, lambda: self._greeted(line, number))
@@ -155,6 +157,9 @@ class SimulatedHost:
 
     def _take(self, source: int, frame: bytes, dialled: bool) -> None:
         message = decode(frame)
+        if source in self.lines and not self.lines[source].is_dialled:
+            self.lines[source].is_dialled = True
+            self._simulation.after(CONNECTING, lambda: self._connected(source))
         self._send(self.gateway.receive(message, self._simulation.now), (source, not dialled))
         if isinstance(message, Pong) and self.lines[source].host is None:
             self.lines[source].host = message.me.id
@@ -194,6 +199,7 @@ class Simulation:
         self.now = 1000 * SECOND  # ns
         self.hosts = [SimulatedHost(self, number) for number in range(hosts)]
         self.running: list[SimulatedHost] = []
+        self.spread = SPREAD / SECOND  #: s within which hosts start that start together
         self.sent = Counter[str]()  #: frames, by what they say
         self.bytes = Counter[str]()
         self.nested = 0.0  # s of processor time that is counted already
@@ -205,8 +211,10 @@ class Simulation:
         """Have these hosts start at about the same time. Each has all of them, and all that run, in its list."""
         chosen = list(numbers)
         listed = [host.number for host in self.running] + chosen
-        for number in chosen:
-            self.after(self._random.randrange(SPREAD if len(chosen) > 1 else 1), lambda number=number: self._start(number, listed))
+        delays = [self._random.randrange(SPREAD) for _ in chosen]
+        delays[-1] = SPREAD if len(chosen) > 1 else 0
+        for number, delay in zip(chosen, delays, strict=True):
+            self.after(delay, partial(self._start, number, listed))
 
     def _start(self, number: int, listed: Iterable[int]) -> None:
         self.running.append(self.hosts[number])
@@ -230,12 +238,13 @@ class Simulation:
 
     def run_until(self, condition: Callable[[], bool], patience: float = 60.0) -> float:
         """Let time pass until something is so; return the seconds. Raise TimeoutError if it takes too long."""
-        began = looked = self.now
-        while not (self.now >= looked and condition()):
-            looked = self.now + SECOND // 1000 if self.now >= looked else looked
+        began = self.now
+        while not condition():
             if self.now > began + patience * SECOND:
                 raise TimeoutError(f"not within {patience} simulated seconds")
             self._step()
+            while self._events and self._events[0][0] == self.now:
+                self._step()
         return (self.now - began) / SECOND
 
     def _step(self) -> None:
@@ -244,8 +253,8 @@ class Simulation:
 
     def are_current(self) -> bool:
         """Tell whether all hosts are current, and know all others."""
-        return all(
-            host in self.running and host.words[layout.UNTIL] > self.now and len(host.rows.live()) == len(self.running) - 1
+        return bool(self.running) and all(
+            host.words[layout.UNTIL] > self.now and len(host.rows.live()) == len(self.running) - 1
             for host in self.running
         )
 

@@ -56,6 +56,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="keep the memory of this host while no worker runs",
         description="Join a group as a process that only keeps the memory of this host: it loads nothing and needs no "
         "code of the application. It stays until SIGTERM or SIGINT. Each option wins over its variable.",
+        allow_abbrev=False,  # or --secret, which is no option, would be taken for --secret-file, and be shown
     )
     for name, (option, setting) in server_options().items():
         default = setting.default_in_words or setting.default

@@ -28,7 +28,7 @@ Duration: TypeAlias = float | timedelta | str
 PolicyName: TypeAlias = Literal["s3fifo", "sieve", "lru", "lfu"]
 ForgetName: TypeAlias = Literal["auto", "majority", "always", "never"]
 ReplicateName: TypeAlias = Literal["worthwhile", "all"]
-RoleName: TypeAlias = Literal["peer", "server"]
+RoleName: TypeAlias = Literal["peer", "server", "client"]
 _Parsed = TypeVar("_Parsed")
 
 
@@ -522,14 +522,16 @@ class Config:
         "COLOCACHE_ROLE",
         _one_of(RoleName),
         "peer",
-        '"peer" or "server"',
-        "What this process is. A `server` speaks with other hosts before the other processes of its host do.",
+        '"peer", "server" or "client"',
+        "What this process is. A `server` speaks with other hosts before the other processes of its host do. A "
+        "`client` belongs to a host that owns nothing: the hosts of `peers` keep everything for it, and it needs no "
+        "`listen`.",
     )
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
             object.__setattr__(self, name, setting.read(getattr(self, name), name))
-        if self.has_hosts:
+        if self.has_hosts or (self.role == "client" and not self.private and not self.disabled):
             self.hosts()
 
     @property
@@ -547,6 +549,7 @@ class Config:
         return settings_of(
             group=self.group, listen=self.listen, peers=self.peers, interval=self.peers_interval, secret=self.secret,
             secret_file=self.secret_file, host=self.host, advertise=self.advertise, is_preferred=self.role == "server",
+            is_client=self.role == "client",
         )  # fmt: skip
 
     @classmethod

@@ -16,15 +16,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .config import Config
 from .core.host.board import Board
 from .core.host.claims import Claims
-from .core.host.hashes import ANY_TAG
+from .core.host.hashes import ANY_TAG, ROOT
 from .core.host.memory import HostLease
 from .core.host.shelf import Shelf
+from .core.hosts.announcing import Announcement
 from .core.hosts.applying import stamp
-from .core.hosts.event import Event
+from .core.hosts.event import NAMESPACES, Event, Position
 from .core.hosts.lease import FOREVER
+from .core.hosts.requests import MAX_VOID
 from .core.hosts.taking import Taker
+from .core.hosts.waiting import Settled
 from .core.near import NearStore
-from .hosts import Hosts
+from .hosts import Hosts, Sleeping
 from .near_cache import Keeper
 from .runtime.board_file import LIVES
 from .runtime.bus import Bus, Message
@@ -121,6 +124,29 @@ class Shared:
         else:
             self.sweep_soon()
 
+    def void(self, kind: int, hashes: Sequence[int], related: bool) -> Position | None:
+        """Invalidate things, and leave the memory of the near copies to others.
+
+        Return where that stands in the log of this host; None if there is no log, or no room in it, so that other hosts
+        cannot be told.
+
+        The event is in the log before anything is stamped. In the other order:
+
+        1. W stamps a key. R, on this host, misses it under the new stamps, and asks the owner host, which has the old
+           value. R cannot name the event, because there is none yet.
+        2. The old value stands on this host under the new stamps.
+
+        On a client the event is marked later, when a member has told it to this host: see
+        `colocache.core.hosts.dependencies`.
+        """
+        hosts = self.hosts
+        position = hosts.append(kind, hashes, related) if hosts is not None else None
+        self.region.fences.order()
+        stamp(self.board, self.region.fences, Event(kind, tuple(hashes), related))
+        if hosts is not None and position is not None and not hosts.is_client:
+            hosts.stamped(position)
+        return position
+
     def sweep_soon(self) -> None:
         """Have all that is kept near looked at. If that was done just now, the next call or tick does it again."""
         if monotonic() >= self._swept_at + SWEEP_EVERY:
@@ -144,6 +170,8 @@ class Shared:
                 host.tell_what_is_used()
             if self._is_unswept:
                 self.sweep_soon()
+            if self.hosts is not None and self.hosts.is_client and self.network is not None and self.network.is_gateway:
+                self.hosts.announce_what_was_left()
             return
         if self.region.lives() and self._log is not None:
             tell_leaving(self._log, self.region)
@@ -227,6 +255,14 @@ class Voided(NamedTuple):
 
     hosts: Hosts | None  # None in a group of one host
     numbers: Mapping[int, int]
+    announcement: Announcement | None = None  # of a client: by a member
+
+    def settle(self, patience: float) -> Sleeping[Settled]:
+        """Wait until no host serves it any more, for so many seconds at most. Only where there are other hosts."""
+        assert self.hosts is not None
+        if self.announcement is not None:
+            return self.hosts.settle_far([self.announcement], patience)
+        return self.hosts.settle(self.numbers, patience)
 
 
 ALONE = Voided(None, {})
@@ -327,24 +363,18 @@ class Host:
         return voided
 
     def void(self, hashes: Sequence[int], kind: int = KEYS) -> Voided | None:
-        """Do the same, and leave the memory to others.
-
-        The event is in the log before anything is stamped. In the other order:
-
-        1. W stamps a key. R, on this host, misses it under the new stamps, and asks the owner host, which has the old
-           value. R cannot name the event, because there is none yet.
-        2. The old value stands on this host under the new stamps.
-        """
+        """Do the same, and leave the memory to others. See `Shared.void`."""
         hosts, related = self.hosts, kind != KEYS or len(hashes) > 1
-        position = hosts.append(kind, hashes, related) if hosts is not None else None
-        self._order()
-        stamp(self.board, self.fences, Event(kind, tuple(hashes), related))
+        position = self._shared.void(kind, hashes, related)
         if hosts is None:
             return ALONE
         if position is None:
             return None
-        hosts.stamped(position)
-        return Voided(hosts, {position.lane: position.number})
+        if not hosts.is_client:
+            return Voided(hosts, {position.lane: position.number})
+        if len(hashes) > MAX_VOID:
+            kind, hashes = NAMESPACES, (ROOT,)
+        return Voided(hosts, {}, hosts.announce_far(kind, hashes, related, position))
 
     def tell(self, hashes: Sequence[int], kind: int = KEYS) -> None:
         """Have all processes, this one too, free the memory of what has changed."""
@@ -379,6 +409,8 @@ class Host:
         """Return the positions of what this host has changed so far; see `colocache.operations.positions`."""
         if self.hosts is None:
             return [(self.region_id, self.board.bell[0])]
+        if self.hosts.is_client:
+            return [(id, lane << LANE_SHIFT | number) for id, lane, number in self.hosts.announced()]
         return [(self.region_id, lane << LANE_SHIFT | number) for lane, number in self.hosts.lasts().items()]
 
     def figures(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Nothing of this is there in a group of one host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,19 +14,35 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 from .config import Config
 from .core.host.claims import Sleep
+from .core.host.hashes import ROOT
 from .core.host.memory import Fences, Words
 from .core.hosts import requests
+from .core.hosts.announcing import Announcement, Pending
 from .core.hosts.copies import WARM, second
-from .core.hosts.dependencies import Dependencies, dependencies, has_applied
-from .core.hosts.event import WRITES, Event, Position
+from .core.hosts.dependencies import Dependencies, dependencies, dependencies_of_client, has_applied
+from .core.hosts.event import NAMESPACES, WRITES, Event, Position
 from .core.hosts.gateway import Times
-from .core.hosts.hedging import PENDING, UNASKED, Hedging, Race
-from .core.hosts.layout import ESTABLISHED, UNTIL
+from .core.hosts.hedging import AWAITED, UNASKED, Hedging, Race
+from .core.hosts.layout import CLIENT, ESTABLISHED, UNTIL
 from .core.hosts.lease import Lease
 from .core.hosts.log import HostLog, NoLane
 from .core.hosts.offers import Offers
 from .core.hosts.owner import CATCHING_UP, LOOK_EVERY
-from .core.hosts.requests import SLOT_BYTES, Answer, Done, Fill, Found, Get, Granted, Refused, Request
+from .core.hosts.requests import (
+    SLOT_BYTES,
+    Announce,
+    Announced,
+    Answer,
+    Done,
+    Fill,
+    Found,
+    Get,
+    Granted,
+    Refused,
+    Request,
+    Settle,
+    Settlement,
+)
 from .core.hosts.ring import Ring, ring_of, slot_of
 from .core.hosts.rows import ALIVE, LIVE, ROUND_TRIP, TOLD, Host, Incarnation, Numbers, Rows
 from .core.hosts.waiting import Settled, pauses, settle
@@ -42,6 +58,9 @@ AT_ONCE: Final = 64  # requests of one call that are under way at the same time
 DEAL_EVERY: Final = 0.2  # s: who owns what is looked at again
 SLOW_AFTER: Final = 3  # times in a row that a host has not answered; then it is passed over for a while
 PASSED_OVER: Final = 1.0  # s
+PENDING: Final = 0.06  # s that a client waits until what it has invalidated has come back
+LEFT_BEHIND: Final = 2 * 10**9  # ns after which a gateway announces what its client host has invalidated
+MOST_LEFT: Final = 64  # invalidations that it announces one by one
 
 _NS: Final = 1e9
 
@@ -57,7 +76,7 @@ class HostInfo:
     name: str
     address: str  # where it listens, as others dial it; of this host empty where it does not know that itself
     version: str  # of colocache; "" if it has not said so
-    owns: int  # bytes of shelf by which the keys are dealt, in whole steps of 64 MiB; 0 if it owns nothing
+    owns: int  # bytes of shelf by which the keys are dealt, in whole steps of 64 MiB; 0 for a client
     #: Of this host: "joining" until it has heard all others, "current", or "behind". Of others: "live", "silent" if
     #: their word does not hold any more, or "forgotten" if nobody waits for them.
     state: str
@@ -101,23 +120,27 @@ class Hosts:
         self.log = log
         self.times = times
         self.network: Network | None = None  # set before the first use, because it needs this object, too
-        self.lease = Lease(words, fences, lease=times.lease / _NS, serves_by_age=times.serves_by_age / _NS)
+        self.is_client = words[CLIENT] == 1  #: it owns nothing, and others do for it what has to be done
+        by_age = 0.0 if self.is_client else times.serves_by_age / _NS  # K1
+        self.lease = Lease(words, fences, lease=times.lease / _NS, serves_by_age=by_age)
         self._words = words
         self._secret = secret
         self._now = now
         self._ring: tuple[float, Ring, dict[str, Incarnation]] = (-1.0, ring_of({}), {})
         self._slow: dict[Incarnation, tuple[int, float]] = {}  # times without an answer, and until when passed over
+        self._pending = Pending(log)  # of a client
+        self._announced: dict[Incarnation, dict[int, int]] = {}  # the last events that members have made of them
 
     @classmethod
     def of(cls, region: Region, config: Config, now: Callable[[], float]) -> Hosts:
         """Return what a process of a region knows of other hosts. ``region.hosts`` is there."""
         file = region.hosts
         assert file is not None
-        weight = max(1, region.geometry.capacity // WEIGHT)
+        weight = 0 if file.words[CLIENT] == 1 else max(1, region.geometry.capacity // WEIGHT)
         name, address, secret = region.id.hex(), "", b""
         if config.has_hosts:
             settings = config.hosts()
-            name, address = settings.name, str(settings.advertise or settings.listen)
+            name, address = settings.name, str(settings.advertise or settings.listen or "")
             secret = min([each.text.encode() for each in settings.secrets], default=b"")
         me = Host(region.id, name, address, weight, __version__)
         rows = Rows(file.words, region.fences)
@@ -133,10 +156,10 @@ class Hosts:
         ring, ids = self._dealt()
         slot = self.slot(wire)
         name = ring.owner(slot)
-        if name is None or name == self.me.name or self.network is None:
+        if name is None or self.network is None or ids[name] == self.me.id:
             return None
         if self._is_slow(ids[name]):
-            id = self._in_order(ring, ids, slot, 1)[0]
+            id = next(iter(self._in_order(ring, ids, slot, 1)), self.me.id)
             return None if id == self.me.id else id
         return ids[name]
 
@@ -187,7 +210,7 @@ class Hosts:
     def warm_until(self) -> float:
         """Until when, in seconds on the host's clock, it asks for what it should have; 0 if it is not established."""
         since = self._words[ESTABLISHED]
-        return since / _NS + WARM if since else 0.0
+        return since / _NS + WARM if since and not self.is_client else 0.0
 
     def _is_slow(self, id: Incarnation) -> bool:
         slow = self._slow.get(id)
@@ -212,11 +235,12 @@ class Hosts:
         return self.me.id if name is None else ids[name]
 
     def _deal(self) -> tuple[Ring, dict[str, Incarnation]]:
-        ids, weights = {self.me.name: self.me.id}, {self.me.name: self.me.weight}
-        alive = {self.me.name: 1 << 63}
+        ids, weights, alive = dict[str, Incarnation](), dict[str, int](), dict[str, int]()
+        if not self.is_client:
+            ids[self.me.name], weights[self.me.name], alive[self.me.name] = self.me.id, self.me.weight, 1 << 63
         for id in self.rows.counted():
             host, heard = self.rows.host(id), self.rows.largest(id, ALIVE)
-            if heard > alive.get(host.name, 0):  # of two incarnations the one that was heard last
+            if heard > alive.get(host.name, 0) and host.weight:  # of two incarnations the one that was heard last
                 ids[host.name], weights[host.name], alive[host.name] = id, host.weight, heard
         ring = ring_of(weights)
         self.hedging.forget({*ids.values()})
@@ -232,6 +256,8 @@ class Hosts:
 
     def dependencies(self) -> Dependencies:
         """Return what a fetch depends on. To be read after the stamps of what is fetched."""
+        if self.is_client:
+            return dependencies_of_client(self.me.id, self.rows, self._pending.lasts(), self.ns())
         return dependencies(self.me.id, self.rows, self.log, self.ns())
 
     def catch_up(self, depends: Dependencies) -> Sleeping[bool]:
@@ -247,7 +273,13 @@ class Hosts:
         return True
 
     def may_ask(self) -> bool:
-        """Tell whether what is fetched may be used: not before this host is established, nor when it is long behind."""
+        """Tell whether what is fetched may be used: not before this host is established, nor when it is long behind.
+
+        On a client it may always: a member answers what it would serve to its own callers. It is kept, and served by
+        this host once it is current.
+        """
+        if self.is_client:
+            return True
         now = self._now()
         return self.lease.loaded_after(now) < now
 
@@ -264,9 +296,28 @@ class Hosts:
         for start in range(0, len(asked), AT_ONCE):
             some = asked[start : start + AT_ONCE]
             given: list[Answer | None] = [None] * len(some)
+            if self.is_client and any(self.me.id in getattr(each, "depends", ()) for _, each in some):
+                some = yield from self._with_what_is_pending(some)
+                if not some:
+                    answers += [Refused()] * len(given)
+                    continue
             yield Sleep(partial(self._send, some, given, timeout), timeout + WRITE_TIMEOUT)
             answers += given
         return answers
+
+    def _with_what_is_pending(
+        self, asked: Sequence[tuple[Incarnation, Request]]
+    ) -> Sleeping[Sequence[tuple[Incarnation, Request]]]:
+        """Return requests that name what this client has invalidated, once it has come back; none if it does not."""
+        ends, sleeps = self._now() + PENDING, pauses()
+        while self.me.id in (depends := self.dependencies()):
+            if self._now() >= ends:
+                return []
+            yield Sleep(_nothing, next(sleeps))
+        return [
+            (to, each._replace(depends=depends) if hasattr(each, "depends") else each)  # type: ignore[call-arg]
+            for to, each in asked
+        ]
 
     def _send(
         self, asked: Sequence[tuple[Incarnation, Request]], answers: list[Answer | None], timeout: float,
@@ -314,21 +365,21 @@ class Hosts:
         try:
             if delay is not None and delay < FETCH_TIMEOUT:
                 yield Sleep(partial(race.wait, 1), delay)
-                if race.owners is PENDING:
+                if race.owners is AWAITED:
                     self.hedging.hedge(monotonic())
-                    race.copys = PENDING
+                    race.copys = AWAITED
                     self._send_one(copy, reader, race.take_copys)
             while True:
                 given, owners, copys = race.given, race.owners, race.copys
-                if owners is not PENDING and not isinstance(owners, Refused | None):
+                if owners is not AWAITED and not isinstance(owners, Refused | None):
                     race.takes_owners = True
                     return cast(Answer, owners)
                 if isinstance(copys, Found):
-                    if delay is not None and owners is PENDING:
+                    if delay is not None and owners is AWAITED:
                         self.hedging.win()
                     return copys
-                if owners is not PENDING and copys is UNASKED:
-                    race.copys = PENDING
+                if owners is not AWAITED and copys is UNASKED:
+                    race.copys = AWAITED
                     self._send_one(copy, reader, race.take_copys)
                 elif given == 2:
                     return cast(Answer, owners)
@@ -405,7 +456,7 @@ class Hosts:
             self.offers.note(wire)
 
     def infos(self) -> list[HostInfo]:
-        """Return all hosts of the group, this one first, and the others by their names."""
+        """Return all hosts of the group, this one first, and the others by their names. Members know their clients."""
         now, mine = self._now(), self.me
         state = "joining" if not self.is_established else "current" if now < self.lease.until(now) else "behind"
         found = [HostInfo(mine.name, mine.address, __version__, mine.weight * WEIGHT, state, None, None, True)]
@@ -416,6 +467,9 @@ class Hosts:
             age = (self.ns() - alive + self.times.lease) / _NS if alive else None
             owns, round_trip = host.weight * WEIGHT, trip / _NS if trip else None
             found.append(HostInfo(host.name, host.address, host.release, owns, state, age, round_trip, False))
+        for id in self.rows.clients.who_may_serve(self.ns()):
+            client = self.rows.clients.host(id)
+            found.append(HostInfo(client.name, "", client.release, 0, "live", None, None, False))
         return [found[0], *sorted(found[1:], key=lambda info: info.name)]
 
     # --- Events of this host
@@ -434,6 +488,8 @@ class Hosts:
 
     def announce(self, hash: int, /) -> Position | None:
         """See `colocache.core.host.memory.Announcer`."""
+        if self.is_client:
+            return None  # it has no events that others hear of
         with suppress(NoLane):
             return self.log.append(Event(WRITES, (hash,)))
         return None
@@ -455,6 +511,101 @@ class Hosts:
             settled: Settled = end.value
             return settled
 
+    # --- Events of a client
+
+    def announce_far(self, kind: int, hashes: Sequence[int], related: bool, *positions: Position) -> Announcement:
+        """Have a member invalidate what this client has stamped. ``positions`` are its own in the own log."""
+        announcement = Announcement(Announce(self.me.id, kind, tuple(hashes), related), positions)
+        self._ask_next(announcement)
+        return announcement
+
+    def _ask_next(self, announcement: Announcement) -> None:
+        network = self.network
+        to = announcement.next(self._whom_to_ask()) if network is not None else None
+        if to is None or network is None:
+            announcement.fail()
+            return
+        frame = requests.encode(announcement.request)
+        network.request(to, frame, partial(self._on_announced, announcement, to), WRITE_TIMEOUT)
+
+    def _on_announced(self, announcement: Announcement, by: Incarnation, frame: bytes | None) -> None:
+        answer: Answer | None = None
+        if frame is not None:
+            with suppress(WireError):
+                answer = requests.decode_answer(frame)
+        self._note(by, answer is not None)
+        if not isinstance(answer, Announced):
+            self._ask_next(announcement)
+            return
+        known = dict(self._announced.get(by, {}))
+        for lane, number in answer.numbers.items():
+            known[lane] = max(number, known.get(lane, 0))
+        self._announced[by] = known
+        if answer.is_applied:
+            for position in announcement.positions:
+                self.log.mark_stamped(position)
+        announcement.succeed(by, answer.numbers)
+
+    def _whom_to_ask(self) -> list[Incarnation]:
+        """Return the members, in the order in which they are asked: not all clients ask the same one first."""
+        now, clock = self.ns(), monotonic()
+        ids = sorted(self.rows.counted())
+        start = int.from_bytes(self.me.id[:4], "big") % len(ids) if ids else 0
+
+        def is_doubtful(id: Incarnation) -> bool:
+            return self.rows.largest(id, ALIVE) <= now or self._slow.get(id, (0, 0.0))[1] > clock
+
+        return sorted([*ids[start:], *ids[:start]], key=is_doubtful)
+
+    def settle_far(self, announcements: Sequence[Announcement], patience: float) -> Sleeping[Settled]:
+        """Do what `settle` does, for what members have announced for this client."""
+        ends = self._now() + patience
+        for _ in range(3):  # a member may end between its two answers
+            sleeps = pauses()
+            while not all(each.is_over for each in announcements) and self._now() < ends:
+                yield Sleep(_nothing, min(next(sleeps), max(0.0, ends - self._now())))
+            asked: dict[Incarnation, dict[int, int]] = {}
+            for each in announcements:
+                if each.by is None:
+                    return NOT_SETTLED
+                known = asked.setdefault(each.by, {})
+                for lane, number in each.numbers.items():
+                    known[lane] = max(number, known.get(lane, 0))
+            timeout = min(ends - self._now(), self.times.waited / _NS + WRITE_TIMEOUT)
+            if timeout <= 0:
+                return NOT_SETTLED
+            members = list(asked)
+            answers = yield from self.ask_all([(id, Settle(self.me.id, asked[id])) for id in members], timeout)
+            settled = [each for each in answers if isinstance(each, Settlement)]
+            if len(settled) == len(members):
+                return _together([self.rows.host(id).name for id in members], settled)
+            lost = {id for id, each in zip(members, answers, strict=True) if not isinstance(each, Settlement)}
+            for each in announcements:
+                if each.by in lost:
+                    each.begin_anew(each.by)
+                    self._ask_next(each)
+        return NOT_SETTLED
+
+    def announce_what_was_left(self) -> None:
+        """Have members announce what no process of this client has brought to its end: it was killed, or gave up.
+
+        For the gateway's process, every second or so.
+        """
+        log, left = self.log, self._pending.left(self.ns(), LEFT_BEHIND)
+        events = [log.read(*each) if log.is_alone(*each) else None for each in left]
+        if None in events or len(events) > MOST_LEFT:
+            self.announce_far(NAMESPACES, (ROOT,), True, *left)
+            return
+        for position, event in zip(left, events, strict=True):
+            if event is not None:
+                self.announce_far(event.kind, event.hashes, event.related, position)
+
+    def announced(self) -> list[tuple[Incarnation, int, int]]:
+        """Return by whom, in which lane and as which event was announced what this process has invalidated last."""
+        return [(id, lane, number) for id, known in [*self._announced.items()] for lane, number in known.items()]
+
+    # --- What it shows
+
     def lasts(self) -> Mapping[int, int]:
         """Return the numbers of this host's last events."""
         return self.log.lasts()
@@ -462,6 +613,23 @@ class Hosts:
     def ns(self) -> int:
         """Return the time of this host, in ns."""
         return int(self._now() * _NS)
+
+
+NOT_SETTLED: Final = Settled((), (), (), False)
+
+
+def _together(members: Sequence[str], settled: Sequence[Settlement]) -> Settled:
+    """Return what has come of events of several members."""
+
+    def union(lists: Iterable[Sequence[str]]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([name for names in lists for name in names]))
+
+    waited_out = union(each.waited_out for each in settled)
+    acknowledged = union([members, *(each.acknowledged for each in settled)])
+    return Settled(
+        tuple([name for name in acknowledged if name not in waited_out]), waited_out,
+        union(each.forgotten for each in settled), all(each.complete for each in settled),
+    )  # fmt: skip
 
 
 def _nothing(waiter: Callable[[Any], object]) -> None:

@@ -52,7 +52,7 @@ class MemberInfo:
 
     seat: int
     pid: int  # 0 if it lives in another pid namespace
-    role: str  # "peer"; "server" of `colocache serve`; "private" if no other process shares the cache
+    role: str  # "peer"; "server" of `colocache serve`; "client"; "private" if no other process shares the cache
     me: bool
     host: str = ""  # the name of the host; empty in a group of one host
     gateway: bool = False  # whether it speaks for the host

@@ -5,7 +5,7 @@ The network thread of each process asks other hosts. In one process of the host 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic, monotonic_ns
 from typing import Final, Protocol
@@ -16,7 +16,7 @@ from .core.host.claims import Claims
 from .core.host.hashes import WRITES as WRITE_BITS
 from .core.host.shelf import Shelf
 from .core.hosts.copies import Copies
-from .core.hosts.event import KEYS, WRITES, Event
+from .core.hosts.event import KEYS, WRITES, Event, Position
 from .core.hosts.gateway import Forgetting, Gateway, Meetings
 from .core.hosts.offers import Offers
 from .core.hosts.owner import Owner
@@ -55,6 +55,9 @@ class Shared(Protocol):
     def hear(self, message: Message) -> None:
         """Free the memory of what others have changed."""
 
+    def void(self, kind: int, hashes: Sequence[int], related: bool) -> Position | None:
+        """Invalidate things; see `colocache.host.Shared.void`."""
+
 
 class HostNetwork:
     """What one process says to other hosts. Any thread may call its methods, if not said otherwise."""
@@ -68,7 +71,7 @@ class HostNetwork:
         settings = replace(config.hosts(), release=__version__)
         self.network = Network(
             settings, region.id, region.path, _office(region), self._engine, self._owner,
-            lambda id: hosts.rows.host(id).address, log, shared.errands,
+            hosts.rows.address, log, shared.errands,
             rows=lambda: hosts.rows.used, weight=lambda: hosts.me.weight, chores=self,
         )  # fmt: skip
         self._offers = hosts.offers = Offers(
@@ -153,8 +156,14 @@ class HostNetwork:
             hosts.me.id, region.hosts.words, hosts.rows, region.hosts.log, shared.board, shared.shelf, shared.claims,
             region.fences, hosts.lease, hosts.times, shared.now, wake, self._config.load_timeout,
             lambda hash: self._free_memory(Event(KEYS, (hash,))), lambda wire: hosts.exact_owner(wire) == hosts.me.id,
-            self._copies, self._offers,
+            self._void, self._copies, self._offers,
         )  # fmt: skip
+
+    def _void(self, kind: int, hashes: Sequence[int], related: bool) -> Position | None:
+        """Invalidate what a client asks for."""
+        position = self._shared.void(kind, hashes, related)
+        self._free_memory(Event(kind, tuple(hashes), related))
+        return position
 
     def _free_memory(self, event: Event) -> None:
         """Have all processes of this host free the memory of what other hosts have changed."""

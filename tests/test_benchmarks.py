@@ -24,7 +24,6 @@ SMALLEST = {
     "capacity": ("--requests", "1000"),
     "footprint": ("--quick", "--only", "group"),
     "life": ("--quick", "--only", "starts", "--rounds", "1"),
-    "scale": ("--members", "2,3"),
 }
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from colocache import MISSING
 
 from . import pages
 from .plans import Plans, Tags
+
+T = TypeVar("T")
 
 
 class ColocacheCache(Plans):
@@ -22,6 +25,12 @@ class ColocacheCache(Plans):
     A reader gets a copy of a value, and may change it. `set`, `set_many`, `add` and `get_or_set` also take ``tags``, by
     which entries can be invalidated together. A ``timeout`` may also be a `timedelta`, or a text such as ``"90s"``.
     """
+
+    async def _apart(self, do: Callable[..., T], *arguments: Any) -> T:
+        """Do something in another thread, as Django does: it may wait for other hosts. In a group of one host, here."""
+        if not self.group.cache._member.may_wait:
+            return do(*arguments)
+        return await sync_to_async(do)(*arguments)
 
     # --- Reading
 
@@ -35,7 +44,7 @@ class ColocacheCache(Plans):
         """The twin of `get`."""
         wire = self._wire(key, version)
         if pages.is_filled(key):
-            value = pages.get(self.group, wire)
+            value = await self._apart(pages.get, self.group, wire)
         else:
             value = await self._space.aget(wire, MISSING)
         return default if value is MISSING else value
@@ -46,7 +55,7 @@ class ColocacheCache(Plans):
 
     async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         """The twin of `get_many`."""
-        return self._get_many(keys, version)
+        return await self._apart(self._get_many, keys, version)
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
         """Tell whether a key has a value."""
@@ -82,7 +91,7 @@ class ColocacheCache(Plans):
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, *, tags: Tags = ()
     ) -> None:
         """The twin of `set`."""
-        self._set(key, value, timeout, version, tags)
+        await self._apart(self._set, key, value, timeout, version, tags)
 
     def set_many(
         self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, *, tags: Tags = ()
@@ -94,7 +103,7 @@ class ColocacheCache(Plans):
         self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, *, tags: Tags = ()
     ) -> list[Any]:
         """The twin of `set_many`."""
-        return self._set_many(data, timeout, version, tags)
+        return await self._apart(self._set_many, data, timeout, version, tags)
 
     def add(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, *, tags: Tags = ()
@@ -106,7 +115,7 @@ class ColocacheCache(Plans):
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, *, tags: Tags = ()
     ) -> bool:
         """The twin of `add`."""
-        return self._add(key, value, timeout, version, tags)
+        return await self._apart(self._add, key, value, timeout, version, tags)
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Add to a counter, and return it. Raise ValueError if there is none, and TypeError if it is not an int."""
@@ -114,7 +123,7 @@ class ColocacheCache(Plans):
 
     async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """The twin of `incr`."""
-        return self._incr(key, delta, version)
+        return await self._apart(self._incr, key, delta, version)
 
     def decr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Subtract from a counter, and return it. Raise ValueError if there is none, TypeError if it is not an int."""
@@ -122,7 +131,7 @@ class ColocacheCache(Plans):
 
     async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """The twin of `decr`."""
-        return self._incr(key, -delta, version)
+        return await self._apart(self._incr, key, -delta, version)
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         """Give a key another timeout. Tell whether it has a value."""
@@ -130,7 +139,7 @@ class ColocacheCache(Plans):
 
     async def atouch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         """The twin of `touch`."""
-        return self._touch(key, timeout, version)
+        return await self._apart(self._touch, key, timeout, version)
 
     def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Move a value to a later version, and return that version. Raise ValueError if there is no value."""
@@ -138,7 +147,7 @@ class ColocacheCache(Plans):
 
     async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """The twin of `incr_version`."""
-        return self._incr_version(key, delta, version)
+        return await self._apart(self._incr_version, key, delta, version)
 
     def decr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Move a value to an earlier version, and return that version. Raise ValueError if there is no value."""
@@ -146,7 +155,7 @@ class ColocacheCache(Plans):
 
     async def adecr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """The twin of `decr_version`."""
-        return self._incr_version(key, -delta, version)
+        return await self._apart(self._incr_version, key, -delta, version)
 
     # --- Deleting
 
@@ -156,7 +165,7 @@ class ColocacheCache(Plans):
 
     async def adelete(self, key: Any, version: int | None = None) -> bool:
         """The twin of `delete`."""
-        return self._delete(key, version)
+        return await self._apart(self._delete, key, version)
 
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         """Delete several keys at once. Return when no process serves them any more."""
@@ -164,7 +173,7 @@ class ColocacheCache(Plans):
 
     async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         """The twin of `delete_many`."""
-        self._delete_many(keys, version)
+        await self._apart(self._delete_many, keys, version)
 
     def clear(self) -> None:
         """Delete all keys that Django has in the group, also those of other aliases and prefixes."""
@@ -172,7 +181,7 @@ class ColocacheCache(Plans):
 
     async def aclear(self) -> None:
         """The twin of `clear`."""
-        self._clear()
+        await self._apart(self._clear)
 
     def close(self, **kwargs: Any) -> None:
         """Do nothing, because Django calls this after every request, and the process stays in the group."""

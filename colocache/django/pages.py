@@ -37,6 +37,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from colocache import MISSING, Space
+from colocache.operations.drive import why_not_to_wait
 from colocache.scope import Scope, current
 
 from .groups import Group
@@ -97,7 +98,7 @@ def get(group: Group, wire: str) -> Any:
     """Get such a key, or MISSING. After a miss it may be set for a while."""
     fenced = group.fenced
     miss = _take(group, wire)
-    if miss is not None and miss.headers is not None:
+    if miss is not None and miss.headers is not None and not _cannot_wait(group):
         # They were held back, and no page was set. Now somebody looks for them.
         fenced.set(wire, miss.headers.value, **miss.headers.options)
     value = fenced.get(wire, MISSING)
@@ -113,7 +114,7 @@ def set(group: Group, key: str, wire: str, headers_wire: str | None, value: obje
     """
     fenced = group.fenced
     miss = _take(group, wire)
-    if miss is not None and not _holds(group, miss):
+    if (miss is not None and not _holds(group, miss)) or _cannot_wait(group):
         return False
     if miss is not None and key.startswith(HEADERS):
         _note(fenced, wire, miss._replace(headers=_Headers(value, options)))
@@ -130,6 +131,21 @@ def forget(group: Group, wires: Iterable[str] | None = None) -> None:
     if known := _missed.get():
         gone = {wire for _, wire in known} if wires is None else {*wires}
         _missed.set({key: miss for key, miss in known.items() if key[0] is not group.fenced or key[1] not in gone})
+
+
+def _cannot_wait(group: Group) -> bool:
+    """Tell whether a page cannot be kept, because the host that owns it cannot be waited for here.
+
+    Django's ``cache_page`` calls the sync methods of a cache also around an async view.
+    """
+    member = group.cache._member
+    if not member.may_wait or not why_not_to_wait():
+        return False
+    member.log.warning(
+        "a page is not cached: in a group of several hosts, cache_page around an async view would stop the event loop. "
+        "Make the view a sync one, or call the cache's async methods in it"
+    )
+    return True
 
 
 def _holds(group: Group, miss: _Miss) -> bool:

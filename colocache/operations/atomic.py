@@ -54,6 +54,8 @@ def gets(keyspace: Keyspace, key: Key) -> Flow[tuple[Any, bytes] | None]:
     hosts = host.hosts
     if hosts is not None and (owner := hosts.exact_owner(wire)) != hosts.me.id:
         return (yield from _gets_far(keyspace, host, hosts, owner, key, wire))
+    if hosts is not None and hosts.is_client:
+        return None
     hash, any_tag = key_hash(wire), host.any_tag()
     host.fences.order()
     record = host.shelf.find(wire, hash, host.now())
@@ -191,6 +193,8 @@ def _write(
             return answer  # type: ignore[return-value]  # it is done, and has another outcome than those of a shelf
         done = answer if isinstance(answer, Done) else Done(outcome.name)
     else:
+        if hosts is not None and hosts.is_client:
+            return None  # it owns nothing
         written = member.on_host(lambda host: here(host) if host.is_current() else Outcome.REFUSED)
         if written is None:
             return None

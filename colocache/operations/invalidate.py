@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Literal
 
 from ..core.host.hashes import ROOT, key_hash, namespace_hash, tag_hash
+from ..core.hosts.announcing import Announcement
 from ..core.hosts.waiting import Settled
 from ..core.keys import Key
 from ..core.receipt import UNKNOWN, Receipt
@@ -19,7 +20,7 @@ from ..runtime.frames import KEYS, NAMESPACES, TAGS
 from . import fenced
 from .flow import Flow
 from .keyspace import Keyspace, travelling
-from .tally import current_tally, tell
+from .tally import current_tally, note_position, tell
 
 Waiting = bool | float | Literal["response"]
 
@@ -67,7 +68,8 @@ def announce(keyspace: Keyspace, hashes: list[int], kind: int, wait: Waiting, st
         receipt = Receipt((), (), True, monotonic() - began)
     else:
         patience = 0.0 if is_for_later else math.inf if wait is True or wait == "response" else float(wait)
-        receipt = _receipt((yield from voided.hosts.settle(voided.numbers, patience)), began)
+        receipt = _receipt((yield from voided.settle(patience)), began)
+        note_position(member, host)  # a client has learned it now
     if tally is not None:
         tally.collect(voided, began)
     if not receipt.complete and (voided is None or not is_for_later):
@@ -83,8 +85,11 @@ def settled(member: Member, voided: Sequence[Voided | None], began: float) -> Fl
     What could not be told other hosts was logged by its call. It is not logged again.
     """
     numbers: dict[Hosts, dict[int, int]] = {}
+    announcements: dict[Hosts, list[Announcement]] = {}
     for each in voided:
-        if each is not None and each.hosts is not None:
+        if each is not None and each.hosts is not None and each.announcement is not None:
+            announcements.setdefault(each.hosts, []).append(each.announcement)
+        elif each is not None and each.hosts is not None:
             known = numbers.setdefault(each.hosts, {})
             for lane, number in each.numbers.items():
                 known[lane] = max(number, known.get(lane, 0))
@@ -92,6 +97,10 @@ def settled(member: Member, voided: Sequence[Voided | None], began: float) -> Fl
     for hosts, lasts in numbers.items():
         one = _receipt((yield from hosts.settle(lasts, math.inf)), began)
         receipt = one._replace(complete=one.complete and receipt.complete)
+    for hosts, several in announcements.items():
+        one = _receipt((yield from hosts.settle_far(several, math.inf)), began)
+        receipt = one._replace(complete=one.complete and receipt.complete)
+        note_position(member, member.own_host())
     if not receipt.complete:
         member.tell_incomplete(receipt)
     return receipt._replace(complete=receipt.complete and None not in voided)

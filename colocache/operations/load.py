@@ -128,7 +128,7 @@ class Duty:
         question = Asked(self.wire, self._hash, hashes, self._any_tag, load.miss)
         while True:
             patience = ends - host.now()
-            request = Get(question.key, hosts.dependencies(), owner is not None, max(0.0, patience))
+            request = Get(question.key, hosts.dependencies(), owner is not None, max(0.0, patience), hosts.me.id)
             if owner is None:
                 answer = yield from hosts.ask(other, request, PEEK_WITHIN)
             else:

@@ -96,6 +96,12 @@ def tell(member: Member, what: Counted, by: int = 1, host: Host | None = None) -
     tally = current_tally(member)
     if tally is not None:
         tally.count(what, by)
-        if host is not None:
-            for region, number in host.positions():
-                tally.note(region, number)
+        note_position(member, host)
+
+
+def note_position(member: Member, host: Host | None) -> None:
+    """Note for the current request the position of what was changed on a host so far."""
+    tally = current_tally(member)
+    if tally is not None and host is not None:
+        for region, number in host.positions():
+            tally.note(region, number)

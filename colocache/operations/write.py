@@ -47,6 +47,10 @@ def _write(keyspace: Keyspace, writes: list[_Write], given: Given, waits: bool) 
 
     def write(host: Host) -> bool:
         all_kept = True
+        if host.hosts is not None and host.hosts.is_client:  # no owner can be asked, or there is nothing to store
+            if here:
+                host.void([hash for _, hash, _ in here])
+            return not here
         for wire, hash, payload in here:
             fence = fenced.find(serial, wire) if keyspace.fence else None
             if fence is None:

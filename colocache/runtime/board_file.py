@@ -56,7 +56,7 @@ LAYOUT = 2
 LIVES, ENDED = 1, 2
 SEATS = 4096  # a few hundred processes on one host are many
 SEAT_WORDS = 4
-ROLES = ("peer", "server")  # what processes are to the group, each by its place here
+ROLES = ("peer", "server", "client")  # what processes are to the group, each by its place here
 LAST_WRITER = MAX_WRITER - 1  # the very last number is for whoever ends the region
 
 _MAGIC = int.from_bytes(b"colocabd", sys.byteorder)

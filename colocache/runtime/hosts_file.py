@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from collections.abc import Iterable
 from hashlib import blake2b
 from struct import Struct
@@ -60,6 +61,11 @@ class HostsFile:
         self._file = file
         self._path = path
 
+    @property
+    def is_client(self) -> bool:
+        """Whether this host owns nothing."""
+        return bool(self.words[layout.CLIENT])
+
     def grow_lane(self, lane: int) -> bool:
         """Give a lane its blocks; return False if there is no room."""
         return self._grow(*layout.lane_part(lane))
@@ -85,11 +91,17 @@ class HostsFile:
         return True
 
 
-def create(files: Files) -> None:
-    """Create the file. Raise OSError if there is no room."""
+def create(files: Files, is_client: bool) -> None:
+    """Create the file, of a client host, or of a member. Raise OSError if there is no room."""
     file = files.create(HOSTS).number
     os.ftruncate(file, SIZE)
     allocate(file, 0, layout.lane_part(0)[1])
+    os.pwrite(file, int(is_client).to_bytes(layout.WORD, sys.byteorder), layout.WORD * layout.CLIENT)
+
+
+def is_of_a_client(files: Files) -> bool:
+    """Tell whether the file, which is open, is that of a client host."""
+    return any(os.pread(files.held[HOSTS].number, layout.WORD, layout.WORD * layout.CLIENT))
 
 
 def attach(files: Files, fences: Fences) -> HostsFile:

@@ -176,8 +176,8 @@ class Region:
         shelf may have; if the file system has less room, it gets less. The process that makes the region chooses it for
         all, and ``wanted`` tells what that process wanted.
 
-        ``hosts`` says that the group has several hosts. Whoever makes the region chooses this, too: who does not want
-        it obeys, and gets a region with `hosts`. Who wants it cannot join a living region without it.
+        ``hosts`` says that the group has several hosts. Whoever makes the region chooses this, too, and who wants
+        something else cannot join.
 
         An exception of a signal handler may come out of this call instead of its result. So the region is appended to
         ``joined``, too, if that is given: a caller that catches an exception gives back what is there.
@@ -363,6 +363,8 @@ def _join(process: _Process, base: str, name: str, wish: _Wish, ends: float, joi
     for region in process.regions_at(place, f"{base}/{name}"):
         if region.is_in_place() and region.is_whole():
             _check_hosts(region.path, region.hosts is not None, wish.hosts)
+            if region.hosts is not None:
+                _check_role(region.path, region.hosts.is_client, wish)
             region._users += 1
             joined.append(region)
             return region
@@ -404,7 +406,7 @@ def _join_alone(files: Files, wish: _Wish) -> Region:
             _check_layout(files, head)
             _check_clock(head)
             _check_hosts(files.path, head.hosts, wish.hosts)
-            region = _attach(files, head, fences, ended, wish.role)
+            region = _attach(files, head, fences, ended, wish)
             if region is not None:
                 return region
         if head.can_be_ended:
@@ -443,6 +445,11 @@ def _check_clock(head: Head) -> None:
 
 
 def _check_hosts(path: str, there: bool, wanted: bool) -> None:
+    if there and not wanted:
+        raise CannotJoin(
+            f"the processes of this group in {path} were started for several hosts, and this one for one: all processes"
+            " of the group on this host need the same settings (COLOCACHE_LISTEN, COLOCACHE_PEERS, the secret)"
+        )
     if wanted and not there:
         raise CannotJoin(
             f"the processes of this group in {path} were started for one host, and this one for several: all processes"
@@ -451,7 +458,16 @@ def _check_hosts(path: str, there: bool, wanted: bool) -> None:
         )
 
 
-def _attach(files: Files, head: Head, fences: Fences, ended: list[Ended], role: str) -> Region | None:
+def _check_role(path: str, is_client: bool, wish: _Wish) -> None:
+    if wish.hosts and is_client != (wish.role == "client"):
+        there = "clients" if is_client else "members"
+        raise CannotJoin(
+            f"the processes of this group in {path} are {there}, and this one has COLOCACHE_ROLE={wish.role}: a "
+            "host is a client with all its processes, or with none. Give it another COLOCACHE_DIR, or the same role"
+        )
+
+
+def _attach(files: Files, head: Head, fences: Fences, ended: list[Ended], wish: _Wish) -> Region | None:
     """Join a living region. Return None if it lacks something: then it has to be ended."""
     try:
         for name in ("shelf", *CLAIMS, *([HOSTS] if head.hosts else [])):
@@ -466,8 +482,10 @@ def _attach(files: Files, head: Head, fences: Fences, ended: list[Ended], role: 
         return None
     if head.hosts and os.fstat(files.held[HOSTS].number).st_size != hosts_file.SIZE:
         return None
+    if head.hosts:
+        _check_role(files.path, hosts_file.is_of_a_client(files), wish)
     board = BoardMemory(files.map("board", head.size))
-    return _sit_down(files, board, fences, head.capacity, ended, role)
+    return _sit_down(files, board, fences, head.capacity, ended, wish.role)
 
 
 def _sit_down(
@@ -513,7 +531,7 @@ def _create(files: Files, capacity: int, wish: _Wish, fences: Fences, ended: lis
     allocate(shelf, 0, sizes.data_offset)
     _reached("shelf made")
     if ended is not None:
-        hosts_file.create(files)
+        hosts_file.create(files, wish.role == "client")
         _reached("hosts made")
     board = files.create("board").number
     size = board_file.size_for(board_file.marks_for(capacity))

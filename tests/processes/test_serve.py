@@ -211,7 +211,7 @@ REASONS = [
     (["--group", "x"], {"COLOCACHE_DISABLED": "true"}, "COLOCACHE_DISABLED is set, and such a cache needs no server"),
     (["--group", "x"], {"COLOCACHE_PRIVATE": "true"}, "COLOCACHE_PRIVATE is set, and such a cache needs no server"),
     (["--group", "x", "--ttl", "5s"], {}, "error: unrecognized arguments: --ttl"),
-    (["--group", "x", "--secret", "s"], {}, "error: "),
+    (["--group", "x", "--secret", "s"], {}, "error: unrecognized arguments: --secret"),
 ]
 
 

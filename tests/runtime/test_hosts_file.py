@@ -112,9 +112,11 @@ def test_a_private_region_has_no_such_file() -> None:
     assert (region.hosts, region.ended) == (None, [])
 
 
-def test_who_makes_the_region_chooses_and_others_obey(here: Callable[..., Region], other: Agent) -> None:
+def test_who_wants_one_host_cannot_join_a_region_for_several(here: Callable[..., Region], other: Agent) -> None:
     id = other("join(base)")
-    region = here(hosts=False)
+    with pytest.raises(CannotJoin, match="were started for several hosts, and this one for one: all processes"):
+        here(hosts=False)
+    region = here()
     assert region.id == id
     assert hosts_of(region).log.append(A) == (0, 1)
     assert other("log.read(0, 1) == Event(KEYS, (1,))") is True

@@ -16,6 +16,7 @@ from colocache.runtime import board_file, hosts_file
 from colocache.runtime.board_file import BoardMemory, Head
 from colocache.runtime.fences import fences_for
 from colocache.runtime.life import Life
+from colocache.runtime.network.office import Office
 from colocache.runtime.region import Region
 from colocache.runtime.region_files import FILES, HOSTS
 from verification.fuzz.dice import Dice
@@ -136,7 +137,11 @@ class Files:
             if region.hosts is not None:
                 event = Event(KEYS, (1,))
                 assert region.hosts.log.read(*region.hosts.log.append(event)) == event
-                assert region.hosts.take_row() == 0
+                office = Office(region.hosts.open_again, region.hosts.grow_row, lambda: 0)
+                try:
+                    assert office.take() == 0
+                finally:
+                    office.give_back()
         finally:
             region.release()
 

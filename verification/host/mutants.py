@@ -68,7 +68,7 @@ def by_hand(name: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-class _First:
+class First:
     """A plugin of pytest that notes the first test that fails."""
 
     name = ""
@@ -83,7 +83,7 @@ def run_tests(name: str) -> str:
     """Run the tests that are written by hand without a rule, up to the first that fails, and return its name."""
     import pytest  # it is needed for nothing else here
 
-    first = _First()
+    first = First()
     with MUTANTS[name].change(), contextlib.redirect_stdout(io.StringIO()):
         pytest.main(["-x", "-q", "-p", "no:cacheprovider", MUTANTS[name].tests], plugins=[first])
     return first.name

@@ -14,7 +14,8 @@ from colocache.core.host.claims import Value as Loaded
 from colocache.core.host.hashes import ANY_TAG, ROOT, key_hash, namespace_hash, tag_hash
 from colocache.core.host.record import Miss, Outcome, Record
 from colocache.core.hosts import requests
-from colocache.core.hosts.dependencies import Dependencies, dependencies, has_applied
+from colocache.core.hosts.announcing import Announcement
+from colocache.core.hosts.dependencies import Dependencies, dependencies, dependencies_of_client, has_applied
 from colocache.core.hosts.event import KEYS, NAMESPACES, TAGS
 from colocache.core.hosts.log import NoLane
 from colocache.core.hosts.owner import CATCHING_UP, LOOK_EVERY
@@ -109,6 +110,8 @@ class Actor:
         versions = judge.commit(things)
         self.history.tell(self.name, "invalidates", versions)
         related = kind != KEYS or len(hashes) > 1
+        if region.is_client:
+            return self._invalidate_far(kind, hashes, related, versions)
         try:
             position = worker.log.append_all(kind, hashes, related)
         except NoLane:
@@ -141,6 +144,40 @@ class Actor:
             judge.fail(f"{self.name} waited {waited} s for other hosts")
         return bool(settled.complete)
 
+    def _invalidate_far(self, kind: int, hashes: list[int], related: bool, versions: dict[str, int]) -> bool:
+        """Do the same on a client: stamp, and have a member announce it."""
+        worker, judge, region, counts = self.worker, self.judge, self.region, self.counts
+        position = worker.void(kind, hashes, related)
+        if position is None:
+            judge.fail(f"{self.name} could not append an event")
+        judge.stamp(versions, region)
+        settled: Any = None
+        for _ in range(2):
+            announcement = Announcement(requests.Announce(region.id, kind, tuple(hashes), related), (position,))
+            members = sorted(worker.rows.counted())
+            self.random.shuffle(members)
+            while (member := announcement.next(members)) is not None:
+                answer = self._ask(member, announcement.request, 0.7)
+                if isinstance(answer, requests.Announced):
+                    break
+            if member is None:
+                break
+            at = next(each for each in self.history.all_regions if each.id == member)
+            for lane, number in answer.numbers.items():
+                judge.append(versions, at, lane, number, at.until != 0)
+            if answer.is_applied:
+                worker.log.mark_stamped(position)
+            settled = self._ask(member, requests.Settle(region.id, answer.numbers), 4 * self.history.lease)
+            if isinstance(settled, requests.Settlement):
+                break
+        complete = isinstance(settled, requests.Settlement) and settled.complete
+        if complete:
+            judge.acknowledge(versions)
+        counts["complete" if complete else "incomplete"] += 1
+        counts["far"] += complete
+        self.history.tell(self.name, "has", "complete" if complete else "incomplete", settled)
+        return complete
+
     def _settle(self, flow: Generator[float, int, Any]) -> Any:
         try:
             pause = next(flow)
@@ -163,7 +200,8 @@ class Actor:
         ):
             self.counts["near"] += 1
             self._judge(entry.value, floors, "near")
-            return entry.value  # type: ignore[no-any-return]
+            value: Value = entry.value
+            return value
         call = _Call()
         found = self._drive(
             worker.claims.find_or_lead(call, item.wire, item.hash, item.hashes, region.clock(), PATIENCE)
@@ -175,9 +213,10 @@ class Actor:
             self._keep(item, value, found)
             return value
         if isinstance(found, Loaded):
+            joined: Value = found.value
             self.counts["joined"] += 1
-            self._judge(found.value, floors, "joined")
-            return found.value  # type: ignore[no-any-return]
+            self._judge(joined, floors, "joined")
+            return joined
         return self._lead(found, item, floors, parts)
 
     def read_page(self) -> None:
@@ -201,7 +240,8 @@ class Actor:
         number, key = UNIT.unpack(payload)
         if key != item.number:
             self.judge.fail(f"{self.name} was given a value of key {key} for key {item.number}")
-        return self.judge.values[number]
+        value: Value = self.judge.values[number]
+        return value
 
     def _keep(self, item: Item, value: Value, record: Record) -> None:
         self.worker.entries[item.number] = Entry(
@@ -262,7 +302,9 @@ class Actor:
     def _owner(self, item: Item) -> bytes:
         """Return the host that has a key."""
         rows, me = self.worker.rows, self.region.me
-        hosts = sorted([*[(rows.host(id).name, id) for id in rows.counted()], (me.name, me.id)])
+        hosts = sorted([(rows.host(id).name, id) for id in rows.counted()])
+        if not self.region.is_client or not hosts:
+            hosts = sorted([*hosts, (me.name, me.id)])
         return hosts[item.number % len(hosts)][1]
 
     def _fetch(self, owner: bytes, item: Item, leads: bool = True) -> tuple[Any, float]:
@@ -274,7 +316,7 @@ class Actor:
         ends = worker.machine.clock + PATIENCE
         while True:
             asked_at = self.region.clock()
-            get = requests.Get(self._key(item), depends, leads, patience)
+            get = requests.Get(self._key(item), depends, leads, patience, self.region.id)
             answer = self._ask(owner, get)
             if not isinstance(answer, requests.Busy):
                 return answer, asked_at
@@ -294,7 +336,14 @@ class Actor:
 
     def _dependencies(self) -> Dependencies:
         worker = self.worker
-        return dependencies(self.region.id, worker.rows, worker.log, self.region.ns())
+        if not self.region.is_client:
+            return dependencies(self.region.id, worker.rows, worker.log, self.region.ns())
+        ends = worker.machine.clock + 0.06
+        while True:
+            depends = dependencies_of_client(self.region.id, worker.rows, worker.pending.lasts(), self.region.ns())
+            if self.region.id not in depends or worker.machine.clock >= ends:
+                return depends
+            self.policy.sleep(0.001)
 
     def _request(self, owner: bytes, request: requests.Request, answers: list[bytes] | None = None) -> None:
         thread = self.worker.machine.current
@@ -373,12 +422,12 @@ class Actor:
             answer = self._ask(owner, requests.GetMany(keys, self._dependencies()))
             if not isinstance(answer, requests.FoundMany):
                 continue
-            for (item, miss), found in zip(asked, answer.values, strict=True):
-                if found is not None:
-                    value = self._value(found.payload, item)
+            for (item, miss), given in zip(asked, answer.values, strict=True):
+                if given is not None:
+                    value = self._value(given.payload, item)
                     self.counts["fetched"] += 1
                     self._judge(value, floors[item.number], "fetched, of many")
-                    self._store_found(item, miss, found, asked_at)
+                    self._store_found(item, miss, given, asked_at)
 
     # --- Writes
 
@@ -409,6 +458,8 @@ class Actor:
 
     def _at_owner(self, owner: bytes, request: requests.Request) -> Any:
         """Have the owner do something; this thread does it, if its own host is the owner. None if nobody answers."""
+        if owner == self.region.id and self.region.is_client:
+            return None  # there is no member
         if owner == self.region.id:
             return self._drive(self.worker.owner._handlers[type(request)](request))
         within = 3 * self.history.lease if getattr(request, "waits", False) else ANSWERS_WITHIN

@@ -7,18 +7,21 @@ process of it. All regions lie in the memory of one machine, so everything that 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from colocache.core.host.board import Board
 from colocache.core.host.claims import Claims
+from colocache.core.host.hashes import ROOT
 from colocache.core.host.memory import Words
 from colocache.core.host.numbers import Numbers
 from colocache.core.host.shelf import Shelf
-from colocache.core.hosts import gateway, layout, log, messages, owner, rows, waiting
-from colocache.core.hosts.event import WRITES, Event, Position
+from colocache.core.hosts import gateway, layout, log, messages, owner, requests, rows, waiting
+from colocache.core.hosts.announcing import Pending
+from colocache.core.hosts.applying import stamp
+from colocache.core.hosts.event import NAMESPACES, WRITES, Event, Position
 from colocache.core.hosts.gateway import Forgetting, Gateway, Reply, Send
 from colocache.core.hosts.layout import LANES, ROWS
 from colocache.core.hosts.lease import Lease
@@ -46,12 +49,12 @@ if TYPE_CHECKING:
 
 GEOMETRY = small_geometry(8192, 57344, 256)
 MARKS = 4096
-SLOTS, ENTRIES = 32, 24  # of the small layout
+SLOTS, ENTRIES, LISTENERS = 32, 24, 16  # of the small layout
 NS = 10**9
 NET = " net"  # what the names of threads of the network end with
 
 ROWS_AT = 512 + LANES * SLOTS * layout.SLOT_WORDS
-HOSTS_WORDS = ROWS_AT + ROWS * ENTRIES * layout.ENTRY_WORDS
+HOSTS_WORDS = ROWS_AT + ROWS * (ENTRIES + LISTENERS) * layout.ENTRY_WORDS
 REGION_BYTES = Memory.size(MARKS, GEOMETRY) + WORD * HOSTS_WORDS + 4096
 
 
@@ -60,9 +63,10 @@ def small_layout() -> Iterator[None]:
     """Have logs that are soon overwritten, and little memory. The program is the same, with other numbers in it."""
     changes: list[tuple[Any, str, float]] = [
         (layout, "SLOTS", SLOTS), (layout, "LANE_WORDS", SLOTS * layout.SLOT_WORDS), (layout, "ENTRIES", ENTRIES),
-        (layout, "ROW_WORDS", ENTRIES * layout.ENTRY_WORDS), (layout, "ROWS_AT", ROWS_AT),
+        (layout, "ROW_WORDS", (ENTRIES + LISTENERS) * layout.ENTRY_WORDS), (layout, "ROWS_AT", ROWS_AT),
         (layout, "WORDS", HOSTS_WORDS), (log, "SLOTS", SLOTS), (log, "MAX_CHUNKS", SLOTS // 8),
-        (rows, "ENTRIES", ENTRIES), (messages, "ENTRIES", ENTRIES), (messages, "MOST_REPLAYED", 8),
+        (layout, "LISTENERS", LISTENERS), (rows.Rows, "_MOST", ENTRIES - 1), (rows.Listeners, "_FIRST", ENTRIES),
+        (rows.Listeners, "_MOST", LISTENERS), (messages, "ENTRIES", ENTRIES), (messages, "MOST_REPLAYED", 8),
         (gateway, "SLOTS", SLOTS), (gateway, "SLACK", 4), (gateway, "MOST_TOLD", 12), (gateway, "MOST_REPLAYED", 8),
         (waiting, "LONGEST_PAUSE", 0.016), (owner, "LOOK_EVERY", 0.012),  # fewer looks
     ]  # fmt: skip
@@ -175,7 +179,9 @@ class Region:
         self.workers: list[Worker] = []
         self.writers = 0
         self.is_over = False
-        self.me = Host(id, f"h{index}", f"h{index}:1", 1)
+        self.is_client = index in history.clients
+        self.me = Host(id, f"h{index}", "", 0) if self.is_client else Host(id, f"h{index}", f"h{index}:1", 1)
+        self.hosts_words._view[layout.CLIENT] = self.is_client
         self.past: list[tuple[Incarnation, Positions | None]] = []  # ends that this directory knows
         self.dials: set[int] = set()  # hosts that discovery lists
         self.must: set[int] = set()  # those of them that must still be met
@@ -284,9 +290,11 @@ class Worker:
         self.times = history.times
         self.rows = Rows(self.words, self.fences)
         self.log = HostLog(self.words, _RegionLocks(region, self.process, 50), self.fences, lambda lane: True)
+        self.pending = Pending(self.log)
         self.lease = Lease(
-            self.words, self.fences, lease=self.times.lease / NS, serves_by_age=self.times.serves_by_age / NS
-        )
+            self.words, self.fences, lease=self.times.lease / NS,
+            serves_by_age=0.0 if region.is_client else self.times.serves_by_age / NS,
+        )  # fmt: skip
         self.near = NearStore(1 << 20, "lru", self.board, self.fences, self.lease)
         self.shelf = Shelf(
             memory.shelf(lambda start, end: True), self.board, self.numbers, self.fences,
@@ -306,7 +314,20 @@ class Worker:
         self.owner = Owner(
             region.id, self.words, self.rows, self.log, self.board, self.shelf, self.claims, self.fences, self.lease,
             self.times, region.clock, lambda: self.deliver(lambda: None), history.plan.load_timeout,
+            void=self.void,
         )  # fmt: skip
+
+    def void(self, kind: int, hashes: Sequence[int], related: bool) -> Position | None:
+        """Invalidate things, as `colocache.host.Shared.void` does."""
+        try:
+            position = self.log.append_all(kind, hashes, related)
+        except NoLane:
+            position = None
+        stamp(self.board, self.fences, Event(kind, tuple(hashes), related))
+        if position is not None and not self.region.is_client:
+            self.log.mark_stamped(position)
+            self.history.wake_gateways(self.region)
+        return position
 
     @property
     def runs(self) -> bool:
@@ -349,11 +370,30 @@ class Worker:
             if self.gateway is not None and self.machine.clock >= self.ticks_at:
                 self.ticks_at = self.machine.clock + ping / region.rate
                 self._say(self.gateway.tick(region.ns()), None)
+                if region.is_client:
+                    self._announce_what_was_left()
                 met = {self.history.index_of[id] for id in self.rows.live()}
                 for index in sorted(met | region.dials):
                     if index != region.index:
                         known = self.history.met_at.get((self.process, index))
                         self._send(index, self.gateway.ping(known, region.ns()))
+
+    def _announce_what_was_left(self) -> None:
+        """Have a member announce what processes of this client have stamped before they were killed, or gave up."""
+        region, members = self.region, self.rows.counted()
+        left = self.pending.left(region.ns(), self.times.lease)
+        if not left or not members:
+            return
+
+        def take(frame: bytes) -> None:
+            answer = requests.decode_answer(frame)
+            if isinstance(answer, requests.Announced) and answer.is_applied:
+                for position in left:
+                    self.log.mark_stamped(position)
+
+        request = requests.encode(requests.Announce(region.id, NAMESPACES, (ROOT,), True))
+        index = self.history.index_of[self.history.random.choice(members)]
+        self.history.network.request(self, index, request, lambda frame: self.deliver(lambda: take(frame)))
 
     def become_gateway(self) -> None:
         """Become the gateway, in the thread of the network."""
@@ -370,7 +410,7 @@ class Worker:
             wait_for_writer=self.shelf.wait_for_writer,
         )  # fmt: skip
         for id, last in region.past:
-            self.gateway.end(id, last, region.ns())
+            self.gateway.end(id, None if last is None else dict(last), region.ns())
         self.ticks_at = self.machine.clock
 
     @property

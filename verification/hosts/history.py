@@ -71,6 +71,7 @@ class History:
         self.judge = Judge(self)
         self.writes = Writes(self.judge, self)
         self.network = Network(self, plan.loss)
+        self.clients = {*range(plan.hosts - plan.clients, plan.hosts)}  # these hosts are clients
         self.regions: list[Region | None] = [None] * plan.hosts
         self.regions_of: list[int] = [0] * plan.hosts  # how many there were, by host
         self.past: list[dict[Incarnation, Positions | None]] = [{} for _ in range(plan.hosts)]
@@ -81,6 +82,7 @@ class History:
         self.met_at: dict[tuple[object, int], Incarnation] = {}  # process, host → who answers there
         self.actors: list[Actor] = []
         self.is_quiet = False
+        self.lost_wakes = 0.1
 
     # --- Running
 
@@ -110,7 +112,7 @@ class History:
     def _plan_all(self) -> None:
         plan, random = self.plan, self.random
         for index in range(plan.hosts):
-            is_late = index >= plan.hosts - plan.late_hosts
+            is_late = index >= plan.hosts - plan.clients - plan.late_hosts and index not in self.clients
             moment = (
                 random.uniform(0.5, plan.end - 1.5) if is_late else random.choice((0.01, 0.01, random.uniform(0, 2)))
             )
@@ -146,9 +148,12 @@ class History:
         self.regions_made += 1
         self.regions_of[index] += 1
         self.index_of[id] = index
-        self.listed.add(index)
+        if index not in self.clients:
+            self.listed.add(index)
         region.dials = self.discovered(index)
         region.must = {*region.dials}
+        if index in self.clients:  # nobody dials it, so it has to know all
+            region.dials = {*range(self.plan.hosts)} - self.clients
         region.past = [*self.past[index].items()]
         self.regions[index] = region
         self.all_regions.append(region)
@@ -190,7 +195,9 @@ class History:
             self.tell(worker.name, "is elected")
 
     def wake_gateways(self, region: Region) -> None:
-        """Have the gateways of a host look at its log."""
+        """Have the gateways of a host look at its log. Some do not hear of it."""
+        if self.random.random() < self.lost_wakes:
+            return
         for worker in region.workers:
             if worker.gateway is not None and worker.process.state in self.living:
                 delay = self.random.choice((0.0002, 0.001, 0.004))

@@ -3,21 +3,25 @@
     python -m verification.hosts.mutants                    # all on all cores: about an hour
     python -m verification.hosts.mutants not_stamped nothing_is_named --histories 100
 
-Each is looked for in the histories that are written by hand for it (`scripted`), and in random ones of its kinds. Some
-rules rest on reasoning, or on tests of the core, because no history was seen to need them: they are named in `RESTS`,
-each with its reason. Prints after how many histories each was noticed, and what was wrong then.
+Each is looked for in the histories that are written by hand for it (`scripted`), then in random ones of its kinds, and,
+if none has noticed it, by the tests of the core. Some rules rest on reasoning, because nothing was seen to need them:
+they are named in `RESTS`, each with its reason. Prints after how many histories each was noticed, and what was wrong.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
+import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
+from verification.host.mutants import First
 from verification.hosts.history import History
 from verification.hosts.mutations import MUTANTS
 from verification.hosts.plan import draw
@@ -44,7 +48,7 @@ class Caught(NamedTuple):
     def line(self, name: str) -> str:
         """Return a line of the table."""
         what = self.what if self.where else RESTS.get(name, "NOT CAUGHT")
-        where = f"{self.where} {self.seed}" if self.where else ""
+        where = f"{self.where} {self.seed}" if self.histories and self.where not in ("", "a test") else self.where
         return f"{name:48} {where:>28} {self.histories:9,}  {what:.110}"
 
 
@@ -63,7 +67,24 @@ def look(histories: int, scripted: int, name: str) -> Caught:
                 if result.violation:
                     what = f"ERROR: {result.violation}" if result.is_error else result.violation
                     return Caught(where, seed, done, what)
-    return Caught("", 0, done, "")
+    test = by_tests(name) if mutant.tests else ""
+    return Caught("a test" if test else "", 0, done, test)
+
+
+def by_tests(name: str) -> str:
+    """Return the first test that notices a mutant; "" if none does."""
+    command = [sys.executable, "-m", "verification.hosts.mutants", "--by-tests", name]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def run_tests(name: str) -> str:
+    """Run the tests of the core without a rule, up to the first that fails, and return its name."""
+    import pytest  # it is needed for nothing else here
+
+    first = First()
+    with MUTANTS[name].change(), contextlib.redirect_stdout(io.StringIO()):
+        pytest.main(["-x", "-q", "-p", "no:cacheprovider", *MUTANTS[name].tests], plugins=[first])
+    return first.name
 
 
 def _random(kind: str, seed: int) -> History:
@@ -77,7 +98,11 @@ def main() -> int:
     parser.add_argument("--histories", type=int, default=HISTORIES, help="random ones of each, at most (%(default)s)")
     parser.add_argument("--scripted", type=int, default=SCRIPTED, help="of each script, at most (%(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--by-tests", metavar="MUTANT", help="print the first test of the core that notices this one")
     options = parser.parse_args()
+    if options.by_tests:
+        print(run_tests(options.by_tests))
+        return 0
     names = options.names or list(MUTANTS)
     began, missed = time.monotonic(), list[str]()
     print(f"{'the hosts, but':48} {'noticed in':>28} {'histories':>9}  what was wrong first")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 #: See the module `verification.hosts.simulate` for what they are.
 KINDS = (
-    "calm", "cuts", "gateways", "joiners", "losses", "ends", "forgetting", "writes", "weak", "all",
+    "calm", "cuts", "gateways", "joiners", "losses", "ends", "forgetting", "writes", "weak", "all", "clients",
 )  # fmt: skip
 
 PING, LEASE, FORGET_AFTER = 0.2, 0.6, 2.4  # s
@@ -26,6 +26,10 @@ FAULTS: dict[str, dict[str, int]] = {
     "all": {
         "cut": 4, "kill": 1, "stop": 1, "kill_gateway": 2, "stop_gateway": 2, "spawn": 1, "crash": 1, "leave": 1,
         "empty": 1, "boot": 1, "aim": 4,
+    },
+    "clients": {
+        "cut": 4, "kill": 1, "stop": 1, "kill_gateway": 2, "stop_gateway": 2, "spawn": 1, "crash": 1, "leave": 1,
+        "empty": 1, "boot": 2, "aim": 4,
     },
 }  # fmt: skip
 
@@ -53,6 +57,7 @@ class Plan(NamedTuple):
     load_timeout: float  # s
     things: str  # what is invalidated: "keys", or "all kinds"
     writes: bool
+    clients: int  # how many of the hosts are clients, the last ones
 
     @property
     def has_stable_owners(self) -> bool:
@@ -63,20 +68,23 @@ class Plan(NamedTuple):
 def draw(seed: int, kind: str) -> Plan:
     """Draw a history of a kind."""
     random = Random(f"{kind} {seed}")
-    forgets = kind == "forgetting" or (kind in ("losses", "all") and random.random() < 0.5)
+    forgets = kind == "forgetting" or (kind in ("losses", "all", "clients") and random.random() < 0.5)
     end = 9.4 if forgets else random.choice((4.5, 6.4))
     weights = FAULTS[kind]
     faults = tuple(random.choices([*weights], [*weights.values()], k=random.randint(4, 10))) if weights else ()
     weak = kind == "weak" or (kind == "all" and random.random() < 0.1)
     hosts = random.choice((2, 3, 3, 3, 4)) if not forgets else random.choice((3, 3, 3, 4, 5))
     late_hosts = random.randint(1, hosts - 1) if kind == "joiners" else int(random.random() < 0.2)
+    clients = random.choice((1, 1, 2)) if kind == "clients" else 0
+    if kind == "clients":
+        weak, late_hosts = random.random() < 0.15, random.choice((0, 0, 1))
     return Plan(
-        seed=seed, kind=kind, weak=weak, hosts=hosts, workers=random.choice((2, 3, 3)) if hosts < 4 else 2,
+        seed=seed, kind=kind, weak=weak, hosts=hosts + clients, workers=random.choice((2, 3, 3)) if hosts < 4 else 2,
         end=end, over=end + (5.6 if forgets else 2.6), pace=random.choice((5, 15, 40, 120)),
         late=random.choice((0.002, 0.01)),
         holds=random.choice((0.05, 0.3)) if weak else 0.0, ages=random.choice((0.05, 0.3)) if weak else 0.0,
         loss=0.0 if kind == "calm" and random.random() < 0.5 else 0.03, rate=random.choice((5.5, 11.0)),
         forgets=forgets, certified=0.4 if forgets else 1.0, late_hosts=late_hosts, faults=faults,
         load_timeout=0.5, things=random.choice(("keys", "keys", "all kinds")),
-        writes=kind == "writes" or (kind == "all" and random.random() < 0.3),
+        writes=kind == "writes" or (kind in ("all", "clients") and random.random() < 0.3), clients=clients,
     )  # fmt: skip

@@ -87,7 +87,7 @@ def act(history: History, index: int, name: str, call: Callable[[Actor], object]
     region = history.regions[index]
     awake = region.awake() if region is not None else []
     if awake:
-        worker = history.random.choice(awake)
+        worker = history.random.choice([worker for worker in awake if not worker.is_elected] or awake)
         actor = Actor(worker, Random(f"{history.plan.seed} {name}"))
         worker.spawn(name, lambda: call(actor))
 
@@ -198,13 +198,13 @@ def reads(history: History, index: int, count: int) -> None:
         )  # fmt: skip
 
 
-def reads_5(history: History, moment: float, index: int, *later: float) -> None:
-    """Have processes of a host read key 5, which the host 2 owns, and which nobody else reads."""
+def reads_often(history: History, moment: float, index: int, *later: float, key: int = 5) -> None:
+    """Have processes of a host read a key: 5, which the host 2 owns, and which nobody else reads."""
     for number, seconds in enumerate(later):
         history.policy.at(
             moment + seconds,
             lambda number=number: act(  # type: ignore[misc]
-                history, index, f"reader {number} of 5", lambda actor: actor.read(ITEMS[5])
+                history, index, f"reader {number} of {key}", lambda actor: actor.read(ITEMS[key])
             ),
         )
 
@@ -216,17 +216,17 @@ def lagging_owner(history: History) -> None:
     boots(history)
     for moment in (2.2, 3.2, 4.2, 5.2):
         history.policy.at(moment - 0.2, lambda: invalidates(history, 1, 5))
-        reads_5(history, moment - 0.08, 2, 0.0)
+        reads_often(history, moment - 0.08, 2, 0.0)
         cut(history, moment, 0.5, (0, 2))
         label = random.choice(("r_stamp", "g_told", "g_stamp", "g_bell", "g_applied"))
         if label == "r_stamp":
             aim(history, moment + 0.02, 1, label, 0.03, lambda: invalidates(history, 0, 5))
-            reads_5(history, moment + 0.02, 1, 1e-6)
+            reads_often(history, moment + 0.02, 1, 1e-6)
         else:
-            more = lambda: reads_5(history, history.machine.clock, 1, 0.001, 0.004, 0.01)  # noqa: E731
+            more = lambda: reads_often(history, history.machine.clock, 1, 0.001, 0.004, 0.01)  # noqa: E731
             aim(history, moment + 0.02, 1, label, 0.06, more)
             history.policy.at(moment + 0.020001, lambda: invalidates(history, 0, 5))
-        reads_5(history, moment + 0.15, 1, 0.0, 0.05, 0.1)
+        reads_often(history, moment + 0.15, 1, 0.0, 0.05, 0.1)
 
 
 @scripted()
@@ -235,11 +235,11 @@ def slow_owner(history: History) -> None:
     random = history.random
     boots(history)
     for moment in (2.2, 3.2, 4.2, 5.2):
-        reads_5(history, moment - 0.08, 2, 0.0)
-        more = lambda: reads_5(history, history.machine.clock, 1, 0.001, 0.003, 0.006, 0.01)  # noqa: E731
+        reads_often(history, moment - 0.08, 2, 0.0)
+        more = lambda: reads_often(history, history.machine.clock, 1, 0.001, 0.003, 0.006, 0.01)  # noqa: E731
         aim(history, moment, 2, random.choice(("g_told", "g_stamp", "g_stamp")), random.uniform(0.02, 0.05), more)
         history.policy.at(moment + 1e-6, lambda: invalidates(history, 0, 5))
-        reads_5(history, moment + 0.15, 1, 0.0, 0.05)
+        reads_often(history, moment + 0.15, 1, 0.0, 0.05)
 
 
 @scripted()
@@ -248,10 +248,10 @@ def slow_load(history: History) -> None:
     boots(history)
     for moment in (2.2, 3.2, 4.2, 5.2):
         history.policy.at(moment - 0.2, lambda: invalidates(history, 2, 5))
-        reads_5(history, moment, 1, 0.0)
+        reads_often(history, moment, 1, 0.0)
         history.policy.at(moment + history.random.uniform(0.003, 0.02), lambda: invalidates(history, 0, 5))
-        reads_5(history, moment + 0.05, 2, 0.0, 0.05, 0.1)
-        reads_5(history, moment + 0.05, 1, 0.0, 0.05, 0.1)
+        reads_often(history, moment + 0.05, 2, 0.0, 0.05, 0.1)
+        reads_often(history, moment + 0.05, 1, 0.0, 0.05, 0.1)
 
 
 @scripted()
@@ -305,20 +305,28 @@ def roster(history: History) -> None:
     seconds, moment = random.uniform(0.6, 0.9), 1.98 + random.random() * 0.2
 
     def more() -> None:
-        cut(history, history.machine.clock + seconds - 0.05, 1.2, (0, 2))
+        now = history.machine.clock
+        cut(history, now + seconds - 0.05, 1.2, (0, 2))
+        reads_often(history, now + seconds - 0.2, 2, *[0.01 * step for step in range(70)], key=1)
 
     aim(history, moment, 0, "w_record", seconds, more)
-    history.policy.at(moment + 1e-6, lambda: invalidates(history, 0, random.randrange(2)))
+    history.policy.at(moment + 1e-6, lambda: invalidates(history, 0, 1))
 
 
 @scripted()
 def private(history: History) -> None:
-    """A writer stops between its append and its word to the gateway."""
+    """A gateway is not told of an event, and answers pings before it looks. Then the way is cut."""
     random = history.random
     boots(history)
-    for moment in (1.5, 3.5):
-        more = lambda: cut(history, history.machine.clock + random.uniform(0.06, 0.19), 0.9, (0, 1))  # noqa: E731
-        aim(history, moment + random.random() * 0.3, 0, "w_wake", 0.19, more)
+    for moment in (1.5, 2.9, 4.3):
+        moment += random.random() * 0.2
+        history.policy.at(moment, partial(setattr, history, "lost_wakes", 1.0))
+        for key in HOT:
+            history.policy.at(moment + 0.01, lambda key=key: invalidates(history, 0, key))  # type: ignore[misc]
+        cut(history, moment + 0.01 + random.uniform(0.05, 0.19), 0.9, (0, 1))
+        history.policy.at(moment + 0.3, partial(setattr, history, "lost_wakes", 0.1))
+        for key in HOT:
+            reads_often(history, moment + 0.55, 1, *[0.015 * step for step in range(20)], key=key)
 
 
 @scripted()

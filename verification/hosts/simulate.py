@@ -16,6 +16,7 @@
 | writes | values are set, added, compared and set; counters count |
 | weak | stores are seen late and out of order, and loads are made early |
 | all | all of it |
+| clients | the same, with one or two hosts that are clients |
 
 Prints what was seen per kind of history, and for each one that broke the contract the command that tells it again. A
 cache that never hits breaks no promise, and neither does a receipt that is never complete. So there are floors under
@@ -81,6 +82,7 @@ SEEN: dict[str, tuple[str, ...]] = {
     "writes": ("writes", "counted", "compared"),
     "weak": ("near", "fetched"),
     "all": ("cuts", "kills", "stops", "crashes", "goodbyes"),
+    "clients": ("cuts", "kills", "stops", "crashes", "goodbyes", "far", "fetched"),
 }
 ENOUGH = 20  # histories of a kind, from which on all of that must have been seen
 

@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
 from time import monotonic, monotonic_ns
@@ -113,7 +113,8 @@ class Campaign:
         self.net = net
         self._zone = net.start_name_server() if by_name and isinstance(net, Namespaces) else None
         self.directory = Path(tempfile.mkdtemp(prefix="cx"))  # short, for sockets
-        self._kind, self._workers, self._hang = kind, workers, hang
+        self.kind, self.workers, self._hang = kind, workers, hang
+        self.details: dict[str, str] = {}  # what else the result says
         self._slots = 2 * len(net.hosts) * workers  # of those who work, and of those who are about to end
         self.checker = Checker.create(self.directory, self._slots)
         self.board = self.checker.board
@@ -121,7 +122,7 @@ class Campaign:
         self._under_way = UnderWay(self.directory, self._slots)
         self._log = os.open(self.directory / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._dice = random.Random(f"{seed} victims")
-        self._working: dict[str, list[Started]] = {host.name: [] for host in net.hosts}
+        self.working: dict[str, list[Started]] = {host.name: [] for host in net.hosts}
         self._slot_of: dict[Started, int] = {}  # of those who live
         self._begun: dict[Started, Future[Any]] = {}
         self._stopped: dict[Started, int] = {}  # how often
@@ -139,48 +140,48 @@ class Campaign:
 
     def begin(self) -> None:
         """Start all, wait until all hosts are current, and be calm."""
-        for host in self._working:
-            for _ in range(self._workers):
+        for host in self.working:
+            for _ in range(self.workers):
                 self._begin(host)
-        self._await_current()
+        self.await_current()
         self.board.change_deletions()
-        self._pass(CALM)
+        self.pass_time(CALM)
         self.board.change_deletions()
 
     def harm(self, faults: list[Fault], seconds: float) -> None:
         """Have the faults happen, for so long."""
         began = monotonic()
         for fault in faults:
-            self._pass(began + fault.at - monotonic())
+            self.pass_time(began + fault.at - monotonic())
             if self._happen(fault) is not False:
                 self.faults[fault.what] += 1
-        self._pass(began + seconds - monotonic())
+        self.pass_time(began + seconds - monotonic())
 
     def recover(self) -> None:
         """Heal all, wait until all hosts are current, be calm, and end; all must read what is true."""
-        self._until(lambda: not self._later, "nothing is left to be done")
+        self.until(lambda: not self._later, "nothing is left to be done")
         self.net.heal()  # what may be left
         self.board.note("fault", fault="all is healed")
         # Interpreters that have yet to start would count as a host that is slow.
-        self._until(self._all_have_begun, "all have begun")
+        self.until(self._all_have_begun, "all have begun")
         healed = monotonic()
-        self._await_current()
+        self.await_current()
         self.current_after = monotonic() - healed
         self.board.change_deletions()
-        self._pass(CALM)
-        workers = self._living()
-        self._answers(workers, "end_work")
+        self.pass_time(CALM)
+        workers = self.living()
+        self.answers(workers, "end_work")
         truth = self.checker.register.write(KEYS)
-        for worker, complete in zip(workers, self._answers(workers, "clear"), strict=True):
+        for worker, complete in zip(workers, self.answers(workers, "clear"), strict=True):
             if not complete:
                 self.board.accuse("incomplete at the end", victim=worker.pid)
-        for versions in self._answers(workers, "read_register", keys=list(KEYS)):
+        for versions in self.answers(workers, "read_register", keys=list(KEYS)):
             if versions != truth:
                 wrong = {key: (versions[key], truth[key]) for key in KEYS if versions[key] != truth[key]}
                 self.board.accuse("wrong at the end", read_and_true=wrong)
         for worker in workers:
             worker.quit()
-        self._until(lambda: all(worker.dead.is_set() for worker in workers), "all have ended")
+        self.until(lambda: all(worker.dead.is_set() for worker in workers), "all have ended")
         for worker in workers:
             if worker.process.returncode:
                 self.board.accuse("ended badly", victim=worker.pid, status=worker.process.returncode)
@@ -218,13 +219,35 @@ class Campaign:
                 shutil.copy(path, kept)
         return kept
 
+    # --- What another campaign may have otherwise
+
+    def interpreter(self, host: str) -> list[str]:
+        """The command of Python, with its options, for a process of a host."""
+        return [sys.executable, "-X", "dev"]
+
+    def environment(self, host: str) -> dict[str, str]:
+        """The variables of a process of a host."""
+        return self.net.environment(host, self.directory)
+
+    def replace(self, host: str) -> None:
+        """Have all processes of a host end as programs do, and others begin; return when all hosts are current."""
+        self.restart(host)
+        self.await_current()
+
+    def restart(self, host: str) -> None:
+        """Have all processes of a host end as programs do, and others begin; return when those have begun."""
+        self._restart(Fault(0.0, "restart", (host,), 0.0, 0.0))
+        self.faults["replace"] += 1
+        self.until(lambda: host not in self._is_restarting, f"the processes of {host} have ended")
+        self.until(self._all_have_begun, f"the processes of {host} have begun")
+
     # --- Faults. False: there was nobody to do it to.
 
     def _happen(self, fault: Fault) -> bool | None:
         if fault.what not in NETWORK:
             did: bool | None = getattr(self, "_" + fault.what)(fault)
             return did
-        self._note(fault.what, hosts=fault.hosts, lasts=fault.lasts)
+        self.note(fault.what, hosts=fault.hosts, lasts=fault.lasts)
         if fault.what == "slow":
             return self._slow(fault)
         self._cuts.append(fault)
@@ -235,7 +258,7 @@ class Campaign:
     def _end_cut(self, fault: Fault) -> None:
         if fault in self._cuts:
             self._cuts.remove(fault)
-            self._note(f"end of {fault.what}", hosts=fault.hosts)
+            self.note(f"end of {fault.what}", hosts=fault.hosts)
             self._cut_what_is_cut()
 
     def _cut_what_is_cut(self) -> None:
@@ -258,7 +281,7 @@ class Campaign:
 
     def _rest(self, fault: Fault) -> None:
         """Let them recover for once."""
-        self._pass(fault.lasts / 2)
+        self.pass_time(fault.lasts / 2)
 
     def _kill(self, fault: Fault) -> bool:
         return self._end(self._pick(fault), "kill")
@@ -273,7 +296,7 @@ class Campaign:
         return self._hold(self._gateway(fault.hosts[0]), fault.lasts, "stop gateway")
 
     def _stop_host(self, fault: Fault) -> None:
-        for worker in list(self._working[fault.hosts[0]]):
+        for worker in list(self.working[fault.hosts[0]]):
             self._hold(worker, fault.lasts, "stop host")
 
     def _restart(self, fault: Fault) -> bool | None:
@@ -282,10 +305,10 @@ class Campaign:
         if host in self._is_restarting:
             return False
         self._is_restarting.add(host)
-        leaving = self._working[host]
-        self._working[host] = []
+        leaving = self.working[host]
+        self.working[host] = []
         for worker in leaving:
-            self._note("close", victim=worker.pid, host=host)
+            self.note("close", victim=worker.pid, host=host)
             worker.signal(signal.SIGCONT)
             self._dismiss(worker)
         self._at(0.0, lambda: self._restart_when_gone(host, leaving))
@@ -294,14 +317,14 @@ class Campaign:
     def _restart_when_gone(self, host: str, leaving: list[Started]) -> None:
         if all(worker.dead.is_set() for worker in leaving):
             self._is_restarting.discard(host)
-            for _ in range(self._workers):
+            for _ in range(self.workers):
                 self._begin(host)
         else:
             self._at(0.05, lambda: self._restart_when_gone(host, leaving))
 
     def _lose(self, fault: Fault) -> None:
         """All are killed at once; later others come."""
-        for worker in list(self._working[fault.hosts[0]]):
+        for worker in list(self.working[fault.hosts[0]]):
             self._end(worker, "lose", back_after=fault.lasts)
 
     def _names(self, fault: Fault) -> bool | None:
@@ -313,29 +336,29 @@ class Campaign:
         without = [address(host.address) for host in self.net.hosts if host.name != fault.hosts[0]]
         wrong = (SERVFAIL, SILENCE, NXDOMAIN, without, [*true, address(NOBODY)])
         zone[PEERS] = said = wrong[int(fault.chance * len(wrong))]
-        self._note("names", says=str(said), lasts=fault.lasts)
+        self.note("names", says=str(said), lasts=fault.lasts)
         self._at(fault.lasts, lambda: zone.__setitem__(PEERS, true))
         return None
 
     # --- What they are made of
 
     def _pick(self, fault: Fault) -> Started | None:
-        able = self._working[fault.hosts[0]]
+        able = self.working[fault.hosts[0]]
         return able[int(fault.chance * len(able))] if able else None
 
     def _gateway(self, host: str) -> Started | None:
         """The worker that is the gateway of a host, as one of its workers says that can."""
-        for asked in self._working[host]:
+        for asked in self.working[host]:
             if asked not in self._stopped and self._begun[asked].done():
                 with suppress(Died, AssertionError, TimeoutError):
                     pid = asked.send("gateway", host=host).result(2.0)
-                    return next((worker for worker in self._working[host] if worker.pid == pid), None)
+                    return next((worker for worker in self.working[host] if worker.pid == pid), None)
         return None
 
     def _hold(self, worker: Started | None, seconds: float, fault: str) -> bool:
         if worker is None:
             return False
-        self._note(fault, victim=worker.pid, seconds=seconds)
+        self.note(fault, victim=worker.pid, seconds=seconds)
         self._stopped[worker] = self._stopped.get(worker, 0) + 1
         worker.signal(signal.SIGSTOP)
         self._at(seconds, lambda: self._let_go(worker))
@@ -347,15 +370,15 @@ class Campaign:
             self._stopped[worker] = left
         else:
             self._woken[worker] = monotonic_ns()
-            self._note("go on", victim=worker.pid)
+            self.note("go on", victim=worker.pid)
             worker.signal(signal.SIGCONT)
 
     def _end(self, worker: Started | None, fault: str, back_after: float = PAUSE) -> bool:
         if worker is None:
             return False
-        host = next(name for name, workers in self._working.items() if worker in workers)
-        self._note(fault, victim=worker.pid, host=host)
-        self._working[host].remove(worker)
+        host = next(name for name, workers in self.working.items() if worker in workers)
+        self.note(fault, victim=worker.pid, host=host)
+        self.working[host].remove(worker)
         worker.signal(signal.SIGKILL)
         self._at(self._dice.uniform(0, back_after), lambda: self._begin_if_missing(host))
         return True
@@ -367,7 +390,7 @@ class Campaign:
         )
 
     def _begin_if_missing(self, host: str) -> None:
-        if host not in self._is_restarting and len(self._working[host]) < self._workers:
+        if host not in self._is_restarting and len(self.working[host]) < self.workers:
             self._begin(host)
 
     def _begin(self, host: str) -> None:
@@ -376,22 +399,19 @@ class Campaign:
         if not free:  # so many are about to end
             self._at(0.1, lambda: self._begin_if_missing(host))
             return
-        command = [
-            sys.executable, "-X", "dev", "-m", "verification.network.worker", str(self.directory), self._kind,
-            str(len(self.net.hosts)),
-        ]  # fmt: skip
         pipe: Any = subprocess.PIPE
+        command = [*self.interpreter(host), "-m", "verification.network.worker", str(self.directory), self.kind]
+        command.append(str(len(self.net.hosts)))
         worker = Started(
             self.net.start(
-                host, command, stdin=pipe, stdout=pipe, stderr=self._log,
-                env=self.net.environment(host, self.directory) | self._named,
+                host, command, stdin=pipe, stdout=pipe, stderr=self._log, env=self.environment(host) | self._named
             )
-        )  # fmt: skip
+        )
         self.lives += 1
-        self._working[host].append(worker)
+        self.working[host].append(worker)
         self._slot_of[worker] = slot = free[0]
         self._begun[worker] = worker.send("begin_work", slot=slot, slots=self._slots, seed=self._dice.random())
-        self._note("begin", victim=worker.pid, host=host, slot=slot)
+        self.note("begin", victim=worker.pid, host=host, slot=slot)
 
     @property
     def _named(self) -> dict[str, str]:
@@ -406,11 +426,11 @@ class Campaign:
                 for known in (self._slot_of, self._begun, self._stopped, self._woken):
                     known.pop(worker, None)
 
-    def _note(self, what: str, **details: Any) -> None:
+    def note(self, what: str, **details: Any) -> None:
         self.board.note("fault", fault=what, **details)
 
-    def _living(self) -> list[Started]:
-        return [worker for workers in self._working.values() for worker in workers]
+    def living(self) -> list[Started]:
+        return [worker for workers in self.working.values() for worker in workers]
 
     # --- Time
 
@@ -418,7 +438,7 @@ class Campaign:
         self._count += 1
         heapq.heappush(self._later, (monotonic() + delay, self._count, do))
 
-    def _pass(self, seconds: float) -> None:
+    def pass_time(self, seconds: float) -> None:
         """Let time pass, and do what is due."""
         ends = monotonic() + seconds
         while (now := monotonic()) < ends:
@@ -429,23 +449,23 @@ class Campaign:
                 self._look_around()
             time.sleep(min(0.01, max(0.0, ends - now)))
 
-    def _until(self, condition: Callable[[], object], what: str) -> None:
+    def until(self, condition: Callable[[], object], what: str) -> None:
         """Let time pass until a condition holds. Raise AssertionError if it does not come to."""
         ends = monotonic() + PATIENCE
         while not condition():
             if monotonic() > ends:
                 raise AssertionError(f"it did not come to pass in {PATIENCE} s: {what}")
-            self._pass(0.05)
+            self.pass_time(0.05)
 
-    def _answers(self, workers: list[Started], do: str, **arguments: Any) -> list[Any]:
+    def answers(self, workers: list[Started], do: str, **arguments: Any) -> list[Any]:
         """Have all carry out one command, and return their answers."""
         futures = [worker.send(do, **arguments) for worker in workers]
-        self._until(lambda: all(future.done() for future in futures), f"all answer to {do}")
+        self.until(lambda: all(future.done() for future in futures), f"all answer to {do}")
         return [future.result() for future in futures]
 
     def _look_around(self) -> None:
         """Accuse who died by himself, and whose call does not end. Raise AssertionError for the latter."""
-        for workers in self._working.values():
+        for workers in self.working.values():
             for worker in [worker for worker in workers if worker.dead.is_set()]:
                 self.board.accuse("died", victim=worker.pid, status=worker.process.returncode)
                 self._end(worker, "is missed")
@@ -457,17 +477,15 @@ class Campaign:
             if began and now - max(began, self._woken.get(worker, 0)) > self._hang * 1e9:
                 raise AssertionError(f"thread {thread} of process {worker.pid} hangs in a call for {self._hang} s")
 
-    def _await_current(self) -> None:
+    def await_current(self) -> None:
         """Wait until each process of each host says that it has heard all hosts since now, and within the lease."""
         began = monotonic()
         asked: dict[Started, Future[Any]] = {}
 
         def all_are() -> bool:
             nonlocal asked
-            workers = self._living()
-            if len(workers) < len(self._working) * self._workers or not all(
-                self._begun[each].done() for each in workers
-            ):
+            workers = self.living()
+            if len(workers) < len(self.working) * self.workers or not all(self._begun[each].done() for each in workers):
                 return False
             for worker in workers:
                 self._begun[worker].result()  # it raises what went wrong
@@ -483,18 +501,18 @@ class Campaign:
             return False
 
         try:
-            self._until(all_are, "all hosts are current")
+            self.until(all_are, "all hosts are current")
         except (AssertionError, Died) as error:
             raise AssertionError(f"{error}: {self._who_hears_whom()}") from None
 
     def _all_have_begun(self) -> bool:
-        workers = self._living()
-        is_full = len(workers) == len(self._working) * self._workers
+        workers = self.living()
+        is_full = len(workers) == len(self.working) * self.workers
         return is_full and all(self._begun[worker].done() for worker in workers)
 
     def _who_hears_whom(self) -> str:
         told = []
-        for host, workers in self._working.items():
+        for host, workers in self.working.items():
             for worker in workers[:1]:
                 with suppress(Exception):
                     heard = together([worker], "ages")[0]
@@ -524,6 +542,7 @@ class Result:
     evidence: Path | None
     least_reads: float  # per second
     least_hits: float
+    details: dict[str, str] = field(default_factory=dict)  # further figures
 
     @property
     def hit_rate(self) -> float:
@@ -560,6 +579,7 @@ class Result:
             f"{self.waited_out:,} waited a host out",
             "a receipt": f"median {1000 * middle:.1f} ms, p99 {1000 * high:.0f} ms, longest {waits[-1]:.2f} s",
             "current again": f"{self.current_after:.2f} s after all was healed, and all had begun",
+            **self.details,
             "stale, late, torn": ", ".join(str(kinds[what]) for what in ("stale", "late", "torn")),
             "verdict": "; ".join(self.complaints()) or "passed",
         }
@@ -584,30 +604,43 @@ def run(
 
     ``faults`` instead of those of the seed. With ``keep``, what the processes of a failure wrote is kept.
     """
-    began = monotonic()
     net: Network = Loopback(hosts) if loopback or why_not() else Namespaces(hosts)
     with net:
         names = [host.name for host in net.hosts]
         campaign = Campaign(net, seed, workers, kind, hang, by_name)
-        try:
-            campaign.begin()
-            campaign.harm(timeline(seed, seconds, names, longest) if faults is None else faults, seconds)
-            campaign.recover()
-            violations, history, alarms = campaign.board.violations(), campaign.board.history(), campaign.alarms()
-            told = story(history, violations[0], campaign.log()) if violations else ""
-            receipts = [line for line in history if line["what"] == "is told" and line["waits"]]
-            return Result(
-                seed, net.kind, kind, hosts, workers, monotonic() - began, dict(campaign.faults), campaign.lives,
-                campaign.current_after, campaign.board.sums(), [line["seconds"] for line in receipts],
-                sum(bool(line["waited_out"]) for line in receipts), violations, alarms, told,
-                campaign.keep(seed) if keep and (violations or alarms) else None, least_reads, least_hits,
-            )  # fmt: skip
-        except AssertionError as error:
-            campaign.abort()  # and so have them say what they do
-            kept = campaign.keep(seed) if keep else None
-            raise AssertionError(f"{error}\n{campaign.log()[-20_000:]}\nall of it is in {kept}") from None
-        finally:
-            campaign.close()
+        planned = timeline(seed, seconds, names, longest) if faults is None else faults
+        return conduct(
+            campaign, seed, lambda: campaign.harm(planned, seconds), least_reads=least_reads, least_hits=least_hits,
+            keep=keep,
+        )  # fmt: skip
+
+
+def conduct(
+    campaign: Campaign, seed: int, course: Callable[[], object], *, least_reads: float = 100.0, least_hits: float = 0.0,
+    keep: bool = True,
+) -> Result:  # fmt: skip
+    """Begin a campaign, have its course run, recover, and judge. Raise AssertionError if something hangs."""
+    began = monotonic()
+    try:
+        campaign.begin()
+        course()
+        campaign.recover()
+        violations, history, alarms = campaign.board.violations(), campaign.board.history(), campaign.alarms()
+        told = story(history, violations[0], campaign.log()) if violations else ""
+        receipts = [line for line in history if line["what"] == "is told" and line["waits"]]
+        return Result(
+            seed, campaign.net.kind, campaign.kind, len(campaign.net.hosts), campaign.workers, monotonic() - began,
+            dict(campaign.faults), campaign.lives, campaign.current_after, campaign.board.sums(),
+            [line["seconds"] for line in receipts], sum(bool(line["waited_out"]) for line in receipts), violations,
+            alarms, told, campaign.keep(seed) if keep and (violations or alarms) else None, least_reads, least_hits,
+            campaign.details,
+        )  # fmt: skip
+    except AssertionError as error:
+        campaign.abort()  # and so have them say what they do
+        kept = campaign.keep(seed) if keep else None
+        raise AssertionError(f"{error}\n{campaign.log()[-20_000:]}\nall of it is in {kept}") from None
+    finally:
+        campaign.close()
 
 
 def main(arguments: list[str]) -> int:

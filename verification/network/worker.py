@@ -37,6 +37,13 @@ class HostWorker:
         else:
             self.cache = StandIn(kind)
 
+    def start(self) -> None:
+        self.cache.start()
+
+    def package(self) -> str:
+        """Where the package lies that this process runs."""
+        return str(Path(colocache.__file__).parent)
+
     def begin_work(self, slot: int, slots: int, seed: float) -> None:
         UnderWay(self._directory, slots).clear(slot)
         self._work = Work(self.cache, self._directory, slot, slots, seed, self._hosts)
@@ -56,6 +63,15 @@ class HostWorker:
 
     def clear(self) -> bool:
         return bool(self.cache.clear().complete)
+
+    def change(self, key: str) -> tuple[int, bool, int]:
+        """Change a key in the source, and invalidate it; its version, and of the receipt: complete, and how many."""
+        register = Register(self._directory)
+        version = register.write([key])[key]
+        register.close()
+        space = self.cache.namespace(SPACE[key]) if SPACE[key] else self.cache
+        receipt = space.invalidate(key)
+        return version, receipt.complete and not receipt.waited_out, receipt.hosts
 
     def read_register(self, keys: list[str]) -> dict[str, int]:
         register = Register(self._directory)

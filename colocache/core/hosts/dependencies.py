@@ -10,6 +10,20 @@ of a source that was read after every event of which the reader's stamps know. T
 
 Every incarnation that lives is named, also if nothing of it is told, because the owner may never have met it; and every
 one that has ended lately, because its end is an event, too.
+
+**A client** has no events that others could name: its invalidations are events of a member, which tells the client's
+host as it tells every other one. But it stamps its own board at once, so that no call on this host serves the old value
+after the invalidating one has returned. Between both a fetch cannot name the event:
+
+1. W, on a client, stamps a key, and asks M to announce that.
+2. R, on the same host, reads the new stamps, and fetches from O, whom M has not told yet. O answers the old value.
+
+R would serve what W's call has made void, if that does not wait; and store it under the new stamps. It stands there
+until M's event comes, which stamps the key once more. So what R stores does no harm, but what it returns would be too
+old. Therefore W appends to the log of its own host before it stamps, and marks that when M has answered, which it does
+when this host has applied the event. R reads its stamps, **then** the log, **then** what is told. What is not marked it
+names, as its own host's. No member knows that, so R waits until it is marked, and reads again what is told; or loads.
+The log before what is told, because otherwise the event could be told and marked between both, and be named by neither.
 """
 
 from __future__ import annotations
@@ -17,7 +31,7 @@ from __future__ import annotations
 from typing import Final
 
 from .log import HostLog
-from .rows import ENDED, ENDED_AT, LIVE, TOLD, Incarnation, Numbers, Rows, recent_ends
+from .rows import ENDED, ENDED_AT, LIVE, STATE, TOLD, Incarnation, Numbers, Rows, recent_ends
 
 #: What is to be applied of an incarnation; `OVER`: its end.
 Dependencies = dict[Incarnation, Numbers | None]
@@ -27,10 +41,25 @@ OVER: Final = None
 
 def dependencies(me: Incarnation, rows: Rows, log: HostLog, now: int) -> Dependencies:
     """Return what a fetch depends on whose reader has read its stamps before. ``now`` is in ns."""
-    ids = rows.ids()
-    found: Dependencies = {id: rows.positions(id, TOLD) for id in ids if rows.state(id) == LIVE}
-    found.update(dict.fromkeys(recent_ends(rows, ids, now), OVER))
+    found = _told(rows, now)
     found[me] = log.lasts()
+    return found
+
+
+def dependencies_of_client(me: Incarnation, rows: Rows, pending: Numbers, now: int) -> Dependencies:
+    """Do the same on a client. ``pending`` are its own events that are not marked, read after the stamps."""
+    rows.order()
+    found = _told(rows, now)
+    if pending:
+        found[me] = pending
+    return found
+
+
+def _told(rows: Rows, now: int) -> Dependencies:
+    states = rows.every(STATE)
+    told = rows.every_position(TOLD)
+    found: Dependencies = {id: numbers for id, numbers in told.items() if states.get(id) == LIVE}
+    found.update(dict.fromkeys(recent_ends(rows, states, now), OVER))
     return found
 
 

@@ -26,6 +26,25 @@ Rules, with what happens without them. G are a gateway's, J those of joining, E 
   holds only among hosts that have forgotten the same ones. **F4.** Who is behind another one in what is applied of a
   forgotten host resets. **F5.** Silence counts only while a majority is heard. **F6.** Each name has one vote: a host
   that restarts does not outvote others by its former incarnations.
+
+**Clients.** A client host owns nothing, has no events of its own, and is no member: no other host is told of it. It
+dials all members, and each of them has it as a *listener*. K are the rules of both.
+
+- **K1.** A client serves nothing while it is behind. So a member waits for a listener only until a lease, and a bit,
+  after it has answered that one's last ping: `GRANTED`. That is the end of it, too: nothing has to be reset.
+- **K2.** A member notes that a listener may serve, and **then** reads which event is the last one, for the pong. And
+  a writer appends its event, and **then** reads which listeners may serve. Between both there is a full fence.
+  Otherwise: 1. A client was silent for long, and pings. The gateway reads that event 6 is the last one. 2. W appends
+  event 7, and finds no listener that may serve. Its call returns. 3. The gateway notes that the listener may serve,
+  and says that 6 is the last one. 4. The client has applied 6, and is current. It serves what event 7 has made void.
+- **K3.** A client's lease holds under the hosts that it knows, and that are not forgotten. A host that comes, or comes
+  back, knows nothing of the clients of others. So its writers wait until no client has a lease without it. Otherwise:
+  1. A client has pongs of A, and is current for a lease. 2. N joins. It meets A, and is current. 3. W, at N,
+  invalidates a value. A acknowledges, and the call returns. 4. The client serves the value: it has not heard of N.
+  Therefore each pong says how long clients may still serve what they were told before somebody came, `late`.
+- **K4.** A client forgets whom members have forgotten, after a reset (F1), and nobody else. It has no vote, and
+  witnesses nothing, because a client that hears both sides of a cut would have them wait for each other for ever.
+- **K5.** It is never current where it knows of no member that lives.
 """
 
 from __future__ import annotations
@@ -42,7 +61,7 @@ from ..host.board import Board
 from ..host.memory import Fences, Words
 from .applying import EVERYTHING, stamp
 from .event import WRITES, Event, Position
-from .layout import ESTABLISHED, LANES, SLOTS, UNTIL
+from .layout import ENTRIES, ESTABLISHED, LANES, LISTENERS, SLOTS, UNTIL
 from .log import HostLog
 from .messages import (
     MOST_REPLAYED,
@@ -64,11 +83,13 @@ from .rows import (
     ALIVE,
     APPLIED,
     ENDED_AT,
+    FORGOT,
     LAST,
     LIVE,
     MET,
     ROUND_TRIP,
     SIGN,
+    STATE,
     TOLD,
     Host,
     Incarnation,
@@ -179,7 +200,10 @@ class Gateway:
         self._wait_for_writer = wait_for_writer
         self._on_event = on_event
         self._peers: dict[Incarnation, _Peer] = {}
+        self._is_client = me.weight == 0
         self._since = self._ticked = now  # nobody can be called silent before this
+        self._counted: set[Incarnation] | None = None  # who was waited for at the last pong
+        self._late_until = 0
         self._looked: int | None = None
         self._published = {lane: row.published(lane) for lane in range(LANES)}
         self._outbox: list[Send | Reply] = []
@@ -206,8 +230,11 @@ class Gateway:
         self._ticked = now
         self._row.use()
         self._look(now)
-        self._forget(now)
+        if not self._is_client:
+            self._forget(now)
         self._settle(now)
+        if len(self._peers) > 2 * (ENTRIES + LISTENERS):  # clients have come and gone
+            self._peers = {id: peer for id, peer in self._peers.items() if self._row.state(id) == LIVE}
         return self._taken()
 
     def look(self, now: int) -> list[Send | Reply]:
@@ -217,7 +244,8 @@ class Gateway:
 
     def ping(self, to: Incarnation | None, now: int) -> Ping:
         """Return a ping for a line; ``to`` is the host at its other end, if that is known."""
-        return Ping(self.me, now, self._view(to, now))
+        applied = self._row.positions(to, APPLIED) if self._is_client and to is not None else {}
+        return Ping(self.me, now, self._view(to, now), to, applied)
 
     def receive(self, message: Message, now: int) -> list[Send | Reply]:
         """Take in a message, and return what is to be sent."""
@@ -230,7 +258,7 @@ class Gateway:
 
     def end(self, id: Incarnation, last: Numbers | None, now: int) -> None:
         """Note that an incarnation is over, as the files say that it has left on this machine."""
-        if self._row.state(id) in (0, LIVE):
+        if not self._is_client and self._row.state(id) in (0, LIVE):
             self._row.end(id, last, now)
 
     def _taken(self) -> list[Send | Reply]:
@@ -240,7 +268,10 @@ class Gateway:
     # --- Own events
 
     def _look(self, now: int) -> None:
-        """Have own events stamped (G7), and tell others of those that are new."""
+        """Have own events stamped (G7), and tell others of those that are new. A client has none."""
+        if self._is_client:
+            self._looked = now
+            return
         for lane, last in self._log.lasts().items():
             published = self._published[lane]
             if last <= published:
@@ -251,8 +282,10 @@ class Gateway:
             for number in range(first, last + 1):
                 event = self._stamped(lane, number)
                 if event is not None and last - number < MOST_TOLD:
-                    for id in self._row.live():
-                        self._outbox.append(Send(id, Told(self.me.id, lane, number, event)))
+                    told = Told(self.me.id, lane, number, event)
+                    self._outbox += [
+                        Send(id, told) for id in (*self._row.live(), *self._row.clients.who_may_serve(now))
+                    ]
             self._published[lane] = last
             self._row.publish(lane, last)
         self._looked = now
@@ -361,23 +394,60 @@ class Gateway:
             self._progress(id, now)
 
     def _on_ack(self, message: Ack, now: int) -> None:
-        if message.to == self.me.id and self._row.state(message.sender):
-            self._note_acks(message.sender, message.applied)
+        id = message.sender
+        if message.to == self.me.id and (self._row.state(id) or self._row.clients.state(id)):
+            self._note_acks(id, message.applied)
 
     def _note_acks(self, id: Incarnation, applied: Numbers) -> None:
+        row = self._row.clients if self._row.clients.state(id) else self._row
         for lane, number in applied.items():
-            self._row.raise_to(id, ACKED + lane, number)
+            row.raise_to(id, ACKED + lane, number)
 
     # --- Pings and pongs
 
     def _on_ping(self, message: Ping, now: int) -> None:
-        self._take_view(message.me, message.view, now)
-        self._look(now)
-        last = self._log.lasts()
         id = message.me.id
-        self._outbox.append(
-            Reply(Pong(self.me, id, message.sent, last, self._row.positions(id, APPLIED), self._view(id, now)))
-        )
+        if message.me.weight:
+            self._take_view(message.me, message.view, now)
+        elif not self._take_listener(message, now):
+            return
+        self._look(now)
+        last, late = self._log.lasts(), self._late(now)
+        applied = self._row.positions(id, APPLIED)
+        self._outbox.append(Reply(Pong(self.me, id, message.sent, last, applied, self._view(id, now), late)))
+
+    def _take_listener(self, ping: Ping, now: int) -> bool:
+        """Note a client that pings, and return whether it is to be answered."""
+        row, id = self._row, ping.me.id
+        if self._is_client or id in row.ids():
+            return False
+        row.clients.listen(ping.me, now + self.times.waited, now)
+        self._fences.full()  # K2: what follows is read after that
+        if ping.to == self.me.id:
+            self._note_acks(id, ping.applied)
+        self._merge(ping.view.roster, now)
+        self._peer(id).all = ping.view.all
+        for other, applied in ping.view.forgotten.items():  # F4
+            if row.state(other) == LIVE and row.is_forgotten(other) and not row.has_reached(other, applied):
+                self._reset(other, applied)
+        return True
+
+    def _late(self, now: int) -> int:
+        """Return for how long (ns) clients may serve by leases from before somebody had to be waited for (K3)."""
+        row, counted = self._row, set(self._row.counted())
+        if self._counted is None:  # when a predecessor has taken somebody back is not known
+            came_back = any(row.largest(id, FORGOT) for id in counted)
+        else:
+            came_back = any(id not in self._counted and row.largest(id, FORGOT) for id in counted)
+        if came_back:
+            self._late_until = now + self.times.waited
+        met = max([row.largest(id, MET) for id in counted], default=0)
+        self._late_until = max(self._late_until, met + self.times.waited if met else 0)
+        self._counted = counted
+        if now >= self._late_until:
+            return 0
+        self._fences.full()  # another gateway of this host gives a lease, and then looks at the hosts
+        return self._late_until - now if row.clients.who_may_serve(now) else 0
 
     def _on_pong(self, message: Pong, now: int) -> None:
         row, id, view = self._row, message.me.id, message.view
@@ -394,10 +464,8 @@ class Gateway:
         peer = self._peer(id)
         peer.witnessed, peer.silent = now, dict(view.silent)
         self._take_back(now)
-        if not self.is_established:
-            for other in view.forgotten:
-                if row.state(other) == LIVE and row.largest(other, ALIVE) <= now:
-                    row.forget(other, row.total(other, SIGN))
+        if self._is_client or not self.is_established:
+            self._forget_too(view.forgotten, now)
         mine = self._forgotten()
         if view.live != self._digest(row.live()) or set(view.forgotten) != mine:
             return
@@ -406,6 +474,9 @@ class Gateway:
                 self._reset(other, applied)
         if not self.is_established and not row.has_reached(id, message.last):
             self._reset(id, message.last)
+        if message.late and not self._is_client:
+            row.be_quiet(now + message.late + message.late // 100)  # K3: before the lease
+            self._fences.order()
         if peer.waits is None or peer.waits[0] < message.sent:
             peer.waits = (message.sent, message.last, self._under(mine))
         if not row.has_reached(id, message.last):
@@ -431,6 +502,8 @@ class Gateway:
         if self._looked is None or not self._meetings.are_complete(established):
             return
         counted, under = self._row.counted(), self._under(self._forgotten())
+        if self._is_client and not counted:
+            return  # K5
         until = min([self._row.heard(id, under) for id in counted] + [self._looked + self.times.lease])
         before = self._words[UNTIL]
         if established or now < until:
@@ -444,13 +517,14 @@ class Gateway:
 
     def _view(self, to: Incarnation | None, now: int) -> View:
         row, live = self._row, self._row.live()
-        ends = recent_ends(row, row.ids(), now)
+        ends = recent_ends(row, row.every(STATE), now)
         everything = self._digest([*live, *(b"over" + id for id in ends)], b"all")
         known = self._peers.get(to) if to is not None else None
+        heard = self._last_heard()
         roster: Iterable[Known] = ()
         if known is not None and known.all != everything:
             roster = (
-                Known(self.me, LIVE, None),
+                *(() if self._is_client else (Known(self.me, LIVE, None),)),
                 *(Known(row.host(id), LIVE, None) for id in live),
                 *(
                     Known(row.host(id), state, row.positions(id, LAST) if state == ENDED_AT else None)
@@ -461,13 +535,13 @@ class Gateway:
             live=self._digest(live),
             all=everything,
             roster=tuple(roster),
-            forgotten={id: row.positions(id, APPLIED) for id in live if row.is_forgotten(id)},
-            silent={id: max(0, now - self._last_heard(id)) for id in live},
+            forgotten={id: row.positions(id, APPLIED) for id in self._forgotten()},
+            silent={id: max(0, now - heard.get(id, now)) for id in live},
         )
 
     def _digest(self, ids: Iterable[Incarnation], what: bytes = b"live") -> int:
-        """Return what stands for a set of incarnations, of which this host's own is one."""
-        return xxh3_64_intdigest(what + b"".join(sorted({self.me.id, *ids})))
+        """Return what stands for a set of incarnations, of which this host's own is one, unless it is a client."""
+        return xxh3_64_intdigest(what + b"".join(sorted({*ids} if self._is_client else {self.me.id, *ids})))
 
     def _take_view(self, sender: Host, view: View, now: int) -> None:
         self._merge((Known(sender, LIVE, None), *view.roster), now)
@@ -475,7 +549,13 @@ class Gateway:
             self._peer(sender.id).all = view.all
 
     def _on_news(self, message: News, now: int) -> None:
-        self._merge(message.roster, now, message.sender)
+        if self._row.clients.state(message.sender):
+            self._row.clients.leave(message.sender, now)
+            self._peers.pop(message.sender, None)
+            return
+        self._merge(
+            [each for each in message.roster if each.host.id != message.sender or each.host.weight], now, message.sender
+        )
 
     def _merge(self, roster: Iterable[Known], now: int, sender: Incarnation = b"") -> None:
         """Take over who lives, and who is over. What is over stays so."""
@@ -484,7 +564,13 @@ class Gateway:
             mine = row.state(host.id)
             if host.id == self.me.id or mine not in (0, LIVE):
                 continue
+            if row.clients.state(host.id):
+                if state != LIVE:  # its directory is a member's now
+                    row.clients.leave(host.id, now)
+                continue
             if state == LIVE:
+                if not host.weight:
+                    continue
                 try:
                     row.meet(host, now)
                 except TooManyHosts:
@@ -494,7 +580,11 @@ class Gateway:
                 continue
             if not (mine == LIVE and last is not None and row.has_reached(host.id, last)):
                 self._reset(host.id, {})
-            row.end(host.id, last, now)
+            try:
+                row.end(host.id, last, now)
+            except TooManyHosts:
+                self.left_out.add(host.name)
+                continue
             self._peers.pop(host.id, None)
             self._meetings.end(host.id, host.id == sender)
 
@@ -506,16 +596,28 @@ class Gateway:
 
     # --- Forgetting
 
+    def _forget_too(self, forgotten: Iterable[Incarnation], now: int) -> None:
+        """Forget those that others have forgotten, unless this host hears them (J5, K4)."""
+        row = self._row
+        for id in forgotten:
+            signs = row.total(id, SIGN)
+            if row.state(id) == LIVE and row.largest(id, ALIVE) <= now and not row.is_forgotten(id):
+                if self.is_established:
+                    self._reset(id, {})
+                row.forget(id, signs)
+
     def _forgotten(self) -> set[Incarnation]:
-        return {id for id in self._row.live() if self._row.is_forgotten(id)}
+        forgotten = self._row.forgotten()
+        return forgotten.intersection(self._row.live()) if forgotten else forgotten
 
     def _under(self, forgotten: Iterable[Incarnation]) -> int:
         """Return what stands for the agreement about who is forgotten; never 0."""
         return xxh3_64_intdigest(b"".join(sorted(forgotten))) | 1
 
-    def _last_heard(self, id: Incarnation) -> int:
-        """Return since when an incarnation is silent; not before it could have been heard here."""
-        return max(self._row.largest(id, ALIVE) - self.times.lease, self._since, self._row.largest(id, MET))
+    def _last_heard(self) -> dict[Incarnation, int]:
+        """Return since when each incarnation is silent; not before it could have been heard here."""
+        alive, met, lease = self._row.every(ALIVE), self._row.every(MET), self.times.lease
+        return {id: max(until - lease, self._since, met.get(id, 0)) for id, until in alive.items()}
 
     def _is_alive(self, id: Incarnation, now: int) -> bool:
         return self._row.largest(id, ALIVE) > now
@@ -557,7 +659,9 @@ class Gateway:
             return
         for id in live:
             signs = row.total(id, SIGN)
-            if self._is_alive(id, now) or row.is_forgotten(id) or now - self._last_heard(id) < times.forget_after:
+            if self._is_alive(id, now) or row.is_forgotten(id):
+                continue
+            if now - self._last_heard()[id] < times.forget_after:
                 continue
             witnesses = [other for other in live if other != id and self._is_alive(other, now)]
             silences = [self._witnessed_silence(witness, id, now) for witness in witnesses]

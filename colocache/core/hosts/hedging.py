@@ -71,7 +71,7 @@ class Hedging:
 
 
 #: In the place of an answer: none has come yet, or nobody was asked.
-PENDING: Final = object()
+AWAITED: Final = object()
 UNASKED: Final = object()
 
 
@@ -81,7 +81,7 @@ class Race:
     __slots__ = ("_awaited", "_waiter", "copys", "is_over", "owners", "takes_owners")
 
     def __init__(self) -> None:
-        self.owners: Any = PENDING
+        self.owners: Any = AWAITED
         self.copys: Any = UNASKED
         self.is_over = False  # nobody waits any more
         self.takes_owners = False  # the owner's answer is the one that counts
@@ -91,7 +91,7 @@ class Race:
     @property
     def given(self) -> int:
         """How many answers there are."""
-        return (self.owners is not PENDING) + (self.copys is not PENDING and self.copys is not UNASKED)
+        return (self.owners is not AWAITED) + (self.copys is not AWAITED and self.copys is not UNASKED)
 
     def take_owners(self, answer: Any) -> None:
         """Take the answer of the owner."""

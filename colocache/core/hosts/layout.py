@@ -5,8 +5,8 @@ A file that holds only zeros is that of a host that knows nobody. All offsets ar
 ====== ================================================================================================================
 part   what
 ====== ================================================================================================================
-head   `UNTIL`, the instant until which the host is current; since when it is established; how many rows are in use; the
-       heads of the lanes
+head   `UNTIL`, the instant until which the host is current; since when it is established; how many rows are in use;
+       whether it is a client; the heads of the lanes
 lanes  the host's own events, for its gateways to tell other hosts; see `colocache.core.hosts.log`
 rows   what each gateway knows of other hosts; see `colocache.core.hosts.rows`
 ====== ================================================================================================================
@@ -23,6 +23,7 @@ WORD: Final = 8  # bytes
 UNTIL: Final = 0  # ns on the host's monotonic clock; 0 as long as the host is not established
 ESTABLISHED: Final = 1  # ns: since when it is
 ROWS_USED: Final = 2
+CLIENT: Final = 3  # 1 if this host is a client: it owns nothing, and is no member
 
 LANES: Final = 8
 SLOTS: Final = 8192  # events of a lane that can still be read; a power of two
@@ -30,9 +31,10 @@ SLOT_WORDS: Final = 16
 LANE_WORDS: Final = SLOTS * SLOT_WORDS
 
 ROWS: Final = 8  # gateways of a host that live at the same time, all but one of them stopped
-ENTRIES: Final = 256  # hosts in a row, with those that have ended
+ENTRIES: Final = 256  # members in a row, with those that have ended
+LISTENERS: Final = 768  # clients in a row
 ENTRY_WORDS: Final = 64
-ROW_WORDS: Final = ENTRIES * ENTRY_WORDS
+ROW_WORDS: Final = (ENTRIES + LISTENERS) * ENTRY_WORDS
 
 _PAGE = 512
 _LANE_HEADS_AT = 64

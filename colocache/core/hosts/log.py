@@ -173,6 +173,16 @@ class HostLog:
         found = self._load(lane, number)
         return found is not None and self._is_marked(lane, number + found[1])
 
+    def marks_itself(self, lane: int, number: int) -> bool:
+        """Tell whether an event is the last one of its call, at whose position the call is marked."""
+        found = self._load(lane, number)
+        return found is not None and not found[1]
+
+    def is_alone(self, lane: int, number: int) -> bool:
+        """Tell whether an event is all that its call has made."""
+        before = self._load(lane, number - 1)
+        return self.marks_itself(lane, number) and (number == 1 or (before is not None and not before[1]))
+
     def unstamped(self, lane: int, first: int) -> Iterator[int]:
         """Give the numbers, from ``first`` on, of events that are not marked, and so may never be stamped.
 

@@ -10,6 +10,9 @@ two. Events go out on the sender's own line, and their acknowledgements come bac
 | `Ask`        | of who asks      | `Replayed`, or `Reset` |
 | `News`       | of who sends     |             |
 
+A client dials all members, and nobody dials it. So their events come to it on its own line to them, and its
+acknowledgements go there, too. In a message a client is known by its weight, 0.
+
 A frame is a msgpack array: the kind, and then the fields. Fields that a later version adds stand at the end, and are
 passed over. Everything is checked: what a peer sends is no reason to trust it.
 """
@@ -59,6 +62,8 @@ class Ping(NamedTuple):
     me: Host
     sent: int  # ns, on the sender's clock
     view: View
+    to: Incarnation | None = None  # who is asked, if that is known
+    applied: Numbers = {}  # noqa: RUF012  # of a client: which events of that host it has applied
 
 
 class Pong(NamedTuple):
@@ -70,6 +75,7 @@ class Pong(NamedTuple):
     last: Numbers  # of the sender's events
     applied: Numbers  # of the asker's events
     view: View
+    late: int = 0  # ns for which clients may still serve what they were told before they were to know all hosts
 
 
 class Told(NamedTuple):
@@ -226,9 +232,11 @@ def _view(value: Any) -> View:
 
 
 _READERS: Final[dict[int, Callable[..., Message]]] = {
-    1: lambda me, sent, view: Ping(_host(me), _time(sent), _view(view)),
-    2: lambda me, to, sent, last, applied, view: Pong(
-        _host(me), _id(to), _time(sent), _numbers(last), _numbers(applied), _view(view)
+    1: lambda me, sent, view, to, applied: Ping(
+        _host(me), _time(sent), _view(view), None if to is None else _id(to), _numbers(applied)
+    ),
+    2: lambda me, to, sent, last, applied, view, late: Pong(
+        _host(me), _id(to), _time(sent), _numbers(last), _numbers(applied), _view(view), _time(late)
     ),
     3: lambda sender, lane, number, event: Told(_id(sender), _lane(lane), _time(number), _event(event)),
     4: lambda sender, to, applied: Ack(_id(sender), _id(to), _numbers(applied)),

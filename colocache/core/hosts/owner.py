@@ -14,6 +14,8 @@ A **grant** is a claim of this host that the asker holds: nobody else loads the 
 other. It ends with the asker's fill, or after the time that loads may take. If this process ends, it is gone: then two
 load, once. What is filled stands under the stamps that were read before the grant.
 
+**A client** has no events of its own. What it invalidates is an event of this host, which it is told with all others.
+
 **Writes** happen here, in the order of `colocache.core.host.shelf`. What is derived from a present value is refused
 while this host is behind: the value may have been invalidated elsewhere, with a receipt that did not wait for it.
 """
@@ -22,7 +24,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 from ...errors import WireError
@@ -36,11 +38,14 @@ from ..numbers import added
 from . import requests
 from .copies import Copies
 from .dependencies import Dependencies, dependencies, has_applied
+from .event import Position
 from .gateway import Times
 from .log import HostLog
 from .offers import Offers
 from .requests import (
     Add,
+    Announce,
+    Announced,
     Answer,
     Busy,
     Count,
@@ -59,18 +64,22 @@ from .requests import (
     Refused,
     Replace,
     Request,
+    Settle,
+    Settlement,
     Touch,
 )
-from .rows import Incarnation, Rows
+from .rows import ACKED, ALIVE, Incarnation, Rows
 from .taking import SLOWER_CLOCK, Taker
-from .waiting import settle
+from .waiting import Settled, pauses, settle
 
 CATCHING_UP = 0.06  # s that a request waits for events on which it depends
 LOOK_EVERY = 0.002  # s
+TELLING = 0.5  # s that a client has to apply what it has invalidated
 ANSWER_WITHIN = 0.2  # s: who waits for a load is told that it still runs, and asks again
 MOST_FLOWS = 10_000  # requests that wait at the same time
 MOST_GRANTS = 100_000
 MOST_PULLS = 64  # offers that are followed at the same time
+LOOK_AT_HOSTS_EVERY = 1.0  # s, while any host has a grant
 
 _FENCE = struct.Struct("=16sQd")  # the owner, the stamp of all tags together, when the key was missed
 
@@ -86,6 +95,7 @@ class Grant(NamedTuple):
     wire: bytes
     hash: int
     ends: float
+    host: Incarnation  # that loads
 
 
 class _Waiting:
@@ -118,20 +128,23 @@ class Owner:
         self, me: Incarnation, words: Words, rows: Rows, log: HostLog, board: Board, shelf: Shelf, claims: Claims,
         fences: Fences, lease: HostLease, times: Times, clock: Callable[[], float], wake: Callable[[], object],
         load_timeout: float, on_change: Callable[[int], object] = lambda hash: None,
-        owns: Callable[[bytes], bool] = lambda wire: True, copies: Copies | None = None, offers: Offers | None = None,
+        owns: Callable[[bytes], bool] = lambda wire: True,
+        void: Callable[[int, Sequence[int], bool], Position | None] = lambda kind, hashes, related: None,
+        copies: Copies | None = None, offers: Offers | None = None,
     ) -> None:  # fmt: skip
         """``clock`` gives seconds on the host's monotonic clock. ``on_change`` is told of keys that were written.
 
         ``owns`` tells whether this host owns a key at this very moment; see `colocache.hosts.Hosts.exact_owner`.
-        ``copies`` sees to copies of what others have, and ``offers`` to those that others are to have, if there may be
-        any.
+        ``void`` invalidates things, as a process of this host does: it is given the kind, the hashes, and whether they
+        are related. It returns None if that cannot be told to other hosts. ``copies`` sees to copies of what others
+        have, and ``offers`` to those that others are to have, if there may be any.
         """
         self.me = me
         self._words, self._rows, self._log = words, rows, log
         self._board, self._shelf, self._claims, self._fences = board, shelf, claims, fences
         self._lease, self._times, self._clock, self._wake = lease, times, clock, wake
         self._load_timeout = load_timeout
-        self._on_change, self._owns = on_change, owns
+        self._on_change, self._owns, self._void = on_change, owns, void
         self._copies, self._offers = copies, offers
         self._taker = Taker(board, shelf, fences)
         self._harvests = False
@@ -141,11 +154,13 @@ class Owner:
         self._waiting: list[_Waiting] = []
         self._woken: deque[_Waiting] = deque()
         self._grants: dict[int, Grant] = {}
+        self._tokens: dict[tuple[bytes, Incarnation], tuple[int]] = {}  # by key and asker
+        self._looked_at = 0.0  # at the hosts that have grants
         self._mine = int.from_bytes(me[:8], "big")
         self._handlers: dict[type[Any], Callable[[Any], Flow]] = {
             Get: self._get, GetMany: self._get_many, Fill: self._fill, Put: self._put, PutFenced: self._put_fenced,
-            Add: self._add, Replace: self._replace, Count: self._count, Touch: self._touch, Offer: self._take_offer,
-            Harvest: self._held,
+            Add: self._add, Replace: self._replace, Count: self._count, Touch: self._touch,
+            Announce: self._announce, Settle: self._settle, Offer: self._take_offer, Harvest: self._held,
         }  # fmt: skip
         self.served = 0
         self.bad_requests = 0
@@ -180,7 +195,7 @@ class Owner:
     @property
     def due(self) -> float:
         """When `run` has something to do, on the clock; infinity if never."""
-        grants = [grant.ends for grant in self._grants.values()] if len(self._grants) < 64 else [self._clock() + 1.0]
+        grants = [self._looked_at + LOOK_AT_HOSTS_EVERY] if self._grants else []
         return min([each.wakes_at for each in self._waiting] + grants, default=float("inf"))
 
     def run(self) -> None:
@@ -194,12 +209,32 @@ class Owner:
         for each in [each for each in self._waiting if each.wakes_at <= now]:
             self._waiting.remove(each)
             self._step(each)
-        for token, grant in [(token, grant) for token, grant in self._grants.items() if grant.ends <= now]:
-            del self._grants[token]
-            self._claims.end(grant.load, AGAIN)
+        self._give_back([token for token, grant in self._grants.items() if grant.ends <= now])
+        if self._grants and now >= self._looked_at + LOOK_AT_HOSTS_EVERY:
+            self._looked_at, ns = now, self._ns()
+            gone = {grant.host for grant in self._grants.values() if self._heard_until(grant.host) <= ns}
+            self._give_back([token for token, grant in self._grants.items() if grant.host in gone])
         if not self._harvests and self._copies is not None and self._copies.may_harvest:
             self._harvests = True
             self._begin(self._copies.harvest())
+
+    def _give_back(self, tokens: list[int]) -> None:
+        """End grants whose loads do not come to an end any more: others may load.
+
+        The asker's host is silent, or asks for the same key again. It asks once for all its processes. So the one that
+        had the grant was killed, or its load was ended by an event.
+        """
+        for token in tokens:
+            grant = self._take(token)
+            if grant is not None:
+                self._claims.end(grant.load, AGAIN)
+
+    def _take(self, token: int) -> Grant | None:
+        """Take a grant out."""
+        grant = self._grants.pop(token, None)
+        if grant is not None and self._tokens.get((grant.wire, grant.host)) == (token,):
+            del self._tokens[grant.wire, grant.host]
+        return grant
 
     def close(self) -> None:
         """Give back all that was granted, and answer nobody any more."""
@@ -209,6 +244,7 @@ class Owner:
         for grant in self._grants.values():
             self._claims.end(grant.load, AGAIN)
         self._grants.clear()
+        self._tokens.clear()
 
     def _step(self, waiting: _Waiting) -> None:
         try:
@@ -278,6 +314,7 @@ class Owner:
 
     def _lead(self, request: Get, wire: bytes, hash: int, any_tag: int) -> Flow:
         """Give the asker the duty to load, or have it ask again while somebody else loads."""
+        self._give_back([*self._tokens.get((wire, request.asker), ())])
         began, call = self._clock(), _Call()
         flow = self._claims.find_or_lead(call, wire, hash, request.key.hashes, began, request.patience + ANSWER_WITHIN)
         try:
@@ -298,7 +335,8 @@ class Owner:
             return Refused()  # another thread of this process has loaded what the shelf does not take
         # A fill may come to another process that has the port by now, or to the next incarnation of this host.
         token = self._claims.number() ^ self._mine
-        self._grants[token] = Grant(outcome.load, wire, hash, self._clock() + self._load_timeout)
+        self._tokens[wire, request.asker] = (token,)
+        self._grants[token] = Grant(outcome.load, wire, hash, self._clock() + self._load_timeout, request.asker)
         return Granted(token, self._dependencies())
 
     def _get_many(self, request: GetMany) -> Flow:
@@ -327,7 +365,7 @@ class Owner:
 
     def _fill(self, request: Fill) -> Flow:
         yield from ()
-        grant = self._grants.pop(request.token, None)
+        grant = self._take(request.token)
         if grant is None:
             return Done(Outcome.REFUSED.name)
         outcome = Outcome.DECLINED
@@ -439,6 +477,31 @@ class Owner:
         outcome = self._shelf.change(wire, hash, decide, hashes)[0]
         return (yield from self._written(wire, outcome, None, False))
 
+    def _heard_until(self, host: Incarnation) -> int:
+        """Return until when (ns) a host counts as one that lives, be it a member or a client."""
+        return max(self._rows.largest(host, ALIVE), self._rows.clients.granted(host))
+
+    # --- For clients
+
+    def _announce(self, request: Announce) -> Flow:
+        """Invalidate what a client asks for, and answer when its host has applied that, if it may serve anything."""
+        if not request.hashes:
+            return Refused()
+        position = self._void(request.kind, request.hashes, request.related)
+        if position is None:
+            return Refused()
+        numbers, ends, sleeps = {position.lane: position.number}, self._clock() + TELLING, pauses()
+        while not self._rows.clients.has_reached(request.sender, numbers, ACKED):
+            if self._clock() >= ends or self._rows.clients.granted(request.sender) <= self._ns():
+                return Announced(numbers, False)
+            yield next(sleeps)
+        return Announced(numbers, True)
+
+    def _settle(self, request: Settle) -> Flow:
+        now, patience = self._ns(), 4 * self._times.lease
+        flow = settle(self._words, self._rows, self._times, request.numbers, now, patience, request.sender)
+        return Settlement(*(yield from self._timed(flow)))
+
     def _may_derive(self, request: Add | Replace | Count | Touch) -> Generator[float, Any, bool]:
         """Tell whether this host is current, as far as the asker, and owns the key."""
         if not (yield from self._has_applied(request.depends)):
@@ -454,16 +517,20 @@ class Owner:
             self._offers.note(wire)
         events = self._log.lasts()
         if waits:
-            now = self._ns()
-            flow = settle(self._words, self._rows, self._times, events, now, 4 * self._times.lease)
-            try:
-                pause = next(flow)
-                while True:
-                    yield pause
-                    pause = flow.send(self._ns())
-            except StopIteration as end:
-                return Done(outcome.name, payload, end.value.complete, events)
+            flow = settle(self._words, self._rows, self._times, events, self._ns(), 4 * self._times.lease)
+            return Done(outcome.name, payload, (yield from self._timed(flow)).complete, events)
         return Done(outcome.name, payload, False, events)
+
+    def _timed(self, flow: Generator[float, int, Settled]) -> Generator[float, Any, Settled]:
+        """Tell a flow the time after each pause."""
+        try:
+            pause = next(flow)
+            while True:
+                yield pause
+                pause = flow.send(self._ns())
+        except StopIteration as end:
+            settled: Settled = end.value
+            return settled
 
     def _ns(self) -> int:
         return int(self._clock() * 1e9)

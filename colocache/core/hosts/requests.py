@@ -17,9 +17,12 @@ import msgpack
 
 from ...errors import WireError
 from .dependencies import OVER, Dependencies
+from .event import KEYS, NAMESPACES
+from .event import MAX_HASHES as MAX_HASHES_OF_EVENT
 from .layout import ENTRIES, LANES
+from .log import MAX_CHUNKS
 from .ring import SLOTS
-from .rows import Incarnation, Numbers
+from .rows import MAX_NAME, Incarnation, Numbers
 
 MAX_WIRE: Final = 1 << 15  # bytes of a wire key
 MAX_PAYLOAD: Final = 1 << 20
@@ -28,6 +31,8 @@ MAX_MANY: Final = 1024  # keys of one request
 MAX_FENCE: Final = 64 << 10
 MAX_OFFERED: Final = 256  # keys of one offer
 SLOT_BYTES: Final = SLOTS // 8  # one bit for each slot of the ring
+MAX_VOID: Final = MAX_CHUNKS * MAX_HASHES_OF_EVENT  # things of one invalidation
+MAX_NAMES: Final = 2048  # hosts of one receipt
 LARGEST: Final = (1 << 20) + (256 << 10)  # bytes of a frame
 
 T = TypeVar("T")
@@ -50,6 +55,7 @@ class Get(NamedTuple):
     depends: Dependencies
     leads: bool
     patience: float  # s that the asker would still wait for somebody else's load
+    asker: Incarnation = b"\0" * 16  # the asker's host
 
 
 class GetMany(NamedTuple):
@@ -154,6 +160,25 @@ class Harvest(NamedTuple):
     hot: bool
 
 
+class Announce(NamedTuple):
+    """Invalidate these things, as an event of the host that is asked. Answered by `Announced` or `Refused`.
+
+    Only a client asks, which has no events of its own. ``kind`` is that of `colocache.core.hosts.event`.
+    """
+
+    sender: Incarnation
+    kind: int
+    hashes: tuple[int, ...]
+    related: bool
+
+
+class Settle(NamedTuple):
+    """Wait until no host serves what events of the host that is asked have made void. Answered by `Settlement`."""
+
+    sender: Incarnation
+    numbers: Numbers
+
+
 class Found(NamedTuple):
     """A value, with the hashes that its label names beside the key and the root."""
 
@@ -218,13 +243,40 @@ class Held(NamedTuple):
     next: int
 
 
-Request = Get | GetMany | Fill | Put | PutFenced | Add | Replace | Count | Touch | Offer | Harvest
-Answer = Found | FoundMany | Missing | Granted | Busy | Refused | Done | Held
+class Announced(NamedTuple):
+    """Which event it is, by its lane, and whether the asker's host has applied it."""
+
+    numbers: Numbers
+    is_applied: bool
+
+
+class Settlement(NamedTuple):
+    """What has come of events: see `colocache.core.hosts.waiting.Settled`. The asker's host is not named."""
+
+    acknowledged: tuple[str, ...]
+    waited_out: tuple[str, ...]
+    forgotten: tuple[str, ...]
+    complete: bool
+
+
+Request = Get | GetMany | Fill | Put | PutFenced | Add | Replace | Count | Touch | Announce | Settle | Offer | Harvest
+Answer = Found | FoundMany | Missing | Granted | Busy | Refused | Done | Announced | Settlement | Held
 
 _REQUESTS: Final[tuple[Any, ...]] = (
-    Get, GetMany, Fill, Put, PutFenced, Add, Replace, Count, Touch, Offer, Harvest,
+    Get, GetMany, Fill, Put, PutFenced, Add, Replace, Count, Touch, Announce, Settle, Offer, Harvest,
 )  # fmt: skip
-_ANSWERS: Final[tuple[Any, ...]] = (Found, FoundMany, Missing, Granted, Busy, Refused, Done, Held)
+_ANSWERS: Final[tuple[Any, ...]] = (
+    Found,
+    FoundMany,
+    Missing,
+    Granted,
+    Busy,
+    Refused,
+    Done,
+    Announced,
+    Settlement,
+    Held,
+)
 _NUMBER: Final[dict[Any, int]] = {
     **{kind: number for number, kind in enumerate(_REQUESTS, 1)},
     **{kind: number for number, kind in enumerate(_ANSWERS, 65)},
@@ -299,6 +351,12 @@ def _bytes(most: int) -> Callable[[Any], bytes]:
     return read
 
 
+def _id(value: Any) -> Incarnation:
+    if type(value) is not bytes or len(value) != 16:
+        raise WireError(f"{value!r:.40} is no id of a host")
+    return value
+
+
 def _or_none(read: Callable[[Any], T]) -> Callable[[Any], T | None]:
     return lambda value: None if value is None else read(value)
 
@@ -325,6 +383,7 @@ def _several(read: Callable[[Any], T], most: int) -> Callable[[Any], tuple[T, ..
 
 
 _payload, _wire, _hashes = _bytes(MAX_PAYLOAD), _bytes(MAX_WIRE), _several(_word, MAX_HASHES)
+_void = _several(_word, MAX_VOID)
 
 
 def _key(value: Any) -> Key:
@@ -337,14 +396,8 @@ def _depends(value: Any) -> Dependencies:
         raise WireError("no dependencies")
     found: Dependencies = {}
     for id, numbers in value.items():
-        found[_incarnation(id)] = numbers if numbers is OVER else _numbers(numbers)
+        found[_id(id)] = OVER if numbers is OVER else _numbers(numbers)
     return found
-
-
-def _incarnation(value: Any) -> Incarnation:
-    if type(value) is not bytes or len(value) != 16:
-        raise WireError(f"{value!r:.40} is no host")
-    return value
 
 
 def _numbers(value: Any) -> Numbers:
@@ -352,7 +405,7 @@ def _numbers(value: Any) -> Numbers:
         raise WireError("no numbers of events")
     for lane, number in value.items():
         if not 0 <= _word(lane) < LANES or _word(number) < 0:
-            raise WireError("an event in a lane that cannot be")
+            raise WireError("the number of an event in a lane that cannot be")
     return value
 
 
@@ -362,14 +415,27 @@ def _slots(value: Any) -> bytes:
     return value
 
 
+def _kind(value: Any) -> int:
+    if type(value) is not int or not KEYS <= value <= NAMESPACES:
+        raise WireError(f"{value!r:.40} is nothing to invalidate")
+    return value
+
+
+def _host_name(value: Any) -> str:
+    if type(value) is not str or len(value) > MAX_NAME:
+        raise WireError(f"{value!r:.40} is no name of a host")
+    return value
+
+
 def _found(value: Any) -> Found:
     payload, hashes, ttl, age, version, any_tag = value[:6]
     return Found(_payload(payload), _hashes(hashes), _seconds(ttl), _age(age), _word(version), _word(any_tag))
 
 
+_host_names = _several(_host_name, MAX_NAMES)
 _Checks = tuple[Callable[[Any], Any], ...]
 _CHECKS: Final[dict[Any, _Checks]] = {
-    Get: (_key, _depends, _flag, _age),
+    Get: (_key, _depends, _flag, _age, _id),
     GetMany: (_several(_key, MAX_MANY), _depends),
     Fill: (_word, _or_none(_payload), _seconds, _age),
     Put: (_key, _or_none(_payload), _seconds, _flag),
@@ -378,7 +444,9 @@ _CHECKS: Final[dict[Any, _Checks]] = {
     Replace: (_key, _payload, _seconds, _word, _word, _depends),
     Count: (_key, _delta, _or_none(_payload), _seconds, _depends),
     Touch: (_key, _seconds, _depends),
-    Offer: (_incarnation, _several(_key, MAX_OFFERED), _depends),
+    Announce: (_id, _kind, _void, _flag),
+    Settle: (_id, _numbers),
+    Offer: (_id, _several(_key, MAX_OFFERED), _depends),
     Harvest: (_slots, _word, _flag),
     Found: (_payload, _hashes, _seconds, _age, _word, _word),
     FoundMany: (_several(_or_none(_found), MAX_MANY),),
@@ -388,6 +456,8 @@ _CHECKS: Final[dict[Any, _Checks]] = {
     Refused: (),
     Done: (_name, _or_none(_payload), _flag, _or_none(_numbers)),
     Held: (_several(_key, MAX_OFFERED), _word),
+    Announced: (_numbers, _flag),
+    Settlement: (_host_names, _host_names, _host_names, _flag),
 }
 _REQUEST_READERS: Final = {_NUMBER[kind]: (kind, _CHECKS[kind]) for kind in _REQUESTS}
 _ANSWER_READERS: Final = {_NUMBER[kind]: (kind, _CHECKS[kind]) for kind in _ANSWERS}

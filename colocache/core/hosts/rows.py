@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from ..host.memory import Fences, Words
-from .layout import ENTRIES, LANES, ROWS, ROWS_USED, WORD, entry_of
+from .layout import ENTRIES, LANES, LISTENERS, ROWS, ROWS_USED, WORD, entry_of
 
 Incarnation = bytes
 """The id of a region, 16 bytes: a host from the first process's coming to the last one's leaving."""
@@ -42,6 +42,7 @@ WEIGHT: Final = 3  # of what it owns; 0 is a client
 ALIVE: Final = 4  # ns: a lease after the ping whose answer was the newest sign of life
 SIGN: Final = 5  # how many signs of life this row has noted
 HEARD: Final = 6  # ns: until when this host is current as far as that one is concerned
+GRANTED: Final = 6  # of a listener, ns: until when it may serve what this host has told it
 HEARD_UNDER: Final = 7  # which hosts were forgotten when that was agreed
 TOLD: Final = 8  # its event of this number is being applied
 APPLIED: Final = 16  # its events up to this number are applied
@@ -53,7 +54,8 @@ ENDED_SINCE: Final = 42  # ns: when this host has learned of its end
 ROUND_TRIP: Final = 43  # ns, of the last ping that was answered
 _NAME, _ADDRESS, _RELEASE = 44, 52, 60
 
-_COUNT, _CHANGES, _WRITER, _PUBLISHED = 0, 1, 2, 8  # words of a row's head, which is its entry 0
+# Words of a row's head, which is its entry 0.
+_COUNT, _CHANGES, _WRITER, _LISTENERS, _LISTENER_CHANGES, _QUIET, _PUBLISHED = 0, 1, 2, 3, 4, 5, 8
 _TWO_WORDS = struct.Struct("=2Q")
 _WORD = struct.Struct("=Q")
 
@@ -77,16 +79,25 @@ _Known = tuple[list[int], dict[Incarnation, tuple[int, ...]]]
 
 
 class Rows:
-    """What this host knows of others, as one process reads it. Any thread may call all methods."""
+    """What this host knows of other members, as one process reads it. Any thread may call all methods."""
+
+    clients: Listeners
+    """What it knows of clients."""
+
+    # Of these entries in a row, and of the words of its head that say how many are in use, and that this has changed.
+    _FIRST, _MOST, _COUNT_AT, _CHANGES_AT = 1, ENTRIES - 1, _COUNT, _CHANGES
 
     def __init__(self, words: Words, fences: Fences) -> None:
         """``words`` are those of the whole file."""
         self._words = words
         self._fences = fences
+        if not isinstance(self, Listeners):
+            self.clients = Listeners(words, fences)
         heads = [entry_of(row, 0) for row in range(ROWS)]
         #: What is looked at if so many rows are in use: see `_look`.
         self._shape_at = [
-            tuple([head + place for head in heads[:used] for place in (_COUNT, _CHANGES)]) for used in range(ROWS + 1)
+            tuple([head + place for head in heads[:used] for place in (self._COUNT_AT, self._CHANGES_AT)])
+            for used in range(ROWS + 1)
         ]
         self._known: _Known = [], {}
 
@@ -130,13 +141,17 @@ class Rows:
         """Return `TOLD`, `APPLIED`, `ACKED` or `LAST` of an incarnation, for each lane that has one."""
         words = self._words
         while True:
-            found: dict[int, int] = {}
             shape, entries = self._look()
-            for at in entries.get(id, ()):
-                for lane in range(LANES):
-                    number = words[at + field + lane]
-                    if number > found.get(lane, 0):
-                        found[lane] = number
+            found = _positions(words, entries.get(id, ()), field)
+            if self._is_unchanged(shape):
+                return found
+
+    def every_position(self, field: int) -> dict[Incarnation, dict[int, int]]:
+        """Return the positions of each incarnation that is known, as `positions` does for one."""
+        words = self._words
+        while True:
+            shape, entries = self._look()
+            found = {id: _positions(words, places, field) for id, places in entries.items()}
             if self._is_unchanged(shape):
                 return found
 
@@ -158,6 +173,16 @@ class Rows:
             release = release or self._text(at + _RELEASE, MAX_RELEASE)
             weight = weight or self._words[at + WEIGHT]
         return Host(id, name.decode("utf-8", "replace"), address.decode("ascii", "replace"), weight, release.decode())
+
+    def name(self, id: Incarnation) -> str:
+        """Return the name that `host` gives."""
+        texts = [self._text(at + _NAME, MAX_NAME) for at in self._look()[1].get(id, ())]
+        return next(filter(None, texts), b"").decode("utf-8", "replace")
+
+    def address(self, id: Incarnation) -> str:
+        """Return the address that `host` gives."""
+        texts = [self._text(at + _ADDRESS, MAX_ADDRESS) for at in self._look()[1].get(id, ())]
+        return next(filter(None, texts), b"").decode("ascii", "replace")
 
     def heard(self, id: Incarnation, under: int) -> int:
         """Return until when (ns) this host is current as far as another one is concerned.
@@ -204,6 +229,11 @@ class Rows:
         known = self.positions(id, field)
         return all(known.get(lane, 0) >= number for lane, number in numbers.items())
 
+    @property
+    def quiet(self) -> int:
+        """Until when (ns) clients may serve values who do not wait for this host: see `Row.be_quiet`."""
+        return max([self._words[entry_of(row, 0) + _QUIET] for row in range(self.used)], default=0)
+
     def writers(self) -> list[int]:
         """Return the seats of those that had a row last, if they noted it."""
         writers = [self._words[entry_of(row, 0) + _WRITER] for row in range(self.used)]
@@ -232,7 +262,7 @@ class Rows:
             self._fences.order()
             entries: dict[Incarnation, tuple[int, ...]] = {}
             for row, count in enumerate(shape[::2]):
-                for entry in range(1, 1 + min(count, ENTRIES - 1)):
+                for entry in range(self._FIRST, self._FIRST + min(count, self._MOST)):
                     at = entry_of(row, entry)
                     id = self._id_at(at)
                     if self._words[at]:
@@ -244,7 +274,7 @@ class Rows:
 
     def _shape(self) -> list[int]:
         words = self._words
-        return [words[place] for place in self._shape_at[self.used]]
+        return [words[place] for place in self._shape_at[min(words[ROWS_USED], ROWS)]]
 
     def _is_unchanged(self, shape: list[int]) -> bool:
         """Tell whether what was read is really about its incarnations: an entry may have become another one's."""
@@ -255,7 +285,13 @@ class Rows:
         return _TWO_WORDS.pack(self._words[at], self._words[at + 1])
 
     def _text(self, at: int, most: int) -> bytes:
-        return b"".join([_WORD.pack(self._words[at + place]) for place in range(most // WORD)]).rstrip(b"\0")
+        words: list[int] = []
+        for place in range(at, at + most // WORD):
+            word = self._words[place]
+            if not word:
+                break
+            words.append(word)
+        return struct.pack(f"={len(words)}Q", *words).rstrip(b"\0")
 
 
 class Row(Rows):
@@ -266,12 +302,18 @@ class Row(Rows):
         super().__init__(words, fences)
         self._row = row
         self._own: dict[Incarnation, int] = {}
+        if not isinstance(self, ListenersRow):
+            self.clients: ListenersRow = ListenersRow(words, fences, row)
         words[ROWS_USED] = max(words[ROWS_USED], row + 1)  # another gateway may store less: see `use`
         head = entry_of(row, 0)
-        for entry in range(1, 1 + words[head + _COUNT]):
+        for entry in range(self._FIRST, self._FIRST + words[head + self._COUNT_AT]):
             at = entry_of(row, entry)
             if words[at]:
                 self._own[self._id_at(at)] = at
+        for id, at in self._own.items():  # whose end another gateway has noted since
+            state = self.state(id)
+            if state != words[at + STATE] and state in (ENDED, ENDED_AT):
+                self.end(id, self.positions(id, LAST) if state == ENDED_AT else None, self.largest(id, ENDED_SINCE))
 
     def use(self) -> None:
         """See to it that readers look at this row: two gateways that begin at once may overwrite each other's word."""
@@ -333,6 +375,11 @@ class Row(Rows):
         self._fences.order()
         words[at + HEARD_UNDER] = under
 
+    def be_quiet(self, until: int) -> None:
+        """Note until when (ns) clients may serve values who do not wait for this host, because they do not know it."""
+        at = entry_of(self._row, 0) + _QUIET
+        self._words[at] = max(self._words[at], until)
+
     def write_by(self, seat: int) -> None:
         """Note which process has the row now, for people to see."""
         self._words[entry_of(self._row, 0) + _WRITER] = seat + 1
@@ -356,14 +403,14 @@ class Row(Rows):
 
     def _new_entry(self, id: Incarnation, now: int) -> int:
         words, head = self._words, entry_of(self._row, 0)
-        count = words[head + _COUNT]
-        if count < ENTRIES - 1:
-            at = entry_of(self._row, count + 1)
+        count = words[head + self._COUNT_AT]
+        if count < self._MOST:
+            at = entry_of(self._row, self._FIRST + count)
         else:
-            at = self._oldest_end(now)
+            at = self._unused(now)
             words[at] = 0
             self._own = {other: place for other, place in self._own.items() if place != at}
-            words[head + _CHANGES] += 1
+            words[head + self._CHANGES_AT] += 1
             self._fences.order()
         for place in range(1, 64):  # also what a dead gateway has begun
             words[at + place] = 0
@@ -371,14 +418,27 @@ class Row(Rows):
         self._fences.order()
         words[at] = first
         self._fences.order()
-        if count < ENTRIES - 1:
-            words[head + _COUNT] = count + 1
-        words[head + _CHANGES] += 1
+        if count < self._MOST:
+            words[head + self._COUNT_AT] = count + 1
+        words[head + self._CHANGES_AT] += 1
         return at
 
-    def _oldest_end(self, now: int) -> int:
-        """Return the entry of what has ended first, if that is so long ago that nobody speaks of it any more."""
-        since = [(self._words[at + ENDED_SINCE], at) for at in self._own.values() if self._words[at + ENDED_SINCE]]
+    def _unused(self, now: int) -> int:
+        """Return the entry of what has ended first, if that is so long ago that nobody speaks of it any more.
+
+        Not while it lives in another row, which would count then:
+
+        1. Gateway P notes in its row that X lives, and dies. 2. Gateway Q notes the end of X, in its own row.
+        3. Much later Q uses that entry for Y. For this host X lives, is silent, and is waited for.
+
+        Whoever has P's row next ends X there.
+        """
+        words, rows = self._words, self._look()[1]
+        since = [
+            (words[at + ENDED_SINCE], at) for id, at in self._own.items()
+            if words[at + ENDED_SINCE]
+            and all(words[other + STATE] in (0, ENDED, ENDED_AT) for other in rows.get(id, ()))
+        ]  # fmt: skip
         oldest = min(since, default=None)
         if oldest is None or oldest[0] + REMEMBERED > now:
             raise TooManyHosts
@@ -394,12 +454,71 @@ class Row(Rows):
         self._words[at + WEIGHT] = host.weight
 
 
+class Listeners(Rows):
+    """What this host knows of its **listeners**: of clients that hear its events. Any thread may call all methods.
+
+    They are no members: they have no events of their own, and no other host is told of them. What is known of each is
+    until when it may serve what this host has told it, and what it has acknowledged.
+    """
+
+    _FIRST, _MOST, _COUNT_AT, _CHANGES_AT = ENTRIES, LISTENERS, _LISTENERS, _LISTENER_CHANGES
+
+    def granted(self, id: Incarnation) -> int:
+        """Return until when (ns) a client may serve what this host has told it; 0 if it has left, or is not known."""
+        return self.largest(id, GRANTED) if self.state(id) == LIVE else 0
+
+    def who_may_serve(self, now: int) -> dict[Incarnation, int]:
+        """Return the clients that may still serve what this host has told them, and until when (ns).
+
+        To be called after what they have to be waited for is in the log.
+        """
+        states, granted = self.every(STATE), self.every(GRANTED)
+        return {id: until for id, until in granted.items() if until > now and states.get(id) == LIVE}
+
+
+class ListenersRow(Listeners, Row):
+    """The same, with a row of one's own."""
+
+    def listen(self, host: Host, until: int, now: int) -> None:
+        """Note that a client may serve what this host tells it, until then (ns). Nothing is ever taken back.
+
+        Raise TooManyHosts if there is no room.
+        """
+        at = self._entry(host.id, now)
+        if not self._words[at + STATE]:
+            self._describe(at, host)
+            self._words[at + STATE] = LIVE
+        if until > self._words[at + GRANTED]:
+            self._words[at + GRANTED] = until
+
+    def leave(self, id: Incarnation, now: int) -> None:
+        """Note that a client has left: nobody waits for it any more."""
+        self._words[self._entry(id, now) + STATE] = ENDED_AT
+
+    def _unused(self, now: int) -> int:
+        """Return the entry of a client whom nobody waits for any more, the one that was answered first."""
+        oldest = min([(self._words[at + GRANTED], at) for at in self._own.values()], default=None)
+        if oldest is None or oldest[0] > now:
+            raise TooManyHosts
+        return oldest[1]
+
+
 TOLD_OF: Final = 600 * 10**9  # ns that others are told of an end, and that a fetch names it
 REMEMBERED: Final = 3 * TOLD_OF  # ns after which the entry of an end may be used again
 
 
-def recent_ends(rows: Rows, ids: Iterable[Incarnation], now: int) -> list[Incarnation]:
-    """Return those that have ended, and of whose end others may not know yet."""
-    states = rows.every(STATE)
-    ended = [id for id in ids if states.get(id) in (ENDED, ENDED_AT)]
+def recent_ends(rows: Rows, states: Mapping[Incarnation, int], now: int) -> list[Incarnation]:
+    """Return those that have ended, and of whose end others may not know yet; ``states`` are those of all."""
+    ended = [id for id, state in states.items() if state in (ENDED, ENDED_AT)]
     return [id for id in ended if rows.largest(id, ENDED_SINCE) + TOLD_OF > now]
+
+
+def _positions(words: Words, places: Iterable[int], field: int) -> dict[int, int]:
+    """Return the largest position of each lane that has one, in the entries of an incarnation."""
+    found: dict[int, int] = {}
+    for at in places:
+        for lane in range(LANES):
+            number = words[at + field + lane]
+            if number and number > found.get(lane, 0):
+                found[lane] = number
+    return found

@@ -12,6 +12,10 @@ Which hosts there are, before the append:
 Whether it is established, at the end: 1. W reads the roster, and waits. 2. Its host meets another one, and becomes
 established. 3. W's wait ends, although it did not include the host just met.
 
+**K1, K2.** Clients are waited for until they have acknowledged, or may serve nothing any more. Who may serve is read
+after the append, too. Who is granted a lease later has to apply the event first. **K3.** A host that has come, or has
+come back, waits until no client has a lease from before. See `colocache.core.hosts.gateway`.
+
 **Q2.** A host that has not been current for long may have been forgotten by others, so that they do not hear it any
 more. Its receipts are not complete, whatever it has waited for.
 """
@@ -27,6 +31,7 @@ from .layout import UNTIL
 from .rows import ACKED, LIVE, Incarnation, Numbers, Rows
 
 FIRST_PAUSE, LONGEST_PAUSE = 50e-6, 2e-3  # s between two looks
+GROWTH = 1.4  # of the pauses: what has come is seen after that much of the time that it took, at most
 
 
 class Settled(NamedTuple):
@@ -43,16 +48,18 @@ def pauses() -> Iterator[float]:
     pause = FIRST_PAUSE
     while True:
         yield pause
-        pause = min(2 * pause, LONGEST_PAUSE)
+        pause = min(GROWTH * pause, LONGEST_PAUSE)
 
 
-def settle(words: Words, rows: Rows, times: Times, numbers: Numbers, now: int, patience: int) -> Generator[
-    float, int, Settled
-]:  # fmt: skip
+def settle(
+    words: Words, rows: Rows, times: Times, numbers: Numbers, now: int, patience: int,
+    besides: Incarnation | None = None,
+) -> Generator[float, int, Settled]:  # fmt: skip
     """Wait for other hosts; yield seconds to sleep, and be sent the time (ns) after each sleep.
 
     ``numbers`` are those of the call's last event, by its lane; ``now`` was read after it was appended. ``patience``
     (ns) is how long the caller waits at most. With less than the protocol needs, the receipt is not complete.
+    ``besides`` is waited for, and not named: a client that this host waits for on behalf of.
     """
     began = since = now
     sleeps = pauses()
@@ -62,22 +69,44 @@ def settle(words: Words, rows: Rows, times: Times, numbers: Numbers, now: int, p
         now = yield next(sleeps)
         since = now
     rows.order()  # otherwise the roster could be older than the word
-    missing = rows.counted()
-    forgotten = [id for id in rows.live() if id not in missing]
+    members = rows.counted()
+    forgotten = [id for id in rows.live() if id not in members]
+    missing = [*dict.fromkeys(members, since + times.waited).items(), *rows.clients.who_may_serve(now).items()]
+    missing.reverse()
     acknowledged: list[Incarnation] = []
-    sleeps = pauses()
+    waited_out: list[Incarnation] = []
+    sleeps, latest = pauses(), since + 2 * times.waited
     while True:
-        acknowledged += [id for id in missing if rows.has_reached(id, numbers, ACKED)]
-        missing = [id for id in missing if id not in acknowledged and rows.state(id) == LIVE]
-        if not missing or now - since >= times.waited or now - began >= patience:
+        while missing:  # one after another: there may be hundreds, and all are to be waited for
+            id, ends = missing[-1]
+            if _has_acknowledged(rows, id, numbers):
+                acknowledged.append(id)
+            elif now >= ends:
+                waited_out.append(id)
+            elif not (rows.state(id) == LIVE or rows.clients.granted(id)):
+                pass  # it has ended
+            else:
+                break
+            missing.pop()
+        remembered_until = words[UNTIL] + times.serves_by_age
+        rows.order()  # K3: who comes back notes that it is quiet first
+        is_over = not missing and now >= rows.quiet
+        if is_over or now - began >= patience or now >= latest:
             break
         now = yield next(sleeps)
-    is_over = not missing or now - since >= times.waited
-    is_remembered = now - words[UNTIL] <= times.serves_by_age
+    late = [id for id, _ in reversed(missing)]
+    acknowledged += [id for id in late if _has_acknowledged(rows, id, numbers)]
+    waited_out += [id for id in late if id not in acknowledged]
     return Settled(
-        _names(rows, acknowledged), _names(rows, missing), _names(rows, forgotten), is_over and is_remembered
-    )
+        _names(rows, acknowledged, besides), _names(rows, waited_out, besides), _names(rows, forgotten, besides),
+        is_over and now <= remembered_until,
+    )  # fmt: skip
 
 
-def _names(rows: Rows, ids: list[Incarnation]) -> tuple[str, ...]:
-    return tuple([rows.host(id).name or id.hex() for id in ids])
+def _names(rows: Rows, ids: list[Incarnation], besides: Incarnation | None) -> tuple[str, ...]:
+    ids = [id for id in ids if id != besides]
+    return tuple([rows.name(id) or rows.clients.name(id) or id.hex() for id in ids])
+
+
+def _has_acknowledged(rows: Rows, id: Incarnation, numbers: Numbers) -> bool:
+    return rows.has_reached(id, numbers, ACKED) or rows.clients.has_reached(id, numbers, ACKED)

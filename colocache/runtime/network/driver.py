@@ -22,6 +22,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
+from ...core.hosts.messages import Ack, Told
 from ...core.hosts.rows import Incarnation
 from ...errors import ConfigError
 from ..files import descriptors_are_scarce
@@ -70,7 +71,8 @@ class Network:
 
         Raise ConfigError if the settings let anybody in.
         """
-        refuse_plain(settings.listen, settings.secrets)
+        if settings.listen is not None:
+            refuse_plain(settings.listen, settings.secrets)
         self.failures = 0  #: how often the thread had to begin anew
         self._given = Given(settings, id, directory, election, engine, server, address_of, weight, log, chores)
         self._hands_over_until: float | None = None
@@ -131,9 +133,11 @@ class Network:
         session, speaker = self._session, self._speaker
         unanswered, late = (0, 0) if session is None else session.figures
         bad, unsent = (0, 0) if speaker is None else (speaker.bad_frames, speaker.unsent)
+        sent = {} if speaker is None else speaker.sent.copy()
         return {
             "unanswered": unanswered, "late_answers": late, "bad_frames": bad, "unsent": unsent,
-            "failures": self.failures,
+            "failures": self.failures, "sent": sum(sent.values()),
+            "sent_events": sent.get(Told, 0), "sent_acknowledgements": sent.get(Ack, 0),
         }  # fmt: skip
 
     def status(self) -> tuple[HostStatus, ...]:
@@ -223,7 +227,8 @@ class Network:
         session, self._session = self._session, None
         if session is not None:
             _inherited.append(session)
-            close_connections(self._given.settings.listen.port, session.addresses())
+            listen = self._given.settings.listen
+            close_connections(0 if listen is None else listen.port, session.addresses())
         self._requests.clear()
         self._wake_up.forget_after_fork()
         self._ended = Answer()

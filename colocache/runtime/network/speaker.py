@@ -4,7 +4,8 @@ What is said is decided by `colocache.core.hosts.gateway`. This carries it: what
 goes out. A message that cannot be sent is dropped, because the protocol repeats what matters.
 
 A gateway with a message for another host sends it on its own line to it, and what answers a message goes back on the
-connection that the message came by. Who is at the other end of a line is what its pong says.
+connection that the message came by. Who is at the other end of a line is what its pong says. A client listens nowhere:
+what is for it goes on the connection by which its last ping has come.
 
 For the network thread alone.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import _socket as system  # gevent patches the other module, and this thread has no greenlets
 import contextlib
 import math
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic, monotonic_ns
 from typing import Final, NamedTuple, Protocol
@@ -22,6 +23,7 @@ from typing import Final, NamedTuple, Protocol
 import zmq
 
 from ...core.hosts.gateway import Gateway, Reply, Send
+from ...core.hosts.layout import LISTENERS
 from ...core.hosts.messages import Message, Ping, Pong, decode, encode
 from ...core.hosts.rows import Host, Incarnation, TooManyHosts
 from ...core.hosts.versions import Hello, why_silent
@@ -160,6 +162,7 @@ class Speaker:
         now = monotonic()
         self.bad_frames = 0  #: that could not be read
         self.unsent = 0  #: answers that could not be sent
+        self.sent = Counter[type[Message]]()  #: messages of the protocol between gateways, by their kind
         self.status: tuple[HostStatus, ...] = ()
         self._context, self._poller, self._settings, self._keys = context, poller, settings, keys
         self._mine = mine
@@ -171,6 +174,7 @@ class Speaker:
         self._peers: dict[Address, _Peer] = {}
         self._lines: dict[Incarnation, _Peer] = {}  # who is connected
         self._routes: OrderedDict[bytes, _Route] = OrderedDict()  # the one that was used last stands last
+        self._listeners: OrderedDict[Incarnation, bytes] = OrderedDict()  # the route of each client
         self._active: set[bytes] = set()  # connections that something has come by since they were counted
         self._count_at = now + COUNT_EVERY
         self._answers: deque[tuple[bytes, bytes, bytes]] = deque()  # given by other threads
@@ -282,7 +286,10 @@ class Speaker:
     # --- Listening
 
     def _listen(self) -> None:
-        """Let others in. Raise OSError if that is not possible."""
+        """Let others in, unless this is a client. Raise OSError if that is not possible."""
+        self._is_bound = False
+        if self._settings.listen is None:
+            return
         with contextlib.ExitStack() as undo:
             if self._keys is not None:
                 door = Doorkeeper(self._context, self._keys)
@@ -341,11 +348,20 @@ class Speaker:
                 self._routes[route].host = message.me.id
                 self._hurry(message.me)
                 self._compare_names(message.me, "")
+                if not message.me.weight:
+                    self._note_route(message.me.id, route)
             for each in self._answers_to(message):
                 if isinstance(each, Reply):
+                    self.sent[type(each.message)] += 1
                     self._reply(route, self._encoded(each.message))
                 else:
                     self._send((each,))
+
+    def _note_route(self, client: Incarnation, route: bytes) -> None:
+        self._listeners[client] = route
+        self._listeners.move_to_end(client)
+        while len(self._listeners) > LISTENERS:
+            self._listeners.popitem(last=False)
 
     def _hurry(self, host: Host) -> None:
         """Dial a host at once that has just been heard. libzmq waits for up to 2 s after it was not reached.
@@ -466,6 +482,7 @@ class Speaker:
                 return
             for each in self._answers_to(message):
                 if isinstance(each, Reply):
+                    self.sent[type(each.message)] += 1
                     peer.line.send(self._encoded(each.message))
                 else:
                     self._send((each,))
@@ -491,6 +508,7 @@ class Speaker:
     def _ping(self, peer: _Peer) -> None:
         if peer.can_hear:
             ping = self._engine.ping(peer.host.id if peer.host else None, monotonic_ns())
+            self.sent[Ping] += 1
             peer.line.send(self._encoded(ping))
 
     def _send(self, messages: Iterable[Send | Reply]) -> None:
@@ -499,11 +517,16 @@ class Speaker:
         frame = b""
         for each in messages:
             peer = self._lines.get(each.to) if isinstance(each, Send) else None
-            if peer is None or not peer.can_hear:
+            route = self._listeners.get(each.to) if isinstance(each, Send) and peer is None else None
+            if route is None and (peer is None or not peer.can_hear):
                 continue
-            if each.message != last:  # an event is told to one host after another
+            if each.message is not last:  # an event is told to one host after another
                 last, frame = each.message, self._encoded(each.message)
-            peer.line.send(frame)
+            self.sent[type(each.message)] += 1
+            if peer is not None:
+                peer.line.send(frame)
+            elif route is not None:
+                self._reply(route, frame)
 
     # --- Where hosts are
 
@@ -541,24 +564,29 @@ class Speaker:
         return False
 
     def _strangers(self) -> bool:
+        """Tell whether somebody is there who does not understand this host: who shares no version, or no secret."""
         return any(
-            peer.line.state is State.CONNECTED and peer.greeting.is_with_a_stranger for peer in self._peers.values()
+            peer.line.state is State.REFUSED
+            or (peer.line.state is State.CONNECTED and peer.greeting.is_with_a_stranger)
+            for peer in self._peers.values()
         )
 
     def _listened_at(self) -> Address | None:
         """Return the address that this host listens at, if that says where it is."""
         listen = self._settings.listen
-        return usable(str(listen.ip), listen.port)
+        return None if listen is None else usable(str(listen.ip), listen.port)
 
     def _find_own_address(self, other: Address) -> None:
         """Find out where others find this host: at the address from which it reaches them.
 
         One of loopback holds until there is another one.
         """
-        before = self._advertised
+        before, listen = self._advertised, self._settings.listen
+        if listen is None:
+            return
         if before is not None and (self._settings.advertise or self._listened_at() or not before.is_loopback):
             return
-        self._advertised = _local_address(other, self._settings.listen.port) or before
+        self._advertised = _local_address(other, listen.port) or before
         self._engine.me = self._me()
 
     def _me(self) -> Host:
@@ -572,7 +600,8 @@ class Speaker:
         if self._ticked is not None and now - self._ticked > lease:  # this process was stopped
             self._discovery.paused(now - self._ticked)
         self._ticked = now
-        self._tick_at = now + ((times.ping if len(self._lines) <= FEW else times.longest_ping) / SECOND)
+        is_often = len(self._lines) <= FEW and self._weight()  # a client costs others little
+        self._tick_at = now + (times.ping if is_often else times.longest_ping) / SECOND
         self._engine.me = self._me()
         self._send(self._engine.tick(monotonic_ns()))
         for peer in self._peers.values():
@@ -595,11 +624,11 @@ class Speaker:
                 self._poller.register(self._pipe.source, zmq.POLLIN)
         except OSError as error:
             self._log.warning("hears late of events of this host: %s", error)
-        is_scarce = descriptors_are_scarce()
-        if is_scarce == self._is_bound and self._router is not None:
+        is_scarce, listen = self._router is not None and descriptors_are_scarce(), self._settings.listen
+        if is_scarce == self._is_bound and self._router is not None and listen is not None:
             # libzmq would accept, and fail, without a pause
             with contextlib.suppress(zmq.ZMQError):
-                (self._router.unbind if is_scarce else self._router.bind)(self._settings.listen.endpoint)
+                (self._router.unbind if is_scarce else self._router.bind)(listen.endpoint)
                 self._is_bound = not is_scarce
         if is_scarce:
             self._log.warning(
@@ -651,7 +680,7 @@ class Speaker:
 
     def _compare_names(self, other: Host, address: str) -> None:
         """Notice two hosts with one name: two directories on one machine, or a name that was copied."""
-        if other.name == self._settings.name and other.id != self._id:
+        if other.name == self._settings.name and other.id != self._id and other.weight and self._weight():
             self._log.warning(
                 "two hosts are called %r: this one (%s), and one at %s. Each has a directory of its own, so they are "
                 "not one host: give processes that share a machine the same COLOCACHE_DIR, and others another "

@@ -16,6 +16,7 @@ used last. If it has forgotten one, it answers with a `Hello`, and the other sid
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Final
 
 from ...core.hosts import messages
@@ -62,6 +63,7 @@ def hello(release: str) -> Hello:
     return Hello(LOWEST, HIGHEST, release)
 
 
+@lru_cache(1024)
 def told_address(text: str) -> Address | None:
     """Return the address that a host has told of itself; None if it has told none, or nobody's."""
     items = parse_lines(text).items

@@ -49,10 +49,10 @@ class Everybody:
 class Member:
     """A host with its memory, and one gateway, or more."""
 
-    def __init__(self, group: Group, name: str, number: int) -> None:
+    def __init__(self, group: Group, name: str, number: int, client: bool = False) -> None:
         self.group = group
         self.id = bytes([number]) * 16
-        self.me = Host(self.id, name, f"{name}:7400", 1)
+        self.me = Host(self.id, name, "", 0) if client else Host(self.id, name, f"{name}:7400", 1)
         self.memory = array("Q", bytes(8 * layout.WORDS))
         self.bell, self.marks = array("Q", [0]), array("Q", bytes(8 * (1 + PAGE)))
         self.locks: dict[int, object] = {}
@@ -125,10 +125,10 @@ class Group:
         for name in names:
             self.add(name)
 
-    def add(self, name: str) -> Member:
-        """Let a host come."""
+    def add(self, name: str, client: bool = False) -> Member:
+        """Let a host come, or a client, whom nobody dials."""
         self.hosts += 1
-        member = Member(self, name, self.hosts)
+        member = Member(self, name, self.hosts, client)
         self.members[member.id] = member
         return member
 
@@ -154,7 +154,7 @@ class Group:
             if not names or member.me.name in names:
                 self.send(member, member.gateway.tick(self.now))
                 for other in [*self.members.values()]:
-                    if other is not member:
+                    if other is not member and other.me.weight:
                         to = other.id if member.row.state(other.id) else None
                         self.send(member, [Send(other.id, member.gateway.ping(to, self.now))])
 

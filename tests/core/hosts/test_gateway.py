@@ -313,6 +313,21 @@ def test_who_has_no_room_leaves_a_host_out(group: Group, monkeypatch: pytest.Mon
     assert a.gateway.left_out >= {"d"}
 
 
+def test_who_has_no_room_for_an_end_goes_on(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = group.by_name("a"), group.by_name("b")
+
+    def refuse(*args: object) -> None:
+        raise TooManyHosts
+
+    monkeypatch.setattr(type(a.row), "end", refuse)
+    label = a.label(99)
+    (known,) = group.by_name("c").gateway.goodbye().roster
+    stranger = known._replace(host=known.host._replace(id=b"x" * 16, name="x"))
+    a.gateway.receive(News(b.id, (stranger,)), group.now)
+    assert a.gateway.left_out == {"x"}
+    assert not a.stands(label)
+
+
 # --- Ends
 
 
@@ -395,7 +410,8 @@ def test_f2_a_sign_of_life_makes_the_decision_void() -> None:
     group.run(2)
     a, c = group.by_name("a"), group.by_name("c")
     signs = a.row.total(c.id, gateway_module.SIGN)
-    a.gateway.receive(pong_of(c, a)._replace(sent=group.now + 1), group.now)
+    group.now += SECOND
+    a.gateway.receive(pong_of(c, a), group.now)
     a.row.forget(c.id, signs)
     assert not forgets(a, c)
 
@@ -447,6 +463,46 @@ def test_f6_earlier_incarnations_have_no_votes() -> None:
         group.run(1)
     group.run(40)
     assert [member.is_current for member in group.members.values()] == [True] * 3
+
+
+def test_f3_a_lease_holds_among_hosts_that_have_forgotten_the_same() -> None:
+    group = Group("a", "b", "c")
+    group.run(2)
+    a, b, c = (group.by_name(name) for name in "abc")
+    group.now += SECOND
+    pong = pong_of(b, a)
+    a.gateway.receive(pong._replace(view=pong.view._replace(forgotten={c.id: {}})), group.now)
+    a.gateway.receive(pong_of(c, a), group.now)
+    a.gateway.tick(group.now)
+    assert a.until < group.now + TIMES.lease
+    # A lease from before the forgetting does not count after it.
+    a.gateway.receive(pong_of(b, a), group.now)
+    assert a.row.heard(b.id, a.gateway._under(set())) == group.now + TIMES.lease
+    assert a.row.heard(b.id, a.gateway._under({c.id})) == 0
+
+
+def test_f4_who_is_behind_in_what_is_applied_of_a_forgotten_host_resets() -> None:
+    group = Group("a", "b", "c")
+    group.run(2)
+    a, b, c = (group.by_name(name) for name in "abc")
+    group.cut_off("c")
+    b.gateway.receive(Told(c.id, 0, 1, AN_EVENT), group.now)
+    group.run(33)
+    assert forgets(a, c)
+    assert forgets(b, c)
+    assert a.row.positions(c.id, APPLIED) == {0: 1}
+
+
+def test_f5_silence_counts_only_while_a_majority_is_heard() -> None:
+    """a is alone for long. Then it hears b, and c only a bit later: it must not forget c at once."""
+    group = Group("a", "b", "c")
+    group.run(2)
+    a, c = group.by_name("a"), group.by_name("c")
+    group.cut = {("b", "a"), ("c", "a")}
+    group.run(35)
+    group.cut = {("c", "a"), ("c", "b")}
+    group.run(3)
+    assert not forgets(a, c)
 
 
 def test_j5_a_newcomer_takes_over_who_is_forgotten() -> None:

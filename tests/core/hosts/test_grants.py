@@ -13,7 +13,7 @@ from colocache.core.hosts.gateway import Times
 from colocache.core.hosts.lease import FOREVER
 from colocache.core.hosts.log import HostLog
 from colocache.core.hosts.owner import Owner
-from colocache.core.hosts.requests import Done, Fill, Get, Granted, Key, decode_answer, encode
+from colocache.core.hosts.requests import Busy, Done, Fill, Get, Granted, Key, decode_answer, encode
 from colocache.core.hosts.rows import Rows
 from tests.core.host.shelves import Host, Locks
 
@@ -57,9 +57,9 @@ class Port:
         self.owner.serve(encode(request), answers.append)
         return decode_answer(answers[0])
 
-    def grant(self, wire: bytes) -> int:
+    def grant(self, wire: bytes, asker: bytes = b"a" * 16) -> int:
         """Return the token of a load that it grants."""
-        granted = self.ask(Get(Key(wire, (ROOT,)), {}, True, 1.0))
+        granted = self.ask(Get(Key(wire, (ROOT,)), {}, True, 1.0, asker))
         assert isinstance(granted, Granted)
         return granted.token
 
@@ -93,3 +93,27 @@ def test_a_fill_comes_to_the_next_incarnation_of_the_host() -> None:
     token = before.grant(b"a")
     now.grant(b"b")
     assert now.fill(token) == Done(Outcome.REFUSED.name)
+
+
+def test_a_host_that_asks_again_gets_another_grant_because_its_first_loader_is_gone() -> None:
+    port = Port(Host(), {}, b"1" * 16)
+    first = port.grant(b"a")
+    other = port.grant(b"b")
+    again = port.grant(b"a")
+    assert len({first, other, again}) == 3
+    assert port.fill(first) == Done(Outcome.REFUSED.name)
+    assert port.fill(again) == Done(Outcome.STORED.name)
+
+
+def test_the_grants_of_a_host_that_is_silent_end_and_another_host_may_load() -> None:
+    host = Host()
+    port = Port(host, {}, b"1" * 16)
+    lost = port.grant(b"a", b"d" * 16)  # nothing was ever heard of it
+    waiting: list[bytes] = []
+    port.owner.serve(encode(Get(Key(b"a", (ROOT,)), {}, True, 1.0, b"e" * 16)), waiting.append)
+    assert waiting == [], "somebody else loads"
+    host.now += 1.0
+    port.owner.run()
+    assert decode_answer(waiting[0]) == Busy(), "who waits is told to ask again"
+    assert port.grant(b"a", b"e" * 16)
+    assert port.fill(lost) == Done(Outcome.REFUSED.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from colocache.core.hosts.hedging import FEW, FIRST, LOOK_EVERY, PENDING, REST, UNASKED, Hedging, Race
+from colocache.core.hosts.hedging import FEW, FIRST, LOOK_EVERY, AWAITED, REST, UNASKED, Hedging, Race
 
 OWNER, OTHER = b"o" * 16, b"p" * 16
 
@@ -52,7 +52,7 @@ def test_who_waits_for_answers_is_woken_however_early_they_come() -> None:
     assert (race.given, woken) == (0, [])
     race.take_owners(None)
     assert (race.given, woken) == (1, [None])
-    race.copys = PENDING
+    race.copys = AWAITED
     race.take_copys("an answer")
     race.wait(2, woken.append)
     assert (race.given, len(woken)) == (2, 3)
@@ -60,5 +60,5 @@ def test_who_waits_for_answers_is_woken_however_early_they_come() -> None:
 
 def test_what_was_not_asked_is_no_answer() -> None:
     race = Race()
-    assert (race.owners, race.copys) == (PENDING, UNASKED)
+    assert (race.owners, race.copys) == (AWAITED, UNASKED)
     assert race.given == 0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from colocache.core.hosts import layout
-from colocache.core.hosts.layout import ENTRIES, ROWS_USED, entry_of
+from colocache.core.hosts.layout import ENTRIES, LISTENERS, ROWS_USED, entry_of
 from colocache.core.hosts.rows import (
     ACKED,
     ALIVE,
@@ -19,6 +19,7 @@ from colocache.core.hosts.rows import (
     LIVE,
     REMEMBERED,
     SIGN,
+    STATE,
     TOLD,
     TOLD_OF,
     Host,
@@ -208,8 +209,8 @@ def test_ends_are_told_for_a_while(memory: Memory) -> None:
     row.meet(host(A), NOW)
     row.end(A, None, NOW)
     row.meet(host(B), NOW)
-    assert recent_ends(rows, rows.ids(), NOW + TOLD_OF - 1) == [A]
-    assert recent_ends(rows, rows.ids(), NOW + TOLD_OF) == []
+    assert recent_ends(rows, rows.every(STATE), NOW + TOLD_OF - 1) == [A]
+    assert recent_ends(rows, rows.every(STATE), NOW + TOLD_OF) == []
 
 
 # --- Entries
@@ -247,6 +248,25 @@ def test_an_entry_is_used_again_once_nobody_speaks_of_the_end(memory: Memory) ->
     assert rows.state(new) == LIVE
     assert rows.positions(new, ACKED) == rows.positions(new, LAST) == {}  # nothing of the other one is left
     assert rows.host(new) == host(new)
+
+
+def test_who_has_ended_does_not_live_again_when_its_entry_is_used_again(memory: Memory) -> None:
+    """One gateway notes that it lives, and dies. Another one notes its end, and much later uses that entry again."""
+    old = bytes([200]) * 16
+    memory.row(0).meet(host(old), NOW)
+    row = memory.row(1)
+    row.end(old, {0: 5}, NOW)
+    for number in range(1, ENTRIES - 1):
+        row.meet(host(number.to_bytes(8, "little") * 2), NOW)
+    with pytest.raises(TooManyHosts):
+        row.meet(host(b"x" * 16), NOW + REMEMBERED)
+    assert memory.rows().state(old) == ENDED_AT
+    # Whoever has the first row next ends it there, too.
+    memory.row(0)
+    row.meet(host(b"x" * 16), NOW + REMEMBERED)
+    assert memory.rows().state(old) == ENDED_AT
+    assert memory.rows().positions(old, LAST) == {0: 5}
+    assert memory.rows().state(b"x" * 16) == LIVE
 
 
 def test_who_reads_an_entry_that_is_used_again_notices(memory: Memory) -> None:
@@ -306,4 +326,4 @@ def test_a_gateway_that_is_killed_leaves_nothing_wrong(memory: Memory, full: boo
 
 
 def test_an_entry_lies_in_its_row() -> None:
-    assert entry_of(0, ENTRIES - 1) + 64 == entry_of(1, 0)
+    assert entry_of(0, ENTRIES + LISTENERS - 1) + 64 == entry_of(1, 0)
