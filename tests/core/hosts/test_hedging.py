@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from colocache.core.hosts.hedging import FEW, FIRST, LOOK_EVERY, AWAITED, REST, UNASKED, Hedging, Race
+from colocache.core.hosts.hedging import AWAITED, FEW, FIRST, LOOK_EVERY, REST, UNASKED, Hedging, Race
 
 OWNER, OTHER = b"o" * 16, b"p" * 16
 
