@@ -223,3 +223,15 @@ def test_the_end_answers_everybody(asker: Asker) -> None:
     asker.links.close()
     assert asker.answers == [None]
     assert line.closed
+
+
+def test_who_wants_to_know_of_an_answer_that_comes_late_is_told(asker: Asker) -> None:
+    """Otherwise a load that was granted too late would be nobody's."""
+    line, late = connected(asker), list[bytes]()
+    asker.links.ask(Request(b"b", b"x", asker.answers.append, asker.now + 1.0, late.append), asker.now)
+    number = number_of(line)
+    asker.now += 1.0
+    asker.work()
+    assert (asker.answers, late) == ([None, None], [])
+    asker.work([number, b"late"], [number, b"again"])
+    assert (asker.answers, late) == ([None, None], [b"late"])
