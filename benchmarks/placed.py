@@ -44,8 +44,7 @@ class HostMember(Member):
 
     def is_gateway(self) -> bool:
         """Tell whether this process speaks for its host."""
-        host = self.cache._member.own_host()
-        return host is not None and host.gateway() == os.getpid()
+        return bool(self.hosts.network.is_gateway)
 
     @property
     def hosts(self) -> Any:

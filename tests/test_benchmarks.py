@@ -23,6 +23,7 @@ SMALLEST = {
     "hit": ("--quick", "--rounds", "1"),
     "capacity": ("--requests", "1000"),
     "footprint": ("--quick", "--only", "group"),
+    "hosts": ("--quick", "--only", "many"),
     "life": ("--quick", "--only", "starts", "--rounds", "1"),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from verification.host.mutations import replaced
@@ -88,11 +90,14 @@ def test_each_mutant_changes_what_is_there(name: str) -> None:
     assert {*MUTANTS[name].scripts} <= {*SCRIPTS}
     assert {*MUTANTS[name].kinds} <= {*KINDS}
     assert MUTANTS[name].change.__doc__
+    assert all(Path(test).is_file() for test in MUTANTS[name].tests)
     assert {*mutants.RESTS} <= {*MUTANTS}
 
 
 def test_a_mutant_that_nothing_notices_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    harmless = MUTANTS["not_stamped"]._replace(change=lambda: replaced(simulate, "CHUNK", 1), scripts=("told",))
+    harmless = MUTANTS["not_stamped"]._replace(
+        change=lambda: replaced(simulate, "CHUNK", 1), scripts=("told",), tests=()
+    )
     monkeypatch.setitem(MUTANTS, "harmless", harmless)
     caught = mutants.look(1, 1, "harmless")
     assert caught.histories == 2

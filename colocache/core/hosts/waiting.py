@@ -31,6 +31,7 @@ from .layout import UNTIL
 from .rows import ACKED, LIVE, Incarnation, Numbers, Rows
 
 FIRST_PAUSE, LONGEST_PAUSE = 50e-6, 2e-3  # s between two looks
+GROWTH = 1.4  # of the pauses: what has come is seen after that much of the time that it took, at most
 
 
 class Settled(NamedTuple):
@@ -47,7 +48,7 @@ def pauses() -> Iterator[float]:
     pause = FIRST_PAUSE
     while True:
         yield pause
-        pause = min(2 * pause, LONGEST_PAUSE)
+        pause = min(GROWTH * pause, LONGEST_PAUSE)
 
 
 def settle(

@@ -102,10 +102,10 @@ class Session:
         if self.waker.source in ready:
             self.waker.rest()
         now = monotonic()
+        for request in requests:  # first, because somebody waits for each of them
+            self._links.ask(request, now)
         if self.speaker is not None:
             self.speaker.work(ready, now, look)
-        for request in requests:
-            self._links.ask(request, now)
         self._links.work(ready, now)
         if self.speaker is None:
             self._stand(now)

@@ -213,6 +213,32 @@ def test_ends_are_told_for_a_while(memory: Memory) -> None:
     assert recent_ends(rows, rows.every(STATE), NOW + TOLD_OF) == []
 
 
+def test_what_is_read_of_all_is_what_is_read_of_each(memory: Memory) -> None:
+    first, second, rows = memory.row(0), memory.row(1), memory.rows()
+    first.meet(host(A), NOW)
+    second.meet(host(A), NOW)
+    second.meet(host(B), NOW)
+    first.raise_to(A, ACKED, 7)
+    second.raise_to(A, ACKED + 1, 5)
+    second.raise_to(A, ACKED, 6)
+    first.raise_to(A, ALIVE, NOW)
+    assert rows.every(ALIVE) == {A: NOW, B: 0} == {id: rows.largest(id, ALIVE) for id in (A, B)}
+    assert rows.every_position(ACKED) == {A: {0: 7, 1: 5}, B: {}} == {id: rows.positions(id, ACKED) for id in (A, B)}
+    second.forget(B, rows.total(B, SIGN))
+    assert rows.forgotten() == {B}
+    second.sign_of_life(B)
+    assert rows.forgotten() == set()
+
+
+@pytest.mark.parametrize("name", ["", "a", "12345678", "123456789", "ä" * 32])
+def test_a_name_and_an_address_are_those_of_the_host(memory: Memory, name: str) -> None:
+    memory.row().meet(Host(A, name, "[2001:db8::1]:7400", 3), NOW)
+    rows = memory.rows()
+    assert (rows.name(A), rows.address(A)) == (name, "[2001:db8::1]:7400")
+    assert rows.host(A) == Host(A, name, "[2001:db8::1]:7400", 3)
+    assert rows.name(B) == rows.address(B) == ""
+
+
 # --- Entries
 
 
@@ -287,6 +313,28 @@ def test_who_reads_an_entry_that_is_used_again_notices(memory: Memory) -> None:
         steps.steps_left, steps.others = step, reuse
         assert rows.positions(ids[0], ACKED) in ({0: 7}, {})
         assert memory.rows().positions(new, ACKED) in ({0: 3}, {})
+
+
+@pytest.mark.parametrize("read", ["every", "every_position"])
+def test_who_reads_all_entries_notices_that_one_is_used_again(memory: Memory, read: str) -> None:
+    row, new = memory.row(), b"x" * 16
+    ids = fill(row, 1)
+    before = memory.words[:]
+    old, fresh = (7, 3) if read == "every" else ({0: 7}, {0: 3})
+    for step in range(20):
+        memory.words[:] = before
+        row, steps = memory.row(), Steps()
+        rows = memory.rows(steps)
+        assert getattr(rows, read)(ACKED)[ids[0]] == old
+
+        def reuse(row: Row = row) -> None:
+            row.meet(host(new), NOW + REMEMBERED)
+            row.raise_to(new, ACKED, 3)
+
+        steps.steps_left, steps.others = step, reuse
+        found = getattr(rows, read)(ACKED)
+        assert found.get(ids[0], old) == old
+        assert found.get(new, fresh) == fresh
 
 
 @pytest.mark.parametrize("full", [False, True])
