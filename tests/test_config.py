@@ -431,10 +431,27 @@ def test_a_host_is_called_as_the_system_calls_it(monkeypatch):
         ),
         ({"listen": LOOPBACK, "secret": SECRET, "secret_file": "/s"}, "COLOCACHE_SECRET and COLOCACHE_SECRET_FILE are"),
         ({"listen": LOOPBACK, "secret_file": "/nowhere"}, "COLOCACHE_SECRET_FILE=/nowhere cannot be read: "),
+        ({"role": "client"}, "COLOCACHE_ROLE=client says that other hosts keep everything for this one, and none is"),
+        (
+            {"role": "client", "peers": "web1:7400", "listen": LOOPBACK},
+            f"COLOCACHE_LISTEN={LOOPBACK} and COLOCACHE_ROLE=client do not fit together",
+        ),
+        (
+            {"role": "client", "peers": "10.0.0.5:7400"},
+            "COLOCACHE_PEERS=10.0.0.5:7400 lists other hosts, and the group",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(settings, text):
     assert message(**settings).startswith(text)
+
+
+def test_a_client_listens_nowhere_and_is_private_without_peers():
+    hosts = resolve(role="client", peers="10.0.0.5:7400", secret=SECRET, host="web3").hosts()
+    assert (hosts.listen, hosts.advertise, hosts.name) == (None, None, "web3")
+    assert resolve(role="client", peers="127.0.0.1:7400").has_hosts, "on loopback no secret is needed"
+    assert not resolve(role="client", private=True).has_hosts
+    assert not resolve(role="client", disabled=True).has_hosts
 
 
 def test_the_secret_may_stand_in_a_file(tmp_path):

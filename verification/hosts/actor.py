@@ -156,6 +156,7 @@ class Actor:
             announcement = Announcement(requests.Announce(region.id, kind, tuple(hashes), related), (position,))
             members = sorted(worker.rows.counted())
             self.random.shuffle(members)
+            self.busy_since = worker.machine.clock  # each member may take its time
             while (member := announcement.next(members)) is not None:
                 answer = self._ask(member, announcement.request, 0.7)
                 if isinstance(answer, requests.Announced):

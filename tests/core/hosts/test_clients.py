@@ -131,8 +131,12 @@ def test_k1_a_grant_is_a_lease_and_a_bit_from_the_ping_that_is_answered(group: G
     assert c.until <= group.now + TIMES.lease
 
 
-def test_k2_a_client_is_granted_a_lease_before_the_last_event_is_read(group: Group, a: Member, c: Member) -> None:
+def test_k2_a_client_is_granted_a_lease_before_the_last_event_is_read() -> None:
     """A client comes back. The gateway reads the last event, and then a writer appends one, and looks who may serve."""
+    group = Group("a")
+    c = group.add("c", client=True)
+    group.run(6)
+    a = group.by_name("a")
     group.cut_off("c")
     group.run(10)
     group.cut.clear()
@@ -301,6 +305,15 @@ def test_k4_a_client_forgets_nobody_by_itself(group: Group, c: Member) -> None:
     group.run(60)
     assert not c.is_current
     assert not c.row.is_forgotten(group.by_name("b").id)
+
+
+def test_k4_a_client_forgets_nobody_that_is_its_only_member() -> None:
+    group = Group("a")
+    c = group.add("c", client=True)
+    group.run(2)
+    group.cut_off("c")
+    group.run(60)
+    assert not c.row.is_forgotten(group.by_name("a").id)
 
 
 def test_k4_a_client_witnesses_nothing(group: Group, a: Member) -> None:
