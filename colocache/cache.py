@@ -39,6 +39,9 @@ class Arguments(TypedDict, total=False):
     host: str
     advertise: str
     forget: str
+    replicas: int | str
+    replicate: str
+    handoff: Duration
     role: str
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Duration: TypeAlias = float | timedelta | str
 PolicyName: TypeAlias = Literal["s3fifo", "sieve", "lru", "lfu"]
 ForgetName: TypeAlias = Literal["auto", "majority", "always", "never"]
+ReplicateName: TypeAlias = Literal["worthwhile", "all"]
 RoleName: TypeAlias = Literal["peer", "server", "client"]
 _Parsed = TypeVar("_Parsed")
 
@@ -116,6 +117,18 @@ def _size(value: object) -> int:
     if value < 0:
         raise ValueError(value)
     return value
+
+
+def _count(least: int, most: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise TypeError(value)
+        number = int(value) if not isinstance(value, str) or re.fullmatch("[0-9]{1,9}", _word(value)) else -1
+        if not least <= number <= most:
+            raise ValueError(value)
+        return number
+
+    return parse
 
 
 def _flag(value: object) -> bool:
@@ -483,6 +496,27 @@ class Config:
         "When a host that is silent for 30 seconds is not waited for any more: if a majority of the hosts still hears "
         "each other, always, or never. `auto` is `always` where there are two hosts, and `majority` where there are "
         "more.",
+    )
+    replicas: int = _setting(
+        "COLOCACHE_REPLICAS",
+        _count(1, 3),
+        "1",
+        "a whole number from 1 to 3",
+        "How many hosts are to have a value: its owner, and the next ones. With 2, what is worth it survives a host.",
+    )
+    replicate: ReplicateName = _setting(  # noqa: RUF009
+        "COLOCACHE_REPLICATE",
+        _one_of(ReplicateName),
+        "worthwhile",
+        '"worthwhile" or "all"',
+        "What `replicas` is about: what was set, what another host has fetched, and what took 10 ms to load, or all.",
+    )
+    handoff: float = _setting(
+        "COLOCACHE_HANDOFF",
+        _duration,
+        "1s",
+        _DURATION_FORM,
+        "How long the last process of a host that leaves hands its values over to other hosts, at most. 0 is not.",
     )
     role: RoleName = _setting(  # noqa: RUF009
         "COLOCACHE_ROLE",

@@ -24,6 +24,7 @@ from .core.hosts.applying import stamp
 from .core.hosts.event import NAMESPACES, Event, Position
 from .core.hosts.lease import FOREVER
 from .core.hosts.requests import MAX_VOID
+from .core.hosts.taking import Taker
 from .core.hosts.waiting import Settled
 from .core.near import NearStore
 from .hosts import Hosts, Sleeping
@@ -58,6 +59,7 @@ class Shared:
         self.shelf = Shelf(
             region.shelf, self.board, region.numbers, region.fences, region.rings, self.now, self.lease, self.hosts
         )
+        self.taker = Taker(self.board, self.shelf, region.fences)
         self.bus: Bus | None = None
         if log is not None:
             self.bus = Bus(
@@ -89,6 +91,8 @@ class Shared:
         """One cache less. With the last one, the bus falls silent, and then the process leaves the region."""
         if not any(host.alive for host in list(self.caches)):
             _shared.pop(self.region, None)
+            if self.network is not None and patience > 0 and self.region.is_last():
+                self.network.hand_over()  # while what is here can still be served
             if self.bus is not None:
                 self.bus.close(patience)
             self.region.release()
@@ -277,6 +281,7 @@ class Host:
         self.claims = shared.claims
         self.lease = shared.lease
         self.hosts = shared.hosts
+        self.taker = shared.taker
         self._any_tag = self.board.marks_of(ANY_TAG)[0]
         self.fences = region.fences
         self._order = region.fences.order
@@ -413,7 +418,11 @@ class Host:
         self.keeper.settle()
         store, shelf = self.keeper.store, self.shelf
         entries, size = store.size()
+        hosts, network = self.hosts, self._shared.network
+        hedging = hosts.hedging if hosts is not None else None
         return {
+            "hedged": hedging.hedged if hedging else 0, "hedges_won": hedging.won if hedging else 0,
+            "copied": network.pulled if network else 0,
             "hits": store.hits(), "evictions": store.evictions, "entries": entries, "bytes": size,
             "shelf_entries": shelf.entries(), "shelf_bytes": shelf.taken(), "processes": 1 + len(self.region.seats()),
         }  # fmt: skip

@@ -5,12 +5,12 @@ Nothing of this is there in a group of one host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from .config import Config
 from .core.host.claims import Sleep
@@ -18,19 +18,37 @@ from .core.host.hashes import ROOT
 from .core.host.memory import Fences, Words
 from .core.hosts import requests
 from .core.hosts.announcing import Announcement, Pending
+from .core.hosts.copies import WARM, second
 from .core.hosts.dependencies import Dependencies, dependencies, dependencies_of_client, has_applied
 from .core.hosts.event import NAMESPACES, WRITES, Event, Position
 from .core.hosts.gateway import Times
-from .core.hosts.layout import CLIENT, UNTIL
+from .core.hosts.hedging import AWAITED, UNASKED, Hedging, Race
+from .core.hosts.layout import CLIENT, ESTABLISHED, UNTIL
 from .core.hosts.lease import Lease
 from .core.hosts.log import HostLog, NoLane
+from .core.hosts.offers import Offers
 from .core.hosts.owner import CATCHING_UP, LOOK_EVERY
-from .core.hosts.requests import Announce, Announced, Answer, Refused, Request, Settle, Settlement
+from .core.hosts.requests import (
+    SLOT_BYTES,
+    Announce,
+    Announced,
+    Answer,
+    Done,
+    Fill,
+    Found,
+    Get,
+    Granted,
+    Refused,
+    Request,
+    Settle,
+    Settlement,
+)
 from .core.hosts.ring import Ring, ring_of, slot_of
-from .core.hosts.rows import ALIVE, ROUND_TRIP, Host, Incarnation, Numbers, Rows
+from .core.hosts.rows import ALIVE, LIVE, ROUND_TRIP, TOLD, Host, Incarnation, Numbers, Rows
 from .core.hosts.waiting import Settled, pauses, settle
 from .errors import WireError
 from .runtime.region import Region
+from .runtime.waiting.answers import TOO_LATE
 from .version import __version__
 
 FETCH_TIMEOUT: Final = 0.25  # s that an owner host has for an answer
@@ -71,9 +89,13 @@ class Network(Protocol):
     """What speaks to other hosts."""
 
     def request(
-        self, to: Incarnation, body: bytes, on_answer: Callable[[bytes | None], object], timeout: float
-    ) -> None:
-        """Ask a host, and have the answer given, or None. Any thread may call it; it returns at once."""
+        self, to: Incarnation, body: bytes, on_answer: Callable[[bytes | None], object], timeout: float,
+        on_late: Callable[[bytes], object] | None = None,
+    ) -> None:  # fmt: skip
+        """Ask a host, and have the answer given, or None. Any thread may call it; it returns at once.
+
+        ``on_late`` is given an answer that comes after its time.
+        """
 
     def wake_gateway(self) -> None:
         """Have the gateway of this host look at the host's log."""
@@ -84,10 +106,16 @@ class Hosts:
 
     def __init__(
         self, me: Host, words: Words, rows: Rows, log: HostLog, fences: Fences, times: Times, secret: bytes,
-        now: Callable[[], float],
+        now: Callable[[], float], replicas: int = 1,
     ) -> None:  # fmt: skip
-        """``me`` is this host. ``secret`` keeps others from choosing keys that all have one owner; it may be empty."""
+        """``me`` is this host. ``secret`` keeps others from choosing keys that all have one owner; it may be empty.
+
+        ``replicas`` is how many hosts are to have what this one owns, itself included.
+        """
         self.me = me
+        self.replicas = replicas
+        self.hedging = Hedging()
+        self.offers: Offers | None = None  # what others are to have copies of, where there is a network
         self.rows = rows
         self.log = log
         self.times = times
@@ -115,21 +143,82 @@ class Hosts:
             name, address = settings.name, str(settings.advertise or settings.listen or "")
             secret = min([each.text.encode() for each in settings.secrets], default=b"")
         me = Host(region.id, name, address, weight, __version__)
-        return cls(me, file.words, Rows(file.words, region.fences), file.log, region.fences, Times(), secret, now)
+        rows = Rows(file.words, region.fences)
+        return cls(me, file.words, rows, file.log, region.fences, Times(), secret, now, config.replicas)
 
     # --- Who owns what
 
     def owner(self, wire: bytes) -> Incarnation | None:
-        """Return the host that owns a key, if it is another one that can be asked; None if it is this one."""
-        ends, ring, ids = self._ring
-        if monotonic() >= ends:
-            ring, ids = self._deal()
-        name = ring.owner(slot_of(wire, self._secret))
+        """Return the host that owns a key, if it is another one that can be asked; None if it is this one.
+
+        While a host does not answer, the next one in the ring's order is taken for the owner: it may have a copy.
+        """
+        ring, ids = self._dealt()
+        slot = self.slot(wire)
+        name = ring.owner(slot)
         if name is None or self.network is None or ids[name] == self.me.id:
             return None
-        id = ids[name]
+        if self._is_slow(ids[name]):
+            id = next(iter(self._in_order(ring, ids, slot, 1)), self.me.id)
+            return None if id == self.me.id else id
+        return ids[name]
+
+    def owners(self, wire: bytes, count: int, /) -> list[Incarnation]:
+        """Return the hosts that are to have a key, its owner first, this one among them; fewer, if there are not so
+        many.
+        """
+        ring, ids = self._dealt()
+        return self._in_order(ring, ids, self.slot(wire), count)
+
+    def _in_order(self, ring: Ring, ids: dict[str, Incarnation], slot: int, count: int) -> list[Incarnation]:
+        found = []
+        for name in ring.owners(slot, len(ids)):
+            if not self._is_slow(ids[name]):
+                found.append(ids[name])
+                if len(found) == count:
+                    break
+        return found
+
+    def after(self, wire: bytes, owner: Incarnation) -> Incarnation | None:
+        """Return the other host that may have a copy of what another one owns; None if that is this one, or nobody."""
+        first = next((id for id in self.owners(wire, 3) if id != owner), self.me.id)
+        return None if first == self.me.id or self.network is None else first
+
+    def second(self, wire: bytes) -> Incarnation | None:
+        """Return which host may have a key that this one owns and misses; None once this one has long been there."""
+        if self.network is None or self._now() >= self.warm_until:
+            return None
+        return second(self.me.id, self, wire)
+
+    def everybody(self) -> list[Incarnation]:
+        """Return the other hosts that can be asked."""
+        _, ids = self._dealt()
+        return [id for id in ids.values() if id != self.me.id and not self._is_slow(id)]
+
+    def slot(self, wire: bytes, /) -> int:
+        """Return the slot of a key."""
+        return slot_of(wire, self._secret)
+
+    def own_slots(self) -> bytes:
+        """Return the slots that this host owns, one bit for each, that of slot 0 first."""
+        bits = bytearray(SLOT_BYTES)
+        for slot in self._dealt()[0].slots(self.me.name):
+            bits[slot >> 3] |= 1 << (slot & 7)
+        return bytes(bits)
+
+    @property
+    def warm_until(self) -> float:
+        """Until when, in seconds on the host's clock, it asks for what it should have; 0 if it is not established."""
+        since = self._words[ESTABLISHED]
+        return since / _NS + WARM if since and not self.is_client else 0.0
+
+    def _is_slow(self, id: Incarnation) -> bool:
         slow = self._slow.get(id)
-        return None if slow is not None and slow[0] >= SLOW_AFTER and monotonic() < slow[1] else id
+        return slow is not None and slow[0] >= SLOW_AFTER and monotonic() < slow[1]
+
+    def _dealt(self) -> tuple[Ring, dict[str, Incarnation]]:
+        ends, ring, ids = self._ring
+        return (ring, ids) if monotonic() < ends else self._deal()
 
     def exact_owner(self, wire: bytes) -> Incarnation:
         """Return the host that owns a key, as this host knows it at this very moment.
@@ -154,6 +243,7 @@ class Hosts:
             if heard > alive.get(host.name, 0) and host.weight:  # of two incarnations the one that was heard last
                 ids[host.name], weights[host.name], alive[host.name] = id, host.weight, heard
         ring = ring_of(weights)
+        self.hedging.forget({*ids.values()})
         self._ring = (monotonic() + DEAL_EVERY, ring, ids)
         return ring, ids
 
@@ -242,24 +332,128 @@ class Hosts:
             if frame is not None:
                 with suppress(WireError):
                     answers[place] = requests.decode_answer(frame)
-            self._note(asked[place][0], answers[place] is not None)
+            if timeout >= FETCH_TIMEOUT or answers[place] is not None:  # who has less time is not slow
+                self._note(asked[place][0], answers[place] is not None)
             missing.remove(place)
             if not missing:
                 waiter(answers)
 
         for place, (to, request) in enumerate(asked):
-            network.request(to, requests.encode(request), partial(take, place), timeout)
+            leads = isinstance(request, Get) and request.leads
+            on_late = partial(self._refuse_grant, to) if leads else None
+            network.request(to, requests.encode(request), partial(take, place), timeout, on_late)
 
-    def tell(self, to: Incarnation, request: Request) -> None:
+    def _refuse_grant(self, owner: Incarnation, frame: bytes) -> None:
+        """Give back a load that was granted too late. Otherwise nobody could load the key until the grant lapses."""
+        with suppress(WireError):
+            answer = requests.decode_answer(frame)
+            if isinstance(answer, Granted):
+                self.tell(owner, Fill(answer.token, None, 0.0, 0.0))
+
+    def ask_or_copy(self, owner: Incarnation, request: Get) -> Sleeping[Answer | None]:
+        """Ask the owner of a key, and the host that may have a copy, if the owner is slow, or cannot answer.
+
+        The copy says only what it has, and decides nothing. It depends on the same events as the owner does.
+        """
+        copy = self.after(request.key.wire, owner)
+        if copy is None:
+            return (yield from self.ask(owner, request))
+        began, race = monotonic(), Race()
+        delay = self.hedging.delay(owner, began) if self.replicas > 1 else None
+        reader = request._replace(leads=False, patience=0.0)
+        self._send_one(owner, request, partial(self._take_owners, race, owner, began))
+        try:
+            if delay is not None and delay < FETCH_TIMEOUT:
+                yield Sleep(partial(race.wait, 1), delay)
+                if race.owners is AWAITED:
+                    self.hedging.hedge(monotonic())
+                    race.copys = AWAITED
+                    self._send_one(copy, reader, race.take_copys)
+            while True:
+                given, owners, copys = race.given, race.owners, race.copys
+                if owners is not AWAITED and not isinstance(owners, Refused | None):
+                    race.takes_owners = True
+                    return cast(Answer, owners)
+                if isinstance(copys, Found):
+                    if delay is not None and owners is AWAITED:
+                        self.hedging.win()
+                    return copys
+                if owners is not AWAITED and copys is UNASKED:
+                    race.copys = AWAITED
+                    self._send_one(copy, reader, race.take_copys)
+                elif given == 2:
+                    return cast(Answer, owners)
+                if (yield Sleep(partial(race.wait, given + 1), FETCH_TIMEOUT + WRITE_TIMEOUT)) is TOO_LATE:
+                    return None
+        finally:
+            race.is_over = True
+            self._give_back(race, owner)
+
+    def _take_owners(self, race: Race, owner: Incarnation, began: float, answer: Answer | None) -> None:
+        if isinstance(answer, Found):
+            self.hedging.note(owner, monotonic() - began)
+        race.take_owners(answer)
+        # 1. This notes the answer, and then looks whether the race is over.
+        # 2. The asker notes that it is over, and then looks at the answer.
+        # So one of them gives back what was granted, or both, which does no harm.
+        if race.is_over:
+            self._give_back(race, owner)
+
+    def _give_back(self, race: Race, owner: Incarnation) -> None:
+        """Give a load back that was granted to nobody: the copy was faster, or the caller does not wait any more."""
+        if isinstance(race.owners, Granted) and not race.takes_owners:
+            self.tell(owner, Fill(race.owners.token, None, 0.0, 0.0))
+
+    def _send_one(self, to: Incarnation, request: Request, take: Callable[[Answer | None], object]) -> None:
+        self._send([(to, request)], [None], FETCH_TIMEOUT, lambda answers: take(answers[0]))
+
+    def until_told(self, owner: Incarnation, done: Answer | None) -> Sleeping[None]:
+        """Wait until this host is told of a write of another one, so that all its fetches depend on that from then on.
+
+        The owner would answer the new value in any case. But a copy may be asked, by any process of this host:
+
+        1. P sets k at its owner, O. Its call returns.
+        2. Q, on P's host, reads k. O is slow, so Q asks C, which has not heard of the write, and has an old copy. Q
+           cannot name the write, because its host has not heard of it either.
+
+        That takes about as long as the answer itself. If the owner goes silent just then, its lease runs out before the
+        wait ends: then this host serves only what was loaded after the write.
+        """
+        events = (done.events if isinstance(done, Done) else None) or {}
+        for pause in self._pauses(self.times.waited / _NS):
+            if self.rows.state(owner) != LIVE or self.rows.has_reached(owner, events, TOLD):
+                return
+            yield Sleep(_nothing, pause)
+
+    def _pauses(self, patience: float) -> Iterator[float]:
+        ends = monotonic() + patience
+        for pause in pauses():
+            yield pause
+            if monotonic() >= ends:
+                return
+
+    def tell(self, to: Incarnation, request: Request, timeout: float = WRITE_TIMEOUT) -> None:
         """Ask a host something whose answer nobody waits for."""
         if self.network is not None:
-            self.network.request(to, requests.encode(request), lambda _: None, WRITE_TIMEOUT)
+            self.network.request(to, requests.encode(request), lambda _: None, timeout)
 
     def _note(self, id: Incarnation, answered: bool) -> None:
         if answered:
             self._slow.pop(id, None)
         else:
             self._slow[id] = (self._slow.get(id, (0, 0.0))[0] + 1, monotonic() + PASSED_OVER)
+
+    # --- Copies
+
+    def loaded(self, wire: bytes, seconds: float) -> None:
+        """Note that a value was loaded in so many seconds, and filled on this host."""
+        if self.offers is not None:
+            self.offers.loaded(wire, seconds)
+
+    def written(self, wire: bytes) -> None:
+        """Note that a value was stored on this host."""
+        if self.offers is not None:
+            self.offers.note(wire)
 
     def infos(self) -> list[HostInfo]:
         """Return all hosts of the group, this one first, and the others by their names. Members know their clients."""

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from time import monotonic_ns
-from typing import Protocol
+from time import monotonic, monotonic_ns
+from typing import Final, Protocol
 
 from .config import Config
 from .core.host.board import Board
 from .core.host.claims import Claims
 from .core.host.hashes import WRITES as WRITE_BITS
 from .core.host.shelf import Shelf
+from .core.hosts.copies import Copies
 from .core.hosts.event import KEYS, WRITES, Event, Position
 from .core.hosts.gateway import Forgetting, Gateway, Meetings
+from .core.hosts.offers import Offers
 from .core.hosts.owner import Owner
 from .core.hosts.rows import Host, Incarnation, Row
+from .core.hosts.taking import Taker
 from .hosts import Hosts
 from .runtime import frames
 from .runtime.bus import Bus, Message
@@ -29,6 +32,8 @@ from .runtime.region import Region
 from .runtime.waiting.threads import Errands
 from .version import __version__
 
+OFFER_TIMEOUT: Final = 2.0  # s that another host has to take what it is offered; nobody waits for that
+
 
 class Shared(Protocol):
     """What the caches of a process share, as far as other hosts have to do with it; see `colocache.host.Shared`."""
@@ -37,6 +42,7 @@ class Shared(Protocol):
     board: Board
     shelf: Shelf
     claims: Claims
+    taker: Taker
     bus: Bus | None
 
     @property
@@ -54,7 +60,7 @@ class Shared(Protocol):
 
 
 class HostNetwork:
-    """What one process says to other hosts. Any thread may call its methods."""
+    """What one process says to other hosts. Any thread may call its methods, if not said otherwise."""
 
     def __init__(self, shared: Shared, hosts: Hosts, config: Config, log: Log) -> None:
         region = shared.region
@@ -66,14 +72,20 @@ class HostNetwork:
         self.network = Network(
             settings, region.id, region.path, _office(region), self._engine, self._owner,
             hosts.rows.address, log, shared.errands,
-            rows=lambda: hosts.rows.used, weight=lambda: hosts.me.weight,
+            rows=lambda: hosts.rows.used, weight=lambda: hosts.me.weight, chores=self,
         )  # fmt: skip
+        self._offers = hosts.offers = Offers(
+            region.id, config.replicas, shared.shelf, region.hosts.log, hosts, self.network.rouse,
+            all=config.replicate == "all",
+        )  # fmt: skip
+        self._copies: Copies | None = None
 
     def request(
-        self, to: Incarnation, body: bytes, on_answer: Callable[[bytes | None], object], timeout: float
-    ) -> None:
+        self, to: Incarnation, body: bytes, on_answer: Callable[[bytes | None], object], timeout: float,
+        on_late: Callable[[bytes], object] | None = None,
+    ) -> None:  # fmt: skip
         """See `colocache.hosts.Network`."""
-        self.network.request(to, body, on_answer, timeout)
+        self.network.request(to, body, on_answer, timeout, on_late)
 
     def wake_gateway(self) -> None:
         """See `colocache.hosts.Network`."""
@@ -84,9 +96,28 @@ class HostNetwork:
         """Whether this process speaks for its host."""
         return self.network.is_gateway
 
+    @property
+    def due(self) -> float:
+        """When `run` has something to do, on the monotonic clock, in seconds."""
+        return self._offers.due
+
+    def run(self) -> None:
+        """Offer what other hosts are to have copies of. For the network thread."""
+        for to, offer in self._offers.take(monotonic()):
+            self._hosts.tell(to, offer, OFFER_TIMEOUT)
+
+    @property
+    def pulled(self) -> int:
+        """How many values this process has taken from other hosts, so that this one has copies."""
+        return self._copies.pulled if self._copies is not None else 0
+
     def start(self) -> None:
         """Have the thread started."""
         self.network.start()
+
+    def hand_over(self) -> None:
+        """Hand over to other hosts what this one owns. For its last process, before it leaves."""
+        self.network.hand_over(self._config.handoff)
 
     def close(self, patience: float, has_ended: bool) -> None:
         """End the thread, and say goodbye to other hosts if this one has ended. Wait for so many seconds."""
@@ -120,11 +151,12 @@ class HostNetwork:
     def _owner(self, wake: Callable[[], object]) -> Owner:
         shared, region, hosts = self._shared, self._shared.region, self._hosts
         assert region.hosts is not None
+        self._copies = Copies(hosts.me.id, shared.taker, shared.shelf, region.hosts.log, hosts.lease, hosts, shared.now)
         return Owner(
             hosts.me.id, region.hosts.words, hosts.rows, region.hosts.log, shared.board, shared.shelf, shared.claims,
             region.fences, hosts.lease, hosts.times, shared.now, wake, self._config.load_timeout,
             lambda hash: self._free_memory(Event(KEYS, (hash,))), lambda wire: hosts.exact_owner(wire) == hosts.me.id,
-            self._void,
+            self._void, self._copies, self._offers,
         )  # fmt: skip
 
     def _void(self, kind: int, hashes: Sequence[int], related: bool) -> Position | None:

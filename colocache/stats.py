@@ -23,6 +23,12 @@ class Stats:
     )  # fmt: skip
     failed_loads: int = counter("Reads", "Loaders that raised an exception.")
 
+    hedged: int = counter(
+        "Reads", "Questions to another host that was slow, so that the host with a copy was asked, too."
+    )
+    hedges_won: int = counter("Reads", "Those of them that the copy has answered first.")
+    copied: int = counter("Reads", "Values that this process has taken from other hosts, so that this host has them.")
+
     fills: int = counter("Writes", "Loaded values that this process put on the shelf.")
     fills_refused: int = counter("Writes", "Loaded values that were not put there: somebody had stored one meanwhile.")
     sets: int = counter("Writes", "Values that this process stored: set, added, counted or touched.")
@@ -48,9 +54,11 @@ class Stats:
 
 FIGURES: Final = figures_of(Stats)
 
-#: The counters that `Counters` counts. The near cache counts the others itself.
+_COUNTED_ELSEWHERE: Final = ("hits", "evictions", "hedged", "hedges_won", "copied")
+
+#: The counters that `Counters` counts. The near cache, and what speaks to other hosts, count the others themselves.
 COUNTED: Final = tuple(
-    figure.name for figure in FIGURES if figure.kind == "counter" and figure.name not in ("hits", "evictions")
+    figure.name for figure in FIGURES if figure.kind == "counter" and figure.name not in _COUNTED_ELSEWHERE
 )
 
 

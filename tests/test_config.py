@@ -23,6 +23,7 @@ from colocache.config import (
     Duration,
     ForgetName,
     PolicyName,
+    ReplicateName,
     RoleName,
     parse_duration,
     parse_ttl,
@@ -56,7 +57,10 @@ FORMS = {
     "host": "up to 64 bytes of printable characters",
     "advertise": 'an IP address and a port, such as "10.0.0.7:7400" or "[2001:db8::1]:7400"',
     "forget": '"auto", "majority", "always" or "never"',
-    "role": '"peer" or "server"',
+    "replicas": "a whole number from 1 to 3",
+    "replicate": '"worthwhile" or "all"',
+    "handoff": FROM_0,
+    "role": '"peer", "server" or "client"',
 }
 LOOPBACK = "127.0.0.1:7400"
 SECRET, OTHER_SECRET = "a" * 43, "b" * 43
@@ -99,6 +103,9 @@ def test_defaults():
         host=None,
         advertise=None,
         forget="auto",
+        replicas=1,
+        replicate="worthwhile",
+        handoff=1.0,
         role="peer",
     )
 
@@ -127,6 +134,9 @@ CHOICES = [
     ("host", "COLOCACHE_HOST", " web1 ", "web1", "web2", "web2"),
     ("advertise", "COLOCACHE_ADVERTISE", "10.0.0.7:7400", "10.0.0.7:7400", "[2001:DB8::1]:1", "[2001:db8::1]:1"),
     ("forget", "COLOCACHE_FORGET", "Never", "never", "always", "always"),
+    ("replicas", "COLOCACHE_REPLICAS", " 2 ", 2, 3, 3),
+    ("replicate", "COLOCACHE_REPLICATE", "All", "all", "worthwhile", "worthwhile"),
+    ("handoff", "COLOCACHE_HANDOFF", "500ms", 0.5, 0, 0.0),
     ("role", "COLOCACHE_ROLE", "server", "server", "PEER", "peer"),
 ]
 #: The one that only stands beside `listen`.
@@ -250,7 +260,13 @@ REFUSED_TEXTS = [
     ("advertise", "10.0.0.7"),
     ("advertise", "10.0.0.7:1,10.0.0.8:1"),
     ("forget", "sometimes"),
-    ("role", "client"),
+    ("replicas", "0"),
+    ("replicas", "4"),
+    ("replicas", "2.0"),
+    ("replicas", "-1"),
+    ("replicate", "some"),
+    ("handoff", "never"),
+    ("role", "owner"),
 ]
 
 
@@ -452,7 +468,7 @@ def test_an_unknown_variable_warns_with_the_nearest_name(name, advice):
     assert "hunter2" not in text
 
 
-@pytest.mark.parametrize("part", ["REPLICAS", "ZONE", "GATEWAYS", "WITNESS"])
+@pytest.mark.parametrize("part", ["ZONE", "GATEWAYS", "WITNESS"])
 def test_what_does_not_exist_yet_is_unknown(part):
     with pytest.warns(UserWarning, match=f"^COLOCACHE_{part} is not a setting"):
         resolve({f"COLOCACHE_{part}": "1"})
@@ -512,6 +528,7 @@ GIVEN_AS = {
     str | None: str,
     PolicyName: str,
     ForgetName: str,
+    ReplicateName: str,
     RoleName: str,
 }
 
@@ -539,7 +556,7 @@ def test_each_setting_can_be_documented():
 
 def test_the_default_can_be_written_into_the_variable():
     written = {each.variable: each.default for each in SETTINGS.values() if isinstance(each.default, str)}
-    assert len(written) == 10
+    assert len(written) == 13
     assert resolve(written) == resolve()
 
 
@@ -722,7 +739,8 @@ def test_each_setting_that_a_server_has_use_for_is_an_option(monkeypatch):
     assert known == {
         "group": "--group", "shelf": "--memory", "directory": "--dir", "listen": "--listen", "peers": "--peers",
         "peers_interval": "--peers-interval", "secret_file": "--secret-file", "host": "--host",
-        "advertise": "--advertise", "forget": "--forget", "health": "--health",
+        "advertise": "--advertise", "forget": "--forget", "replicas": "--replicas", "replicate": "--replicate",
+            "handoff": "--handoff", "health": "--health",
     }  # fmt: skip
     assert "secret" not in known, "all users of the machine could read it"
     later = dataclasses.replace(SETTINGS["directory"], variable="COLOCACHE_COMES_LATER")

@@ -203,8 +203,11 @@ def _write(
     member.count_write(outcome)
     if outcome is not Outcome.STORED:
         return None
-    if hosts is not None and owner != hosts.me.id:
+    if hosts is not None and owner is not None and owner != hosts.me.id:
         host.board.invalidate((hash ^ WRITES,))  # this host hears of it later, and its caller has returned
+        yield from hosts.until_told(owner, done)
+    elif host.hosts is not None:
+        host.hosts.written(wire)
     host.tell((hash,))
     tell(member, "sets", 1, host)
     return done

@@ -1,8 +1,7 @@
 """Fetch: ask the owner host of a key for its value, and keep what comes back on this host.
 
-What is kept stands under stamps of this host that were read before the owner was asked (rule R4 of
-`colocache.core.hosts.dependencies`). The tags of a value are not known before it is there. So their stamps are read
-then, and hold if no tag at all was invalidated since the question.
+What is kept stands under stamps of this host that were read before the owner was asked: see
+`colocache.core.hosts.taking`.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from typing import Any
 
 from ..core.entry import MISSING
 from ..core.host.hashes import key_hash
-from ..core.host.record import Miss, Outcome, Record, unstored
-from ..core.hosts.owner import SLOWER_CLOCK
+from ..core.host.record import Record
+from ..core.hosts.copies import PEEK_WITHIN
 from ..core.hosts.requests import MAX_MANY, Found, FoundMany, Get, GetMany, Missing
-from ..core.hosts.requests import Key as FarKey
 from ..core.hosts.rows import Incarnation
+from ..core.hosts.taking import Asked
 from ..core.keys import Key
 from ..host import Host
 from ..hosts import Hosts
@@ -27,66 +26,52 @@ from .keyspace import Keyspace
 
 @dataclass
 class Question:
-    """A key that this host lacks, and what was read before its owner is asked."""
+    """A key that this host lacks, and what was read before another host is asked."""
 
     keyspace: Keyspace
     host: Host
     key: Key
-    wire: bytes
-    hash: int
-    hashes: tuple[int, ...]
-    any_tag: int
-    miss: Miss
+    asked: Asked
 
     @classmethod
     def about(cls, keyspace: Keyspace, host: Host, key: Key, wire: bytes) -> Question | Record:
         """Return the question, or the record that is there by now."""
-        hash, hashes, any_tag = key_hash(wire), keyspace.hashes(), host.any_tag()
-        host.fences.order()
-        found = host.shelf.look(wire, hash, hashes, host.now())
-        return found if isinstance(found, Record) else cls(keyspace, host, key, wire, hash, hashes, any_tag, found)
-
-    @property
-    def far_key(self) -> FarKey:
-        """The key as other hosts are asked for it."""
-        return FarKey(self.wire, self.hashes)
+        found = host.taker.look(wire, keyspace.hashes(), host.now())
+        return found if isinstance(found, Record) else cls(keyspace, host, key, found)
 
     def keep(self, found: Found) -> Record:
         """Keep what was found on this host, if that is possible, and return it as a record."""
-        host, miss = self.host, self.miss
-        label, is_storable = miss.label, True
-        unknown = [hash for hash in found.hashes if hash not in self.hashes]
-        if unknown:
-            label += host.board.label(unknown)
-            host.fences.order()
-            is_storable = host.any_tag() == self.any_tag
-        expires = miss.at + found.ttl
-        miss = Miss(label, miss.at - found.age * SLOWER_CLOCK)
-        if is_storable:
-            outcome, record = host.shelf.fill(self.wire, self.hash, found.payload, miss, expires)
-            if outcome is not Outcome.REFUSED and record is not None:
-                return record
-        return unstored(found.payload, miss, expires)
+        return self.host.taker.keep(self.asked, found)
 
     def use(self, found: Found) -> Any:
         """Keep what was found, and return its value; MISSING if it cannot be decoded here."""
         record = self.keep(found)
-        return self.keyspace.use(self.host, self.key, self.wire, self.hash, record)
+        return self.keyspace.use(self.host, self.key, self.asked.wire, self.asked.hash, record)
 
 
 def get(
-    keyspace: Keyspace, host: Host, hosts: Hosts, owner: Incarnation, key: Key, wire: bytes
+    keyspace: Keyspace, host: Host, hosts: Hosts, owner: Incarnation | None, key: Key, wire: bytes
 ) -> Flow[tuple[Any, bytes]]:
-    """Return the value that an owner host has, or MISSING; and a fence, if it has none."""
+    """Return the value that the owner host has, or MISSING; and its fence, if it has none.
+
+    ``owner`` is None if that is this host, which may have joined just now: then another one may have the value.
+    """
+    other = hosts.second(wire) if owner is None else owner
+    if other is None:
+        return MISSING, b""
     if not hosts.may_ask():
         return MISSING, b""
     question = Question.about(keyspace, host, key, wire)
     if isinstance(question, Record):
         return keyspace.use(host, key, wire, key_hash(wire), question), b""
-    answer = yield from hosts.ask(owner, Get(question.far_key, hosts.dependencies(), False, 0.0))
+    request = Get(question.asked.key, hosts.dependencies(), False, 0.0)
+    if owner is None:
+        answer = yield from hosts.ask(other, request, PEEK_WITHIN)
+    else:
+        answer = yield from hosts.ask_or_copy(owner, request)
     if isinstance(answer, Found):
         return question.use(answer), b""
-    if isinstance(answer, Missing) and (yield from hosts.catch_up(answer.depends)):
+    if owner is not None and isinstance(answer, Missing) and (yield from hosts.catch_up(answer.depends)):
         return MISSING, answer.fence
     return MISSING, b""
 
@@ -100,7 +85,7 @@ def get_many(
         return found
     questions: dict[Incarnation, list[Question]] = {}
     for key, wire in wanted:
-        owner = hosts.owner(wire)
+        owner = hosts.owner(wire) or hosts.second(wire)
         if owner is None:
             continue
         question = Question.about(keyspace, host, key, wire)
@@ -117,7 +102,7 @@ def get_many(
     if not parts:
         return found
     answers = yield from hosts.ask_all(
-        [(owner, GetMany(tuple([each.far_key for each in part]), depends)) for owner, part in parts]
+        [(owner, GetMany(tuple([each.asked.key for each in part]), depends)) for owner, part in parts]
     )
     for (_, part), answer in zip(parts, answers, strict=True):
         if isinstance(answer, FoundMany):

@@ -10,14 +10,15 @@ from ..core.entry import MISSING
 from ..core.host.claims import AGAIN, Lead, Load, Sleep, Value
 from ..core.host.hashes import key_hash
 from ..core.host.record import Outcome, Record, unstored
+from ..core.hosts.copies import PEEK_WITHIN
 from ..core.hosts.requests import Busy, Fill, Found, Get, Granted
 from ..core.hosts.rows import Incarnation
+from ..core.hosts.taking import Asked
 from ..core.keys import Key
 from ..errors import RecursiveLoadError
 from ..host import Host
 from ..hosts import Hosts
 from ..naming import shown
-from . import fetch
 from .flow import Flow
 from .keyspace import Given, Keyspace, copied
 from .tally import tell
@@ -116,25 +117,28 @@ class Duty:
     def _ask_owner(self, host: Host, hosts: Hosts, load: Load) -> Flow[Record | None]:
         """Ask the owner host for the value, or for the duty to load it for the whole group; None if there is no value.
 
-        While another host loads, it says so, and is asked again.
+        While another host loads, it says so, and is asked again. If this host is the owner, and has joined just now,
+        another one may have the value.
         """
         owner = hosts.owner(self.wire)
-        if owner is None or not hosts.may_ask():
+        other = hosts.second(self.wire) if owner is None else owner
+        if other is None or not hosts.may_ask():
             return None
         hashes, ends = self._keyspace.hashes(self._given.tags), host.now() + self.timeout
-        question = fetch.Question(
-            self._keyspace, host, self.key, self.wire, self._hash, hashes, self._any_tag, load.miss
-        )
+        question = Asked(self.wire, self._hash, hashes, self._any_tag, load.miss)
         while True:
             patience = ends - host.now()
-            request = Get(question.far_key, hosts.dependencies(), True, max(0.0, patience), hosts.me.id)
-            answer = yield from hosts.ask(owner, request)
+            request = Get(question.key, hosts.dependencies(), owner is not None, max(0.0, patience), hosts.me.id)
+            if owner is None:
+                answer = yield from hosts.ask(other, request, PEEK_WITHIN)
+            else:
+                answer = yield from hosts.ask_or_copy(owner, request)
             if isinstance(answer, Found):
-                record = question.keep(answer)
+                record = host.taker.keep(question, answer)
                 host.claims.end(load, AGAIN)
                 return record
             if isinstance(answer, Granted):
-                self._grant = owner, answer.token
+                self._grant = other, answer.token
                 if not (yield from hosts.catch_up(answer.depends)):
                     self._tell_owner(None)
                 load.begin(host.lease.as_of(host.now()))
@@ -212,6 +216,8 @@ class Duty:
         if payload is not None:
             outcome, record = host.shelf.fill(self.wire, self._hash, payload, load.miss, expires)
             self._member.count_write(outcome, is_fill=True)
+            if outcome is Outcome.STORED and host.hosts is not None:
+                host.hosts.loaded(self.wire, host.now() - load.miss.at)
             # If it was refused, the record is somebody else's, and its label says nothing about this value.
             if outcome is not Outcome.REFUSED and not keyspace.copies:
                 record = record or unstored(payload, load.miss, expires)

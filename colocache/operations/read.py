@@ -63,14 +63,12 @@ def _ask_owner(keyspace: Keyspace, host: Host, hosts: Hosts, key: Key, wire: byt
     The fence that was noted before is this host's, which says nothing about what the owner host may have heard of.
     """
     owner = hosts.owner(wire)
-    if owner is None:
-        return MISSING
     value, fence = yield from fetch.get(keyspace, host, hosts, owner, key, wire)
-    if keyspace.fence:
+    if keyspace.fence and (owner is not None or value is not MISSING):
         if value is not MISSING:
             fenced.forget(keyspace.member.serial, [wire])
         else:
-            fenced.note(keyspace.member.serial, wire, fenced.far(owner, fence) if fence else fenced.nowhere())
+            fenced.note(keyspace.member.serial, wire, fenced.far(owner, fence) if owner and fence else fenced.nowhere())
     return value
 
 

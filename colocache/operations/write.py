@@ -108,13 +108,14 @@ def _put_far(
     timeout = hosts.times.waited / 1e9 + WRITE_TIMEOUT if waits else WRITE_TIMEOUT
     answers = (yield from hosts.ask_all(asked, timeout)) if asked else []
     lost: list[int] = []
-    for (_, request), answer in zip(asked, answers, strict=True):
+    for (to, request), answer in zip(asked, answers, strict=True):
         hash = key_hash(request.key.wire)  # type: ignore[union-attr]
         outcome = _outcome(answer)
         member.count_write(outcome)
         kept = kept and outcome is Outcome.STORED and isinstance(answer, Done) and (answer.complete or not waits)
         if outcome is Outcome.STORED:
             host.board.invalidate((hash ^ WRITES,))  # this host hears of it later, and its caller has returned
+            yield from hosts.until_told(to, answer)
         elif outcome is not Outcome.REFUSED or isinstance(request, Put):
             lost.append(hash)
     if lost and host.void(lost) is None:
@@ -133,8 +134,11 @@ def _put(keyspace: Keyspace, host: Host, wire: bytes, hash: int, payload: bytes 
         return False
     outcome, _ = host.shelf.set(wire, hash, payload, keyspace.hashes(given.tags), host.now() + given.ttl)
     keyspace.member.count_write(outcome)
-    if outcome is not Outcome.STORED and host.hosts is not None:
-        host.void((hash,))  # the shelf has done so for this host alone
+    if host.hosts is not None:
+        if outcome is Outcome.STORED:
+            host.hosts.written(wire)
+        else:
+            host.void((hash,))  # the shelf has done so for this host alone
     return outcome is Outcome.STORED
 
 
@@ -161,4 +165,6 @@ def put_missed(
             return False
     outcome, _ = host.shelf.set_fenced(wire, hash, payload, miss, now + given.ttl)
     keyspace.member.count_write(outcome)
+    if outcome is Outcome.STORED and host.hosts is not None:
+        host.hosts.written(wire)
     return outcome is Outcome.STORED

@@ -83,6 +83,7 @@ _JOIN = 0
 _RINGS = 1 << 16
 _SEATS = 1 << 32
 _FENCES = 1 << 33
+_LEAVING = 1 << 34  # and the seat of a process that is about to leave
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -279,6 +280,21 @@ class Region:
             if pid is not None:
                 found.append(Seat(number, pid, nonce, self._board.role(number), self._board.release(number)))
         return found
+
+    def is_last(self) -> bool:
+        """Begin to leave, and return whether all others have left, or have begun to.
+
+        Of two that leave at the same time, one or both are told that: each says so first, and then looks.
+        """
+        files = self._files
+        if files is None or self._left:
+            return False
+        try:
+            files.locks.take(_LEAVING + self.seat.number)
+            return all(files.locks.holder(_LEAVING + seat.number) is not None for seat in self.seats())
+        except OSError as error:
+            raise_if_from_handler(error)
+            return False
 
     def _grow(self, start: int, end: int) -> bool:
         """Give the shelf's file its blocks from one byte to another; return False if there is no room."""

@@ -133,3 +133,15 @@ def label_of(body: bytes) -> Label:
     """Return the label of a record. ``body`` is what follows the check, which is right."""
     (shape,) = _SHAPE.unpack_from(body)
     return body[LABEL_AT : LABEL_AT + GROUP.size * (shape >> GROUPS_SHIFT)]
+
+
+def wire_of(body: bytes) -> bytes:
+    """Return the wire key of a record. ``body`` is what follows the check, which is right."""
+    (shape,) = _SHAPE.unpack_from(body)
+    start = LABEL_AT + GROUP.size * (shape >> GROUPS_SHIFT)
+    return body[start : start + (shape >> WIRE_SHIFT & WIRE)]
+
+
+def hashes_of(label: Label) -> tuple[int, ...]:
+    """Return what a label names beside the root, the key, and the writes to it."""
+    return tuple([GROUP.unpack_from(label, at)[0] for at in range(KEY_GROUPS * GROUP.size, len(label), GROUP.size)])

@@ -76,6 +76,7 @@ from .record import (
     label_of,
     pack,
     unpack,
+    wire_of,
 )
 
 LOOKS = 8  # how often a reader looks again at most: so many writers would have to come between in a row
@@ -104,9 +105,9 @@ class Shelf:
     """
 
     __slots__ = (
-        "_announcer", "_board", "_bucket", "_clock", "_data", "_fences", "_label", "_locks", "_logs",
+        "_announcer", "_board", "_bucket", "_clock", "_data", "_fences", "_index", "_label", "_locks", "_logs",
         "_main_size", "_mains", "_marks", "_most", "_numbers", "_pages", "_ring_shift", "_small_size", "_smalls",
-        "_used", "_way_mask", "_words", "lease", "max_value",
+        "_used", "_way_mask", "_words", "capacity", "lease", "max_value", "ways",
     )  # fmt: skip
 
     def __init__(
@@ -130,7 +131,10 @@ class Shelf:
         self._smalls = [geometry.data_offset + ring * geometry.ring_size for ring in range(geometry.rings)]
         self._mains = [start + self._small_size for start in self._smalls]
         self._most = geometry.max_record
+        self._index = memory.index
         self.max_value = geometry.max_value  # how many bytes a payload may have
+        self.ways = geometry.ways  # places of the index
+        self.capacity = geometry.rings * geometry.ring_size  # bytes of all logs
 
     @property
     def evicted(self) -> int:
@@ -261,6 +265,29 @@ class Shelf:
         if record is None or record.expires <= now or record.loaded <= after:
             return None
         return record if record.label == label or self._board.stands(record.label) else None
+
+    def held(self, wire: bytes, hash: int, now: float) -> Record | None:
+        """Return what `find` does, and do not count that it was found."""
+        after = self.lease.loaded_after(now)
+        record = self._peek(wire, hash)
+        return record if record is not None and record.loaded > after and self._is_current(record, now) else None
+
+    def walk(self, first: int, count: int, hot: bool, now: float) -> list[tuple[bytes, Record]]:
+        """Return the wire keys and records of so many ways from ``first`` on, those that are current and may be served.
+
+        ``hot`` says whether those are wanted that were found before, or the others.
+        """
+        found: list[tuple[bytes, Record]] = []
+        after = self.lease.loaded_after(now)
+        for way in range(first, min(first + count, self.ways)):
+            word = self._index[way]
+            body = self._copy(way, word) if word and bool(self._used[way]) == hot else None
+            if body is not None:
+                wire = wire_of(body)
+                record = unpack(body, wire, way)
+                if record is not None and record.loaded > after and self._is_current(record, now):
+                    found.append((wire, record))
+        return found
 
     def use(self, ways: Iterable[int]) -> None:
         """Count hits on near copies as uses of their records, so that what is used most stays on the shelf.

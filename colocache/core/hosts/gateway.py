@@ -61,7 +61,7 @@ from ..host.board import Board
 from ..host.memory import Fences, Words
 from .applying import EVERYTHING, stamp
 from .event import WRITES, Event, Position
-from .layout import ENTRIES, LANES, LISTENERS, SLOTS, UNTIL
+from .layout import ENTRIES, ESTABLISHED, LANES, LISTENERS, SLOTS, UNTIL
 from .log import HostLog
 from .messages import (
     MOST_REPLAYED,
@@ -510,6 +510,8 @@ class Gateway:
         before = self._words[UNTIL]
         if established or now < until:
             until = max(until, min(before, now))
+            if not established:
+                self._words[ESTABLISHED] = now
             if until != before:
                 self._words[UNTIL] = until
 

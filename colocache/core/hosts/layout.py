@@ -5,8 +5,8 @@ A file that holds only zeros is that of a host that knows nobody. All offsets ar
 ====== ================================================================================================================
 part   what
 ====== ================================================================================================================
-head   `UNTIL`, the instant until which the host is current; how many rows are in use; whether it is a client; the heads
-       of the lanes
+head   `UNTIL`, the instant until which the host is current; since when it is established; how many rows are in use;
+       whether it is a client; the heads of the lanes
 lanes  the host's own events, for its gateways to tell other hosts; see `colocache.core.hosts.log`
 rows   what each gateway knows of other hosts; see `colocache.core.hosts.rows`
 ====== ================================================================================================================
@@ -21,6 +21,7 @@ from typing import Final
 WORD: Final = 8  # bytes
 
 UNTIL: Final = 0  # ns on the host's monotonic clock; 0 as long as the host is not established
+ESTABLISHED: Final = 1  # ns: since when it is
 ROWS_USED: Final = 2
 CLIENT: Final = 3  # 1 if this host is a client: it owns nothing, and is no member
 

@@ -28,18 +28,20 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 from ...errors import WireError
-from ..host.board import GROUP, Board, Label
+from ..host.board import GROUP, Board
 from ..host.claims import AGAIN, Claims, Lead, Load, Sleep
 from ..host.hashes import ANY_TAG, key_hash
 from ..host.memory import Fences, HostLease, Words
-from ..host.record import KEY_GROUPS, Miss, Outcome, Record
+from ..host.record import KEY_GROUPS, Miss, Outcome, Record, hashes_of
 from ..host.shelf import Shelf
 from ..numbers import added
 from . import requests
+from .copies import Copies
 from .dependencies import Dependencies, dependencies, has_applied
 from .event import Position
 from .gateway import Times
 from .log import HostLog
+from .offers import Offers
 from .requests import (
     Add,
     Announce,
@@ -54,7 +56,9 @@ from .requests import (
     Get,
     GetMany,
     Granted,
+    Harvest,
     Missing,
+    Offer,
     Put,
     PutFenced,
     Refused,
@@ -65,6 +69,7 @@ from .requests import (
     Touch,
 )
 from .rows import ACKED, ALIVE, Incarnation, Rows
+from .taking import SLOWER_CLOCK, Taker
 from .waiting import Settled, pauses, settle
 
 CATCHING_UP = 0.06  # s that a request waits for events on which it depends
@@ -73,8 +78,8 @@ TELLING = 0.5  # s that a client has to apply what it has invalidated
 ANSWER_WITHIN = 0.2  # s: who waits for a load is told that it still runs, and asks again
 MOST_FLOWS = 10_000  # requests that wait at the same time
 MOST_GRANTS = 100_000
+MOST_PULLS = 64  # offers that are followed at the same time
 LOOK_AT_HOSTS_EVERY = 1.0  # s, while any host has a grant
-SLOWER_CLOCK = 1.01  # how much faster the clock of another host may run, at most
 
 _FENCE = struct.Struct("=16sQd")  # the owner, the stamp of all tags together, when the key was missed
 
@@ -98,7 +103,8 @@ class _Waiting:
 
     __slots__ = ("answer", "flow", "reply", "wakes_at")
 
-    def __init__(self, flow: Flow, reply: Callable[[bytes], object]) -> None:
+    def __init__(self, flow: Generator[float | Sleep, Any, Any], reply: Callable[[bytes], object] | None) -> None:
+        """``reply`` is None for what nobody has asked for."""
         self.flow = flow
         self.reply = reply
         self.wakes_at = 0.0
@@ -124,12 +130,14 @@ class Owner:
         load_timeout: float, on_change: Callable[[int], object] = lambda hash: None,
         owns: Callable[[bytes], bool] = lambda wire: True,
         void: Callable[[int, Sequence[int], bool], Position | None] = lambda kind, hashes, related: None,
+        copies: Copies | None = None, offers: Offers | None = None,
     ) -> None:  # fmt: skip
         """``clock`` gives seconds on the host's monotonic clock. ``on_change`` is told of keys that were written.
 
         ``owns`` tells whether this host owns a key at this very moment; see `colocache.hosts.Hosts.exact_owner`.
         ``void`` invalidates things, as a process of this host does: it is given the kind, the hashes, and whether they
-        are related. It returns None if that cannot be told to other hosts.
+        are related. It returns None if that cannot be told to other hosts. ``copies`` sees to copies of what others
+        have, and ``offers`` to those that others are to have, if there may be any.
         """
         self.me = me
         self._words, self._rows, self._log = words, rows, log
@@ -137,6 +145,11 @@ class Owner:
         self._lease, self._times, self._clock, self._wake = lease, times, clock, wake
         self._load_timeout = load_timeout
         self._on_change, self._owns, self._void = on_change, owns, void
+        self._copies, self._offers = copies, offers
+        self._taker = Taker(board, shelf, fences)
+        self._harvests = False
+        self._hands_over: _Waiting | None = None
+        self._pulls = 0
         self._any_tag = board.marks_of(ANY_TAG)[0]
         self._waiting: list[_Waiting] = []
         self._woken: deque[_Waiting] = deque()
@@ -147,7 +160,7 @@ class Owner:
         self._handlers: dict[type[Any], Callable[[Any], Flow]] = {
             Get: self._get, GetMany: self._get_many, Fill: self._fill, Put: self._put, PutFenced: self._put_fenced,
             Add: self._add, Replace: self._replace, Count: self._count, Touch: self._touch,
-            Announce: self._announce, Settle: self._settle,
+            Announce: self._announce, Settle: self._settle, Offer: self._take_offer, Harvest: self._held,
         }  # fmt: skip
         self.served = 0
         self.bad_requests = 0
@@ -164,6 +177,15 @@ class Owner:
             reply(requests.encode(Refused()))
             return
         self._step(_Waiting(self._handlers[type(request)](request), reply))
+
+    def hand_over(self, ends: float) -> None:
+        """Begin to offer to others what this host owns, until that instant on the clock at most."""
+        self._hands_over = None if self._copies is None else self._begin(self._copies.hand_over(ends))
+
+    @property
+    def is_handing_over(self) -> bool:
+        """Whether that goes on."""
+        return self._hands_over in self._waiting
 
     @property
     def has_work(self) -> bool:
@@ -192,6 +214,9 @@ class Owner:
             self._looked_at, ns = now, self._ns()
             gone = {grant.host for grant in self._grants.values() if self._heard_until(grant.host) <= ns}
             self._give_back([token for token, grant in self._grants.items() if grant.host in gone])
+        if not self._harvests and self._copies is not None and self._copies.may_harvest:
+            self._harvests = True
+            self._begin(self._copies.harvest())
 
     def _give_back(self, tokens: list[int]) -> None:
         """End grants whose loads do not come to an end any more: others may load.
@@ -226,14 +251,21 @@ class Owner:
             answer, waiting.answer = waiting.answer, None
             step = waiting.flow.send(answer)
         except StopIteration as end:
-            self.served += 1
-            waiting.reply(requests.encode(end.value))
+            if waiting.reply is not None:
+                self.served += 1
+                waiting.reply(requests.encode(end.value))
             return
         if isinstance(step, Sleep):
             step.register(lambda woken: self._rouse(waiting, woken))
             step = step.seconds
         waiting.wakes_at = self._clock() + step
         self._waiting.append(waiting)
+
+    def _begin(self, flow: Generator[float | Sleep, Any, Any]) -> _Waiting:
+        """Do something that nobody has asked for."""
+        begun = _Waiting(flow, None)
+        self._step(begun)
+        return begun
 
     def _rouse(self, waiting: _Waiting, woken: Any) -> None:
         """Any thread may call this."""
@@ -261,16 +293,24 @@ class Owner:
         if not (yield from self._has_applied(request.depends)):
             return Refused()
         (wire, hashes), began = request.key, self._clock()
-        hash, any_tag = key_hash(wire), self._board.marks[self._any_tag]
+        any_tag = self._board.marks[self._any_tag]
         self._fences.order()
-        found = self._shelf.look(wire, hash, hashes, began)
-        if isinstance(found, Record):
-            return self._found(found, any_tag, began)
+        asked = self._taker.look(wire, hashes, began)
+        if isinstance(asked, Record):
+            if self._offers is not None:
+                self._offers.note(wire)
+            return self._found(asked, any_tag, began)
+        if self._lease.loaded_after(began) == float("inf"):
+            return Refused()  # as yet, or by now, it knows too little: the asker asks somebody else
+        if self._copies is not None and self._copies.second(wire) is not None:
+            record = yield from self._copies.peek(asked)
+            if record is not None:
+                return self._found(record, any_tag, self._clock())
         if not request.leads:
-            return Missing(_FENCE.pack(self.me, any_tag, began) + found.label, self._dependencies())
-        if self._lease.loaded_after(began) == float("inf") or len(self._grants) >= MOST_GRANTS:
+            return Missing(_FENCE.pack(self.me, any_tag, began) + asked.miss.label, self._dependencies())
+        if len(self._grants) >= MOST_GRANTS:
             return Refused()
-        return (yield from self._lead(request, wire, hash, any_tag))
+        return (yield from self._lead(request, wire, asked.hash, any_tag))
 
     def _lead(self, request: Get, wire: bytes, hash: int, any_tag: int) -> Flow:
         """Give the asker the duty to load, or have it ask again while somebody else loads."""
@@ -313,11 +353,13 @@ class Owner:
                 continue
             room -= len(record.payload)
             values.append(self._found(record, any_tag, now))
+            if self._offers is not None:
+                self._offers.note(wire)
         return FoundMany(tuple(values))
 
     def _found(self, record: Record, any_tag: int, now: float) -> Found:
         return Found(
-            bytes(record.payload), _hashes_of(record.label), max(0.0, record.expires - now),
+            bytes(record.payload), hashes_of(record.label), max(0.0, record.expires - now),
             max(0.0, now - record.loaded), record.version, any_tag,
         )  # fmt: skip
 
@@ -331,12 +373,30 @@ class Owner:
             if request.payload is not None:
                 now = self._clock()
                 grant.load.age(now - request.age * SLOWER_CLOCK)
-                outcome = self._shelf.fill(grant.wire, grant.hash, request.payload, grant.load.miss, now + request.ttl)[
-                    0
-                ]
+                expires = now + request.ttl
+                outcome = self._shelf.fill(grant.wire, grant.hash, request.payload, grant.load.miss, expires)[0]
+                if outcome is Outcome.STORED and self._offers is not None:
+                    self._offers.loaded(grant.wire, request.age)
         finally:
             self._claims.end(grant.load, AGAIN)
         return Done(outcome.name)
+
+    # --- Copies
+
+    def _take_offer(self, request: Offer) -> Flow:
+        if self._copies is None or self._pulls >= MOST_PULLS or not (yield from self._has_applied(request.depends)):
+            return Refused()
+        self._pulls += 1
+        try:
+            yield from self._copies.pull(request.sender, request.keys)
+        finally:
+            self._pulls -= 1
+        return Done(Outcome.STORED.name)
+
+    def _held(self, request: Harvest) -> Flow:
+        if self._copies is None:
+            return Refused()
+        return (yield from self._copies.held(request))
 
     # --- Writing
 
@@ -346,7 +406,7 @@ class Owner:
         if request.payload is None or request.ttl == 0:
             return Done(Outcome.DECLINED.name)  # the asker invalidates the key
         outcome = self._shelf.set(wire, hash, request.payload, hashes, self._clock() + request.ttl)[0]
-        return (yield from self._written(hash, outcome, None, request.waits))
+        return (yield from self._written(wire, outcome, None, request.waits))
 
     def _put_fenced(self, request: PutFenced) -> Flow:
         wire, _ = request.key
@@ -364,7 +424,7 @@ class Owner:
                 return Done(Outcome.REFUSED.name)
         expires = self._clock() + request.ttl
         outcome = self._shelf.set_fenced(wire, hash, request.payload, Miss(label, at), expires)[0]
-        return (yield from self._written(hash, outcome, None, False))
+        return (yield from self._written(wire, outcome, None, False))
 
     def _add(self, request: Add) -> Flow:
         if not (yield from self._may_derive(request)):
@@ -372,7 +432,7 @@ class Owner:
         wire, hashes = request.key
         hash = key_hash(wire)
         outcome = self._shelf.add(wire, hash, request.payload, hashes, self._clock() + request.ttl)[0]
-        return (yield from self._written(hash, outcome, None, False))
+        return (yield from self._written(wire, outcome, None, False))
 
     def _replace(self, request: Replace) -> Flow:
         if not (yield from self._may_derive(request)):
@@ -383,7 +443,7 @@ class Owner:
             wire, hash, request.version, request.payload, hashes, self._clock() + request.ttl,
             lambda: marks[self._any_tag] == request.any_tag,
         )[0]  # fmt: skip
-        return (yield from self._written(hash, outcome, None, False))
+        return (yield from self._written(wire, outcome, None, False))
 
     def _count(self, request: Count) -> Flow:
         if not (yield from self._may_derive(request)):
@@ -403,7 +463,7 @@ class Owner:
         outcome, record = self._shelf.change(wire, hash, decide, hashes)
         if outcome is Outcome.REFUSED and record is not None:
             return Done(NOT_A_NUMBER)
-        return (yield from self._written(hash, outcome, counted[0] if counted else None, False))
+        return (yield from self._written(wire, outcome, counted[0] if counted else None, False))
 
     def _touch(self, request: Touch) -> Flow:
         if not (yield from self._may_derive(request)):
@@ -415,7 +475,7 @@ class Owner:
             return None if record is None else (bytes(record.payload), self._clock() + request.ttl)
 
         outcome = self._shelf.change(wire, hash, decide, hashes)[0]
-        return (yield from self._written(hash, outcome, None, False))
+        return (yield from self._written(wire, outcome, None, False))
 
     def _heard_until(self, host: Incarnation) -> int:
         """Return until when (ns) a host counts as one that lives, be it a member or a client."""
@@ -449,14 +509,17 @@ class Owner:
         now = self._clock()
         return now < self._lease.until(now) and self._owns(request.key.wire)
 
-    def _written(self, hash: int, outcome: Outcome, payload: bytes | None, waits: bool) -> Flow:
-        if outcome is Outcome.STORED:
-            self._on_change(hash)
-            if waits:
-                now = self._ns()
-                flow = settle(self._words, self._rows, self._times, self._log.lasts(), now, 4 * self._times.lease)
-                return Done(outcome.name, payload, (yield from self._timed(flow)).complete)
-        return Done(outcome.name, payload)
+    def _written(self, wire: bytes, outcome: Outcome, payload: bytes | None, waits: bool) -> Flow:
+        if outcome is not Outcome.STORED:
+            return Done(outcome.name, payload)
+        self._on_change(key_hash(wire))
+        if self._offers is not None:
+            self._offers.note(wire)
+        events = self._log.lasts()
+        if waits:
+            flow = settle(self._words, self._rows, self._times, events, self._ns(), 4 * self._times.lease)
+            return Done(outcome.name, payload, (yield from self._timed(flow)).complete, events)
+        return Done(outcome.name, payload, False, events)
 
     def _timed(self, flow: Generator[float, int, Settled]) -> Generator[float, Any, Settled]:
         """Tell a flow the time after each pause."""
@@ -471,8 +534,3 @@ class Owner:
 
     def _ns(self) -> int:
         return int(self._clock() * 1e9)
-
-
-def _hashes_of(label: Label) -> tuple[int, ...]:
-    """Return what a label names beside the root, the key, and the writes to it."""
-    return tuple([GROUP.unpack_from(label, at)[0] for at in range(KEY_GROUPS * GROUP.size, len(label), GROUP.size)])

@@ -21,6 +21,7 @@ from .event import KEYS, NAMESPACES
 from .event import MAX_HASHES as MAX_HASHES_OF_EVENT
 from .layout import ENTRIES, LANES
 from .log import MAX_CHUNKS
+from .ring import SLOTS
 from .rows import MAX_NAME, Incarnation, Numbers
 
 MAX_WIRE: Final = 1 << 15  # bytes of a wire key
@@ -28,6 +29,8 @@ MAX_PAYLOAD: Final = 1 << 20
 MAX_HASHES: Final = 1024  # namespaces and tags of one value
 MAX_MANY: Final = 1024  # keys of one request
 MAX_FENCE: Final = 64 << 10
+MAX_OFFERED: Final = 256  # keys of one offer
+SLOT_BYTES: Final = SLOTS // 8  # one bit for each slot of the ring
 MAX_VOID: Final = MAX_CHUNKS * MAX_HASHES_OF_EVENT  # things of one invalidation
 MAX_NAMES: Final = 2048  # hosts of one receipt
 LARGEST: Final = (1 << 20) + (256 << 10)  # bytes of a frame
@@ -134,6 +137,29 @@ class Touch(NamedTuple):
     depends: Dependencies
 
 
+class Offer(NamedTuple):
+    """I have these, and you may want copies of them: ask me. Answered by `Done`, once what was lacking is there.
+
+    ``depends`` names the events of ``sender`` up to now: its writes have made older copies void.
+    """
+
+    sender: Incarnation
+    keys: tuple[Key, ...]
+    depends: Dependencies
+
+
+class Harvest(NamedTuple):
+    """Which keys of these slots have you? Answered by `Held`.
+
+    ``slots`` are bits, that of slot 0 first. ``first`` is where to begin, 0 or what `Held` has said. ``hot`` says
+    whether those that were used before are wanted, or the others.
+    """
+
+    slots: bytes
+    first: int
+    hot: bool
+
+
 class Announce(NamedTuple):
     """Invalidate these things, as an event of the host that is asked. Answered by `Announced` or `Refused`.
 
@@ -207,6 +233,14 @@ class Done(NamedTuple):
     outcome: str
     payload: bytes | None = None
     complete: bool = False  # no host serves anything older any more
+    events: Numbers | None = None  # of the host that has written: up to there it has announced the write
+
+
+class Held(NamedTuple):
+    """Keys that a host has, and where it would go on; 0 is the end."""
+
+    keys: tuple[Key, ...]
+    next: int
 
 
 class Announced(NamedTuple):
@@ -225,13 +259,24 @@ class Settlement(NamedTuple):
     complete: bool
 
 
-Request = Get | GetMany | Fill | Put | PutFenced | Add | Replace | Count | Touch | Announce | Settle
-Answer = Found | FoundMany | Missing | Granted | Busy | Refused | Done | Announced | Settlement
+Request = Get | GetMany | Fill | Put | PutFenced | Add | Replace | Count | Touch | Announce | Settle | Offer | Harvest
+Answer = Found | FoundMany | Missing | Granted | Busy | Refused | Done | Announced | Settlement | Held
 
 _REQUESTS: Final[tuple[Any, ...]] = (
-    Get, GetMany, Fill, Put, PutFenced, Add, Replace, Count, Touch, Announce, Settle,
+    Get, GetMany, Fill, Put, PutFenced, Add, Replace, Count, Touch, Announce, Settle, Offer, Harvest,
 )  # fmt: skip
-_ANSWERS: Final[tuple[Any, ...]] = (Found, FoundMany, Missing, Granted, Busy, Refused, Done, Announced, Settlement)
+_ANSWERS: Final[tuple[Any, ...]] = (
+    Found,
+    FoundMany,
+    Missing,
+    Granted,
+    Busy,
+    Refused,
+    Done,
+    Announced,
+    Settlement,
+    Held,
+)
 _NUMBER: Final[dict[Any, int]] = {
     **{kind: number for number, kind in enumerate(_REQUESTS, 1)},
     **{kind: number for number, kind in enumerate(_ANSWERS, 65)},
@@ -364,6 +409,12 @@ def _numbers(value: Any) -> Numbers:
     return value
 
 
+def _slots(value: Any) -> bytes:
+    if type(value) is not bytes or len(value) != SLOT_BYTES:
+        raise WireError(f"slots that are not {SLOT_BYTES} bytes")
+    return value
+
+
 def _kind(value: Any) -> int:
     if type(value) is not int or not KEYS <= value <= NAMESPACES:
         raise WireError(f"{value!r:.40} is nothing to invalidate")
@@ -395,13 +446,16 @@ _CHECKS: Final[dict[Any, _Checks]] = {
     Touch: (_key, _seconds, _depends),
     Announce: (_id, _kind, _void, _flag),
     Settle: (_id, _numbers),
+    Offer: (_id, _several(_key, MAX_OFFERED), _depends),
+    Harvest: (_slots, _word, _flag),
     Found: (_payload, _hashes, _seconds, _age, _word, _word),
     FoundMany: (_several(_or_none(_found), MAX_MANY),),
     Missing: (_bytes(MAX_FENCE), _depends),
     Granted: (_word, _depends),
     Busy: (),
     Refused: (),
-    Done: (_name, _or_none(_payload), _flag),
+    Done: (_name, _or_none(_payload), _flag, _or_none(_numbers)),
+    Held: (_several(_key, MAX_OFFERED), _word),
     Announced: (_numbers, _flag),
     Settlement: (_host_names, _host_names, _host_names, _flag),
 }

@@ -34,7 +34,7 @@ from .addresses import refuse_plain
 from .election import Election
 from .inherited import close_connections
 from .links import OnAnswer, Request
-from .session import GOODBYE, Engine, Given, Session
+from .session import GOODBYE, Chores, Engine, Given, Session
 from .settings import Settings
 from .speaker import HostStatus, Server, Speaker
 from .wakes import WakeUp
@@ -60,20 +60,23 @@ class Network:
         *,
         rows: Callable[[], int] = lambda: 1,
         weight: Callable[[], int] = lambda: 1,
+        chores: Chores | None = None,
     ) -> None:
         """``id`` is that of the host, and ``directory`` is where its processes find each other.
 
         The network thread calls ``engine``, ``server``, ``address_of`` and ``weight``, which must not wait. ``server``
         makes what answers requests; it is given what wakes the thread.
         ``address_of`` says where a host listens, or an empty text. ``rows`` tells how many gateways may have to be
-        woken. ``weight`` is that of what this host owns.
+        woken. ``weight`` is that of what this host owns. ``chores`` are done in the network thread.
 
         Raise ConfigError if the settings let anybody in.
         """
         if settings.listen is not None:
             refuse_plain(settings.listen, settings.secrets)
         self.failures = 0  #: how often the thread had to begin anew
-        self._given = Given(settings, id, directory, election, engine, server, address_of, weight, log)
+        self._given = Given(settings, id, directory, election, engine, server, address_of, weight, log, chores)
+        self._hands_over_until: float | None = None
+        self._handed_over = Answer()
         self._log = log
         self._errands = errands
         self._wake_up = WakeUp(directory, rows)
@@ -89,13 +92,17 @@ class Network:
 
     # --- For any thread
 
-    def request(self, to: Incarnation, body: bytes, on_answer: OnAnswer, timeout: float) -> None:
+    def request(
+        self, to: Incarnation, body: bytes, on_answer: OnAnswer, timeout: float,
+        on_late: Callable[[bytes], object] | None = None,
+    ) -> None:  # fmt: skip
         """Ask the gateway of another host, and return at once.
 
         ``on_answer`` is called once, with the answer, or with None: there is none within ``timeout`` seconds, no way to
-        the host, or no such host. It is called in the network thread, or in this one, and must not wait.
+        the host, or no such host. It is called in the network thread, or in this one, and must not wait. ``on_late`` is
+        called with an answer that comes after ``on_answer`` was given None, for want of time, if it comes at all.
         """
-        self._requests.append(Request(to, body, on_answer, monotonic() + timeout))
+        self._requests.append(Request(to, body, on_answer, monotonic() + timeout, on_late))
         # 1. This appends the request, and then looks whether requests are taken.
         # 2. The thread notes that it takes none, and then empties the queue.
         # So one of them empties it.
@@ -111,6 +118,10 @@ class Network:
             self._rouse_if_idle()
         else:
             self._wake_up.wake()
+
+    def rouse(self) -> None:
+        """Have the chores looked at. Any thread may call this; it takes no lock."""
+        self._rouse_if_idle()
 
     @property
     def is_gateway(self) -> bool:
@@ -182,6 +193,18 @@ class Network:
         """Have `close` tell other hosts that this one has ended. Only for the last process of a host."""
         self._says_goodbye = True
 
+    def hand_over(self, patience: float) -> None:
+        """Hand over to other hosts what this one owns, for so many seconds at most.
+
+        Only for the last process of a host. If it is not the gateway, it becomes it as soon as it can.
+        """
+        if on_driver_thread() or self._session is None:
+            return
+        self._handed_over = Answer()
+        self._hands_over_until = monotonic() + patience
+        self._rouse()
+        self._handed_over.result(patience)
+
     def leave(self) -> None:
         """Begin to do what `close` does, and return at once. Take no lock: a finalizer may call this anywhere."""
         self._leaving = True
@@ -243,6 +266,7 @@ class Network:
             self._session = session
             while not self._leaving:
                 self._step(session)
+                self._see_to_handing_over(session)
             self._session = None
             self._refuse_requests()
             if self._says_goodbye:
@@ -251,6 +275,15 @@ class Network:
             self._session = None
             self._refuse_requests()
             session.close(GOODBYE if self._says_goodbye else 0.0)
+
+    def _see_to_handing_over(self, session: Session) -> None:
+        ends = self._hands_over_until
+        if ends is None:
+            return
+        session.hand_over(ends)  # it may be another session by now
+        if monotonic() >= ends or not session.is_handing_over:
+            self._hands_over_until = None
+            self._handed_over.give(None)
 
     def _step(self, session: Session) -> None:
         # 1. This sets the flag, and then looks at what was left for it.

@@ -11,7 +11,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import zmq
 
@@ -28,6 +28,7 @@ MOST: Final = 32  # links at a time
 IDLE: Final = 60.0  # s
 MOST_ASKED: Final = 4096  # requests without an answer, on all links
 QUEUE: Final = 1000
+MOST_LATE: Final = 1024  # requests whose late answers are still wanted
 AT_ONCE: Final = 64  # answers of one link that are taken before others get their turn
 
 #: What is told the answer, or None: there is none in time, no link, or the host is not known.
@@ -41,6 +42,7 @@ class Request(NamedTuple):
     body: bytes
     on_answer: OnAnswer
     deadline: float  # s, on the clock that `Links` is given
+    on_late: Callable[[bytes], object] | None = None  # is told an answer that comes after the deadline
 
 
 class Links:
@@ -66,11 +68,12 @@ class Links:
         self._numbers = itertools.count(1)
         self._links: dict[Address, _Link] = {}  # the one that was used last stands last
         self._asked: dict[int, _Asked] = {}
+        self._late: dict[int, _Asked] = {}  # whose time is over; the oldest first
         self._deadlines: list[tuple[float, int]] = []  # a heap; what was answered stays until then
 
     def ask(self, request: Request, now: float) -> None:
         """Ask a host. ``on_answer`` is called once, by this call or later."""
-        to, body, on_answer, deadline = request
+        to, body, on_answer, deadline, on_late = request
         address = told_address(self._address_of(to)) if len(self._asked) < MOST_ASKED else None
         if address is not None and self._keys is None and not address.is_loopback:
             address = None  # nobody there is asked in plain text
@@ -79,7 +82,7 @@ class Links:
             self._answer(on_answer, None)
             return
         number = next(self._numbers)
-        self._asked[number] = _Asked(on_answer, link)
+        self._asked[number] = _Asked(on_answer, link, on_late)
         heapq.heappush(self._deadlines, (deadline, number))
         link.used_at = now
         link.open.add(number)
@@ -107,7 +110,13 @@ class Links:
             if not link.open and now >= link.used_at + IDLE:
                 self._close(address)
         while self._deadlines and self._deadlines[0][0] <= now:
-            self._give(heapq.heappop(self._deadlines)[1], None)
+            number = heapq.heappop(self._deadlines)[1]
+            asked = self._asked.get(number)
+            if asked is not None and asked.on_late is not None:
+                self._late[number] = asked
+                if len(self._late) > MOST_LATE:
+                    del self._late[next(iter(self._late))]
+            self._give(number, None)
 
     def close(self) -> None:
         """Close all links. What was asked gets None."""
@@ -167,6 +176,9 @@ class Links:
                 self._give(number, frames[1])
             else:
                 self.late += 1
+                late = self._late.pop(number, None)
+                if late is not None and late.on_late is not None and late.link is link:
+                    self._call(late.on_late, frames[1])
 
     def _fail_what_cannot_be(self, link: _Link) -> None:
         """Say at once that there is no answer, where that is known before the time is over."""
@@ -187,8 +199,11 @@ class Links:
 
     def _answer(self, on_answer: OnAnswer, body: bytes | None) -> None:
         self.unanswered += body is None
+        self._call(on_answer, body)
+
+    def _call(self, told: Callable[[Any], object], body: bytes | None) -> None:
         try:
-            on_answer(body)
+            told(body)
         except Exception:
             self._log.exception("an answer of another host could not be taken in")
 
@@ -196,11 +211,12 @@ class Links:
 class _Asked:
     """A request without an answer."""
 
-    __slots__ = ("link", "on_answer")
+    __slots__ = ("link", "on_answer", "on_late")
 
-    def __init__(self, on_answer: OnAnswer, link: _Link) -> None:
+    def __init__(self, on_answer: OnAnswer, link: _Link, on_late: Callable[[bytes], object] | None) -> None:
         self.on_answer = on_answer
         self.link = link
+        self.on_late = on_late
 
 
 class _Link:

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import zmq
 
@@ -42,6 +42,17 @@ GOODBYE: Final = 0.1  # s that the last frames are given to leave, and then as l
 Engine: TypeAlias = Callable[[int, Host, Meetings], Gateway]
 
 
+class Chores(Protocol):
+    """What the network thread of each process has to do from time to time."""
+
+    @property
+    def due(self) -> float:
+        """When `run` has something to do, on the monotonic clock, in seconds. Another thread may make it earlier."""
+
+    def run(self) -> object:
+        """Do it."""
+
+
 @dataclass(frozen=True)
 class Given:
     """What a network thread is given; see `colocache.runtime.network.driver.Network`."""
@@ -55,6 +66,7 @@ class Given:
     address_of: Callable[[Incarnation], str]
     weight: Callable[[], int]
     log: Log
+    chores: Chores | None = None
 
 
 class Session:
@@ -83,7 +95,8 @@ class Session:
         self._try_at = -math.inf
         self._version: int | None = None  # of the processes of this host
         self._vacant_since: float | None = None
-        self._is_out_of_office = False
+        self._is_out_of_office = self._is_parting = False
+        self._hands_over_until: float | None = None
         if settings.is_preferred:
             given.election.prefer()
 
@@ -93,6 +106,9 @@ class Session:
         """Wait until there is something to do, or not, and return what can be read."""
         speaker = self.speaker
         due = min(self._links.due, self._try_at if speaker is None else speaker.due)
+        chores = self._given.chores
+        if chores is not None:
+            due = min(due, chores.due)
         at_once = at_once or (speaker is not None and speaker.has_work)
         seconds = 0.0 if at_once else max(0.0, due - monotonic())
         return [source for source, _ in self._poller.poll(min(math.ceil(seconds * 1000), 1 << 30))]
@@ -107,13 +123,31 @@ class Session:
         if self.speaker is not None:
             self.speaker.work(ready, now, look)
         self._links.work(ready, now)
+        chores = self._given.chores
+        if chores is not None and chores.due <= now:
+            chores.run()
         if self.speaker is None:
             self._stand(now)
+
+    def hand_over(self, ends: float) -> None:
+        """Hand over to other hosts what this one owns. Callable again. If it is not the gateway, it becomes it."""
+        if self._hands_over_until is None:
+            self._try_at = -math.inf
+            self._is_parting = True
+            self._hands_over_until = ends
+            if self.speaker is not None:
+                self.speaker.hand_over(ends)
+
+    @property
+    def is_handing_over(self) -> bool:
+        """Whether that goes on."""
+        return self.speaker is None or self.speaker.is_handing_over
 
     def part(self) -> None:
         """Say goodbye, for the last process of a host. If it is not the gateway yet, it becomes it."""
         ends = monotonic() + PARTING
         self._try_at = -math.inf
+        self._is_parting = True
         self.work([], (), look=True)  # what others are told now, they need not drop everything for
         while monotonic() < ends and not (self.speaker is not None and self.speaker.is_connected):
             self._work_on()
@@ -163,11 +197,16 @@ class Session:
         row = election.take()
         self._vacant_since = None
         if row is None:
+            if self._is_parting:
+                self._try_at = now + PARTING_STEP / 1000
             return
         try:
             self._begin(row)
         except OSError as error:
             election.give_back()
+            if self._is_parting:  # the gateway before may not have let go of the address yet
+                self._try_at = now + PARTING_STEP / 1000
+                return
             self._try_at = now + TRY_AGAIN
             self._is_out_of_office = True
             self._given.log.error("cannot speak with other hosts, and serves nothing from the cache: %s", error)
@@ -198,6 +237,8 @@ class Session:
             speaker.engine_is(lambda me, meetings: given.engine(row, me, meetings), given.id, given.weight)
             undo.pop_all()
         self.speaker = speaker
+        if self._hands_over_until is not None:
+            speaker.hand_over(self._hands_over_until)
         if self._is_out_of_office:
             self._is_out_of_office = False
             given.log.info("speaks with other hosts again")

@@ -70,6 +70,13 @@ class Server(Protocol):
     def run(self) -> object:
         """Go on with requests that wait."""
 
+    def hand_over(self, ends: float, /) -> object:
+        """Begin to hand over to other hosts what this one owns, until then at most: it has ended."""
+
+    @property
+    def is_handing_over(self) -> bool:
+        """Whether that goes on."""
+
     def close(self) -> object:
         """Answer nobody any more."""
 
@@ -176,6 +183,7 @@ class Speaker:
         self._discovery_due = self._tick_at = now
         self._ticked: float | None = None
         self._closed = False
+        self._hands_over_until: float | None = None
         self._door: Doorkeeper | None = None
         self._router: zmq.Socket[bytes] | None = None
         self._listen()
@@ -225,6 +233,8 @@ class Speaker:
         for peer in list(self._peers.values()):
             if now >= peer.line.due or any(peer.line.owns(each) for each in ready):
                 self._attend(peer, now)
+        if self._hands_over_until is not None:
+            self._begin_to_hand_over()
         self._server.run()
         self._give_answers()
         if self._looked_up or now >= self._discovery_due or self._discovery.version != self._version:
@@ -236,6 +246,21 @@ class Speaker:
         return self._version == self._discovery.version and all(
             peer.host or peer.line.trouble or peer.greeting.is_with_a_stranger for peer in self._peers.values()
         )
+
+    def hand_over(self, ends: float) -> None:
+        """Have what this host owns handed over to others, until then at most."""
+        self._hands_over_until = ends
+        self._begin_to_hand_over()
+
+    def _begin_to_hand_over(self) -> None:
+        if self._hands_over_until is not None and self.is_connected:
+            ends, self._hands_over_until = self._hands_over_until, None
+            self._server.hand_over(ends)
+
+    @property
+    def is_handing_over(self) -> bool:
+        """Whether that goes on, or has not begun, because it is not known yet who can be reached."""
+        return self._hands_over_until is not None or self._server.is_handing_over
 
     def say_goodbye(self) -> None:
         """Say that this host has ended, to all that can be reached. Then `close`, and give that a moment."""

@@ -1,0 +1,51 @@
+"""A process of one of several hosts, told by lines of JSON what to do with its cache. For `test_copies`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+from colocache import Cache
+
+
+def main() -> None:
+    """Carry out one order after another: a name and arguments; answer each with a line."""
+    cache = Cache()
+    cache.start()
+    loads: list[str] = []
+
+    def is_current() -> bool:
+        host = cache._member.own_host()
+        return host is not None and host.is_current()
+
+    def hosts() -> int:
+        host = cache._member.own_host()
+        assert host is not None
+        assert host.hosts is not None
+        return 1 + len(host.hosts.everybody())
+
+    def load_all(keys: list[str]) -> int:
+        def load(key: str) -> str:
+            loads.append(key)
+            time.sleep(0.01)  # what takes so long to load is worth a copy
+            return f"the value of {key}"
+
+        before = len(loads)
+        for key in keys:
+            assert cache.get_or_load(key, lambda key=key: load(key)) == f"the value of {key}"
+        return len(loads) - before
+
+    orders: dict[str, Any] = {
+        "is_current": is_current, "hosts": hosts, "load": load_all, "set": cache.set, "get": cache.get,
+        "copied": lambda: cache.stats().copied, "invalidate": lambda key: cache.invalidate(key).complete,
+        "close": cache.close,
+    }  # fmt: skip
+    for line in sys.stdin:
+        name, *arguments = json.loads(line)
+        print(json.dumps(orders[name](*arguments)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
