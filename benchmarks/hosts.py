@@ -380,7 +380,7 @@ def tell_idle(report: Report) -> None:
 # --- Many
 
 SIZES_OF_GROUPS, QUICK_SIZES = (3, 10, 32, 100), (3, 10, 20)
-WATCHED = 5.0  # simulated s
+WATCHED = 2.0  # simulated s
 
 
 def tell_many(report: Report) -> None:

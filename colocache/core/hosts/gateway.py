@@ -441,7 +441,8 @@ class Gateway:
             came_back = any(id not in self._counted and row.largest(id, FORGOT) for id in counted)
         if came_back:
             self._late_until = now + self.times.waited
-        met = max([row.largest(id, MET) for id in counted], default=0)
+        all_met = row.every(MET)
+        met = max([all_met.get(id, 0) for id in counted], default=0)
         self._late_until = max(self._late_until, met + self.times.waited if met else 0)
         self._counted = counted
         if now >= self._late_until:
@@ -504,7 +505,8 @@ class Gateway:
         counted, under = self._row.counted(), self._under(self._forgotten())
         if self._is_client and not counted:
             return  # K5
-        until = min([self._row.heard(id, under) for id in counted] + [self._looked + self.times.lease])
+        heard = self._row.every_heard(under)
+        until = min([heard.get(id, 0) for id in counted] + [self._looked + self.times.lease])
         before = self._words[UNTIL]
         if established or now < until:
             until = max(until, min(before, now))

@@ -189,16 +189,23 @@ class Rows:
 
         That was agreed while the same hosts were forgotten as now (``under``), or it does not hold.
         """
-        words, best = self._words, 0
-        shape, entries = self._look()
-        for at in entries.get(id, ()):
-            before = words[at + HEARD_UNDER]
+        return self.every_heard(under).get(id, 0)
+
+    def every_heard(self, under: int) -> dict[Incarnation, int]:
+        """Return the same for each other host that is known."""
+        words = self._words
+        while True:
+            shape, entries = self._look()
+            agreed = [(id, at) for id, places in entries.items() for at in places if words[at + HEARD_UNDER] == under]
             self._fences.order()
-            heard = words[at + HEARD]
+            heard = [words[at + HEARD] for _, at in agreed]
             self._fences.order()
-            if before == under == words[at + HEARD_UNDER]:
-                best = max(best, heard)
-        return best if self._is_unchanged(shape) else 0
+            found = dict.fromkeys(entries, 0)
+            for (id, at), until in zip(agreed, heard, strict=True):
+                if words[at + HEARD_UNDER] == under and until > found[id]:
+                    found[id] = until
+            if self._is_unchanged(shape):
+                return found
 
     def is_forgotten(self, id: Incarnation) -> bool:
         """Tell whether this host waits no more for another one. Any sign of life since the decision makes it void."""
