@@ -90,16 +90,25 @@ class Shared:
     def release(self, patience: float) -> None:
         """One cache less. With the last one, the bus falls silent, and then the process leaves the region."""
         if not any(host.alive for host in list(self.caches)):
-            _shared.pop(self.region, None)
-            if self.network is not None and patience > 0 and self.region.is_last():
-                self.network.hand_over()  # while what is here can still be served
-            if self.bus is not None:
-                self.bus.close(patience)
+            self._leave(patience)
+        else:
             self.region.release()
-            if self.network is not None:
-                self.network.close(patience, self.region.has_ended)
-            return
+
+    def _leave(self, patience: float) -> None:
+        """Leave the region. Only the last process of a host speaks with other hosts after that: it says goodbye."""
+        _shared.pop(self.region, None)
+        network, is_last = self.network, False
+        if network is not None:
+            is_last = self.region.is_last()
+            if not is_last:
+                network.close(patience, False)
+            elif patience > 0:
+                network.hand_over()  # while what is here can still be served
+        if self.bus is not None:
+            self.bus.close(patience)
         self.region.release()
+        if network is not None and is_last:
+            network.close(patience, self.region.has_ended)
 
     def forget_after_fork(self) -> None:
         """In a forked child, let go of what is the parent's. Callable twice."""

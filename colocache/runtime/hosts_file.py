@@ -15,6 +15,7 @@ a power failure the last number in the file may be one that is too low.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import sys
@@ -76,6 +77,8 @@ class HostsFile:
 
     def open_again(self) -> Held:
         """Open the file another time, for locks. Raise OSError if it is not there any more, or was replaced."""
+        if not os.path.lexists(self._path):  # `open_ours` would create it
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._path)
         file = Held(open_ours(self._path))
         if file.identity != self._file.identity:
             file.close()
