@@ -834,7 +834,7 @@ def test_members(pair: list[Cache]) -> None:
     """The caches of one process that belong to one group are one member."""
     one, other = pair
     rows = one.members()
-    assert rows == other.members() == [MemberInfo(seat=0, pid=os.getpid(), role="peer", me=True)]
+    assert rows == other.members() == [member(0, os.getpid(), True)]
     assert one.stats().processes == 1
 
 
@@ -853,7 +853,7 @@ def test_each_process_sees_itself_first(ready: Cache, until: Until) -> None:
             os._exit(1)
     try:
         assert select.select([here], [], [], 30)[0], "the child hangs"
-        mine, yours = MemberInfo(0, os.getpid(), "peer", True), MemberInfo(1, child, "peer", True)
+        mine, yours = member(0, os.getpid(), True), member(1, child, True)
         assert json.loads(os.read(here, 65536)) == [2, shown(yours), shown(mine) | {"me": False}]
         assert list(map(shown, ready.members())) == [shown(mine), shown(yours) | {"me": False}]
         assert ready.stats().processes == 2
@@ -863,6 +863,10 @@ def test_each_process_sees_itself_first(ready: Cache, until: Until) -> None:
         os.close(here)
         os.close(there)
     until(lambda: ready.members() == [mine])
+
+
+def member(seat: int, pid: int, me: bool) -> MemberInfo:
+    return MemberInfo(seat, pid, "peer", me, version=colocache.__version__)
 
 
 def shown(row: MemberInfo) -> dict[str, object]:

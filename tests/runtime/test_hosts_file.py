@@ -354,7 +354,7 @@ def test_without_room_for_a_row_nobody_is_the_gateway(
 def test_the_last_one_notes_the_end(here: Callable[..., Region], base: str, other: Agent) -> None:
     id = other("join(base)")
     other("(append(1), append(2), setattr(log, '_lane', 1), append(3)) and None")
-    here(hosts=False).release()
+    here().release()
     assert ended_before(f"{base}/shop") == []
     other("region.leave()")
     assert os.listdir(f"{base}/shop") == ["ended"]

@@ -173,7 +173,8 @@ def pongs_say_what_was_told() -> Change:
     return edited(
         Gateway, "_on_ping",
         ("        self._look(now)\n", ""),
-        ("last = self._log.lasts()", "last = {lane: number for lane, number in self._published.items() if number}"),
+        ("last, late = self._log.lasts(), self._late(now)",
+         "last, late = {lane: number for lane, number in self._published.items() if number}, self._late(now)"),
     )  # fmt: skip
 
 
@@ -307,7 +308,7 @@ def the_roster_is_read_before_the_append() -> Change:
         ),
         everywhere(
             waiting, "settle", (actor_module, owner),
-            ("    missing = rows.counted()\n", "    missing = getattr(rows, 'early', None) or []\n"),
+            ("    members = rows.counted()\n", "    members = getattr(rows, 'early', None) or []\n"),
         ),
     )  # fmt: skip
 
@@ -324,7 +325,7 @@ def established_at_the_end_is_enough() -> Change:
     return everywhere(
         waiting, "settle", (actor_module, owner),
         ("    while not words[UNTIL]:", "    while False:"),
-        ("is_over and is_remembered", "is_over and is_remembered and words[UNTIL] != 0"),
+        ("is_over and now <= remembered_until", "is_over and now <= remembered_until and words[UNTIL] != 0"),
     )  # fmt: skip
 
 
@@ -401,7 +402,7 @@ def nothing_is_named() -> Change:
 def what_is_applied_is_named() -> Change:
     """R4: a fetch names what is told, and not what is applied."""
     return everywhere(
-        dependencies, "dependencies", (actor_module,), ("rows.every_position(TOLD)", "rows.every_position(TOLD + 8)"),
+        dependencies, "_told", (), ("rows.every_position(TOLD)", "rows.every_position(TOLD + 8)"),
     )  # fmt: skip
 
 
@@ -415,7 +416,7 @@ def own_events_are_not_named() -> Change:
 def only_who_has_events_is_named() -> Change:
     """R4: a fetch names every host, also those without events, and those that have ended."""
     return everywhere(
-        dependencies, "dependencies", (actor_module,),
+        dependencies, "_told", (),
         ("    found.update(dict.fromkeys(recent_ends(rows, states, now), OVER))\n",
          "    found = {id: numbers for id, numbers in found.items() if numbers}\n"),
     )  # fmt: skip
@@ -451,11 +452,11 @@ def the_owner_takes_the_record_first() -> Change:
         ("        if not (yield from self._has_applied(request.depends)):\n            return Refused()\n"
          "        (wire, hashes), began = request.key, self._clock()\n",
          "        (wire, hashes), began = request.key, self._clock()\n"
-         "        found = self._shelf.look(wire, key_hash(wire), hashes, began)\n"
+         "        asked = self._taker.look(wire, hashes, began)\n"
          "        if not (yield from self._has_applied(request.depends)):\n            return Refused()\n"),
-        ("        found = self._shelf.look(wire, hash, hashes, began)\n",
-         "        if not isinstance(found, Record):\n"
-         "            found = self._shelf.look(wire, hash, hashes, began)\n"),
+        ("        self._fences.order()\n        asked = self._taker.look(wire, hashes, began)\n",
+         "        if not isinstance(asked, Record):\n"
+         "            asked = self._taker.look(wire, hashes, began)\n"),
     )  # fmt: skip
 
 
@@ -560,8 +561,7 @@ def sets_do_not_wait() -> Change:
     """A set with a receipt waits for other hosts."""
     return edited(
         Owner, "_written",
-        ("            if waits:\n",
-         "            if waits:\n                return Done(outcome.name, payload, True)\n"),
+        ("        if waits:\n", "        if waits:\n            return Done(outcome.name, payload, True, events)\n"),
     )  # fmt: skip
 
 
@@ -652,7 +652,7 @@ def who_may_be_forgotten_promises() -> Change:
     """Q2: a host that was not current for long gives no complete receipt."""
     return everywhere(
         waiting, "settle", (actor_module, owner),
-        ("is_remembered = now - words[UNTIL] <= times.serves_by_age", "is_remembered = True"),
+        ("is_over and now <= remembered_until", "is_over"),
     )  # fmt: skip
 
 
@@ -751,7 +751,7 @@ def who_is_heard_by_others_stays_forgotten() -> Change:
 @mutant("island", kinds=("forgetting",))
 def newcomers_have_forgotten_nobody() -> Change:
     """J5: a newcomer takes over who is forgotten (progress)."""
-    return edited(Gateway, "_on_pong", ("for other in view.forgotten:", "for other in ():"))
+    return edited(Gateway, "_on_pong", ("self._forget_too(view.forgotten, now)", "self._forget_too((), now)"))
 
 
 @mutant("island", kinds=("forgetting", "losses"))

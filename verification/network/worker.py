@@ -33,7 +33,9 @@ class HostWorker:
         if kind == "colocache":
             self.cache = colocache.Cache("shop", shelf=SHELF, load_timeout=LOAD_TIMEOUT)
         elif kind == "one region":
-            self.cache = OneRegion("shop", shelf=SHELF, load_timeout=LOAD_TIMEOUT, directory=f"{directory}/c")
+            self.cache = OneRegion(
+                "shop", shelf=SHELF, load_timeout=LOAD_TIMEOUT, directory=f"{directory}/c", listen=None, peers=None
+            )
         else:
             self.cache = StandIn(kind)
 
