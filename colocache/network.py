@@ -87,6 +87,10 @@ class HostNetwork:
         """See `colocache.hosts.Network`."""
         self.network.request(to, body, on_answer, timeout, on_late)
 
+    def ask(self, to: Incarnation, body: bytes, timeout: float) -> bytes | object | None:
+        """See `colocache.hosts.Network`."""
+        return self.network.ask(to, body, timeout)
+
     def wake_gateway(self) -> None:
         """See `colocache.hosts.Network`."""
         self.network.event_appended()

@@ -202,6 +202,20 @@ class Line:
         self.state, self._why = State.CONNECTING, ""
         self._hang_up(linger)
 
+    def give_away(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]] | None:
+        """Give the socket and its monitor to somebody else, and be closed; None if it is not connected.
+
+        Whoever has them disables the monitor first, and closes both.
+        """
+        if self.state is not State.CONNECTED or self._socket is None or self._monitor is None:
+            return None
+        sockets = self._socket, self._monitor
+        for each in sockets:
+            self._poller.unregister(each)
+        self._socket = self._monitor = None
+        self.close()
+        return sockets
+
     # --- Events
 
     def _event(self) -> tuple[int, int] | None:

@@ -31,6 +31,7 @@ from ..servers import why_no_threads
 from ..waiting.answers import Answer
 from ..waiting.threads import Errands, allocate_lock, drained, on_driver_thread, start_driver
 from .addresses import refuse_plain
+from .direct import UNABLE
 from .election import Election
 from .inherited import close_connections
 from .links import OnAnswer, Request
@@ -110,6 +111,15 @@ class Network:
             self._refuse_requests()
         else:
             self._rouse_if_idle()
+
+    def ask(self, to: Incarnation, body: bytes, timeout: float) -> bytes | object | None:
+        """Ask the gateway of another host, and wait for the answer in this thread, for ``timeout`` seconds at most.
+
+        Return None if there is no answer, and `UNABLE` if nothing was asked: then use `request`. See
+        `colocache.runtime.network.direct`.
+        """
+        session = self._session
+        return UNABLE if session is None else session.direct.ask(to, body, timeout)
 
     def event_appended(self) -> None:
         """Have the gateway of this host tell others of an event. Take no lock, and return at once."""
