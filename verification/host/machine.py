@@ -559,7 +559,7 @@ class SimulatedNumbers:
         offset = self._offset + size * place
         thread = machine._step(offset, size)
         value = self._view[place]
-        if thread.buffer or machine.weak:
+        if thread.buffer or (machine.weak and thread.window < len(machine.journal)):
             value = int.from_bytes(machine._load(thread, offset, size), "little")
         if machine.traced:
             thread.process.trace = hash((thread.process.trace, value))
@@ -580,6 +580,14 @@ class SimulatedWords(SimulatedNumbers):
 
     def __init__(self, machine: Machine, offset: int, count: int) -> None:
         super().__init__(machine, offset, count, WORD)
+
+    def several(self, place: int, count: int) -> tuple[int, ...]:
+        """Return so many words, loaded one after another."""
+        machine = self._machine
+        if machine.left >= count:
+            machine.left -= count
+            return tuple(self._view[place : place + count])
+        return tuple([self[each] for each in range(place, place + count)])
 
 
 class SimulatedBytes:

@@ -107,7 +107,7 @@ class Memory:
             geometry=geometry,
             head=SimulatedWords(machine, start, geometry.index_offset // WORD),
             index=index,
-            bucket=lambda start: tuple([index[(start >> 3) + place] for place in range(BUCKET)]),
+            bucket=lambda start: index.several(start >> 3, BUCKET),
             used=SimulatedNumbers(machine, start + geometry.used_offset, geometry.ways, 1),
             ghosts=SimulatedNumbers(
                 machine, start + geometry.ghosts_offset, geometry.rings * geometry.ring_ghosts, 4

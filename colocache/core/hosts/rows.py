@@ -9,13 +9,24 @@ rows. So a gateway that was stopped, and wakes beside its successor, takes nothi
 3. The old one wakes, and stores 7, in its own row. The largest is still 8.
 
 An entry is about one incarnation for as long as that one is remembered, so no position of one is ever taken for that of
-another. Where an entry is used again, much later, a reader notices, because the id in it has changed.
+another. Where an entry is used again, much later, a reader notices.
+
+**What changes seldom** is who is known, who has ended, and what each has said of itself. With a hundred hosts that is
+much, and each message asks for it. So a reader keeps it, and looks at one word of each row, `_CHANGES`, to see whether
+it still holds. A writer makes that word odd before such a change, and even after it, and never what it was before:
+
+1. What was read between two equal words belongs together, and holds for as long as the words are the same.
+2. It is not kept if one of them is odd. Otherwise: A gateway is killed after it has stored an end, and before the word.
+   For whoever has read the row before, that host would live until somebody changes the row again.
+
+Whoever has the row next makes the word even.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
+from operator import ge
 from typing import Final, NamedTuple
 
 from ..host.memory import Fences, Words
@@ -56,6 +67,7 @@ _NAME, _ADDRESS, _RELEASE = 44, 52, 60
 
 # Words of a row's head, which is its entry 0.
 _COUNT, _CHANGES, _WRITER, _LISTENERS, _LISTENER_CHANGES, _QUIET, _PUBLISHED = 0, 1, 2, 3, 4, 5, 8
+_LANES, _LISTENER_LANES = 32, 33  # beside lane 0, positions have lanes below that
 _TWO_WORDS = struct.Struct("=2Q")
 _WORD = struct.Struct("=Q")
 
@@ -74,8 +86,26 @@ class TooManyHosts(Exception):
     """There is no room for a further host in a row: there are as many that live, or have ended lately."""
 
 
-#: The shape of the rows, and where the entries of each incarnation are.
-_Known = tuple[list[int], dict[Incarnation, tuple[int, ...]]]
+#: Words of an entry that change seldom, so that readers keep them.
+_KEPT: Final = (STATE, MET, FORGOT, ENDED_SINCE)
+
+
+class Roster:
+    """What changes seldom, as it was read at one moment. Nobody changes it."""
+
+    __slots__ = ("changes", "entries", "hosts", "kept", "lanes", "live")
+
+    def __init__(
+        self, changes: list[int], entries: dict[Incarnation, tuple[int, ...]], kept: dict[int, dict[Incarnation, int]],
+        lanes: int,
+    ) -> None:  # fmt: skip
+        """``kept`` has the largest of each kept word over all rows, ``lanes`` how many lanes positions have."""
+        self.changes = changes  #: the words that say whether it still holds; none if it is not to be kept
+        self.entries = entries  #: where the entries of each incarnation are
+        self.kept = kept
+        self.lanes = range(lanes)
+        self.live = [id for id, state in kept[STATE].items() if state == LIVE]
+        self.hosts: dict[Incarnation, Host] = {}  #: what was read of them, by now
 
 
 class Rows:
@@ -84,8 +114,9 @@ class Rows:
     clients: Listeners
     """What it knows of clients."""
 
-    # Of these entries in a row, and of the words of its head that say how many are in use, and that this has changed.
-    _FIRST, _MOST, _COUNT_AT, _CHANGES_AT = 1, ENTRIES - 1, _COUNT, _CHANGES
+    # Of these entries in a row, and of the words of its head that say how many are in use, that something has changed,
+    # and how many lanes positions have.
+    _FIRST, _MOST, _COUNT_AT, _CHANGES_AT, _LANES_AT = 1, ENTRIES - 1, _COUNT, _CHANGES, _LANES
 
     def __init__(self, words: Words, fences: Fences) -> None:
         """``words`` are those of the whole file."""
@@ -93,13 +124,10 @@ class Rows:
         self._fences = fences
         if not isinstance(self, Listeners):
             self.clients = Listeners(words, fences)
-        heads = [entry_of(row, 0) for row in range(ROWS)]
+        changes = [entry_of(row, 0) + self._CHANGES_AT for row in range(ROWS)]
         #: What is looked at if so many rows are in use: see `_look`.
-        self._shape_at = [
-            tuple([head + place for head in heads[:used] for place in (self._COUNT_AT, self._CHANGES_AT)])
-            for used in range(ROWS + 1)
-        ]
-        self._known: _Known = [], {}
+        self._changes_at = [tuple(changes[:used]) for used in range(ROWS + 1)]
+        self._roster = Roster([-1], {}, {field: {} for field in _KEPT}, 1)
 
     def order(self) -> None:
         """Load nothing earlier of what is read here after this call."""
@@ -107,67 +135,84 @@ class Rows:
 
     def ids(self) -> list[Incarnation]:
         """Return all incarnations that are known, with those that have ended."""
-        return list(self._look()[1])
+        return list(self._now().entries)
 
     def largest(self, id: Incarnation, field: int) -> int:
         """Return a word of an incarnation: the largest over all rows; 0 if it is not known."""
+        if field in _KEPT:
+            return self._now().kept[field].get(id, 0)
+        words = self._words
         while True:
-            shape, entries = self._look()
-            values = [self._words[at + field] for at in entries.get(id, ())]
-            if self._is_unchanged(shape):
+            roster = self._look()
+            values = [words[at + field] for at in roster.entries.get(id, ())]
+            if self._holds(roster):
                 return max(values, default=0)
 
     def every(self, field: int) -> dict[Incarnation, int]:
         """Return a word of each incarnation that is known, as `largest` does for one."""
+        if field in _KEPT:
+            return dict(self._now().kept[field])
         words = self._words
         while True:
-            shape, entries = self._look()
+            roster = self._look()
             found = {
                 id: words[places[0] + field] if len(places) == 1 else max([words[at + field] for at in places])
-                for id, places in entries.items()
+                for id, places in roster.entries.items()
             }
-            if self._is_unchanged(shape):
+            if self._holds(roster):
                 return found
 
     def total(self, id: Incarnation, field: int) -> int:
         """Return the sum of a word over all rows: of what is counted in each."""
         while True:
-            shape, entries = self._look()
-            values = [self._words[at + field] for at in entries.get(id, ())]
-            if self._is_unchanged(shape):
-                return sum(values)
+            roster = self._look()
+            found = sum([self._words[at + field] for at in roster.entries.get(id, ())])
+            if self._holds(roster):
+                return found
 
     def positions(self, id: Incarnation, field: int) -> dict[int, int]:
         """Return `TOLD`, `APPLIED`, `ACKED` or `LAST` of an incarnation, for each lane that has one."""
         words = self._words
         while True:
-            shape, entries = self._look()
-            found = _positions(words, entries.get(id, ()), field)
-            if self._is_unchanged(shape):
+            roster = self._look()
+            found = _positions(words, roster.entries.get(id, ()), field, roster.lanes)
+            if self._holds(roster):
                 return found
 
     def every_position(self, field: int) -> dict[Incarnation, dict[int, int]]:
         """Return the positions of each incarnation that is known, as `positions` does for one."""
         words = self._words
         while True:
-            shape, entries = self._look()
-            found = {id: _positions(words, places, field) for id, places in entries.items()}
-            if self._is_unchanged(shape):
+            roster = self._look()
+            lanes = roster.lanes
+            found = {id: _positions(words, places, field, lanes) for id, places in roster.entries.items()}
+            if self._holds(roster):
                 return found
 
     def state(self, id: Incarnation) -> int:
         """Return `LIVE`, `ENDED`, `ENDED_AT`, or 0 if the incarnation is not known."""
-        return self.largest(id, STATE)
+        return self._now().kept[STATE].get(id, 0)
 
     def live(self) -> list[Incarnation]:
         """Return those that have not ended, forgotten or not."""
-        return [id for id, state in self.every(STATE).items() if state == LIVE]
+        return [*self._now().live]
 
     def host(self, id: Incarnation) -> Host:
         """Return what an incarnation has said of itself. What is not known is empty, or 0."""
+        while True:
+            roster = self._now()
+            known = roster.hosts.get(id)
+            if known is not None:
+                return known
+            host = self._host(id, roster.entries.get(id, ()))
+            if self._holds(roster):
+                roster.hosts[id] = host
+                return host
+
+    def _host(self, id: Incarnation, places: tuple[int, ...]) -> Host:
         name = address = release = b""
         weight = 0
-        for at in self._look()[1].get(id, ()):
+        for at in places:
             name = name or self._text(at + _NAME, MAX_NAME)
             address = address or self._text(at + _ADDRESS, MAX_ADDRESS)
             release = release or self._text(at + _RELEASE, MAX_RELEASE)
@@ -176,13 +221,11 @@ class Rows:
 
     def name(self, id: Incarnation) -> str:
         """Return the name that `host` gives."""
-        texts = [self._text(at + _NAME, MAX_NAME) for at in self._look()[1].get(id, ())]
-        return next(filter(None, texts), b"").decode("utf-8", "replace")
+        return self.host(id).name
 
     def address(self, id: Incarnation) -> str:
         """Return the address that `host` gives."""
-        texts = [self._text(at + _ADDRESS, MAX_ADDRESS) for at in self._look()[1].get(id, ())]
-        return next(filter(None, texts), b"").decode("ascii", "replace")
+        return self.host(id).address
 
     def heard(self, id: Incarnation, under: int) -> int:
         """Return until when (ns) this host is current as far as another one is concerned.
@@ -195,7 +238,8 @@ class Rows:
         """Return the same for each other host that is known."""
         words = self._words
         while True:
-            shape, entries = self._look()
+            roster = self._look()
+            entries = roster.entries
             agreed = [(id, at) for id, places in entries.items() for at in places if words[at + HEARD_UNDER] == under]
             self._fences.order()
             heard = [words[at + HEARD] for _, at in agreed]
@@ -204,37 +248,39 @@ class Rows:
             for (id, at), until in zip(agreed, heard, strict=True):
                 if words[at + HEARD_UNDER] == under and until > found[id]:
                     found[id] = until
-            if self._is_unchanged(shape):
+            if self._holds(roster):
                 return found
 
     def is_forgotten(self, id: Incarnation) -> bool:
         """Tell whether this host waits no more for another one. Any sign of life since the decision makes it void."""
         # The mark first: a sign of life that comes between the two loads makes it void, and never valid.
-        mark = self.largest(id, FORGOT)
-        self._fences.order()
-        return self._holds(id, mark)
+        return self._stands(id, self.largest(id, FORGOT))
 
     def forgotten(self) -> set[Incarnation]:
         """Return those for which `is_forgotten` is true."""
-        marks = self.every(FORGOT)
-        self._fences.order()
-        return {id for id, mark in marks.items() if self._holds(id, mark)}
+        marks = self._now().kept[FORGOT]
+        return {id for id, mark in marks.items() if self._stands(id, mark)}
 
-    def _holds(self, id: Incarnation, mark: int) -> bool:
+    def _stands(self, id: Incarnation, mark: int) -> bool:
         """Tell whether the decision to forget an incarnation, which was read before, still holds."""
         return mark == 1 + self.total(id, SIGN) if mark else False
 
     def counted(self) -> list[Incarnation]:
         """Return those that live and are not forgotten: who is waited for."""
         live, forgotten = self.live(), self.forgotten()
-        return [id for id in live if id not in forgotten]
+        return [id for id in live if id not in forgotten] if forgotten else live
 
     def has_reached(self, id: Incarnation, numbers: Numbers, field: int = APPLIED) -> bool:
         """Tell whether all events of an incarnation up to these are applied, or what else a field says."""
         if not numbers:
             return True
-        known = self.positions(id, field)
-        return all(known.get(lane, 0) >= number for lane, number in numbers.items())
+        words = self._words
+        while True:
+            roster = self._look()
+            known = [[words[at + field + lane] for lane in numbers] for at in roster.entries.get(id, ())]
+            if self._holds(roster):
+                largest = [max(lane) for lane in zip(*known, strict=True)] or [0] * len(numbers)
+                return all(map(ge, largest, numbers.values()))
 
     @property
     def quiet(self) -> int:
@@ -257,36 +303,48 @@ class Rows:
         """How many rows are in use."""
         return min(self._words[ROWS_USED], ROWS)
 
-    def _look(self) -> _Known:
-        """Return the shape of the rows, and where the entries of each incarnation are.
+    def _look(self) -> Roster:
+        """Return what changes seldom, as it is now.
 
-        The shape is another one after each change of which incarnations there are, and of where. It changes **before**
-        anything is stored to an entry that is used again. So what was read from an entry is about its incarnation if
-        the shape is still the same afterwards: see `_is_unchanged`.
+        What is read afterwards from an entry of it is about its incarnation if `_holds` says so then.
         """
-        known, shape = self._known, self._shape()
-        while known[0] != shape:
+        words, roster = self._words, self._roster
+        changes = [words[place] for place in self._changes_at[min(words[ROWS_USED], ROWS)]]
+        while roster.changes != changes:
             self._fences.order()
             entries: dict[Incarnation, tuple[int, ...]] = {}
-            for row, count in enumerate(shape[::2]):
-                for entry in range(self._FIRST, self._FIRST + min(count, self._MOST)):
+            lanes = 1
+            for row in range(len(changes)):
+                head = entry_of(row, 0)
+                lanes = max(lanes, min(words[head + self._LANES_AT], LANES))
+                for entry in range(self._FIRST, self._FIRST + min(words[head + self._COUNT_AT], self._MOST)):
                     at = entry_of(row, entry)
                     id = self._id_at(at)
-                    if self._words[at]:
+                    if words[at]:
                         entries[id] = (*entries.get(id, ()), at)
-            known = self._known = shape, entries
-            self._fences.order()
-            shape = self._shape()
-        return known
+            kept = {
+                field: {id: max([words[at + field] for at in places]) for id, places in entries.items()}
+                for field in _KEPT
+            }
+            roster = Roster(changes, entries, kept, lanes)
+            if self._holds(roster):
+                if not any(word & 1 for word in changes):
+                    self._roster = roster
+                break
+            changes = [words[place] for place in self._changes_at[min(words[ROWS_USED], ROWS)]]
+        return roster
 
-    def _shape(self) -> list[int]:
-        words = self._words
-        return [words[place] for place in self._shape_at[min(words[ROWS_USED], ROWS)]]
+    def _now(self) -> Roster:
+        """Return what changes seldom. What is loaded after this call is not older than that."""
+        roster = self._look()
+        self._fences.order()
+        return roster
 
-    def _is_unchanged(self, shape: list[int]) -> bool:
+    def _holds(self, roster: Roster) -> bool:
         """Tell whether what was read is really about its incarnations: an entry may have become another one's."""
         self._fences.order()
-        return self._shape() == shape
+        words, changes = self._words, roster.changes
+        return [words[place] for place in self._changes_at[len(changes)]] == changes
 
     def _id_at(self, at: int) -> Incarnation:
         return _TWO_WORDS.pack(self._words[at], self._words[at + 1])
@@ -309,14 +367,18 @@ class Row(Rows):
         super().__init__(words, fences)
         self._row = row
         self._own: dict[Incarnation, int] = {}
+        head = entry_of(row, 0)
+        self._changes = head + self._CHANGES_AT
+        self._lanes = max(1, words[head + self._LANES_AT])
         if not isinstance(self, ListenersRow):
             self.clients: ListenersRow = ListenersRow(words, fences, row)
         words[ROWS_USED] = max(words[ROWS_USED], row + 1)  # another gateway may store less: see `use`
-        head = entry_of(row, 0)
         for entry in range(self._FIRST, self._FIRST + words[head + self._COUNT_AT]):
             at = entry_of(row, entry)
             if words[at]:
                 self._own[self._id_at(at)] = at
+        if words[head + self._CHANGES_AT] & 1:  # a dead gateway was killed in the middle of a change
+            self._end_change()
         for id, at in self._own.items():  # whose end another gateway has noted since
             state = self.state(id)
             if state != words[at + STATE] and state in (ENDED, ENDED_AT):
@@ -333,31 +395,43 @@ class Row(Rows):
             self.describe(host)
             return
         at = self._entry(host.id, now)
+        self._begin_change()
         self._describe(at, host)
         self._words[at + MET] = now
         self._words[at + SIGN] += 1
         self._fences.order()
         self._words[at + STATE] = LIVE
+        self._end_change()
 
     def describe(self, host: Host) -> None:
         """Note what an incarnation says of itself now."""
         if self.host(host.id) != host:
-            self._describe(self._entry(host.id, 0), host)
+            at = self._entry(host.id, 0)
+            self._begin_change()
+            self._describe(at, host)
+            self._end_change()
 
     def end(self, id: Incarnation, last: Numbers | None, now: int) -> None:
         """Note that an incarnation is over; ``last`` are the numbers of its last events, if they are known."""
         at = self._entry(id, now)
+        self._begin_change()
         for lane, number in (last or {}).items():
+            self._use_lane(lane)
             self._words[at + LAST + lane] = number
         if not self._words[at + ENDED_SINCE]:
             self._words[at + ENDED_SINCE] = max(now, 1)
         self._fences.order()
         self._words[at + STATE] = ENDED if last is None else ENDED_AT
+        self._end_change()
 
     def raise_to(self, id: Incarnation, field: int, value: int) -> None:
         """Raise a word of an incarnation in this row; never lower it."""
         at = self._entry(id, 0)
         if value > self._words[at + field]:
+            if TOLD <= field < LAST + LANES and (lane := field % LANES) >= self._lanes:
+                self._begin_change()
+                self._use_lane(lane)
+                self._end_change()
             self._words[at + field] = value
 
     def note(self, id: Incarnation, field: int, value: int) -> None:
@@ -397,7 +471,29 @@ class Row(Rows):
 
     def forget(self, id: Incarnation, signs: int) -> None:
         """Mark an incarnation as forgotten, as was decided when there were so many signs of life of it."""
-        self._words[self._entry(id, 0) + FORGOT] = 1 + signs
+        at = self._entry(id, 0)
+        self._begin_change()
+        self._words[at + FORGOT] = 1 + signs
+        self._end_change()
+
+    # --- Changes
+
+    def _begin_change(self) -> None:
+        """Say that something is about to change of what changes seldom: the word is odd, and another one."""
+        self._words[self._changes] = self._words[self._changes] + 1 | 1
+        self._fences.order()
+
+    def _end_change(self) -> None:
+        """Say that it has changed."""
+        self._fences.order()
+        self._words[self._changes] = (self._words[self._changes] | 1) + 1
+
+    def _use_lane(self, lane: int) -> None:
+        """See to it that readers look at the positions of a lane, in the middle of a change."""
+        if lane >= self._lanes:
+            self._lanes = lane + 1
+            self._words[entry_of(self._row, 0) + self._LANES_AT] = self._lanes
+            self._fences.order()
 
     # --- Entries
 
@@ -417,8 +513,7 @@ class Row(Rows):
             at = self._unused(now)
             words[at] = 0
             self._own = {other: place for other, place in self._own.items() if place != at}
-            words[head + self._CHANGES_AT] += 1
-            self._fences.order()
+        self._begin_change()  # before anything is stored to an entry that is used again
         for place in range(1, 64):  # also what a dead gateway has begun
             words[at + place] = 0
         first, words[at + 1] = _TWO_WORDS.unpack(id)
@@ -427,7 +522,7 @@ class Row(Rows):
         self._fences.order()
         if count < self._MOST:
             words[head + self._COUNT_AT] = count + 1
-        words[head + self._CHANGES_AT] += 1
+        self._end_change()
         return at
 
     def _unused(self, now: int) -> int:
@@ -440,11 +535,11 @@ class Row(Rows):
 
         Whoever has P's row next ends X there.
         """
-        words, rows = self._words, self._look()[1]
+        words, entries = self._words, self._look().entries
         since = [
             (words[at + ENDED_SINCE], at) for id, at in self._own.items()
             if words[at + ENDED_SINCE]
-            and all(words[other + STATE] in (0, ENDED, ENDED_AT) for other in rows.get(id, ()))
+            and all(words[other + STATE] in (0, ENDED, ENDED_AT) for other in entries.get(id, ()))
         ]  # fmt: skip
         oldest = min(since, default=None)
         if oldest is None or oldest[0] + REMEMBERED > now:
@@ -468,7 +563,8 @@ class Listeners(Rows):
     until when it may serve what this host has told it, and what it has acknowledged.
     """
 
-    _FIRST, _MOST, _COUNT_AT, _CHANGES_AT = ENTRIES, LISTENERS, _LISTENERS, _LISTENER_CHANGES
+    _FIRST, _MOST = ENTRIES, LISTENERS
+    _COUNT_AT, _CHANGES_AT, _LANES_AT = _LISTENERS, _LISTENER_CHANGES, _LISTENER_LANES
 
     def granted(self, id: Incarnation) -> int:
         """Return until when (ns) a client may serve what this host has told it; 0 if it has left, or is not known."""
@@ -493,14 +589,19 @@ class ListenersRow(Listeners, Row):
         """
         at = self._entry(host.id, now)
         if not self._words[at + STATE]:
+            self._begin_change()
             self._describe(at, host)
             self._words[at + STATE] = LIVE
+            self._end_change()
         if until > self._words[at + GRANTED]:
             self._words[at + GRANTED] = until
 
     def leave(self, id: Incarnation, now: int) -> None:
         """Note that a client has left: nobody waits for it any more."""
-        self._words[self._entry(id, now) + STATE] = ENDED_AT
+        at = self._entry(id, now)
+        self._begin_change()
+        self._words[at + STATE] = ENDED_AT
+        self._end_change()
 
     def _unused(self, now: int) -> int:
         """Return the entry of a client whom nobody waits for any more, the one that was answered first."""
@@ -520,11 +621,11 @@ def recent_ends(rows: Rows, states: Mapping[Incarnation, int], now: int) -> list
     return [id for id in ended if rows.largest(id, ENDED_SINCE) + TOLD_OF > now]
 
 
-def _positions(words: Words, places: Iterable[int], field: int) -> dict[int, int]:
-    """Return the largest position of each lane that has one, in the entries of an incarnation."""
+def _positions(words: Words, places: Iterable[int], field: int, lanes: Iterable[int]) -> dict[int, int]:
+    """Return the largest position of each lane that has one, of these, in the entries of an incarnation."""
     found: dict[int, int] = {}
     for at in places:
-        for lane in range(LANES):
+        for lane in lanes:
             number = words[at + field + lane]
             if number and number > found.get(lane, 0):
                 found[lane] = number

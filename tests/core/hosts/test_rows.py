@@ -15,6 +15,7 @@ from colocache.core.hosts.rows import (
     APPLIED,
     ENDED,
     ENDED_AT,
+    ENDED_SINCE,
     LAST,
     LIVE,
     REMEMBERED,
@@ -371,6 +372,52 @@ def test_a_gateway_that_is_killed_leaves_nothing_wrong(memory: Memory, full: boo
     else:
         pytest.fail("it never came to an end")
     assert stores > 60
+
+
+CHANGES: dict[str, Callable[[Row], object]] = {
+    "comes": lambda row: row.meet(host(B), NOW),
+    "moves": lambda row: row.meet(host(A)._replace(address="x:1"), NOW),
+    "ends": lambda row: row.end(A, {0: 5, 2: 1}, NOW),
+    "is forgotten": lambda row: row.forget(A, row.total(A, SIGN)),
+    "has an event in another lane": lambda row: row.raise_to(A, TOLD + 3, 5),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_all_know_the_same_whenever_a_gateway_is_killed(memory: Memory, change: str) -> None:
+    """Who has looked before, who looks in the middle of it, and who looks for the first time; then a successor."""
+    memory.row().meet(host(A), NOW)
+    before = memory.words[:]
+
+    def known(rows: Rows) -> list[object]:
+        return [
+            rows.every(STATE), rows.every(ENDED_SINCE), rows.counted(), rows.forgotten(), rows.every_position(TOLD),
+            rows.every_position(LAST), [rows.host(id) for id in rows.live()],
+        ]  # fmt: skip
+
+    seen = []
+    for stores in range(200):
+        memory.words[:] = before
+        early, always, steps = memory.rows(), memory.rows(), Steps()
+        known(early)
+        row = memory.row(0, steps)
+
+        def look(always: Rows = always, steps: Steps = steps) -> None:
+            known(always)
+            steps.steps_left = 0  # before the next step, too
+
+        steps.stores_left, steps.steps_left, steps.others = stores, 0, look
+        try:
+            CHANGES[change](row)
+        except Death:
+            assert known(always) == known(early) == known(memory.rows())
+            seen.append(known(early))
+            memory.row()
+            assert known(always) == known(early) == known(memory.rows())
+            assert early._look() is early._look(), "nothing is read again as long as nothing changes"
+        else:
+            break
+    assert known(early) == known(memory.rows()) != seen[0]
 
 
 def test_an_entry_lies_in_its_row() -> None:
