@@ -30,7 +30,7 @@ from .dialling import Line, has_come
 from .keys import GroupKeys
 from .links import IDLE, QUEUE, Link
 from .peers import Address
-from .wire import LARGEST_DATA, NUMBER, told_address
+from .wire import LARGEST_BODY, LARGEST_DATA, data, is_data, read_data, told_address
 
 OF_A_HOST: Final = 2  # links to one host: of more threads that ask at the same time, the others go another way
 MOST: Final = 32  # links at a time
@@ -69,17 +69,17 @@ class DirectLink:
         After both, and after an exception, the link cannot be used any more.
         """
         self._number += 1
-        number = NUMBER.pack(self._number)
         try:
-            self._socket.send_multipart((number, body), zmq.NOBLOCK)
+            self._socket.send(data(self._number, body), zmq.NOBLOCK)
         except zmq.ZMQError:
             return UNABLE
         if not any(socket is self._socket for socket, _ in self._poller.poll(math.ceil(1000 * timeout))):
             return None
         frames = self._socket.recv_multipart(zmq.NOBLOCK)
-        if len(frames) != 2:
+        if len(frames) != 1 or not is_data(frames[0]):
             return UNABLE  # a Hello: the other side has forgotten this one, and has not looked at the question
-        return frames[1] if frames[0] == number else None
+        number, answer = read_data(frames[0])
+        return answer if number == self._number else None
 
     def close(self) -> None:
         """Hang up."""
@@ -129,7 +129,7 @@ class DirectLinks:
         because no link is free. Then the network thread makes one for later questions, if there may be more of them.
         """
         idle = self._idle.get(to)
-        if not idle or len(body) > LARGEST_DATA or not may_block():
+        if not idle or len(body) > LARGEST_BODY or not may_block():
             self._wanted.append(to)
             return UNABLE
         answer: bytes | object | None = UNABLE

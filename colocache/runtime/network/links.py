@@ -22,7 +22,7 @@ from ..logs import Log
 from .dialling import Line, State
 from .keys import GroupKeys
 from .peers import Address
-from .wire import LARGEST_DATA, NUMBER, Greeting, is_hello, told_address
+from .wire import LARGEST_BODY, LARGEST_DATA, Greeting, data, is_data, is_hello, read_data, told_address
 
 MOST: Final = 32  # links at a time
 IDLE: Final = 60.0  # s
@@ -77,7 +77,7 @@ class Links:
         address = told_address(self._address_of(to)) if len(self._asked) < MOST_ASKED else None
         if address is not None and self._keys is None and not address.is_loopback:
             address = None  # nobody there is asked in plain text
-        link = self._link(address, now) if address and len(body) <= LARGEST_DATA and now < deadline else None
+        link = self._link(address, now) if address and len(body) <= LARGEST_BODY and now < deadline else None
         if link is None:
             self._answer(on_answer, None)
             return
@@ -158,16 +158,16 @@ class Links:
         self._fail_what_cannot_be(link)
 
     def _take(self, link: Link, frames: list[bytes]) -> None:
-        if len(frames) == 2 and len(frames[0]) == NUMBER.size:
-            (number,) = NUMBER.unpack(frames[0])
+        if len(frames) == 1 and is_data(frames[0]):
+            number, body = read_data(frames[0])
             asked = self._asked.get(number)
             if asked is not None and asked.link is link:
-                self._give(number, frames[1])
+                self._give(number, body)
             else:
                 self.late += 1
                 late = self._late.pop(number, None)
                 if late is not None and late.on_late is not None and late.link is link:
-                    self._call(late.on_late, frames[1])
+                    self._call(late.on_late, body)
 
     def _fail_what_cannot_be(self, link: Link) -> None:
         """Say at once that there is no answer, where that is known before the time is over."""
@@ -268,4 +268,4 @@ class Link:
         if self.greeting.version is None:
             self.waiting.append((number, body))
             return True
-        return self.line.send(NUMBER.pack(number), body)
+        return self.line.send(data(number, body))

@@ -41,7 +41,17 @@ from .peers import Address, usable
 from .resolver import Resolver
 from .settings import Settings
 from .wakes import WakePipe
-from .wire import LARGEST_CONTROL, LARGEST_DATA, NUMBER, Greeting, is_hello, told_address
+from .wire import (
+    LARGEST_BODY,
+    LARGEST_CONTROL,
+    LARGEST_DATA,
+    Greeting,
+    data,
+    is_data,
+    is_hello,
+    read_data,
+    told_address,
+)
 
 AT_ONCE: Final = 64  # frames of one socket that are taken before others, and the clock, get their turn
 QUEUE: Final = 1000  # messages that wait for each connection
@@ -177,7 +187,7 @@ class Speaker:
         self._listeners: OrderedDict[Incarnation, bytes] = OrderedDict()  # the route of each client
         self._active: set[bytes] = set()  # connections that something has come by since they were counted
         self._count_at = now + COUNT_EVERY
-        self._answers: deque[tuple[bytes, bytes, bytes]] = deque()  # given by other threads
+        self._answers: deque[tuple[bytes, int, bytes]] = deque()  # given by other threads
         self._looked_up = True
         self._version = -1
         self._discovery_due = self._tick_at = now
@@ -323,22 +333,21 @@ class Speaker:
         """Take what has come from those that have dialled this host: what is about events first, then requests."""
         requests = []
         assert self._router is not None
-        for _ in range(AT_ONCE):
-            if not has_come(self._router):
+        for number in range(AT_ONCE):
+            if number and not has_come(self._router):
                 break
             try:
                 route, *frames = self._router.recv_multipart(zmq.NOBLOCK)
             except zmq.ZMQError:
                 break
-            if len(frames) == 1:
-                self._take_from(route, frames[0])
-            elif len(frames) == 2 and len(frames[0]) == NUMBER.size and len(frames[1]) <= LARGEST_DATA:
-                if self._understands(route):
-                    requests.append((route, *frames))
-            else:
+            if len(frames) != 1:
                 self._refuse(f"a message of {len(frames)} parts")
-        for route, number, body in requests:
-            self._serve_one(route, number, body)
+            elif not is_data(frames[0]):
+                self._take_from(route, frames[0])
+            elif self._understands(route):
+                requests.append((route, *read_data(frames[0])))
+        for request in requests:
+            self._serve_one(*request)
 
     def _take_from(self, route: bytes, frame: bytes) -> None:
         if is_hello(frame):
@@ -410,17 +419,17 @@ class Speaker:
                 about=theirs,
             )
 
-    def _reply(self, route: bytes, *frames: bytes) -> None:
+    def _reply(self, route: bytes, frame: bytes) -> None:
         if self._router is None:
             return
         try:
-            self._router.send_multipart([route, *frames], zmq.NOBLOCK)
+            self._router.send_multipart((route, frame), zmq.NOBLOCK)
         except zmq.ZMQError:  # who asked is gone. But its last frames, such as a goodbye, may still be read
             self.unsent += 1
 
     # --- Requests
 
-    def _serve_one(self, route: bytes, number: bytes, body: bytes) -> None:
+    def _serve_one(self, route: bytes, number: int, body: bytes) -> None:
         def reply(answer: bytes) -> None:
             self._answers.append((route, number, answer))
             self._wake()
@@ -434,11 +443,11 @@ class Speaker:
     def _give_answers(self) -> None:
         for _ in range(len(self._answers)):
             route, number, body = self._answers.popleft()
-            if len(body) > LARGEST_DATA:  # it would end the connection
+            if len(body) > LARGEST_BODY:  # it would end the connection
                 self.unsent += 1
                 self._log.warning("an answer of %d bytes is too large for another host", len(body))
             else:
-                self._reply(route, number, body)
+                self._reply(route, data(number, body))
 
     # --- Lines
 
