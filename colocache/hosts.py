@@ -45,7 +45,7 @@ from .core.hosts.requests import (
 )
 from .core.hosts.ring import Ring, ring_of, slot_of
 from .core.hosts.rows import ALIVE, LIVE, ROUND_TRIP, TOLD, Host, Incarnation, Numbers, Rows
-from .core.hosts.waiting import Settled, pauses, settle
+from .core.hosts.waiting import LONGEST_PAUSE, Progress, Settled, pauses, settle
 from .errors import WireError
 from .runtime.region import Region
 from .runtime.waiting.answers import TOO_LATE
@@ -100,6 +100,10 @@ class Network(Protocol):
     def ask(self, to: Incarnation, body: bytes, timeout: float) -> bytes | object | None:
         """Ask a host, and wait for the answer in this thread. None is no answer; what is no bytes was not asked."""
 
+    @property
+    def is_gateway(self) -> bool:
+        """Whether this process speaks for its host."""
+
     def wake_gateway(self) -> None:
         """Have the gateway of this host look at the host's log."""
 
@@ -122,6 +126,7 @@ class Hosts:
         self.rows = rows
         self.log = log
         self.times = times
+        self.progress = Progress()  # of what others acknowledge, if they tell this process
         self.network: Network | None = None  # set before the first use, because it needs this object, too
         self.is_client = words[CLIENT] == 1  #: it owns nothing, and others do for it what has to be done
         by_age = 0.0 if self.is_client else times.serves_by_age / _NS  # K1
@@ -549,14 +554,21 @@ class Hosts:
     def settle(self, numbers: Numbers, patience: float) -> Sleeping[Settled]:
         """Wait until no host serves what was invalidated by events up to these, for so many seconds at most."""
         flow = settle(self._words, self.rows, self.times, numbers, self.ns(), int(min(patience, 1e6) * _NS))
+        progress, one = self.progress, object()
+        seen = progress.made
         try:
             pause = next(flow)
             while True:
-                yield Sleep(_nothing, pause)
+                if self.network is not None and self.network.is_gateway:
+                    pause = max(pause, LONGEST_PAUSE)  # it is woken before that
+                yield Sleep(partial(progress.join, one, seen), pause)
+                seen = progress.made  # before the flow looks
                 pause = flow.send(self.ns())
         except StopIteration as end:
             settled: Settled = end.value
             return settled
+        finally:
+            progress.leave(one)
 
     # --- Events of a client
 

@@ -73,6 +73,7 @@ class HostNetwork:
             settings, region.id, region.path, _office(region), self._engine, self._owner,
             hosts.rows.address, log, shared.errands,
             rows=lambda: hosts.rows.used, weight=lambda: hosts.me.weight, chores=self,
+            on_acknowledged=hosts.progress.make,
         )  # fmt: skip
         self._offers = hosts.offers = Offers(
             region.id, config.replicas, shared.shelf, region.hosts.log, hosts, self.network.rouse,

@@ -62,6 +62,7 @@ class Network:
         rows: Callable[[], int] = lambda: 1,
         weight: Callable[[], int] = lambda: 1,
         chores: Chores | None = None,
+        on_acknowledged: Callable[[], object] = lambda: None,
     ) -> None:
         """``id`` is that of the host, and ``directory`` is where its processes find each other.
 
@@ -69,13 +70,16 @@ class Network:
         makes what answers requests; it is given what wakes the thread.
         ``address_of`` says where a host listens, or an empty text. ``rows`` tells how many gateways may have to be
         woken. ``weight`` is that of what this host owns. ``chores`` are done in the network thread.
+        ``on_acknowledged`` is called in it after other hosts have acknowledged something.
 
         Raise ConfigError if the settings let anybody in.
         """
         if settings.listen is not None:
             refuse_plain(settings.listen, settings.secrets)
         self.failures = 0  #: how often the thread had to begin anew
-        self._given = Given(settings, id, directory, election, engine, server, address_of, weight, log, chores)
+        self._given = Given(
+            settings, id, directory, election, engine, server, address_of, weight, log, on_acknowledged, chores
+        )
         self._hands_over_until: float | None = None
         self._handed_over = Answer()
         self._log = log

@@ -67,6 +67,7 @@ class Given:
     address_of: Callable[[Incarnation], str]
     weight: Callable[[], int]
     log: Log
+    on_acknowledged: Callable[[], object]
     chores: Chores | None = None
 
 
@@ -241,7 +242,7 @@ class Session:
             speaker = Speaker(
                 self._context, self._poller, given.settings, self._keys, self._mine, pipe,
                 given.server(self._wake), self._wake,
-                random.random, given.log,
+                given.on_acknowledged, random.random, given.log,
             )  # fmt: skip
             undo.callback(speaker.close)
             speaker.engine_is(lambda me, meetings: given.engine(row, me, meetings), given.id, given.weight)

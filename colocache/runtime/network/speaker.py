@@ -24,7 +24,7 @@ import zmq
 
 from ...core.hosts.gateway import Gateway, Reply, Send
 from ...core.hosts.layout import LISTENERS
-from ...core.hosts.messages import Message, Ping, Pong, decode, encode
+from ...core.hosts.messages import Ack, Message, Ping, Pong, decode, encode
 from ...core.hosts.rows import Host, Incarnation, TooManyHosts
 from ...core.hosts.versions import Hello, why_silent
 from ...errors import WireError
@@ -162,10 +162,12 @@ class Speaker:
         pipe: WakePipe,
         server: Server,
         wake: Callable[[], object],
+        on_acknowledged: Callable[[], object],
         chance: Callable[[], float],
         log: Log,
     ) -> None:
         """``keys`` are None without encryption. ``wake`` interrupts the wait of the thread, if it waits.
+        ``on_acknowledged`` is called after other hosts have acknowledged something.
 
         Raise OSError if nothing can be bound. Then call `engine_is`, before anything else.
         """
@@ -179,6 +181,8 @@ class Speaker:
         self._pipe = pipe
         self._server = server
         self._wake = wake
+        self._on_acknowledged = on_acknowledged
+        self._acknowledged = False
         self._chance = chance
         self._log = log
         self._peers: dict[Address, _Peer] = {}
@@ -243,6 +247,9 @@ class Speaker:
         for peer in list(self._peers.values()):
             if now >= peer.line.due or any(peer.line.owns(each) for each in ready):
                 self._attend(peer, now)
+        if self._acknowledged:
+            self._acknowledged = False
+            self._on_acknowledged()
         if self._hands_over_until is not None:
             self._begin_to_hand_over()
         self._server.run()
@@ -386,6 +393,8 @@ class Speaker:
 
     def _answers_to(self, message: Message) -> list[Send | Reply]:
         """Have the protocol take in a message, and return what is to be sent."""
+        if isinstance(message, Ack):
+            self._acknowledged = True
         try:
             return self._engine.receive(message, monotonic_ns())
         except TooManyHosts:
