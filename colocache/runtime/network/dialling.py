@@ -47,7 +47,7 @@ AGAIN = 1.0  # s until a socket is made anew, if the system has refused one
 _SILENT = "accepts the connection and does not answer"
 _numbers = itertools.count()  # for the addresses of monitors: pyzmq's own are those of descriptors, which come again
 
-_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+_EVENTS, _POLLIN, _NOBLOCK = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.NOBLOCK)
 _WATCHED = (
     zmq.EVENT_CONNECTED
     | zmq.EVENT_CONNECT_RETRIED
@@ -166,12 +166,12 @@ class Line:
         if now >= self._due:
             self._when_due(now)
 
-    def send(self, *frames: bytes) -> bool:
+    def send(self, frame: bytes) -> bool:
         """Send a message, and return whether it is on its way: not without a connection, or if the queue is full."""
         if self._socket is None:
             return False
         try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK)
+            self._socket.send(frame, _NOBLOCK)
         except zmq.ZMQError:
             return False
         return True
@@ -181,7 +181,7 @@ class Line:
         if self._socket is None or not has_come(self._socket):
             return None
         try:
-            return self._socket.recv_multipart(zmq.NOBLOCK)
+            return self._socket.recv_multipart(_NOBLOCK)
         except zmq.ZMQError:
             return None
 

@@ -53,6 +53,8 @@ from .wire import (
     told_address,
 )
 
+_NOBLOCK, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
+
 AT_ONCE: Final = 64  # frames of one socket that are taken before others, and the clock, get their turn
 QUEUE: Final = 1000  # messages that wait for each connection
 MOST_ROUTES: Final = 4096  # connections of others that are remembered
@@ -344,7 +346,7 @@ class Speaker:
             if number and not has_come(self._router):
                 break
             try:
-                route, *frames = self._router.recv_multipart(zmq.NOBLOCK)
+                route, *frames = self._router.recv_multipart(_NOBLOCK)
             except zmq.ZMQError:
                 break
             if len(frames) != 1:
@@ -432,7 +434,8 @@ class Speaker:
         if self._router is None:
             return
         try:
-            self._router.send_multipart((route, frame), zmq.NOBLOCK)
+            self._router.send(route, _MORE)
+            self._router.send(frame, _NOBLOCK)
         except zmq.ZMQError:  # who asked is gone. But its last frames, such as a goodbye, may still be read
             self.unsent += 1
 
