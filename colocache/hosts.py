@@ -45,7 +45,7 @@ from .core.hosts.requests import (
 )
 from .core.hosts.ring import Ring, ring_of, slot_of
 from .core.hosts.rows import ALIVE, LIVE, ROUND_TRIP, TOLD, Host, Incarnation, Numbers, Rows
-from .core.hosts.waiting import Settled, pauses, settle
+from .core.hosts.waiting import LONGEST_PAUSE, Progress, Settled, pauses, settle
 from .errors import WireError
 from .runtime.region import Region
 from .runtime.waiting.answers import TOO_LATE
@@ -97,6 +97,13 @@ class Network(Protocol):
         ``on_late`` is given an answer that comes after its time.
         """
 
+    def ask(self, to: Incarnation, body: bytes, timeout: float) -> bytes | object | None:
+        """Ask a host, and wait for the answer in this thread. None is no answer; what is no bytes was not asked."""
+
+    @property
+    def is_gateway(self) -> bool:
+        """Whether this process speaks for its host."""
+
     def wake_gateway(self) -> None:
         """Have the gateway of this host look at the host's log."""
 
@@ -119,6 +126,7 @@ class Hosts:
         self.rows = rows
         self.log = log
         self.times = times
+        self.progress = Progress()  # of what others acknowledge, if they tell this process
         self.network: Network | None = None  # set before the first use, because it needs this object, too
         self.is_client = words[CLIENT] == 1  #: it owns nothing, and others do for it what has to be done
         by_age = 0.0 if self.is_client else times.serves_by_age / _NS  # K1
@@ -301,7 +309,8 @@ class Hosts:
                 if not some:
                     answers += [Refused()] * len(given)
                     continue
-            yield Sleep(partial(self._send, some, given, timeout), timeout + WRITE_TIMEOUT)
+            block = partial(self._block, *some[0], timeout, partial(given.__setitem__, 0)) if len(some) == 1 else None
+            yield Sleep(partial(self._send, some, given, timeout), timeout + WRITE_TIMEOUT, block)
             answers += given
         return answers
 
@@ -319,6 +328,34 @@ class Hosts:
             for to, each in asked
         ]
 
+    def _block(
+        self, to: Incarnation, request: Request, timeout: float, take: Callable[[Answer | None], object]
+    ) -> bool:
+        """Ask one host, wait in this thread, and give the answer to ``take``. Return False if nothing was asked."""
+        network, frame, is_over = self.network, requests.encode(request), False
+        if network is None:
+            return False
+        try:
+            found = network.ask(to, frame, timeout)
+            if found is not None and not isinstance(found, bytes):
+                is_over = True
+                return False
+            answer: Answer | None = None
+            if isinstance(found, bytes):
+                with suppress(WireError):
+                    answer = requests.decode_answer(found)
+            self._note_answer(to, answer, timeout)
+            take(answer)
+            is_over = answer is not None
+        finally:  # an exception of a signal handler may come anywhere
+            if not is_over and isinstance(request, Get) and request.leads:
+                self._refuse_what_is_granted(to, frame)
+        return True
+
+    def _note_answer(self, by: Incarnation, answer: Answer | None, timeout: float) -> None:
+        if timeout >= FETCH_TIMEOUT or answer is not None:  # who has less time is not slow
+            self._note(by, answer is not None)
+
     def _send(
         self, asked: Sequence[tuple[Incarnation, Request]], answers: list[Answer | None], timeout: float,
         waiter: Callable[[Any], object],
@@ -332,8 +369,7 @@ class Hosts:
             if frame is not None:
                 with suppress(WireError):
                     answers[place] = requests.decode_answer(frame)
-            if timeout >= FETCH_TIMEOUT or answers[place] is not None:  # who has less time is not slow
-                self._note(asked[place][0], answers[place] is not None)
+            self._note_answer(asked[place][0], answers[place], timeout)
             missing.remove(place)
             if not missing:
                 waiter(answers)
@@ -350,25 +386,32 @@ class Hosts:
             if isinstance(answer, Granted):
                 self.tell(owner, Fill(answer.token, None, 0.0, 0.0))
 
+    def _refuse_what_is_granted(self, owner: Incarnation, frame: bytes) -> None:
+        """Ask once more for a load that may have been granted, and give it back.
+
+        The owner gives a load back itself when the same host asks for the same key again.
+        """
+        network, refuse = self.network, partial(self._refuse_grant, owner)
+        if network is not None:
+            network.request(owner, frame, lambda body: body is not None and refuse(body), FETCH_TIMEOUT, refuse)
+
     def ask_or_copy(self, owner: Incarnation, request: Get) -> Sleeping[Answer | None]:
         """Ask the owner of a key, and the host that may have a copy, if the owner is slow, or cannot answer.
 
         The copy says only what it has, and decides nothing. It depends on the same events as the owner does.
         """
-        copy = self.after(request.key.wire, owner)
-        if copy is None:
-            return (yield from self.ask(owner, request))
         began, race = monotonic(), Race()
         delay = self.hedging.delay(owner, began) if self.replicas > 1 else None
         reader = request._replace(leads=False, patience=0.0)
-        self._send_one(owner, request, partial(self._take_owners, race, owner, began))
         try:
+            if delay is None:
+                yield Sleep(_wake, 0.0, partial(self._block, owner, request, FETCH_TIMEOUT, race.take_owners))
+            if race.owners is AWAITED:
+                self._send_one(owner, request, partial(self._take_owners, race, owner, began))
             if delay is not None and delay < FETCH_TIMEOUT:
                 yield Sleep(partial(race.wait, 1), delay)
-                if race.owners is AWAITED:
+                if race.owners is AWAITED and self._ask_copy(race, owner, reader):
                     self.hedging.hedge(monotonic())
-                    race.copys = AWAITED
-                    self._send_one(copy, reader, race.take_copys)
             while True:
                 given, owners, copys = race.given, race.owners, race.copys
                 if owners is not AWAITED and not isinstance(owners, Refused | None):
@@ -379,8 +422,8 @@ class Hosts:
                         self.hedging.win()
                     return copys
                 if owners is not AWAITED and copys is UNASKED:
-                    race.copys = AWAITED
-                    self._send_one(copy, reader, race.take_copys)
+                    if not self._ask_copy(race, owner, reader):
+                        return cast(Answer, owners)
                 elif given == 2:
                     return cast(Answer, owners)
                 if (yield Sleep(partial(race.wait, given + 1), FETCH_TIMEOUT + WRITE_TIMEOUT)) is TOO_LATE:
@@ -388,6 +431,15 @@ class Hosts:
         finally:
             race.is_over = True
             self._give_back(race, owner)
+
+    def _ask_copy(self, race: Race, owner: Incarnation, request: Get) -> bool:
+        """Ask the host that may have a copy. Return False if there is none."""
+        copy = self.after(request.key.wire, owner)
+        if copy is None:
+            return False
+        race.copys = AWAITED
+        self._send_one(copy, request, race.take_copys)
+        return True
 
     def _take_owners(self, race: Race, owner: Incarnation, began: float, answer: Answer | None) -> None:
         if isinstance(answer, Found):
@@ -502,14 +554,21 @@ class Hosts:
     def settle(self, numbers: Numbers, patience: float) -> Sleeping[Settled]:
         """Wait until no host serves what was invalidated by events up to these, for so many seconds at most."""
         flow = settle(self._words, self.rows, self.times, numbers, self.ns(), int(min(patience, 1e6) * _NS))
+        progress, one = self.progress, object()
+        seen = progress.made
         try:
             pause = next(flow)
             while True:
-                yield Sleep(_nothing, pause)
+                if self.network is not None and self.network.is_gateway:
+                    pause = max(pause, LONGEST_PAUSE)  # it is woken before that
+                yield Sleep(partial(progress.join, one, seen), pause)
+                seen = progress.made  # before the flow looks
                 pause = flow.send(self.ns())
         except StopIteration as end:
             settled: Settled = end.value
             return settled
+        finally:
+            progress.leave(one)
 
     # --- Events of a client
 
@@ -630,6 +689,11 @@ def _together(members: Sequence[str], settled: Sequence[Settlement]) -> Settled:
         tuple([name for name in acknowledged if name not in waited_out]), waited_out,
         union(each.forgotten for each in settled), all(each.complete for each in settled),
     )  # fmt: skip
+
+
+def _wake(waiter: Callable[[Any], object]) -> None:
+    """Wake at once: this waits for nothing."""
+    waiter(None)
 
 
 def _nothing(waiter: Callable[[Any], object]) -> None:

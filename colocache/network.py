@@ -73,6 +73,7 @@ class HostNetwork:
             settings, region.id, region.path, _office(region), self._engine, self._owner,
             hosts.rows.address, log, shared.errands,
             rows=lambda: hosts.rows.used, weight=lambda: hosts.me.weight, chores=self,
+            on_acknowledged=hosts.progress.make,
         )  # fmt: skip
         self._offers = hosts.offers = Offers(
             region.id, config.replicas, shared.shelf, region.hosts.log, hosts, self.network.rouse,
@@ -86,6 +87,10 @@ class HostNetwork:
     ) -> None:  # fmt: skip
         """See `colocache.hosts.Network`."""
         self.network.request(to, body, on_answer, timeout, on_late)
+
+    def ask(self, to: Incarnation, body: bytes, timeout: float) -> bytes | object | None:
+        """See `colocache.hosts.Network`."""
+        return self.network.ask(to, body, timeout)
 
     def wake_gateway(self) -> None:
         """See `colocache.hosts.Network`."""

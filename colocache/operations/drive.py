@@ -81,6 +81,8 @@ async def arun(flow: Flow[T]) -> T:
 
 def _sleep(step: Sleep) -> Any:
     """Return what has woken this thread, or `TOO_LATE`."""
+    if step.block is not None and step.block():
+        return None
     answer = Answer()
     step.register(answer.give)
     return answer.result(step.seconds)

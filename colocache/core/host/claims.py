@@ -84,10 +84,15 @@ class Value(NamedTuple):
 
 
 class Sleep(NamedTuple):
-    """The step of a flow that waits until it is woken, for so many seconds at most."""
+    """The step of a flow that waits until it is woken, for so many seconds at most.
+
+    A driver that may block its thread calls ``block`` in place of that, if there is one. It returns whether it has done
+    what was waited for; otherwise the driver waits.
+    """
 
     register: Callable[[Waiter], None]
     seconds: float
+    block: Callable[[], bool] | None = None
 
 
 #: The part of a flow that waits.

@@ -39,6 +39,8 @@ from . import layout
 from .event import KEYS, MAX_HASHES, NAMESPACES, WRITES, Event, Position
 from .layout import LANES, SLOTS
 
+_LASTS: Final = tuple([layout.lane_last(lane) for lane in range(LANES)])
+
 #: Events that one call makes at most, in each of two passes. A call with more invalidates everything elsewhere. So no
 #: call takes more than a quarter of a lane, which gateways could hardly have read before it is overwritten.
 MAX_CHUNKS: Final = SLOTS // 8
@@ -199,7 +201,8 @@ class HostLog:
 
     def lasts(self) -> dict[int, int]:
         """Return the number of the last event of each lane that has any."""
-        return {lane: last for lane in range(LANES) if (last := self.last(lane))}
+        words = self._words
+        return {lane: last for lane, place in enumerate(_LASTS) if (last := words[place])}
 
     def last(self, lane: int) -> int:
         """Return the number of the last event of a lane; 0 if there is none, or no such lane."""

@@ -22,7 +22,7 @@ more. Its receipts are not complete, whatever it has waited for.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 from ..host.memory import Words
@@ -31,7 +31,7 @@ from .layout import UNTIL
 from .rows import ACKED, LIVE, Incarnation, Numbers, Rows
 
 FIRST_PAUSE, LONGEST_PAUSE = 50e-6, 2e-3  # s between two looks
-GROWTH = 1.4  # of the pauses: what has come is seen after that much of the time that it took, at most
+GROWTH = 1.2  # of the pauses: what has come is seen after that much of the time that it took, at most
 
 
 class Settled(NamedTuple):
@@ -41,6 +41,39 @@ class Settled(NamedTuple):
     waited_out: tuple[str, ...]
     forgotten: tuple[str, ...]  # who was not waited for, and may still live
     complete: bool  # nobody serves anything older
+
+
+class Progress:
+    """Wakes those that wait for acknowledgements, in the process where they arrive. Any thread may call all methods.
+
+    Other processes have to look again and again.
+    """
+
+    def __init__(self) -> None:
+        self.made = 0  #: how often there was any
+        self._waiters: dict[object, Callable[[object], object]] = {}
+
+    def join(self, one: object, seen: int, waiter: Callable[[object], object]) -> None:
+        """Have a waiter called after the next progress, or now if there was any since ``made`` was ``seen``.
+
+        ``one`` stands for who waits: a further waiter of the same one takes the place of the first.
+        """
+        # 1. This notes the waiter, and then looks at the number.
+        # 2. `make` raises the number, and then looks at the waiters.
+        # So one of them calls it.
+        self._waiters[one] = waiter
+        if self.made != seen:
+            waiter(None)
+
+    def leave(self, one: object) -> None:
+        """Forget who does not wait any more."""
+        self._waiters.pop(one, None)
+
+    def make(self) -> None:
+        """Note that there was progress. For the network thread."""
+        self.made += 1
+        for waiter in [*self._waiters.values()]:
+            waiter(None)
 
 
 def pauses() -> Iterator[float]:

@@ -47,7 +47,7 @@ AGAIN = 1.0  # s until a socket is made anew, if the system has refused one
 _SILENT = "accepts the connection and does not answer"
 _numbers = itertools.count()  # for the addresses of monitors: pyzmq's own are those of descriptors, which come again
 
-_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+_EVENTS, _POLLIN, _NOBLOCK = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.NOBLOCK)
 _WATCHED = (
     zmq.EVENT_CONNECTED
     | zmq.EVENT_CONNECT_RETRIED
@@ -166,12 +166,12 @@ class Line:
         if now >= self._due:
             self._when_due(now)
 
-    def send(self, *frames: bytes) -> bool:
+    def send(self, frame: bytes) -> bool:
         """Send a message, and return whether it is on its way: not without a connection, or if the queue is full."""
         if self._socket is None:
             return False
         try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK)
+            self._socket.send(frame, _NOBLOCK)
         except zmq.ZMQError:
             return False
         return True
@@ -181,7 +181,7 @@ class Line:
         if self._socket is None or not has_come(self._socket):
             return None
         try:
-            return self._socket.recv_multipart(zmq.NOBLOCK)
+            return self._socket.recv_multipart(_NOBLOCK)
         except zmq.ZMQError:
             return None
 
@@ -201,6 +201,20 @@ class Line:
         self._due = math.inf
         self.state, self._why = State.CONNECTING, ""
         self._hang_up(linger)
+
+    def give_away(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]] | None:
+        """Give the socket and its monitor to somebody else, and be closed; None if it is not connected.
+
+        Whoever has them disables the monitor first, and closes both.
+        """
+        if self.state is not State.CONNECTED or self._socket is None or self._monitor is None:
+            return None
+        sockets = self._socket, self._monitor
+        for each in sockets:
+            self._poller.unregister(each)
+        self._socket = self._monitor = None
+        self.close()
+        return sockets
 
     # --- Events
 

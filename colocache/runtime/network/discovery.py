@@ -135,7 +135,7 @@ class Discovery:
             self._remember(address, now)
             self._take_away(address)
             place.answered, place.me, place.gone, place.again_at = True, True, False, now + AGAIN_AFTER
-            self._limit_places(now)
+            self._limit_places()
             self.version += 1
 
     def said_goodbye(self, host: Hashable, now: float) -> None:
@@ -144,7 +144,7 @@ class Discovery:
             self._places[address].gone = True
             self._remember(address, now)
         self.ended(host)
-        self._limit_places(now)
+        self._limit_places()
 
     def ended(self, host: Hashable) -> None:
         """Note that a host is not a member any more: it is forgotten, or certified to have ended."""
@@ -268,6 +268,7 @@ class Discovery:
         place.host, place.gone = host, False
         self._told.setdefault(host, []).append(address)
         self._told_count += 1
+        self._limit_places()
         self.version += 1
         return True
 
@@ -342,9 +343,10 @@ class Discovery:
         if address not in self._listed:
             self._places[address].unlisted_at = now
 
-    def _limit_places(self, now: float) -> None:
+    def _limit_places(self) -> None:
+        """Forget the oldest addresses that are idle, if there are too many."""
         if len(self._places) > 3 * MAX_ADDRESSES:
-            self._forget_places(now)
+            self._forget_places(-math.inf)
 
     def _forget_places(self, now: float) -> None:
         """Forget addresses that are neither listed nor told any more, some time after that."""

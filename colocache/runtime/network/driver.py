@@ -31,6 +31,7 @@ from ..servers import why_no_threads
 from ..waiting.answers import Answer
 from ..waiting.threads import Errands, allocate_lock, drained, on_driver_thread, start_driver
 from .addresses import refuse_plain
+from .direct import UNABLE
 from .election import Election
 from .inherited import close_connections
 from .links import OnAnswer, Request
@@ -61,6 +62,7 @@ class Network:
         rows: Callable[[], int] = lambda: 1,
         weight: Callable[[], int] = lambda: 1,
         chores: Chores | None = None,
+        on_acknowledged: Callable[[], object] = lambda: None,
     ) -> None:
         """``id`` is that of the host, and ``directory`` is where its processes find each other.
 
@@ -68,13 +70,16 @@ class Network:
         makes what answers requests; it is given what wakes the thread.
         ``address_of`` says where a host listens, or an empty text. ``rows`` tells how many gateways may have to be
         woken. ``weight`` is that of what this host owns. ``chores`` are done in the network thread.
+        ``on_acknowledged`` is called in it after other hosts have acknowledged something.
 
         Raise ConfigError if the settings let anybody in.
         """
         if settings.listen is not None:
             refuse_plain(settings.listen, settings.secrets)
         self.failures = 0  #: how often the thread had to begin anew
-        self._given = Given(settings, id, directory, election, engine, server, address_of, weight, log, chores)
+        self._given = Given(
+            settings, id, directory, election, engine, server, address_of, weight, log, on_acknowledged, chores
+        )
         self._hands_over_until: float | None = None
         self._handed_over = Answer()
         self._log = log
@@ -110,6 +115,15 @@ class Network:
             self._refuse_requests()
         else:
             self._rouse_if_idle()
+
+    def ask(self, to: Incarnation, body: bytes, timeout: float) -> bytes | object | None:
+        """Ask the gateway of another host, and wait for the answer in this thread, for ``timeout`` seconds at most.
+
+        Return None if there is no answer, and `UNABLE` if nothing was asked: then use `request`. See
+        `colocache.runtime.network.direct`.
+        """
+        session = self._session
+        return UNABLE if session is None else session.direct.ask(to, body, timeout)
 
     def event_appended(self) -> None:
         """Have the gateway of this host tell others of an event. Take no lock, and return at once."""

@@ -22,7 +22,7 @@ from ..logs import Log
 from .dialling import Line, State
 from .keys import GroupKeys
 from .peers import Address
-from .wire import LARGEST_DATA, NUMBER, Greeting, is_hello, told_address
+from .wire import LARGEST_BODY, LARGEST_DATA, Greeting, data, is_data, is_hello, read_data, told_address
 
 MOST: Final = 32  # links at a time
 IDLE: Final = 60.0  # s
@@ -66,7 +66,7 @@ class Links:
         self._chance = chance
         self._log = log
         self._numbers = itertools.count(1)
-        self._links: dict[Address, _Link] = {}  # the one that was used last stands last
+        self._links: dict[Address, Link] = {}  # the one that was used last stands last
         self._asked: dict[int, _Asked] = {}
         self._late: dict[int, _Asked] = {}  # whose time is over; the oldest first
         self._deadlines: list[tuple[float, int]] = []  # a heap; what was answered stays until then
@@ -77,7 +77,7 @@ class Links:
         address = told_address(self._address_of(to)) if len(self._asked) < MOST_ASKED else None
         if address is not None and self._keys is None and not address.is_loopback:
             address = None  # nobody there is asked in plain text
-        link = self._link(address, now) if address and len(body) <= LARGEST_DATA and now < deadline else None
+        link = self._link(address, now) if address and len(body) <= LARGEST_BODY and now < deadline else None
         if link is None:
             self._answer(on_answer, None)
             return
@@ -125,7 +125,7 @@ class Links:
 
     # --- Inside
 
-    def _link(self, address: Address, now: float) -> _Link | None:
+    def _link(self, address: Address, now: float) -> Link | None:
         """Return the link to an address, made if need be; None if there are too many."""
         link = self._links.pop(address, None)
         if link is None:
@@ -138,7 +138,7 @@ class Links:
                 self._context, self._poller, address, str(address), self._keys,
                 largest=LARGEST_DATA, queue=QUEUE, chance=self._chance, now=now,
             )  # fmt: skip
-            link = _Link(line, self._mine, now)
+            link = Link(line, self._mine, now)
         self._links[address] = link
         return link
 
@@ -147,46 +147,34 @@ class Links:
         link.line.close()
         self._fail(link)
 
-    def _attend(self, link: _Link, now: float) -> None:
-        for _ in range(AT_ONCE):
-            frames = link.line.receive()
-            if frames is None:
-                break
+    def _attend(self, link: Link, now: float) -> None:
+        was_connected, connections = link.was_connected, link.connections
+        for frames in link.attend(now):
             self._take(link, frames)
-        link.line.look(now)
-        if link.line.connections != link.connections:
-            if link.connections:
-                self._fail(link)  # answers went to the connection that is gone
-            link.greet()
-        elif link.was_connected and link.line.state is not State.CONNECTED:
-            self._fail(link)
-        link.was_connected = link.line.state is State.CONNECTED
+        if link.wrong is not None:
+            self._log.warning("what %s says cannot be read: %s", link.line.name, link.wrong, about=link.line.name)
+        if was_connected and not (link.was_connected and link.connections == connections):
+            self._fail(link)  # answers went to the connection that is gone
         self._fail_what_cannot_be(link)
 
-    def _take(self, link: _Link, frames: list[bytes]) -> None:
-        if len(frames) == 1 and is_hello(frames[0]):
-            try:
-                link.hear(Hello.unpack(frames[0]))
-            except WireError as error:
-                self._log.warning("what %s says cannot be read: %s", link.line.name, error, about=link.line.name)
-        elif len(frames) == 2 and len(frames[0]) == NUMBER.size:
-            (number,) = NUMBER.unpack(frames[0])
+    def _take(self, link: Link, frames: list[bytes]) -> None:
+        if len(frames) == 1 and is_data(frames[0]):
+            number, body = read_data(frames[0])
             asked = self._asked.get(number)
             if asked is not None and asked.link is link:
-                self._give(number, frames[1])
+                self._give(number, body)
             else:
                 self.late += 1
                 late = self._late.pop(number, None)
                 if late is not None and late.on_late is not None and late.link is link:
-                    self._call(late.on_late, frames[1])
+                    self._call(late.on_late, body)
 
-    def _fail_what_cannot_be(self, link: _Link) -> None:
+    def _fail_what_cannot_be(self, link: Link) -> None:
         """Say at once that there is no answer, where that is known before the time is over."""
-        is_hopeless = link.line.state in (State.UNREACHABLE, State.REFUSED) or link.greeting.is_with_a_stranger
-        if is_hopeless and link.open:
+        if link.is_hopeless and link.open:
             self._fail(link)
 
-    def _fail(self, link: _Link) -> None:
+    def _fail(self, link: Link) -> None:
         link.waiting.clear()
         for number in list(link.open):
             self._give(number, None)
@@ -213,13 +201,13 @@ class _Asked:
 
     __slots__ = ("link", "on_answer", "on_late")
 
-    def __init__(self, on_answer: OnAnswer, link: _Link, on_late: Callable[[bytes], object] | None) -> None:
+    def __init__(self, on_answer: OnAnswer, link: Link, on_late: Callable[[bytes], object] | None) -> None:
         self.on_answer = on_answer
         self.link = link
         self.on_late = on_late
 
 
-class _Link:
+class Link:
     """A link to one host."""
 
     def __init__(self, line: Line, mine: Hello, now: float) -> None:
@@ -230,7 +218,33 @@ class _Link:
         self.used_at = now
         self.open: set[int] = set()  # what was asked, and is not answered
         self.waiting: deque[tuple[int, bytes]] = deque()  # for the other side's Hello
+        self.wrong: WireError | None = None  # why the last Hello could not be read
         self._awaits_hello = False
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether nobody answers there, as far as is known."""
+        return self.line.state in (State.UNREACHABLE, State.REFUSED) or self.greeting.is_with_a_stranger
+
+    def attend(self, now: float) -> list[list[bytes]]:
+        """Take notice of what has come, and of what has happened to the connection. Return what is no Hello."""
+        self.wrong, others = None, list[list[bytes]]()
+        for _ in range(AT_ONCE):
+            frames = self.line.receive()
+            if frames is None:
+                break
+            if len(frames) != 1 or not is_hello(frames[0]):
+                others.append(frames)
+                continue
+            try:
+                self.hear(Hello.unpack(frames[0]))
+            except WireError as error:
+                self.wrong = error
+        self.line.look(now)
+        if self.line.connections != self.connections:
+            self.greet()
+        self.was_connected = self.line.state is State.CONNECTED
+        return others
 
     def greet(self) -> None:
         """Say Hello on a connection that has just come to be."""
@@ -254,4 +268,4 @@ class _Link:
         if self.greeting.version is None:
             self.waiting.append((number, body))
             return True
-        return self.line.send(NUMBER.pack(number), body)
+        return self.line.send(data(number, body))

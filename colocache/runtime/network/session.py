@@ -19,6 +19,7 @@ from ...core.hosts.gateway import Gateway, Meetings
 from ...core.hosts.rows import Host, Incarnation
 from ..logs import Log
 from ..waker import Waker
+from .direct import DirectLinks
 from .election import Election
 from .keys import group_keys
 from .limits import raise_limit
@@ -66,6 +67,7 @@ class Given:
     address_of: Callable[[Incarnation], str]
     weight: Callable[[], int]
     log: Log
+    on_acknowledged: Callable[[], object]
     chores: Chores | None = None
 
 
@@ -92,6 +94,7 @@ class Session:
         self._links = Links(
             self._context, self._poller, self._keys, self._mine, given.address_of, random.random, given.log
         )
+        self.direct = DirectLinks(self._context, self._poller, self._keys, self._mine, given.address_of, random.random)
         self._try_at = -math.inf
         self._version: int | None = None  # of the processes of this host
         self._vacant_since: float | None = None
@@ -105,7 +108,7 @@ class Session:
     def wait(self, at_once: bool) -> list[object]:
         """Wait until there is something to do, or not, and return what can be read."""
         speaker = self.speaker
-        due = min(self._links.due, self._try_at if speaker is None else speaker.due)
+        due = min(self._links.due, self.direct.due, self._try_at if speaker is None else speaker.due)
         chores = self._given.chores
         if chores is not None:
             due = min(due, chores.due)
@@ -123,6 +126,7 @@ class Session:
         if self.speaker is not None:
             self.speaker.work(ready, now, look)
         self._links.work(ready, now)
+        self.direct.work(ready, now)
         chores = self._given.chores
         if chores is not None and chores.due <= now:
             chores.run()
@@ -167,16 +171,23 @@ class Session:
         """Let go of everything. Requests get None. What was sent last may take ``linger`` seconds to leave."""
         with contextlib.ExitStack() as all:
             all.callback(self._given.election.give_back)
-            all.callback(self._context.destroy)
+            all.callback(self._end_context)
             speaker, self.speaker = self.speaker, None
             if speaker is not None:
                 all.callback(speaker.close, linger)
             all.callback(self._links.close)
 
+    def _end_context(self) -> None:
+        """End libzmq's threads. They wait for all sockets, so not if a thread that asks by itself does not end."""
+        if self.direct.close():
+            self._context.destroy()
+        else:
+            _left.append(self._context)
+
     def addresses(self) -> set[Address]:
         """Return the addresses that this process is connected to, or is about to be."""
         speaker = self.speaker
-        return {*self._links.addresses(), *(() if speaker is None else speaker.addresses())}
+        return {*self._links.addresses(), *self.direct.addresses(), *(() if speaker is None else speaker.addresses())}
 
     @property
     def figures(self) -> tuple[int, int]:
@@ -231,7 +242,7 @@ class Session:
             speaker = Speaker(
                 self._context, self._poller, given.settings, self._keys, self._mine, pipe,
                 given.server(self._wake), self._wake,
-                random.random, given.log,
+                given.on_acknowledged, random.random, given.log,
             )  # fmt: skip
             undo.callback(speaker.close)
             speaker.engine_is(lambda me, meetings: given.engine(row, me, meetings), given.id, given.weight)
@@ -242,3 +253,7 @@ class Session:
         if self._is_out_of_office:
             self._is_out_of_office = False
             given.log.info("speaks with other hosts again")
+
+
+#: Contexts that cannot be ended, nor freed: see `Session.close`.
+_left: list[zmq.Context[zmq.Socket[bytes]]] = []

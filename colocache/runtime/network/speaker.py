@@ -24,7 +24,7 @@ import zmq
 
 from ...core.hosts.gateway import Gateway, Reply, Send
 from ...core.hosts.layout import LISTENERS
-from ...core.hosts.messages import Message, Ping, Pong, decode, encode
+from ...core.hosts.messages import Ack, Message, Ping, Pong, decode, encode
 from ...core.hosts.rows import Host, Incarnation, TooManyHosts
 from ...core.hosts.versions import Hello, why_silent
 from ...errors import WireError
@@ -41,7 +41,19 @@ from .peers import Address, usable
 from .resolver import Resolver
 from .settings import Settings
 from .wakes import WakePipe
-from .wire import LARGEST_CONTROL, LARGEST_DATA, NUMBER, Greeting, is_hello, told_address
+from .wire import (
+    LARGEST_BODY,
+    LARGEST_CONTROL,
+    LARGEST_DATA,
+    Greeting,
+    data,
+    is_data,
+    is_hello,
+    read_data,
+    told_address,
+)
+
+_NOBLOCK, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 
 AT_ONCE: Final = 64  # frames of one socket that are taken before others, and the clock, get their turn
 QUEUE: Final = 1000  # messages that wait for each connection
@@ -152,10 +164,12 @@ class Speaker:
         pipe: WakePipe,
         server: Server,
         wake: Callable[[], object],
+        on_acknowledged: Callable[[], object],
         chance: Callable[[], float],
         log: Log,
     ) -> None:
         """``keys`` are None without encryption. ``wake`` interrupts the wait of the thread, if it waits.
+        ``on_acknowledged`` is called after other hosts have acknowledged something.
 
         Raise OSError if nothing can be bound. Then call `engine_is`, before anything else.
         """
@@ -169,6 +183,8 @@ class Speaker:
         self._pipe = pipe
         self._server = server
         self._wake = wake
+        self._on_acknowledged = on_acknowledged
+        self._acknowledged = False
         self._chance = chance
         self._log = log
         self._peers: dict[Address, _Peer] = {}
@@ -177,7 +193,7 @@ class Speaker:
         self._listeners: OrderedDict[Incarnation, bytes] = OrderedDict()  # the route of each client
         self._active: set[bytes] = set()  # connections that something has come by since they were counted
         self._count_at = now + COUNT_EVERY
-        self._answers: deque[tuple[bytes, bytes, bytes]] = deque()  # given by other threads
+        self._answers: deque[tuple[bytes, int, bytes]] = deque()  # given by other threads
         self._looked_up = True
         self._version = -1
         self._discovery_due = self._tick_at = now
@@ -233,6 +249,9 @@ class Speaker:
         for peer in list(self._peers.values()):
             if now >= peer.line.due or any(peer.line.owns(each) for each in ready):
                 self._attend(peer, now)
+        if self._acknowledged:
+            self._acknowledged = False
+            self._on_acknowledged()
         if self._hands_over_until is not None:
             self._begin_to_hand_over()
         self._server.run()
@@ -323,22 +342,21 @@ class Speaker:
         """Take what has come from those that have dialled this host: what is about events first, then requests."""
         requests = []
         assert self._router is not None
-        for _ in range(AT_ONCE):
-            if not has_come(self._router):
+        for number in range(AT_ONCE):
+            if number and not has_come(self._router):
                 break
             try:
-                route, *frames = self._router.recv_multipart(zmq.NOBLOCK)
+                route, *frames = self._router.recv_multipart(_NOBLOCK)
             except zmq.ZMQError:
                 break
-            if len(frames) == 1:
-                self._take_from(route, frames[0])
-            elif len(frames) == 2 and len(frames[0]) == NUMBER.size and len(frames[1]) <= LARGEST_DATA:
-                if self._understands(route):
-                    requests.append((route, *frames))
-            else:
+            if len(frames) != 1:
                 self._refuse(f"a message of {len(frames)} parts")
-        for route, number, body in requests:
-            self._serve_one(route, number, body)
+            elif not is_data(frames[0]):
+                self._take_from(route, frames[0])
+            elif self._understands(route):
+                requests.append((route, *read_data(frames[0])))
+        for request in requests:
+            self._serve_one(*request)
 
     def _take_from(self, route: bytes, frame: bytes) -> None:
         if is_hello(frame):
@@ -377,6 +395,8 @@ class Speaker:
 
     def _answers_to(self, message: Message) -> list[Send | Reply]:
         """Have the protocol take in a message, and return what is to be sent."""
+        if isinstance(message, Ack):
+            self._acknowledged = True
         try:
             return self._engine.receive(message, monotonic_ns())
         except TooManyHosts:
@@ -410,17 +430,18 @@ class Speaker:
                 about=theirs,
             )
 
-    def _reply(self, route: bytes, *frames: bytes) -> None:
+    def _reply(self, route: bytes, frame: bytes) -> None:
         if self._router is None:
             return
         try:
-            self._router.send_multipart([route, *frames], zmq.NOBLOCK)
+            self._router.send(route, _MORE)
+            self._router.send(frame, _NOBLOCK)
         except zmq.ZMQError:  # who asked is gone. But its last frames, such as a goodbye, may still be read
             self.unsent += 1
 
     # --- Requests
 
-    def _serve_one(self, route: bytes, number: bytes, body: bytes) -> None:
+    def _serve_one(self, route: bytes, number: int, body: bytes) -> None:
         def reply(answer: bytes) -> None:
             self._answers.append((route, number, answer))
             self._wake()
@@ -434,11 +455,11 @@ class Speaker:
     def _give_answers(self) -> None:
         for _ in range(len(self._answers)):
             route, number, body = self._answers.popleft()
-            if len(body) > LARGEST_DATA:  # it would end the connection
+            if len(body) > LARGEST_BODY:  # it would end the connection
                 self.unsent += 1
                 self._log.warning("an answer of %d bytes is too large for another host", len(body))
             else:
-                self._reply(route, number, body)
+                self._reply(route, data(number, body))
 
     # --- Lines
 

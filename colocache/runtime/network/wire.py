@@ -1,13 +1,15 @@
 """What travels on a connection between hosts, and what its two ends have said about themselves.
 
-Each side says `Hello` first. From then on, what is sent is in the highest version that both speak.
+Each side says `Hello` first. From then on, what is sent is in the highest version that both speak. All messages have
+one part:
 
-========= ========================================================
-parts     what
-========= ========================================================
-one       a `Hello`, or a message of `colocache.core.hosts.messages`
-two       a request for data, or its answer: a number of 8 bytes, which the asker has chosen, and the body
-========= ========================================================
+========== ========================================================
+first byte what
+========== ========================================================
+0          a `Hello`
+1          a request for data, or its answer: a number of 8 bytes, which the asker has chosen, and the body
+others     a message of `colocache.core.hosts.messages`
+========== ========================================================
 
 The side that listens learns of a connection only by what comes, and never of its end. So it remembers those that were
 used last. If it has forgotten one, it answers with a `Hello`, and the other side says its own again.
@@ -27,9 +29,11 @@ LOWEST: Final = 1  # version of what is sent
 HIGHEST: Final = 1
 
 LARGEST_CONTROL: Final = messages.LARGEST  # bytes of a frame
-LARGEST_DATA: Final = (1 << 20) + (64 << 10)  # the largest value, with all that is said about it
+LARGEST_BODY: Final = (1 << 20) + (64 << 10)  # the largest value, with all that is said about it
+LARGEST_DATA: Final = LARGEST_BODY + 9
 
-NUMBER: Final = struct.Struct(">Q")  # of a request for data
+_DATA = struct.Struct(">BQ")
+_IS_DATA = 1
 
 
 class Greeting:
@@ -61,6 +65,21 @@ def is_hello(frame: bytes) -> bool:
 def hello(release: str) -> Hello:
     """Return what this process says first; ``release`` is that of the package."""
     return Hello(LOWEST, HIGHEST, release)
+
+
+def data(number: int, body: bytes) -> bytes:
+    """Return the frame of a request for data, or of its answer."""
+    return _DATA.pack(_IS_DATA, number) + body
+
+
+def is_data(frame: bytes) -> bool:
+    """Tell whether a frame is a request for data, or its answer."""
+    return len(frame) >= _DATA.size and frame[0] == _IS_DATA
+
+
+def read_data(frame: bytes) -> tuple[int, bytes]:
+    """Return the number, and the body, of what `is_data`."""
+    return _DATA.unpack_from(frame)[1], frame[_DATA.size :]
 
 
 @lru_cache(1024)

@@ -18,6 +18,15 @@ from .threads import on_driver_thread
 TOO_LATE: Final = object()
 
 
+def _has_hub() -> bool:
+    return "gevent" in sys.modules and greenlets.hub_to_wait_on() is not None
+
+
+def may_block() -> bool:
+    """Tell whether the whole thread may wait: it is no driver's thread, and no greenlets wait with it."""
+    return not (on_driver_thread() or _has_hub())
+
+
 class Answer:
     """What somebody will say, once. Any number of threads, tasks and greenlets may wait for it.
 
@@ -38,8 +47,7 @@ class Answer:
     def result(self, timeout: float) -> Any:
         """Wait in this thread or greenlet, and return the outcome, or `TOO_LATE` after ``timeout`` seconds."""
         if not self._given and not on_driver_thread():
-            has_hub = "gevent" in sys.modules and greenlets.hub_to_wait_on() is not None
-            wait = greenlets.wait if has_hub else threads.wait
+            wait = greenlets.wait if _has_hub() else threads.wait
             with self._registering() as register:
                 wait(register, timeout)
         return self._given[0] if self._given else TOO_LATE

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from colocache.runtime.network import discovery as module
 from colocache.runtime.network.answers import Absent, Failed, Found
 from colocache.runtime.network.discovery import (
     AGAIN_AFTER,
@@ -599,3 +600,14 @@ def test_no_more_is_remembered_of_items_that_are_gone_than_there_may_be() -> Non
             discovery.answer(name, Failed("why"), now)
         assert len(discovery.lines(now)) == MAX_ITEMS - 1
     assert len(discovery._lines) <= 2 * MAX_ITEMS
+
+
+def test_no_more_addresses_are_remembered_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ADDRESSES", 2)
+    discovery = listed(X, Y)
+    for number in range(4):
+        for port in (1, 2):
+            discovery.learn(Address(f"10.0.1.{number}", port), H)
+        assert len(discovery._places) <= 6
+        discovery.said_goodbye(H, now=float(number))
+    assert discovery.to_dial(9) == [X, Y]

@@ -20,7 +20,7 @@ from colocache.runtime.network import dialling, limits, links, options, session,
 from colocache.runtime.network.addresses import parse_listen
 from colocache.runtime.network.peers import Address
 from colocache.runtime.network.wakes import pipe_of
-from colocache.runtime.network.wire import LARGEST_DATA, NUMBER, hello
+from colocache.runtime.network.wire import LARGEST_BODY, data, hello
 
 from .driven import PATIENCE, Cast, OneProcess, Process, until
 from .hosts import NEW, OLD, OTHER, free_port
@@ -284,7 +284,7 @@ def test_what_is_under_way_at_the_end_is_none(stage: Cast) -> None:
     assert answers == [None]
 
 
-@pytest.mark.parametrize("size", [1, 65536, 1 << 20, LARGEST_DATA])
+@pytest.mark.parametrize("size", [1, 65536, 1 << 20, LARGEST_BODY])
 def test_answers_and_requests_may_be_as_large_as_a_value(stage: Cast, size: int) -> None:
     a, b = stage.hosts("a", "b")
     body = os.urandom(16) * (size // 16 + 1)
@@ -293,8 +293,8 @@ def test_answers_and_requests_may_be_as_large_as_a_value(stage: Cast, size: int)
 
 def test_what_is_too_large_is_not_sent(stage: Cast, caplog: pytest.LogCaptureFixture) -> None:
     a, b = stage.hosts("a", "b")
-    assert a.request(b.id, bytes(LARGEST_DATA + 1)) is None
-    b.answer = lambda body, reply: reply(bytes(LARGEST_DATA + 1))
+    assert a.request(b.id, bytes(LARGEST_BODY + 1)) is None
+    b.answer = lambda body, reply: reply(bytes(LARGEST_BODY + 1))
     assert a.request(b.id, b"x", timeout=0.2) is None
     until(lambda: "too large for another host" in caplog.text)
     b.answer = lambda body, reply: reply(b"well")
@@ -394,7 +394,7 @@ def test_who_has_no_secret_gets_nothing(stage: Cast, stranger: Callable[[str], A
     socket = stranger("a")
     for _ in range(3):
         socket.send(hello("1").pack())
-        socket.send_multipart([NUMBER.pack(1), b"x"])
+        socket.send(data(1, b"x"))
     b = stage.host("b", "a", secrets=(NEW,))
     stage.meet(a, b)
     assert not socket.poll(0)
@@ -461,8 +461,8 @@ def test_what_comes_in_no_version_of_this_host_is_dropped(stage: Cast, stranger:
     for first in (9, 1):
         socket.send(Hello(first, first).pack())
         heard(socket)
-        socket.send_multipart([NUMBER.pack(first), b"%d" % first])
-    assert heard(socket) == [NUMBER.pack(1), b"1"]
+        socket.send(data(first, b"%d" % first))
+    assert heard(socket) == [data(1, b"1")]
     assert a.served == [b"1"]
 
 
@@ -473,12 +473,12 @@ def test_who_says_no_hello_gets_one_and_nothing_else(stage: Cast, stranger: Call
     a = stage.host("a")
     until(lambda: a.network.is_gateway)
     socket = stranger("a")
-    socket.send_multipart([NUMBER.pack(1), b"x"])
+    socket.send(data(1, b"x"))
     assert Hello.unpack(*heard(socket)).highest == 1
     socket.send(hello("1").pack())
     heard(socket)
-    socket.send_multipart([NUMBER.pack(7), b"x"])
-    assert heard(socket) == [NUMBER.pack(7), b"x"]
+    socket.send(data(7, b"x"))
+    assert heard(socket) == [data(7, b"x")]
     assert a.served == [b"x"]
 
 

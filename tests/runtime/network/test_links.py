@@ -11,7 +11,7 @@ from colocache.runtime.logs import Log
 from colocache.runtime.network import links
 from colocache.runtime.network.dialling import State
 from colocache.runtime.network.links import Links, Request
-from colocache.runtime.network.wire import NUMBER, hello
+from colocache.runtime.network.wire import data, hello, read_data
 
 HELLO = hello("1")
 
@@ -99,9 +99,9 @@ def connected(asker: Asker) -> FakeLine:
     return line
 
 
-def number_of(line: FakeLine) -> bytes:
+def number_of(line: FakeLine) -> int:
     """Return the number of what was asked last."""
-    return line.sent[-1][0]
+    return read_data(line.sent[-1][0])[0]
 
 
 def test_a_request_waits_until_both_have_said_hello(asker: Asker) -> None:
@@ -110,16 +110,17 @@ def test_a_request_waits_until_both_have_said_hello(asker: Asker) -> None:
     asker.work()
     assert line.sent == [[HELLO.pack()]]
     asker.work([HELLO.pack()])
-    assert line.sent[1][1] == b"x"
-    asker.work([number_of(line), b"y"])
+    assert read_data(line.sent[1][0])[1] == b"x"
+    asker.work([data(number_of(line), b"y")])
     assert asker.answers == [b"y"]
 
 
 def test_a_request_has_a_number_of_its_own(asker: Asker) -> None:
     line = connected(asker)
     asker.ask(b"z")
-    assert len({number for number, *_ in line.sent[1:]}) == 2
-    asker.work([line.sent[2][0], b"2"], [line.sent[1][0], b"1"])
+    first, second = [read_data(frame)[0] for (frame,) in line.sent[1:]]
+    assert first != second
+    asker.work([data(second, b"2")], [data(first, b"1")])
     assert asker.answers == [b"2", b"1"]
 
 
@@ -130,7 +131,7 @@ def test_what_was_asked_on_a_connection_that_is_gone_is_none_at_once(asker: Aske
     asker.work()
     assert asker.answers == [None]
     assert line.sent == [[HELLO.pack()]]
-    asker.work([HELLO.pack()], [number, b"late"])
+    asker.work([HELLO.pack()], [data(number, b"late")])
     assert asker.answers == [None]
     assert asker.links.late == 1
 
@@ -166,12 +167,12 @@ def test_a_host_of_no_common_version_is_not_asked(asker: Asker) -> None:
 
 
 @pytest.mark.parametrize(
-    "frames", [[b""], [HELLO.pack()[:-1]], [b"1", b"2"], [NUMBER.pack(99), b"x"], [b"1", b"2", b"3"]]
+    "frames", [[b""], [HELLO.pack()[:-1]], [b"1", b"2"], [data(99, b"x")], [data(1, b"x"), b"x"], [b"1", b"2", b"3"]]
 )
 def test_what_nobody_has_asked_for_is_passed_over(asker: Asker, frames: list[bytes]) -> None:
     line = connected(asker)
     asker.work(frames)
-    asker.work([number_of(line), b"y"])
+    asker.work([data(number_of(line), b"y")])
     assert asker.answers == [b"y"]
 
 
@@ -200,13 +201,13 @@ def test_what_waits_for_a_hello_is_not_asked_after_its_time(asker: Asker) -> Non
 
 def test_a_link_that_is_used_is_not_closed(asker: Asker) -> None:
     line = connected(asker)
-    asker.work([number_of(line), b"y"])
+    asker.work([data(number_of(line), b"y")])
     asker.now = links.IDLE - 1
     asker.ask(within=links.IDLE)
     asker.now = 2 * links.IDLE - 2
     asker.work()
     assert not line.closed
-    asker.work([number_of(line), b"y"])
+    asker.work([data(number_of(line), b"y")])
     asker.now = 3 * links.IDLE
     asker.work()
     assert line.closed
@@ -233,5 +234,5 @@ def test_who_wants_to_know_of_an_answer_that_comes_late_is_told(asker: Asker) ->
     asker.now += 1.0
     asker.work()
     assert (asker.answers, late) == ([None, None], [])
-    asker.work([number, b"late"], [number, b"again"])
+    asker.work([data(number, b"late")], [data(number, b"again")])
     assert (asker.answers, late) == ([None, None], [b"late"])
