@@ -317,10 +317,13 @@ class Machine:
             process.trace = hash((process.trace, thread.number))
         return thread
 
-    def wait(self, condition: Callable[[], bool], until: float | None = None) -> None:
-        """Have the current thread wait for a condition, or until a moment of the clock."""
+    def wait(self, condition: Callable[[], bool] | None, until: float | None = None) -> None:
+        """Have the current thread wait for a condition, if there is one, or until a moment of the clock."""
         thread = self.current
-        if until is not None:
+        if condition is None:
+            assert until is not None
+            condition = lambda: self.clock >= until  # noqa: E731
+        elif until is not None:
             before = condition
             condition = lambda: before() or self.clock >= until  # noqa: E731
         while not condition():

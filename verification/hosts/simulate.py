@@ -26,6 +26,7 @@ both.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import platform
 import sys
@@ -141,6 +142,9 @@ HEAD = " ".join([
 
 def histories(chunk: Sequence[tuple[int, str]]) -> list[Result]:
     """Run some histories."""
+    gc.collect()
+    gc.freeze()  # all modules, and everything that was not free before this
+    gc.set_threshold(100_000, 50, 50)  # a history makes much, and hardly any garbage that only this finds
     return [_history(kind, seed).go() for seed, kind in chunk]
 
 

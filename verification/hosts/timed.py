@@ -71,7 +71,7 @@ class Timed:
     def sleep(self, seconds: float) -> None:
         """Have the current thread sleep."""
         self.enter_the_kernel()
-        self.machine.wait(lambda: False, until=self.machine.clock + seconds)
+        self.machine.wait(None, until=self.machine.clock + seconds)
         self.enter_the_kernel()
 
     def wait(self, condition: Callable[[], bool], seconds: float) -> None:
@@ -83,8 +83,11 @@ class Timed:
     def enter_the_kernel(self) -> None:
         """Have all stores of the current thread seen, and let it see nothing any more that is older than now."""
         machine = self.machine
-        machine.drain_all(machine.current)
-        machine.refresh(machine.current)
+        thread = machine.current
+        if thread.buffer:
+            machine.drain_all(thread)
+        if machine.weak:
+            machine.refresh(thread)
 
     def stop(self, process: Process, seconds: float) -> None:
         """Stop a process for so long."""

@@ -100,6 +100,7 @@ from .rows import (
 
 SECOND = 10**9  # ns
 ASK_AGAIN = SECOND // 50
+MOST_DIGESTS = 8  # that are kept
 MOST_TOLD = 512  # own events that are told one by one; of more, others ask
 SLACK = 64  # events that may be appended while this gateway reads those that are soon overwritten
 
@@ -203,6 +204,7 @@ class Gateway:
         self._is_client = me.weight == 0
         self._since = self._ticked = now  # nobody can be called silent before this
         self._counted: set[Incarnation] | None = None  # who was waited for at the last pong
+        self._digests: dict[tuple[bytes, ...], int] = {}  # that were made lately: there are few, and many ask
         self._late_until = 0
         self._looked: int | None = None
         self._published = {lane: row.published(lane) for lane in range(LANES)}
@@ -435,16 +437,14 @@ class Gateway:
     def _late(self, now: int) -> int:
         """Return for how long (ns) clients may serve by leases from before somebody had to be waited for (K3)."""
         row, counted = self._row, set(self._row.counted())
-        if self._counted is None:  # when a predecessor has taken somebody back is not known
-            came_back = any(row.largest(id, FORGOT) for id in counted)
-        else:
-            came_back = any(id not in self._counted and row.largest(id, FORGOT) for id in counted)
-        if came_back:
-            self._late_until = now + self.times.waited
-        all_met = row.every(MET)
-        met = max([all_met.get(id, 0) for id in counted], default=0)
-        self._late_until = max(self._late_until, met + self.times.waited if met else 0)
-        self._counted = counted
+        if counted != self._counted:
+            # When a predecessor has taken somebody back is not known.
+            come = counted if self._counted is None else counted - self._counted
+            if any(row.largest(id, FORGOT) for id in come):
+                self._late_until = now + self.times.waited
+            met = max([row.largest(id, MET) for id in come], default=0)
+            self._late_until = max(self._late_until, met + self.times.waited if met else 0)
+            self._counted = counted
         if now >= self._late_until:
             return 0
         self._fences.full()  # another gateway of this host gives a lease, and then looks at the hosts
@@ -538,12 +538,20 @@ class Gateway:
             all=everything,
             roster=tuple(roster),
             forgotten={id: row.positions(id, APPLIED) for id in self._forgotten()},
-            silent={id: max(0, now - heard.get(id, now)) for id in live},
+            silent={id: now - at if (at := heard.get(id, now)) < now else 0 for id in live},
         )
 
     def _digest(self, ids: Iterable[Incarnation], what: bytes = b"live") -> int:
         """Return what stands for a set of incarnations, of which this host's own is one, unless it is a client."""
-        return xxh3_64_intdigest(what + b"".join(sorted({*ids} if self._is_client else {self.me.id, *ids})))
+        key = (what, *ids)
+        found = self._digests.get(key)
+        if found is None:
+            everybody = {*key[1:]} if self._is_client else {self.me.id, *key[1:]}
+            found = xxh3_64_intdigest(what + b"".join(sorted(everybody)))
+            if len(self._digests) >= MOST_DIGESTS:
+                self._digests.clear()
+            self._digests[key] = found
+        return found
 
     def _take_view(self, sender: Host, view: View, now: int) -> None:
         self._merge((Known(sender, LIVE, None), *view.roster), now)

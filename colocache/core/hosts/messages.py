@@ -223,11 +223,22 @@ def _roster(value: Any) -> tuple[Known, ...]:
     return _several(value, ENTRIES, _known)
 
 
+def _silent(value: Any) -> dict[Incarnation, int]:
+    """Read how long hosts were silent: in each ping and pong, of all hosts. So one look is for all, if all is well."""
+    if (
+        type(value) is dict and 0 < len(value) <= ENTRIES
+        and {*map(type, value)} == {bytes} and {*map(len, value)} == {ID_BYTES}
+        and {*map(type, value.values())} == {int} and min(value.values()) >= 0 and max(value.values()) < 1 << 63
+    ):  # fmt: skip
+        return value
+    return _mapping(value, ENTRIES, _id, _time)
+
+
 def _view(value: Any) -> View:
     live, all, roster, forgotten, silent = value[:5]
     return View(
         _word(live), _word(all), _roster(roster), _mapping(forgotten, ENTRIES, _id, _numbers),
-        _mapping(silent, ENTRIES, _id, _time),
+        _silent(silent),
     )  # fmt: skip
 
 

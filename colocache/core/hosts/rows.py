@@ -93,7 +93,7 @@ _KEPT: Final = (STATE, MET, FORGOT, ENDED_SINCE)
 class Roster:
     """What changes seldom, as it was read at one moment. Nobody changes it."""
 
-    __slots__ = ("changes", "entries", "hosts", "kept", "lanes", "live")
+    __slots__ = ("changes", "entries", "hosts", "kept", "lanes", "live", "marks")
 
     def __init__(
         self, changes: list[int], entries: dict[Incarnation, tuple[int, ...]], kept: dict[int, dict[Incarnation, int]],
@@ -105,6 +105,7 @@ class Roster:
         self.kept = kept
         self.lanes = range(lanes)
         self.live = [id for id, state in kept[STATE].items() if state == LIVE]
+        self.marks = {id: mark for id, mark in kept[FORGOT].items() if mark}
         self.hosts: dict[Incarnation, Host] = {}  #: what was read of them, by now
 
 
@@ -144,9 +145,10 @@ class Rows:
         words = self._words
         while True:
             roster = self._look()
-            values = [words[at + field] for at in roster.entries.get(id, ())]
-            if self._holds(roster):
-                return max(values, default=0)
+            places = roster.entries.get(id, ())
+            found = words[places[0] + field] if len(places) == 1 else max([words[at + field] for at in places] or [0])
+            if self._is_unchanged(roster):
+                return found
 
     def every(self, field: int) -> dict[Incarnation, int]:
         """Return a word of each incarnation that is known, as `largest` does for one."""
@@ -159,7 +161,7 @@ class Rows:
                 id: words[places[0] + field] if len(places) == 1 else max([words[at + field] for at in places])
                 for id, places in roster.entries.items()
             }
-            if self._holds(roster):
+            if self._is_unchanged(roster):
                 return found
 
     def total(self, id: Incarnation, field: int) -> int:
@@ -167,7 +169,7 @@ class Rows:
         while True:
             roster = self._look()
             found = sum([self._words[at + field] for at in roster.entries.get(id, ())])
-            if self._holds(roster):
+            if self._is_unchanged(roster):
                 return found
 
     def positions(self, id: Incarnation, field: int) -> dict[int, int]:
@@ -176,7 +178,7 @@ class Rows:
         while True:
             roster = self._look()
             found = _positions(words, roster.entries.get(id, ()), field, roster.lanes)
-            if self._holds(roster):
+            if self._is_unchanged(roster):
                 return found
 
     def every_position(self, field: int) -> dict[Incarnation, dict[int, int]]:
@@ -186,7 +188,7 @@ class Rows:
             roster = self._look()
             lanes = roster.lanes
             found = {id: _positions(words, places, field, lanes) for id, places in roster.entries.items()}
-            if self._holds(roster):
+            if self._is_unchanged(roster):
                 return found
 
     def state(self, id: Incarnation) -> int:
@@ -205,7 +207,7 @@ class Rows:
             if known is not None:
                 return known
             host = self._host(id, roster.entries.get(id, ()))
-            if self._holds(roster):
+            if self._is_unchanged(roster):
                 roster.hosts[id] = host
                 return host
 
@@ -248,27 +250,30 @@ class Rows:
             for (id, at), until in zip(agreed, heard, strict=True):
                 if words[at + HEARD_UNDER] == under and until > found[id]:
                     found[id] = until
-            if self._holds(roster):
+            if self._is_unchanged(roster):
                 return found
 
     def is_forgotten(self, id: Incarnation) -> bool:
         """Tell whether this host waits no more for another one. Any sign of life since the decision makes it void."""
         # The mark first: a sign of life that comes between the two loads makes it void, and never valid.
-        return self._stands(id, self.largest(id, FORGOT))
+        return self._holds(id, self.largest(id, FORGOT))
 
     def forgotten(self) -> set[Incarnation]:
         """Return those for which `is_forgotten` is true."""
-        marks = self._now().kept[FORGOT]
-        return {id for id, mark in marks.items() if self._stands(id, mark)}
+        return self._forgotten_of(self._now())
 
-    def _stands(self, id: Incarnation, mark: int) -> bool:
+    def _forgotten_of(self, roster: Roster) -> set[Incarnation]:
+        return {id for id, mark in roster.marks.items() if self._holds(id, mark)}
+
+    def _holds(self, id: Incarnation, mark: int) -> bool:
         """Tell whether the decision to forget an incarnation, which was read before, still holds."""
         return mark == 1 + self.total(id, SIGN) if mark else False
 
     def counted(self) -> list[Incarnation]:
         """Return those that live and are not forgotten: who is waited for."""
-        live, forgotten = self.live(), self.forgotten()
-        return [id for id in live if id not in forgotten] if forgotten else live
+        roster = self._now()
+        forgotten = self._forgotten_of(roster)
+        return [id for id in roster.live if id not in forgotten]
 
     def has_reached(self, id: Incarnation, numbers: Numbers, field: int = APPLIED) -> bool:
         """Tell whether all events of an incarnation up to these are applied, or what else a field says."""
@@ -278,7 +283,7 @@ class Rows:
         while True:
             roster = self._look()
             known = [[words[at + field + lane] for lane in numbers] for at in roster.entries.get(id, ())]
-            if self._holds(roster):
+            if self._is_unchanged(roster):
                 largest = [max(lane) for lane in zip(*known, strict=True)] or [0] * len(numbers)
                 return all(map(ge, largest, numbers.values()))
 
@@ -306,7 +311,7 @@ class Rows:
     def _look(self) -> Roster:
         """Return what changes seldom, as it is now.
 
-        What is read afterwards from an entry of it is about its incarnation if `_holds` says so then.
+        What is read afterwards from an entry of it is about its incarnation if `_is_unchanged` says so then.
         """
         words, roster = self._words, self._roster
         changes = [words[place] for place in self._changes_at[min(words[ROWS_USED], ROWS)]]
@@ -327,7 +332,7 @@ class Rows:
                 for field in _KEPT
             }
             roster = Roster(changes, entries, kept, lanes)
-            if self._holds(roster):
+            if self._is_unchanged(roster):
                 if not any(word & 1 for word in changes):
                     self._roster = roster
                 break
@@ -340,7 +345,7 @@ class Rows:
         self._fences.order()
         return roster
 
-    def _holds(self, roster: Roster) -> bool:
+    def _is_unchanged(self, roster: Roster) -> bool:
         """Tell whether what was read is really about its incarnations: an entry may have become another one's."""
         self._fences.order()
         words, changes = self._words, roster.changes
