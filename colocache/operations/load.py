@@ -139,6 +139,7 @@ class Duty:
                 return record
             if isinstance(answer, Granted):
                 self._grant = other, answer.token
+                host.claims.note_grant(load, other, answer.token)
                 if not (yield from hosts.catch_up(answer.depends)):
                     self._tell_owner(None)
                 load.begin(host.lease.as_of(host.now()))
