@@ -179,8 +179,6 @@ class Shared:
                 host.tell_what_is_used()
             if self._is_unswept:
                 self.sweep_soon()
-            if self.hosts is not None and self.hosts.is_client and self.network is not None and self.network.is_gateway:
-                self.hosts.announce_what_was_left()
             return
         if self.region.lives() and self._log is not None:
             tell_leaving(self._log, self.region)

@@ -384,7 +384,7 @@ class Hosts:
         with suppress(WireError):
             answer = requests.decode_answer(frame)
             if isinstance(answer, Granted):
-                self.tell(owner, Fill(answer.token, None, 0.0, 0.0))
+                self.give_load_back(owner, answer.token)
 
     def _refuse_what_is_granted(self, owner: Incarnation, frame: bytes) -> None:
         """Ask once more for a load that may have been granted, and give it back.
@@ -462,7 +462,7 @@ class Hosts:
     def _give_back(self, race: Race, owner: Incarnation) -> None:
         """Give a load back that was granted to nobody: the copy was faster, or the caller does not wait any more."""
         if isinstance(race.owners, Granted) and not race.takes_owners:
-            self.tell(owner, Fill(race.owners.token, None, 0.0, 0.0))
+            self.give_load_back(owner, race.owners.token)
 
     def _send_one(self, to: Incarnation, request: Request, take: Callable[[Answer | None], object]) -> None:
         self._send([(to, request)], [None], FETCH_TIMEOUT, lambda answers: take(answers[0]))
@@ -496,6 +496,10 @@ class Hosts:
         """Ask a host something whose answer nobody waits for."""
         if self.network is not None:
             self.network.request(to, requests.encode(request), lambda _: None, timeout)
+
+    def give_load_back(self, owner: Incarnation, token: int) -> None:
+        """Have a host end a load that it has granted: others may load. If it has ended, nothing happens."""
+        self.tell(owner, Fill(token, None, 0.0, 0.0))
 
     def _note(self, id: Incarnation, answered: bool) -> None:
         if answered:
@@ -656,7 +660,7 @@ class Hosts:
     def announce_what_was_left(self) -> None:
         """Have members announce what no process of this client has brought to its end: it was killed, or gave up.
 
-        For the gateway's process, every second or so.
+        For the gateway's process, now and then.
         """
         log, left = self.log, self._pending.left(self.ns(), LEFT_BEHIND)
         events = [log.read(*each) if log.is_alone(*each) else None for each in left]

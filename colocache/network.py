@@ -33,6 +33,7 @@ from .runtime.waiting.threads import Errands
 from .version import __version__
 
 OFFER_TIMEOUT: Final = 2.0  # s that another host has to take what it is offered; nobody waits for that
+LOOK_FOR_THE_DEAD: Final = 0.5  # s between two looks of the gateway's process at what the dead of its host have left
 
 
 class Shared(Protocol):
@@ -80,6 +81,7 @@ class HostNetwork:
             all=config.replicate == "all",
         )  # fmt: skip
         self._copies: Copies | None = None
+        self._look_at = 0.0
 
     def request(
         self, to: Incarnation, body: bytes, on_answer: Callable[[bytes | None], object], timeout: float,
@@ -104,12 +106,22 @@ class HostNetwork:
     @property
     def due(self) -> float:
         """When `run` has something to do, on the monotonic clock, in seconds."""
-        return self._offers.due
+        return min(self._offers.due, self._look_at) if self.network.is_gateway else self._offers.due
 
     def run(self) -> None:
-        """Offer what other hosts are to have copies of. For the network thread."""
-        for to, offer in self._offers.take(monotonic()):
-            self._hosts.tell(to, offer, OFFER_TIMEOUT)
+        """Offer what other hosts are to have copies of. For the network thread.
+
+        The gateway also does what processes of its host have left undone that were killed.
+        """
+        now, hosts = monotonic(), self._hosts
+        for to, offer in self._offers.take(now):
+            hosts.tell(to, offer, OFFER_TIMEOUT)
+        if now >= self._look_at and self.network.is_gateway:
+            self._look_at = now + LOOK_FOR_THE_DEAD
+            for owner, token in self._shared.claims.abandoned():
+                hosts.give_load_back(owner, token)
+            if hosts.is_client:
+                hosts.announce_what_was_left()
 
     @property
     def pulled(self) -> int:

@@ -139,6 +139,7 @@ class Duty:
                 host.claims.end(load, AGAIN)
                 return record
             if isinstance(answer, Granted):
+                host.claims.note_grant(load, other, answer.token)
                 if not (yield from hosts.catch_up(answer.depends)):
                     self._tell_owner(None)
                 load.begin(host.lease.as_of(host.now()))

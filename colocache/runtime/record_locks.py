@@ -334,5 +334,16 @@ class ClaimLocks:
             locks.free(place >> 4)
         self._mine.pop(place, None)
 
+    def is_taken(self, place: int, /) -> bool:
+        """Tell whether anybody has claimed a place. Where locks do not work, somebody has."""
+        locks = self._locks(place)
+        if place in self._mine or locks is None:
+            return True
+        try:
+            return locks.holder(place >> 4) is not None
+        except OSError as error:
+            raise_if_from_handler(error)
+            return True
+
     def _locks(self, place: int) -> RecordLocks | None:
         return self._files[place % CLAIM_FILES] if self._files else None

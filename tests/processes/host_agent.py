@@ -1,9 +1,10 @@
-"""A process of one of several hosts, told by lines of JSON what to do with its cache. For `test_copies`."""
+"""A process of one of several hosts, told by lines of JSON what to do with its cache."""
 
 from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from typing import Any
 
@@ -37,10 +38,20 @@ def main() -> None:
             assert cache.get_or_load(key, lambda key=key: load(key)) == f"the value of {key}"
         return len(loads) - before
 
+    def begin_to_load(key: str) -> bool:
+        has_begun = threading.Event()
+
+        def load() -> None:
+            has_begun.set()
+            threading.Event().wait()  # until the process is killed
+
+        threading.Thread(target=lambda: cache.get_or_load(key, load), daemon=True).start()
+        return has_begun.wait(60.0)
+
     orders: dict[str, Any] = {
         "is_current": is_current, "hosts": hosts, "load": load_all, "set": cache.set, "get": cache.get,
         "copied": lambda: cache.stats().copied, "invalidate": lambda key: cache.invalidate(key).complete,
-        "close": cache.close,
+        "close": cache.close, "begin_to_load": begin_to_load,
     }  # fmt: skip
     for line in sys.stdin:
         name, *arguments = json.loads(line)

@@ -305,9 +305,12 @@ def test_a_claim_is_one_processs(locks: RecordLocks, other: Agent, place: int) -
     claims.free(place)
     assert other("(locks.holder(place >> 4), claims.take(place))") == (None, True)
     assert locks.holder(byte) == other.pid
+    assert claims.is_taken(place)
     other.kill()
     assert locks.holder(byte) is None
+    assert not claims.is_taken(place)
     assert claims.take(place)
+    assert claims.is_taken(place)
 
 
 def test_a_process_is_refused_its_own_claim(locks: RecordLocks, other: Agent) -> None:
@@ -342,4 +345,5 @@ def test_everybody_may_load_where_claims_do_not_work(path: str) -> None:
     assert claims.take(5)
     assert not claims.take(5)
     claims.free(5)
+    assert claims.is_taken(5), "nobody can know"
     assert claims.take(5)

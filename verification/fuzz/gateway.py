@@ -165,5 +165,5 @@ def _roster(dice: Dice) -> tuple[Known, ...]:
 
 def _view(dice: Dice) -> View:
     forgotten = {dice.pick(IDS): _numbers(dice)} if dice.once_in(2) else {}
-    silent = {dice.pick((*IDS, ME)): dice.pick(NUMBERS)}
-    return View(dice.below(1 << 16), dice.below(1 << 16), _roster(dice), forgotten, silent)
+    silent, unheard = ({dice.pick((*IDS, ME)): dice.pick(NUMBERS)} for _ in range(2))
+    return View(dice.below(1 << 16), dice.below(1 << 16), _roster(dice), forgotten, silent, unheard)

@@ -752,3 +752,14 @@ class SimulatedClaimLocks:
         if machine.claims.get(place) is self._process:
             del machine.claims[place]
         machine.refresh(thread)
+
+    def is_taken(self, place: int, /) -> bool:
+        """Tell whether anybody has it."""
+        machine = self._machine
+        thread = machine._step(RINGS - RINGS_AT_MOST - place, 0, True)
+        machine.drain_all(thread)
+        taken = place in machine.claims
+        machine.refresh(thread)
+        if machine.traced:
+            thread.process.trace = hash((thread.process.trace, taken))
+        return taken

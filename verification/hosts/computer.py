@@ -107,6 +107,10 @@ class _RegionClaims:
         """Give it back."""
         self._locks.free(self._first + place)
 
+    def is_taken(self, place: int, /) -> bool:
+        """Tell whether anybody has it."""
+        return self._locks.is_taken(self._first + place)
+
 
 def who_stores(thread: Thread) -> str:
     """Return what the labels of stores begin with: the thread of the network, or one that works."""

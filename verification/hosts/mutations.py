@@ -713,8 +713,8 @@ def each_incarnation_has_a_vote() -> Change:
     """F6: a name has one vote (progress)."""
     return edited(
         Gateway, "_forget",
-        ("names = {id: row.host(id).name for id in live}", "names = {id: id.hex() for id in live}"),
-        ("{*names.values(), self.me.name}", "{*names.values(), self.me.id.hex()}"),
+        ("names = {id: row.name(id) for id in live}", "names = {id: id.hex() for id in live}"),
+        ("if id not in gone], self.me.name}", "if id not in gone], self.me.id.hex()}"),
         ("| {self.me.name}", "| {self.me.id.hex()}"),
     )  # fmt: skip
 
@@ -737,8 +737,8 @@ def witnesses_are_believed_for_ever() -> Change:
 def who_was_stopped_counts_silence() -> Change:
     """Q, condition b: silence counts from when a host could have been heard."""
     return edited(
-        Gateway, "_last_heard",
-        ("max(until - lease, self._since, met.get(id, 0))", "until - lease"),
+        Gateway, "_forget",
+        ("max(self._last_signs().get(id, now), self._since)", "self._last_signs().get(id, now)"),
     )  # fmt: skip
 
 
@@ -748,10 +748,22 @@ def who_is_heard_by_others_stays_forgotten() -> Change:
     return edited(Gateway, "_take_back", ("for id in self._forgotten():", "for id in ():"))
 
 
+@mutant(kinds=("forgetting",))
+def the_dead_vote() -> Change:
+    """F8: who is forgotten for long has no vote (progress)."""
+    return edited(Gateway, "_forget", ("gone = row.live(), self._gone(now)", "gone = row.live(), set()"))
+
+
+@mutant(kinds=("forgetting",))
+def who_has_just_begun_to_listen_is_believed() -> Change:
+    """F9: only whom somebody has heard is taken back (progress)."""
+    return edited(Gateway, "_take_back", (" and id not in self._peer(witness).unheard", ""))
+
+
 @mutant("island", kinds=("forgetting",))
 def newcomers_have_forgotten_nobody() -> Change:
     """J5: a newcomer takes over who is forgotten (progress)."""
-    return edited(Gateway, "_on_pong", ("self._forget_too(view.forgotten, now)", "self._forget_too((), now)"))
+    return edited(Gateway, "_forget_too", ("for id in view.forgotten:", "for id in ():"))
 
 
 @mutant("island", kinds=("forgetting", "losses"))

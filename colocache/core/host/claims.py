@@ -28,11 +28,16 @@ tasks do, is an **orphan**: one of those who wait for it loads beside it, and th
 
 The kernel does not exclude a process from a byte that it holds itself. So in each process a table of loads joins
 threads and tasks first.
+
+**Loads that another host has granted.** The hint also tells by which host and under which number. When the holder is
+killed, the gateway of this host finds that the byte is free, and gives the load back in its place: `Claims.abandoned`.
+Otherwise the granting host would wait until the time is over that loads may take, and all hosts with it.
 """
 
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -48,7 +53,8 @@ T = TypeVar("T")
 
 HINTS = 1024  # hints of a host, a power of two
 HINT_WORDS = 8  # words of a hint; 64 bytes, so that two holders never write to one cache line
-_PLACE, _ID, _WAITS = range(3)  # the words of a hint that are used
+_PLACE, _ID, _WAITS, _OWNER, _OWNER_TOO, _TOKEN, _SUM, _ = range(HINT_WORDS)  # the words of a hint
+_OWNER_ID = struct.Struct("=2Q")
 
 FIRST_PAUSE, LAST_PAUSE = 0.001, 0.05  # s between two looks of a waiter: at first, and at last
 
@@ -73,6 +79,9 @@ class ClaimLocks(Protocol):
 
     def free(self, place: int, /) -> None:
         """Give it back."""
+
+    def is_taken(self, place: int, /) -> bool:
+        """Tell whether anybody has it, this process included. Where that cannot be known, somebody has."""
 
 
 class Value(NamedTuple):
@@ -154,6 +163,13 @@ class Load:
             self.beside.append(call)
             return self.beside[0] is call
         return False
+
+
+class Abandoned(NamedTuple):
+    """A load that another host has granted, and whose holder was killed."""
+
+    owner: bytes  # the host
+    token: int
 
 
 class Lead(NamedTuple):
@@ -319,6 +335,41 @@ class Claims:
         """Wake those that wait for another process's load of a key, so that they look again. The bus calls it."""
         for waiter in [*self._sleepers.pop(hash, {}).values()]:
             waiter(AGAIN)
+
+    def note_grant(self, load: Load, owner: bytes, token: int) -> None:
+        """Note that another host, given by its 16 bytes, has granted a load, so that `abandoned` can find it."""
+        place, hints = load.place, self._hints
+        if place is None or hints[_hint_of(place) + _ID] != load.hint:  # it loads without a byte, or has lost its hint
+            return
+        at, (first, second) = _hint_of(place), _OWNER_ID.unpack(owner)
+        hints[at + _OWNER], hints[at + _OWNER_TOO], hints[at + _TOKEN] = first, second, token
+        hints[at + _SUM] = first ^ second ^ token ^ place ^ load.hint
+
+    def abandoned(self) -> list[Abandoned]:
+        """Return the granted loads whose holders were killed, each once. For one process of the host, now and then.
+
+        None of them can be filled any more. A load that ends in order is never among them: its holder makes its hint
+        void **before** it frees the byte, and this looks at the byte, and **then** at the hint once more.
+
+        1. The hint names a load, which still runs. 2. It ends: the hint is void, and then the byte is free. 3. The byte
+        is found free. Without another look the load would be given back for its holder, who has just sent the value.
+
+        A hint that two holders have written to in the same moment has a wrong sum, and counts for nothing.
+        """
+        hints, found = self._hints, []
+        for at in range(0, HINTS * HINT_WORDS, HINT_WORDS):
+            place = hints[at + _PLACE]
+            if not place:
+                continue
+            self._fences.order()
+            id, first, second, token = (hints[at + word] for word in (_ID, _OWNER, _OWNER_TOO, _TOKEN))
+            if hints[at + _SUM] != first ^ second ^ token ^ place ^ id or self._locks.is_taken(place):
+                continue
+            self._fences.order()
+            if hints[at + _PLACE] == place and hints[at + _ID] == id:
+                hints[at + _PLACE] = 0
+                found.append(Abandoned(_OWNER_ID.pack(first, second), token))
+        return found
 
     def is_awaited(self, load: Load) -> bool:
         """Tell whether anybody besides its caller waits for a load, as far as is known."""

@@ -25,7 +25,12 @@ Rules, with what happens without them. G are a gateway's, J those of joining, E 
 - **F1.** A reset comes before a host is forgotten. **F2.** Any sign of life makes the decision void. **F3.** A lease
   holds only among hosts that have forgotten the same ones. **F4.** Who is behind another one in what is applied of a
   forgotten host resets. **F5.** Silence counts only while a majority is heard. **F6.** Each name has one vote: a host
-  that restarts does not outvote others by its former incarnations.
+  that restarts does not outvote others by its former incarnations. **F8.** Who is forgotten and stays silent for long
+  has no vote any more. Otherwise the dead outvote the living in the end: where each new host has a name of its own, as
+  pods have, nobody with the name of a dead one ever comes back. They stay forgotten, and are met again if they come.
+  **F9.** Two different things count for the silence of a host. It is forgotten if it was silent for long while each of
+  those who say so could have heard it. It is taken back if somebody has heard it. Who has just begun to listen can say
+  neither. Otherwise each newcomer, and each new gateway, has everybody wait once more for all who are forgotten.
 
 **Clients.** A client host owns nothing, has no events of its own, and is no member: no other host is told of it. It
 dials all members, and each of them has it as a *listener*. K are the rules of both.
@@ -49,7 +54,7 @@ dials all members, and each of them has it as a *listener*. K are the rules of b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
@@ -102,6 +107,7 @@ SECOND = 10**9  # ns
 ASK_AGAIN = SECOND // 50
 MOST_DIGESTS = 8  # that are kept
 MOST_TOLD = 512  # own events that are told one by one; of more, others ask
+VOTES_FOR = 20  # times as long as it takes to be forgotten, a silent host has a vote
 SLACK = 64  # events that may be appended while this gateway reads those that are soon overwritten
 
 
@@ -173,6 +179,7 @@ class _Peer:
     all: int = 0  # the digest of what it knows
     witnessed: int | None = None  # when it has said how long others were silent
     silent: dict[Incarnation, int] = field(default_factory=dict)
+    unheard: Mapping[Incarnation, int] = field(default_factory=dict)
 
 
 class Gateway:
@@ -463,10 +470,10 @@ class Gateway:
             row.sign_of_life(id)
         row.note(id, ROUND_TRIP, max(0, now - message.sent))
         peer = self._peer(id)
-        peer.witnessed, peer.silent = now, dict(view.silent)
+        peer.witnessed, peer.silent, peer.unheard = now, dict(view.silent), view.unheard
         self._take_back(now)
         if self._is_client or not self.is_established:
-            self._forget_too(view.forgotten, now)
+            self._forget_too(view, now)
         mine = self._forgotten()
         if view.live != self._digest(row.live()) or set(view.forgotten) != mine:
             return
@@ -522,7 +529,7 @@ class Gateway:
         ends = recent_ends(row, row.every(STATE), now)
         everything = self._digest([*live, *(b"over" + id for id in ends)], b"all")
         known = self._peers.get(to) if to is not None else None
-        heard = self._last_heard()
+        signs = self._last_signs()
         roster: Iterable[Known] = ()
         if known is not None and known.all != everything:
             roster = (
@@ -538,7 +545,8 @@ class Gateway:
             all=everything,
             roster=tuple(roster),
             forgotten={id: row.positions(id, APPLIED) for id in self._forgotten()},
-            silent={id: now - at if (at := heard.get(id, now)) < now else 0 for id in live},
+            silent={id: max(0, now - max(signs[id], self._since)) if id in signs else 0 for id in live},
+            unheard={id: now - signs[id] for id in live if id in signs and now - signs[id] >= self._hears_for},
         )
 
     def _digest(self, ids: Iterable[Incarnation], what: bytes = b"live") -> int:
@@ -606,14 +614,16 @@ class Gateway:
 
     # --- Forgetting
 
-    def _forget_too(self, forgotten: Iterable[Incarnation], now: int) -> None:
+    def _forget_too(self, view: View, now: int) -> None:
         """Forget those that others have forgotten, unless this host hears them (J5, K4)."""
         row = self._row
-        for id in forgotten:
+        for id in view.forgotten:
             signs = row.total(id, SIGN)
             if row.state(id) == LIVE and row.largest(id, ALIVE) <= now and not row.is_forgotten(id):
                 if self.is_established:
                     self._reset(id, {})
+                if id in view.unheard:  # others know better when it was heard last
+                    row.raise_to(id, ALIVE, max(0, now - view.unheard[id] + self.times.lease))
                 row.forget(id, signs)
 
     def _forgotten(self) -> set[Incarnation]:
@@ -624,10 +634,10 @@ class Gateway:
         """Return what stands for the agreement about who is forgotten; never 0."""
         return xxh3_64_intdigest(b"".join(sorted(forgotten))) | 1
 
-    def _last_heard(self) -> dict[Incarnation, int]:
-        """Return since when each incarnation is silent; not before it could have been heard here."""
+    def _last_signs(self) -> dict[Incarnation, int]:
+        """Return since when each incarnation is silent, whoever could have heard it here: when it was met, at first."""
         alive, met, lease = self._row.every(ALIVE), self._row.every(MET), self.times.lease
-        return {id: max(until - lease, self._since, met.get(id, 0)) for id, until in alive.items()}
+        return {id: until - lease if until else met.get(id, 0) for id, until in alive.items()}
 
     def _is_alive(self, id: Incarnation, now: int) -> bool:
         return self._row.largest(id, ALIVE) > now
@@ -640,23 +650,36 @@ class Gateway:
         silent = peer.silent.get(id)
         return None if silent is None else silent + now - peer.witnessed
 
+    @property
+    def _hears_for(self) -> int:
+        """How long (ns) after a sign of life a host is heard. A bit less than it takes to be forgotten elsewhere."""
+        return self.times.forget_after - 2 * self.times.ping
+
     def _take_back(self, now: int) -> None:
-        """Take back who is forgotten, and whom somebody else hears."""
-        row, most = self._row, self.times.forget_after - 2 * self.times.ping
+        """Take back who is forgotten, and whom somebody else hears (F9)."""
+        row = self._row
         for id in self._forgotten():
             for witness in row.live():
-                if witness != id and self._is_alive(witness, now):
+                if witness != id and self._is_alive(witness, now) and id not in self._peer(witness).unheard:
                     silence = self._witnessed_silence(witness, id, now)
-                    if silence is not None and silence < most:
+                    if silence is not None and silence < self._hears_for:
                         row.sign_of_life(id)
                         break
+
+    def _gone(self, now: int) -> set[Incarnation]:
+        """Return who is forgotten, and silent for so long that it has no vote any more (F8)."""
+        forgotten = self._forgotten()
+        if not forgotten:
+            return forgotten
+        signs, latest = self._last_signs(), now - VOTES_FOR * self.times.forget_after
+        return {id for id in forgotten if signs.get(id, now) <= latest}
 
     def _forget(self, now: int) -> None:
         """Forget who is silent for long: nobody waits for such a host any more, and it must not serve anything."""
         row, times = self._row, self.times
-        live = row.live()
-        names = {id: row.host(id).name for id in live}
-        everybody = {*names.values(), self.me.name}
+        live, gone = row.live(), self._gone(now)
+        names = {id: row.name(id) for id in live}
+        everybody = {*[name for id, name in names.items() if id not in gone], self.me.name}
         heard = {names[id] for id in live if self._is_alive(id, now)} | {self.me.name}
         self._take_back(now)
         if self._forgetting is Forgetting.NEVER:
@@ -664,17 +687,17 @@ class Gateway:
         always = self._forgetting is Forgetting.ALWAYS or (self._forgetting is Forgetting.AUTO and len(everybody) <= 2)
         if not always and 2 * len(heard) <= len(everybody):
             self._since = now  # F5
-            for id in self._forgotten():
+            for id in self._forgotten() - gone:
                 row.sign_of_life(id)
             return
         for id in live:
             signs = row.total(id, SIGN)
             if self._is_alive(id, now) or row.is_forgotten(id):
                 continue
-            if now - self._last_heard()[id] < times.forget_after:
+            if now - max(self._last_signs().get(id, now), self._since) < times.forget_after:
                 continue
             witnesses = [other for other in live if other != id and self._is_alive(other, now)]
             silences = [self._witnessed_silence(witness, id, now) for witness in witnesses]
-            if all(each is not None and each >= times.forget_after - 2 * times.ping for each in silences):
+            if all(each is not None and each >= self._hears_for for each in silences):
                 self._reset(id, {})
                 row.forget(id, signs)

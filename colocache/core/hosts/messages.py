@@ -53,7 +53,8 @@ class View(NamedTuple):
     all: int  # a digest of who lives, and of who has ended
     roster: tuple[Known, ...]  # all of them; empty if the other side knows the same, as far as the sender knows
     forgotten: Mapping[Incarnation, Numbers]  # which live ones are forgotten, and what is applied of each
-    silent: Mapping[Incarnation, int]  # ns for which each live one has been silent
+    silent: Mapping[Incarnation, int]  # ns for which each live one has been silent, while it could have been heard
+    unheard: Mapping[Incarnation, int] = {}  # ns since the last sign of life, where that is long ago
 
 
 class Ping(NamedTuple):
@@ -235,10 +236,10 @@ def _silent(value: Any) -> dict[Incarnation, int]:
 
 
 def _view(value: Any) -> View:
-    live, all, roster, forgotten, silent = value[:5]
+    live, all, roster, forgotten, silent, unheard = value[:6]
     return View(
         _word(live), _word(all), _roster(roster), _mapping(forgotten, ENTRIES, _id, _numbers),
-        _silent(silent),
+        _silent(silent), _mapping(unheard, ENTRIES, _id, _time),
     )  # fmt: skip
 
 

@@ -11,8 +11,9 @@ So the owner need not be current to answer. What is older than its own lease all
 asker could not serve it either.
 
 A **grant** is a claim of this host that the asker holds: nobody else loads the key meanwhile, on this host or on any
-other. It ends with the asker's fill, or after the time that loads may take. If this process ends, it is gone: then two
-load, once. What is filled stands under the stamps that were read before the grant.
+other. It ends with the asker's fill, or after the time that loads may take. If the asker is killed, the gateway of its
+host gives the load back: see `colocache.core.host.claims`. If this process ends, the grant is gone: then two load,
+once. What is filled stands under the stamps that were read before the grant.
 
 **A client** has no events of its own. What it invalidates is an event of this host, which it is told with all others.
 

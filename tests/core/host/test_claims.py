@@ -45,6 +45,7 @@ class Kernel:
     def __init__(self) -> None:
         self.bytes: dict[int, Process] = {}
         self.before: Callable[[], object] = lambda: None  # something that happens before the next byte is taken
+        self.after: Callable[[], object] = lambda: None  # after the next one is freed
 
     def free_all(self, process: Process) -> None:
         """Free the bytes of a process that dies."""
@@ -72,6 +73,12 @@ class Process:
     def free(self, place: int) -> None:
         """Free a byte. That may be done again."""
         assert self.host.kernel.bytes.pop(place, self) is self
+        after, self.host.kernel.after = self.host.kernel.after, lambda: None
+        after()
+
+    def is_taken(self, place: int) -> bool:
+        """Tell whether anybody has a byte."""
+        return place in self.host.kernel.bytes
 
     def call(self, patience: float = PATIENCE, things: tuple[int, ...] = ROOT) -> Call:
         """Begin to look for the key."""
@@ -959,3 +966,83 @@ def test_the_lease_is_asked_before_the_first_label() -> None:
     call = process.call()
     assert call.leads
     assert process.board.stands(call.outcome.load.miss.label)
+
+
+# --- C9: loads that another host has granted
+
+OWNER = bytes(range(16))
+
+
+def granted(process: Process, token: int = 7) -> Call:
+    """Return a call that loads, as another host has granted."""
+    call = process.call()
+    process.claims.note_grant(call.outcome.load, OWNER, token)
+    return call
+
+
+def test_c9_a_granted_load_is_abandoned_once_its_holder_is_dead(host: Host, one: Process, two: Process) -> None:
+    granted(one)
+    assert two.claims.abandoned() == one.claims.abandoned() == []
+    one.dies()
+    assert two.claims.abandoned() == [(OWNER, 7)]
+    assert two.claims.abandoned() == []
+
+
+def test_c9_a_load_that_nobody_has_granted_is_never_abandoned(host: Host, one: Process, two: Process) -> None:
+    one.call()
+    one.dies()
+    assert two.claims.abandoned() == []
+
+
+@pytest.mark.parametrize("value", ["value", None])
+def test_c9_a_granted_load_that_ends_in_order_is_not_abandoned(
+    host: Host, one: Process, two: Process, value: str | None
+) -> None:
+    call = granted(one)
+    found: list[object] = []
+    host.kernel.after = lambda: found.extend(two.claims.abandoned())
+    call.end(value)
+    assert host.kernel.bytes == {}
+    assert [*found, *two.claims.abandoned()] == []
+
+
+def test_c9_a_load_that_ends_while_somebody_looks_is_not_abandoned(
+    host: Host, one: Process, two: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = granted(one)
+
+    def end_just_now(place: int) -> bool:
+        call.end("value")
+        return Process.is_taken(two, place)
+
+    monkeypatch.setattr(two, "is_taken", end_just_now)
+    assert two.claims.abandoned() == []
+
+
+def test_c9_whoever_loads_next_takes_the_hint_over(host: Host, one: Process, two: Process) -> None:
+    """He asks the other host himself, and is granted the load in place of the dead."""
+    granted(one)
+    one.dies()
+    heir = two.call()
+    assert heir.leads
+    assert two.claims.abandoned() == []
+    two.dies()
+    assert one.claims.abandoned() == [], "nothing was granted to him yet"
+
+
+def test_c9_a_grant_that_two_have_written_counts_for_nothing(host: Host, one: Process, two: Process) -> None:
+    """Their claims share a hint, and the number of one, which lives, stands beside the claim of the other."""
+    call = granted(one)
+    at = (call.outcome.load.place & HINTS - 1) * HINT_WORDS
+    host.hints[at + 5] = 8
+    one.dies()
+    assert two.claims.abandoned() == []
+
+
+def test_c9_who_has_lost_its_hint_to_another_claim_notes_nothing(host: Host, one: Process, two: Process) -> None:
+    call = one.call()
+    at = (call.outcome.load.place & HINTS - 1) * HINT_WORDS
+    host.hints[at + 1] = host.shelves.numbers.next()
+    before = host.hints.tolist()
+    one.claims.note_grant(call.outcome.load, OWNER, 7)
+    assert host.hints.tolist() == before

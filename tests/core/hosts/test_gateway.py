@@ -465,6 +465,86 @@ def test_f6_earlier_incarnations_have_no_votes() -> None:
     assert [member.is_current for member in group.members.values()] == [True] * 3
 
 
+def test_f8_those_that_are_long_dead_have_no_votes() -> None:
+    """Each host that is killed is replaced by one with another name, as pods are. In the end most names are dead."""
+    group = Group("a", "b", "c")
+    group.run(2)
+    for name in ("d", "e", "f", "g"):
+        del group.members[next(iter(group.members))]
+        group.add(name)
+        group.run(40)
+        assert [member.is_current for member in group.members.values()] == [True] * 3
+        group.now += gateway_module.VOTES_FOR * TIMES.forget_after
+        group.run(40)
+
+
+def test_f8_a_minority_takes_back_who_may_still_live_and_nobody_who_is_long_dead() -> None:
+    group = Group("a", "b", "c", "d", "e")
+    group.run(2)
+    a, d, e = (group.by_name(name) for name in "ade")
+    group.cut_off("e")
+    group.run(40)
+    assert forgets(a, e)
+    group.now += gateway_module.VOTES_FOR * TIMES.forget_after
+    group.run(40)
+    group.cut_off("d")
+    group.run(40)
+    assert forgets(a, d)
+    group.cut_off("b")
+    group.cut_off("c")
+    group.run(40)
+    assert not forgets(a, d)
+    assert forgets(a, e)
+
+
+@pytest.mark.parametrize("who", ["a newcomer", "a new gateway", "a newcomer's new gateway"])
+def test_f9_who_has_just_begun_to_listen_has_nobody_taken_back(who: str) -> None:
+    group = Group("a", "b", "c")
+    group.run(2)
+    a, b, c = (group.by_name(name) for name in "abc")
+    group.cut_off("c")
+    group.run(35)
+    assert forgets(a, c)
+    if who != "a new gateway":
+        b = group.add("d")
+        group.cut |= {("c", "d"), ("d", "c")}
+        group.run(1)
+    if who != "a newcomer":
+        b.gateway = b.new_gateway(b.writer, row=1)
+    for _ in range(10):
+        group.run(1)
+        assert forgets(a, c)
+        assert a.is_current
+        assert b.is_current
+    assert not c.is_current
+
+
+def test_f9_who_is_heard_by_another_host_is_taken_back() -> None:
+    group = Group("a", "b", "c")
+    group.run(2)
+    a, c = group.by_name("a"), group.by_name("c")
+    group.cut_off("c")
+    group.run(35)
+    assert forgets(a, c)
+    group.cut = {("a", "c"), ("c", "a")}
+    group.run(2)
+    assert not forgets(a, c)
+    assert not a.is_current
+
+
+def test_f9_a_newcomer_is_told_for_how_long_the_forgotten_are_silent() -> None:
+    """Otherwise it would let them vote anew, and each newcomer after it."""
+    group = Group("a", "b", "c")
+    group.run(2)
+    group.cut_off("c")
+    group.run(35)
+    d = group.add("d")
+    group.cut |= {("c", "d"), ("d", "c")}
+    group.run(5)
+    c = group.by_name("c").id
+    assert d.gateway._last_signs()[c] <= group.now - 39 * SECOND
+
+
 def test_f3_a_lease_holds_among_hosts_that_have_forgotten_the_same() -> None:
     group = Group("a", "b", "c")
     group.run(2)

@@ -35,6 +35,10 @@ class Bytes:
         if self._holders.get(place) is self:
             del self._holders[place]
 
+    def is_taken(self, place: int) -> bool:
+        """Tell whether anybody has it."""
+        return place in self._holders
+
 
 class Port:
     """A process that serves others for a host."""

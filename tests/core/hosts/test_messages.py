@@ -35,7 +35,7 @@ A, B = b"a" * 16, b"b" * 16
 HOST = Host(A, "a host, é", "[::1]:7400", 64)
 EVENT = Event(KEYS, (1, (1 << 64) - 1))
 KNOWN = (Known(HOST, LIVE, None), Known(HOST, ENDED, None), Known(HOST, ENDED_AT, {0: 5, 7: 1}))
-VIEW = View(1, (1 << 64) - 1, KNOWN, {B: {0: 3}}, {B: 12})
+VIEW = View(1, (1 << 64) - 1, KNOWN, {B: {0: 3}}, {B: 12}, {B: 13})
 MESSAGES: tuple[Message, ...] = (
     Ping(HOST, 5, VIEW),
     Pong(HOST, B, 5, {0: 1}, {1: 2}, VIEW),
@@ -186,5 +186,6 @@ def test_the_largest_roster_fits() -> None:
     host = Host(A, "n" * 64, "a" * 64, 1 << 40)
     numbers = dict.fromkeys(range(LANES), (1 << 63) - 1)
     ids = [number.to_bytes(16, "big") for number in range(ENTRIES)]
-    view = View(1, 2, (Known(host, ENDED_AT, numbers),) * ENTRIES, dict.fromkeys(ids, numbers), dict.fromkeys(ids, 9))
+    times = dict.fromkeys(ids, 9)
+    view = View(1, 2, (Known(host, ENDED_AT, numbers),) * ENTRIES, dict.fromkeys(ids, numbers), times, times)
     assert len(encode(Pong(host, B, 5, numbers, numbers, view))) <= LARGEST
