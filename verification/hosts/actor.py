@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +11,18 @@ from colocache.core.entry import Entry, Home
 from colocache.core.host.board import GROUP
 from colocache.core.host.claims import AGAIN, Lead, Sleep
 from colocache.core.host.claims import Value as Loaded
-from colocache.core.host.hashes import ANY_TAG, ROOT, key_hash, namespace_hash, tag_hash
+from colocache.core.host.hashes import ANY_TAG, ROOT, WRITES, key_hash, namespace_hash, tag_hash
 from colocache.core.host.record import Miss, Outcome, Record
 from colocache.core.hosts import requests
 from colocache.core.hosts.announcing import Announcement
+from colocache.core.hosts.copies import PEEK_WITHIN
 from colocache.core.hosts.dependencies import Dependencies, dependencies, dependencies_of_client, has_applied
 from colocache.core.hosts.event import KEYS, NAMESPACES, TAGS
 from colocache.core.hosts.log import NoLane
 from colocache.core.hosts.owner import CATCHING_UP, LOOK_EVERY
 from colocache.core.hosts.waiting import settle
 from colocache.core.numbers import pack_integer, unpack_integer
+from verification.hosts.copying import ask_or_copy, owners, until_told
 from verification.hosts.items import HOT, ITEMS, PAGE, PARTS, SETTABLE, UNIT, Item
 from verification.hosts.judge import Bound, Floor, Value, Write, Writes
 
@@ -231,7 +233,7 @@ class Actor:
 
     def _bound(self, item: Item) -> Bound:
         self.policy.enter_the_kernel()
-        return self.writes.floor(item.number)
+        return self.writes.floor(item.number, self.region)
 
     def _judge(self, value: Value, floors: dict[str, Floor], where: str) -> None:
         self.history.tell(self.name, "reads", f"key {value.key} {where}:", value.versions)
@@ -269,6 +271,10 @@ class Actor:
                         token = None
                 elif answer is not None:
                     self.counts["refused"] += 1
+            elif (found := self._peek(item, load.miss)) is not None:
+                outcome = Loaded(found)
+                self._judge(found, floors, "peeked")
+                return found
             began = self.region.clock()
             value = self._load(item, parts)
             self._judge(value, floors, "loaded")
@@ -276,12 +282,30 @@ class Actor:
             stored = worker.shelf.fill(item.wire, item.hash, payload, load.miss, math.inf)[1]
             if stored is not None:
                 outcome = Loaded(value)
+                if worker.copying is not None:
+                    worker.copying.offers.loaded(item.wire, self.region.clock() - began)
             if token is not None:
                 fill = requests.Fill(token, payload, math.inf, self.region.clock() - began)
                 self._request(owner, fill)
             return value
         finally:
             worker.claims.end(load, outcome)
+
+    def _peek(self, item: Item, miss: Miss) -> Value | None:
+        """Ask who may have a key of this host's, which has joined just now."""
+        copying = self.worker.copying
+        other = copying.peeks_at(item) if copying is not None else None
+        if other is None:
+            return None
+        self.worker.fences.order()
+        asked_at = self.region.clock()
+        request = requests.Get(self._key(item), self._dependencies(), False, 0.0, self.region.id)
+        answer = self._ask(other, request, PEEK_WITHIN)
+        if not isinstance(answer, requests.Found):
+            return None
+        self.counts["peeked"] += 1
+        self._store_found(item, miss, answer, asked_at)
+        return self._value(answer.payload, item)
 
     def _load(self, item: Item, parts: Iterable[int]) -> Value:
         """Read the source, at some moment of the load."""
@@ -302,11 +326,7 @@ class Actor:
 
     def _owner(self, item: Item) -> bytes:
         """Return the host that has a key."""
-        rows, me = self.worker.rows, self.region.me
-        hosts = sorted([(rows.host(id).name, id) for id in rows.counted()])
-        if not self.region.is_client or not hosts:
-            hosts = sorted([*hosts, (me.name, me.id)])
-        return hosts[item.number % len(hosts)][1]
+        return owners(self.worker, item.number)[0]
 
     def _fetch(self, owner: bytes, item: Item, leads: bool = True) -> tuple[Any, float]:
         """Ask the owner. Return the answer, None if there is none, and when it was asked."""
@@ -318,7 +338,8 @@ class Actor:
         while True:
             asked_at = self.region.clock()
             get = requests.Get(self._key(item), depends, leads, patience, self.region.id)
-            answer = self._ask(owner, get)
+            copying = self.worker.copying is not None
+            answer = ask_or_copy(self, owner, item, get) if copying else self._ask(owner, get)
             if not isinstance(answer, requests.Busy):
                 return answer, asked_at
             self.policy.sleep(0.006)
@@ -345,6 +366,15 @@ class Actor:
             if self.region.id not in depends or worker.machine.clock >= ends:
                 return depends
             self.policy.sleep(0.001)
+
+    def request(
+        self, owner: bytes, request: requests.Request, take: Callable[[requests.Answer], object] = lambda answer: None
+    ) -> None:
+        """Ask a host, and have the answer given."""
+        index = self.history.index_of[owner]
+        self.history.network.request(
+            self.worker, index, requests.encode(request), lambda frame: take(requests.decode_answer(frame))
+        )
 
     def _request(self, owner: bytes, request: requests.Request, answers: list[bytes] | None = None) -> None:
         thread = self.worker.machine.current
@@ -464,7 +494,12 @@ class Actor:
         if owner == self.region.id:
             return self._drive(self.worker.owner._handlers[type(request)](request))
         within = 3 * self.history.lease if getattr(request, "waits", False) else ANSWERS_WITHIN
-        return self._ask(owner, request, within)
+        answer = self._ask(owner, request, within)
+        if isinstance(answer, requests.Done) and answer.outcome == Outcome.STORED.name:
+            self.worker.board.invalidate((key_hash(request.key.wire) ^ WRITES,))  # type: ignore[union-attr]
+            if self.worker.copying is not None:
+                until_told(self, owner, answer)
+        return answer
 
     def read_written(self, item: Item) -> None:
         """Read what was written to a key."""
@@ -572,7 +607,7 @@ class Actor:
     def _end_write(self, write: Write, done: Any, item: Item | None) -> bool:
         """End a write. If it has failed, or nobody knows, the key is invalidated."""
         if isinstance(done, requests.Done) and done.outcome == Outcome.STORED.name:
-            self.writes.end(write, done.complete)
+            self.writes.end(write, done.complete, self.region if self.worker.copying is not None else None)
             self.counts["writes"] += 1
             self.counts["complete writes"] += done.complete
             self.history.tell(self.name, "has written", write.number, done.complete)

@@ -42,6 +42,7 @@ from verification.host.machine import (
 )
 from verification.host.mutations import replaced
 from verification.host.world import Memory, small_geometry
+from verification.hosts.copying import Copying
 from verification.hosts.timed import Timed
 
 if TYPE_CHECKING:
@@ -320,10 +321,12 @@ class Worker:
         self.inbox: deque[Callable[[], object]] = deque()
         self.net: Thread | None = None
         self.ticks_at = 0.0
+        self.copying = Copying(self) if history.plan.copies and not region.is_client else None
         self.owner = Owner(
             region.id, self.words, self.rows, self.log, self.board, self.shelf, self.claims, self.fences, self.lease,
             self.times, region.clock, lambda: self.deliver(lambda: None), history.plan.load_timeout,
             void=self.void,
+            copies=self.copying and self.copying.copies, offers=self.copying and self.copying.offers,
         )  # fmt: skip
 
     def void(self, kind: int, hashes: Sequence[int], related: bool) -> Position | None:
@@ -369,6 +372,8 @@ class Worker:
             wait = min(1.0, max(0.0, self.owner.due - region.clock()) / region.rate + 1e-6)
             if self.gateway is not None:
                 wait = min(wait, max(1e-6, self.ticks_at - self.machine.clock))
+            if self.copying is not None:
+                wait = min(wait, self.copying.wait)
             if not self.inbox:
                 policy.wait(lambda: bool(self.inbox), wait)
             while self.inbox:
@@ -376,6 +381,8 @@ class Worker:
                 if self.machine.clock >= self.ticks_at + ping:
                     break
             self.owner.run()
+            if self.copying is not None:
+                self.copying.run()
             if self.gateway is not None and self.machine.clock >= self.ticks_at:
                 self.ticks_at = self.machine.clock + ping / region.rate
                 self._say(self.gateway.tick(region.ns()), None)

@@ -129,6 +129,8 @@ class History:
 
     def _finish(self) -> None:
         clock = self.machine.clock
+        for worker in [worker for region in self.all_regions for worker in region.workers if worker.copying]:
+            self.counts["pulled"] += worker.copying.copies.pulled
         for region in self.regions:
             if region is not None and not region.until > region.ns():
                 until = region.until / 1e9

@@ -11,7 +11,8 @@ begins, is entitled to the following versions of each thing that it depends on, 
   fresh any more.
 
 A **write** has no source. Who begins to read after a write has returned, with a complete receipt, is not given what was
-written by a call that had ended before that one began. A counter has each increment that the reader may expect, once.
+written by a call that had ended before that one began. Nor is who reads on the host of the writer, once its call has
+returned, where copies may be asked. A counter has each increment that the reader may expect, once.
 """
 
 from __future__ import annotations
@@ -179,6 +180,7 @@ class Writes:
         self.events: dict[int, list[tuple[float, float]]] = defaultdict(
             list
         )  # key → invalidations: begun, acknowledged
+        self.own: dict[tuple[int, int], float] = {}  # region, key → when its latest write began that has returned
         self.replaced: dict[int, int] = {}  # write → the one that has taken its place
         self.increments = 0
         self.firsts: list[float] = []  # when each first value of a counter was made
@@ -193,11 +195,14 @@ class Writes:
         self.writes.append(write)
         return write
 
-    def end(self, write: Write, complete: bool) -> None:
-        """End it."""
+    def end(self, write: Write, complete: bool, region: Region | None = None) -> None:
+        """End it. ``region`` is the host whose processes read it from now on, whoever they ask; None if it may not."""
         write.ended = self._clock()
         if complete:
             write.acknowledged = write.ended
+        if region is not None and self._history.plan.has_stable_owners and write.began > STABLE:
+            latest = self.own.get((region.number, write.key), -1.0)
+            self.own[region.number, write.key] = max(latest, write.began)
 
     def invalidated(self, key: int, began: float) -> None:
         """Note a complete invalidation."""
@@ -210,11 +215,12 @@ class Writes:
             if other != write.number:
                 self._judge.fail(f"writes: {write.number} and {other} have both taken the place of write {base}")
 
-    def floor(self, key: int) -> Bound:
-        """Return what a read is entitled to that begins now."""
+    def floor(self, key: int, region: Region) -> Bound:
+        """Return what a read of a host's process is entitled to that begins now."""
         now = self._clock()
         began = [write.began for write in self.writes if write.key == key and write.acknowledged <= now]
         began += [begun for begun, acknowledged in self.events[key] if acknowledged <= now]
+        began.append(self.own.get((region.number, key), -1.0))
         return Bound(max(began, default=-1.0), self._old(key, now - 1.1 * self._history.lease - MARGIN))
 
     def check(self, key: int, payload: bytes, bound: Bound, who: str, where: str) -> None:

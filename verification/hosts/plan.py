@@ -8,6 +8,7 @@ from typing import NamedTuple
 #: See the module `verification.hosts.simulate` for what they are.
 KINDS = (
     "calm", "cuts", "gateways", "joiners", "losses", "ends", "forgetting", "writes", "weak", "all", "clients",
+    "copies",
 )  # fmt: skip
 
 PING, LEASE, FORGET_AFTER = 0.2, 0.6, 2.4  # s
@@ -31,7 +32,13 @@ FAULTS: dict[str, dict[str, int]] = {
         "cut": 4, "kill": 1, "stop": 1, "kill_gateway": 2, "stop_gateway": 2, "spawn": 1, "crash": 1, "leave": 1,
         "empty": 1, "boot": 2, "aim": 4,
     },
+    "copies": {
+        "cut": 4, "kill": 1, "stop": 3, "kill_gateway": 1, "stop_gateway": 2, "crash": 1, "leave": 1, "boot": 2,
+        "aim": 4,
+    },
 }  # fmt: skip
+
+RESTARTS = ("boot", "crash", "leave")  # faults after which other hosts own keys for a while
 
 
 class Plan(NamedTuple):
@@ -58,11 +65,12 @@ class Plan(NamedTuple):
     things: str  # what is invalidated: "keys", or "all kinds"
     writes: bool
     clients: int  # how many of the hosts are clients, the last ones
+    copies: bool  # whether hosts have copies of what others own
 
     @property
     def has_stable_owners(self) -> bool:
         """Whether each key has one owner, once all hosts are there."""
-        return self.kind == "writes" and not self.late_hosts
+        return self.kind in ("writes", "copies") and not self.late_hosts and not {*self.faults} & {*RESTARTS}
 
 
 def draw(seed: int, kind: str) -> Plan:
@@ -76,6 +84,8 @@ def draw(seed: int, kind: str) -> Plan:
     hosts = random.choice((2, 3, 3, 3, 4)) if not forgets else random.choice((3, 3, 3, 4, 5))
     late_hosts = random.randint(1, hosts - 1) if kind == "joiners" else int(random.random() < 0.2)
     clients = random.choice((1, 1, 2)) if kind == "clients" else 0
+    if kind == "copies" and random.random() < 0.5:
+        faults = tuple([fault for fault in faults if fault not in RESTARTS])
     if kind == "clients":
         weak, late_hosts = random.random() < 0.15, random.choice((0, 0, 1))
     return Plan(
@@ -86,5 +96,6 @@ def draw(seed: int, kind: str) -> Plan:
         loss=0.0 if kind == "calm" and random.random() < 0.5 else 0.03, rate=random.choice((5.5, 11.0)),
         forgets=forgets, certified=0.4 if forgets else 1.0, late_hosts=late_hosts, faults=faults,
         load_timeout=0.5, things=random.choice(("keys", "keys", "all kinds")),
-        writes=kind == "writes" or (kind in ("all", "clients") and random.random() < 0.3), clients=clients,
+        writes=kind == "writes" or (kind in ("all", "clients", "copies") and random.random() < 0.3), clients=clients,
+        copies=kind == "copies",
     )  # fmt: skip

@@ -17,6 +17,7 @@
 | weak | stores are seen late and out of order, and loads are made early |
 | all | all of it |
 | clients | the same, with one or two hosts that are clients |
+| copies | hosts have copies of what others own, and are asked for them if the owner is slow, or was lost |
 
 Prints what was seen per kind of history, and for each one that broke the contract the command that tells it again. A
 cache that never hits breaks no promise, and neither does a receipt that is never complete. So there are floors under
@@ -84,6 +85,7 @@ SEEN: dict[str, tuple[str, ...]] = {
     "weak": ("near", "fetched"),
     "all": ("cuts", "kills", "stops", "crashes", "goodbyes"),
     "clients": ("cuts", "kills", "stops", "crashes", "goodbyes", "far", "fetched"),
+    "copies": ("offers", "pulled", "hedged", "won", "peeked", "crashes", "writes"),
 }
 ENOUGH = 20  # histories of a kind, from which on all of that must have been seen
 

@@ -20,7 +20,10 @@ Rules, with what happens without them. G are a gateway's, J those of joining, E 
   last look at its own events, also where no other host is known. Otherwise a gateway that was stopped before it stored
   "for ever" could store it when there are other hosts.
 - **J1.** A host is established once everybody who is listed was met. **J3.** It adopts positions by a reset. **J5.** It
-  takes over who is forgotten, unless it hears that host itself.
+  takes over who is forgotten, after a reset, unless it hears that host itself. Without the reset: 1. D has met nobody
+  yet, and loads a value. 2. N, which is cut off from A and B, invalidates it. Its call waits until their leases are
+  over, and returns. 3. A and B forget N. They have no events of their own, so there are no positions to adopt. 4. D
+  meets A and B, and is current. It serves the value.
 - **E3.** Who ends at a position that is not reached, or unknown, is ended after a reset.
 - **F1.** A reset comes before a host is forgotten. **F2.** Any sign of life makes the decision void. **F3.** A lease
   holds only among hosts that have forgotten the same ones. **F4.** Who is behind another one in what is applied of a
@@ -620,8 +623,7 @@ class Gateway:
         for id in view.forgotten:
             signs = row.total(id, SIGN)
             if row.state(id) == LIVE and row.largest(id, ALIVE) <= now and not row.is_forgotten(id):
-                if self.is_established:
-                    self._reset(id, {})
+                self._reset(id, {})
                 if id in view.unheard:  # others know better when it was heard last
                     row.raise_to(id, ALIVE, max(0, now - view.unheard[id] + self.times.lease))
                 row.forget(id, signs)

@@ -12,6 +12,7 @@ from colocache.core.hosts.messages import Ack, Ask, Message, News, Ping, Pong, R
 from colocache.core.hosts.rows import ACKED, APPLIED, ENDED, ENDED_AT, LIVE, TOLD, TooManyHosts
 from tests.core.host.shelves import Death
 from tests.core.hosts.members import A_KEY, SECOND, TIMES, Group, Member, Process
+from tests.core.hosts.test_waiting import Call
 
 AN_EVENT = Event(KEYS, (A_KEY,))
 
@@ -593,9 +594,35 @@ def test_j5_a_newcomer_takes_over_who_is_forgotten() -> None:
     group.run(35)
     d = group.add("d")
     group.cut |= {("c", "d"), ("d", "c")}
-    group.run(2)
+    for _ in range(60):
+        group.run(0.5)
+        assert all(forgets(group.by_name(name), c) for name in "ab"), "it has never heard that host, either"
     assert forgets(d, c)
+    assert all(group.by_name(name).is_current for name in "abd")
+
+
+def test_j5_a_newcomer_drops_what_it_has_loaded_when_it_takes_over_who_is_forgotten() -> None:
+    """Nobody whom it meets has had an event. So it has no positions to adopt."""
+    group = Group("a", "b", "c")
+    group.run(2)
+    c, d = group.by_name("c"), group.add("d")
+    d.meetings.complete = False
+    label = d.label()
+    group.cut_off("c")
+    group.cut_off("d")
+    call = Call(c)
+    assert call.look() is None
+    group.now += TIMES.waited
+    settled = call.look()
+    assert settled is not None
+    assert settled.complete
+    group.run(40)
+    group.cut.clear()
+    group.cut_off("c")
+    d.meetings.complete = True
+    group.run(2)
     assert d.is_current
+    assert not d.stands(label)
 
 
 def test_a_process_that_was_stopped_calls_nobody_silent() -> None:

@@ -7,14 +7,16 @@ from array import array
 
 from colocache.core.host.claims import HINT_WORDS, HINTS, Claims
 from colocache.core.host.hashes import ROOT, key_hash
+from colocache.core.host.memory import HostLease
 from colocache.core.host.record import Outcome
 from colocache.core.hosts import layout
+from colocache.core.hosts.event import WRITES, Event, Position
 from colocache.core.hosts.gateway import Times
 from colocache.core.hosts.lease import FOREVER
 from colocache.core.hosts.log import HostLog
 from colocache.core.hosts.owner import Owner
-from colocache.core.hosts.requests import Busy, Done, Fill, Get, Granted, Key, decode_answer, encode
-from colocache.core.hosts.rows import Rows
+from colocache.core.hosts.requests import Busy, Done, Fill, Get, Granted, Key, Request, decode_answer, encode
+from colocache.core.hosts.rows import Row
 from tests.core.host.shelves import Host, Locks
 
 LOAD_TIMEOUT = 10.0
@@ -43,19 +45,29 @@ class Bytes:
 class Port:
     """A process that serves others for a host."""
 
-    def __init__(self, host: Host, holders: dict[int, object], me: bytes) -> None:
+    def __init__(self, host: Host, holders: dict[int, object], me: bytes, lease: HostLease = FOREVER) -> None:
         host.enter()
         process = host.present
-        hints, words = array("Q", bytes(8 * HINTS * HINT_WORDS)), array("Q", bytes(8 * layout.WORDS))
+        hints, self.words = array("Q", bytes(8 * HINTS * HINT_WORDS)), array("Q", bytes(8 * layout.WORDS))
         self.shelf = process.shelf
         claims = Claims(process.shelf, Bytes(holders), hints, process.numbers, process.fences, lambda hash: None)
-        rows, log = Rows(words, process.fences), HostLog(words, Locks({}), process.fences, lambda lane: True)
+        self.row = Row(self.words, process.fences, 0)
+        self.log = HostLog(self.words, Locks({}), process.fences, lambda lane: True)
         self.owner = Owner(
-            me, words, rows, log, process.board, process.shelf, claims, process.fences, FOREVER, Times(),
+            me, self.words, self.row, self.log, process.board, process.shelf, claims, process.fences, lease, Times(),
             lambda: host.now, lambda: None, LOAD_TIMEOUT,
         )  # fmt: skip
 
-    def ask(self, request: Get | Fill) -> object:
+    def announce(self, hash: int, /) -> Position:
+        """Announce a write, for the shelf."""
+        return self.log.append(Event(WRITES, (hash,)))
+
+    def done(self, announced: object, /) -> None:
+        """Note that it is stamped."""
+        assert isinstance(announced, Position)
+        self.log.mark_stamped(announced)
+
+    def ask(self, request: Request) -> object:
         """Return the answer to a request."""
         answers: list[bytes] = []
         self.owner.serve(encode(request), answers.append)
