@@ -53,9 +53,9 @@ def test_a_seed_gives_the_same_history_again() -> None:
 )
 def test_a_history_notices_a_rule_that_is_missing(name: str, script: str) -> None:
     with MUTANTS[name].change():
-        result = play(script, 0).go()
-    assert result.violation
-    assert not result.is_error
+        results = [play(script, seed).go() for seed in range(4)]  # what is aimed at does not happen in each
+    assert any(result.violation for result in results)
+    assert not any(result.is_error for result in results)
 
 
 def test_a_tally_complains_of_too_few_hits_and_receipts_and_of_what_was_not_seen() -> None:
