@@ -395,10 +395,15 @@ class Hosts:
         if network is not None:
             network.request(owner, frame, lambda body: body is not None and refuse(body), FETCH_TIMEOUT, refuse)
 
-    def ask_or_copy(self, owner: Incarnation, request: Get) -> Sleeping[Answer | None]:
+    def ask_or_copy(
+        self, owner: Incarnation, request: Get, on_granted: Callable[[int], object] = int
+    ) -> Sleeping[Answer | None]:
         """Ask the owner of a key, and the host that may have a copy, if the owner is slow, or cannot answer.
 
         The copy says only what it has, and decides nothing. It depends on the same events as the owner does.
+
+        ``on_granted`` is given the token of a load that the owner grants. From then on the caller gives it back, if an
+        exception of a signal handler comes before this has returned. Perhaps this does so, too.
         """
         began, race = monotonic(), Race()
         delay = self.hedging.delay(owner, began) if self.replicas > 1 else None
@@ -415,8 +420,10 @@ class Hosts:
             while True:
                 given, owners, copys = race.given, race.owners, race.copys
                 if owners is not AWAITED and not isinstance(owners, Refused | None):
-                    race.takes_owners = True
-                    return cast(Answer, owners)
+                    if isinstance(owners, Granted):
+                        on_granted(owners.token)
+                    race.takes_owners = True  # and no call after that: see below
+                    return owners  # type: ignore[no-any-return]
                 if isinstance(copys, Found):
                     if delay is not None and owners is AWAITED:
                         self.hedging.win()
@@ -430,7 +437,8 @@ class Hosts:
                     return None
         finally:
             race.is_over = True
-            self._give_back(race, owner)
+            if not race.takes_owners:
+                self._give_back(race, owner)
 
     def _ask_copy(self, race: Race, owner: Incarnation, request: Get) -> bool:
         """Ask the host that may have a copy. Return False if there is none."""

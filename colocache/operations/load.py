@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..core.entry import MISSING
@@ -132,18 +133,20 @@ class Duty:
             if owner is None:
                 answer = yield from hosts.ask(other, request, PEEK_WITHIN)
             else:
-                answer = yield from hosts.ask_or_copy(owner, request)
+                answer = yield from hosts.ask_or_copy(owner, request, partial(self._note_grant, owner))
             if isinstance(answer, Found):
                 record = host.taker.keep(question, answer)
                 host.claims.end(load, AGAIN)
                 return record
             if isinstance(answer, Granted):
-                self._grant = other, answer.token
                 if not (yield from hosts.catch_up(answer.depends)):
                     self._tell_owner(None)
                 load.begin(host.lease.as_of(host.now()))
             if not isinstance(answer, Busy) or patience <= 0:
                 return None
+
+    def _note_grant(self, owner: Incarnation, token: int) -> None:
+        self._grant = owner, token
 
     def _tell_owner(self, payload: bytes | None) -> None:
         """Give the owner host what was loaded under its grant, or None. It is told once."""

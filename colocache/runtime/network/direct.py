@@ -36,6 +36,7 @@ OF_A_HOST: Final = 2  # links to one host: of more threads that ask at the same 
 MOST: Final = 32  # links at a time
 MAKING: Final = 10.0  # s that a link may take until it can be used
 CLOSING: Final = 1.0  # s that links in use are waited for
+LOST: Final = 0.5  # s after its answer was due, a link that is not put back was lost by who has asked
 
 _POLLIN, _NOBLOCK = int(zmq.POLLIN), int(zmq.NOBLOCK)  # libzmq's numbers: each use of an enum's member costs 1 us
 
@@ -46,16 +47,17 @@ UNABLE: Final = object()
 class DirectLink:
     """A connection on which both sides have said Hello. For one thread at a time."""
 
-    __slots__ = ("_monitor", "_number", "_socket", "_watched", "address", "to", "used_at")
+    __slots__ = ("_monitor", "_number", "_open", "_socket", "_watched", "address", "ends", "to")
 
     def __init__(
         self, to: Incarnation, address: Address, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes], now: float
     ) -> None:
         self.to = to
         self.address = address
-        self.used_at = now
+        self.ends = now  # when the last answer came, or is due
         self._socket, self._monitor = socket, monitor
         self._number = 0
+        self._open = [True]  # whoever takes this out closes the sockets
         self._watched = [(each, _POLLIN) for each in (socket, monitor)]
 
     def ask(self, body: bytes, timeout: float) -> bytes | object | None:
@@ -80,7 +82,11 @@ class DirectLink:
         return answer if number == self._number else None
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up. Any thread may call this, and again, if nobody uses the link."""
+        try:
+            self._open.pop()
+        except IndexError:
+            return
         self._socket.disable_monitor()
         self._monitor.close()
         self._socket.close(linger=0)
@@ -137,11 +143,12 @@ class DirectLinks:
             self._wanted.append(to)
             return UNABLE
         try:
-            link.used_at = monotonic()
+            link.ends = monotonic() + timeout
             answer = link.ask(body, timeout)
             return answer
         finally:  # an exception of a signal handler leaves the link in an unknown state
             if isinstance(answer, bytes):
+                link.ends = monotonic()
                 self._put_back(link)
             else:
                 self._broken.append(link)
@@ -222,18 +229,26 @@ class DirectLinks:
             self._look_at = min(self._look_at, now + IDLE)
 
     def _close_unused(self, now: float) -> None:
-        """Close links that were not used for long. Who was interrupted while it took one out has lost it."""
+        """Close links that were not used for long, and what was lost: who is interrupted may not put a link back."""
         for link in [*self._links]:
             is_elsewhere = told_address(self._address_of(link.to)) != link.address
-            if now - link.used_at >= IDLE or is_elsewhere:
-                is_idle = True
-                try:
-                    self._idle[link.to].remove(link)
-                except ValueError:
-                    is_idle = False
-                if is_idle or now - link.used_at >= IDLE:
-                    self._close(link)
+            if (now - link.ends >= IDLE or is_elsewhere) and self._take_out(link):
+                self._close(link)
+        self._close_lost(now)
         self._look_at = now + IDLE / 2 if self._links else math.inf
+
+    def _take_out(self, link: DirectLink) -> bool:
+        """Take a link out if nobody uses it."""
+        try:
+            self._idle[link.to].remove(link)
+        except ValueError:
+            return False
+        return True
+
+    def _close_lost(self, now: float) -> None:
+        for link in [*self._links]:
+            if now - link.ends >= LOST and link not in self._idle[link.to]:
+                self._close(link)
 
     def close(self) -> bool:
         """Close all links, once nobody uses them any more. Return whether none is left."""
@@ -246,4 +261,5 @@ class DirectLinks:
         ends = monotonic() + CLOSING
         while self._links and monotonic() < ends:
             sleep(PAUSE)
+        self._close_lost(monotonic())
         return not self._links

@@ -1,0 +1,167 @@
+"""Links that threads use by themselves, to ask a host without the network thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from colocache.runtime.network import direct, session
+from colocache.runtime.network.direct import OF_A_HOST, UNABLE, DirectLinks
+from colocache.runtime.network.wire import LARGEST_BODY
+from tests.interrupts import at_every_point
+
+from .driven import PATIENCE, Cast, Process, until
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Cast]:
+    """Make hosts, and end them."""
+    made = Cast(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def ask(a: Process, b: Process, body: bytes = b"x", timeout: float = PATIENCE) -> object:
+    """Ask by a link, once there is one. A question that finds none goes another way, and has one made."""
+    found: list[object] = []
+
+    def is_asked() -> bool:
+        found.append(a.network.ask(b.id, body, timeout))
+        if found[-1] is UNABLE:
+            a.request(b.id, b"another way", 0.2)
+        return found[-1] is not UNABLE
+
+    until(is_asked)
+    return found[-1]
+
+
+def links_of(process: Process) -> DirectLinks:
+    one = process.network._session
+    assert one is not None
+    return one.direct
+
+
+def in_thread(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_thread_asks_by_a_link_that_the_network_thread_has_made(stage: Cast) -> None:
+    a, b = stage.hosts("a", "b")
+    assert a.network.ask(b.id, b"x", PATIENCE) is UNABLE
+    assert b"x" not in b.served
+    assert ask(a, b, b"y") == b"y"
+    assert a.network.ask(b.id, b"z", PATIENCE) == b"z", "the link is put back"
+    assert len(links_of(a).addresses()) == 1
+
+
+@pytest.mark.parametrize("size", [0, 65536, LARGEST_BODY])
+def test_answers_and_questions_may_be_as_large_as_a_value(stage: Cast, size: int) -> None:
+    a, b = stage.hosts("a", "b")
+    body = bytes(range(256)) * (size // 256 + 1)
+    assert ask(a, b, body[:size]) == body[:size]
+    assert a.network.ask(b.id, bytes(LARGEST_BODY + 1), PATIENCE) is UNABLE
+
+
+def test_an_answer_that_is_late_is_nobodys(stage: Cast) -> None:
+    a, b = stage.hosts("a", "b")
+    ask(a, b)
+    replies: list[Callable[[bytes], object]] = []
+    b.answer = lambda body, reply: replies.append(reply)
+    assert a.network.ask(b.id, b"slow", 0.05) is None
+    b.answer = lambda body, reply: (replies[0](b"late"), reply(body))
+    assert ask(a, b, b"next") == b"next"
+
+
+def test_a_connection_that_has_ended_answers_nothing_and_a_new_one_is_made(stage: Cast) -> None:
+    a, b = stage.hosts("a", "b")
+    ask(a, b)
+    replies: list[Callable[[bytes], object]] = []
+    b.answer = lambda body, reply: replies.append(reply)
+    answers: list[object] = []
+    asks = in_thread(lambda: answers.append(a.network.ask(b.id, b"x", PATIENCE)))
+    until(lambda: replies)
+    b.network.close(PATIENCE)
+    asks.join(PATIENCE / 2)
+    assert answers == [None], "at once, and not when the time is over"
+    again = stage.host("b", "a")
+    stage.meet(a, again)
+    assert ask(a, again, b"y") == b"y"
+
+
+def test_a_connection_that_was_lost_meanwhile_is_not_used(stage: Cast) -> None:
+    a, b = stage.hosts("a", "b")
+    ask(a, b)
+    b.network.close(PATIENCE)
+    again = stage.host("b", "a")
+    stage.meet(a, again)
+    [link] = links_of(a)._links
+    until(lambda: link._socket.get(zmq.EVENTS) & zmq.POLLOUT)  # libzmq has dialled again
+    assert a.network.ask(b.id, b"x", PATIENCE) is UNABLE
+    assert b"x" not in again.served
+
+
+def test_of_more_threads_than_links_the_others_go_another_way(stage: Cast) -> None:
+    a, b = stage.hosts("a", "b")
+    replies: list[Callable[[bytes], object]] = []
+    b.answer = lambda body, reply: replies.append(reply) if body == b"held" else reply(body)
+    answers: list[object] = []
+    threads = [in_thread(lambda: answers.append(ask(a, b, b"held"))) for _ in range(OF_A_HOST)]
+    until(lambda: len(replies) == OF_A_HOST)
+    for _ in range(3):
+        assert a.network.ask(b.id, b"x", PATIENCE) is UNABLE
+        assert a.request(b.id, b"x") == b"x"
+    assert len(links_of(a).addresses()) == OF_A_HOST
+    for reply in replies:
+        reply(b"now")
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert answers == [b"now"] * OF_A_HOST
+
+
+def test_the_end_waits_for_threads_that_ask(stage: Cast) -> None:
+    a, b = stage.hosts("a", "b")
+    ask(a, b)
+    replies: list[Callable[[bytes], object]] = []
+    b.answer = lambda body, reply: replies.append(reply)
+    answers: list[object] = []
+    asks = in_thread(lambda: answers.append(a.network.ask(b.id, b"x", 0.3)))
+    until(lambda: replies)
+    links, left = links_of(a), len(session._left)
+    assert a.network.close(PATIENCE)
+    assert len(session._left) == left, "libzmq's threads have ended"
+    asks.join(PATIENCE)
+    assert answers == [None]
+    assert links.addresses() == []
+    assert a.network.ask(b.id, b"x", PATIENCE) is UNABLE
+
+
+def test_links_that_nobody_uses_are_closed(stage: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "IDLE", 0.05)
+    a, b = stage.hosts("a", "b")
+    ask(a, b)
+    links = links_of(a)
+    until(lambda: not links.addresses())
+    assert ask(a, b, b"y") == b"y"
+
+
+def test_whoever_is_interrupted_harms_no_later_question(stage: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time limit may come at any point. The answer to that question must not be given to the next one."""
+    monkeypatch.setattr(direct, "IDLE", 0.05)  # then it is looked for links that were lost
+    a, b = stage.hosts("a", "b")
+    ask(a, b)
+    points = 0
+    for number in at_every_point(lambda: a.network.ask(b.id, b"interrupted", 0.2), ("network/direct.py",)):
+        body = b"after %d" % number
+        assert ask(a, b, body) == body
+        points = number
+    assert points > 5
+    links = links_of(a)
+    until(lambda: not links.addresses())
