@@ -593,7 +593,7 @@ class Gateway:
                 if not host.weight:
                     continue
                 try:
-                    row.meet(host, now)
+                    row.describe(host) if mine else row.meet(host, now)
                 except TooManyHosts:
                     self.left_out.add(host.name)
                 else:

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from operator import ge
 from typing import Final, NamedTuple
 
 from ..host.memory import Fences, Words
@@ -125,9 +124,7 @@ class Rows:
         self._fences = fences
         if not isinstance(self, Listeners):
             self.clients = Listeners(words, fences)
-        changes = [entry_of(row, 0) + self._CHANGES_AT for row in range(ROWS)]
-        #: What is looked at if so many rows are in use: see `_look`.
-        self._changes_at = [tuple(changes[:used]) for used in range(ROWS + 1)]
+        self._changes_at = [entry_of(row, 0) + self._CHANGES_AT for row in range(ROWS)]
         self._roster = Roster([-1], {}, {field: {} for field in _KEPT}, 1)
 
     def order(self) -> None:
@@ -282,10 +279,14 @@ class Rows:
         words = self._words
         while True:
             roster = self._look()
-            known = [[words[at + field + lane] for lane in numbers] for at in roster.entries.get(id, ())]
+            places = roster.entries.get(id)
+            if places is None:
+                return not any(numbers.values())
+            found = True
+            for lane, number in numbers.items():
+                found = found and max([words[at + field + lane] for at in places]) >= number
             if self._is_unchanged(roster):
-                largest = [max(lane) for lane in zip(*known, strict=True)] or [0] * len(numbers)
-                return all(map(ge, largest, numbers.values()))
+                return found
 
     @property
     def quiet(self) -> int:
@@ -314,8 +315,14 @@ class Rows:
         What is read afterwards from an entry of it is about its incarnation if `_is_unchanged` says so then.
         """
         words, roster = self._words, self._roster
-        changes = [words[place] for place in self._changes_at[min(words[ROWS_USED], ROWS)]]
-        while roster.changes != changes:
+        if words[ROWS_USED] == len(roster.changes):
+            for place, word in zip(self._changes_at, roster.changes):  # noqa: B905  # one of them is longer
+                if words[place] != word:
+                    break
+            else:
+                return roster
+        while True:
+            changes = [words[place] for place in self._changes_at[: min(words[ROWS_USED], ROWS)]]
             self._fences.order()
             entries: dict[Incarnation, tuple[int, ...]] = {}
             lanes = 1
@@ -335,9 +342,7 @@ class Rows:
             if self._is_unchanged(roster):
                 if not any(word & 1 for word in changes):
                     self._roster = roster
-                break
-            changes = [words[place] for place in self._changes_at[min(words[ROWS_USED], ROWS)]]
-        return roster
+                return roster
 
     def _now(self) -> Roster:
         """Return what changes seldom. What is loaded after this call is not older than that."""
@@ -348,8 +353,11 @@ class Rows:
     def _is_unchanged(self, roster: Roster) -> bool:
         """Tell whether what was read is really about its incarnations: an entry may have become another one's."""
         self._fences.order()
-        words, changes = self._words, roster.changes
-        return [words[place] for place in self._changes_at[len(changes)]] == changes
+        words = self._words
+        for place, word in zip(self._changes_at, roster.changes):  # noqa: B905, SIM110  # a generator takes longer
+            if words[place] != word:
+                return False
+        return True
 
     def _id_at(self, at: int) -> Incarnation:
         return _TWO_WORDS.pack(self._words[at], self._words[at + 1])
