@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 
+from colocache.core.hosts import requests
 from verification.host.mutations import replaced
 from verification.hosts import mutants, simulate
+from verification.hosts.actor import Actor
+from verification.hosts.computer import Worker
 from verification.hosts.history import History
+from verification.hosts.items import ITEMS
 from verification.hosts.mutations import MUTANTS
 from verification.hosts.plan import KINDS, draw
 from verification.hosts.scripted import SCRIPTS, play
@@ -36,6 +42,48 @@ def test_a_seed_gives_the_same_history_again() -> None:
     first, again = (History(draw(3, "gateways"), tells=True) for _ in range(2))
     assert first.go() == again.go()
     assert first.story == again.story != []
+
+
+@pytest.mark.parametrize("lost", [(requests.Settle,), (requests.Announce, requests.Announce, requests.Settle)])
+def test_who_waits_for_one_answer_after_another_does_not_hang(lost: tuple[type, ...]) -> None:
+    """A client asks one member after another. What it asks gets lost, and it waits as long as it may for each."""
+    asked: list[type] = []
+
+    def script(history: History) -> None:
+        history._plan_all()
+        carry = history.network.request
+
+        def request(asker: Worker, target: int, frame: bytes, take: Callable[[bytes], object]) -> None:
+            kind = type(requests.decode_request(frame))
+            if kind in lost and asker.region.is_client:
+                asked.append(kind)
+                if asked.count(kind) <= lost.count(kind):
+                    return
+            carry(asker, target, frame, take)
+
+        history.network.request = request  # type: ignore[method-assign]
+
+        def invalidate() -> None:
+            region = history.regions[3]
+            assert region is not None
+            actor = Actor(region.awake()[0], Random(1))
+            history.actors.append(actor)
+
+            def call() -> None:
+                actor.busy_since = history.machine.clock
+                actor.invalidate(1, [ITEMS[0].hash], ["k0"])
+                actor.busy_since = None
+
+            region.awake()[0].spawn("waits", call)
+
+        history.policy.at(3.5, invalidate)
+
+    plan = draw(0, "clients")._replace(
+        hosts=4, clients=1, late_hosts=0, faults=(), loss=0.0, things="keys", writes=False, rate=0.01, forgets=False,
+        end=4.5, over=7.1, weak=False,
+    )  # fmt: skip
+    assert History(plan, script).go().violation == ""
+    assert {*asked} == {*lost}
 
 
 # --- It fails if something is wrong

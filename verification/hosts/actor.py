@@ -108,6 +108,7 @@ class Actor:
     def invalidate(self, kind: int, hashes: list[int], things: list[str]) -> bool:
         """Invalidate, and wait for other hosts; return whether the receipt is complete."""
         worker, judge, region, counts = self.worker, self.judge, self.region, self.counts
+        self.busy_since = worker.machine.clock  # it may have waited for a write before
         counts["invalidations"] += 1
         versions = judge.commit(things)
         self.history.tell(self.name, "invalidates", versions)
@@ -158,8 +159,8 @@ class Actor:
             announcement = Announcement(requests.Announce(region.id, kind, tuple(hashes), related), (position,))
             members = sorted(worker.rows.counted())
             self.random.shuffle(members)
-            self.busy_since = worker.machine.clock  # each member may take its time
             while (member := announcement.next(members)) is not None:
+                self.busy_since = worker.machine.clock  # each answer may take its time
                 answer = self._ask(member, announcement.request, 0.7)
                 if isinstance(answer, requests.Announced):
                     break
@@ -170,6 +171,7 @@ class Actor:
                 judge.append(versions, at, lane, number, at.until != 0)
             if answer.is_applied:
                 worker.log.mark_stamped(position)
+            self.busy_since = worker.machine.clock
             settled = self._ask(member, requests.Settle(region.id, answer.numbers), 4 * self.history.lease)
             if isinstance(settled, requests.Settlement):
                 break

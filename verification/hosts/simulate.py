@@ -142,11 +142,14 @@ HEAD = " ".join([
 ])  # fmt: skip
 
 
+def _collect_less() -> None:
+    """Look for garbage less often: a history makes many objects, and few that only the collector finds."""
+    gc.freeze()  # all modules
+    gc.set_threshold(100_000, 5, 5)
+
+
 def histories(chunk: Sequence[tuple[int, str]]) -> list[Result]:
     """Run some histories."""
-    gc.collect()
-    gc.freeze()  # all modules, and everything that was not free before this
-    gc.set_threshold(100_000, 50, 50)  # a history makes much, and hardly any garbage that only this finds
     return [_history(kind, seed).go() for seed, kind in chunk]
 
 
@@ -160,7 +163,7 @@ def simulate(first: int, count: int, kinds: Sequence[str], jobs: int | None, qui
     chunks = [work[start : start + CHUNK] for start in range(0, count, CHUNK)]
     tallies = {kind: Tally(kind) for kind in kinds}
     began = shown = time.monotonic()
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, initializer=_collect_less) as pool:
         for done, results in enumerate(pool.map(histories, chunks), 1):
             _take(results, tallies)
             if not quiet and time.monotonic() > shown + 60:
