@@ -281,19 +281,16 @@ def one_lane() -> Change:
 # --- R: readers and owners
 
 
-@mutant("reader")
+@noticed_by("tests/core/test_near.py")
 def the_lease_is_asked_after_the_bell() -> Change:
     """R1: a reader asks for the lease before bell and stamps."""
-    return together(
-        edited(
-            NearStore, "lets",
-            ("        until = self._lease.until(now)\n        if until <= now:\n            return False\n"
-             "        bell = self.bell[0]\n", "        bell = self.bell[0]\n"),
-            ("        entry.bell = None\n",
-             "        until = self._lease.until(now)\n        if until <= now:\n            return False\n"
-             "        entry.bell = None\n"),
-        ),
-        edited(Actor, "read", ("(entry.bell == worker.bell[0] and entry.until > region.clock()) or ", "")),
+    return edited(
+        NearStore, "lets",
+        ("        until = self._lease.until(now)\n        if until <= now:\n            return False\n"
+         "        bell = self.bell[0]\n", "        bell = self.bell[0]\n"),
+        ("        entry.bell = None\n",
+         "        until = self._lease.until(now)\n        if until <= now:\n            return False\n"
+         "        entry.bell = None\n"),
     )  # fmt: skip
 
 
@@ -312,7 +309,7 @@ def what_is_old_is_served_while_behind() -> Change:
     )  # fmt: skip
 
 
-@mutant("newcomer", kinds=("joiners", "losses"))
+@noticed_by("tests/core/hosts/test_lease.py")
 def newcomers_serve_what_is_young() -> Change:
     """R3: a host that is not established serves nothing."""
     return edited(
@@ -424,7 +421,7 @@ def fills_get_new_stamps() -> Change:
     )  # fmt: skip
 
 
-@mutant(kinds=("calm", "losses"))
+@noticed_by("tests/core/hosts/test_grants.py")
 def tokens_are_counted() -> Change:
     """A token is given by one process of one incarnation only."""
     return edited(Owner, "_lead", ("self._claims.number() ^ self._mine", "len(self._grants) + 1"))
@@ -523,7 +520,7 @@ def positions_are_adopted_without_a_reset() -> Change:
     )  # fmt: skip
 
 
-@mutant("ack", kinds=("losses", "ends", "joiners"))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def ends_without_a_reset() -> Change:
     """E3: who has ended at a position that is not reached, or unknown, is ended after a reset."""
     return edited(
@@ -611,13 +608,13 @@ def forgotten_for_good() -> Change:
     return edited(Rows, "_holds", ("return mark == 1 + self.total(id, SIGN) if mark else False", "return mark > 0"))
 
 
-@mutant("island", "at_different_positions", kinds=("forgetting",))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def forgotten_without_a_reset() -> Change:
     """F1: everything is dropped before a host is forgotten."""
     return edited(Gateway, "_forget", ("                self._reset(id, {})\n", ""))
 
 
-@mutant("at_different_positions", kinds=("forgetting",))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def forgotten_at_different_positions() -> Change:
     """F4: who is behind another one in what is applied of a forgotten host resets."""
     return edited(
@@ -625,7 +622,7 @@ def forgotten_at_different_positions() -> Change:
     )
 
 
-@mutant("triangle", "island", kinds=("forgetting",))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def leases_survive_forgetting() -> Change:
     """F3: a lease holds only among hosts that have forgotten the same ones."""
     return edited(Gateway, "_under", ('return xxh3_64_intdigest(b"".join(sorted(forgotten))) | 1', "return 1"))
