@@ -537,10 +537,10 @@ class Actor:
         self.history.tell(self.name, "reads", f"key {item.number} {where}:", payload.hex())
         self.writes.check(item.number, payload, floor, self.name, where)
 
-    def put(self) -> None:
+    def put(self, waits: bool | None = None) -> None:
         """Set a value, and wait for all hosts, or not."""
         write = self.writes.begin(SETTABLE.number)
-        waits = self.random.random() < 0.6
+        waits = self.random.random() < 0.6 if waits is None else waits
         owner = self._owner(SETTABLE)
         payload = UNIT.pack(write.number, SETTABLE.number)
         self.history.tell(self.name, "sets", f"write {write.number} at {owner.hex()[:8]}")

@@ -1,13 +1,13 @@
 """The rules of the protocol between hosts, taken out one at a time.
 
-Each mutant says in which kinds of random histories, and in which histories that are written by hand, it is looked for.
+Each mutant says in which kinds of random histories, and in which histories that are written by hand, it is looked for;
+or in which test its interleaving is written by hand. Those of clients and of copies are in modules of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from typing import Any
 
 from colocache.core.host.claims import Claims
 from colocache.core.host.shelf import Shelf
@@ -18,77 +18,14 @@ from colocache.core.hosts.log import HostLog
 from colocache.core.hosts.owner import Owner
 from colocache.core.hosts.rows import Rows
 from colocache.core.near import NearStore
-from verification.host import mutations
 from verification.host.mutations import replaced
 from verification.hosts import actor as actor_module
 from verification.hosts.actor import Actor
 from verification.hosts.computer import Worker
 from verification.hosts.history import History
+from verification.hosts.mutant import MUTANTS, Change, Mutant, edited, everywhere, mutant, noticed_by, together
 
-Change = AbstractContextManager[Any]
-
-
-class Mutant(NamedTuple):
-    """A rule that is taken out."""
-
-    change: Callable[[], Change]
-    kinds: tuple[str, ...]  # of random histories
-    scripts: tuple[str, ...]  # histories written by hand
-    tests: tuple[str, ...]  # of the core
-
-
-TESTS = (
-    "tests/core/hosts/test_gateway.py", "tests/core/hosts/test_waiting.py", "tests/core/hosts/test_rows.py",
-    "tests/core/hosts/test_grants.py", "tests/core/host/test_announcements.py",
-)  # fmt: skip
-
-MUTANTS: dict[str, Mutant] = {}
-
-
-def mutant(
-    *scripts: str, kinds: tuple[str, ...] = ("cuts", "gateways")
-) -> Callable[[Callable[[], Change]], Callable[[], Change]]:
-    """Register a mutant under its function's name."""
-
-    def register(change: Callable[[], Change]) -> Callable[[], Change]:
-        MUTANTS[change.__name__] = Mutant(change, kinds, scripts, TESTS)
-        return change
-
-    return register
-
-
-def edited(holder: Any, name: str, *edits: tuple[str, str]) -> Change:
-    """Edit a function, or a method, whose text is given here as it stands in its class."""
-    if isinstance(holder, type):
-        edits = tuple([(_outdented(old), _outdented(new)) for old, new in edits])
-    return mutations.edited(holder, name, *edits)
-
-
-def _outdented(text: str) -> str:
-    return text.removeprefix("    ").replace("\n    ", "\n")
-
-
-@contextmanager
-def together(*changes: Change) -> Any:
-    """Have several changes at once."""
-    with ExitStack() as stack:
-        for change in changes:
-            stack.enter_context(change)
-        yield
-
-
-def everywhere(module: Any, name: str, users: tuple[Any, ...], *edits: tuple[str, str]) -> Change:
-    """Edit a function of a module, also where it was imported by name."""
-
-    @contextmanager
-    def change() -> Any:
-        with edited(module, name, *edits), ExitStack() as stack:
-            for user in users:
-                stack.enter_context(replaced(user, name, getattr(module, name)))
-            yield
-
-    return change()
-
+__all__ = ["MUTANTS", "Mutant"]
 
 # --- G: a gateway, and events of others
 
@@ -130,7 +67,7 @@ def bell_before_stamps() -> Change:
     )  # fmt: skip
 
 
-@mutant("told", "slow_gateway", kinds=("gateways",))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def told_is_taken_for_applied() -> Change:
     """T2: what a predecessor was told may not be stamped."""
     return edited(
@@ -193,7 +130,7 @@ def leases_begin_before_events_are_applied() -> Change:
     return edited(Gateway, "_progress", (" and self._row.has_reached(id, peer.waits[1])", ""))
 
 
-@mutant("clock", kinds=("losses", "joiners"))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def pongs_for_another_incarnation() -> Change:
     """G9: a pong counts for a ping of this incarnation, because clocks start anew."""
     return edited(Gateway, "_is_for_this_ping", ("pong.to == self.me.id and ", ""))
@@ -214,7 +151,7 @@ def acknowledgements_for_another_incarnation() -> Change:
     return edited(Gateway, "_on_ack", ("message.to == self.me.id and ", ""))
 
 
-@mutant("newcomer", "address", kinds=("joiners", "losses"))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def rosters_are_not_compared() -> Change:
     """G9: a pong counts if both hosts know the same."""
     return edited(Gateway, "_on_pong", ("view.live != self._digest(row.live()) or ", ""))
@@ -313,13 +250,13 @@ def the_roster_is_read_before_the_append() -> Change:
     )  # fmt: skip
 
 
-@mutant("newcomer", "alone", kinds=("joiners", "losses"))
+@noticed_by("tests/core/hosts/test_waiting.py")
 def newcomers_promise() -> Change:
     """W4: a host that is not established gives no complete receipt."""
     return everywhere(waiting, "settle", (actor_module, owner), ("    while not words[UNTIL]:", "    while False:"))
 
 
-@mutant("newcomer", "alone", kinds=("joiners", "losses"))
+@noticed_by("tests/core/hosts/test_waiting.py")
 def established_at_the_end_is_enough() -> Change:
     """W4: a host is established before it looks whom to wait for."""
     return everywhere(
@@ -344,19 +281,16 @@ def one_lane() -> Change:
 # --- R: readers and owners
 
 
-@mutant("reader")
+@noticed_by("tests/core/test_near.py")
 def the_lease_is_asked_after_the_bell() -> Change:
     """R1: a reader asks for the lease before bell and stamps."""
-    return together(
-        edited(
-            NearStore, "lets",
-            ("        until = self._lease.until(now)\n        if until <= now:\n            return False\n"
-             "        bell = self.bell[0]\n", "        bell = self.bell[0]\n"),
-            ("        entry.bell = None\n",
-             "        until = self._lease.until(now)\n        if until <= now:\n            return False\n"
-             "        entry.bell = None\n"),
-        ),
-        edited(Actor, "read", ("(entry.bell == worker.bell[0] and entry.until > region.clock()) or ", "")),
+    return edited(
+        NearStore, "lets",
+        ("        until = self._lease.until(now)\n        if until <= now:\n            return False\n"
+         "        bell = self.bell[0]\n", "        bell = self.bell[0]\n"),
+        ("        entry.bell = None\n",
+         "        until = self._lease.until(now)\n        if until <= now:\n            return False\n"
+         "        entry.bell = None\n"),
     )  # fmt: skip
 
 
@@ -375,7 +309,7 @@ def what_is_old_is_served_while_behind() -> Change:
     )  # fmt: skip
 
 
-@mutant("newcomer", kinds=("joiners", "losses"))
+@noticed_by("tests/core/hosts/test_lease.py")
 def newcomers_serve_what_is_young() -> Change:
     """R3: a host that is not established serves nothing."""
     return edited(
@@ -412,13 +346,11 @@ def own_events_are_not_named() -> Change:
     return everywhere(dependencies, "dependencies", (actor_module,), ("    found[me] = log.lasts()\n", ""))
 
 
-@mutant("newcomer", kinds=("joiners", "losses", "ends"))
-def only_who_has_events_is_named() -> Change:
-    """R4: a fetch names every host, also those without events, and those that have ended."""
+@noticed_by("tests/core/hosts/test_dependencies.py")
+def ends_are_not_named() -> Change:
+    """R4: a fetch names those that have ended."""
     return everywhere(
-        dependencies, "_told", (),
-        ("    found.update(dict.fromkeys(recent_ends(rows, states, now), OVER))\n",
-         "    found = {id: numbers for id, numbers in found.items() if numbers}\n"),
+        dependencies, "_told", (), ("    found.update(dict.fromkeys(recent_ends(rows, states, now), OVER))\n", ""),
     )  # fmt: skip
 
 
@@ -460,7 +392,7 @@ def the_owner_takes_the_record_first() -> Change:
     )  # fmt: skip
 
 
-@mutant("newcomer", kinds=("joiners", "losses"))
+@noticed_by("tests/core/hosts/test_dependencies.py")
 def owners_answer_about_hosts_they_do_not_know() -> Change:
     """R5: an owner that has never met a host has not applied its events."""
     return everywhere(
@@ -470,7 +402,7 @@ def owners_answer_about_hosts_they_do_not_know() -> Change:
     )  # fmt: skip
 
 
-@mutant("oneway")
+@noticed_by("tests/core/hosts/test_owner.py")
 def ages_are_not_told() -> Change:
     """R3: what is fetched is as old as it is at the owner."""
     return edited(Owner, "_found", ("max(0.0, now - record.loaded)", "0.0"))
@@ -489,7 +421,7 @@ def fills_get_new_stamps() -> Change:
     )  # fmt: skip
 
 
-@mutant(kinds=("calm", "losses"))
+@noticed_by("tests/core/hosts/test_grants.py")
 def tokens_are_counted() -> Change:
     """A token is given by one process of one incarnation only."""
     return edited(Owner, "_lead", ("self._claims.number() ^ self._mine", "len(self._grants) + 1"))
@@ -504,7 +436,7 @@ def writes_are_not_announced() -> Change:
     return edited(Shelf, "_stamp", ("        if announcer is None:", "        if True:"))
 
 
-@mutant(kinds=("writes",))
+@noticed_by("tests/core/host/test_announcements.py")
 def writes_are_announced_before_the_commit() -> Change:
     """A write is committed before it is announced."""
     return together(
@@ -544,13 +476,19 @@ def _early_slot() -> Change:
     return change()
 
 
-@mutant(kinds=("writes",))
+@noticed_by("tests/core/hosts/test_owner.py")
 def values_are_derived_while_behind() -> Change:
     """Nothing is derived while the owner is behind: the value may be void elsewhere."""
     return edited(Owner, "_may_derive", ("return now < self._lease.until(now)", "return True"))
 
 
-@mutant(kinds=("writes",))
+@noticed_by("tests/core/hosts/test_owner.py")
+def who_owns_a_key_no_more_derives() -> Change:
+    """Nothing is derived by a host that does not own the key any more."""
+    return edited(Owner, "_may_derive", (" and self._owns(request.key.wire)", ""))
+
+
+@noticed_by("tests/core/host/test_shelf.py")
 def what_is_derived_is_young() -> Change:
     """What is derived is as old as what it was made of."""
     return edited(Shelf, "_write", ("            loaded = record.loaded\n", "            loaded = now\n"))
@@ -582,7 +520,7 @@ def positions_are_adopted_without_a_reset() -> Change:
     )  # fmt: skip
 
 
-@mutant("ack", kinds=("losses", "ends", "joiners"))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def ends_without_a_reset() -> Change:
     """E3: who has ended at a position that is not reached, or unknown, is ended after a reset."""
     return edited(
@@ -670,13 +608,13 @@ def forgotten_for_good() -> Change:
     return edited(Rows, "_holds", ("return mark == 1 + self.total(id, SIGN) if mark else False", "return mark > 0"))
 
 
-@mutant("island", "at_different_positions", kinds=("forgetting",))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def forgotten_without_a_reset() -> Change:
     """F1: everything is dropped before a host is forgotten."""
     return edited(Gateway, "_forget", ("                self._reset(id, {})\n", ""))
 
 
-@mutant("at_different_positions", kinds=("forgetting",))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def forgotten_at_different_positions() -> Change:
     """F4: who is behind another one in what is applied of a forgotten host resets."""
     return edited(
@@ -684,7 +622,7 @@ def forgotten_at_different_positions() -> Change:
     )
 
 
-@mutant("triangle", "island", kinds=("forgetting",))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def leases_survive_forgetting() -> Change:
     """F3: a lease holds only among hosts that have forgotten the same ones."""
     return edited(Gateway, "_under", ('return xxh3_64_intdigest(b"".join(sorted(forgotten))) | 1', "return 1"))
@@ -760,6 +698,22 @@ def who_has_just_begun_to_listen_is_believed() -> Change:
     return edited(Gateway, "_take_back", (" and id not in self._peer(witness).unheard", ""))
 
 
+@noticed_by("tests/core/hosts/test_gateway.py")
+def newcomers_forget_without_a_reset() -> Change:
+    """J5: a newcomer drops everything when it takes over who is forgotten."""
+    return edited(
+        Gateway, "_forget_too",
+        ("                self._reset(id, {})\n",
+         "                if self.is_established:\n                    self._reset(id, {})\n"),
+    )  # fmt: skip
+
+
+@noticed_by("tests/core/hosts/test_gateway.py")
+def newcomers_seem_to_hear_the_forgotten() -> Change:
+    """J5: who has never heard a host does not have others take it back (progress)."""
+    return edited(Gateway, "_view", (" if alive.get(id) else self.times.forget_after", ""))
+
+
 @mutant("island", kinds=("forgetting",))
 def newcomers_have_forgotten_nobody() -> Change:
     """J5: a newcomer takes over who is forgotten (progress)."""
@@ -773,3 +727,6 @@ def only_the_established_forget() -> Change:
         Gateway, "_forget", ("if self._forgetting is Forgetting.NEVER:",
         "if self._forgetting is Forgetting.NEVER or not self.is_established:"),
     )  # fmt: skip
+
+
+from verification.hosts import client_mutations, copy_mutations  # noqa: E402, F401  # last in the table

@@ -70,7 +70,7 @@ class Plan(NamedTuple):
     @property
     def has_stable_owners(self) -> bool:
         """Whether each key has one owner, once all hosts are there."""
-        return self.kind in ("writes", "copies") and not self.late_hosts and not {*self.faults} & {*RESTARTS}
+        return (self.kind == "writes" or self.copies) and not self.late_hosts and not {*self.faults} & {*RESTARTS}
 
 
 def draw(seed: int, kind: str) -> Plan:

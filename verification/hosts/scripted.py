@@ -13,7 +13,7 @@ from typing import NamedTuple
 from colocache.core.hosts import messages
 from verification.hosts.actor import Actor
 from verification.hosts.history import History
-from verification.hosts.items import HOT, ITEMS
+from verification.hosts.items import HOT, ITEMS, SETTABLE
 from verification.hosts.plan import Plan, draw
 
 Script = Callable[[History], object]
@@ -24,16 +24,18 @@ class Scripted(NamedTuple):
 
     script: Script
     forgets: bool
+    copies: bool
+    rate: float  # of what the threads do besides
 
 
 SCRIPTS: dict[str, Scripted] = {}
 
 
-def scripted(*, forgets: bool = False) -> Callable[[Script], Script]:
+def scripted(*, forgets: bool = False, copies: bool = False, rate: float = 5.5) -> Callable[[Script], Script]:
     """Register a history under its function's name."""
 
     def register(script: Script) -> Script:
-        SCRIPTS[script.__name__] = Scripted(script, forgets)
+        SCRIPTS[script.__name__] = Scripted(script, forgets, copies, rate)
         return script
 
     return register
@@ -41,12 +43,12 @@ def scripted(*, forgets: bool = False) -> Callable[[Script], Script]:
 
 def plan_of(name: str, seed: int) -> Plan:
     """Draw what a scripted history leaves to chance."""
-    forgets = SCRIPTS[name].forgets
+    _, forgets, copies, rate = SCRIPTS[name]
     drawn = draw(seed, "forgetting" if forgets else "cuts")
     end = 9.4 if forgets else 6.4
     return drawn._replace(
-        kind=name, hosts=3, workers=3, end=end, over=end + (5.6 if forgets else 2.6), rate=5.5, forgets=forgets,
-        late_hosts=0, faults=(), things="keys",
+        kind=name, hosts=3, workers=3, end=end, over=end + (5.6 if forgets else 2.6), rate=rate, forgets=forgets,
+        late_hosts=0, faults=(), things="keys", copies=copies,
     )  # fmt: skip
 
 
@@ -297,11 +299,12 @@ def ack(history: History) -> None:
         history.policy.at(4.75, lambda key=key: invalidates(history, 0, key))  # type: ignore[misc]
 
 
-@scripted()
+@scripted(rate=0.2)
 def roster(history: History) -> None:
     """A host joins while a writer stops between its look at the roster and its append."""
     random = history.random
     boots(history, h2=2.0)
+    reads_often(history, 1.7, 1, 0.0, 0.1, key=1)
     seconds, moment = random.uniform(0.6, 0.9), 1.98 + random.random() * 0.2
 
     def more() -> None:
@@ -379,6 +382,42 @@ def newcomer(history: History) -> None:
     boots(history, h2=2.0)
     cut(history, 1.9 + history.random.random() * 0.2, history.random.uniform(0.5, 1.5), *both(1, 2))
     cut(history, 4.2, history.random.uniform(0.5, 1.5), *both(0, 2))
+
+
+@scripted(copies=True, rate=1.0)
+def slow_for_its_own_writes(history: History) -> None:
+    """A process writes at another host, which is slow then. So it asks a copy, which has not heard of the write."""
+    boots(history)
+    lost = partial(setattr, history, "lost_wakes")  # so that the owner's gateway tells the write late
+
+    def writes_and_reads(actor: Actor) -> None:
+        cut(history, history.machine.clock, 0.3, (1, 2))
+        actor.put(waits=False)
+        cut(history, history.machine.clock, 0.3, (1, 0))
+        for _ in range(3):
+            actor.read_written(SETTABLE)
+
+    for moment in (3.2, 4.2, 5.2):
+        history.policy.at(moment - 0.1, partial(lost, 0.0))
+        history.policy.at(moment, lambda: act(history, 0, "first writer", lambda actor: actor.put(waits=False)))
+        history.policy.at(moment + 0.3, partial(lost, 1.0))
+        history.policy.at(moment + 0.31, lambda: act(history, 0, "writer", writes_and_reads))
+
+
+@scripted(copies=True, rate=1.0)
+def slow_to_stamp_its_own_writes(history: History) -> None:
+    """A process writes at another host. Its own host is told of that, and its gateway stops before it stamps that."""
+    boots(history)
+
+    def writes_and_reads(actor: Actor) -> None:
+        actor.read_written(SETTABLE)
+        history.aim(0, "g_stamp", 0.1)
+        actor.put(waits=False)
+        actor.read_written(SETTABLE)
+
+    for moment in (3.2, 4.2, 5.2):
+        history.policy.at(moment, lambda: act(history, 0, "first writer", lambda actor: actor.put(waits=False)))
+        history.policy.at(moment + 0.3, lambda: act(history, 0, "writer", writes_and_reads))
 
 
 @scripted(forgets=True)

@@ -11,11 +11,12 @@ from colocache.core.hosts.announcing import Announcement, Pending
 from colocache.core.hosts.dependencies import dependencies_of_client, has_applied
 from colocache.core.hosts.event import KEYS, Event, Position
 from colocache.core.hosts.gateway import Gateway, Send
-from colocache.core.hosts.layout import LISTENERS
+from colocache.core.hosts.layout import LISTENERS, UNTIL
 from colocache.core.hosts.messages import Ack, News, Ping, Pong, Told
 from colocache.core.hosts.owner import TELLING, Owner
 from colocache.core.hosts.requests import Announce, Announced, Refused, Settle, Settlement, decode_answer, encode
 from colocache.core.hosts.rows import ACKED, APPLIED, Host, Row, TooManyHosts
+from colocache.core.hosts.waiting import Settled
 from tests.core.hosts.members import A_KEY, SECOND, TIMES, Group, Member
 from tests.core.hosts.test_waiting import Call, tell
 
@@ -208,6 +209,42 @@ def test_k3_a_newcomer_waits_for_clients_that_do_not_know_it(group: Group, a: Me
     assert call.settled is not None
     assert call.settled.complete
     assert not c.is_current or not c.stands(label)
+
+
+def test_k3_a_newcomer_notes_for_whom_it_waits_before_it_is_current() -> None:
+    """Otherwise a writer between both waits for nobody, and the client has not heard of the newcomer.
+
+    1. The gateway stores that the host is current, and is stopped. 2. Another one is elected. 3. W invalidates, and the
+    other gateway has the acknowledgement of A.
+    """
+    group = Group("a")
+    c = group.add("c", client=True)
+    group.run(2)
+    n = group.add("n")
+    group.cut_off("c")
+    settled: list[Settled | None] = []
+
+    class Words:
+        """Those of the gateway, which is stopped once it has stored that the host is current."""
+
+        def __getitem__(self, place: int) -> int:
+            return n.process.words[place]
+
+        def __setitem__(self, place: int, value: int) -> None:
+            n.process.words[place] = value
+            if place == UNTIL and not settled:
+                stopped, n.gateway = n.gateway, n.new_gateway(n.writer, row=1)
+                call = Call(n)
+                tell(n)
+                settled.append(call.look())
+                n.gateway = stopped
+
+    n.gateway._words = Words()
+    group.tick("a", "n")
+    group.tick("a", "n")
+    assert n.is_current
+    assert c.is_current
+    assert settled == [None]
 
 
 def test_k3_a_newcomer_waits_for_nobody_where_there_are_no_clients() -> None:

@@ -48,7 +48,7 @@ from colocache.core.hosts.requests import (
 )
 from colocache.core.hosts.rows import APPLIED, TOLD, Incarnation, Row
 from colocache.core.hosts.rows import Host as Known
-from colocache.core.hosts.taking import Asked, Taker
+from colocache.core.hosts.taking import SLOWER_CLOCK, Asked, Taker
 from tests.core.host.shelves import Host, Locks
 from tests.core.hosts.test_grants import Bytes
 
@@ -360,6 +360,19 @@ def test_stamps_come_before_what_is_told(group: Group) -> None:
     assert asked.depends[three.id] == three.log.lasts()  # type: ignore[union-attr]
 
 
+def test_what_is_taken_is_as_old_as_where_it_comes_from_and_a_bit(group: Group) -> None:
+    """A host that is behind serves what is young. If what it takes was new, it would serve it for one lease more."""
+    one, two, _ = group.members
+    one.store(b"k")
+    one.host.now += 2.0
+    one.offers.note(b"k")
+    [(_, offered)] = offer(one)
+    two.ask(offered)
+    record = two.shelf.find(b"k", key_hash(b"k"), two.host.now)
+    assert record is not None
+    assert record.loaded == pytest.approx(two.host.now - 2.0 * SLOWER_CLOCK)
+
+
 def test_an_offer_waits_for_the_write_that_it_is_about(group: Group) -> None:
     """C has an older copy, which stands until it hears of the write. It must not take that for what is offered."""
     one, two, _ = group.members
@@ -412,8 +425,18 @@ def test_it_grants_if_the_next_host_has_nothing_or_is_lost_and_the_next_host_gra
     one, two, _ = group.members
     one.warm_until = one.host.now + WARM
     one.owner._harvests = True
+    served: list[Request] = []
+    serve = two.owner.serve
+
+    def watch(frame: bytes, reply: Callable[[bytes], object]) -> None:
+        served.append(decode_request(frame))
+        serve(frame, reply)
+
+    two.owner.serve = watch  # type: ignore[method-assign]
     assert isinstance(one.ask(Get(Key(b"a", (ROOT,)), {}, True, 1.0)), Granted)
-    assert two.owner._grants == {}
+    (peek,) = served
+    assert isinstance(peek, Get)
+    assert not peek.leads
     group.lost.add(two.id)
     assert isinstance(one.ask(Get(Key(b"b", (ROOT,)), {}, True, 1.0)), Granted)
 
@@ -443,6 +466,23 @@ def test_a_peek_that_an_event_overtakes_is_not_kept(group: Group) -> None:
     three.invalidate(b"k")
     one.hear(three, b"k")
     group.deliver()
+    assert one.get(b"k") is None
+
+
+def test_a_peek_names_what_is_told(group: Group) -> None:
+    """C, which is peeked at, has not heard of an event that this host has stamped."""
+    one, two, three = group.members
+    two.store(b"k")
+    three.invalidate(b"k")
+    one.hear(three, b"k")
+    one.warm_until = one.host.now + WARM
+    one.owner._harvests = True
+    answers: list[bytes] = []
+    one.owner.serve(encode(Get(Key(b"k", (ROOT,)), {}, False, 0.0)), answers.append)
+    group.deliver()
+    two.host.now += 1.0  # C gives up waiting for the event
+    group.deliver()
+    assert isinstance(decode_answer(answers[0]), Missing)
     assert one.get(b"k") is None
 
 
