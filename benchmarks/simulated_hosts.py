@@ -20,7 +20,7 @@ import itertools
 import mmap
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from functools import partial
 from time import thread_time
 
@@ -99,7 +99,7 @@ class SimulatedHost:
 
     # --- What the protocol asks of discovery
 
-    def are_complete(self, established: bool) -> bool:
+    def are_complete(self, established: bool, forgotten: Set[Incarnation]) -> bool:
         """Tell whether all that are dialled were met."""
         return established or all(line.host is not None for line in self.lines.values())
 
@@ -109,6 +109,13 @@ class SimulatedHost:
 
     def end(self, host: Incarnation, goodbye: bool) -> None:
         """Note nothing: no host ends here."""
+
+    def given_up(self) -> set[int]:
+        """Return nothing: all are there."""
+        return set()
+
+    def give_up(self, places: Set[int]) -> None:
+        """Note nothing."""
 
     # --- What the network thread does
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 from colocache.core.host.board import PAGE, Board
@@ -57,7 +58,7 @@ class _Meetings:
     def __init__(self) -> None:
         self.known: set[bytes] = set()
 
-    def are_complete(self, established: bool) -> bool:
+    def are_complete(self, established: bool, forgotten: Set[bytes]) -> bool:
         return True
 
     def tell(self, host: Host) -> None:
@@ -65,6 +66,12 @@ class _Meetings:
 
     def end(self, host: bytes, goodbye: bool) -> None:
         self.known.discard(host)
+
+    def given_up(self) -> set[int]:
+        return set()
+
+    def give_up(self, places: Set[int]) -> None:
+        pass
 
 
 class Attacked:

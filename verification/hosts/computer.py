@@ -7,7 +7,7 @@ process of it. All regions lie in the memory of one machine, so everything that 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -263,7 +263,7 @@ class Meetings:
         self._region = region
         self._rows = rows
 
-    def are_complete(self, established: bool) -> bool:
+    def are_complete(self, established: bool, forgotten: Set[Incarnation]) -> bool:
         """Tell whether nobody is missing."""
         region = self._region
         if not established and region.machine.clock < region.born + 0.3:
@@ -277,6 +277,13 @@ class Meetings:
         """Note nothing: a host is found by its place."""
 
     def end(self, host: Incarnation, goodbye: bool) -> None:
+        """Note nothing."""
+
+    def given_up(self) -> set[int]:
+        """Return nothing: everybody is missed for as long as it lives."""
+        return set()
+
+    def give_up(self, places: Set[int]) -> None:
         """Note nothing."""
 
 

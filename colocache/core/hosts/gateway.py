@@ -19,11 +19,11 @@ Rules, with what happens without them. G are a gateway's, J those of joining, E 
 - **G10.** The host is current until the earliest of its leases ends, and never longer than a lease after the gateway's
   last look at its own events, also where no other host is known. Otherwise a gateway that was stopped before it stored
   "for ever" could store it when there are other hosts.
-- **J1.** A host is established once everybody who is listed was met. **J3.** It adopts positions by a reset. **J5.** It
-  takes over who is forgotten, after a reset, unless it hears that host itself. Without the reset: 1. D has met nobody
-  yet, and loads a value. 2. N, which is cut off from A and B, invalidates it. Its call waits until their leases are
-  over, and returns. 3. A and B forget N. They have no events of their own, so there are no positions to adopt. 4. D
-  meets A and B, and is current. It serves the value.
+- **J1.** A host is established once everybody who is listed was met, or others have forgotten him. **J3.** It adopts
+  positions by a reset. **J5.** It takes over who is forgotten, after a reset, unless it hears that host itself.
+  Without the reset: 1. D has met nobody yet, and loads a value. 2. N, which is cut off from A and B, invalidates it.
+  Its call waits until their leases are over, and returns. 3. A and B forget N. They have no events of their own, so
+  there are no positions to adopt. 4. D meets A and B, and is current. It serves the value.
 - **E3.** Who ends at a position that is not reached, or unknown, is ended after a reset.
 - **F1.** A reset comes before a host is forgotten. **F2.** Any sign of life makes the decision void. **F3.** A lease
   holds only among hosts that have forgotten the same ones. **F4.** Who is behind another one in what is applied of a
@@ -57,7 +57,7 @@ dials all members, and each of them has it as a *listener*. K are the rules of b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
@@ -150,14 +150,23 @@ class Times:
 class Meetings(Protocol):
     """What is known of where hosts are."""
 
-    def are_complete(self, established: bool) -> bool:
-        """Tell whether nobody is missing: for a host that joins, or for one that is established."""
+    def are_complete(self, established: bool, forgotten: Set[Incarnation]) -> bool:
+        """Tell whether nobody is missing: for a host that joins, or for one that is established.
+
+        One that joins need not meet those that others have forgotten.
+        """
 
     def tell(self, host: Host) -> None:
         """Note where a host is, as others say."""
 
     def end(self, host: Incarnation, goodbye: bool) -> None:
         """Note that a host is over, and whether it has said so itself."""
+
+    def given_up(self) -> Set[int]:
+        """Return hashes of the listed places where nobody has answered, and where nobody is missed any more."""
+
+    def give_up(self, places: Set[int]) -> None:
+        """Miss nobody at these places: a gateway of this host before has given them up."""
 
 
 class Reply(NamedTuple):
@@ -225,6 +234,8 @@ class Gateway:
         }  # fmt: skip
         for id in row.live():  # a predecessor knew them, and no list may name them
             meetings.tell(row.host(id))
+        if self.is_established:
+            meetings.give_up(row.given_up(now - times.forget_after))
         self.resets = 0
         self.left_out: set[str] = set()  #: names of hosts for which there is no room
 
@@ -245,6 +256,8 @@ class Gateway:
         if not self._is_client:
             self._forget(now)
         self._settle(now)
+        if self.is_established:
+            self._row.give_up(self._meetings.given_up(), now)
         if len(self._peers) > 2 * (ENTRIES + LISTENERS):  # clients have come and gone
             self._peers = {id: peer for id, peer in self._peers.items() if self._row.state(id) == LIVE}
         return self._taken()
@@ -509,10 +522,10 @@ class Gateway:
 
     def _settle(self, now: int) -> None:
         """Store until when this host is current (G10)."""
-        established = self.is_established
-        if self._looked is None or not self._meetings.are_complete(established):
+        established, forgotten = self.is_established, self._forgotten()
+        if self._looked is None or not self._meetings.are_complete(established, forgotten):
             return
-        counted, under = self._row.counted(), self._under(self._forgotten())
+        counted, under = self._row.counted(), self._under(forgotten)
         if self._is_client and not counted:
             return  # K5
         heard = self._row.every_heard(under)

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from ..host.memory import Fences, Words
-from .layout import ENTRIES, LANES, LISTENERS, ROWS, ROWS_USED, WORD, entry_of
+from .layout import ENTRIES, ENTRY_WORDS, LANES, LISTENERS, ROWS, ROWS_USED, WORD, entry_of
 
 Incarnation = bytes
 """The id of a region, 16 bytes: a host from the first process's coming to the last one's leaving."""
@@ -65,7 +65,8 @@ ROUND_TRIP: Final = 43  # ns, of the last ping that was answered
 _NAME, _ADDRESS, _RELEASE = 44, 52, 60
 
 # Words of a row's head, which is its entry 0.
-_COUNT, _CHANGES, _WRITER, _LISTENERS, _LISTENER_CHANGES, _QUIET, _PUBLISHED = 0, 1, 2, 3, 4, 5, 8
+_COUNT, _CHANGES, _WRITER, _LISTENERS, _LISTENER_CHANGES, _QUIET, _PUBLISHED, _GIVEN_UP = 0, 1, 2, 3, 4, 5, 8, 16
+MOST_GIVEN_UP: Final = ENTRY_WORDS - _GIVEN_UP - 1  # places; they stand behind the instant at which that was so
 _LANES, _LISTENER_LANES = 32, 33  # beside lane 0, positions have lanes below that
 _TWO_WORDS = struct.Struct("=2Q")
 _WORD = struct.Struct("=Q")
@@ -302,6 +303,14 @@ class Rows:
         """Return the number of the last own event of a lane that a gateway has told others."""
         return max([self._words[entry_of(row, 0) + _PUBLISHED + lane] for row in range(self.used)], default=0)
 
+    def given_up(self, since: int) -> set[int]:
+        """Return the places that gateways of this host have noted by `Row.give_up` after an instant (ns)."""
+        found: set[int] = set()
+        for at in [entry_of(row, 0) + _GIVEN_UP for row in range(self.used)]:
+            if self._words[at] > since:
+                found.update([self._words[at + place] for place in range(1, 1 + MOST_GIVEN_UP)])
+        return found - {0}
+
     # --- Entries
 
     @property
@@ -481,6 +490,19 @@ class Row(Rows):
     def publish(self, lane: int, number: int) -> None:
         """Note that others were told own events up to this one, which are all stamped."""
         self._words[entry_of(self._row, 0) + _PUBLISHED + lane] = number
+
+    def give_up(self, places: Iterable[int], now: int) -> None:
+        """Note hashes of places where nobody is missed any more, so that the next gateway does not wait anew.
+
+        Each is a word of its own, so a reader may find some of these and some of those before. There is room for
+        `MOST_GIVEN_UP`; others are waited for once more.
+        """
+        at, words = entry_of(self._row, 0) + _GIVEN_UP, self._words
+        noted = sorted(places)[:MOST_GIVEN_UP]
+        for place, hash in enumerate([*noted, *[0] * (MOST_GIVEN_UP - len(noted))], at + 1):
+            if words[place] != hash:
+                words[place] = hash
+        words[at] = now
 
     def forget(self, id: Incarnation, signs: int) -> None:
         """Mark an incarnation as forgotten, as was decided when there were so many signs of life of it."""

@@ -29,6 +29,8 @@ import math
 from collections.abc import Hashable, Iterable, Set
 from typing import Final, NamedTuple
 
+from xxhash import xxh3_64_intdigest
+
 from .answers import Absent, Answer, Failed, Found
 from .peers import MAX_ITEMS, Address, Item, Lines, Literal
 from .schedule import Schedule
@@ -76,6 +78,7 @@ class Discovery:
         self._reached: dict[Hashable, Address] = {}  # where they are connected
         self._lines: dict[str, tuple[float, bool]] = {}  # when a trouble was told, and whether it still is one
         self._left_out = 0
+        self._given_up: set[int] = set()  # hashes of addresses
         self._relist(now)
 
     # --- Lookups
@@ -171,15 +174,36 @@ class Discovery:
         """Return the listed addresses that count as silent hosts of which nothing is known."""
         return [address for address in self._listed if self._counts_until(address) > now]
 
-    def all_met(self, now: float) -> bool:
+    def given_up(self, now: float) -> set[int]:
+        """Return hashes of the listed addresses that do not count, although nobody has answered there."""
+        places = self._places
+        return {
+            _hash(address)
+            for address in self._listed
+            if not places[address].answered
+            and places[address].host not in self._told
+            and self._counts_until(address) <= now
+        }
+
+    def give_up(self, hashes: Set[int]) -> None:
+        """Count none of these addresses, if they are listed now, or the first time within ``forget_after`` seconds.
+
+        Otherwise an address that lists nobody would put this host behind for so long whenever its gateway changes.
+        """
+        self._given_up = {*hashes}
+        for address in self._listed:
+            if _hash(address) in self._given_up:
+                self._places[address].since = -math.inf
+
+    def all_met(self, now: float, forgotten: Set[Hashable] = frozenset()) -> bool:
         """Tell whether a host that starts may be established, as far as discovery is concerned (rule J1).
 
         So it is when all items were looked up, and every address that is listed, and every host that others have told,
         was met; or ``forget_after`` seconds after the start. What has left with a goodbye, or is this host itself, need
-        not be met. A name that does not exist lists nothing. But if nothing at all is listed by any item, one waits:
-        there should be at least this host.
+        not be met, nor who is ``forgotten``. A name that does not exist lists nothing. But if nothing at all is listed
+        by any item, one waits: there should be at least this host.
         """
-        return now >= self._started + self._forget_after or not self._items or self._is_complete()
+        return now >= self._started + self._forget_after or not self._items or self._is_complete(forgotten)
 
     def unmet(self) -> list[str]:
         """Return what `all_met` waits for, as a person would write it: items without an answer, and addresses."""
@@ -227,12 +251,15 @@ class Discovery:
             else:
                 self._lines[item] = (said_at, False)
 
-    def _is_complete(self) -> bool:
+    def _is_complete(self, forgotten: Set[Hashable]) -> bool:
         return (
             bool(self._listed)
             and all(known.answered for known in self._known.values())
-            and all(self._was_met(self._places[address]) for address in self._listed)
-            and self._met.issuperset(self._told)
+            and all(
+                self._was_met(self._places[address]) or self._places[address].host in forgotten
+                for address in self._listed
+            )
+            and forgotten >= self._told.keys() - self._met
         )
 
     def _was_met(self, place: _Place) -> bool:
@@ -335,6 +362,9 @@ class Discovery:
         place = self._places.setdefault(address, _Place())
         if now - place.unlisted_at >= self._forget_after:
             place.since, place.gone = now, False
+            if _hash(address) in self._given_up and now < self._started + self._forget_after:
+                self._given_up.discard(_hash(address))
+                place.since = -math.inf
         if self._reached.get(place.host) != address:
             place.answered = place.me = False  # it may be another one's now
 
@@ -359,6 +389,10 @@ class Discovery:
         for number, (unlisted_at, address) in enumerate(sorted(idle)):
             if number < too_many or now - unlisted_at >= self._forget_after:
                 del self._places[address]
+
+
+def _hash(address: Address) -> int:
+    return xxh3_64_intdigest(str(address).encode()) | 1
 
 
 class _Known:

@@ -16,7 +16,7 @@ import _socket as system  # gevent patches the other module, and this thread has
 import contextlib
 import math
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from time import monotonic, monotonic_ns
 from typing import Final, NamedTuple, Protocol
 
@@ -743,12 +743,12 @@ class Meetings:
         self._discovery = discovery
         self._strangers = strangers
 
-    def are_complete(self, established: bool) -> bool:
+    def are_complete(self, established: bool, forgotten: Set[Incarnation]) -> bool:
         """Tell whether nobody is missing: for a host that joins, or for one that is established."""
         now = monotonic()
         if self._strangers():
             return False
-        return not self._discovery.silent(now) if established else self._discovery.all_met(now)
+        return not self._discovery.silent(now) if established else self._discovery.all_met(now, forgotten)
 
     def tell(self, host: Host) -> None:
         """Note where a host is, as others say."""
@@ -762,6 +762,14 @@ class Meetings:
             self._discovery.said_goodbye(host, monotonic())
         else:
             self._discovery.ended(host)
+
+    def given_up(self) -> Set[int]:
+        """Return hashes of the listed places where nobody has answered, and where nobody is missed any more."""
+        return self._discovery.given_up(monotonic())
+
+    def give_up(self, places: Set[int]) -> None:
+        """Miss nobody at these places: a gateway of this host before has given them up."""
+        self._discovery.give_up(places)
 
 
 def _status(peer: _Peer) -> HostStatus:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from colocache.core.host.board import PAGE, Board, Label
 from colocache.core.host.hashes import ROOT
@@ -32,8 +32,9 @@ class Everybody:
         self.complete = True
         self.told: list[Host] = []
         self.ended: list[tuple[Incarnation, bool]] = []
+        self.vacant: set[int] = set()
 
-    def are_complete(self, established: bool) -> bool:
+    def are_complete(self, established: bool, forgotten: Set[Incarnation]) -> bool:
         """Tell whether nobody is missing."""
         return self.complete
 
@@ -44,6 +45,14 @@ class Everybody:
     def end(self, host: Incarnation, goodbye: bool) -> None:
         """Note that a host is over."""
         self.ended.append((host, goodbye))
+
+    def given_up(self) -> set[int]:
+        """Return where nobody is missed."""
+        return self.vacant
+
+    def give_up(self, places: Set[int]) -> None:
+        """Miss nobody there."""
+        self.vacant = {*places}
 
 
 class Member:
