@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import os
 import resource
 import signal
@@ -154,7 +155,11 @@ class Troubles:
         return None if value is colocache.MISSING else value
 
     def be_user(self, uid: int) -> None:
-        """Be another user from now on."""
+        """Be another user from now on.
+
+        What the bus imports after its start comes first: that user need not be able to read where it lies.
+        """
+        importlib.import_module("colocache.runtime.mouth")
         os.setgroups([])
         os.setgid(uid)
         os.setuid(uid)

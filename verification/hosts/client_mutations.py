@@ -86,7 +86,7 @@ def who_comes_is_not_waited_for() -> Change:
 @noticed_by(CLIENTS)
 def who_comes_back_is_not_waited_for() -> Change:
     """K3: so is a host that was forgotten."""
-    return edited(Gateway, "_late", ("        if came_back:\n", "        if False:\n"))
+    return edited(Gateway, "_late", ("if any(row.largest(id, FORGOT) for id in come):", "if False:"))
 
 
 @noticed_by(CLIENTS)

@@ -711,7 +711,7 @@ def newcomers_forget_without_a_reset() -> Change:
 @noticed_by("tests/core/hosts/test_gateway.py")
 def newcomers_seem_to_hear_the_forgotten() -> Change:
     """J5: who has never heard a host does not have others take it back (progress)."""
-    return edited(Gateway, "_view", (" if alive.get(id) else self.times.forget_after", ""))
+    return edited(Gateway, "_forget_too", ("if id in view.unheard:", "if False:"))
 
 
 @mutant("island", kinds=("forgetting",))
