@@ -248,7 +248,6 @@ class Gateway:
         self.resets = 0
         self.left_out: set[str] = set()  #: names of hosts for which there is no room
         self.unnoted = 0  #: how often there was no room to note something of a host that is known
-        self._over: set[Incarnation] = set()  # those of the left out that have ended, and everything was dropped since
 
     @property
     def is_established(self) -> bool:
@@ -640,16 +639,18 @@ class Gateway:
                     self._has_left(host.id, now)
                 continue
             if state == LIVE:
-                if host.weight:
-                    self._meet(host, now)
+                if not host.weight:
+                    continue
+                self._meet(host, now)
                 continue
-            if not (mine == LIVE and last is not None and row.has_reached(host.id, last)) and host.id not in self._over:
+            if not (mine == LIVE and last is not None and row.has_reached(host.id, last)):
                 self._reset(host.id, {})
             if not self._has_room_for(host.id):
-                self._leave_out(host)
+                # Others say so again and again, and everything is dropped each time. Once would not do: what is fetched
+                # afterwards may come from an owner that has not heard of the end, and no fetch names it.
+                self.left_out.add(host.name)
                 continue
             row.end(host.id, last, now)
-            self._over.discard(host.id)
             self._peers.pop(host.id, None)
             self._meetings.end(host.id, host.id == sender)
 
@@ -668,13 +669,6 @@ class Gateway:
     def _has_left(self, client: Incarnation, now: int) -> None:
         if self._has_room_for(client, self._row.clients):
             self._row.clients.leave(client, now)
-
-    def _leave_out(self, host: Host) -> None:
-        """Remember that a host is over, for whose end there is no room: others will say so again and again."""
-        self.left_out.add(host.name)
-        if len(self._over) >= ENTRIES:
-            self._over.clear()
-        self._over.add(host.id)
 
     def _peer(self, id: Incarnation) -> _Peer:
         peer = self._peers.get(id)
