@@ -56,7 +56,8 @@ def main() -> None:
         return has_begun.wait(60.0)
 
     orders: dict[str, Any] = {
-        "is_current": is_current, "current_until": current_until, "hosts": hosts, "load": load_all, "set": cache.set, "get": cache.get,
+        "is_current": is_current, "current_until": current_until, "hosts": hosts,
+        "load": load_all, "set": cache.set, "get": cache.get,
         "copied": lambda: cache.stats().copied, "invalidate": lambda key: cache.invalidate(key).complete,
         "close": cache.close, "begin_to_load": begin_to_load,
     }  # fmt: skip

@@ -190,7 +190,9 @@ def a_successor_misses_all_anew() -> Change:
 @noticed_by("tests/core/hosts/test_gateway.py")
 def a_late_successor_misses_nobody() -> Change:
     """J6: where there was no gateway for long, everybody is missed again."""
-    return edited(Gateway, "_miss_anew", ("self._row.given_up(now - self.times.serves_by_age)", "self._row.given_up(0)"))
+    return edited(
+        Gateway, "_miss_anew", ("self._row.given_up(now - self.times.serves_by_age)", "self._row.given_up(0)")
+    )
 
 
 @noticed_by("tests/core/hosts/test_gateway.py")

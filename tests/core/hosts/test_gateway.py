@@ -345,7 +345,7 @@ def test_who_has_no_room_for_an_end_drops_everything_each_time(group: Group) -> 
 
 @pytest.mark.parametrize("names", [("a", "b", "c"), ("a", "b", "c", "d")])
 def test_a_gateway_without_room_for_those_it_knows_goes_on(names: tuple[str, ...]) -> None:
-    """They are in its predecessor's row. It can note nothing of them, so it tells, stamps and says nothing by halves."""
+    """They are in its predecessor's row. It can note nothing of them, so it does nothing by halves."""
     group = Group(*names)
     group.run(2)
     a, b = group.by_name("a"), group.by_name("b")

@@ -278,6 +278,18 @@ class DiscoveryMachine(Machine):
         )
         over = self.now >= 100.0 + self.shift + FORGET
         assert self.discovery.all_met(self.now) == (met or over)
+        for forgotten in HOSTS:
+            met_without = (
+                lookups <= self.answered_items
+                and all(
+                    each in self.answered | self.gone or self.owner.get(each) in self.met_hosts | {forgotten}
+                    for each in self.listed
+                )
+                and {*self.owner.values()} <= self.met_hosts | {forgotten}
+            )
+            assert self.discovery.all_met(self.now, {forgotten}) == (met_without or over)
+            if met_without and not met and not over:
+                self.note("hosts that need not be met")
         if met and not over:
             self.note("hosts that are established early")
 
@@ -302,6 +314,7 @@ def test_discovery_does_what_the_model_says() -> None:
     explore(
         DiscoveryMachine, 200, 40, "answers", "silent hosts", "goodbyes", "failed lookups", "a late answer",
         "second addresses of a host", "hosts that are established early", "warnings", "places that were given up",
+        "hosts that need not be met",
     )  # fmt: skip
 
 
