@@ -190,8 +190,8 @@ class Discovery:
     def give_up(self, hashes: Set[int], now: float) -> None:
         """Let these addresses not count, and all others where nobody is connected count anew.
 
-        An address that is listed for the first time within ``forget_after`` seconds from now does not count, either, if
-        it is one of these: names are looked up meanwhile.
+        One of these that comes to be listed within ``forget_after`` seconds does not count, either: names are looked up
+        meanwhile.
         """
         self._given_up, self._given_up_until = hashes, now + self._forget_after
         for address in filter(self._is_vacant, self._listed):
@@ -366,7 +366,7 @@ class Discovery:
         place = self._places.setdefault(address, _Place())
         if now - place.unlisted_at >= self._forget_after:
             place.since, place.gone = now, False
-            if place.unlisted_at == -math.inf and now < self._given_up_until and _hash(address) in self._given_up:
+            if now < self._given_up_until and _hash(address) in self._given_up:  # it was not listed since
                 place.since = -math.inf
         if self._reached.get(place.host) != address:
             place.answered = place.me = False  # it may be another one's now
