@@ -124,6 +124,7 @@ class History:
     def _be_quiet(self) -> None:
         self.is_quiet = True
         self.policy.arms.clear()
+        self.policy.be_quick()
         self.network.heal_all()
         self.tell("all is quiet from now on")
 
