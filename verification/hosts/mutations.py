@@ -157,6 +157,12 @@ def rosters_are_not_compared() -> Change:
     return edited(Gateway, "_on_pong", ("view.live != self._digest(row.live()) or ", ""))
 
 
+@mutant("unreachable", kinds=("forgetting",))
+def who_is_not_heard_is_current() -> Change:
+    """G11: a pong counts if its sender hears the asker."""
+    return edited(Gateway, "_on_pong", ("        if message.deaf >= self.times.lease:\n", "        if False:\n"))
+
+
 @mutant("newcomer", "address", kinds=("joiners",))
 def nobody_is_introduced() -> Change:
     """J2: pongs carry rosters, and rosters are compared; discovery may list one address only."""
