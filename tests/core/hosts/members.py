@@ -130,6 +130,7 @@ class Group:
         self.waited_for: list[int] = []
         self.cut: set[tuple[str, str]] = set()  # from whom to whom
         self.unreachable: set[tuple[str, str]] = set()  # who does not reach whose address
+        self.lost: tuple[type, ...] = ()  # messages that get lost
         self.said: list[tuple[str, str, Message]] = []
         self.members: dict[Incarnation, Member] = {}
         for name in names:
@@ -152,7 +153,7 @@ class Group:
         while queue:
             source, each, back = queue.popleft()
             target = self.members.get(each.to) if isinstance(each, Send) else back
-            if target is None or (source.me.name, target.me.name) in self.cut:
+            if target is None or (source.me.name, target.me.name) in self.cut or isinstance(each.message, self.lost):
                 continue
             self.said.append((source.me.name, target.me.name, each.message))
             answers = target.gateway.receive(decode(encode(each.message)), self.now)
