@@ -64,10 +64,12 @@ ENDED_SINCE: Final = 42  # ns: when this host has learned of its end
 ROUND_TRIP: Final = 43  # ns, of the last ping that was answered
 _NAME, _ADDRESS, _RELEASE = 44, 52, 60
 
-# Words of a row's head, which is its entry 0.
-_COUNT, _CHANGES, _WRITER, _LISTENERS, _LISTENER_CHANGES, _QUIET, _PUBLISHED, _GIVEN_UP = 0, 1, 2, 3, 4, 5, 8, 16
-MOST_GIVEN_UP: Final = ENTRY_WORDS - _GIVEN_UP - 1  # places; they stand behind the instant at which that was so
-_LANES, _LISTENER_LANES = 32, 33  # beside lane 0, positions have lanes below that
+# Words of a row's head, which is its entry 0. No other words of it are in use, and none has two meanings.
+_COUNT, _CHANGES, _WRITER, _LISTENERS, _LISTENER_CHANGES, _QUIET = range(6)
+_LANES, _LISTENER_LANES = 6, 7  # beside lane 0, positions have lanes below that
+_PUBLISHED: Final = 8  # one for each lane
+_GIVEN_UP: Final = _PUBLISHED + LANES  # an instant, and behind it, up to the end of the head, places
+MOST_GIVEN_UP: Final = ENTRY_WORDS - _GIVEN_UP - 1
 _TWO_WORDS = struct.Struct("=2Q")
 _WORD = struct.Struct("=Q")
 
