@@ -444,6 +444,22 @@ def island(history: History) -> None:
 
 
 @scripted(forgets=True)
+def unreachable(history: History) -> None:
+    """A host reaches the others, which do not reach it for so long that they forget it."""
+    random = history.random
+    boots(history)
+    moment, index = 1.3 + random.random() * 0.3, random.randrange(3)
+    lines = [(other, index) for other in range(3) if other != index]
+    history.policy.at(moment, lambda: history.network.keep_apart(random.uniform(4.5, 6.5), *lines))
+    for step in range(20):
+        writer = lines[step % 2][0]
+        history.policy.at(
+            moment + 2.3 + 0.1 * step, lambda step=step, writer=writer: invalidates(history, writer, step % 3)
+        )  # type: ignore[misc]
+        history.policy.at(moment + 2.35 + 0.1 * step, lambda: reads(history, index, 2))
+
+
+@scripted(forgets=True)
 def without_its_files(history: History) -> None:
     """A host is killed, and starts again in a new directory, so that nobody ever says that the old one has ended.
 

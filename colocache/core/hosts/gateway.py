@@ -19,6 +19,10 @@ Rules, with what happens without them. G are a gateway's, J those of joining, E 
 - **G10.** The host is current until the earliest of its leases ends, and never longer than a lease after the gateway's
   last look at its own events, also where no other host is known. Otherwise a gateway that was stopped before it stored
   "for ever" could store it when there are other hosts.
+- **G11.** A pong does not count if its sender has not heard the asker for a lease. So who may be forgotten by others is
+  behind for as long as it is silent for them. Otherwise: 1. A and B do not reach the address of C, and C reaches
+  theirs. 2. C is current by their pongs. A and B are behind, until they forget C. 3. W, on A, invalidates a value, and
+  its call waits for nobody at C. 4. C serves it: its leases are not over, and after that it serves what is young.
 - **J1.** A host is established once everybody was met who is listed, or whom others tell of, and who is not forgotten.
   A host that is listed may be one that nobody has ever heard, and it may serve old values. Who is forgotten is known:
   everybody who is waited for has agreed that he is not (F3), and a host that has been established for long does not
@@ -472,7 +476,10 @@ class Gateway:
         self._look(now)
         last, late = self._log.lasts(), self._late(now)
         applied = self._row.positions(id, APPLIED)
-        self._outbox.append(Reply(Pong(self.me, id, message.sent, last, applied, self._view(id, now), late)))
+        alive = self._row.largest(id, ALIVE)
+        heard = alive - self.times.lease if alive else self._row.largest(id, MET)
+        deaf = max(0, now - heard) if message.me.weight else 0  # nobody dials a client
+        self._outbox.append(Reply(Pong(self.me, id, message.sent, last, applied, self._view(id, now), late, deaf)))
 
     def _take_listener(self, ping: Ping, now: int) -> bool:
         """Note a client that pings, and return whether it is to be answered."""
@@ -527,6 +534,8 @@ class Gateway:
         mine = self._forgotten()
         if view.live != self._digest(row.live()) or set(view.forgotten) != mine:
             return
+        if message.deaf >= self.times.lease:
+            return  # G11
         for other, applied in view.forgotten.items():
             if not row.has_reached(other, applied):
                 if not self._has_room_for(other):

@@ -132,6 +132,8 @@ class Group:
         self.processes = self.hosts = 0
         self.waited_for: list[int] = []
         self.cut: set[tuple[str, str]] = set()  # from whom to whom
+        self.unreachable: set[tuple[str, str]] = set()  # who does not reach whose address
+        self.lost: tuple[type, ...] = ()  # messages that get lost
         self.said: list[tuple[str, str, Message]] = []
         self.members: dict[Incarnation, Member] = {}
         for name in names:
@@ -154,7 +156,7 @@ class Group:
         while queue:
             source, each, back = queue.popleft()
             target = self.members.get(each.to) if isinstance(each, Send) else back
-            if target is None or (source.me.name, target.me.name) in self.cut:
+            if target is None or (source.me.name, target.me.name) in self.cut or isinstance(each.message, self.lost):
                 continue
             self.said.append((source.me.name, target.me.name, each.message))
             answers = target.gateway.receive(decode(encode(each.message)), self.now)
@@ -166,7 +168,11 @@ class Group:
             if not names or member.me.name in names:
                 self.send(member, member.gateway.tick(self.now))
                 for other in [*self.members.values()]:
-                    if other is not member and other.me.weight:
+                    if (
+                        other is not member
+                        and other.me.weight
+                        and (member.me.name, other.me.name) not in self.unreachable
+                    ):
                         to = other.id if member.row.state(other.id) else None
                         self.send(member, [Send(other.id, member.gateway.ping(to, self.now))])
 

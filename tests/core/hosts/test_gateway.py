@@ -456,6 +456,28 @@ def test_a_majority_forgets_after_a_reset_and_takes_back() -> None:
     assert c.is_current
 
 
+def test_g11_who_is_not_heard_is_behind_before_it_is_forgotten() -> None:
+    """a and b do not reach c, as behind a firewall, and c reaches both."""
+    group = Group("a", "b", "c")
+    group.run(2)
+    a, b, c = (group.by_name(name) for name in "abc")
+    group.unreachable = {("a", "c"), ("b", "c")}
+    group.run(3.5)
+    group.run(3.5)
+    while not forgets(a, c):
+        assert not c.is_current
+        assert c.row.largest(a.id, gateway_module.ALIVE) > group.now, "c hears a"
+        group.run(0.5)
+    assert group.now >= c.until + TIMES.serves_by_age, "when c may be forgotten, it serves nothing any more"
+    group.run(2)
+    assert a.is_current
+    assert b.is_current
+    assert not c.is_current
+    group.unreachable = set()
+    group.run(2)
+    assert [each.is_current for each in (a, b, c)] == [True] * 3
+
+
 def test_f2_a_sign_of_life_makes_the_decision_void() -> None:
     group = Group("a", "b", "c")
     group.run(2)
@@ -625,15 +647,21 @@ def test_f4_who_is_behind_in_what_is_applied_of_a_forgotten_host_resets() -> Non
 
 
 def test_f5_silence_counts_only_while_a_majority_is_heard() -> None:
-    """a is alone for long. Then it hears b, and c only a bit later: it must not forget c at once."""
+    """All are alone for long. Then a and b hear each other, and c only a bit later: they must not forget it at once."""
     group = Group("a", "b", "c")
     group.run(2)
-    a, c = group.by_name("a"), group.by_name("c")
-    group.cut = {("b", "a"), ("c", "a")}
+    a, b, c = (group.by_name(name) for name in "abc")
+    label = a.label(99)
+    group.cut = {(one, other) for one in "abc" for other in "abc" if one != other}
     group.run(35)
     group.cut = {("c", "a"), ("c", "b")}
     group.run(3)
     assert not forgets(a, c)
+    assert not forgets(b, c)
+    group.cut = set()
+    group.run(2)
+    assert a.is_current
+    assert a.stands(label), "nobody has dropped anything"
 
 
 def test_j5_a_newcomer_takes_over_who_is_forgotten() -> None:

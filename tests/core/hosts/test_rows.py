@@ -184,6 +184,40 @@ def test_a_row_is_continued(memory: Memory) -> None:
     assert memory.rows().live() == [A, B]
 
 
+def test_no_note_in_the_head_of_a_row_takes_another_ones_place(memory: Memory) -> None:
+    """Otherwise, 1. an event is told in a further lane, because a writer is stopped in the first one. 2. The gateway
+    notes that it has given up some places, or none. 3. Readers look at no further lane, and fetches name no event of
+    it: who has not heard of it answers the old value.
+    """
+    row, rows = memory.row(), memory.rows()
+    row.meet(host(A), NOW)
+    row.clients.listen(host(B), NOW + 5, NOW)
+    last = layout.LANES - 1
+    for lane in range(layout.LANES):
+        row.raise_to(A, TOLD + lane, 70 + lane)
+        row.clients.raise_to(B, ACKED + lane, 80 + lane)
+        row.publish(lane, 90 + lane)
+    row.write_by(7)
+    row.be_quiet(NOW)
+
+    def read() -> tuple[object, ...]:
+        fresh = memory.rows()  # one that has nothing kept
+        return *[
+            (
+                each.positions(A, TOLD)[last], each.every_position(TOLD)[A][last],
+                each.clients.positions(B, ACKED)[last], each.clients.ids(), each.ids(),
+                [each.published(lane) for lane in range(layout.LANES)], each.writers(), each.quiet,
+            )
+            for each in (rows, fresh)
+        ], memory.row().positions(A, TOLD)  # fmt: skip
+
+    before = read()
+    for places in ({*range(1, 1 + MOST_GIVEN_UP)}, {5}, set[int]()):
+        row.give_up(places, NOW)
+        assert memory.rows().given_up(NOW - 1) == places
+        assert read() == before
+
+
 # --- Ends
 
 
