@@ -181,6 +181,32 @@ def _one_address() -> Change:
     )  # fmt: skip
 
 
+@mutant("without_its_files", kinds=("forgetting",))
+def the_forgotten_must_be_met() -> Change:
+    """J1: who is forgotten need not be met (progress)."""
+    return edited(Gateway, "_settle", ("are_complete(established, forgotten)", "are_complete(established, set())"))
+
+
+@noticed_by("tests/core/hosts/test_gateway.py")
+def a_successor_misses_all_anew() -> Change:
+    """J6: a successor does not wait anew where its predecessor has given up (progress)."""
+    return edited(Gateway, "tick", ("self._row.give_up(self._meetings.given_up(), now)", "pass"))
+
+
+@noticed_by("tests/core/hosts/test_gateway.py")
+def a_late_successor_misses_nobody() -> Change:
+    """J6: where there was no gateway for long, everybody is missed again."""
+    return edited(
+        Gateway, "_miss_anew", ("self._row.given_up(now - self.times.serves_by_age)", "self._row.given_up(0)")
+    )
+
+
+@noticed_by("tests/core/hosts/test_gateway.py")
+def who_was_stopped_for_long_misses_nobody() -> Change:
+    """J6: so it is where the gateway was stopped."""
+    return edited(Gateway, "tick", ("            self._miss_anew(now)\n", "            pass\n"))
+
+
 @mutant("address", kinds=("joiners",))
 def one_address_is_enough() -> Change:
     """J1: everybody whom discovery lists must be met."""

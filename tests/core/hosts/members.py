@@ -32,10 +32,13 @@ class Everybody:
         self.complete = True
         self.told: list[Host] = []
         self.ended: list[tuple[Incarnation, bool]] = []
-        self.vacant: set[int] = set()
+        self.forgotten: Set[Incarnation] = set()  # as the gateway has said last
+        self.vacant: Set[int] = set()
+        self.given: Set[int] | None = None  # what the gateway has said last
 
     def are_complete(self, established: bool, forgotten: Set[Incarnation]) -> bool:
         """Tell whether nobody is missing."""
+        self.forgotten = forgotten
         return self.complete
 
     def tell(self, host: Host) -> None:
@@ -46,13 +49,13 @@ class Everybody:
         """Note that a host is over."""
         self.ended.append((host, goodbye))
 
-    def given_up(self) -> set[int]:
+    def given_up(self) -> Set[int]:
         """Return where nobody is missed."""
         return self.vacant
 
     def give_up(self, places: Set[int]) -> None:
         """Miss nobody there."""
-        self.vacant = {*places}
+        self.vacant = self.given = places
 
 
 class Member:
