@@ -689,7 +689,7 @@ def others_may_have_forgotten_others() -> Change:
 
 @noticed_by("tests/core/hosts/test_gateway.py")
 def a_minority_counts_silence() -> Change:
-    """F5: silence counts only while a majority is heard (progress)."""
+    """F5: silence counts, and is witnessed, only while a majority is heard."""
     return edited(Gateway, "_forget", ("            self._since = now  # F5\n", ""))
 
 
