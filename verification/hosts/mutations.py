@@ -681,25 +681,19 @@ def leases_survive_forgetting() -> Change:
     return edited(Gateway, "_under", ('return xxh3_64_intdigest(b"".join(sorted(forgotten))) | 1', "return 1"))
 
 
-@mutant("triangle", "island", kinds=("forgetting",))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def others_may_have_forgotten_others() -> Change:
     """Q, condition c: a pong counts only between hosts that have forgotten the same ones."""
     return edited(Gateway, "_on_pong", (" or set(view.forgotten) != mine", ""))
 
 
-@mutant("triangle", "island", kinds=("forgetting",))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def a_minority_counts_silence() -> Change:
-    """F5: silence counts only while a majority is heard."""
+    """F5: silence counts, and is witnessed, only while a majority is heard."""
     return edited(Gateway, "_forget", ("            self._since = now  # F5\n", ""))
 
 
-@mutant("triangle", kinds=("forgetting",))
-def both_of_leases_and_minorities() -> Change:
-    """F3 and F5 together."""
-    return together(leases_survive_forgetting(), a_minority_counts_silence())
-
-
-@mutant("triangle", kinds=("forgetting", "losses"))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def each_incarnation_has_a_vote() -> Change:
     """F6: a name has one vote (progress)."""
     return edited(
@@ -710,7 +704,7 @@ def each_incarnation_has_a_vote() -> Change:
     )  # fmt: skip
 
 
-@mutant("triangle", "island", kinds=("forgetting",))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def witnesses_are_not_asked() -> Change:
     """Who is forgotten was heard by nobody who is heard."""
     return edited(
@@ -718,13 +712,13 @@ def witnesses_are_not_asked() -> Change:
     )
 
 
-@mutant("triangle", "island", kinds=("forgetting",))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def witnesses_are_believed_for_ever() -> Change:
     """Q, condition a: the word of a witness is no older than a lease."""
     return edited(Gateway, "_witnessed_silence", (" or now - peer.witnessed > self.times.lease", ""))
 
 
-@mutant("triangle", "island", kinds=("forgetting",))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def who_was_stopped_counts_silence() -> Change:
     """Q, condition b: silence counts from when a host could have been heard."""
     return edited(
@@ -733,19 +727,19 @@ def who_was_stopped_counts_silence() -> Change:
     )  # fmt: skip
 
 
-@mutant("triangle", "island", kinds=("forgetting",))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def who_is_heard_by_others_stays_forgotten() -> Change:
     """Q, condition d: whom somebody else hears is taken back."""
     return edited(Gateway, "_take_back", ("for id in self._forgotten():", "for id in ():"))
 
 
-@mutant(kinds=("forgetting",))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def the_dead_vote() -> Change:
     """F8: who is forgotten for long has no vote (progress)."""
     return edited(Gateway, "_forget", ("gone = row.live(), self._gone(now)", "gone = row.live(), set()"))
 
 
-@mutant(kinds=("forgetting",))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def who_has_just_begun_to_listen_is_believed() -> Change:
     """F9: only whom somebody has heard is taken back (progress)."""
     return edited(Gateway, "_take_back", (" and id not in self._peer(witness).unheard", ""))
@@ -767,13 +761,13 @@ def newcomers_seem_to_hear_the_forgotten() -> Change:
     return edited(Gateway, "_forget_too", ("if id in view.unheard:", "if False:"))
 
 
-@mutant("island", kinds=("forgetting",))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def newcomers_have_forgotten_nobody() -> Change:
     """J5: a newcomer takes over who is forgotten (progress)."""
     return edited(Gateway, "_forget_too", ("for id in view.forgotten:", "for id in ():"))
 
 
-@mutant("island", kinds=("forgetting", "losses"))
+@noticed_by("tests/core/hosts/test_gateway.py")
 def only_the_established_forget() -> Change:
     """F7: a host that is not established may forget, too (progress)."""
     return edited(

@@ -502,6 +502,36 @@ def test_nobody_forgets_whom_a_witness_hears() -> None:
     assert a.is_current
 
 
+def test_the_word_of_a_witness_is_no_older_than_a_lease() -> None:
+    """A gateway of a hears nobody any more, and another one of a hears b, who hears c."""
+    group = Group("a", "b", "c")
+    group.run(2)
+    a, c = group.by_name("a"), group.by_name("c")
+    old = a.gateway
+    a.gateway = a.new_gateway(a.writer, row=1)
+    group.cut = {("a", "c"), ("c", "a")}
+    for _ in range(80):
+        group.run(0.5)
+        old.tick(group.now)
+        assert not forgets(a, c)
+
+
+def test_f7_a_host_that_is_not_established_may_forget() -> None:
+    """Three hosts come at once, and one of them ends before anybody is current."""
+    group = Group("a", "b", "c")
+    for member in group.members.values():
+        member.meetings.complete = False
+    group.run(1)
+    del group.members[group.by_name("c").id]
+    group.run(4)
+    for member in group.members.values():
+        member.meetings.complete = True
+    group.run(5)
+    assert not any(member.gateway.is_established for member in group.members.values())
+    group.run(30)
+    assert [member.is_current for member in group.members.values()] == [True] * 2
+
+
 def test_never_means_never() -> None:
     group = Group("a", "b", "c")
     for member in group.members.values():
@@ -760,8 +790,9 @@ def test_j6_who_joins_gives_nobody_up_nor_notes_it() -> None:
     assert a.meetings.given is None
 
 
-def test_a_process_that_was_stopped_calls_nobody_silent() -> None:
-    group = Group("a", "b", "c")
+@pytest.mark.parametrize("names", ["abc", "ab"])
+def test_a_process_that_was_stopped_calls_nobody_silent(names: str) -> None:
+    group = Group(*names)
     group.run(2)
     a = group.by_name("a")
     group.now += 60 * SECOND
