@@ -141,7 +141,7 @@ class Crew:
         if result["came"]:
             self._look(result, [key, "the handler's"])
             result["found"] += subject("works", key)
-        if result["found"]:
+        if any("has not reached" not in each for each in result["found"]):
             self._end(False)  # what it has left behind would be found again
         return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -26,22 +27,27 @@ class TimeIsUp(TimeoutError, LookupError, ValueError, RuntimeError, TypeError, A
     """
 
 
-def time_is_up(*_: object) -> None:
-    """Handle a signal."""
-    raise TimeIsUp("the time is up")
+#: What a signal handler raises.
+RAISING: Final[dict[str, type[BaseException]]] = {"exception": Interrupt, "base": Stop, "in-band": TimeIsUp}
+
+_raises: list[type[BaseException]] = []
 
 
-def interrupt() -> None:
-    """Be an exception."""
-    raise Interrupt("interrupted")
+def _handle(*_: object) -> None:
+    raise _raises[-1]("interrupted")
 
 
-def stop() -> None:
-    """Be an exception that ends a process."""
-    raise Stop("stopped")
+def handle_signals() -> None:
+    """Have this process handle the signal that `interrupt` sends."""
+    signal.signal(signal.SIGUSR1, _handle)
 
 
-RAISING: Final[dict[str, Callable[[], None]]] = {"exception": interrupt, "base": stop, "in-band": time_is_up}
+def interrupt(kind: str) -> None:
+    """Have a signal handler raise, here."""
+    _raises.append(RAISING[kind])
+    signal.raise_signal(signal.SIGUSR1)
+
+
 CANCEL: Final = "cancel"  # only of a call in a task
 
 #: What a handler does, with a cache and a key. It is that of the call, or another one.

@@ -11,7 +11,6 @@ import faulthandler
 import gc
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -24,7 +23,7 @@ from colocache.host import Host
 from colocache.operations.under_way import active
 from colocache.runtime import region as regions
 from verification.interruptions import operations
-from verification.interruptions.kinds import CANCEL, RAISING, time_is_up, use
+from verification.interruptions.kinds import CANCEL, RAISING, handle_signals, interrupt, use
 from verification.interruptions.operations import OPERATIONS, Operation
 from verification.interruptions.points import Points
 
@@ -45,7 +44,7 @@ class Process:
         self._before: tuple[int, int] = (0, 0)
         self._now = time.monotonic
         sys.unraisablehook = lambda raised: self._reported.append(raised.exc_value)
-        signal.signal(signal.SIGUSR1, time_is_up)  # so that it is known for a handler
+        handle_signals()
         near_cache.WAITING = 1  # each call that keeps something near does all there is to it
 
     # --- From beside
@@ -113,7 +112,7 @@ class Process:
         def come() -> None:
             faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)  # anew: from here
             if kind in RAISING:
-                RAISING[kind]()
+                interrupt(kind)
             elif kind == CANCEL:
                 task[0].cancel()
             else:
@@ -182,10 +181,7 @@ class Process:
         if points.came and kind == CANCEL:
             wanted = (asyncio.CancelledError,)
         elif points.came and kind in RAISING:
-            try:
-                RAISING[kind]()
-            except BaseException as error:
-                wanted = (type(error),)
+            wanted = (RAISING[kind],)
         if wanted and not isinstance(raised, wanted) and not any(isinstance(each, wanted) for each in self._reported):
             return [f"{wanted[0].__name__} has not reached the caller, but {raised!r}"]
         if not wanted and raised is not None and not isinstance(raised, operation.may_raise):
