@@ -19,6 +19,7 @@ from ..core.near import NearStore
 from ..core.options import MAX_TAGS, check_tag
 from ..errors import OversizeError
 from ..host import Host
+from ..interruptions import raise_if_foreign
 from ..member import Member
 from ..naming import shortened, shown
 from ..near_cache import NearCache
@@ -243,4 +244,5 @@ def copied(value: Any) -> Any:
     try:
         return copying.deepcopy(value)
     except Exception as error:
+        raise_if_foreign(error)
         raise ValueError(f"it cannot be copied: {type(error).__name__}: {error}") from error

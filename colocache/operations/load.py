@@ -23,7 +23,7 @@ from ..naming import shown
 from .flow import Flow
 from .keyspace import Given, Keyspace, copied
 from .tally import tell
-from .under_way import UnderWay, is_circle, loads_above
+from .under_way import UnderWay, is_circle, loads_above, runner
 
 if TYPE_CHECKING:
     import asyncio
@@ -101,7 +101,7 @@ class Duty:
         stores = given.ttl != 0
         if host is not None and stores:
             hashes = self._keyspace.hashes(given.tags)
-            flow = host.claims.find_or_lead(self, self.wire, self._hash, hashes, host.now(), self.timeout)
+            flow = host.claims.find_or_lead(self, self.wire, self._hash, hashes, host.now(), self.timeout, runner())
             outcome = yield from _clocked(flow, host)
             if isinstance(outcome, Lead):
                 member.is_found_on(host)
@@ -159,19 +159,17 @@ class Duty:
 
     def _count_found(self, found: Record | Value) -> None:
         member = self._member
-        with member.counting:
-            if isinstance(found, Record):
-                member.counters.fetches += 1
-            else:
-                member.counters.waits += 1
+        if isinstance(found, Record):
+            member.counters.fetches += 1
+        else:
+            member.counters.waits += 1
         tell(member, "fetches")
 
     def _count_load(self, is_fallback: bool) -> None:
         member = self._member
-        with member.counting:
-            member.counters.loads += 1
-            if is_fallback:
-                member.counters.fallbacks += 1
+        member.counters.loads += 1
+        if is_fallback:
+            member.counters.fallbacks += 1
         tell(member, "loads")
 
     def use(self, found: Record | Value) -> Any:
@@ -205,8 +203,7 @@ class Duty:
     def fail(self, error: BaseException) -> None:
         """Give the duty back, because the loader raised: another call loads."""
         if isinstance(error, Exception):
-            with self._member.counting:
-                self._member.counters.failed_loads += 1
+            self._member.counters.failed_loads += 1
         self.give_back()
 
     def succeed(self, value: Any) -> None:

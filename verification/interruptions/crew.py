@@ -1,5 +1,4 @@
-"""The processes of a campaign: one that is interrupted, and others that look on from beside, on its host and another.
-"""
+"""The processes of a campaign: one is interrupted, and others look on from beside, on its host and on another."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ class Agent:
     """A process that does what it is told."""
 
     def __init__(self, environ: dict[str, str]) -> None:
-        self._said = tempfile.TemporaryFile("w+")
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by `end`
         self._process = subprocess.Popen(
             [sys.executable, "-m", "verification.interruptions.process"], cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), **environ},

@@ -110,9 +110,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "stats": Operation(lambda cache, key: (cache.stats(), cache.members(), cache.hosts())),
     "aget": Operation(lambda cache, key: cache.aget(key), is_async=True),
     "aget_or_load": Operation(lambda cache, key: cache.aget_or_load(key, avalue), is_async=True),
-    "aget_or_load, awaited": Operation(
-        lambda cache, key: cache.aget_or_load(key, avalue), is_async=True, awaited=True
-    ),
+    "aget_or_load, awaited": Operation(lambda cache, key: cache.aget_or_load(key, avalue), is_async=True, awaited=True),
     "aget_or_load, waiting": Operation(
         lambda cache, key: cache.aget_or_load(key, avalue), is_async=True, before="lead"
     ),
@@ -123,7 +121,5 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "start, joining": Operation(lambda cache, key: cache.start(), joins=True),
     "get, joining": Operation(lambda cache, key: cache.get(key), joins=True),
     "get_or_load, joining": Operation(lambda cache, key: cache.get_or_load(key, value), joins=True),
-    "aget_or_load, joining": Operation(
-        lambda cache, key: cache.aget_or_load(key, avalue), is_async=True, joins=True
-    ),
+    "aget_or_load, joining": Operation(lambda cache, key: cache.aget_or_load(key, avalue), is_async=True, joins=True),
 }

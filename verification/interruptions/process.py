@@ -193,9 +193,9 @@ class Process:
         found, host, member = [], self._host(), self.cache._member
         if active():
             found.append("a load is still under way")
-        if member._joining is not None:
+        if any(not each.is_over for each in [*member._joining.values()]):
             found.append("it is still joining")
-        if regions._process._holds.held:
+        if regions._process._holds.is_stuck():
             found.append("the lock of joining is held")
         if host is None:
             return found
@@ -206,7 +206,7 @@ class Process:
             "lanes": None if region.hosts is None else region.hosts.lanes._holds.held,
         }  # fmt: skip
         found += [f"{name} are held: {what}" for name, what in held.items() if what]
-        if host.keeper._working:
+        if host.keeper._working.is_stuck():
             found.append("the keeper is working")
         return found
 
