@@ -636,7 +636,7 @@ def test_a_reader_takes_entries_and_bell_of_one_store_in_one_step() -> None:
     assert reader.near[1] is near.board.bell
     assert reader.home.owner is near.keeper.store
     assert Reader(caches, "b", copies=False, one_part=False).near[1] is near.board.bell
-    caches.reset()
+    caches.bind(None)
     assert reader.near == ({}, NO_BELL)
 
 
@@ -670,7 +670,7 @@ def test_an_exception_at_any_point_of_making_a_reader_does_no_harm() -> None:
     for number in at_every_point(
         lambda: made.append(Reader(caches, "a", copies=False, one_part=False)), ("colocache/near_cache.py",)
     ):
-        assert not caches._lock._is_owned()
+        assert not caches._alone.holds.held
         good = Reader(caches, "a", copies=False, one_part=False)
         assert good.home.owner is near.keeper.store, number
     assert made[0].home is good.home
@@ -683,7 +683,7 @@ def test_an_exception_at_any_point_of_binding_leaves_no_reader_with_entries_of_o
     readers = [Reader(caches, path, copies=False, one_part=False) for path in ("a", "a", "b")]
     homes: list[Home] = []
     for _ in at_every_point(lambda: caches.bind(new.keeper.store), ("colocache/near_cache.py",)):
-        assert not caches._lock._is_owned()
+        assert not caches._alone.holds.held
         homes += [reader.home for reader in readers]
         for entries, bell in [reader.near for reader in readers]:
             (owner,) = {home.owner for home in homes if home.entries is entries}
