@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -19,6 +18,7 @@ from ..core.keys import Key
 from ..errors import RecursiveLoadError
 from ..host import Host
 from ..hosts import Hosts
+from ..interruptions import raise_if_from_handler
 from ..naming import shown
 from .flow import Flow
 from .keyspace import Given, Keyspace, copied
@@ -228,8 +228,10 @@ class Duty:
             elif load.waiters:  # otherwise who comes finds the record
                 handed = Value(keyspace.member.carrier.decode(payload), expires, load.miss.at)
         elif load.waiters:
-            with contextlib.suppress(ValueError):  # those that wait load for themselves
+            try:
                 handed = Value(copied(value) if keyspace.copies else value, expires, load.miss.at)
+            except ValueError as error:  # those that wait load for themselves
+                raise_if_from_handler(error)
         self._tell_owner(payload)
         host.claims.end(load, handed)
 

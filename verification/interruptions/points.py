@@ -84,7 +84,7 @@ def _is_traced(frame: FrameType) -> bool:
 @cache
 def _kind(path: str) -> bool | None:
     """Tell whether code of a file is traced always; None if it is where the caller is traced."""
-    if path.startswith(OURS):
+    if path.startswith((OURS, "<colocache:")):  # written for a signature
         return True
     # The import of a module is Python's own: an exception there leaves locks of modules locked that no package sees.
     return False if path.startswith(NOT_OURS) or path.startswith("<frozen") else None

@@ -7,6 +7,7 @@ for each point, which takes over its lines until it ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import gc
 import json
@@ -41,7 +42,7 @@ class Process:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reported: list[BaseException | None] = []  # what had nowhere else to go
         self._waits: dict[str, tuple[threading.Thread, list[float]]] = {}
-        self._before: tuple[int, int] = (0, 0)
+        self._before = _open_now()
         self._now = time.monotonic
         sys.unraisablehook = lambda raised: self._reported.append(raised.exc_value)
         handle_signals()
@@ -254,16 +255,15 @@ class Process:
 
     def remains(self, is_over: bool) -> list[str]:
         """Return what there is more than when it was measured, unless the process has joined, and it is not over."""
+        ends, member = self._now() + SOON, self.cache._member
+        while member._joining and self._now() < ends:  # by a thread of its own
+            time.sleep(0.001)
         if not is_over and self._host() is not None:
             return []
-        ends = self._now() + SOON
-        while (now := _open_now()) > self._before and now != self._before and self._now() < ends:
+        gc.collect()  # what is mapped is kept as long as anything refers to it
+        while (left := _open_now() - self._before) and self._now() < ends:
             time.sleep(0.005)
-        names = "descriptors", "threads"
-        found = [
-            f"{now - before} {name} are left" for name, now, before in zip(names, now, self._before, strict=True)
-            if now > before
-        ]  # fmt: skip
+        found = [f"{what} is left" for what in sorted(left)]
         with open("/proc/locks") as lines:
             locks = [line for line in lines if f" {os.getpid()} " in line]
         return found + ([f"{len(locks)} locks of files are left"] if locks else [])
@@ -285,8 +285,16 @@ class Process:
         return host if host is not None and host.alive else None
 
 
-def _open_now() -> tuple[int, int]:
-    return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+def _open_now() -> set[str]:
+    """Return the descriptors and threads of this process, as far as they can be told."""
+    found = set[str]()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # that with which the directory was read
+            found.add(f"descriptor {number}, {os.readlink(f'/proc/self/fd/{number}')},")
+    for number in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{number}/comm") as name:
+            found.add(f"thread {number}, {name.read().strip()},")
+    return found
 
 
 def serve(lines: Callable[[], str]) -> None:
