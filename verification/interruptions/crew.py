@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from verification import ROOT
+from verification.interruptions.kinds import LATE
 from verification.interruptions.operations import OPERATIONS
 
-PATIENCE: Final = 20.0  # s for one order; a process that hangs ends by itself before
+PATIENCE: Final = 60.0  # s for one order; a process that hangs ends by itself before
 READY: Final = 60.0  # s
 
 
@@ -124,7 +125,7 @@ class Crew:
             return self._attempt(name, kind, unit, at)
         except Died as error:
             self._end(OPERATIONS[name].joins)
-            return {"came": True, "where": "", "passed": at, "found": [f"it hangs, or has died: {error}"]}
+            return {"came": True, "where": "", "passed": at, "found": [f"{LATE}it hangs, or has died: {error}"]}
 
     def _attempt(self, name: str, kind: str, unit: str, at: int) -> dict[str, Any]:
         if self._subject is None:
@@ -180,13 +181,13 @@ class Crew:
             for each in self.others:
                 took = each("waited", key, result["ended"])
                 if took is None:
-                    result["found"].append("a load that others waited for is stuck for more than a second")
+                    result["found"].append(f"{LATE}a load that others waited for is stuck for more than a second")
         return dict(result)
 
     def _look(self, result: dict[str, Any], keys: list[str]) -> None:
-        for number, each in enumerate(self.others):
+        for each, whom in zip(self.others, ("a mate", "a host"), strict=False):
             if each("look", keys) is None:
-                result["found"].append(f"a key is stuck for more than a second, for {('a mate', 'a host')[number]}")
+                result["found"].append(f"{LATE}a key is stuck for more than a second, for {whom}")
 
     def _end(self, in_child: bool) -> None:
         if in_child:

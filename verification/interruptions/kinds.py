@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from colocache import Cache
 
 
+#: How a complaint begins that a busy machine, too, can be the reason of.
+LATE: Final = "too late: "
+
+
 class Interrupt(Exception):
     """What a soft time limit raises."""
 

@@ -24,11 +24,11 @@ from colocache.host import Host
 from colocache.operations.under_way import active
 from colocache.runtime import region as regions
 from verification.interruptions import operations
-from verification.interruptions.kinds import CANCEL, RAISING, handle_signals, interrupt, use
+from verification.interruptions.kinds import CANCEL, LATE, RAISING, handle_signals, interrupt, use
 from verification.interruptions.operations import OPERATIONS, Operation
 from verification.interruptions.points import Points
 
-HANGS_AFTER: Final = 8.0  # s; then the process says where it hangs, and ends
+HANGS_AFTER: Final = 30.0  # s; then the process says where it hangs, and ends
 SLOW: Final = 1.0  # s that anything may take after an interruption, and that a key may be stuck
 AWAITED: Final = 0.02  # s in which those that wait for a load have said so, if they are on this host
 SOON: Final = 2.0  # s in which threads and descriptors of a join that has failed must have gone
@@ -123,7 +123,7 @@ class Process:
                 if wrong:
                     found.append(wrong)
                 if took > SLOW:
-                    found.append(f"the handler's call took {took:.1f} s")
+                    found.append(f"{LATE}the handler's call took {took:.1f} s")
 
         points = Points(at, unit, come)
         operations.on_load[:] = [self._have_others_wait] if operation.awaited else []
@@ -214,12 +214,13 @@ class Process:
     def works(self, key: str) -> list[str]:
         """Use the cache, and return what is wrong."""
         cache, found = self.cache, list[str]()
+        late = LATE if cache.hosts() else ""  # the other host may not have answered in time
         faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
         began = self._now()
 
         def check(what: str, got: object, wanted: object) -> None:
             if got != wanted:
-                found.append(f"afterwards {what} gives {got!r}, not {wanted!r}")
+                found.append(f"{late}afterwards {what} gives {got!r}, not {wanted!r}")
 
         check("set", cache.set(key, "set"), True)
         check("get", cache.get(key), "set")
@@ -232,7 +233,7 @@ class Process:
         check("complete", cache.invalidate(key).complete, True)
         took = self._now() - began
         if took > SLOW:
-            found.append(f"afterwards it takes {took:.1f} s")
+            found.append(f"{LATE}afterwards it takes {took:.1f} s")
         faulthandler.cancel_dump_traceback_later()
         return found
 
