@@ -65,8 +65,8 @@ def attempt(run: Run, it: Crew, at: int) -> dict[str, Any]:
     return result
 
 
-def carry_out(run: Run, it: Crew, first: int, every: int, last: int = MOST) -> None:
-    """Make attempts at each so many points."""
+def carry_out(run: Run, it: Crew, first: int, every: int, last: int = MOST, most_failures: int = 200) -> None:
+    """Make attempts at each so many points, until there are so many failures."""
     for at in range(first, last + 1, every):
         result = attempt(run, it, at)
         if not result["came"]:
@@ -78,6 +78,8 @@ def carry_out(run: Run, it: Crew, first: int, every: int, last: int = MOST) -> N
         if result["found"]:
             run.failures.append((at, result["where"], result["found"]))
             _say(f"  {at} {result['where']}", *result["found"])
+            if len(run.failures) >= most_failures:
+                return
 
 
 def _say(*lines: str) -> None:

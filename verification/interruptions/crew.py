@@ -99,7 +99,7 @@ class Crew:
     def _start(self, host: int) -> Agent:
         environ = {
             "COLOCACHE_GROUP": "interrupted", "COLOCACHE_DIR": str(self._directory / str(host)),
-            "COLOCACHE_SHELF": "8MiB", "COLOCACHE_LOAD_TIMEOUT": "30s",
+            "COLOCACHE_SHELF": "8MiB", "COLOCACHE_LOAD_TIMEOUT": "5s",
         }  # fmt: skip
         if self.is_of_hosts:
             addresses = [f"127.0.0.1:{port}" for port in self._ports]

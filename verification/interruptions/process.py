@@ -24,6 +24,7 @@ from colocache.host import Host
 from colocache.operations.under_way import active
 from colocache.runtime import region as regions
 from verification.interruptions import operations
+from verification.interruptions.broken import GUARDIANS, VARIABLE
 from verification.interruptions.kinds import CANCEL, LATE, RAISING, handle_signals, interrupt, use
 from verification.interruptions.operations import OPERATIONS, Operation
 from verification.interruptions.points import Points
@@ -334,4 +335,6 @@ def _unbuffered() -> str:
 
 
 if __name__ == "__main__":
+    if VARIABLE in os.environ:
+        GUARDIANS[os.environ[VARIABLE]][0]()
     serve(_unbuffered)
