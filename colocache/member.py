@@ -285,17 +285,19 @@ class Member:
 
     def leave(self) -> None:
         """Leave the host. The next use joins anew."""
-        if self.own_host() is not None:
-            undisturbed(self._leave, "colocache leaves")
-
-    def _leave(self) -> None:
+        self._wait_for_another_thread()
         host = self.own_host()
+        if host is not None:
+            undisturbed(partial(self._leave, host), "colocache leaves")
+
+    def _leave(self, host: Host) -> None:
+        """Leave this host, and no other one: if the caller was interrupted, it may have joined anew by now."""
         try:
-            self._alone.run(partial(self._show, None))
+            self._alone.run(lambda: self._show(None) if self.life.host is host else None)
         finally:
-            if host is not None:
+            if self.life.host is None:
                 self._drop_finalizer()
-                _leave(host, PATIENCE, self.log)
+            _leave(host, PATIENCE, self.log)
 
     def close(self) -> None:
         """Leave for good."""

@@ -15,6 +15,7 @@ from .waiting.threads import NoThread, is_patched, on_driver_thread, start_at_on
 T = TypeVar("T")
 
 LONGEST: Final = 30.0  # s that a caller waits; the work takes a few milliseconds
+GRACE: Final = 0.1  # s that one waits who is interrupted, so that mostly the work is over when he goes on
 
 
 def undisturbed(work: Callable[[], T], name: str) -> T | None:
@@ -39,8 +40,12 @@ def undisturbed(work: Callable[[], T], name: str) -> T | None:
         unable.append(error)
         done.give((None, None))
 
-    start_at_once(do, name, fail)
-    outcome = done.result(LONGEST)
+    try:
+        start_at_once(do, name, fail)
+        outcome = done.result(LONGEST)
+    except BaseException:  # of a signal handler
+        done.result(GRACE)
+        raise
     if unable:
         return work()
     if outcome is TOO_LATE:

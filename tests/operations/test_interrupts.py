@@ -175,6 +175,8 @@ def test_an_exception_at_any_point_of_joining_or_leaving_leaves_a_cache_that_wor
             cache.leave()
         if not interrupted(number, calls[name]):
             break
+        if name == "leave":
+            cache.leave()  # perhaps it has not begun, or a thread still sees to it
         works(cache, "k")
         nothing_is_left_behind(cache)
         assert len(cache.members()) == 1

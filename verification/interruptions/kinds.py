@@ -57,8 +57,8 @@ CANCEL: Final = "cancel"  # only of a call in a task
 #: What a handler does, with a cache and a key. It is that of the call, or another one.
 _USES: Final[dict[str, Callable[[Cache, str], object]]] = {
     "get": lambda cache, key: cache.get(key),
-    "load": lambda cache, key: cache.get_or_load(key, lambda: "handler's"),
-    "set": lambda cache, key: cache.set(key, "handler's"),
+    "load": lambda cache, key: cache.get_or_load(key, lambda: 7),
+    "set": lambda cache, key: cache.set(key, 7),
     "invalidate": lambda cache, key: cache.invalidate(key).complete or "not complete",
 }
 USES: Final = tuple(f"{name} {which}" for name in _USES for which in ("same", "other"))
