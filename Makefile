@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SETUP := pyproject.toml setup.cfg scripts/prepare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types types-package wheel conformance simulate mutants explore simulate-hosts mutants-hosts chaos hosts soak servers rolling fuzz bench bench-quick bench-host docs clean
+.PHONY: help demo test check lint types types-package wheel conformance simulate mutants explore simulate-hosts mutants-hosts chaos hosts interruptions soak servers rolling fuzz bench bench-quick bench-host docs clean
 
 help:  ## show this list
 	@echo "colocache: what make can do here"
@@ -75,6 +75,9 @@ hosts: $(VENV)/.installed-test  ## cut, kill, stop, replace and update several h
 
 soak: $(VENV)/.installed-test  ## work and restart for half an hour: what the processes hold must not grow
 	@$(VENV)/bin/python -m verification.chaos.soak $(ARGS)
+
+interruptions: $(VENV)/.installed-test  ## interrupt each call at each line, and let a handler use the cache there (half an hour)
+	@$(VENV)/bin/python -m verification.interruptions.campaign $(ARGS)
 
 servers: $(VENV)/.installed-servers  ## check what must hold under each server and mode, and write docs/howto/servers.md (2 minutes)
 	@$(VENV)/bin/python -m verification.servers.matrix $(ARGS)

@@ -18,6 +18,7 @@ from .functions.arguments import Arguments
 from .functions.binding import Method, in_class
 from .functions.specialised import has_one_part, may_be_specialised, specialise
 from .functions.surroundings import layers
+from .interruptions import raise_if_from_handler
 from .operations import invalidate
 from .operations.drive import arun, finish, run
 from .operations.flow import Flow
@@ -294,7 +295,8 @@ def _tags_of(
 def _takes(signature: inspect.Signature, args: Iterable[str], kwargs: dict[str, Any]) -> bool:
     try:
         signature.bind(*args, **kwargs)
-    except TypeError:
+    except TypeError as error:
+        raise_if_from_handler(error)
         return False
     return True
 

@@ -148,12 +148,19 @@ class Shared:
         On a client the event is marked later, when a member has told it to this host: see
         `colocache.core.hosts.dependencies`.
         """
-        hosts = self.hosts
-        position = hosts.append(kind, hashes, related) if hosts is not None else None
-        self.region.fences.order()
-        stamp(self.board, self.region.fences, Event(kind, tuple(hashes), related))
-        if hosts is not None and position is not None and not hosts.is_client:
-            hosts.stamped(position)
+        hosts, fences, event = self.hosts, self.region.fences, Event(kind, tuple(hashes), related)
+        position: Position | None = None
+        try:
+            position = hosts.append(kind, hashes, related) if hosts is not None else None
+            fences.order()
+            stamp(self.board, fences, event)
+            if hosts is not None and position is not None and not hosts.is_client:
+                hosts.stamped(position)
+        except BaseException:  # of a signal handler: the event may be in the log, so that fetches depend on it
+            stamp(self.board, fences, event)
+            if hosts is not None and not hosts.is_client:
+                hosts.stamped(position)
+            raise
         return position
 
     def sweep_soon(self) -> None:

@@ -545,9 +545,13 @@ class Hosts:
             return self.log.append_all(kind, hashes, related)
         return None
 
-    def stamped(self, position: Position) -> None:
-        """Note that an event is stamped, and have it told to others."""
-        self.log.mark_stamped(position)
+    def stamped(self, position: Position | None) -> None:
+        """Note that an event is stamped, and have it told to others.
+
+        None is one of which is not known whether it is in the log: its gateway stamps it once more.
+        """
+        if position is not None:
+            self.log.mark_stamped(position)
         if self.network is not None:
             self.network.wake_gateway()
 

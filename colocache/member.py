@@ -25,14 +25,16 @@ from .errors import ClosedError, ConfigError
 from .functions.identity import Functions
 from .host import Host, Voided, tell_leaving
 from .hosts import HostInfo
+from .interruptions import is_from_handler
 from .naming import shown
 from .near_cache import NearCaches
+from .runtime.holds import Alone, Hold, Holds, hold_of_caller, is_over
 from .runtime.logs import Log
 from .runtime.region import Seat
 from .runtime.servers import call_after_fork, refuse_eventlet
-from .runtime.signals import is_from_handler
+from .runtime.undisturbed import undisturbed
 from .runtime.waiting.answers import Answer
-from .runtime.waiting.threads import RLock, drained, on_driver_thread, start_at_once
+from .runtime.waiting.threads import drained, is_patched, on_driver_thread, start_at_once
 from .stats import Counters, Stats
 from .values.carrier import Carrier
 from .values.codec import Codec
@@ -79,11 +81,17 @@ class Life:
 class _Joining:
     """An attempt to join: who makes it, and what the others wait for."""
 
-    __slots__ = ("ended", "thread")
+    __slots__ = ("_hold", "ended", "thread")
 
-    def __init__(self) -> None:
+    def __init__(self, hold: Hold) -> None:
         self.thread = threading.get_ident()  # under gevent a greenlet's
         self.ended = Answer()
+        self._hold = hold
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call that joins has ended, without having said so: an exception of a signal handler ended it."""
+        return not is_patched() and is_over(self._hold)
 
 
 class Member:
@@ -97,7 +105,7 @@ class Member:
         self.functions = Functions(self.log)
         self.near_caches = NearCaches()
         self.life = Life()
-        self._joining: _Joining | None = None
+        self._alone = Alone()
         self._be_new()
         _members.add(self)
 
@@ -108,7 +116,11 @@ class Member:
 
     @property
     def counters(self) -> Counters:
-        """What this process counts beside its driver. Add to it under `counting`."""
+        """What this process counts beside its driver.
+
+        Any thread may add to it, without a lock: between reading and storing an attribute Python neither switches
+        threads nor runs a signal handler. What is added must be there before, as a number.
+        """
         return self.life.counters
 
     # --- Joining
@@ -156,30 +168,37 @@ class Member:
             raise self.life.trouble
 
     def _join(self) -> Host | None:
-        """Join, or wait for the thread that does. No lock is held while a cache joins and logs.
+        """Join, or wait for the thread that does.
 
-        A signal handler or a finalizer that uses the cache while its own thread is joining finds no host, and loads for
-        itself.
+        Joining is not disturbed by what signal handlers raise: it comes to its end. A finalizer that uses the cache
+        while its own thread is joining finds no host, and loads for itself.
         """
         if on_driver_thread():  # in a finalizer, which must make nobody wait
             return None
-        self._forget_the_parent()
-        mine, outcome = _Joining(), None
-        try:
-            with self._lock:
-                if self._joining is None:
-                    self._joining = mine
-            if self._joining is mine:
-                outcome = self._try_to_join()
-        finally:  # no call before the next assignment: an exception of a signal handler comes after calls only
-            if self._joining is mine:
-                self._joining = None
-            mine.ended.give(None)
+        if not self._forget_the_parent():
+            return None
+        outcome: Host | Exception | None = None
+        if not self._joining and (self.life.host is not None or monotonic() >= self.life.retry_at):
+            outcome = undisturbed(self._join_unless_another_does, "colocache joins")
         self._tell_joining(outcome)  # last, because log handlers are users' code
         self._wait_for_another_thread()
         self._refuse_if_closed()
         host = self.own_host()
         return host if host is not None and host.alive else None
+
+    def _join_unless_another_does(self) -> Host | Exception | None:
+        joining, mine, outcome = self._joining, _Joining(hold_of_caller()), None
+        try:
+            other = joining.setdefault(0, mine)
+            if other is not mine and other.is_over:
+                joining[0] = mine
+            if joining.get(0) is mine:
+                outcome = self._try_to_join()
+        finally:  # no call before it is deleted: an exception of a signal handler comes after calls only
+            if 0 in joining and joining[0] is mine:
+                del joining[0]
+            mine.ended.give(None)
+        return outcome
 
     def _try_to_join(self) -> Host | Exception | None:
         """Join if there is need and hope; return the host, or what keeps this process from joining."""
@@ -198,12 +217,14 @@ class Member:
 
     def _let_go_of(self, host: Host) -> None:
         """Leave a host whose region has ended or is lost: until then nobody can make a new one."""
-        with self._lock:
-            if self.life.host is host:
-                self.life.host = None
-                self.near_caches.bind(None)
+        self._alone.run(lambda: self._show(None) if self.life.host is host else None)
         self._drop_finalizer()
         host.leave()
+
+    def _show(self, host: Host | None) -> None:
+        """Have readers find what a host has, or nothing. For one thread at a time."""
+        self.life.host = host
+        self.near_caches.bind(None if host is None else host.keeper.store)
 
     def _tell_joining(self, outcome: Host | Exception | None) -> None:
         if isinstance(outcome, Exception):
@@ -235,17 +256,15 @@ class Member:
 
     def _take(self, host: Host) -> None:
         """Have readers find what a new host has, unless another thread has closed the cache meanwhile."""
-        with self._lock:
-            self.life.host = host
-            self.near_caches.bind(host.keeper.store)
+        self._alone.run(partial(self._show, host))
         if self.life.is_closed:
             host.leave()
 
     def _wait_for_another_thread(self) -> None:
         """Wait while another thread joins. Its exceptions cannot reach this thread: it looks again and again."""
-        other, ends = self._joining, monotonic() + JOINING
-        while other is not None and other is self._joining and other.thread != threading.get_ident():
-            if monotonic() >= ends:
+        other, ends = self._joining.get(0), monotonic() + JOINING
+        while other is not None and other is self._joining.get(0) and other.thread != threading.get_ident():
+            if other.is_over or monotonic() >= ends:
                 return
             other.ended.result(LOOK_EVERY)
 
@@ -266,15 +285,19 @@ class Member:
 
     def leave(self) -> None:
         """Leave the host. The next use joins anew."""
+        self._wait_for_another_thread()
         host = self.own_host()
+        if host is not None:
+            undisturbed(partial(self._leave, host), "colocache leaves")
+
+    def _leave(self, host: Host) -> None:
+        """Leave this host, and no other one: if the caller was interrupted, it may have joined anew by now."""
         try:
-            with self._lock:
-                self.life.host = None
-                self.near_caches.bind(None)
+            self._alone.run(lambda: self._show(None) if self.life.host is host else None)
         finally:
-            if host is not None:
+            if self.life.host is None:
                 self._drop_finalizer()
-                _leave(host, PATIENCE, self.log)
+            _leave(host, PATIENCE, self.log)
 
     def close(self) -> None:
         """Leave for good."""
@@ -318,23 +341,32 @@ class Member:
     def _be_new(self) -> None:
         """Be as if nothing had been started: at first, and in a forked child."""
         inherited, self.life.host = self.life.host, None
-        self._lock = RLock()
-        self.counting = RLock()  # held to add to `counters`, because any thread may
-        self._joining = None
+        self._joining: dict[int, _Joining] = {}
         self.life.retry_at = -math.inf
         self.life.counters = Counters()
-        self.near_caches.reset()
+        self.near_caches.bind(None)
         self._drop_finalizer()
         if inherited is not None:
             inherited.forget_after_fork()
         self.life.pid = getpid()  # last: a thread that finds it here relies on all the rest
 
-    def _forget_the_parent(self) -> None:
-        """Notice a fork that went past Python's hooks. Of several threads that notice it, the first one forgets."""
+    def _forget_the_parent(self) -> bool:
+        """Notice a fork that went past Python's hooks. Of several threads that notice it, the first one forgets.
+
+        Return False to a signal handler or finalizer that comes in the middle of that, on the same thread: it must not
+        join before that is over.
+        """
         if self.life.pid != getpid():
-            with _inheriting:
+            hold = hold_of_caller()
+            try:
+                if not _inheriting.take_soon(0, hold, JOINING):
+                    return False
                 if self.life.pid != getpid():
                     self._be_new()
+            finally:
+                if 0 in _inheriting.held and _inheriting.held[0] is hold:
+                    del _inheriting.held[0]
+        return True
 
     def forget_after_fork(self) -> None:
         """Forget what was inherited. If that fails, the first use tries again, because it finds the parent's pid."""
@@ -408,20 +440,18 @@ class Member:
     def count_write(self, outcome: Outcome, *, is_fill: bool = False) -> None:
         """Count what became of a write, or of a fill, which is the write of a loaded value."""
         counters, is_stored, is_refused = self.counters, outcome is Outcome.STORED, outcome is Outcome.REFUSED
-        with self.counting:
-            if outcome is Outcome.BUSY:
-                counters.busy += 1
-            elif is_fill:
-                counters.fills += is_stored
-                counters.fills_refused += is_refused
-            else:
-                counters.sets += is_stored
-                counters.sets_refused += is_refused
+        if outcome is Outcome.BUSY:
+            counters.busy += 1
+        elif is_fill:
+            counters.fills += is_stored
+            counters.fills_refused += is_refused
+        else:
+            counters.sets += is_stored
+            counters.sets_refused += is_refused
 
     def decline(self, key: Key, path: str, why: str) -> None:
         """Count and log that a value is used, and not kept."""
-        with self.counting:
-            self.counters.oversize += 1
+        self.counters.oversize += 1
         self.log.warning(
             "the value of the key %s of %s is used, and not kept: %s", shown(key), path or "no namespace", why,
             about=path,
@@ -436,8 +466,7 @@ class Member:
 
     def tell_incomplete(self, receipt: Receipt) -> None:
         """Count and log that an invalidation does not hold for all processes."""
-        with self.counting:
-            self.counters.incomplete += 1
+        self.counters.incomplete += 1
         if receipt.hosts:
             self.log.warning(
                 "an invalidation is not complete, because other hosts may not have heard of it: %s", receipt
@@ -449,8 +478,7 @@ class Member:
         """Count and log that a value could not be set, so that other processes may serve the old one."""
         if self.config.disabled:
             return
-        with self.counting:
-            self.counters.incomplete += 1
+        self.counters.incomplete += 1
         self.log.warning("a value is not set, and the old one not invalidated, because this process is not on its host")
 
     def tell_lost(self, key: Key, error: BaseException) -> None:
@@ -465,7 +493,7 @@ class Member:
 in_tests: dict[str, Any] = {}
 
 _members: weakref.WeakSet[Member] = weakref.WeakSet()
-_inheriting = threading.Lock()
+_inheriting = Holds()
 
 
 def all_members() -> list[Member]:

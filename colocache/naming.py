@@ -12,6 +12,8 @@ import warnings
 from hashlib import blake2b
 from typing import Any
 
+from .interruptions import raise_if_foreign
+
 _MAIN = ("__main__", "__mp_main__")  # a worker that multiprocessing spawns runs its parent's script as the second
 
 
@@ -71,6 +73,7 @@ def shown(value: object, width: int = 100) -> str:
     try:
         text = repr(value)
     except Exception as error:  # an object's own, an int of more than 4300 digits, or tuples that nest too deep
+        raise_if_foreign(error)
         return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
     return text if len(text) <= width else f"{text[: width - 3]}..."
 

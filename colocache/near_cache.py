@@ -12,7 +12,8 @@ from .core.entry import Entry, Home
 from .core.host.memory import Heard
 from .core.keys import Key
 from .core.near import NearStore
-from .runtime.waiting.threads import RLock, drained, hand_over
+from .runtime.holds import Alone, Holds, hold_of_caller
+from .runtime.waiting.threads import drained, hand_over
 
 WAITING = 8  # entries that wait for their place among what is kept, at most
 LARGE = 32 << 10  # bytes; an entry that takes more does not wait
@@ -44,11 +45,7 @@ class NearCaches:
     def __init__(self) -> None:
         self._all: weakref.WeakSet[NearCache] = weakref.WeakSet()
         self._modes: dict[str, bool] = {}  # recent namespaces, the oldest first, to whether their readers get copies
-        self.reset()
-
-    def reset(self) -> None:
-        """Be bound to no store, with a lock that nobody holds: at first, and in a forked child."""
-        self._lock = RLock()
+        self._alone = Alone()
         self.bind(None)
 
     def bind(self, store: NearStore | None) -> None:
@@ -57,16 +54,20 @@ class NearCaches:
         A reader takes the entries and their bell in one step. Otherwise it could compare an entry of one region with
         the bell of another one, and their numbers may be equal.
         """
-        with self._lock:
+
+        def bind() -> None:
             self._store, self._bell = store, NO_BELL if store is None else store.bell
             self._homes = weakref.WeakValueDictionary[tuple[str, bool], Home[Entry]]()
             for near in list(self._all):
                 self._give_home(near)
 
+        self._alone.run(bind)
+
     def add(self, near: NearCache) -> None:
         """Give a new near cache its home. Raise ValueError if its namespace is in use with other copying."""
         path, copies = near.path, near.copies
-        with self._lock:
+
+        def add() -> None:
             if self.copies_in(path) is (not copies):
                 raise ValueError(
                     f"the namespace {path!r} cannot have copy={copies}: it is in use with copy={not copies}, and all "
@@ -75,6 +76,8 @@ class NearCaches:
             self._remember_mode(path, copies)
             self._all.add(near)
             self._give_home(near)
+
+        self._alone.run(add)
 
     def copies_in(self, path: str) -> bool | None:
         """Tell whether readers of a namespace get copies; None if nobody uses it."""
@@ -89,12 +92,12 @@ class NearCaches:
         self._modes.pop(path, None)
         self._modes[path] = copies
         if len(self._modes) > MAX_MODES:
-            del self._modes[next(iter(self._modes))]
+            self._modes.pop(next(iter([*self._modes])), None)
 
     def _give_home(self, near: NearCache) -> None:
         """Give a near cache the home of its namespace, which all near caches of the namespace share.
 
-        Only under the lock. Otherwise, of two threads that make a home at once, one has readers who find nothing.
+        Only for one thread at a time. Otherwise, of two that make a home at once, one has readers who find nothing.
         """
         name = near.path, near.one_part
         home = self._homes.get(name)
@@ -107,19 +110,18 @@ class NearCaches:
 class Keeper:
     """Lets any thread put entries into a `NearStore`, and drop them.
 
-    Threads queue what they want. The thread that gets the lock carries out all of it, so no thread waits for another
-    one. What is queued leaves the queue when it is done. So an exception of a signal handler in the middle loses
-    nothing: the next thread heals the store, and goes on.
+    Threads queue what they want. One of them carries out all of it, and no thread waits for another one. What is queued
+    leaves the queue when it is done. So an exception of a signal handler in the middle loses nothing: the next thread
+    takes over, heals the store, and goes on.
 
     Keys and values are users' code: their `__eq__` and their finalizers may use the cache. So they are withdrawn, and
-    die, when no lock is held, and not on the thread of the bus.
+    die, when nobody works, and not on the thread of the bus.
     """
 
     def __init__(self, store: NearStore) -> None:
         self.store = store
         self._closed = False
-        self._lock = RLock()
-        self._working = False
+        self._working = Holds()
         self._interrupted = False  # whether the last change did not come to its end
         self._coming: deque[Entry] = deque()
         self._leaving: deque[int] = deque()
@@ -171,30 +173,33 @@ class Keeper:
         self.forget_all()
 
     def _work(self) -> None:
-        """Carry out what is queued, unless another thread, or the frame that this one has interrupted, does so.
+        """Carry out what is queued, unless another thread, or the function that this one has interrupted, does so.
 
-        The flag is taken back before the queues are looked at once more:
+        The work is given back before the queues are looked at once more:
 
         1. This thread finds the queues empty.
         2. Another one queues an entry, and finds that this one is still working.
-        3. This thread takes the flag back, and looks again.
+        3. This thread gives the work back, and looks again.
         """
-        while (self._coming or self._leaving or self._sweeps) and not self._working:
-            with self._lock:
-                self._work_alone()
-        if self.store.gone and not self._working and not hand_over(self._reap):
+        while (self._coming or self._leaving or self._sweeps) and self._work_alone():
+            pass
+        if self.store.gone and not self._working.held and not hand_over(self._reap):
             self._reap()
 
-    def _work_alone(self) -> None:
-        self._working = True
+    def _work_alone(self) -> bool:
+        held, hold = self._working.held, hold_of_caller()
         try:
+            if held.setdefault(0, hold) is not hold and not self._working.take_over(0, hold):
+                return False
             if self._interrupted:
                 self.store.heal()
             self._interrupted = True
             self._carry_out()
             self._interrupted = False
-        finally:
-            self._working = False
+        finally:  # no call before it is deleted: an exception of a signal handler comes after calls only
+            if 0 in held and held[0] is hold:
+                del held[0]
+        return True
 
     def _carry_out(self) -> None:
         """Put what is to come, and then drop what is to leave. What is to leave is read first. In the other order:

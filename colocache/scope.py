@@ -50,13 +50,13 @@ class Scope(Tally):
 
         In a group of one host nobody waits, because an invalidation is complete when its call returns.
         """
-        pending = self._take()
-        return finish(settled(self.member, pending, self._pending_since), self.member.may_wait) if pending else None
+        pending, since = self._take()
+        return finish(settled(self.member, pending, since), self.member.may_wait) if pending else None
 
     async def asettle(self) -> Receipt | None:
         """The twin of `settle`."""
-        pending = self._take()
-        return await arun(settled(self.member, pending, self._pending_since)) if pending else None
+        pending, since = self._take()
+        return await arun(settled(self.member, pending, since)) if pending else None
 
 
 def current(cache: Cache) -> Scope | None:

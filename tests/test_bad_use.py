@@ -35,6 +35,7 @@ from colocache.core.host.shelf import Shelf
 from colocache.host import Host
 from colocache.member import Member
 from colocache.runtime import frames
+from colocache.runtime.holds import Hold, Holds
 from colocache.runtime.places import why_unusable
 from colocache.scope import Scope
 from tests import ROOT
@@ -889,15 +890,12 @@ def test_of_several_threads_that_notice_a_fork_one_forgets(
 ) -> None:
     """1. Two threads notice; 2. one forgets, and joins; 3. the other forgets what the first has joined."""
     inherited, forget = Inherited(cache), Member._be_new
-    noticed, forgot, door = threading.Semaphore(0), [], threading.Lock()
+    noticed, forgot = threading.Semaphore(0), []
 
-    class Door:
-        def __enter__(self) -> None:
+    class Door(Holds):
+        def take_soon(self, what: int, hold: Hold, patience: float) -> bool:
             noticed.release()
-            door.acquire()
-
-        def __exit__(self, *_: object) -> None:
-            door.release()
+            return super().take_soon(what, hold, patience)
 
     def forget_when_both_have_noticed(self: Member) -> None:
         if not forgot:

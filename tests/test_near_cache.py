@@ -68,28 +68,13 @@ class Near:
         keeper, policy = self.keeper, self.keeper.store._entries
         left = keeper._coming, keeper._leaving, keeper._sweeps, keeper.store.gone
         assert not any(left)
-        assert not keeper._working
-        assert not keeper._lock._is_owned()
+        assert not keeper._working.held
         entries = policy.entries()
         assert policy.currsize == sum(entry.size for entry in entries) <= policy.maxsize
         queues = [vars(policy).get(name, ()) for name in ("_queue", "_small", "_passed")]
         assert sorted(itertools.chain(*queues)) == sorted(entry.hash for entry in entries)
         assert self.kept() >= self.found()
         assert len(self.kept()) <= len(self.found()) + unfound
-
-
-def is_free(lock: Any) -> bool:
-    """Tell whether another thread gets a lock."""
-    got: list[bool] = []
-
-    def take() -> None:
-        got.append(lock.acquire(timeout=PATIENCE))
-        lock.release()
-
-    thread = threading.Thread(target=take)
-    thread.start()
-    thread.join()
-    return got == [True]
 
 
 # --- What is carried out
@@ -350,8 +335,7 @@ def test_an_exception_at_any_point_leaves_a_keeper_that_works(policy: str) -> No
     count = 0
     for _ in at_every_point(work):
         count += 1
-        assert not near.keeper._lock._is_owned()
-        assert not near.keeper._working
+        assert not near.keeper._working.held
         near.keep("f")
         alive = {entry.key for entry in near.home.entries.values() if entry.expires != DEAD}
         assert not is_queued or "c" not in alive, "once it is to be dropped, it is dropped"
@@ -372,7 +356,7 @@ def test_a_signal_handler_may_keep_and_drop_at_any_point() -> None:
     while came:
         near, died = Near(1000), list[bool]()
         first = near.entry("a", value=Value())
-        weakref.finalize(first.value, lambda near=near, died=died: died.append(not near.keeper._working))
+        weakref.finalize(first.value, lambda near=near, died=died: died.append(not near.keeper._working.held))
         near.keeper.keep(first)
         near.keep("b", "c")
         number = first.hash
@@ -419,7 +403,7 @@ def test_an_eq_that_uses_the_cache_harms_nobody() -> None:
             calls.append(1)
             near.keep(f"kept by __eq__ {len(calls)}")
             near.keeper.sweep()
-            assert is_free(near.keeper._lock), "no lock is held while a user's code runs"
+            assert not near.keeper._working.held, "nobody works while a user's code runs"
 
     for number in range(1, 6):
         near.keeper.keep(near.entry((Odd(str(number), use),), number=number))
@@ -459,8 +443,7 @@ def test_a_finalizer_of_a_value_runs_when_no_lock_is_held_and_may_use_the_cache(
     near, seen = Near(35), list[object]()
 
     def finalizer() -> None:
-        assert is_free(near.keeper._lock)
-        assert not near.keeper._working
+        assert not near.keeper._working.held
         near.keep("finalizer's")
         seen.append("finalizer's" in near.found())
 
@@ -567,7 +550,7 @@ def test_two_threads_that_begin_at_once_carry_out_one_after_the_other(
 ) -> None:
     near, inside, met = Near(), list[int](), list[bool]()
     first_is_in, second_is_in = threading.Event(), threading.Event()
-    work_alone = near.keeper._work_alone
+    carry_out = near.keeper._carry_out
 
     def slowly() -> None:
         inside.append(1)
@@ -576,13 +559,13 @@ def test_two_threads_that_begin_at_once_carry_out_one_after_the_other(
             met.append(second_is_in.wait(0.05))
         else:
             second_is_in.set()
-        work_alone()
+        carry_out()
 
     def keep(name: str) -> None:
         near.keep(name)
         near.keeper.settle()
 
-    monkeypatch.setattr(near.keeper, "_work_alone", slowly)
+    monkeypatch.setattr(near.keeper, "_carry_out", slowly)
     crew.start(lambda: keep("a"))
     assert first_is_in.wait(PATIENCE)
     crew.start(lambda: keep("b"))
@@ -653,7 +636,7 @@ def test_a_reader_takes_entries_and_bell_of_one_store_in_one_step() -> None:
     assert reader.near[1] is near.board.bell
     assert reader.home.owner is near.keeper.store
     assert Reader(caches, "b", copies=False, one_part=False).near[1] is near.board.bell
-    caches.reset()
+    caches.bind(None)
     assert reader.near == ({}, NO_BELL)
 
 
@@ -687,7 +670,7 @@ def test_an_exception_at_any_point_of_making_a_reader_does_no_harm() -> None:
     for number in at_every_point(
         lambda: made.append(Reader(caches, "a", copies=False, one_part=False)), ("colocache/near_cache.py",)
     ):
-        assert not caches._lock._is_owned()
+        assert not caches._alone.holds.held
         good = Reader(caches, "a", copies=False, one_part=False)
         assert good.home.owner is near.keeper.store, number
     assert made[0].home is good.home
@@ -700,7 +683,7 @@ def test_an_exception_at_any_point_of_binding_leaves_no_reader_with_entries_of_o
     readers = [Reader(caches, path, copies=False, one_part=False) for path in ("a", "a", "b")]
     homes: list[Home] = []
     for _ in at_every_point(lambda: caches.bind(new.keeper.store), ("colocache/near_cache.py",)):
-        assert not caches._lock._is_owned()
+        assert not caches._alone.holds.held
         homes += [reader.home for reader in readers]
         for entries, bell in [reader.near for reader in readers]:
             (owner,) = {home.owner for home in homes if home.entries is entries}

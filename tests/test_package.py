@@ -23,6 +23,7 @@ LEVELS = {
     "version": 0,
     "naming": 0,
     "figures": 0,
+    "interruptions": 0,
     "stats": 0,
     "core": 1,
     "values": 2,

@@ -172,12 +172,14 @@ SERVE_AT_ONCE = """\
     _cc_entries, _cc_bell = _cc_keyspace.near
     try:
         _cc_entry = _cc_entries[{key}]
+    except _cc_MISSES as _cc_error:  # there is no entry, or the key has another form, or it cannot be hashed
+        if _cc_error.__class__ not in _cc_MISSES:
+            _cc_raise_if_from_handler(_cc_error)
+    else:  # not above: an exception of a signal handler would be taken for a miss
         if _cc_entry.bell == _cc_bell[0] and _cc_entry.until > _cc_monotonic():
             _cc_entry.hits += 1
             return _cc_entry.value
         if _cc_entry.home.owner.lets(_cc_entry, _cc_monotonic()):
             _cc_entry.hits += 1
             return _cc_entry.value
-    except _cc_MISSES:  # there is no entry, or the key has another form, or it cannot be hashed
-        pass
 """

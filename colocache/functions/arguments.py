@@ -13,6 +13,7 @@ from inspect import Parameter, Signature
 from typing import Any
 
 from ..core.parts import NotAPart, canonical, placeholder, typed
+from ..interruptions import raise_if_from_handler
 from .injected import annotations_of
 
 _NAMED = (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD)
@@ -48,6 +49,7 @@ class Arguments:
         try:
             bound = self.signature.bind_partial(*args, **kwargs)
         except TypeError as error:
+            raise_if_from_handler(error)
             raise TypeError(f"{self._function.__qualname__}(): {error}") from None
         for name, parameter in self.signature.parameters.items():
             if name not in bound.arguments and parameter.kind not in _OPEN:

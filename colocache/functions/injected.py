@@ -9,6 +9,8 @@ from collections.abc import Callable
 from inspect import Signature
 from typing import Annotated, Any, Union, get_args, get_origin
 
+from ..interruptions import raise_if_foreign
+
 #: Libraries whose sessions, connections, clients and pools are means by which a function reads. They are not data.
 _DRIVERS = frozenset({
     "aiohttp", "aiomysql", "aiosqlite", "asyncpg", "boto3", "botocore", "elasticsearch", "httpx", "httpx2", "motor",
@@ -75,7 +77,8 @@ def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
         return annotation
     try:
         return eval(annotation, names)  # as `typing.get_type_hints` and FastAPI do
-    except Exception:  # it names something that only type checkers see
+    except Exception as error:  # it names something that only type checkers see
+        raise_if_foreign(error)
         return None
 
 

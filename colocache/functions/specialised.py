@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from ..core.entry import MISSING
 from ..core.near import SERVE_AT_ONCE
 from ..core.parts import OBJECT
+from ..interruptions import raise_if_from_handler
 from ..near_cache import NearCache
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -79,7 +80,7 @@ def _made(
         + rest
     )
     names |= {f"_cc_default_{name}": parameter.default for name, parameter in parameters.items()}
-    names |= {"_cc_monotonic": monotonic, "_cc_MISSING": MISSING}
+    names |= {"_cc_monotonic": monotonic, "_cc_MISSING": MISSING, "_cc_raise_if_from_handler": raise_if_from_handler}
     exec(compile(source, f"<colocache: {function.__qualname__}>", "exec"), names)
     made: Callable[..., Any] = names["call"]
     return made

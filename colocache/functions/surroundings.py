@@ -9,6 +9,7 @@ from typing import Any
 from weakref import ref
 
 from ..core.parts import canonical
+from ..interruptions import raise_if_foreign
 from ..naming import qualified
 from ..values.annotations import closure
 
@@ -45,7 +46,8 @@ def as_part(value: object) -> Any:
     try:
         hash(value)
         return (canonical(value),)
-    except Exception:  # it cannot be part of a key, it changes, or it cannot say its key yet
+    except Exception as error:  # it cannot be part of a key, it changes, or it cannot say its key yet
+        raise_if_foreign(error)
         return None
 
 

@@ -19,6 +19,7 @@ from ..core.near import NearStore
 from ..core.options import MAX_TAGS, check_tag
 from ..errors import OversizeError
 from ..host import Host
+from ..interruptions import raise_if_foreign, raise_if_from_handler
 from ..member import Member
 from ..naming import shortened, shown
 from ..near_cache import NearCache
@@ -99,7 +100,8 @@ class Keyspace(NearCache):
         written: Any = key[0] if self.one_part else key
         try:
             entry = entries.get(written)
-        except TypeError:  # it cannot be hashed
+        except TypeError as error:  # it cannot be hashed
+            raise_if_from_handler(error)
             entry = None
         if entry is None and type(key) is not str:
             canonical = self._canonical(key)
@@ -143,6 +145,7 @@ class Keyspace(NearCache):
         try:
             return self.member.carrier.decode(payload)
         except ValueError as error:
+            raise_if_from_handler(error)
             self.member.tell_undecodable(error)
             return MISSING
 
@@ -192,6 +195,7 @@ class Keyspace(NearCache):
         try:
             payload = self.member.carrier.encode(value)
         except TypeError as error:
+            raise_if_from_handler(error)
             where = f" of {self.path}" if self.path else ""
             raise TypeError(f"the value of the key {shown(key)}{where} cannot be carried: {error}") from None
         except OversizeError as error:
@@ -227,6 +231,7 @@ def travelling(tags: Iterable[str]) -> tuple[tuple[str, ...], str]:
         try:
             names[check_tag(tag)] = None
         except ValueError as error:
+            raise_if_from_handler(error)
             excess = str(error)
     return tuple(names), excess
 
@@ -243,4 +248,5 @@ def copied(value: Any) -> Any:
     try:
         return copying.deepcopy(value)
     except Exception as error:
+        raise_if_foreign(error)
         raise ValueError(f"it cannot be copied: {type(error).__name__}: {error}") from error

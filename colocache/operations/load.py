@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -19,11 +18,12 @@ from ..core.keys import Key
 from ..errors import RecursiveLoadError
 from ..host import Host
 from ..hosts import Hosts
+from ..interruptions import raise_if_from_handler
 from ..naming import shown
 from .flow import Flow
 from .keyspace import Given, Keyspace, copied
 from .tally import tell
-from .under_way import UnderWay, is_circle, loads_above
+from .under_way import UnderWay, is_circle, loads_above, runner
 
 if TYPE_CHECKING:
     import asyncio
@@ -101,7 +101,7 @@ class Duty:
         stores = given.ttl != 0
         if host is not None and stores:
             hashes = self._keyspace.hashes(given.tags)
-            flow = host.claims.find_or_lead(self, self.wire, self._hash, hashes, host.now(), self.timeout)
+            flow = host.claims.find_or_lead(self, self.wire, self._hash, hashes, host.now(), self.timeout, runner())
             outcome = yield from _clocked(flow, host)
             if isinstance(outcome, Lead):
                 member.is_found_on(host)
@@ -159,19 +159,17 @@ class Duty:
 
     def _count_found(self, found: Record | Value) -> None:
         member = self._member
-        with member.counting:
-            if isinstance(found, Record):
-                member.counters.fetches += 1
-            else:
-                member.counters.waits += 1
+        if isinstance(found, Record):
+            member.counters.fetches += 1
+        else:
+            member.counters.waits += 1
         tell(member, "fetches")
 
     def _count_load(self, is_fallback: bool) -> None:
         member = self._member
-        with member.counting:
-            member.counters.loads += 1
-            if is_fallback:
-                member.counters.fallbacks += 1
+        member.counters.loads += 1
+        if is_fallback:
+            member.counters.fallbacks += 1
         tell(member, "loads")
 
     def use(self, found: Record | Value) -> Any:
@@ -205,8 +203,7 @@ class Duty:
     def fail(self, error: BaseException) -> None:
         """Give the duty back, because the loader raised: another call loads."""
         if isinstance(error, Exception):
-            with self._member.counting:
-                self._member.counters.failed_loads += 1
+            self._member.counters.failed_loads += 1
         self.give_back()
 
     def succeed(self, value: Any) -> None:
@@ -231,8 +228,10 @@ class Duty:
             elif load.waiters:  # otherwise who comes finds the record
                 handed = Value(keyspace.member.carrier.decode(payload), expires, load.miss.at)
         elif load.waiters:
-            with contextlib.suppress(ValueError):  # those that wait load for themselves
+            try:
                 handed = Value(copied(value) if keyspace.copies else value, expires, load.miss.at)
+            except ValueError as error:  # those that wait load for themselves
+                raise_if_from_handler(error)
         self._tell_owner(payload)
         host.claims.end(load, handed)
 

@@ -12,6 +12,7 @@ from ..core.host.claims import Sleep
 from ..core.hosts.rows import ENDED, ENDED_AT
 from ..core.hosts.waiting import pauses
 from ..host import LANE_SHIFT, Host
+from ..interruptions import raise_if_from_handler
 from ..member import Member
 from .flow import Flow
 
@@ -44,7 +45,8 @@ def read_positions(text: str) -> Positions | None:
         try:
             value = int(number, 16)
             positions[bytes.fromhex(stream), lane_of(value)] = value
-        except ValueError:
+        except ValueError as error:
+            raise_if_from_handler(error)
             return None
     return positions if 0 < len(parts) <= MAX_POSITIONS else None
 

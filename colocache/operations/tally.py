@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from contextvars import ContextVar
-from typing import Literal
+from typing import Literal, get_args
 
 from ..host import Host, Voided
 from ..member import Member
-from ..runtime.waiting.threads import RLock
+from ..runtime.waiting.threads import drained
 from .positions import MAX_POSITIONS, Positions, lane_of, write_positions
 
 Counted = Literal["loads", "fetches", "misses", "sets", "invalidations"]
 
 
 class Tally:
-    """What one request has invalidated and counted by one cache. Any thread may call its methods."""
+    """What one request has invalidated and counted by one cache.
+
+    Any thread, signal handler or finalizer may call its methods. They take no lock: each changes one thing in one step.
+    """
 
     def __init__(self, member: Member) -> None:
         self.member = member
         self.is_closed = False
-        self._counting = RLock()
-        self._counts: dict[Counted, int] = {}
-        self._positions: Positions = {}
-        self._pending: list[Voided | None] = []
-        self._pending_since = 0.0
+        self._counts: dict[Counted, int] = dict.fromkeys(get_args(Counted), 0)
+        self._positions: dict[tuple[tuple[bytes, int], int], None] = {}  # the newest last; several of one place, maybe
+        self._pending: deque[tuple[Voided | None, float]] = deque()  # and when its call began
 
     def close(self) -> None:
         """Note that the response is sent. A task that still invalidates inside then waits for its own receipt."""
@@ -35,41 +37,41 @@ class Tally:
 
         The position is a short ASCII text.
         """
-        with self._counting:
-            return write_positions(self._positions) if self._positions else None
+        positions: Positions = {}
+        for place, number in [*self._positions]:
+            positions[place] = max(number, positions.pop(place, 0))
+        return write_positions(positions) if positions else None
 
     def counts(self) -> dict[Counted, int]:
         """Return what was done inside: loads, fetches, misses, sets, invalidations. Hits are not counted."""
-        with self._counting:
-            return dict(self._counts)
+        return {what: count for what, count in self._counts.items() if count}
 
     # --- For the operations
 
     def collect(self, voided: Voided | None, began: float) -> None:
         """Have the end of the request wait for what was invalidated just now; None is what could not be told."""
-        with self._counting:
-            if not self._pending:
-                self._pending_since = began
-            if voided is None or voided.hosts is not None or not self._pending:
-                self._pending.append(voided)
+        if voided is None or voided.hosts is not None or not self._pending:
+            self._pending.append((voided, began))
 
     def note(self, region: bytes, number: int) -> None:
         """Note the position of an event."""
-        place = region, lane_of(number)
-        with self._counting:
-            self._positions[place] = max(number, self._positions.pop(place, 0))
-            while len(self._positions) > MAX_POSITIONS:
-                del self._positions[next(iter(self._positions))]
+        place, known = (region, lane_of(number)), self._positions
+        known[place, number] = None
+        same = [other for other in [*known] if other[0] == place]
+        for other in same:  # only now, so that at each moment the largest one is there
+            if other < max(same):
+                known.pop(other, None)
+        for oldest in [*known][:-MAX_POSITIONS]:
+            known.pop(oldest, None)
 
     def count(self, what: Counted, by: int) -> None:
         """Count something."""
-        with self._counting:
-            self._counts[what] = self._counts.get(what, 0) + by
+        self._counts[what] += by  # without a call, and so in one step: see `Member.counters`
 
-    def _take(self) -> list[Voided | None]:
-        with self._counting:
-            pending, self._pending = self._pending, []
-        return pending
+    def _take(self) -> tuple[list[Voided | None], float]:
+        """Take out what was collected; return it, and when the first of these calls began."""
+        pending = [*drained(self._pending)]
+        return [voided for voided, _ in pending], min([began for _, began in pending], default=0.0)
 
 
 #: The tallies of this context, the innermost last.

@@ -21,7 +21,7 @@ class UnderWay:
 
     def __init__(self, load_id: LoadId) -> None:
         self.load_id = load_id
-        self.caller: object = _runner()  # the thread, task or greenlet that waits for it; None once there is none
+        self.caller: object = runner()  # the thread, task or greenlet that waits for it; None once there is none
         # The one that loads; None before and after. If it were left here, the thread's next load of the key would be
         # taken for one inside this.
         self.runner: object = None
@@ -32,7 +32,7 @@ class UnderWay:
     def begin(self) -> None:
         """Note that the loader is about to be called here."""
         _loads.set((*active(), self))
-        self.runner = _runner()
+        self.runner = runner()
 
     def end(self) -> None:
         """Note that the loader has ended. It may be called twice."""
@@ -48,7 +48,7 @@ def active() -> tuple[UnderWay, ...]:
     return tuple(load for load in _loads.get() if load.runner is not None)
 
 
-def _runner() -> object:
+def runner() -> object:
     """Return what tells this thread, task or greenlet from all others that run now."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None and asyncio._get_running_loop() is not None:
@@ -68,7 +68,7 @@ def loads_above(load_id: LoadId) -> int:
 
 def _waits_for_itself(load_id: LoadId) -> bool:
     """Tell whether a load of a key waits for this thread or task: it runs the load, or one that does, and so on."""
-    waiting = _runner()
+    waiting = runner()
     for load in reversed(active()):
         if load.runner != waiting:  # it has started this task, or one that has; whether it waits nobody knows
             return False

@@ -49,8 +49,8 @@ from hashlib import blake2b
 from ..core.host.claims import HINT_WORDS, HINTS
 from ..core.host.layout import geometry
 from ..core.host.numbers import MAX_WRITER, number
+from ..interruptions import raise_if_from_handler
 from .fences import Fences
-from .signals import raise_if_from_handler
 
 LAYOUT = 2
 LIVES, ENDED = 1, 2

@@ -28,12 +28,12 @@ from ..core.hosts import layout
 from ..core.hosts.layout import LANES
 from ..core.hosts.log import HostLog
 from ..errors import ConfigError
+from ..interruptions import raise_if_from_handler
 from .board_file import LAYOUT, Head, boot
 from .fences import Fences
 from .files import Held, allocate, open_new, open_ours
 from .record_locks import lane_locks
 from .region_files import FILES, HOSTS, Files
-from .signals import raise_if_from_handler
 
 SIZE: Final = layout.WORD * layout.WORDS
 ENDED: Final = "ended"

@@ -14,8 +14,8 @@ import tempfile
 from hashlib import blake2b
 
 from ..errors import ConfigError
+from ..interruptions import raise_if_from_handler
 from .files import make_private, why_not_private
-from .signals import raise_if_from_handler
 
 SHARED_MEMORY = "/dev/shm"
 LEAST_SIZE = 16 << 20  # bytes of a file system in shared memory that is worth using

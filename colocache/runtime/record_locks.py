@@ -16,17 +16,16 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from types import FrameType
 from typing import Final, Protocol
 
 from ..core.hosts.layout import LANES
+from ..interruptions import raise_if_from_handler
 from .files import Descriptor, Held, flock, owner_in
-from .signals import raise_if_from_handler
-from .waiting.threads import allocate_lock, thread_id
+from .holds import FIRST_PAUSE, FOR_EVER, LONGEST_PAUSE, Hold, Holds, rest
+from .waiting.threads import thread_id
 
 PATIENCE = 0.02  # s: how long a lock of a ring is waited for
 ATTEMPTS = 32  # at least
-FIRST_PAUSE, LONGEST_PAUSE = 20e-6, 1e-3  # s, between two tries
 
 CLAIM_FILES = 16  # because the kernel looks at all locks of a file, one by one
 
@@ -68,13 +67,6 @@ set_lock: SetLock = _by_ctypes(fcntl.F_SETLK) or _by_fcntl
 #: How `lane_locks` has the kernel lock for an open file. Where there is no such lock, it is for the whole process.
 _OPEN_FILE: Final = getattr(fcntl, "F_OFD_SETLK", fcntl.F_SETLK)
 set_open_file_lock: SetLock = _by_ctypes(_OPEN_FILE) or partial(_by_fcntl, command=_OPEN_FILE)
-
-
-def rest(seconds: float) -> None:
-    """Wait without anything that gevent replaces: whoever has a lock must not be switched away from."""
-    lock = allocate_lock()
-    lock.acquire()
-    lock.acquire(True, seconds)
 
 
 class Attempts(Protocol):
@@ -140,75 +132,10 @@ class RecordLocks:
         return owner_in(fcntl.fcntl(number, fcntl.F_GETLK, lock))
 
 
-#: A thread, and a function in it that has begun and not ended; no function: it never ends.
-Hold = tuple[int, FrameType | None]
-
-_FOR_EVER: Hold = (0, None)
-
-
-class Holds:
-    """Which thread of this process has what. Taking is one step, so there is no moment at which nobody knows.
-
-    An exception of a signal handler can come between taking something and being sure to give it back. `Holds` tell when
-    the function has ended that took it, and so will not give it back.
-    """
-
-    def __init__(self) -> None:
-        self.held: dict[int, Hold] = {}
-
-    def take(self, what: int, hold: Hold) -> bool:
-        """Take something; return False if it is taken, even by this thread."""
-        return self.held.setdefault(what, hold) is hold
-
-    def take_soon(self, what: int, hold: Hold, patience: float) -> bool:
-        """Take something; return False if others have it all the time."""
-        ends, pause = monotonic() + patience, FIRST_PAUSE
-        while not (self.take(what, hold) or self.take_over(what, hold)):
-            if monotonic() >= ends:
-                return False
-            rest(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-        return True
-
-    def take_over(self, what: int, hold: Hold) -> bool:
-        """Take something from a function that has ended; return False if there is none.
-
-        Two threads may do so in the same moment, and have it both. That takes three rare things at once.
-        """
-        other = self.held.get(what)
-        if other is None or not _is_over(other):
-            return False
-        self.held[what] = hold
-        return True
-
-    def has(self, what: int, hold: Hold) -> bool:
-        """Tell whether it is this one that has it."""
-        return self.held.get(what) is hold
-
-    def give_back(self, what: int) -> None:
-        """Give something back. Callable twice."""
-        self.held.pop(what, None)
-
-
-def _is_over(hold: Hold) -> bool:
-    thread, function = hold
-    if function is None:
-        return False
-    frame = sys._current_frames().get(thread)
-    while frame is not None and frame is not function:
-        frame = frame.f_back
-    return frame is None
-
-
-def hold_of_caller() -> Hold:
-    """Return the hold of the function that has called the one that calls this."""
-    return thread_id(), sys._getframe(2)
-
-
 class RingLocks:
     """The locks of a shelf's rings: each excludes other processes, and the other threads of this one.
 
-    A signal handler that interrupts the very function that has a lock waits in vain, and gets False.
+    A signal handler that interrupts the very function that has a lock gets False at once: it would wait in vain.
     """
 
     def __init__(self, locks: Attempts | None, first: int, count: int) -> None:
@@ -236,13 +163,13 @@ class RingLocks:
 
     def _wait(self, ring: int, hold: Hold) -> bool:
         ends, pause, attempts = monotonic() + PATIENCE, FIRST_PAUSE, 0
-        while (attempts < ATTEMPTS or monotonic() < ends) and not self._closed:
+        while (attempts < ATTEMPTS or monotonic() < ends) and not self._closed and not self._holds.is_mine(ring, hold):
             rest(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
             attempts += 1
             if self._holds.take(ring, hold) and self._has_record_lock(ring):
                 return True
-        return self._holds.take_over(ring, hold) and self._has_record_lock(ring)
+        return not self._closed and self._holds.take_over(ring, hold) and self._has_record_lock(ring)
 
     def _has_record_lock(self, ring: int) -> bool:
         if self._locks is None or self._locks.attempt(self._taking[ring]) == 0:
@@ -257,7 +184,7 @@ class RingLocks:
         """
         self._closed = True
         for ring in range(len(self._taking)):
-            self._holds.take_soon(ring, _FOR_EVER, PATIENCE)
+            self._holds.take_soon(ring, FOR_EVER, PATIENCE)
 
     def unlock(self, ring: int, /) -> None:
         """Give the lock back, if the very function that calls this has it. Callable twice: see the protocol."""

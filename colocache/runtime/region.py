@@ -60,17 +60,18 @@ from ..core.host.layout import Geometry, ShelfMemory, geometry
 from ..core.host.memory import Heard
 from ..core.host.numbers import Numbers
 from ..errors import CannotJoin, ConfigError
+from ..interruptions import raise_if_from_handler
 from ..version import __version__
 from . import board_file, hosts_file
 from .board_file import BoardMemory, Head, anonymous
 from .fences import Fences, fences_for
 from .files import allocate, identity
+from .holds import FIRST_PAUSE, Holds, hold_of_caller, rest
 from .hosts_file import Ended, HostsFile
 from .places import largest_file, open_place, room
-from .record_locks import FIRST_PAUSE, ClaimLocks, Holds, RecordLocks, RingLocks, hold_of_caller, rest
+from .record_locks import ClaimLocks, RecordLocks, RingLocks
 from .region_files import CLAIMS, HOSTS, Again, Files
 from .servers import call_after_fork
-from .signals import raise_if_from_handler
 
 PATIENCE = 2.0  # s: how long a process waits for others that join or leave
 LEAVING_PATIENCE = 0.5  # s: the same for one that leaves; whoever comes next cleans up

@@ -10,11 +10,11 @@ import sys
 import time
 from typing import Final
 
+from ..interruptions import raise_if_from_handler
 from .board_file import map_file
 from .files import Held, identity, open_new, open_ours
 from .life import Life
 from .record_locks import CLAIM_FILES, RecordLocks
-from .signals import raise_if_from_handler
 
 CLAIMS: Final = tuple(f"claims.{number}" for number in range(CLAIM_FILES))
 FILES: Final = ("board", "locks", "shelf", *CLAIMS)  # in the order of their inodes in the head

@@ -17,6 +17,7 @@ import typing
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from ..interruptions import raise_if_foreign
 from .classes import is_model, is_of_a_kind
 
 _UNRESOLVED: Final = object()
@@ -88,7 +89,8 @@ def _resolved(hint: Any, names: dict[str, Any], more: dict[str, Any]) -> Any:
     shim: Any = types.SimpleNamespace(__annotations__={"it": hint})
     try:
         return typing.get_type_hints(shim, names, more, include_extras=True)["it"]
-    except Exception:  # the evaluation of a user's annotation may raise anything
+    except Exception as error:  # the evaluation of a user's annotation may raise anything
+        raise_if_foreign(error)
         return _UNRESOLVED
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from ..core.numbers import pack_integer, unpack_integer
 from ..core.options import MAX_VALUE
 from ..errors import OversizeError
+from ..interruptions import raise_if_from_handler
 from .codec import Codec
 from .msgpack_codec import MsgpackCodec
 
@@ -47,6 +48,7 @@ class Carrier:
         except ValueError:
             raise
         except Exception as error:  # a codec that breaks its contract must not break the application
+            raise_if_from_handler(error)  # not one of any other type that is not known: codecs have types of their own
             raise ValueError(f"the codec {self.codec.name!r} raised {type(error).__name__}: {error}") from error
 
     def learn(self, function: Callable[..., Any]) -> None:

@@ -40,6 +40,7 @@ from typing import Any, Final, TypeVar
 import msgpack
 
 from ..errors import OversizeError
+from ..interruptions import raise_if_foreign
 from .annotations import result_of, surely_in
 from .codec import MAX_BYTES, MAX_DEPTH, refuse_long
 from .form import KNOWN, REGISTERED, Form, hashable
@@ -118,7 +119,8 @@ class MsgpackCodec:
         try:
             payload = self._pack(value, _FAST_NESTING)
             is_faithful = is_plain(value, payload) or is_regular(value, self._classes.boxes)
-        except Exception:  # `check` finds out what it is, and where
+        except Exception as error:  # `check` finds out what it is, and where
+            raise_if_foreign(error)
             is_faithful = False
         return payload if is_faithful else self._encode_carefully(value)
 
@@ -129,6 +131,7 @@ class MsgpackCodec:
         except (TypeError, OversizeError):
             raise
         except Exception as error:  # for example that of a dict that another thread is changing
+            raise_if_foreign(error)
             raise TypeError(f"value cannot be carried: {error!r}") from error
 
     def decode(self, payload: bytes) -> object:
@@ -144,11 +147,12 @@ class MsgpackCodec:
             value = msgpack.unpackb(payload, ext_hook=self._hook)
             if not may_be_deep(value, payload) or self._is_regular(value):
                 return value
-        except Exception:  # perhaps a key is neither str nor bytes: only such a payload pays for `_mapping`
-            pass
+        except Exception as error:  # perhaps a key is neither str nor bytes: only such a payload pays for `_mapping`
+            raise_if_foreign(error)
         try:
             return self._decode_carefully(payload)
         except Exception as error:
+            raise_if_foreign(error)
             raise ValueError(f"the payload does not parse as {self.name}: {_shortened(error)}") from error
 
     # --- Packing

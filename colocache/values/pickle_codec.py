@@ -7,6 +7,7 @@ import pickle
 from typing import Final
 
 from ..errors import ConfigError, OversizeError
+from ..interruptions import raise_if_from_handler
 from .codec import MAX_BYTES, refuse_long
 from .form import type_name
 
@@ -55,6 +56,7 @@ class PickleCodec:
         try:
             return pickle.loads(body)
         except Exception as error:
+            raise_if_from_handler(error)
             raise ValueError(f"the payload does not load: {error}") from error
 
     def _signature(self, body: bytes) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple, is_typeddict
 
 from ..errors import OversizeError
+from ..interruptions import raise_if_foreign
 from .classes import is_of_a_kind
 from .codec import MAX_DEPTH
 from .form import KNOWN, type_name
@@ -106,6 +107,7 @@ def _trouble(item: Any, classes: Registry) -> str:
     except OversizeError:
         raise
     except Exception as error:  # our own, or that of a field that was never set, or is a property
+        raise_if_foreign(error)
         return str(error) or repr(error)
     return ""
 
@@ -161,7 +163,8 @@ def _is_trivial(item: Any) -> bool:
 def _label(key: Any) -> str:
     try:
         return reprlib.repr(key)
-    except Exception:  # for example that of an int of more than 4300 digits
+    except Exception as error:  # for example that of an int of more than 4300 digits
+        raise_if_foreign(error)
         return f"<{type_name(type(key))}>"
 
 

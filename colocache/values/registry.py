@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import RLock
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -23,24 +22,21 @@ class Registry:
 
     def __init__(self, known: Callable[[type], Form | None]) -> None:
         self._known = known
-        # The lock is held to register a class, so that a name has one class. It is re-entrant, because a signal handler
-        # or a finalizer may register another class meanwhile. Each change is one step, so readers need no lock.
-        self._lock = RLock()
+        # Each change is one step, so nobody needs a lock.
+        self._given = dict[str, type]()  # the names that were registered: whoever comes first has a name
         self.forms = dict(FORMS)
         self.boxes = dict(BOXES)
         self._names = dict[str, type]()
-        self._learned = set[str]()  # the names that only annotations gave
         self._unread = WeakKeyDictionary[Callable[..., object], None]()  # functions whose annotations may tell more
 
     def register(self, cls: C, name: str | None) -> C:
         """Let instances of a class travel; see `MsgpackCodec.register`."""
         name = name or default_name(cls)
         form = class_form(cls, name)
-        with self._lock:
-            if self._names.get(name, cls) is not cls and name not in self._learned:
-                raise ValueError(f"{name!r} is already registered for {self._names[name]!r}: give {cls!r} another name")
-            self._name(cls, form, name)
-            self._learned.discard(name)
+        first = self._given.setdefault(name, cls)
+        if first is not cls:
+            raise ValueError(f"{name!r} is already registered for {first!r}: give {cls!r} another name")
+        self._name(cls, form, name)
         return cls
 
     def learn(self, function: Callable[..., object]) -> None:
@@ -91,7 +87,8 @@ class Registry:
             form = class_form(cls, name)
         except TypeError:  # for example an abstract class
             return
-        with self._lock:
-            if name not in self._names or name in self._learned:
-                self._learned.add(name)
-                self._name(cls, form, name)
+        if name not in self._given:
+            self._name(cls, form, name)
+            given = self._given.get(name, cls)
+            if given is not cls:  # another thread has registered it meanwhile
+                self._name(given, class_form(given, name), name)

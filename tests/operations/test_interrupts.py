@@ -54,9 +54,9 @@ def nothing_is_left_behind(cache: Cache) -> None:
     assert not host.claims._sleepers
     assert not host.region.claims._mine
     assert not host.region.rings._holds.held
-    assert not host.keeper._working
-    for lock in (host.keeper._lock, member.counting, member._lock, member.near_caches._lock):
-        assert not lock._is_owned()
+    for holds in (host.keeper._working, member._alone.holds, member.near_caches._alone.holds):
+        assert not holds.held
+    assert not member._joining
     if host.region.path:
         claims = [os.stat(f"{host.region.path}/claims.{number}").st_ino for number in range(16)]
         rings, locked = os.stat(f"{host.region.path}/locks").st_ino, locked_bytes()
@@ -175,6 +175,8 @@ def test_an_exception_at_any_point_of_joining_or_leaving_leaves_a_cache_that_wor
             cache.leave()
         if not interrupted(number, calls[name]):
             break
+        if name == "leave":
+            cache.leave()  # perhaps it has not begun, or a thread still sees to it
         works(cache, "k")
         nothing_is_left_behind(cache)
         assert len(cache.members()) == 1

@@ -358,8 +358,8 @@ def newcomers_serve_what_is_young() -> Change:
 @mutant("oneway", "takeover")
 def loads_that_are_old_are_joined() -> Change:
     """R6: a load is joined while behind if it is young."""
-    return edited(Claims, "find_or_lead", ("_Search(call, wire, hash, now, after, patience)",
-                                           "_Search(call, wire, hash, now, -math.inf, patience)"))  # fmt: skip
+    return edited(Claims, "find_or_lead", ("_Search(call, wire, hash, now, after, patience, runner)",
+                                           "_Search(call, wire, hash, now, -math.inf, patience, runner)"))  # fmt: skip
 
 
 @mutant("lagging_owner", "slow_gateway", "told")

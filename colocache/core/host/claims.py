@@ -114,12 +114,16 @@ class Load:
     ``miss`` says under which label its value is current.
     """
 
-    __slots__ = ("beside", "has_begun", "hash", "hint", "is_orphan", "miss", "outcome", "place", "waiters", "wire")
+    __slots__ = (
+        "beside", "has_begun", "hash", "hint", "is_orphan", "miss", "outcome", "place", "runner",
+        "waiters", "wire",
+    )  # fmt: skip
 
-    def __init__(self, wire: bytes, hash: int, miss: Miss) -> None:
+    def __init__(self, wire: bytes, hash: int, miss: Miss, runner: object = None) -> None:
         self.wire = wire
         self.hash = hash
         self.miss = miss
+        self.runner = runner  # of the call
         self.place: int | None = None  # of the byte; None if it loads without one
         self.hint = 0  # the number by which the hint is known as this load's
         self.has_begun = False  # otherwise it waits for another process
@@ -189,11 +193,15 @@ class _Search:
     """What one call for a missing key knows so far."""
 
     __slots__ = (
-        "after", "began", "call", "ends", "failures", "hash", "holder", "mine", "now", "outcome", "pause", "wire",
+        "after", "began", "call", "ends", "failures", "hash", "holder", "mine", "now", "outcome", "pause", "runner",
+        "waiting", "wire",
     )  # fmt: skip
 
-    def __init__(self, call: Call, wire: bytes, hash: int, now: float, after: float, patience: float) -> None:
+    def __init__(
+        self, call: Call, wire: bytes, hash: int, now: float, after: float, patience: float, runner: object
+    ) -> None:
         self.call = call
+        self.runner = runner
         self.wire = wire
         self.hash = hash
         self.began = self.now = now
@@ -204,6 +212,7 @@ class _Search:
         self.holder = 0  # the hint number of the load in another process
         self.mine: Load | None = None  # while this call sees to the key, for all threads of this process
         self.outcome: Any = AGAIN  # with which that load is ended
+        self.waiting: _Waiting | None = None  # where it waits, or has waited last
 
     @property
     def is_late(self) -> bool:
@@ -235,6 +244,10 @@ class _Waiting:
         if self._load is not None and self._load.outcome is not None:
             waiter(self._load.outcome)
 
+    def leave(self) -> None:
+        """Leave. It may be called twice."""
+        self.queue.pop(self, None)
+
 
 class Claims:
     """The loads of one process, and its claims among those of its host. Any thread may call all methods."""
@@ -254,13 +267,17 @@ class Claims:
         self._sleepers: dict[int, Queue] = {}  # by hash: the waiters for another process
 
     def find_or_lead(
-        self, call: Call, wire: bytes, hash: int, hashes: Sequence[int], now: float, patience: float
-    ) -> Waits[Record | Value | Lead]:
+        self, call: Call, wire: bytes, hash: int, hashes: Sequence[int], now: float, patience: float,
+        runner: object = None,
+    ) -> Waits[Record | Value | Lead]:  # fmt: skip
         """Find a key, wait for a load of it, or get the duty to load it.
 
         ``hashes`` are of all that a value depends on beside the key, as for the shelf. The caller answers each `Sleep`
         with the time, and with what it was woken by. The answer is there within ``patience`` seconds, whoever holds the
         claim meanwhile. If there is no other answer by then, it is a `Lead`, beside somebody else's load.
+
+        ``runner`` is the thread or task that calls. A call that has interrupted another one of the same runner, in a
+        signal handler or a finalizer, cannot wait for that one, and loads beside it.
 
         A flow that is closed while it waits gives back what it has. ``call.load`` is set before a load is begun, and
         stays set: to end it again does nothing.
@@ -277,7 +294,7 @@ class Claims:
         found = self._shelf.look(wire, hash, hashes, now, after)
         if isinstance(found, Record):
             return found
-        search = _Search(call, wire, hash, now, after, patience)
+        search = _Search(call, wire, hash, now, after, patience, runner)
         try:
             while isinstance(found, Miss):
                 load = self._join(search, found)
@@ -295,6 +312,8 @@ class Claims:
             search.outcome = found
             return found
         finally:
+            if search.waiting is not None:
+                search.waiting.leave()
             if search.mine is not None:
                 self.end(search.mine, search.outcome)
 
@@ -384,13 +403,15 @@ class Claims:
                 return search.mine
             self.end(search.mine, AGAIN)  # an event has come: it is another load by now
             search.mine, search.failures = None, 0
-        search.mine = search.call.load = Load(search.wire, search.hash, miss)
+        search.mine = search.call.load = Load(search.wire, search.hash, miss, search.runner)
         return self._loads.setdefault((search.wire, miss.label), search.mine)
 
     def _lead_beside(self, search: _Search, other: Load) -> Lead | None:
         """Load beside another thread if this call cannot wait, or if that load is an orphan; otherwise return None."""
         if search.is_late or search.has_waited_enough:
             return search.lead(late=search.is_late)
+        if other.runner is not None and other.runner == search.runner:
+            return search.lead(late=True)  # in a signal handler or finalizer that has interrupted the other call
         search.mine = None
         if other.lets_load_beside(search.call):
             search.call.load = other
@@ -399,7 +420,7 @@ class Claims:
 
     def _wait_for_thread(self, search: _Search, other: Load) -> Waits[Record | Value | None]:
         """Wait for the load of another thread, and return what it gives to this call; None if that is nothing."""
-        search.now, woken = yield from _sleep(_Waiting(other.waiters, other), search.ends - search.now)
+        search.now, woken = yield from _sleep(search, _Waiting(other.waiters, other), search.ends - search.now)
         # Under a label that this call has read itself. But: 1. The other one fills, and is stopped. 2. The value
         # expires. 3. This call begins, and joins. 4. The other one ends the load.
         if isinstance(woken, Value | Record) and woken.expires > search.began:
@@ -432,7 +453,8 @@ class Claims:
         if before not in (0, search.holder):
             search.failures += 1
         queue = self._sleepers.setdefault(search.hash, {})
-        search.now, _ = yield from _sleep(_Waiting(queue), max(0.0, min(search.pause, search.ends - search.now)))
+        pause = max(0.0, min(search.pause, search.ends - search.now))
+        search.now, _ = yield from _sleep(search, _Waiting(queue), pause)
         search.pause = min(2 * search.pause, LAST_PAUSE)
         record = self._shelf.find_labelled(search.wire, search.hash, mine.miss.label, search.now, search.after)
         if record is not None:
@@ -482,11 +504,12 @@ class Claims:
         return place is not None and self._hints[_hint_of(place) + _WAITS] == load.hint
 
 
-def _sleep(waiting: _Waiting, seconds: float) -> Waits[tuple[float, Any]]:
+def _sleep(search: _Search, waiting: _Waiting, seconds: float) -> Waits[tuple[float, Any]]:
+    search.waiting = waiting  # so that `find_or_lead` leaves the queue, too, if anything is raised here
     try:
         return (yield Sleep(waiting.join, seconds))
     finally:
-        waiting.queue.pop(waiting, None)  # one step: an exception of a signal handler comes before it or after it
+        waiting.leave()
 
 
 def _place(miss: Miss, generation: int) -> int:

@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgpack
 
 from ...errors import WireError
+from ...interruptions import raise_if_foreign
 from .dependencies import OVER, Dependencies
 from .event import KEYS, NAMESPACES
 from .event import MAX_HASHES as MAX_HASHES_OF_EVENT
@@ -326,6 +327,7 @@ def _decode(frame: bytes, readers: dict[int, tuple[Any, tuple[Callable[[Any], An
     except WireError:
         raise
     except Exception as error:  # whatever msgpack, or a wrong type, leads to
+        raise_if_foreign(error)
         raise WireError(f"a frame that cannot be read: {type(error).__name__}: {error}") from None
 
 

@@ -16,9 +16,9 @@ import os
 from collections.abc import Callable
 
 from ...core.hosts.layout import ROWS
+from ...interruptions import raise_if_from_handler
 from ..files import Held, flock, owner_in
 from ..record_locks import BUSY, OpenFileLocks
-from ..signals import raise_if_from_handler
 
 GATEWAY, PREFERRED = 1 << 20, (1 << 20) + 1  # bytes; those of lanes are below
 _ROWS = 1 << 21

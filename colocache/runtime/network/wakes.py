@@ -21,8 +21,8 @@ import os
 import stat
 from collections.abc import Callable
 
+from ...interruptions import raise_if_from_handler
 from ..files import Descriptor, identity
-from ..signals import raise_if_from_handler
 
 _FLAGS = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 

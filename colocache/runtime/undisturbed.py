@@ -1,0 +1,56 @@
+"""Work that no signal handler disturbs: it is done by a thread of its own, where handlers do not run.
+
+A handler may raise in the caller, who waits, and so ends the wait. The work goes on, and comes to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from .servers import why_no_threads
+from .waiting.answers import TOO_LATE, Answer
+from .waiting.threads import NoThread, is_patched, on_driver_thread, start_at_once
+
+T = TypeVar("T")
+
+LONGEST: Final = 30.0  # s that a caller waits; the work takes a few milliseconds
+GRACE: Final = 0.1  # s that one waits who is interrupted, so that mostly the work is over when he goes on
+
+
+def undisturbed(work: Callable[[], T], name: str) -> T | None:
+    """Have something done to its end, whatever is raised in this thread, and return what comes of it.
+
+    Raise what it raises. Return None if it takes longer than `LONGEST`. ``name`` is that of the thread.
+
+    It is done in this thread where no other can run, where that would be a greenlet's business, and on the threads of
+    this package, which have no handlers.
+    """
+    if is_patched() or on_driver_thread() or why_no_threads():
+        return work()
+    done, unable = Answer(), list[NoThread]()
+
+    def do() -> None:
+        try:
+            done.give((work(), None))
+        except BaseException as error:
+            done.give((None, error))
+
+    def fail(error: NoThread) -> None:
+        unable.append(error)
+        done.give((None, None))
+
+    try:
+        start_at_once(do, name, fail)
+        outcome = done.result(LONGEST)
+    except BaseException:  # of a signal handler
+        done.result(GRACE)
+        raise
+    if unable:
+        return work()
+    if outcome is TOO_LATE:
+        return None
+    result, error = outcome
+    if error is not None:
+        raise error
+    return result  # type: ignore[no-any-return]

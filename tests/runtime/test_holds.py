@@ -1,0 +1,103 @@
+"""Who in this process has what: nobody leaves anything locked, and nobody waits for his own thread."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+
+import pytest
+
+from colocache.runtime import holds
+from colocache.runtime.holds import FOR_EVER, Alone, Holds, hold_of_caller
+from tests.conftest import PATIENCE, Crew
+from tests.interrupts import Interrupt
+from verification.interruptions.points import UNITS, Points
+
+
+def interrupt() -> None:
+    raise Interrupt
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_an_exception_at_any_line_or_instruction_leaves_nobody_alone_for_ever(unit: str, crew: Crew) -> None:
+    alone, done = Alone(), list[int]()
+
+    def work() -> None:
+        done.append(1)
+
+    for at in itertools.count(1):
+        points, before = Points(at, unit, interrupt), len(done)
+        with contextlib.suppress(Interrupt):
+            points.trace(lambda: alone.run(work))
+        if not points.came:
+            break
+        assert not alone.holds.is_stuck()
+        crew.start(lambda: alone.run(lambda: "next"))
+        assert crew.join()[-1] == "next"
+    assert at > 10
+    assert len(done) == before + 1
+
+
+def test_threads_do_their_work_one_after_the_other(crew: Crew) -> None:
+    alone, inside, met = Alone(), list[int](), list[int]()
+
+    def work() -> None:
+        inside.append(1)
+        met.append(len(inside))
+        threading.Event().wait(0.0001)  # lets another thread run
+        inside.pop()
+
+    crew.start(lambda: [alone.run(work) for _ in range(50)], times=4)
+    crew.join()
+    assert met == [1] * 200
+
+
+def test_who_interrupts_its_own_thread_does_its_part_at_once() -> None:
+    alone = Alone()
+    assert alone.run(lambda: alone.run(lambda: "inner") + ", outer") == "inner, outer"
+    assert not alone.holds.held
+
+
+def test_nobody_waits_for_ever_for_a_thread_that_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a signal handler, for example, that has interrupted it."""
+    monkeypatch.setattr(holds, "PATIENCE", 0.01)
+    alone, done = Alone(), threading.Event()
+
+    def handler() -> bool:
+        threading.Thread(target=lambda: alone.run(done.set)).start()
+        return done.wait(PATIENCE)
+
+    assert alone.run(handler)
+
+
+def test_what_a_function_has_that_has_ended_is_taken_over() -> None:
+    things = Holds()
+
+    def take() -> None:
+        assert things.take(7, hold_of_caller())
+
+    def begin() -> None:
+        take()
+        assert things.is_stuck()
+        assert things.is_mine(7, hold_of_caller())
+        assert not things.take_soon(7, hold_of_caller(), 60.0), "at once: it would wait for itself"
+
+    begin()
+    assert not things.is_stuck()
+    mine = hold_of_caller()
+    assert things.take_soon(7, mine, 0.0)
+    assert things.has(7, mine)
+
+
+def test_what_a_thread_has_that_has_ended_is_taken_over(crew: Crew) -> None:
+    things = Holds()
+    crew.start(lambda: things.take(7, hold_of_caller()))
+    assert crew.join() == [True]
+    assert things.take_soon(7, hold_of_caller(), 0.0)
+
+
+def test_what_is_held_for_ever_is_not_taken_over() -> None:
+    things = Holds()
+    assert things.take(7, FOR_EVER)
+    assert not things.take_soon(7, hold_of_caller(), 0.0)

@@ -1,0 +1,57 @@
+"""Work that comes to its end, whatever is raised in the thread that waits for it."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from colocache.runtime import undisturbed as module
+from colocache.runtime.undisturbed import undisturbed
+from colocache.runtime.waiting.threads import NoThread
+from tests.conftest import Until
+from tests.interrupts import Interrupt
+from verification.interruptions.points import UNITS, Points
+
+
+def interrupt() -> None:
+    raise Interrupt
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_work_is_done_once_or_has_not_begun_whatever_is_raised(unit: str, until: Until) -> None:
+    at, ended = 0, 0
+    while True:
+        at += 1
+        begun, done, points = list[int](), list[int](), Points(at, unit, interrupt)
+        threads = threading.active_count()
+
+        def work(begun: list[int] = begun, done: list[int] = done) -> str:
+            begun.append(1)
+            done.append(1)
+            return "result"
+
+        try:
+            assert points.trace(lambda work=work: undisturbed(work, "work")) == "result"
+        except Interrupt:
+            until(lambda threads=threads: threading.active_count() <= threads)
+        assert begun == done
+        assert len(done) <= 1
+        ended += len(done)
+        if not points.came:
+            break
+    assert done
+    assert ended > 1, "also where the wait was interrupted"
+
+
+def test_it_returns_what_comes_of_the_work_and_raises_what_the_work_raises() -> None:
+    assert undisturbed(threading.get_ident, "work") != threading.get_ident()
+    with pytest.raises(ZeroDivisionError):
+        undisturbed(lambda: 1 // 0, "work")
+
+
+def test_where_no_thread_can_be_had_the_work_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "start_at_once", lambda work, name, failed: failed(NoThread(11, "none")))
+    assert undisturbed(threading.get_ident, "work") == threading.get_ident()
+    monkeypatch.setattr(module, "why_no_threads", lambda: "a server without threads")
+    assert undisturbed(threading.get_ident, "work") == threading.get_ident()
