@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import RLock
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
+from ..runtime.forks import OwnLock
 from .annotations import named_by
 from .classes import class_form, default_name, is_of_a_kind
 from .form import Form
@@ -24,8 +24,8 @@ class Registry:
     def __init__(self, known: Callable[[type], Form | None]) -> None:
         self._known = known
         # The lock is held to register a class, so that a name has one class. It is re-entrant, because a signal handler
-        # or a finalizer may register another class meanwhile. Each change is one step, so readers need no lock.
-        self._lock = RLock()
+        # or a finalizer may register another class meanwhile, and a child has its own. Each change is one step, so readers need no lock.
+        self._own = OwnLock()
         self.forms = dict(FORMS)
         self.boxes = dict(BOXES)
         self._names = dict[str, type]()
@@ -36,7 +36,7 @@ class Registry:
         """Let instances of a class travel; see `MsgpackCodec.register`."""
         name = name or default_name(cls)
         form = class_form(cls, name)
-        with self._lock:
+        with self._own.lock:
             if self._names.get(name, cls) is not cls and name not in self._learned:
                 raise ValueError(f"{name!r} is already registered for {self._names[name]!r}: give {cls!r} another name")
             self._name(cls, form, name)
@@ -91,7 +91,7 @@ class Registry:
             form = class_form(cls, name)
         except TypeError:  # for example an abstract class
             return
-        with self._lock:
+        with self._own.lock:
             if name not in self._names or name in self._learned:
                 self._learned.add(name)
                 self._name(cls, form, name)

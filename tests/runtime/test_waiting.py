@@ -270,12 +270,12 @@ def test_an_errand_that_comes_while_the_thread_stops_is_done() -> None:
     class Late(deque[Any]):
         def append(self, duty: Any) -> None:
             if not done:
-                errands._errands.append(lambda: done.append(2))
+                errands._others._errands.append(lambda: done.append(2))
                 done.append(1)
             super().append(duty)
 
-    errands._duty = Late([None])
-    errands._errands.append(lambda: None)
+    errands._others._duty = Late([None])
+    errands._others._errands.append(lambda: None)
     errands._work()
     assert done == [1, 2]
 

@@ -104,7 +104,7 @@ def _settings(directory: Path, hosts: bool) -> tuple[dict[str, Any], dict[str, A
     for each in sockets:
         each.close()
     mine, others = [
-        {**common, "directory": str(directory / name), "listen": address, "peers": addresses, "host": name}
+        {**common, "directory": str(directory / name), "listen": address, "peers": ",".join(addresses), "host": name}
         for name, address in zip("ab", addresses, strict=True)
     ]
     return mine, others
