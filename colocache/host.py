@@ -178,7 +178,9 @@ class Shared:
         The bus's thread does this, because the application may call nothing for hours.
         """
         if self.region.is_in_place() and self.region.is_whole():
-            self.errands.run(self._tell_what_is_used)  # elsewhere, because an entry may die in the hands of whoever looks
+            self.errands.run(
+                self._tell_what_is_used
+            )  # elsewhere, because an entry may die in the hands of whoever looks
             if self._is_unswept:
                 self.sweep_soon()
             return

@@ -199,7 +199,7 @@ class Keeper:
             self._working = False
 
     def _lay_out(self) -> None:
-        """Leave what has gone to `_reap`. Not before: otherwise a value dies under the lock, or on a thread of the cache.
+        """Leave what has gone to `_reap`. Before that a value could die under the lock, or on a thread of the cache:
 
         1. The bus's thread drops an entry, which is in ``gone`` now, and still in a variable.
         2. A thread of the application reaps ``gone``.

@@ -71,8 +71,8 @@ class Held(Descriptor):
     def __init__(self, number: int) -> None:
         """Take over an open descriptor; its number may become another. Do so before anything is locked."""
         super().__init__(_out_of_the_way(number))
-        _all_held.add(self)
         self.identity = identity(os.fstat(self.number))
+        _all_held.add(self)
 
     @classmethod
     def opened(cls, open: Callable[[], int]) -> Held:

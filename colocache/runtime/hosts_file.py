@@ -20,6 +20,7 @@ import mmap
 import os
 import sys
 from collections.abc import Iterable
+from functools import partial
 from hashlib import blake2b
 from struct import Struct
 from typing import Final

@@ -42,7 +42,9 @@ class Life:
         """
         self._marks: list[_Mark] = []
         try:
-            self._marks = _on_directories(base, name) or [_Mark(Held.opened(partial(open_ours, f"{base}/{name}~life")), 0, False)]
+            self._marks = _on_directories(base, name) or [
+                _Mark(Held.opened(partial(open_ours, f"{base}/{name}~life")), 0, False)
+            ]
         except BaseException:
             self.close()
             raise

@@ -58,7 +58,7 @@ class Files:
         return self._lives[0]
 
     def file(self, name: str) -> str:
-        """Return the path of a file. Raise OSError once they are closed: in a child that goes on to join, or to leave."""
+        """Return the path of a file. Raise OSError once all are closed: in a child that goes on to join or leave."""
         if self.is_closed:
             raise OSError(errno.EBADF, "the process has forked meanwhile")
         return f"{self.path}/{name}"

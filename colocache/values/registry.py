@@ -24,7 +24,8 @@ class Registry:
     def __init__(self, known: Callable[[type], Form | None]) -> None:
         self._known = known
         # The lock is held to register a class, so that a name has one class. It is re-entrant, because a signal handler
-        # or a finalizer may register another class meanwhile, and a child has its own. Each change is one step, so readers need no lock.
+        # or a finalizer may register another class meanwhile, and a child has its own. Each change is one step, so
+        # readers need no lock.
         self._own = OwnLock()
         self.forms = dict(FORMS)
         self.boxes = dict(BOXES)

@@ -148,7 +148,7 @@ def main() -> int:
         )
         print(lines[-1], flush=True)
         for complaint in found.complaints[:5]:
-            print(f"  {complaint}\n  again: {again(operation, way, complaint['point'], options.hosts)}", flush=True)
+            print(f"  {_in_short(complaint)}\n  again: {again(operation, way, complaint['point'], options.hosts)}")
         if found.complaints:
             print("  " + found.log[-4000:].replace("\n", "\n  "), flush=True)
     lines.append(f"{failed} of {len(lines) - 1} went wrong; {time.monotonic() - began:.0f} s")
@@ -156,6 +156,10 @@ def main() -> int:
     if options.write:
         PROOF.write_text("\n".join(lines) + "\n")
     return failed
+
+
+def _in_short(complaint: dict[str, Any]) -> str:
+    return "; ".join(f"{name}: {str(each)[-1000:]}" for name, each in complaint.items())
 
 
 def again(operation: str, way: str, point: int, hosts: bool) -> str:

@@ -29,9 +29,9 @@ import colocache
 from verification.forks.operations import OPERATIONS
 from verification.forks.truth import CHILDS, COUNTED, HUSH, HUSHED, KEYS, OTHERS, PARENTS, POINT, Truth
 
-HANGS = 20.0  # s, then a child hangs
+HANGS = 60.0  # s, then a child hangs
 STUCK = 0.2  # s, then a thread does not come to its next turn, because it waits for what the operation has
-FRESH = 10.0  # s in which the other process writes once more
+FRESH = 20.0  # s in which the other process writes once more
 CANARIES = 8
 
 _OURS = str(Path(colocache.__file__).parent) + os.sep

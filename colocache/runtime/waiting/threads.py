@@ -98,8 +98,8 @@ class _Queue:
 
     def _start(self) -> None:
         if self._duty:
-            with suppress(NoThread):  # the next call tries again, and `finish` does what is left
-                start(self._work, self._name)
+            # If that fails, the next call tries again, and `finish` does what is left.
+            start_at_once(self._work, self._name, lambda _: None)
 
     def finish(self, ends: float) -> None:
         self._work()
