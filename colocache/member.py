@@ -27,7 +27,8 @@ from .host import Host, Voided, tell_leaving
 from .hosts import HostInfo
 from .naming import shown
 from .near_cache import NearCaches
-from .runtime.forks import OwnLock, do_all
+from .own_lock import OwnLock
+from .runtime.forks import do_all
 from .runtime.logs import Log
 from .runtime.region import Seat
 from .runtime.servers import call_after_fork, refuse_eventlet

@@ -22,6 +22,7 @@ LEVELS = {
     "errors": 0,
     "version": 0,
     "naming": 0,
+    "own_lock": 0,
     "figures": 0,
     "stats": 0,
     "core": 1,

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..host import Host, Voided
 from ..member import Member
-from ..runtime.forks import OwnLock
+from ..runtime.waiting.threads import RLock
 from .positions import MAX_POSITIONS, Positions, lane_of, write_positions
 
 Counted = Literal["loads", "fetches", "misses", "sets", "invalidations"]
@@ -20,7 +20,7 @@ class Tally:
     def __init__(self, member: Member) -> None:
         self.member = member
         self.is_closed = False
-        self._counting = OwnLock()
+        self._counting = RLock()
         self._counts: dict[Counted, int] = {}
         self._positions: Positions = {}
         self._pending: list[Voided | None] = []
@@ -35,19 +35,19 @@ class Tally:
 
         The position is a short ASCII text.
         """
-        with self._counting.lock:
+        with self._counting:
             return write_positions(self._positions) if self._positions else None
 
     def counts(self) -> dict[Counted, int]:
         """Return what was done inside: loads, fetches, misses, sets, invalidations. Hits are not counted."""
-        with self._counting.lock:
+        with self._counting:
             return dict(self._counts)
 
     # --- For the operations
 
     def collect(self, voided: Voided | None, began: float) -> None:
         """Have the end of the request wait for what was invalidated just now; None is what could not be told."""
-        with self._counting.lock:
+        with self._counting:
             if not self._pending:
                 self._pending_since = began
             if voided is None or voided.hosts is not None or not self._pending:
@@ -56,18 +56,18 @@ class Tally:
     def note(self, region: bytes, number: int) -> None:
         """Note the position of an event."""
         place = region, lane_of(number)
-        with self._counting.lock:
+        with self._counting:
             self._positions[place] = max(number, self._positions.pop(place, 0))
             while len(self._positions) > MAX_POSITIONS:
                 del self._positions[next(iter(self._positions))]
 
     def count(self, what: Counted, by: int) -> None:
         """Count something."""
-        with self._counting.lock:
+        with self._counting:
             self._counts[what] = self._counts.get(what, 0) + by
 
     def _take(self) -> list[Voided | None]:
-        with self._counting.lock:
+        with self._counting:
             pending, self._pending = self._pending, []
         return pending
 

@@ -1,19 +1,14 @@
-"""What a fork must find whole, and what a forked child must not find locked.
+"""What a fork must find whole.
 
-In a child there is one thread: the one that has forked. What another thread had begun nobody ends, and what it had
-locked stays locked. There are two remedies:
-
-- `Undivided` holds forks off. It is for a few steps that leave something behind if only half of them is done.
-- `OwnLock` is another lock in a child. It is for what holds half a change as well as a whole one.
-
-Forks that go past Python's hooks are not held off.
+In a child there is one thread: the one that has forked. What another thread had begun nobody ends. So `Undivided` holds
+forks off during a few steps that leave something behind if only half of them is done. Forks that go past Python's hooks
+are not held off.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from .waiting.threads import RLock, here
 
@@ -26,20 +21,6 @@ class Undivided:
     def __init__(self) -> None:
         self.lock = RLock()  #: another one in a child
         _all.append(self)
-
-
-class OwnLock:
-    """A lock that may be taken again by its thread, and that each process has for itself: ``with own.lock: …``."""
-
-    def __init__(self) -> None:
-        self._locks: dict[tuple[int, int], Any] = {}
-
-    @property
-    def lock(self) -> Any:
-        """The lock of this process."""
-        process = os.getpid(), len(_generations)  # because a grandchild can get the pid of its dead grandparent
-        lock = self._locks.get(process)
-        return lock if lock is not None else self._locks.setdefault(process, RLock())
 
 
 def do_all(steps: Iterable[Callable[[], object]]) -> None:
@@ -55,7 +36,6 @@ def do_all(steps: Iterable[Callable[[], object]]) -> None:
 
 
 _all: list[Undivided] = []
-_generations: list[int] = []  # the pids of this process's ancestors, as far as Python knows
 
 
 def _before_fork() -> None:
@@ -68,7 +48,6 @@ def _after_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    _generations.append(os.getppid())
     for each in _all:
         each.lock = RLock()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-from ..runtime.forks import OwnLock
+from ..own_lock import OwnLock
 from .annotations import named_by
 from .classes import class_form, default_name, is_of_a_kind
 from .form import Form

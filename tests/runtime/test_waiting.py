@@ -276,7 +276,7 @@ def test_an_errand_that_comes_while_the_thread_stops_is_done() -> None:
 
     errands._others._duty = Late([None])
     errands._others._errands.append(lambda: None)
-    errands._work()
+    errands._others._work()
     assert done == [1, 2]
 
 

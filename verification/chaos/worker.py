@@ -312,6 +312,36 @@ class Worker(Troubles):
             self.be_a_child()
         return forked[0]
 
+    def fork_before_a_stamp(self, key: str) -> int:
+        """Fork between the number that an invalidation draws, and what it stores. The child stores it in `go_on`."""
+        host: Any = self.cache._member.join()
+        genuine, forked = host.board.marks, list[int]()
+
+        class Marks:
+            def __getitem__(self, place: Any) -> Any:
+                return genuine[place]
+
+            def __setitem__(self, place: int, number: int) -> None:
+                if not forked:
+                    forked.append(os.fork())
+                if forked[0]:
+                    genuine[place] = number
+                else:
+                    _left_to_store.append((genuine, place, number))
+
+        host.board.marks = Marks()
+        self.cache.invalidate(key)
+        host.board.marks = genuine
+        if not forked[0]:
+            self.be_a_child()
+        return forked[0]
+
+    def go_on(self) -> None:
+        """Store what `fork_before_a_stamp` has left to its child."""
+        while _left_to_store:
+            marks, place, number = _left_to_store.pop()
+            marks[place] = number
+
     def multiprocess(self) -> int:
         process = multiprocessing.get_context("fork").Process(target=self.be_a_child)
         process.start()
@@ -377,6 +407,9 @@ def main(directory: str, settings: str) -> None:
     commands, answers = _take_over_standard_streams()
     serve(Worker(directory, json.loads(settings)), commands, answers)
 
+
+#: What a child has still to store: see `Worker.go_on`.
+_left_to_store: list[tuple[memoryview, int, int]] = []
 
 #: The descriptors by which the test talks to this process.
 _streams: list[int] = []
