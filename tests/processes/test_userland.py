@@ -41,6 +41,7 @@ def test_after_a_gateway_is_killed_another_one_takes_over_although_a_child_of_it
     one, other = hosts.start(0), hosts.start(1)
     until(lambda: one("is_gateway") and one("hosts") == 2)
     next_one = hosts.start(0)
+    until(lambda: next_one("is_current"))  # it uses the same files
     child = one("fork")
     try:
         one.kill()

@@ -313,34 +313,38 @@ class Worker(Troubles):
         return forked[0]
 
     def fork_before_a_stamp(self, key: str) -> int:
-        """Fork between the number that an invalidation draws, and what it stores. The child stores it in `go_on`."""
+        """Fork between the number that an invalidation draws, and what it stores.
+
+        The child stores it in `go_on`, and is stopped there: before it finds out that its invalidation is in vain.
+        """
         host: Any = self.cache._member.join()
-        genuine, forked = host.board.marks, list[int]()
+        genuine, forked, stored = host.board.marks, list[int](), list[int]()
 
         class Marks:
             def __getitem__(self, place: Any) -> Any:
                 return genuine[place]
 
-            def __setitem__(self, place: int, number: int) -> None:
+            def __setitem__(_, place: int, number: int) -> None:  # noqa: N805
                 if not forked:
                     forked.append(os.fork())
-                if forked[0]:
-                    genuine[place] = number
-                else:
-                    _left_to_store.append((genuine, place, number))
+                    if not forked[0]:
+                        threading.Thread(target=self.be_a_child, daemon=True).start()
+                        _may_go_on.wait()
+                genuine[place] = number
+                stored.append(place)
+                if not forked[0] and len(stored) == 4:
+                    _has_gone_on.set()
+                    threading.Event().wait()
 
         host.board.marks = Marks()
         self.cache.invalidate(key)
         host.board.marks = genuine
-        if not forked[0]:
-            self.be_a_child()
         return forked[0]
 
     def go_on(self) -> None:
-        """Store what `fork_before_a_stamp` has left to its child."""
-        while _left_to_store:
-            marks, place, number = _left_to_store.pop()
-            marks[place] = number
+        """Go on with the call in whose middle this child is."""
+        _may_go_on.set()
+        _has_gone_on.wait()
 
     def multiprocess(self) -> int:
         process = multiprocessing.get_context("fork").Process(target=self.be_a_child)
@@ -408,8 +412,8 @@ def main(directory: str, settings: str) -> None:
     serve(Worker(directory, json.loads(settings)), commands, answers)
 
 
-#: What a child has still to store: see `Worker.go_on`.
-_left_to_store: list[tuple[memoryview, int, int]] = []
+#: For a child in the middle of a call: see `Worker.fork_before_a_stamp`.
+_may_go_on, _has_gone_on = threading.Event(), threading.Event()
 
 #: The descriptors by which the test talks to this process.
 _streams: list[int] = []
