@@ -324,7 +324,7 @@ class Worker(Troubles):
             def __getitem__(self, place: Any) -> Any:
                 return genuine[place]
 
-            def __setitem__(_, place: int, number: int) -> None:  # noqa: N805
+            def __setitem__(_, place: int, number: int) -> None:
                 if not forked:
                     forked.append(os.fork())
                     if not forked[0]:
