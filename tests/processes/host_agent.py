@@ -71,7 +71,7 @@ def main() -> None:
         return host.speaks(host.region.seat.number)
 
     orders: dict[str, Any] = {
-        "on_a_driver": on_a_driver, "fork": fork, "is_gateway": is_gateway, "receipt": lambda key: cache.invalidate(key),
+        "on_a_driver": on_a_driver, "fork": fork, "is_gateway": is_gateway, "receipt": cache.invalidate,
         "is_current": is_current, "hosts": hosts, "load": load_all, "set": cache.set, "get": cache.get,
         "copied": lambda: cache.stats().copied, "invalidate": lambda key: cache.invalidate(key).complete,
         "close": cache.close, "begin_to_load": begin_to_load,

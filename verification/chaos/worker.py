@@ -29,6 +29,7 @@ from verification.chaos.churn import Churn
 from verification.chaos.register import Register
 from verification.chaos.steps import Doom, Fate
 from verification.chaos.troubles import Troubles
+from verification.chaos.userland import answer_alarms
 from verification.chaos.values import value_of, version_of
 from verification.chaos.work import Work
 
@@ -408,6 +409,7 @@ def serve(worker: Worker, commands: BinaryIO, answers: BinaryIO) -> None:
 
 def main(directory: str, settings: str) -> None:
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {os.getpid()} %(levelname)s %(message)s")
+    answer_alarms()
     commands, answers = _take_over_standard_streams()
     serve(Worker(directory, json.loads(settings)), commands, answers)
 
