@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SETUP := pyproject.toml setup.cfg scripts/prepare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types types-package wheel conformance simulate mutants explore simulate-hosts mutants-hosts chaos hosts interruptions soak servers rolling fuzz bench bench-quick bench-host docs clean
+.PHONY: help demo test check lint types types-package wheel conformance simulate mutants explore simulate-hosts mutants-hosts chaos forks hosts interruptions soak servers rolling fuzz bench bench-quick bench-host docs clean
 
 help:  ## show this list
 	@echo "colocache: what make can do here"
@@ -69,6 +69,9 @@ mutants-hosts: $(VENV)/.installed-test  ## take each rule between hosts out, one
 
 chaos: $(VENV)/.installed-test  ## kill, stop and restart real processes at random, and check every read (a minute)
 	@$(VENV)/bin/python -m verification.chaos.chaos $(ARGS)
+
+forks: $(VENV)/.installed-test  ## fork at every line of every operation, by Python and past it (two hours; ARGS="--step 61": 15 minutes)
+	@$(VENV)/bin/python -m verification.forks.forks $(ARGS)
 
 hosts: $(VENV)/.installed-test  ## cut, kill, stop, replace and update several hosts, as network namespaces, and check every read (45 minutes)
 	@$(VENV)/bin/python -m verification.network.proof $(ARGS)

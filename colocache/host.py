@@ -31,11 +31,13 @@ from .hosts import Hosts, Sleeping
 from .near_cache import Keeper
 from .runtime.board_file import LIVES
 from .runtime.bus import Bus, Message
+from .runtime.forks import do_all
 from .runtime.frames import KEYS, LOADED
 from .runtime.logs import Log
 from .runtime.region import Region
 from .runtime.waiting.greenlets import HubErrands
 from .runtime.waiting.threads import Errands, ThreadErrands, is_patched
+from .runtime.weak import living
 
 if TYPE_CHECKING:
     from .network import HostNetwork
@@ -89,7 +91,7 @@ class Shared:
 
     def release(self, patience: float) -> None:
         """One cache less. With the last one, the bus falls silent, and then the process leaves the region."""
-        if not any(host.alive for host in list(self.caches)):
+        if not any(host.alive for host in living(self.caches)):
             self._leave(patience)
         else:
             self.region.release()
@@ -113,10 +115,7 @@ class Shared:
     def forget_after_fork(self) -> None:
         """In a forked child, let go of what is the parent's. Callable twice."""
         _shared.pop(self.region, None)
-        if self.bus is not None:
-            self.bus.forget_after_fork()
-        if self.network is not None:
-            self.network.forget_after_fork()
+        do_all([each.forget_after_fork for each in (self.network, self.bus) if each is not None])
 
     def _wake(self, hash: int) -> None:
         if self.bus is not None:
@@ -128,7 +127,7 @@ class Shared:
             for hash in message.hashes:
                 self.claims.wake(hash)
         elif message.kind == KEYS:
-            for host in list(self.caches):
+            for host in living(self.caches):
                 host.keeper.drop(message.hashes)
         else:
             self.sweep_soon()
@@ -172,8 +171,12 @@ class Shared:
         else:
             self._is_unswept = True
 
+    def _tell_what_is_used(self) -> None:
+        for host in living(self.caches):
+            host.tell_what_is_used()
+
     def _sweep(self) -> None:
-        for host in list(self.caches):
+        for host in living(self.caches):
             host.keeper.sweep()
 
     def _tick(self) -> None:
@@ -182,14 +185,15 @@ class Shared:
         The bus's thread does this, because the application may call nothing for hours.
         """
         if self.region.is_in_place() and self.region.is_whole():
-            for host in list(self.caches):
-                host.tell_what_is_used()
+            self.errands.run(
+                self._tell_what_is_used
+            )  # elsewhere, because an entry may die in the hands of whoever looks
             if self._is_unswept:
                 self.sweep_soon()
             return
         if self.region.lives() and self._log is not None:
             tell_leaving(self._log, self.region)
-        for host in list(self.caches):
+        for host in living(self.caches):
             host.abandon()
         self.region.leave()
         if self.bus is not None:
@@ -261,7 +265,7 @@ def _tell_its_size(region: Region, config: Config, log: Log, errands: Errands) -
         )  # fmt: skip
     else:
         return
-    errands.run(line)
+    errands.write(line)
 
 
 class Voided(NamedTuple):
@@ -454,8 +458,12 @@ class Host:
         self.keeper.close()
 
     def leave(self, patience: float = 0.0) -> None:
-        """Leave. With the last cache the process leaves, and waits ``patience`` seconds at most for the bus."""
+        """Leave. With the last cache the process leaves, and waits ``patience`` seconds at most for the bus.
+
+        What is near goes here and now: the last one who lets go of this may be the thread of the bus.
+        """
         self._alive = False
+        self.keeper.close()
         if not self._left:
             self._left = True
             self._shared.release(patience)

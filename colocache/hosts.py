@@ -49,6 +49,7 @@ from .core.hosts.waiting import LONGEST_PAUSE, Progress, Settled, pauses, settle
 from .errors import WireError
 from .runtime.region import Region
 from .runtime.waiting.answers import TOO_LATE
+from .runtime.waiting.threads import on_driver_thread
 from .version import __version__
 
 FETCH_TIMEOUT: Final = 0.25  # s that an owner host has for an answer
@@ -273,7 +274,7 @@ class Hosts:
 
         Whoever reads cached values then is served nothing older: see `colocache.core.hosts.requests.Granted`.
         """
-        ends = self._now() + CATCHING_UP
+        ends = self._now() + (0.0 if on_driver_thread() else CATCHING_UP)
         while not has_applied(self.me.id, self.rows, self.log, depends):
             if self._now() >= ends:
                 return False
@@ -299,7 +300,12 @@ class Hosts:
     def ask_all(
         self, asked: Sequence[tuple[Incarnation, Request]], timeout: float = FETCH_TIMEOUT
     ) -> Sleeping[list[Answer | None]]:
-        """Ask several hosts, `AT_ONCE` times at once, and return their answers in this order."""
+        """Ask several hosts, `AT_ONCE` times at once, and return their answers in this order.
+
+        On a driver's thread, where nobody may wait, nothing is asked.
+        """
+        if on_driver_thread():
+            return [None] * len(asked)
         answers: list[Answer | None] = []
         for start in range(0, len(asked), AT_ONCE):
             some = asked[start : start + AT_ONCE]
@@ -403,8 +409,11 @@ class Hosts:
         The copy says only what it has, and decides nothing. It depends on the same events as the owner does.
 
         ``on_granted`` is given the token of a load that the owner grants. From then on the caller gives it back, if an
-        exception of a signal handler comes before this has returned. Perhaps this does so, too.
+        exception of a signal handler comes before this has returned. Perhaps this does so, too. On a driver's thread,
+        where nobody may wait, nothing is asked.
         """
+        if on_driver_thread():
+            return None
         began, race = monotonic(), Race()
         delay = self.hedging.delay(owner, began) if self.replicas > 1 else None
         reader = request._replace(leads=False, patience=0.0)

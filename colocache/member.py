@@ -28,6 +28,7 @@ from .hosts import HostInfo
 from .interruptions import is_from_handler
 from .naming import shown
 from .near_cache import NearCaches
+from .runtime.forks import do_all
 from .runtime.holds import Alone, Hold, Holds, hold_of_caller, is_over
 from .runtime.logs import Log
 from .runtime.region import Seat
@@ -35,6 +36,7 @@ from .runtime.servers import call_after_fork, refuse_eventlet
 from .runtime.undisturbed import undisturbed
 from .runtime.waiting.answers import Answer
 from .runtime.waiting.threads import drained, is_patched, on_driver_thread, start_at_once
+from .runtime.weak import living
 from .stats import Counters, Stats
 from .values.carrier import Carrier
 from .values.codec import Codec
@@ -155,6 +157,21 @@ class Member:
         # In this order, while `_be_new` lets go of the parent's host first, and notes the new pid last.
         return life.host if life.pid == getpid() else None
 
+    def patience(self, seconds: float) -> float:
+        """Return for how long a call may wait here: for ``seconds``, and on a thread of the cache not at all.
+
+        Python runs finalizers in any thread, and so in one of the cache's. What they wait for may be what that thread
+        has to do.
+        """
+        if not on_driver_thread():
+            return seconds
+        self.log.warning(
+            "a finalizer, or other code that Python has run on a thread of the cache, has used the cache there, where "
+            "nobody may wait: it loads for itself what others load, and its invalidations are not complete as long as "
+            "other hosts have not confirmed them"
+        )
+        return 0.0
+
     @property
     def may_wait(self) -> bool:
         """Whether calls may have to wait for other hosts."""
@@ -175,7 +192,7 @@ class Member:
         """
         if on_driver_thread():  # in a finalizer, which must make nobody wait
             return None
-        if not self._forget_the_parent():
+        if not self.notice_fork():
             return None
         outcome: Host | Exception | None = None
         if not self._joining and (self.life.host is not None or monotonic() >= self.life.retry_at):
@@ -235,7 +252,7 @@ class Member:
             _say(outcome, partial(self.log.info, "joined on seat %s", outcome.region.seat.number))
 
     def _join_by(self, config: Config) -> Host | Exception:
-        call_after_fork(_forget_the_parent)
+        call_after_fork(_notice_fork)
         joined: list[Host] = []
         try:
             refuse_eventlet()
@@ -284,7 +301,8 @@ class Member:
     # --- Leaving
 
     def leave(self) -> None:
-        """Leave the host. The next use joins anew."""
+        """Leave the host. The next use joins anew. On a thread of the cache, another one does what takes time."""
+        self.notice_fork()
         self._wait_for_another_thread()
         host = self.own_host()
         if host is not None:
@@ -297,7 +315,10 @@ class Member:
         finally:
             if self.life.host is None:
                 self._drop_finalizer()
-            _leave(host, PATIENCE, self.log)
+            if on_driver_thread():
+                _leave_elsewhere([host], self.log)
+            else:
+                _leave(host, PATIENCE, self.log)
 
     def close(self) -> None:
         """Leave for good."""
@@ -324,7 +345,7 @@ class Member:
 
     def set_aside(self) -> Life:
         """Begin a new life, and return the present one for `take_up`. For tests; see `colocache.testing`."""
-        self._forget_the_parent()
+        self.notice_fork()
         life, self.life = self.life, Life()
         self.near_caches.bind(None)
         return life
@@ -333,7 +354,7 @@ class Member:
         """End the present life, and go on with one that was set aside, unless that was in the parent process."""
         self.leave()
         self.life = life
-        self._forget_the_parent()
+        self.notice_fork()
         host = self.own_host()
         if host is not None:
             self.near_caches.bind(host.keeper.store)
@@ -350,7 +371,7 @@ class Member:
             inherited.forget_after_fork()
         self.life.pid = getpid()  # last: a thread that finds it here relies on all the rest
 
-    def _forget_the_parent(self) -> bool:
+    def notice_fork(self) -> bool:
         """Notice a fork that went past Python's hooks. Of several threads that notice it, the first one forgets.
 
         Return False to a signal handler or finalizer that comes in the middle of that, on the same thread: it must not
@@ -498,27 +519,24 @@ _inheriting = Holds()
 
 def all_members() -> list[Member]:
     """Return the members of all caches of this process, joined or not."""
-    return list(_members)
+    return living(_members)
 
 
 def _after_fork() -> None:
     """In a forked child, have all members forget what they inherited.
 
     Each one that has not, because an exception came in between, does so when it is used: it finds the pid of the
-    parent.
+    parent. The others do so now.
     """
-    for member in all_members():
-        member.forget_after_fork()
+    do_all([member.forget_after_fork for member in all_members()])
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _forget_the_parent() -> None:
+def _notice_fork() -> None:
     """Do the same in a child, and nothing in a process that has not forked: servers are not exact about that."""
-    for member in all_members():
-        if member.life.pid != getpid():
-            member.forget_after_fork()
+    do_all([member.forget_after_fork for member in all_members() if member.life.pid != getpid()])
 
 
 def _leave(host: Host, patience: float, log: Log) -> None:
@@ -531,14 +549,18 @@ def _leave(host: Host, patience: float, log: Log) -> None:
 
 def _say(host: Host, line: Callable[[], None]) -> None:
     """Have a line of the log written by another thread: an exception of a log handler must not reach the caller."""
-    host.errands.run(line)
+    host.errands.write(line)
 
 
 def _leave_behind(hosts: list[Host], pid: int, log: Log) -> None:
     """Leave for a cache that was dropped without `Cache.close`, in another thread: a finalizer's may have any lock."""
     if hosts and pid == getpid():
-        _left_behind.extend((host, log) for host in hosts)
-        start_at_once(_leave_what_is_left_behind, "colocache leaves", lambda _: None)
+        _leave_elsewhere(hosts, log)
+
+
+def _leave_elsewhere(hosts: list[Host], log: Log) -> None:
+    _left_behind.extend((host, log) for host in hosts)
+    start_at_once(_leave_what_is_left_behind, "colocache leaves", lambda _: None)
 
 
 def _leave_what_is_left_behind() -> None:

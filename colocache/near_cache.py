@@ -126,6 +126,7 @@ class Keeper:
         self._coming: deque[Entry] = deque()
         self._leaving: deque[int] = deque()
         self._sweeps: deque[float] = deque()
+        self._dead: deque[Entry] = deque()  # what has left, and nobody who has the lock holds any more
 
     def keep(self, entry: Entry) -> None:
         """Let readers find an entry from now on, and others leave if there is no room for all.
@@ -183,7 +184,7 @@ class Keeper:
         """
         while (self._coming or self._leaving or self._sweeps) and self._work_alone():
             pass
-        if self.store.gone and not self._working.held and not hand_over(self._reap):
+        if self._dead and not self._working.held and not hand_over(self._reap):
             self._reap()
 
     def _work_alone(self) -> bool:
@@ -196,10 +197,23 @@ class Keeper:
             self._interrupted = True
             self._carry_out()
             self._interrupted = False
+            self._lay_out()
         finally:  # no call before it is deleted: an exception of a signal handler comes after calls only
             if 0 in held and held[0] is hold:
                 del held[0]
         return True
+
+    def _lay_out(self) -> None:
+        """Leave what has gone to `_reap`. Before that a value could die under the lock, or on a thread of the cache:
+
+        1. The bus's thread drops an entry, which is in ``gone`` now, and still in a variable.
+        2. A thread of the application reaps ``gone``.
+        3. The bus's thread lets go of the variable, and so of the last reference.
+        """
+        gone = self.store.gone
+        while gone:
+            self._dead.append(gone[0])
+            gone.popleft()  # last: an exception of a signal handler has an entry reaped twice, and not never
 
     def _carry_out(self) -> None:
         """Put what is to come, and then drop what is to leave. What is to leave is read first. In the other order:
@@ -223,5 +237,5 @@ class Keeper:
                 sweeps.popleft()
 
     def _reap(self) -> None:
-        for entry in drained(self.store.gone):
+        for entry in drained(self._dead):
             self.store.withdraw(entry)

@@ -67,7 +67,7 @@ def announce(keyspace: Keyspace, hashes: list[int], kind: int, wait: Waiting, st
         receipt = Receipt((), (), True, monotonic() - began)
     else:
         patience = 0.0 if is_for_later else math.inf if wait is True or wait == "response" else float(wait)
-        receipt = _receipt((yield from voided.settle(patience)), began)
+        receipt = _receipt((yield from voided.settle(member.patience(patience) if patience else 0.0)), began)
         note_position(member, host)  # a client has learned it now
     if tally is not None:
         tally.collect(voided, began)
@@ -94,10 +94,10 @@ def settled(member: Member, voided: Sequence[Voided | None], began: float) -> Fl
                 known[lane] = max(number, known.get(lane, 0))
     receipt = Receipt((), (), True, 0.0)
     for hosts, lasts in numbers.items():
-        one = _receipt((yield from hosts.settle(lasts, math.inf)), began)
+        one = _receipt((yield from hosts.settle(lasts, member.patience(math.inf))), began)
         receipt = one._replace(complete=one.complete and receipt.complete)
     for hosts, several in announcements.items():
-        one = _receipt((yield from hosts.settle_far(several, math.inf)), began)
+        one = _receipt((yield from hosts.settle_far(several, member.patience(math.inf))), began)
         receipt = one._replace(complete=one.complete and receipt.complete)
         note_position(member, member.own_host())
     if not receipt.complete:

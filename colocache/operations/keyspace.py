@@ -52,6 +52,7 @@ class Keyspace(NearCache):
         self._given = Given(math.inf if ttl is None else ttl, ())
         self.fence = fence
         self.function = function  # whose results these keys hold; None once a load has checked it
+        member.notice_fork()
         super().__init__(member.near_caches, path, copies, one_part)
 
     # --- Others beside it

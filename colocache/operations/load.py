@@ -83,7 +83,7 @@ class Duty:
         self.wire = keyspace.wire(key)
         self.loader = loader
         self.load_id = member.serial, self.wire
-        self.timeout = member.config.load_timeout  # s that other calls wait for a load, at most
+        self.timeout = member.patience(member.config.load_timeout)  # s that other calls wait for a load, at most
         self.load: Load | None = None
         self.is_detached = False  # the caller was cancelled, and the load goes on: its task has the duty
         self._hash = key_hash(self.wire)

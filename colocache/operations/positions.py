@@ -70,7 +70,7 @@ def catch_up(member: Member, position: str, timeout: float | None) -> Flow[bool]
     hosts = host.hosts
     if hosts is None or not missing:
         return not missing
-    ends = host.now() + (hosts.times.lease / 1e9 if timeout is None else timeout)
+    ends = host.now() + member.patience(hosts.times.lease / 1e9 if timeout is None else timeout)
     sleeps: Iterator[float] = pauses()
     while not all(_is_reached(host, region, number) for region, number in missing):
         if host.now() >= ends:

@@ -72,7 +72,7 @@ def _write(keyspace: Keyspace, writes: list[_Write], given: Given, waits: bool) 
     host.tell([hash for _, hash, _ in writes])
     tell(member, "sets", len(writes), host)
     if hosts is not None and here and waits:
-        all_kept = (yield from hosts.settle(hosts.lasts(), math.inf)).complete and all_kept
+        all_kept = (yield from hosts.settle(hosts.lasts(), member.patience(math.inf))).complete and all_kept
     return all_kept
 
 

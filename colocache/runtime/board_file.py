@@ -304,6 +304,33 @@ else:
         return mmap.mmap(descriptor, size)
 
 
+def _own_map() -> Callable[[int, int], object] | None:
+    """Return what puts empty memory in place of some bytes, given their address and how many; None without ctypes."""
+    try:
+        import ctypes
+
+        function = ctypes.PyDLL(None).mmap
+    except (ImportError, OSError, AttributeError):  # a Python without ctypes, or one that is linked statically
+        return None
+    function.restype = ctypes.c_void_p
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+    access, kind = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _NO_RESERVE
+    return lambda address, size: function(address, size, access, kind, -1, 0)
+
+
+_MAP_FIXED = 0x10  # on Linux, macOS and the BSDs
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0)
+_put_empty_memory = _own_map()
+
+
+def detach(mapping: mmap.mmap) -> None:
+    """Put memory of this process's own, all zeros, where a file is mapped. Nothing happens where that fails."""
+    if _put_empty_memory is not None:
+        import ctypes
+
+        _put_empty_memory(ctypes.addressof(ctypes.c_char.from_buffer(mapping)), len(mapping))
+
+
 def clock() -> int:
     """Return the inode of the time namespace of this process, or 0."""
     try:
@@ -325,5 +352,5 @@ def boot() -> int:
 
 def anonymous(size: int) -> mmap.mmap:
     """Return memory of this process alone. A forked child has a copy."""
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
     return mmap.mmap(-1, size, flags=flags)

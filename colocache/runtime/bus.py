@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +26,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .files import descriptors_are_scarce
+from .forks import importing
 from .frames import EVERYTHING, KEYS, LARGEST, LOADED, NAMESPACES, TAGS, decode
 from .logs import Log
 from .servers import why_no_threads
@@ -206,15 +206,18 @@ class Bus:
             if "zmq" not in sys.modules:
                 self._left.acquire(True, START_AFTER)
             while not self._leaving:
-                try:
-                    self._serve()
-                except OSError as error:
-                    self._fail(self._log.warning, "hears nothing of other processes for now: %s", error)
-                except Exception:  # a bug, or libzmq in trouble
-                    self._fail(self._log.exception, "the bus has failed, and will start anew")
-                self._rest()
+                self._survive(self._serve)
+                self._survive(self._rest)
         finally:
             self._ended.give(None)
+
+    def _survive(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except OSError as error:
+            self._fail(self._log.warning, "hears nothing of other processes for now: %s", error)
+        except Exception:  # a bug, libzmq in trouble, or a trace function of the application
+            self._fail(self._log.exception, "the bus has failed, and will start anew")
 
     def _fail(self, log: Callable[..., None], text: str, *details: object) -> None:
         if not self._silent:
@@ -239,7 +242,7 @@ class Bus:
     def _serve(self) -> None:
         if descriptors_are_scarce():
             raise OSError("hardly a file descriptor is left in this process")
-        with _importing:
+        with importing.lock:
             from .mouth import Mouth
             from .transport import Broadcast
 
@@ -377,7 +380,7 @@ def _must_import_early() -> bool:
     """Tell whether the bus's thread must find zmq imported.
 
     - gevent: a thread of the system and a greenlet that import the same module could wait for each other.
-    - uWSGI forks past Python's hooks, so that `_before_fork` is not called.
+    - uWSGI forks past Python's hooks, so that `importing` does not hold it off.
     """
     return is_patched() or "uwsgi" in sys.modules
 
@@ -395,24 +398,6 @@ def _taken(queue: deque[int]) -> list[int]:
 #: What the parent's threads used, which a forked child must not touch, not even to free it: libzmq would wait for I/O
 #: threads that are not there.
 _inherited: list[Any] = []
-
-#: Held while the bus's thread imports zmq. A fork at that moment would leave its child an import that nobody ends, and
-#: the child would wait for ever when it imports zmq itself.
-_importing = allocate_lock()
-_forking: list[bool] = []  # whether `_importing` is held for a fork
-
-
-def _before_fork() -> None:
-    _forking.append(_importing.acquire(True, 5.0))
-
-
-def _after_fork() -> None:
-    while _forking:
-        if _forking.pop():
-            _importing.release()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 if _must_import_early():  # now, and not in the first call of a worker
     _import_early()

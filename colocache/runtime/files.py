@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 from ..errors import ConfigError
 from ..interruptions import raise_if_from_handler
+from .forks import opening
 
 SPARE = 64  # where libzmq can have no descriptor for an epoll, or to accept by ipc, it aborts the whole process
 HIGH = 500  # where numbers begin that hardly any process gets to
@@ -71,6 +72,19 @@ class Held(Descriptor):
         """Take over an open descriptor; its number may become another. Do so before anything is locked."""
         super().__init__(_out_of_the_way(number))
         self.identity = identity(os.fstat(self.number))
+        _all_held.add(self)
+
+    @classmethod
+    def opened(cls, open: Callable[[], int]) -> Held:
+        """Open something. A child of this process closes it, even if another thread forks at this moment:
+
+        1. This thread opens a file, and does not know its number yet.
+        2. Another thread forks. The child has the descriptor, too, and nobody there knows of it.
+        3. This thread locks the open file, and is killed with its process.
+        4. Nobody gets the lock as long as the child lives, because the child has the open file.
+        """
+        with opening.lock:
+            return cls(open())
 
     def is_ours(self) -> bool:
         """Tell whether this is open, and still the same file."""
@@ -84,6 +98,16 @@ class Held(Descriptor):
             super().close()
         self.number_if_open = -1
         self._numbers.clear()
+        _all_held.discard(self)
+
+
+_all_held: set[Held] = set()
+
+
+def close_inherited() -> None:
+    """In a forked child, close what the parent held. Otherwise it would keep locked what its parent has locked."""
+    for held in list(_all_held):
+        held.close()
 
 
 def identity(found: os.stat_result) -> tuple[int, int]:

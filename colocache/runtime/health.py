@@ -20,6 +20,8 @@ import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
+from .waiting.threads import ThreadErrands, be_a_driver
+
 Address = tuple[str, int]  # an IP address, or a name, and a port
 
 LARGEST = 4096  # bytes of the head of a request
@@ -62,6 +64,7 @@ class Health:
         self._thread.join(STOPPING)
 
     def _run(self) -> None:
+        be_a_driver(ThreadErrands())  # checks run in other threads
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(self._serve())
 

@@ -20,6 +20,7 @@ import mmap
 import os
 import sys
 from collections.abc import Iterable
+from functools import partial
 from hashlib import blake2b
 from struct import Struct
 from typing import Final
@@ -79,7 +80,7 @@ class HostsFile:
         """Open the file another time, for locks. Raise OSError if it is not there any more, or was replaced."""
         if not os.path.lexists(self._path):  # `open_ours` would create it
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._path)
-        file = Held(open_ours(self._path))
+        file = Held.opened(partial(open_ours, self._path))
         if file.identity != self._file.identity:
             file.close()
             raise OSError(f"{self._path} was replaced")

@@ -23,10 +23,12 @@ import errno
 import fcntl
 import os
 import sys
+from functools import partial
 from hashlib import blake2b
 
 from .files import Held, flock, open_ours, owner_in
 
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NOT_HERE = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -40,7 +42,9 @@ class Life:
         """
         self._marks: list[_Mark] = []
         try:
-            self._marks = _on_directories(base, name) or [_Mark(Held(open_ours(f"{base}/{name}~life")), 0, False)]
+            self._marks = _on_directories(base, name) or [
+                _Mark(Held.opened(partial(open_ours, f"{base}/{name}~life")), 0, False)
+            ]
         except BaseException:
             self.close()
             raise
@@ -101,7 +105,7 @@ def _on_directories(base: str, name: str) -> list[_Mark]:
     marks = []
     for path, names in ((base, name), (above, f"{base_name}/{name}")):
         try:
-            mark = _Mark(Held(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)), _byte_of(names), True)
+            mark = _Mark(Held.opened(partial(os.open, path, _DIRECTORY)), _byte_of(names), True)
         except PermissionError:  # the directory above may be entered and not read
             continue
         marks.append(mark)

@@ -23,11 +23,13 @@ import itertools
 import logging
 import os
 import sys
+import traceback
 from functools import partial
 from time import monotonic
 from typing import Any
 
-from .waiting.threads import hand_over
+from ..interruptions import raise_if_from_handler
+from .waiting.threads import hand_over_line, on_driver_thread
 
 PERIOD = 60.0  # s
 MOST = {logging.INFO: 10, logging.WARNING: 1, logging.ERROR: 1}  # lines of one text in a period
@@ -43,7 +45,7 @@ class Log:
     forked child starts to count anew.
 
     Log handlers are code of users, and can be slow, or wait for a thread that waits for the cache. So they never run in
-    a driver's thread, which hands its lines over.
+    a driver's thread, which hands its lines over. What they raise is printed, and never raised here.
     """
 
     def __init__(self, group: str) -> None:
@@ -67,7 +69,8 @@ class Log:
         self._write(logging.ERROR, text, details, about, exc_info=sys.exception())
 
     def _write(self, level: int, text: str, details: tuple[object, ...], about: object, **more: Any) -> None:
-        if not _logger.isEnabledFor(level):
+        is_elsewhere = on_driver_thread()
+        if not (is_elsewhere or _logger.isEnabledFor(level)):  # a driver's thread must not ask: see `_emit`
             return
         left_out = self._left_out(level, text, about)
         if left_out is None:
@@ -75,8 +78,9 @@ class Log:
         line, filled_in = f"colocache[%d] %s: {text}", (os.getpid(), self._group, *details)
         if left_out:
             line, filled_in = f"{line} (and %d more like this, which were left out)", (*filled_in, left_out)
-        if not hand_over(partial(_logger.log, level, line, *filled_in, **more)):
-            _logger.log(level, line, *filled_in, stacklevel=3, **more)
+        emit = partial(_emit, level, line, filled_in, more)
+        if not hand_over_line(emit):
+            emit()
 
     def _left_out(self, level: int, text: str, about: object) -> int | None:
         """Return how many lines like this were left out since the last one; None if this one is left out, too."""
@@ -92,6 +96,23 @@ class Log:
         if len(self._seen) > MOST_TEXTS:
             with contextlib.suppress(KeyError, StopIteration, RuntimeError):  # another thread was faster
                 del self._seen[next(iter(self._seen))]
+
+
+def _emit(level: int, line: str, filled_in: tuple[object, ...], more: dict[str, Any]) -> None:
+    """Write a line. Never in a driver's thread, which must not even ask whether the line is to be written:
+
+    1. The application configures logging, and has the lock of that module. It makes a handler, which is slow.
+    2. The driver asks the logger, which takes that lock where it has not answered the question before.
+
+    What a handler raises is told as `logging` itself tells it, and does not reach whoever calls the cache.
+    """
+    try:
+        _logger.log(level, line, *filled_in, stacklevel=4, **more)
+    except Exception as error:
+        raise_if_from_handler(error)
+        if logging.raiseExceptions and sys.stderr is not None:
+            with contextlib.suppress(OSError, ValueError):  # it is closed
+                traceback.print_exception(error)
 
 
 class _Seen:

@@ -65,7 +65,8 @@ from ..version import __version__
 from . import board_file, hosts_file
 from .board_file import BoardMemory, Head, anonymous
 from .fences import Fences, fences_for
-from .files import allocate, identity
+from .files import allocate, close_inherited, identity
+from .forks import do_all
 from .holds import FIRST_PAUSE, Holds, hold_of_caller, rest
 from .hosts_file import Ended, HostsFile
 from .places import largest_file, open_place, room
@@ -341,7 +342,7 @@ class Region:
         """In a forked child, let go of what it inherited, and leave the parent alone. Callable twice."""
         self._leave_memory()
         if self._files is not None:
-            self._files.close()
+            self._files.forget_after_fork()
 
     def _leave_memory(self) -> None:
         self._left = True
@@ -383,8 +384,11 @@ def _join(process: _Process, base: str, name: str, wish: _Wish, ends: float, joi
         region = _join_alone(files, wish)
         files.locks.free(_JOIN)
         _reached("joined")
+        if process.pid != os.getpid():
+            raise OSError(errno.EBADF, "the process has forked meanwhile")
     except BaseException:
-        files.life.let_go()
+        if not files.is_closed:
+            files.life.let_go()
         files.close()
         raise
     process.regions[identity(os.fstat(files.held["."].number))] = region
@@ -583,12 +587,13 @@ def _leave(process: _Process, region: Region) -> None:
         region.hosts.lanes.close()
     for place in [place for place, each in process.regions.items() if each is region]:
         del process.regions[place]
-    if files is not None:
+    if files is not None and not files.is_closed:
         try:
             with contextlib.suppress(OSError):
                 _leave_files(files, region)
         finally:
-            files.life.let_go()
+            if not files.is_closed:
+                files.life.let_go()
             files.close()
 
 
@@ -650,12 +655,9 @@ class _Process:
 
     def forget(self) -> None:
         """In a forked child, let go of what it inherited."""
-        with contextlib.suppress(KeyError):  # one by one: if anything is raised in between, the next call goes on
-            while True:
-                self.regions.popitem()[1].forget_after_fork()
-        with contextlib.suppress(IndexError):
-            while True:
-                self.files.pop().close()
+        files, regions = [*self.files], [*self.regions.values()]
+        do_all([*(region.forget_after_fork for region in regions), *(each.forget_after_fork for each in files)])
+        close_inherited()  # last: whatever is raised before, the next call goes on
 
 
 _process = _Process()

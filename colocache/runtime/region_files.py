@@ -8,10 +8,11 @@ import mmap
 import os
 import sys
 import time
+from functools import partial
 from typing import Final
 
 from ..interruptions import raise_if_from_handler
-from .board_file import map_file
+from .board_file import detach, map_file
 from .files import Held, identity, open_new, open_ours
 from .life import Life
 from .record_locks import CLAIM_FILES, RecordLocks
@@ -38,12 +39,13 @@ class Files:
         self._all = all_files
         self.path = f"{base}/{name}"
         self.held: dict[str, Held] = {}
+        self.is_closed = False
         self._maps: list[mmap.mmap] = []
         self._lives: list[Life] = []
         all_files.append(self)
         try:
-            self.held["."] = Held(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            self.held["locks"] = Held(open_ours(self.file("locks")))
+            self.held["."] = Held.opened(partial(os.open, self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            self.held["locks"] = Held.opened(partial(open_ours, self.file("locks")))
             self.locks = RecordLocks(self.held["locks"])
             self._lives.append(Life(base, name))
         except BaseException:
@@ -56,13 +58,15 @@ class Files:
         return self._lives[0]
 
     def file(self, name: str) -> str:
-        """Return the path of a file."""
+        """Return the path of a file. Raise OSError once all are closed: in a child that goes on to join or leave."""
+        if self.is_closed:
+            raise OSError(errno.EBADF, "the process has forked meanwhile")
         return f"{self.path}/{name}"
 
     def open(self, name: str) -> Held:
         """Open a file that is there. Raise `Again` if it is not."""
         try:
-            self.held[name] = held = Held(_open_there(self.file(name)))
+            self.held[name] = held = Held.opened(partial(_open_there, self.file(name)))
         except FileNotFoundError:
             raise Again from None
         return held
@@ -70,7 +74,7 @@ class Files:
     def open_again(self, name: str) -> Held:
         """Open a file another time that is open, and return that. Raise `Again` if it is not the same file any more."""
         try:
-            self.held[f"{name} again"] = held = Held(_open_there(self.file(name)))
+            self.held[f"{name} again"] = held = Held.opened(partial(_open_there, self.file(name)))
         except FileNotFoundError:
             raise Again from None
         if held.identity != self.held[name].identity:
@@ -79,14 +83,13 @@ class Files:
 
     def create(self, name: str) -> Held:
         """Create a file."""
-        self.held[name] = held = Held(open_new(self.file(name)))
+        self.held[name] = held = Held.opened(partial(open_new, self.file(name)))
         return held
 
     def map(self, name: str, size: int) -> mmap.mmap:
         """Map the first bytes of a file."""
-        mapping = map_file(self.held[name].number, size)
-        self._maps.append(mapping)
-        return mapping
+        self._maps.append(map_file(self.held[name].number, size))  # in one line: see `forget_after_fork`
+        return self._maps[-1]
 
     def inodes(self) -> list[int]:
         """Return the inodes of all files."""
@@ -154,12 +157,28 @@ class Files:
                 with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
                     os.unlink(self.file(name))
 
+    def forget_after_fork(self) -> None:
+        """In a forked child, let go of everything. Callable twice.
+
+        The child may be in the middle of an operation, and go on with it: a signal handler or a finalizer has forked.
+
+        1. The parent draws a number, and forks before it stamps a key with it. It goes on, and loads the key.
+        2. Another process invalidates the key, with a later number.
+        3. The child goes on, and stamps the key with the first number. What the parent has loaded is current again.
+
+        So there is memory of the child's own, without anything in it, where the mapped files were.
+        """
+        for mapping in self._maps:
+            detach(mapping)
+        self.close()
+
     def close(self) -> None:
         """Close everything, which gives up all locks of bytes. Callable twice."""
         if sys.version_info < (3, 13) and not all(held.is_ours() for held in self.held.values()):
             _abandoned.extend(self._maps)
+        self.is_closed = True
         self._maps.clear()
-        for held in self.held.values():
+        for held in [*self.held.values()]:
             held.close()
         self.held.clear()
         while self._lives:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import threading
 import time
 from typing import Any
 
 from colocache import Cache
+from colocache.runtime.waiting.answers import Answer
+from colocache.runtime.waiting.threads import ThreadErrands, start_driver
 
 
 def main() -> None:
@@ -55,7 +59,26 @@ def main() -> None:
         threading.Thread(target=lambda: cache.get_or_load(key, load), daemon=True).start()
         return has_begun.wait(60.0)
 
+    def on_a_driver(name: str, *arguments: Any) -> Any:
+        """Carry out an order where a finalizer can come to run: on a thread of the cache."""
+        done, errands = Answer(), ThreadErrands()
+        start_driver(lambda: done.give(orders[name](*arguments)), "driver", errands, done.give)
+        return done.result(60.0)
+
+    def fork() -> int:
+        """Fork: the child uses nothing, and lives until it is killed."""
+        pid = os.fork()
+        while not pid:
+            signal.pause()
+        return pid
+
+    def is_gateway() -> bool:
+        host = cache._member.own_host()
+        assert host is not None
+        return host.speaks(host.region.seat.number)
+
     orders: dict[str, Any] = {
+        "on_a_driver": on_a_driver, "fork": fork, "is_gateway": is_gateway, "receipt": cache.invalidate,
         "is_current": is_current, "current_until": current_until, "hosts": hosts,
         "load": load_all, "set": cache.set, "get": cache.get,
         "copied": lambda: cache.stats().copied, "invalidate": lambda key: cache.invalidate(key).complete,

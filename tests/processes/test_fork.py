@@ -121,7 +121,8 @@ def test_a_fork_while_other_threads_are_in_the_middle_of_calls_harms_neither_pro
     for future in writing:
         assert future.result() == {"complete": 100, "incomplete": 0, "errors": []}
     assert together(ours.living, "read_all", keys=KEYS) == [[100] * 12] * 10
-    assert together(ours.living, "get", key="n") == [counting.result()] * 10
+    counted = counting.result()
+    assert together(ours.living, "get", key="n") == [counted] * 10
     assert children[3].call("write", key="k0")["complete"]
     assert parent.call("read", key="k0") == 101
     assert parent.call("end_reading")["errors"] == []
@@ -151,6 +152,22 @@ def test_a_fork_in_a_loader_gives_the_value_to_the_parents_readers_and_harms_nei
     ours.settle()
     assert parent.call("write", key="k0")["complete"]
     assert together(ours.living, "read", key="k0") == [1] * 6
+
+
+def test_a_child_that_goes_on_with_an_invalidation_makes_nothing_current_again(ours: Group) -> None:
+    """A signal handler forks in the middle of a call, and the child goes on with it.
+
+    1. The parent has drawn the number that a key is stamped with, and forks. It stamps the key, and loads it.
+    2. Another process invalidates the key.
+    3. The child stamps it with the number of step 1.
+    """
+    parent, other = ours.start(2)
+    child = ours.adopt(lambda: parent.call("fork_before_a_stamp", key="k0"))
+    assert together([parent, other], "read", key="k0") == [0, 0]
+    assert other.call("write", key="k0")["complete"]
+    child.call("go_on")
+    assert together([parent, other], "read", key="k0") == [1, 1]
+    assert child.call("read", key="k0") == 1
 
 
 def test_processes_of_multiprocessing_that_are_forked_join(ours: Group) -> None:

@@ -13,6 +13,9 @@ import pytest
 
 from colocache.runtime import logs
 from colocache.runtime.logs import Log
+from colocache.runtime.waiting.answers import Answer
+from colocache.runtime.waiting.threads import ThreadErrands, start_driver
+from tests.conftest import Until
 
 
 class Clock:
@@ -162,3 +165,30 @@ def test_a_program_that_configures_no_logging_gets_troubles_on_its_standard_erro
     script = "import colocache; colocache.Cache('shop', directory='/dev/null/x').get_or_load('k', lambda: 1)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert "shop: cannot join, caches nothing" in done.stderr
+
+
+def test_what_a_handler_raises_is_printed_and_reaches_nobody(capfd: pytest.CaptureFixture[str]) -> None:
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise ValueError("the disk is full")
+
+    handler = Broken()
+    logging.getLogger("colocache").addHandler(handler)
+    try:
+        Log("shop").warning("all is lost")
+    finally:
+        logging.getLogger("colocache").removeHandler(handler)
+    assert "ValueError: the disk is full" in capfd.readouterr().err
+
+
+def test_a_thread_of_the_cache_does_not_wait_for_who_configures_logging(
+    caplog: pytest.LogCaptureFixture, until: Until
+) -> None:
+    """Whoever does has a lock of that module, and may take long: handlers are users' code."""
+    done, errands = Answer(), ThreadErrands()
+    logging.getLogger("colocache").manager._clear_cache()  # type: ignore[attr-defined]
+    with logging._lock:  # type: ignore[attr-defined]
+        start_driver(lambda: done.give(Log("shop").warning("all is lost")), "driver", errands, done.give)
+        assert done.result(30) is None
+        assert not caplog.records
+    until(lambda: [record.getMessage() for record in caplog.records] == [f"colocache[{os.getpid()}] shop: all is lost"])

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import itertools
 import signal
+import sys
 import threading
 from collections import deque
 from time import monotonic
@@ -20,9 +21,11 @@ from colocache.runtime.waiting.threads import (
     NoThread,
     ThreadErrands,
     hand_over,
+    hand_over_line,
     is_patched,
     on_driver_thread,
     start_driver,
+    start_helper,
     thread_id,
 )
 from tests.interrupts import SWALLOWED, interrupted
@@ -258,6 +261,62 @@ def test_after_an_errand_that_raises_the_others_are_done(until: Any, monkeypatch
     assert done == [1]
 
 
+def test_after_an_errand_that_raises_those_that_wait_already_are_done_too(
+    until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    go_on, done, errands = threading.Event(), [], ThreadErrands()
+    on_driver(lambda: [hand_over(lambda: go_on.wait() and 1 / 0), hand_over(lambda: done.append(1))], errands)
+    go_on.set()
+    until(lambda: done and raised)
+
+
+def test_a_log_handler_that_waits_keeps_no_errand_waiting_nor_the_other_way_round(until: Any) -> None:
+    go_on, done, errands = threading.Event(), [], ThreadErrands()
+    on_driver(lambda: [hand_over_line(go_on.wait), hand_over(lambda: done.append("errand"))], errands)
+    until(lambda: done == ["errand"])
+    on_driver(lambda: hand_over_line(lambda: done.append("line")), errands)
+    go_on.set()
+    until(lambda: done == ["errand", "line"])
+
+
+def test_trace_and_profile_functions_of_the_application_do_not_run_in_a_driver() -> None:
+    """What they raise would end it, and they may wait for what it has to do."""
+    seen = []
+
+    def look(frame: Any, event: str, _: object) -> None:
+        if frame.f_code.co_name == "work":
+            seen.append(event)
+
+    def work() -> object:
+        return sys.gettrace(), sys.getprofile()
+
+    threading.settrace(look)
+    threading.setprofile(look)
+    try:
+        assert on_driver(work) == (None, None)
+    finally:
+        threading.settrace(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
+    assert seen == []
+
+
+def test_a_helper_of_a_driver_counts_as_a_driver() -> None:
+    answers = []
+
+    def ask() -> object:
+        answer = Answer()
+        start_helper(lambda: answer.give(on_driver_thread()), "helper")
+        answers.append(answer)
+        return None
+
+    on_driver(ask)
+    assert answers[0].result(30) is True
+    ask()
+    assert answers[1].result(30) is False
+
+
 def test_an_errand_that_comes_while_the_thread_stops_is_done() -> None:
     """What must not happen:
 
@@ -270,13 +329,13 @@ def test_an_errand_that_comes_while_the_thread_stops_is_done() -> None:
     class Late(deque[Any]):
         def append(self, duty: Any) -> None:
             if not done:
-                errands._errands.append(lambda: done.append(2))
+                errands._others._errands.append(lambda: done.append(2))
                 done.append(1)
             super().append(duty)
 
-    errands._duty = Late([None])
-    errands._errands.append(lambda: None)
-    errands._work()
+    errands._others._duty = Late([None])
+    errands._others._errands.append(lambda: None)
+    errands._others._work()
     assert done == [1, 2]
 
 

@@ -1,4 +1,4 @@
-"""What makes life hard for one process: a deaf bus, an impatient or a greedy interpreter, a small near cache."""
+"""What makes life hard for one process: a deaf bus, an impatient or a greedy interpreter, user code everywhere."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import colocache
 from colocache.runtime.bus import Bus
+from verification.chaos import userland
 
 
 class Strain(NamedTuple):
@@ -19,6 +20,9 @@ class Strain(NamedTuple):
     loss: float = 0.0  # the share of what the bus hears that is lost
     switch: float = 0.005  # s; the interpreter's switch interval
     hog: float = 0.0  # s; for as long, at most, threads of no use keep the interpreter to themselves
+    litters: bool = False  # finalizers use the cache
+    handler: str = ""  # what a log handler does; see `userland.HANDLERS`
+    alarms: float = 0.0  # s from one signal to the next whose handler uses the cache
 
     @classmethod
     def draw(cls, dice: Random) -> Strain:
@@ -27,18 +31,29 @@ class Strain(NamedTuple):
             loss=dice.choice((0.0, 0.0, 0.3, 1.0)),
             switch=dice.choice((1e-6, 0.005, 0.005, 0.2)),
             hog=dice.choice((0.0, 0.0, 0.0, 0.1, 1.2)),
+            litters=dice.choice((False, True)),
+            handler=dice.choice(userland.HANDLERS),
+            alarms=dice.choice((0.0, 0.0, 0.02, 0.3)),
         )
 
     def prepare(self) -> None:
         """Have this process be interrupted as often as that."""
         sys.setswitchinterval(self.switch)
 
-    def impose(self, cache: colocache.Cache, dice: Random, enough: threading.Event) -> list[threading.Thread]:
-        """Have a process overhear messages; return the threads that hog the interpreter until it is enough."""
+    def impose(
+        self, cache: colocache.Cache, dice: Random, enough: threading.Event, accuse: Callable[..., None]
+    ) -> list[threading.Thread]:
+        """Have a process overhear messages; return the threads that make life hard until it is enough."""
         genuine: Any = Bus._hand_over
         Bus._hand_over = lambda bus, message: dice.random() < self.loss or genuine(bus, message)  # type: ignore[assignment, method-assign, return-value]
         hogs = (_compute, _spin) if self.hog else ()
-        return [threading.Thread(target=_hog, args=(how, self.hog, Random(dice.random()), enough)) for how in hogs]
+        threads = [threading.Thread(target=_hog, args=(how, self.hog, Random(dice.random()), enough)) for how in hogs]
+        use = userland.Use(cache, Random(dice.random()), accuse)
+        if self.handler:
+            userland.handle_lines(self.handler, use, Random(dice.random()))
+        if self.alarms:
+            userland.alarm(use, self.alarms)
+        return [*threads, *([userland.litter(use, enough)] if self.litters else [])]
 
 
 def _hog(how: Callable[[float], None], longest: float, dice: Random, enough: threading.Event) -> None:

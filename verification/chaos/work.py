@@ -71,7 +71,7 @@ class Work:
         self._join()
         cache._member.tell_not_announced = self._hear_not_announced  # type: ignore[method-assign]
         self._board.note("begins", slot=slot, **strain._asdict())
-        self._threads = strain.impose(cache, Random(f"{seed} loss"), self._enough)
+        self._threads = strain.impose(cache, Random(f"{seed} loss"), self._enough, self._board.accuse)
         self._writes = writes
         bodies = (self._write, self._write, self._run_tasks, self._read, self._read, self._count)
         for number, body in enumerate(bodies if writes else (self._read, self._run_tasks, self._read)):

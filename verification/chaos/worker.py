@@ -29,6 +29,7 @@ from verification.chaos.churn import Churn
 from verification.chaos.register import Register
 from verification.chaos.steps import Doom, Fate
 from verification.chaos.troubles import Troubles
+from verification.chaos.userland import answer_alarms
 from verification.chaos.values import value_of, version_of
 from verification.chaos.work import Work
 
@@ -312,6 +313,40 @@ class Worker(Troubles):
             self.be_a_child()
         return forked[0]
 
+    def fork_before_a_stamp(self, key: str) -> int:
+        """Fork between the number that an invalidation draws, and what it stores.
+
+        The child stores it in `go_on`, and is stopped there: before it finds out that its invalidation is in vain.
+        """
+        host: Any = self.cache._member.join()
+        genuine, forked, stored = host.board.marks, list[int](), list[int]()
+
+        class Marks:
+            def __getitem__(self, place: Any) -> Any:
+                return genuine[place]
+
+            def __setitem__(_, place: int, number: int) -> None:
+                if not forked:
+                    forked.append(os.fork())
+                    if not forked[0]:
+                        threading.Thread(target=self.be_a_child, daemon=True).start()
+                        _may_go_on.wait()
+                genuine[place] = number
+                stored.append(place)
+                if not forked[0] and len(stored) == 4:
+                    _has_gone_on.set()
+                    threading.Event().wait()
+
+        host.board.marks = Marks()
+        self.cache.invalidate(key)
+        host.board.marks = genuine
+        return forked[0]
+
+    def go_on(self) -> None:
+        """Go on with the call in whose middle this child is."""
+        _may_go_on.set()
+        _has_gone_on.wait()
+
     def multiprocess(self) -> int:
         process = multiprocessing.get_context("fork").Process(target=self.be_a_child)
         process.start()
@@ -374,9 +409,13 @@ def serve(worker: Worker, commands: BinaryIO, answers: BinaryIO) -> None:
 
 def main(directory: str, settings: str) -> None:
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {os.getpid()} %(levelname)s %(message)s")
+    answer_alarms()
     commands, answers = _take_over_standard_streams()
     serve(Worker(directory, json.loads(settings)), commands, answers)
 
+
+#: For a child in the middle of a call: see `Worker.fork_before_a_stamp`.
+_may_go_on, _has_gone_on = threading.Event(), threading.Event()
 
 #: The descriptors by which the test talks to this process.
 _streams: list[int] = []

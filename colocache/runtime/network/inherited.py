@@ -25,7 +25,7 @@ _PLACES = ("/proc/self/fd", "/dev/fd")
 def close_connections(port: int, peers: Container[Address]) -> None:
     """Close what listens at a port of this host, or was accepted there, and connections to some addresses.
 
-    Only for a forked child. Raise nothing.
+    Only for a forked child. Raise nothing. Port 0 is none: each socket that was not bound yet has it.
     """
     for number in _descriptors():
         with contextlib.suppress(OSError):
@@ -45,7 +45,7 @@ def _is_meant(number: int, port: int, peers: Container[Address]) -> bool:
     try:
         if socket.family not in (_socket.AF_INET, _socket.AF_INET6) or socket.type != _socket.SOCK_STREAM:
             return False
-        if socket.getsockname()[1] == port:
+        if port and socket.getsockname()[1] == port:
             return True
         with contextlib.suppress(OSError):  # it is connected to nobody
             host, other, *_ = socket.getpeername()

@@ -27,7 +27,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 
-from ..waiting.threads import NoThread, allocate_lock, drained, is_patched, start
+from ..waiting.threads import NoThread, allocate_lock, drained, is_patched, start_helper
 from .answers import Answer, Failed
 from .discovery import Discovery
 from .peers import Item
@@ -92,7 +92,7 @@ class Lookups:
                 return worker
             self._workers.remove(worker)
         worker = _Worker(self._look_up, self._post)
-        start(worker.run, "colocache discovery")
+        start_helper(worker.run, "colocache discovery")
         self._workers.append(worker)
         return worker
 

@@ -55,6 +55,10 @@ class HubErrands:
         """Have something done soon."""
         self._waker.call(lambda: sys.modules["gevent"].spawn(errand))
 
+    def write(self, line: Callable[[], object]) -> None:
+        """Have a line of the log written soon."""
+        self.run(line)
+
     def finish(self, patience: float) -> None:
         """Return at once: the hub does what is left when this greenlet lets it run."""
 

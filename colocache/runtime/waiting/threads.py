@@ -47,28 +47,31 @@ class NoThread(OSError):
 
 
 class Errands(Protocol):
-    """What a driver's thread has others do, because it runs code of users: log handlers."""
+    """What a driver's thread has others do, because it runs code of users: log handlers, and finalizers."""
 
     def run(self, errand: Callable[[], object]) -> None:
         """Have something done soon."""
+
+    def write(self, line: Callable[[], object]) -> None:
+        """Have a line of the log written soon. A log handler that waits keeps no errand waiting."""
 
     def finish(self, patience: float) -> None:
         """Return when everything is done, or after ``patience`` seconds. Not for the driver's thread."""
 
 
 class ThreadErrands:
-    """Errands that a short-lived thread does, one after another."""
+    """Errands that short-lived threads do, one after another; another one writes the lines of the log."""
 
     def __init__(self) -> None:
-        self._errands: deque[Callable[[], object]] = deque(maxlen=MOST_ERRANDS)
-        self._duty = deque([None])  # the thread that takes it out does the errands, and puts it back
+        self._others, self._lines = _Queue("errands of colocache"), _Queue("log lines of colocache")
 
     def run(self, errand: Callable[[], object]) -> None:
         """Have something done soon."""
-        self._errands.append(errand)
-        if self._duty:
-            with suppress(NoThread):  # the next call tries again, and `finish` does what is left
-                start(self._work, "log lines of colocache")
+        self._others.add(errand)
+
+    def write(self, line: Callable[[], object]) -> None:
+        """Have a line of the log written soon. A log handler that waits keeps no errand waiting."""
+        self._lines.add(line)
 
     def finish(self, patience: float) -> None:
         """Return when everything is done, or after ``patience`` seconds. Not for the driver's thread.
@@ -76,8 +79,30 @@ class ThreadErrands:
         At the end of the process, the thread must not be in the middle of a line: Python aborts if a thread holds the
         lock of a standard stream then.
         """
-        self._work()
         ends = monotonic() + patience
+        for queue in (self._others, self._lines):
+            queue.finish(ends)
+
+
+class _Queue:
+    """What is done by one thread at a time, one after another."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._errands: deque[Callable[[], object]] = deque(maxlen=MOST_ERRANDS)
+        self._duty = deque([None])  # the thread that takes it out does the errands, and puts it back
+
+    def add(self, errand: Callable[[], object]) -> None:
+        self._errands.append(errand)
+        self._start()
+
+    def _start(self) -> None:
+        if self._duty:
+            # If that fails, the next call tries again, and `finish` does what is left.
+            start_at_once(self._work, self._name, lambda _: None)
+
+    def finish(self, ends: float) -> None:
+        self._work()
         while not self._duty and monotonic() < ends:
             sleep(PAUSE)
 
@@ -91,11 +116,15 @@ class ThreadErrands:
         3. this thread gives the duty back, and looks again.
         """
         while self._errands and list(drained(self._duty)):
+            is_done = False
             try:
                 for errand in drained(self._errands):
                     errand()
+                is_done = True
             finally:
                 self._duty.append(None)
+                if self._errands and not is_done:  # one has raised: that ends this thread, and not the others' turn
+                    self._start()
 
 
 def drained(queue: deque[T]) -> Iterator[T]:
@@ -149,10 +178,32 @@ def start_driver(work: Callable[[], None], name: str, errands: Errands, failed: 
     """Start a driver's thread as `start_at_once` does."""
 
     def run() -> None:
-        here.errands = errands
+        be_a_driver(errands)
         work()
 
     start_at_once(run, name, failed)
+
+
+def start_helper(work: Callable[[], None], name: str) -> None:
+    """Start a thread for a driver's, which calls this, and have it count as one, too. Raise NoThread if that fails."""
+    errands: Errands | None = getattr(here, "errands", None)
+
+    def run() -> None:
+        if errands is not None:
+            be_a_driver(errands)
+        work()
+
+    start(run, name)
+
+
+def be_a_driver(errands: Errands) -> None:
+    """Have this thread count as a driver's from now on: no code of users runs in it, as far as that can be helped.
+
+    What `threading.settrace` and `threading.setprofile` have set is code of users, too. It could raise, or wait.
+    """
+    sys.settrace(None)
+    sys.setprofile(None)
+    here.errands = errands
 
 
 @contextmanager
@@ -176,6 +227,15 @@ def hand_over(errand: Callable[[], object]) -> bool:
     if errands is None:
         return False
     errands.run(errand)
+    return True
+
+
+def hand_over_line(line: Callable[[], object]) -> bool:
+    """Do the same with a line of the log."""
+    errands: Errands | None = getattr(here, "errands", None)
+    if errands is None:
+        return False
+    errands.write(line)
     return True
 
 

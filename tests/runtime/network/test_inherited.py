@@ -69,6 +69,15 @@ def test_only_the_connections_of_the_network_are_closed(family: str) -> None:
         os.close(writer)
 
 
+def test_where_this_host_does_not_listen_sockets_that_are_not_bound_stay_open() -> None:
+    with system.socket() as fresh:
+        pid = os.fork()
+        if not pid:
+            close_connections(0, ())
+            os._exit(0 if is_open(fresh.fileno()) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
 def test_nothing_is_raised_where_descriptors_cannot_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inherited, "_PLACES", ("/nowhere",))
     close_connections(1, ())

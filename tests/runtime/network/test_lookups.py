@@ -148,7 +148,7 @@ def test_where_no_thread_can_be_started_that_is_told_and_tried_again(
 
     lookups = discover("web:7400", world)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "start", refuse)
+        patch.setattr(module, "start_helper", refuse)
         lookups.step(0)
     assert "the thread cannot be started" in lookups.discovery.lines(0)[0].text
     lookups.step(4)

@@ -1,0 +1,1 @@
+"""Forks at every line of every operation: see `verification.forks.forks`."""
