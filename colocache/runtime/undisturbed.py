@@ -6,6 +6,8 @@ A handler may raise in the caller, who waits, and so ends the wait. The work goe
 from __future__ import annotations
 
 from collections.abc import Callable
+from os import getpid
+from time import monotonic
 from typing import Final, TypeVar
 
 from .servers import why_no_threads
@@ -15,20 +17,22 @@ from .waiting.threads import NoThread, is_patched, on_driver_thread, start_at_on
 T = TypeVar("T")
 
 LONGEST: Final = 30.0  # s that a caller waits; the work takes a few milliseconds
+LOOK_EVERY: Final = 0.1  # s between two looks whether this is a child, which a signal handler has forked meanwhile
 GRACE: Final = 0.1  # s that one waits who is interrupted, so that mostly the work is over when he goes on
 
 
 def undisturbed(work: Callable[[], T], name: str) -> T | None:
     """Have something done to its end, whatever is raised in this thread, and return what comes of it.
 
-    Raise what it raises. Return None if it takes longer than `LONGEST`. ``name`` is that of the thread.
+    Raise what it raises. Return None if it takes longer than `LONGEST`, and in a child that was forked meanwhile, which
+    has not that thread. ``name`` is that of the thread.
 
     It is done in this thread where no other can run, where that would be a greenlet's business, and on the threads of
     this package, which have no handlers.
     """
     if is_patched() or on_driver_thread() or why_no_threads():
         return work()
-    done, unable = Answer(), list[NoThread]()
+    done, unable, pid, ends = Answer(), list[NoThread](), getpid(), monotonic() + LONGEST
 
     def do() -> None:
         try:
@@ -42,7 +46,9 @@ def undisturbed(work: Callable[[], T], name: str) -> T | None:
 
     try:
         start_at_once(do, name, fail)
-        outcome = done.result(LONGEST)
+        outcome = done.result(LOOK_EVERY)
+        while outcome is TOO_LATE and monotonic() < ends and getpid() == pid:
+            outcome = done.result(LOOK_EVERY)
     except BaseException:  # of a signal handler
         done.result(GRACE)
         raise

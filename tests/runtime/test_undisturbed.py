@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import pytest
@@ -55,3 +56,11 @@ def test_where_no_thread_can_be_had_the_work_is_done_here(monkeypatch: pytest.Mo
     assert undisturbed(threading.get_ident, "work") == threading.get_ident()
     monkeypatch.setattr(module, "why_no_threads", lambda: "a server without threads")
     assert undisturbed(threading.get_ident, "work") == threading.get_ident()
+
+
+def test_a_child_does_not_wait_for_a_thread_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler has forked it, in the middle of the wait."""
+    pids, over = itertools.count(1), threading.Event()
+    monkeypatch.setattr(module, "getpid", lambda: next(pids))
+    assert undisturbed(over.wait, "work") is None
+    over.set()

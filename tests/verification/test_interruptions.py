@@ -16,6 +16,8 @@ from verification.interruptions.kinds import KINDS
 from verification.interruptions.operations import OPERATIONS
 from verification.interruptions.points import Points
 
+pytestmark = pytest.mark.timeout(300)
+
 #: In which steps points are taken. They have no factor in common with loops of the code.
 EVERY, EVERY_JOINING = {"host": 89, "hosts": 131}, 173
 IN_A_HOST = tuple(OPERATIONS)

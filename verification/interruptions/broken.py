@@ -39,7 +39,7 @@ def _leave_by_oneself() -> None:
 #: What to take out, by what the guardian does; and a call, and what comes, by which that is noticed.
 GUARDIANS: Final[dict[str, tuple[Callable[[], None], str, str]]] = {
     "claims are given back": (_keep_claims, "get_or_load", "base"),
-    "what comes while a value is encoded is passed on": (_pass_over, "set", "exception"),
+    "what comes while a value is encoded is passed on": (_pass_over, "get_or_load", "exception"),
     "nobody waits for a load that he has interrupted": (_wait_for_oneself, "get_or_load", "load same"),
     "leaving comes to its end": (_leave_by_oneself, "leave", "exception"),
 }
