@@ -76,14 +76,14 @@ def test_a_guardian_that_is_missing_is_noticed(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_points_are_lines_and_instructions_of_the_package_and_of_what_it_calls() -> None:
-    from colocache.core.keys import wire
+    from colocache.core.keys import prefix, wire
 
     places: list[str] = []
     for unit in ("lines", "opcodes"):
         for at in range(1, 10_000):
             points = Points(at, unit, lambda: None)
             with contextlib.suppress(ValueError):
-                points.trace(lambda: wire("", ("k", 1)))
+                points.trace(lambda: wire(prefix(""), ("k", 1)))
             if not points.came:
                 break
             places.append(points.where)
