@@ -262,9 +262,9 @@ class Process:
             time.sleep(0.001)
         if not is_over and self._host() is not None:
             return []
-        gc.collect()  # what is mapped is kept as long as anything refers to it
         while (left := _open_now() - self._before) and self._now() < ends:
             time.sleep(0.005)
+            gc.collect()  # what is mapped is kept as long as anything refers to it, and a thread may still leave
         found = [f"{what} is left" for what in sorted(left)]
         with open("/proc/locks") as lines:
             locks = [line for line in lines if f" {os.getpid()} " in line]
