@@ -494,6 +494,7 @@ def test_who_has_closed_all_that_is_open_begins_anew_and_closes_nothing_else(
     with (tmp_path / "file").open("wb") as file:
         for number in numbers:
             os.dup2(file.fileno(), number)
+        ends[0].bus._tick_at = 0
         ends[0].bus.wake(2)
         until(lambda: ends[0].bus._ear not in (ear, None))
         until(lambda: ends[0].bus.wake(3) or 3 in ends[1].hashes(LOADED))

@@ -25,7 +25,6 @@ from typing import Any, Final
 from ...core.hosts.messages import Ack, Told
 from ...core.hosts.rows import Incarnation
 from ...errors import ConfigError
-from ..files import descriptors_are_scarce
 from ..logs import Log
 from ..servers import why_no_threads
 from ..waiting.answers import Answer
@@ -270,8 +269,6 @@ class Network:
         log(text, *details)
 
     def _serve(self) -> None:
-        if descriptors_are_scarce():
-            raise OSError("hardly a file descriptor is left in this process")
         session = Session(self._given, self._rouse_if_idle)
         if self._silent:
             self._silent = False
