@@ -36,6 +36,7 @@ from .runtime.waiting.threads import RLock, drained, on_driver_thread, start_at_
 from .stats import Counters, Stats
 from .values.carrier import Carrier
 from .values.codec import Codec
+from .values.large import Large
 
 T = TypeVar("T")
 
@@ -70,6 +71,7 @@ class Life:
     pid: int = field(default_factory=getpid)  # the process that lives it
     host: Host | None = None
     counters: Counters = field(default_factory=Counters)
+    large: Large = field(default_factory=Large)
     retry_at: float = -math.inf
     trouble: Exception | None = None  # why the last attempt to join failed
     is_closed: bool = False
