@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 MOST: Final = 1000  # keys; of more, all are forgotten
+LEAST: Final = 0.01  # s; what is found sooner need not be remembered
 SHARE: Final = 10.0  # a load of such a key encodes its value only after so many times the time that this has taken
 
 
@@ -23,9 +24,10 @@ class Large:
 
     def note(self, wire: bytes, began: float, ended: float) -> None:
         """Note that to find out that a value is too large has taken from one instant to the other, in seconds."""
-        if len(self._until) >= MOST:
-            self._until.clear()
-        self._until[wire] = ended + SHARE * (ended - began)
+        if ended - began >= LEAST:
+            if len(self._until) >= MOST:
+                self._until.clear()
+            self._until[wire] = ended + SHARE * (ended - began)
 
     def forget(self, wire: bytes) -> None:
         """Note that a value was small enough."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import importlib
 import os
 import resource
 import signal
@@ -73,10 +72,6 @@ class Troubles:
         """Be of a version of the package whose memory has another layout."""
         board_file.LAYOUT = layout  # type: ignore[misc]
 
-    def begin_no_bus(self) -> None:
-        """Have the bus, once this process has joined, open nothing."""
-        bus.START_AFTER = 3600  # type: ignore[misc]
-
     def streams(self) -> list[int]:
         """The descriptors by which the test talks to this process. See `worker.py`."""
         raise NotImplementedError
@@ -131,7 +126,7 @@ class Troubles:
         """Fork as uWSGI does, by the C library: no hook of Python runs. The child serves commands of its own.
 
         If another thread has asked for the interpreter at that moment, the child would wait for ever until it takes it.
-        The same is true of an import: the bus's thread imports zmq, and opens its socket when it has.
+        So the bus's thread is to have opened its socket.
         """
         host = self.cache._member.own_host()
         while host is not None and not os.path.exists(f"{host.region.path}/{host.region.seat.number}.bus"):
@@ -155,11 +150,7 @@ class Troubles:
         return None if value is colocache.MISSING else value
 
     def be_user(self, uid: int) -> None:
-        """Be another user from now on.
-
-        What the bus imports after its start comes first: that user need not be able to read where it lies.
-        """
-        importlib.import_module("colocache.runtime.mouth")
+        """Be another user from now on."""
         os.setgroups([])
         os.setgid(uid)
         os.setuid(uid)
