@@ -206,8 +206,8 @@ class Network:
         """Have `close` tell other hosts that this one has ended. Only for the last process of a host."""
         self._says_goodbye = True
 
-    def hand_over(self, patience: float) -> None:
-        """Hand over to other hosts what this one owns, for so many seconds at most.
+    def begin_to_hand_over(self, patience: float) -> None:
+        """Begin to hand over to other hosts what this one owns, for so many seconds at most, and return at once.
 
         Only for the last process of a host. If it is not the gateway, it becomes it as soon as it can.
         """
@@ -216,7 +216,12 @@ class Network:
         self._handed_over = Answer()
         self._hands_over_until = monotonic() + patience
         self._rouse()
-        self._handed_over.result(patience)
+
+    def hand_over(self) -> None:
+        """Wait until that is done."""
+        ends = self._hands_over_until
+        if ends is not None:
+            self._handed_over.result(max(0.0, ends - monotonic()))
 
     def leave(self) -> None:
         """Begin to do what `close` does, and return at once. Take no lock: a finalizer may call this anywhere."""
