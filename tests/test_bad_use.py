@@ -225,9 +225,10 @@ def test_a_signal_may_interrupt_a_call(
 
 
 def test_a_cache_whose_files_are_deleted_joins_anew(
-    call: Call, cache: Cache, run_dir: str, caplog: pytest.LogCaptureFixture
+    call: Call, cache: Cache, run_dir: str, until: Until, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert call(cache, "set", "k", 1)
+    until(Path(run_dir, "test", "0.bus").exists)  # the last file that is made
     assert call(cache, "get", "k") == 1
     first = cache._member.own_host()
     shutil.rmtree(Path(run_dir, "test"))
