@@ -17,6 +17,13 @@ import colocache
 from colocache.core.host.board import Board
 from colocache.core.host.logs import Logs
 from colocache.runtime import board_file, bus, region
+from colocache.runtime.waiting import threads
+
+_start_new_thread = threads._start_new_thread
+
+
+def _refuse(*_: Any) -> int:
+    raise RuntimeError("can't start new thread")
 
 
 class Troubles:
@@ -39,6 +46,20 @@ class Troubles:
     def limit_file_size(self, size: int) -> None:
         """Have every write beyond so many bytes of a file fail, as on a full disk."""
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    def run_out(self, of: str, room: float) -> None:
+        """Have something run out, but for a share of what may be left; "nothing": have all there again."""
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        if of == "descriptors":
+            self.limit_descriptors(int(80 * room))
+        elif of == "file size":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int((64 << 20) * room), hard))
+        elif of == "threads":
+            threads._start_new_thread = _refuse
+        else:
+            self.limit_descriptors(None)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+            threads._start_new_thread = _start_new_thread
 
     def open_files(self) -> int:
         return len(os.listdir("/proc/self/fd"))
