@@ -34,6 +34,7 @@ from colocache.core.host.shelf import Shelf
 from colocache.host import Host
 from colocache.member import Member
 from colocache.runtime import frames
+from colocache.runtime.bus import Bus
 from colocache.runtime.places import why_unusable
 from colocache.scope import Scope
 from tests import ROOT
@@ -848,6 +849,33 @@ assert os.waitpid(child, 0)[1] == 0
         done = python(script.replace("ONCE", failures), run_dir)
         assert done.returncode == 0, done.stderr
         assert "cannot forget yet" in done.stderr
+
+
+@pytest.mark.in_a_group
+def test_at_the_end_of_a_process_no_group_waits_for_another_one(
+    new_cache: NewCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fifty groups used to end one after the other, a second each where their threads were slow."""
+    caches, steps = [new_cache(f"group {number}") for number in range(5)], []
+    for cache in caches:
+        cache.start()
+    began = Bus.leave
+
+    def leave(bus: Bus) -> None:
+        steps.append("begins")
+        began(bus)
+
+    def close(bus: Bus, patience: float) -> bool:
+        steps.append("waits")
+        return waited(bus, patience)
+
+    waited = Bus.close
+    monkeypatch.setattr(Bus, "leave", leave)
+    monkeypatch.setattr(Bus, "close", close)
+    colocache.member._close_all()
+    assert steps[:5] == ["begins"] * 5
+    assert steps.count("waits") == 5
+    assert all(cache.members() == [] for cache in caches)
 
 
 def test_joining_again_and_again_leaves_nothing_to_be_done_at_exit(cache: Cache) -> None:
