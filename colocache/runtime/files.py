@@ -22,7 +22,7 @@ from collections.abc import Callable
 from ..errors import ConfigError
 from .signals import raise_if_from_handler
 
-SPARE = 64  # where libzmq can have no descriptor for an epoll, or to accept by ipc, it aborts the whole process
+SPARE = 64  # where libzmq can have no descriptor for an epoll, it aborts the whole process
 HIGH = 500  # where numbers begin that hardly any process gets to
 
 
