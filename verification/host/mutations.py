@@ -801,7 +801,14 @@ def waiters_have_no_limit() -> Change:
     stack = ExitStack()
     stack.enter_context(edited(Claims, "_try_to_lead", ("late = not taken and search.is_late", "late = False")))
     stack.enter_context(
-        edited(Claims, "_wait_for_process", ("max(0.0, min(search.pause, search.ends - search.now))", "search.pause"))
+        edited(
+            Claims,
+            "_wait_for_process",
+            (
+                "pause = min(search.pause + PAUSE_FOR_EACH * (len(self._sleepers) - 1), search.ends - search.now)",
+                "pause = search.pause",
+            ),
+        )
     )
     return stack
 
