@@ -212,7 +212,7 @@ class Bus:
             self._ended.give(None)
 
     def _fail(self, log: Callable[..., None], text: str, *details: object) -> None:
-        if not self._silent:
+        if not self._silent and not self._leaving:  # the directory may be gone by now
             log(text, *details)
         self._silent = True
 
@@ -238,6 +238,8 @@ class Bus:
             waker, ear = Waker(), Ear(LARGEST)
             ear.watch(waker.source)
             self._ear_path = f"{directory}/{self._seat}.bus"
+            if self._leaving:  # whoever waits for that may have given up, and then the seat is a successor's
+                return
             ear.bind(self._ear_path)
             owned.callback(ear.close)
             mouth = Mouth(self._mates, directory, self._name)

@@ -791,7 +791,7 @@ def ended_loads_stay_in_the_table() -> Change:
 def waiters_do_not_look_again() -> Change:
     """C7: who waits looks at growing intervals, so he notices a death."""
     return edited(
-        Claims, "_wait_for_process", ("min(search.pause, search.ends - search.now)", "search.ends - search.now")
+        Claims, "_wait_for_process", ("min(search.pause + PAUSE_FOR_EACH * (len(self._sleepers) - 1), search.ends - search.now)", "search.ends - search.now")
     )  # fmt: skip
 
 
