@@ -485,7 +485,7 @@ def test_who_has_closed_all_that_is_open_begins_anew_and_closes_nothing_else(
     """As a daemoniser does: the numbers of what was closed are soon somebody else's."""
     monkeypatch.setattr(bus_module, "TICK", 0.01)
     ends[0].bus.wake(1)
-    until(lambda: ends[1].heard)
+    until(lambda: ends[1].heard and ends[2].heard)
     ear, mouth = ends[0].bus._ear, ends[0].bus._mouth
     assert ear is not None
     assert mouth is not None

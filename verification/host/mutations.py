@@ -790,9 +790,8 @@ def ended_loads_stay_in_the_table() -> Change:
 @mutant("the_holder_is_killed", budget=1)
 def waiters_do_not_look_again() -> Change:
     """C7: who waits looks at growing intervals, so he notices a death."""
-    return edited(
-        Claims, "_wait_for_process", ("min(search.pause + PAUSE_FOR_EACH * (len(self._sleepers) - 1), search.ends - search.now)", "search.ends - search.now")
-    )  # fmt: skip
+    pause = "min(search.pause + PAUSE_FOR_EACH * (len(self._sleepers) - 1), search.ends - search.now)"
+    return edited(Claims, "_wait_for_process", (pause, "search.ends - search.now"))
 
 
 @mutant("a_load_that_never_ends", budget=0)
