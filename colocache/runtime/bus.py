@@ -238,7 +238,8 @@ class Bus:
             waker, ear = Waker(), Ear(LARGEST)
             ear.watch(waker.source)
             self._ear_path = f"{directory}/{self._seat}.bus"
-            if self._leaving:  # whoever waits for that may have given up, and then the seat is a successor's
+            is_late = self._leaving
+            if is_late:  # whoever waits for the end may have given up, and then the seat is a successor's
                 return
             ear.bind(self._ear_path)
             owned.callback(ear.close)
