@@ -156,11 +156,11 @@ class Wear:
         }  # fmt: skip
 
 
-#: What is near, or on its way there, is bounded, and which namespaces are near is chance. A gateway remembers some connections
-#: that are over, 4096 at most, and counts messages by their kind.
+#: What is near, or on its way there, is bounded, and which namespaces are near is chance. A gateway remembers some
+#: connections that are over, 4096 at most, and counts messages by their kind.
 BOUNDED: Final = (
-    "NearStore", "Keeper._coming", "Policy", "NearCaches._homes", "NearCaches._modes", "Home", "Entry", "S3Fifo", "Log.",
-    "Speaker._routes", "Speaker.sent", "_Route", "instances of Hello",
+    "NearStore", "Keeper._coming", "Policy", "NearCaches._homes", "NearCaches._modes", "Home", "Entry", "S3Fifo",
+    "Log.", "Speaker._routes", "Speaker.sent", "_Route", "instances of Hello",
 )  # fmt: skip
 
 
