@@ -285,7 +285,7 @@ def what_is_found_is_labelled_near_by() -> Change:
 def refused_fills_are_kept_near() -> Change:
     """What was loaded is not kept near if its fill was refused."""
     return edited(
-        Duty, "succeed", ("if outcome is not Outcome.REFUSED and", "if")
+        Duty, "_keep", ("if outcome is not Outcome.REFUSED and", "if")
     )  # fmt: skip
 
 
