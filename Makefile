@@ -76,7 +76,9 @@ forks: $(VENV)/.installed-test  ## fork at every line of every operation, by Pyt
 hosts: $(VENV)/.installed-test  ## cut, kill, stop, replace and update several hosts, as network namespaces, and check every read (45 minutes)
 	@$(VENV)/bin/python -m verification.network.proof $(ARGS)
 
-soak: $(VENV)/.installed-test  ## work and restart for half an hour: what the processes hold must not grow
+soak: $(VENV)/.installed-test  ## work and restart for half an hour, and use everything many times: what the processes hold must not grow (45 minutes)
+	@$(VENV)/bin/python -m verification.chaos.wear
+	@$(VENV)/bin/python -m verification.chaos.wear --hosts
 	@$(VENV)/bin/python -m verification.chaos.soak $(ARGS)
 
 interruptions: $(VENV)/.installed-test  ## interrupt each call at each line, and let a handler use the cache there (half an hour)

@@ -57,6 +57,6 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_c
 #: The steps from opening a file until it is known that a child has to close it; see `colocache.runtime.files.Held`.
 opening = Undivided()
 
-#: The bus's thread imports zmq. A fork at that moment would leave its child an import that nobody ends, and the child
-#: would wait for ever when it imports zmq itself.
+#: The thread that joins imports zmq. A fork at that moment would leave its child an import that nobody ends, and the
+#: child would wait for ever when it imports zmq itself.
 importing = Undivided()
