@@ -85,6 +85,7 @@ NAVIGATION = (
             "docs/topics/keys",
             "docs/topics/values",
             "docs/topics/processes",
+            "docs/topics/interruptions",
             "docs/topics/hosts",
             "docs/topics/counters",
             "docs/topics/memory",
