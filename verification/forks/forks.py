@@ -52,7 +52,8 @@ class Outcome(NamedTuple):
 
     points: int
     forks: int
-    stillborn: int
+    stillborn: int  # past Python: the interpreter was stuck, and another child at the same line was not
+    noisy: int  # past Python: there was no fork, because other threads did not pause
     writes: int  # of the other process
     longest: float  # s that a round of the other process took
     complaints: list[dict[str, Any]]
@@ -87,7 +88,7 @@ def run(operation: str, way: str, first: int, step: int, most: int, hosts: bool)
         if counted != truth.words[COUNTED]:
             truth.complain("the counter", wrong=f"it is {counted}, and was raised {truth.words[COUNTED]} times")
         log.seek(0)
-        figures = json.loads(said) if said else {"points": 0, "forks": 0, "stillborn": 0}
+        figures = json.loads(said) if said else {"points": 0, "forks": 0, "stillborn": 0, "noisy": 0}
         return Outcome(
             **figures, writes=truth.words[WRITES], longest=truth.words[LONGEST] / 1e6,
             complaints=truth.complaints(), log=log.read(),
@@ -141,10 +142,11 @@ def main() -> int:
     for operation, way in itertools.product(options.operations, options.ways):
         found = run(operation, way, options.first, options.step, options.most, options.hosts)
         failed += bool(found.complaints)
-        stillborn = f"; {found.stillborn} stillborn" if found.stillborn else ""
+        details = {"stillborn": found.stillborn, "not forked, because others did not pause": found.noisy}
+        besides = "".join([f"; {number} {what}" for what, number in details.items() if number])
         lines.append(
             f"{operation:16} {way:30} {found.points:5} {found.forks:5}  {found.writes:6} {found.longest:8.3f} s"
-            f"  {'WRONG' if found.complaints else 'ok'}{stillborn}"
+            f"  {'WRONG' if found.complaints else 'ok'}{besides}"
         )
         print(lines[-1], flush=True)
         for complaint in found.complaints[:5]:
