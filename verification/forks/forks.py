@@ -148,6 +148,9 @@ def main() -> int:
         parser.error(f"with --hosts, --ways are of {BESIDE_HOSTS}")
     lines, failed, began = [f"{'operation':16} {'way':30} lines forks  other's rounds, longest"], 0, time.monotonic()
     print(lines[0], flush=True)
+    head = (
+        f"a fork at each {options.step}th line, from the {options.first}th on" if options.step > 1 else "at each line"
+    )
     for operation, way in itertools.product(options.operations, ways):
         found = run(operation, way, options.first, options.step, options.most, options.hosts)
         failed += bool(found.complaints)
@@ -165,7 +168,7 @@ def main() -> int:
     lines.append(f"{failed} of {len(lines) - 1} went wrong; {time.monotonic() - began:.0f} s")
     print(lines[-1])
     if options.write:
-        PROOF.write_text("\n".join(lines) + "\n")
+        PROOF.write_text("\n".join([head, "", *lines]) + "\n")
     return failed
 
 
