@@ -44,7 +44,7 @@ from .core.hosts.requests import (
     Settlement,
 )
 from .core.hosts.ring import Ring, ring_of, slot_of
-from .core.hosts.rows import ALIVE, LIVE, ROUND_TRIP, TOLD, Host, Incarnation, Numbers, Rows
+from .core.hosts.rows import ALIVE, ENDED, ENDED_AT, ROUND_TRIP, TOLD, Host, Incarnation, Numbers, Rows
 from .core.hosts.waiting import LONGEST_PAUSE, Progress, Settled, pauses, settle
 from .errors import WireError
 from .runtime.region import Region
@@ -476,7 +476,7 @@ class Hosts:
     def _send_one(self, to: Incarnation, request: Request, take: Callable[[Answer | None], object]) -> None:
         self._send([(to, request)], [None], FETCH_TIMEOUT, lambda answers: take(answers[0]))
 
-    def until_told(self, owner: Incarnation, done: Answer | None) -> Sleeping[None]:
+    def until_told(self, done: Answer | None) -> Sleeping[None]:
         """Wait until this host is told of a write of another one, so that all its fetches depend on that from then on.
 
         The owner would answer the new value in any case. But a copy may be asked, by any process of this host:
@@ -488,9 +488,10 @@ class Hosts:
         That takes about as long as the answer itself. If the owner goes silent just then, its lease runs out before the
         wait ends: then this host serves only what was loaded after the write.
         """
-        events = (done.events if isinstance(done, Done) else None) or {}
+        if not isinstance(done, Done) or done.by is None:
+            return
         for pause in self._pauses(self.times.waited / _NS):
-            if self.rows.state(owner) != LIVE or self.rows.has_reached(owner, events, TOLD):
+            if self.rows.state(done.by) in (ENDED, ENDED_AT) or self.rows.has_reached(done.by, done.events or {}, TOLD):
                 return
             yield Sleep(_nothing, pause)
 
@@ -608,23 +609,23 @@ class Hosts:
         frame = requests.encode(announcement.request)
         network.request(to, frame, partial(self._on_announced, announcement, to), WRITE_TIMEOUT)
 
-    def _on_announced(self, announcement: Announcement, by: Incarnation, frame: bytes | None) -> None:
+    def _on_announced(self, announcement: Announcement, asked: Incarnation, frame: bytes | None) -> None:
         answer: Answer | None = None
         if frame is not None:
             with suppress(WireError):
                 answer = requests.decode_answer(frame)
-        self._note(by, answer is not None)
+        self._note(asked, answer is not None)
         if not isinstance(answer, Announced):
             self._ask_next(announcement)
             return
-        known = dict(self._announced.get(by, {}))
+        known = dict(self._announced.get(answer.by, {}))
         for lane, number in answer.numbers.items():
             known[lane] = max(number, known.get(lane, 0))
-        self._announced[by] = known
+        self._announced[answer.by] = known
         if answer.is_applied:
             for position in announcement.positions:
                 self.log.mark_stamped(position)
-        announcement.succeed(by, answer.numbers)
+        announcement.succeed(answer.by, answer.numbers)
 
     def _whom_to_ask(self) -> list[Incarnation]:
         """Return the members, in the order in which they are asked: not all clients ask the same one first."""
@@ -655,7 +656,7 @@ class Hosts:
             if timeout <= 0:
                 return NOT_SETTLED
             members = list(asked)
-            answers = yield from self.ask_all([(id, Settle(self.me.id, asked[id])) for id in members], timeout)
+            answers = yield from self.ask_all([(id, Settle(self.me.id, id, asked[id])) for id in members], timeout)
             settled = [each for each in answers if isinstance(each, Settlement)]
             if len(settled) == len(members):
                 return _together([self.rows.host(id).name for id in members], settled)

@@ -142,7 +142,7 @@ def test_who_has_written_at_another_host_goes_on_once_its_own_host_is_told(group
     o, c = group.by_name("b"), group.by_name("c")
     group.cut |= {("b", "c"), ("c", "b")}
     position = o.invalidate(Event(WRITES, (A_KEY,)))
-    flow = Flow(asker.hosts.until_told(o.id, Done("STORED", None, False, {position.lane: position.number})))
+    flow = Flow(asker.hosts.until_told(Done("STORED", None, False, {position.lane: position.number}, o.id)))
     if not flow.is_over:
         tell(o)
         flow.go_on()
@@ -150,10 +150,29 @@ def test_who_has_written_at_another_host_goes_on_once_its_own_host_is_told(group
     assert not answers(c, asker.hosts.dependencies())
 
 
+def test_a_write_is_told_by_who_has_made_it_and_not_by_who_had_that_address_before(group: Group, asker: Asker) -> None:
+    """1. O has had events, and ends, and nobody knows. 2. O2, which has its address now, is asked to write, and does it
+    by its first event. 3. The asker's host has heard more than one event of O, and none of O2.
+    """
+    o, c = group.by_name("b"), group.by_name("c")
+    for _ in range(3):
+        o.invalidate()
+    tell(o)
+    o2 = group.add("b2")
+    position = o2.invalidate(Event(WRITES, (A_KEY,)))
+    flow = Flow(asker.hosts.until_told(Done("STORED", None, False, {position.lane: position.number}, o2.id)))
+    assert not flow.is_over, "not even known"
+    group.run(2)
+    flow.go_on()
+    assert flow.is_over
+    assert o2.id in asker.hosts.dependencies()
+    assert answers(c, asker.hosts.dependencies())
+
+
 def test_nobody_waits_for_what_was_not_written_nor_for_a_host_that_is_over(group: Group, asker: Asker) -> None:
     o = group.by_name("b")
-    assert Flow(asker.hosts.until_told(o.id, None)).is_over
-    flow = Flow(asker.hosts.until_told(o.id, Done("STORED", None, False, {0: 1})))
+    assert Flow(asker.hosts.until_told(None)).is_over
+    flow = Flow(asker.hosts.until_told(Done("STORED", None, False, {0: 1}, o.id)))
     assert not flow.is_over
     group.by_name("a").gateway.receive(o.gateway.goodbye(), group.now)
     assert flow.go_on()
@@ -300,12 +319,12 @@ def test_what_a_client_announces_is_marked_once_its_host_has_applied_it(group: G
     """Otherwise a fetch does not name it, before it can name the member's event."""
     position, log = voids(client), client.member.process.log
     announcement = client.hosts.announce_far(KEYS, (A_KEY,), False, position)
-    client.net.take().answer(Announced({0: 1}, False))
+    client.net.take().answer(Announced(b"a" * 16, {0: 1}, False))
     assert announcement.is_over
     assert not log.is_stamped(*position)
     assert client.member.id in client.hosts.dependencies()
     client.hosts.announce_far(KEYS, (A_KEY,), False, position)
-    client.net.take().answer(Announced({0: 1}, True))
+    client.net.take().answer(Announced(b"a" * 16, {0: 1}, True))
     assert log.is_stamped(*position)
     assert client.member.id not in client.hosts.dependencies()
 
@@ -316,23 +335,36 @@ def test_if_a_member_does_not_answer_the_next_one_is_asked(group: Group, client:
     first.answer(None)
     second = client.net.take()
     assert second.to != first.to
-    second.answer(Announced({0: 4}, True))
+    second.answer(Announced(second.to, {0: 4}, True))
     assert (announcement.by, announcement.numbers) == (second.to, {0: 4})
+
+
+def test_an_announcement_is_by_who_says_so_and_not_by_who_was_asked(group: Group, client: Asker) -> None:
+    """Otherwise what the new incarnation calls its event 1 would be taken for event 1 of the old one."""
+    announcement = client.hosts.announce_far(KEYS, (A_KEY,), False, voids(client))
+    again = group.add("again")
+    group.run(2)
+    client.net.take().answer(Announced(again.id, {0: 1}, True))
+    assert announcement.by == again.id
+    assert client.hosts.announced() == [(again.id, 0, 1)]
+    Flow(client.hosts.settle_far([announcement], 60.0))
+    settle = client.net.take()
+    assert (settle.to, settle.request) == (again.id, Settle(client.member.id, again.id, {0: 1}))
 
 
 def test_a_member_that_ends_between_its_two_answers_has_settled_nothing(group: Group, client: Asker) -> None:
     announcement = client.hosts.announce_far(KEYS, (A_KEY,), False, voids(client))
     first = client.net.take()
-    first.answer(Announced({0: 1}, True))
+    first.answer(Announced(first.to, {0: 1}, True))
     flow = Flow(client.hosts.settle_far([announcement], 60.0))
     settle = client.net.take()
-    assert (settle.to, settle.request) == (first.to, Settle(client.member.id, {0: 1}))
+    assert (settle.to, settle.request) == (first.to, Settle(client.member.id, first.to, {0: 1}))
     settle.answer(None)
     assert not flow.go_on(), "another one is asked to announce it"
     again = client.net.take()
     assert again.to != first.to
     assert isinstance(again.request, Announce)
-    again.answer(Announced({0: 9}, True))
+    again.answer(Announced(again.to, {0: 9}, True))
     flow.go_on()
     client.net.take().answer(Settlement(("x",), (), (), True))
     assert flow.go_on()
@@ -348,5 +380,5 @@ def test_what_a_killed_process_of_a_client_has_stamped_is_announced_after_a_whil
     client.hosts.announce_what_was_left()
     left = client.net.take()
     assert left.request == Announce(client.member.id, KEYS, (A_KEY,), False)
-    left.answer(Announced({0: 1}, True))
+    left.answer(Announced(left.to, {0: 1}, True))
     assert client.member.id not in client.hosts.dependencies()

@@ -205,7 +205,7 @@ def _write(
         return None
     if hosts is not None and owner is not None and owner != hosts.me.id:
         host.board.invalidate((hash ^ WRITES,))  # this host hears of it later, and its caller has returned
-        yield from hosts.until_told(owner, done)
+        yield from hosts.until_told(done)
     elif host.hosts is not None:
         host.hosts.written(wire)
     host.tell((hash,))

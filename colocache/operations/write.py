@@ -108,14 +108,14 @@ def _put_far(
     timeout = hosts.times.waited / 1e9 + WRITE_TIMEOUT if waits else WRITE_TIMEOUT
     answers = (yield from hosts.ask_all(asked, timeout)) if asked else []
     lost: list[int] = []
-    for (to, request), answer in zip(asked, answers, strict=True):
+    for (_, request), answer in zip(asked, answers, strict=True):
         hash = key_hash(request.key.wire)  # type: ignore[union-attr]
         outcome = _outcome(answer)
         member.count_write(outcome)
         kept = kept and outcome is Outcome.STORED and isinstance(answer, Done) and (answer.complete or not waits)
         if outcome is Outcome.STORED:
             host.board.invalidate((hash ^ WRITES,))  # this host hears of it later, and its caller has returned
-            yield from hosts.until_told(to, answer)
+            yield from hosts.until_told(answer)
         elif outcome is not Outcome.REFUSED or isinstance(request, Put):
             lost.append(hash)
     if lost and host.void(lost) is None:

@@ -25,6 +25,13 @@ def main() -> None:
         host = cache._member.own_host()
         return host is not None and host.is_current()
 
+    def current_until() -> float:
+        """Return an instant of the clock that all processes of this machine share."""
+        host = cache._member.own_host()
+        assert host is not None
+        assert host.hosts is not None
+        return host.hosts.lease.until(time.monotonic())
+
     def hosts() -> int:
         host = cache._member.own_host()
         assert host is not None
@@ -72,7 +79,8 @@ def main() -> None:
 
     orders: dict[str, Any] = {
         "on_a_driver": on_a_driver, "fork": fork, "is_gateway": is_gateway, "receipt": cache.invalidate,
-        "is_current": is_current, "hosts": hosts, "load": load_all, "set": cache.set, "get": cache.get,
+        "is_current": is_current, "current_until": current_until, "hosts": hosts,
+        "load": load_all, "set": cache.set, "get": cache.get,
         "copied": lambda: cache.stats().copied, "invalidate": lambda key: cache.invalidate(key).complete,
         "close": cache.close, "begin_to_load": begin_to_load,
     }  # fmt: skip

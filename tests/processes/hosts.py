@@ -98,9 +98,9 @@ class Hosts:
             agent.kill()
 
 
-def until(condition: Callable[[], bool]) -> None:
+def until(condition: Callable[[], bool], patience: float = PATIENCE) -> None:
     """Wait for a condition."""
-    ends = time.monotonic() + PATIENCE
+    ends = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < ends
         time.sleep(0.02)

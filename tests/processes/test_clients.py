@@ -16,6 +16,7 @@ import pytest
 from tests import ROOT
 from tests.conftest import Until
 from tests.runtime.network.hosts import free_port
+from verification.chaos.group import await_stop
 
 #: What a process of a client host does. The source of a key is a word of a file: its version. Each key is changed by
 #: one process alone, which notes the version in a second word once the receipt of the invalidation is complete.
@@ -199,6 +200,7 @@ def test_a_client_that_is_stopped_is_waited_for_once(hosts: Hosts, until: Until)
     first, _, stopped = hosts.clients
     until(lambda: "client2" in first.do("change", 0)["acknowledged"])
     stopped.process.send_signal(signal.SIGSTOP)
+    await_stop(stopped.process.pid)  # otherwise its threads may go on, and acknowledge
     receipt = first.do("change", 0)
     assert receipt["complete"]
     assert receipt["waited_out"] == ["client2"]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from colocache.core.hosts.gateway import SECOND, Times
+from colocache.runtime.network.discovery import FORGET_AFTER
+
 from .hosts import Hosts, until
+
+LEASE = Times().lease / SECOND
 
 
 @pytest.fixture
@@ -29,3 +35,18 @@ def test_others_do_not_wait_for_a_load_whose_process_was_killed(hosts: Hosts, is
     waits.tell("load", [key])
     loads.kill()
     assert waits.answer() == 1
+
+
+def test_a_host_goes_on_when_its_gateway_is_killed_beside_a_listed_address_where_nobody_is(hosts: Hosts) -> None:
+    """Host 2 has ended, and stays listed. Whoever did not know that would miss it for as long as `FORGET_AFTER`."""
+    first, other, ends = hosts.start_all()
+    second = hosts.start(0)
+    until(lambda: bool(second("is_current")))
+    ends.close()
+    until(lambda: first("hosts") == other("hosts") == 2 and first("is_current"))
+    noted = time.monotonic() + LEASE
+    until(lambda: first("current_until") > noted)  # the gateway has ticked since
+    killed_at = time.monotonic()
+    first.kill()
+    until(lambda: second("current_until") > killed_at + LEASE, patience=FORGET_AFTER / 2)
+    assert other("invalidate", "key")

@@ -54,6 +54,12 @@ def _state(task: Path) -> str:
         return "T"
 
 
+def await_stop(pid: int) -> None:
+    """Return when none of the threads of a process that was sent SIGSTOP runs: they go on for an instant."""
+    tasks = Path(f"/proc/{pid}/task")
+    until(lambda: {_state(task) for task in tasks.iterdir()} == {"T"})
+
+
 class Worker:
     """A process of the group, as the test holds it. Calls may come from any thread."""
 
@@ -101,8 +107,7 @@ class Worker:
 
     def await_stop(self) -> None:
         """Return when the process is stopped, be it by itself, and none of its threads runs."""
-        tasks = Path(f"/proc/{self.pid}/task")
-        until(lambda: {_state(task) for task in tasks.iterdir()} == {"T"})
+        await_stop(self.pid)
 
     def go_on(self) -> None:
         self.signal(signal.SIGCONT)

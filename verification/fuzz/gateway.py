@@ -132,8 +132,9 @@ def _message(dice: Dice) -> Message:
         return Ping(_host(dice, id), dice.pick(NUMBERS), _view(dice))
     if make == 1:
         return Pong(
-            _host(dice, id), dice.pick((ME, *IDS)), dice.pick(NUMBERS), _numbers(dice), _numbers(dice), _view(dice)
-        )
+            _host(dice, id), dice.pick((ME, *IDS)), dice.pick(NUMBERS), _numbers(dice), _numbers(dice), _view(dice),
+            deaf=dice.pick(NUMBERS),
+        )  # fmt: skip
     if make == 2:
         return Told(id, dice.below(LANES), dice.pick(NUMBERS), _event(dice))
     if make == 3:

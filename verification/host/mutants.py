@@ -85,7 +85,9 @@ def run_tests(name: str) -> str:
 
     first = First()
     with MUTANTS[name].change(), contextlib.redirect_stdout(io.StringIO()):
-        pytest.main(["-x", "-q", "-p", "no:cacheprovider", MUTANTS[name].tests], plugins=[first])
+        # A test that takes long where other programs run has noticed nothing.
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-o", "timeout=1200"]
+        pytest.main([*options, MUTANTS[name].tests], plugins=[first])
     return first.name
 
 

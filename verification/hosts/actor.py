@@ -166,13 +166,13 @@ class Actor:
                     break
             if member is None:
                 break
-            at = next(each for each in self.history.all_regions if each.id == member)
+            at = next(each for each in self.history.all_regions if each.id == answer.by)  # not always the asked one
             for lane, number in answer.numbers.items():
                 judge.append(versions, at, lane, number, at.until != 0)
             if answer.is_applied:
                 worker.log.mark_stamped(position)
             self.busy_since = worker.machine.clock
-            settled = self._ask(member, requests.Settle(region.id, answer.numbers), 4 * self.history.lease)
+            settled = self._ask(member, requests.Settle(region.id, answer.by, answer.numbers), 4 * self.history.lease)
             if isinstance(settled, requests.Settlement):
                 break
         complete = isinstance(settled, requests.Settlement) and settled.complete
@@ -500,7 +500,7 @@ class Actor:
         if isinstance(answer, requests.Done) and answer.outcome == Outcome.STORED.name:
             self.worker.board.invalidate((key_hash(request.key.wire) ^ WRITES,))  # type: ignore[union-attr]
             if self.worker.copying is not None:
-                until_told(self, owner, answer)
+                until_told(self, answer)
         return answer
 
     def read_written(self, item: Item) -> None:

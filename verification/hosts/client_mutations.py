@@ -204,6 +204,20 @@ def members_settle_nothing_for_clients() -> Change:
     )  # fmt: skip
 
 
+@noticed_by(CLIENTS)
+def whoever_has_the_address_settles() -> Change:
+    """Who has the address of a host that has ended does not wait for that one's events."""
+    return edited(Owner, "_settle", ("        if request.by != self.me:\n", "        if False:\n"))
+
+
+@noticed_by(HOSTS)
+def who_is_asked_has_announced() -> Change:
+    """What a client has announced is an event of the host that says so, and not of the one that was asked."""
+    return edited(
+        Hosts, "_on_announced", ("announcement.succeed(answer.by, ", "announcement.succeed(asked, ")
+    )  # fmt: skip
+
+
 @noticed_by(HOSTS)
 def one_member_is_asked() -> Change:
     """If a member does not answer, another one announces what a client invalidates."""

@@ -257,7 +257,10 @@ class _Announcer:
 
 
 class Meetings:
-    """Which hosts have to be met before this one is established: those that discovery lists."""
+    """Which hosts have to be met before this one is established: those that discovery lists, and that others tell of.
+
+    Nobody is given up because he has never answered: what comes of that is no part of the contract.
+    """
 
     def __init__(self, region: Region, rows: Rows) -> None:
         self._region = region
@@ -265,12 +268,15 @@ class Meetings:
 
     def are_complete(self, established: bool, forgotten: Set[Incarnation]) -> bool:
         """Tell whether nobody is missing."""
-        region = self._region
-        if not established and region.machine.clock < region.born + 0.3:
+        region, known = self._region, self._rows
+        if established:
+            return True
+        if region.machine.clock < region.born + 0.3:
             return False
-        if region.must:
-            index_of = region.history.index_of
-            region.must -= {index_of[id] for id in self._rows.ids() if id in index_of}
+        if any(not known.largest(id, rows.ALIVE) and id not in forgotten for id in known.live()):
+            return False  # it was told, and not met yet
+        index_of = region.history.index_of
+        region.must -= {index_of[id] for id in known.ids() if id in index_of}
         return not region.must
 
     def tell(self, host: Host) -> None:
@@ -280,7 +286,7 @@ class Meetings:
         """Note nothing."""
 
     def given_up(self) -> set[int]:
-        """Return nothing: everybody is missed for as long as it lives."""
+        """Return nothing."""
         return set()
 
     def give_up(self, places: Set[int]) -> None:

@@ -163,12 +163,14 @@ def writers_do_not_wait_until_their_host_is_told() -> Change:
     return together(
         edited(
             Hosts, "until_told",
-            ("            if self.rows.state(owner) != LIVE or self.rows.has_reached(owner, events, TOLD):\n",
+            ("            if self.rows.state(done.by) in (ENDED, ENDED_AT) "
+             "or self.rows.has_reached(done.by, done.events or {}, TOLD):\n",
              "            if True:\n"),
         ),
         everywhere(
             copying, "until_told", (actor_module,),
-            ("if worker.rows.state(owner) != LIVE or worker.rows.has_reached(owner, done.events or {}, TOLD):",
+            ("if worker.rows.state(done.by) in (ENDED, ENDED_AT) "
+             "or worker.rows.has_reached(done.by, done.events or {}, TOLD):",
              "if True:"),
         ),
     )  # fmt: skip

@@ -14,7 +14,7 @@ from colocache.core.hosts.hedging import AWAITED, UNASKED, Race
 from colocache.core.hosts.layout import ESTABLISHED
 from colocache.core.hosts.offers import Offers
 from colocache.core.hosts.requests import SLOT_BYTES, Answer, Fill, Found, Get, Granted, Refused, Request
-from colocache.core.hosts.rows import LIVE, TOLD, Incarnation
+from colocache.core.hosts.rows import ENDED, ENDED_AT, TOLD, Incarnation
 from colocache.core.hosts.taking import Taker
 from colocache.core.hosts.waiting import pauses
 
@@ -185,12 +185,13 @@ def ask_or_copy(actor: Actor, owner: Incarnation, item: Item, request: Get) -> A
         give_back()
 
 
-def until_told(actor: Actor, owner: Incarnation, done: requests.Done) -> None:
+def until_told(actor: Actor, done: requests.Done) -> None:
     """Wait until this host is told of a write of another one, as `Hosts.until_told` does."""
     worker, policy = actor.worker, actor.policy
     ends = worker.machine.clock + worker.times.waited / NS
+    assert done.by is not None
     for pause in pauses():
-        if worker.rows.state(owner) != LIVE or worker.rows.has_reached(owner, done.events or {}, TOLD):
+        if worker.rows.state(done.by) in (ENDED, ENDED_AT) or worker.rows.has_reached(done.by, done.events or {}, TOLD):
             return
         policy.sleep(pause)
         if worker.machine.clock >= ends:

@@ -124,6 +124,7 @@ class History:
     def _be_quiet(self) -> None:
         self.is_quiet = True
         self.policy.arms.clear()
+        self.policy.be_quick()
         self.network.heal_all()
         self.tell("all is quiet from now on")
 
@@ -291,7 +292,7 @@ class History:
         return self.random.choice(workers) if workers else None
 
     def fault_cut(self, most: float = 2.2) -> None:
-        """Cut one way, or both; a host from all others; or those of a star or a ring."""
+        """Cut one way, or both; a host from all others, or its lines only; or those of a star or a ring."""
         random, hosts = self.random, self.plan.hosts
         index = random.randrange(hosts)
         other = random.choice([each for each in range(hosts) if each != index])
@@ -312,6 +313,11 @@ class History:
             seconds = random.uniform(3, 7)
         seconds = min(seconds, self._left())
         self.counts["cuts"] += 1
+        if shape > 0.94:  # the others do not reach this host, which reaches them
+            lines = [(each, index) for each in range(hosts) if each != index]
+            self.tell("apart for", f"{seconds:.3f}:", lines)
+            self.network.keep_apart(seconds, *lines)
+            return
         self.tell("cut for", f"{seconds:.3f}:", ways)
         self.network.cut_for(seconds, *ways)
 

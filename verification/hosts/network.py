@@ -28,6 +28,7 @@ class Network:
         self._history = history
         self._loss = loss
         self.cut: dict[Way, int] = {}  # how many cuts of that way there are
+        self.apart: dict[Way, int] = {}  # the same of lines: whoever has dialled asks in vain, and is asked as always
         self.late: dict[tuple[Way, type], float] = {}  # s that messages of a type take, also where the way is cut
         self.sent = 0
         self.lost = 0
@@ -38,16 +39,27 @@ class Network:
             self.cut[way] = self.cut.get(way, 0) + 1
         self._history.policy.after(seconds, lambda: self._heal(ways))
 
+    def keep_apart(self, seconds: float, *lines: Way) -> None:
+        """Have nothing come through some lines for so long, in both ways: one host does not reach another's address."""
+        for line in lines:
+            self.apart[line] = self.apart.get(line, 0) + 1
+        self._history.policy.after(seconds, lambda: self._join(lines))
+
     def _heal(self, ways: tuple[Way, ...]) -> None:
         for way in ways:
             self.cut[way] = max(0, self.cut.get(way, 0) - 1)
 
+    def _join(self, lines: tuple[Way, ...]) -> None:
+        for line in lines:
+            self.apart[line] = max(0, self.apart.get(line, 0) - 1)
+
     def heal_all(self) -> None:
         """End all cuts."""
         self.cut.clear()
+        self.apart.clear()
 
-    def _carry(self, way: Way, arrive: Callable[[], object], frame: bytes = b"") -> None:
-        """Have something arrive, or not."""
+    def _carry(self, way: Way, line: Way, arrive: Callable[[], object], frame: bytes = b"") -> None:
+        """Have something arrive on a line, or not."""
         history = self._history
         if self.late and frame:
             seconds = self.late.get((way, type(messages.decode(frame))))
@@ -63,7 +75,7 @@ class Network:
         delay = random.uniform(0.05, 0.7) if late else random.choice(DELAYS)
 
         def go() -> None:
-            if self.cut.get(way):
+            if self.cut.get(way) or self.apart.get(line):
                 if random.random() < 0.6:
                     self.lost += 1
                 else:
@@ -89,7 +101,7 @@ class Network:
                     else:  # whoever has the address now
                         deliver(source, answer, None)
 
-                self._carry((target, source), answered, answer)
+                self._carry((target, source), (source, target), answered, answer)
 
         def deliver(index: int, frame: bytes, reply: Back | None) -> None:
             region = history.regions[index]
@@ -99,14 +111,17 @@ class Network:
             for worker in gateways:
                 worker.deliver(lambda worker=worker: worker.receive(frame, reply or _nobody))  # type: ignore[misc]
 
-        self._carry((source, target), lambda: deliver(target, frame, reply), frame)
+        self._carry((source, target), (source, target), lambda: deliver(target, frame, reply), frame)
 
     def request(self, asker: Worker, target: int, frame: bytes, take: Back) -> None:
         """Send a request to the port of a host, which any process may have."""
         history, source = self._history, asker.region.index
 
         def reply(answer: bytes) -> None:
-            self._carry((target, source), lambda: take(answer) if asker.process.state in history.living else None)
+            self._carry(
+                (target, source), (source, target),
+                lambda: take(answer) if asker.process.state in history.living else None,
+            )  # fmt: skip
 
         def arrive() -> None:
             region = history.regions[target]
@@ -115,4 +130,4 @@ class Network:
                 worker = history.random.choice(workers)
                 worker.deliver(lambda: worker.owner.serve(frame, reply))
 
-        self._carry((source, target), arrive)
+        self._carry((source, target), (source, target), arrive)

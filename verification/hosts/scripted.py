@@ -444,6 +444,44 @@ def island(history: History) -> None:
 
 
 @scripted(forgets=True)
+def unreachable(history: History) -> None:
+    """A host reaches the others, which do not reach it for so long that they forget it."""
+    random = history.random
+    boots(history)
+    moment, index = 1.3 + random.random() * 0.3, random.randrange(3)
+    lines = [(other, index) for other in range(3) if other != index]
+    history.policy.at(moment, lambda: history.network.keep_apart(random.uniform(4.5, 6.5), *lines))
+    for step in range(20):
+        writer = lines[step % 2][0]
+        history.policy.at(
+            moment + 2.3 + 0.1 * step, lambda step=step, writer=writer: invalidates(history, writer, step % 3)
+        )  # type: ignore[misc]
+        history.policy.at(moment + 2.35 + 0.1 * step, lambda: reads(history, index, 2))
+
+
+@scripted(forgets=True)
+def without_its_files(history: History) -> None:
+    """A host is killed, and starts again in a new directory, so that nobody ever says that the old one has ended.
+
+    Others forget the old one. Whoever joins is told of it, and never meets it. Then a third host is cut off so that it
+    is forgotten, too, and comes back to hosts of which one has never heard it.
+    """
+    random = history.random
+    boots(history)
+    moment, index = 1.3 + random.random() * 0.3, random.randrange(3)
+    other, last = [each for each in range(3) if each != index]
+    for each, later in ((index, 0.0), (other, 4.2 + random.random() * 0.4)):
+        history.policy.at(moment + later, partial(_lose_files, history, each))
+    cut(history, moment + later + random.uniform(0.2, 0.8), 2.7, *both(last, other), *both(last, index))
+
+
+def _lose_files(history: History, index: int) -> None:
+    region = history.regions[index]
+    if region is not None:
+        history.crash(region, 0.2, certified=False)
+
+
+@scripted(forgets=True)
 def at_different_positions(history: History) -> None:
     """Two hosts forget the third one, of which one has heard more than the other. Then that one's events come to it."""
     random = history.random

@@ -19,11 +19,25 @@ Rules, with what happens without them. G are a gateway's, J those of joining, E 
 - **G10.** The host is current until the earliest of its leases ends, and never longer than a lease after the gateway's
   last look at its own events, also where no other host is known. Otherwise a gateway that was stopped before it stored
   "for ever" could store it when there are other hosts.
-- **J1.** A host is established once everybody who is listed was met, or others have forgotten him. **J3.** It adopts
-  positions by a reset. **J5.** It takes over who is forgotten, after a reset, unless it hears that host itself.
-  Without the reset: 1. D has met nobody yet, and loads a value. 2. N, which is cut off from A and B, invalidates it.
-  Its call waits until their leases are over, and returns. 3. A and B forget N. They have no events of their own, so
-  there are no positions to adopt. 4. D meets A and B, and is current. It serves the value.
+- **G11.** A pong does not count if its sender has not heard the asker for a lease. So who may be forgotten by others is
+  behind for as long as it is silent for them. Otherwise: 1. A and B do not reach the address of C, and C reaches
+  theirs. 2. C is current by their pongs. A and B are behind, until they forget C. 3. W, on A, invalidates a value, and
+  its call waits for nobody at C. 4. C serves it: its leases are not over, and after that it serves what is young.
+- **J1.** A host is established once everybody was met who is listed, or whom others tell of, and who is not forgotten.
+  A host that is listed may be one that nobody has ever heard, and it may serve old values. Who is forgotten is known:
+  everybody who is waited for has agreed that he is not (F3), and a host that has been established for long does not
+  wait for him, either. If he is heard meanwhile, the mark is void, and he has to be met.
+  **J3.** It adopts positions by a reset. **J5.** It takes over who is forgotten, after a reset, unless it hears that
+  host itself. Without the reset: 1. D has met nobody yet, and loads a value. 2. N, which is cut off from A and B,
+  invalidates it. Its call waits until their leases are over, and returns. 3. A and B forget N. They have no events of
+  their own, so there are no positions to adopt. 4. D meets A and B, and is current. It serves the value.
+- **J6.** Where a gateway has given up waiting for somebody at a listed place, its successor does not begin to wait
+  anew, if it comes soon. Who was there all the time was given up, and who has come since was not established without
+  this host for as long as it takes to be forgotten: that is enough to meet it. But if this host had no gateway that ran
+  for nearly as long, it misses somebody at each place where nobody is connected. Otherwise: 1. The gateway of A has
+  given up the place of X, and ends, or is stopped. 2. X starts there, tries to meet A for as long as it must, and is
+  established. It loads a value. 3. A has a gateway again. It misses nobody, and A is current. 4. W, at A, invalidates
+  the value. A knows no other host, so the call returns. 5. X serves the value. Neither has met the other one yet.
 - **E3.** Who ends at a position that is not reached, or unknown, is ended after a reset.
 - **F1.** A reset comes before a host is forgotten. **F2.** Any sign of life makes the decision void. **F3.** A lease
   holds only among hosts that have forgotten the same ones. **F4.** Who is behind another one in what is applied of a
@@ -102,7 +116,6 @@ from .rows import (
     Host,
     Incarnation,
     Row,
-    TooManyHosts,
     recent_ends,
 )
 
@@ -153,7 +166,7 @@ class Meetings(Protocol):
     def are_complete(self, established: bool, forgotten: Set[Incarnation]) -> bool:
         """Tell whether nobody is missing: for a host that joins, or for one that is established.
 
-        One that joins need not meet those that others have forgotten.
+        One that joins need not meet who is forgotten (J1).
         """
 
     def tell(self, host: Host) -> None:
@@ -163,10 +176,10 @@ class Meetings(Protocol):
         """Note that a host is over, and whether it has said so itself."""
 
     def given_up(self) -> Set[int]:
-        """Return hashes of the listed places where nobody has answered, and where nobody is missed any more."""
+        """Return hashes of the listed places where nobody is connected, and nobody is missed."""
 
     def give_up(self, places: Set[int]) -> None:
-        """Miss nobody at these places: a gateway of this host before has given them up."""
+        """Miss nobody at these places, and somebody at each other listed one where nobody is connected (J6)."""
 
 
 class Reply(NamedTuple):
@@ -232,12 +245,13 @@ class Gateway:
             Ping: self._on_ping, Pong: self._on_pong, Told: self._on_told, Ack: self._on_ack, Ask: self._on_ask,
             Replayed: self._on_replayed, Reset: self._on_reset, News: self._on_news,
         }  # fmt: skip
+        row.use(now)
         for id in row.live():  # a predecessor knew them, and no list may name them
             meetings.tell(row.host(id))
-        if self.is_established:
-            meetings.give_up(row.given_up(now - times.forget_after))
+        self._miss_anew(now)
         self.resets = 0
         self.left_out: set[str] = set()  #: names of hosts for which there is no room
+        self.unnoted = 0  #: how often there was no room to note something of a host that is known
 
     @property
     def is_established(self) -> bool:
@@ -248,10 +262,12 @@ class Gateway:
 
     def tick(self, now: int) -> list[Send | Reply]:
         """Do what is to be done every ping interval, and return what is to be sent; `ping` is for each line."""
+        self._row.use(now)
         if now - self._ticked > self.times.lease:  # this process was stopped: nobody could be heard
             self._since = now
+        if now - self._ticked > self.times.serves_by_age:
+            self._miss_anew(now)
         self._ticked = now
-        self._row.use()
         self._look(now)
         if not self._is_client:
             self._forget(now)
@@ -283,8 +299,26 @@ class Gateway:
 
     def end(self, id: Incarnation, last: Numbers | None, now: int) -> None:
         """Note that an incarnation is over, as the files say that it has left on this machine."""
-        if not self._is_client and self._row.state(id) in (0, LIVE):
+        if not self._is_client and self._row.state(id) in (0, LIVE) and self._has_room_for(id):
             self._row.end(id, last, now)
+
+    def _miss_anew(self, now: int) -> None:
+        """Miss somebody at all listed places but those that a gateway of this host has given up lately (J6).
+
+        Whoever has come since has two leases, and a ping's interval, to meet this host before it is established.
+        """
+        if self.is_established:
+            self._meetings.give_up(self._row.given_up(now - self.times.serves_by_age))
+
+    def _has_room_for(self, id: Incarnation, row: Row | None = None) -> bool:
+        """Tell whether something of an incarnation can be noted. What cannot is left out as a whole, and counted.
+
+        So nothing is told, stamped or acknowledged by halves. Who is not heard is waited for, and this host is behind.
+        """
+        if (row or self._row).has_room_for(id):
+            return True
+        self.unnoted += 1
+        return False
 
     def _taken(self) -> list[Send | Reply]:
         taken, self._outbox = self._outbox, []
@@ -336,7 +370,7 @@ class Gateway:
 
     def _on_told(self, message: Told, now: int) -> None:
         id, lane, number = message.sender, message.lane, message.number
-        if self._row.state(id) != LIVE:
+        if self._row.state(id) != LIVE or not self._has_room_for(id):
             return
         applied = self._row.largest(id, APPLIED + lane)
         if number <= applied:
@@ -399,7 +433,7 @@ class Gateway:
 
     def _on_replayed(self, message: Replayed, now: int) -> None:
         id, lane = message.sender, message.lane
-        if self._row.state(id) != LIVE:
+        if self._row.state(id) != LIVE or not self._has_room_for(id):
             return
         has_come = False
         for number, event in enumerate(message.events, message.first):
@@ -413,7 +447,9 @@ class Gateway:
 
     def _on_reset(self, message: Reset, now: int) -> None:
         id = message.sender
-        if self._row.state(id) == LIVE and not self._row.has_reached(id, message.last):
+        if self._row.state(id) != LIVE or not self._has_room_for(id):
+            return
+        if not self._row.has_reached(id, message.last):
             self._reset(id, message.last)
             self._outbox.append(Reply(Ack(self.me.id, id, self._row.positions(id, APPLIED))))
             self._progress(id, now)
@@ -425,8 +461,9 @@ class Gateway:
 
     def _note_acks(self, id: Incarnation, applied: Numbers) -> None:
         row = self._row.clients if self._row.clients.state(id) else self._row
-        for lane, number in applied.items():
-            row.raise_to(id, ACKED + lane, number)
+        if self._has_room_for(id, row):
+            for lane, number in applied.items():
+                row.raise_to(id, ACKED + lane, number)
 
     # --- Pings and pongs
 
@@ -439,12 +476,15 @@ class Gateway:
         self._look(now)
         last, late = self._log.lasts(), self._late(now)
         applied = self._row.positions(id, APPLIED)
-        self._outbox.append(Reply(Pong(self.me, id, message.sent, last, applied, self._view(id, now), late)))
+        alive = self._row.largest(id, ALIVE)
+        heard = alive - self.times.lease if alive else self._row.largest(id, MET)
+        deaf = max(0, now - heard) if message.me.weight else 0  # nobody dials a client
+        self._outbox.append(Reply(Pong(self.me, id, message.sent, last, applied, self._view(id, now), late, deaf)))
 
     def _take_listener(self, ping: Ping, now: int) -> bool:
         """Note a client that pings, and return whether it is to be answered."""
         row, id = self._row, ping.me.id
-        if self._is_client or id in row.ids():
+        if self._is_client or id in row.ids() or not self._has_room_for(id, row.clients):
             return False
         row.clients.listen(ping.me, now + self.times.waited, now)
         self._fences.full()  # K2: what follows is read after that
@@ -453,7 +493,8 @@ class Gateway:
         self._merge(ping.view.roster, now)
         self._peer(id).all = ping.view.all
         for other, applied in ping.view.forgotten.items():  # F4
-            if row.state(other) == LIVE and row.is_forgotten(other) and not row.has_reached(other, applied):
+            is_forgotten = row.state(other) == LIVE and row.is_forgotten(other)
+            if is_forgotten and not row.has_reached(other, applied) and self._has_room_for(other):
                 self._reset(other, applied)
         return True
 
@@ -478,7 +519,7 @@ class Gateway:
         if not self._is_for_this_ping(message, now):
             return
         self._take_view(message.me, view, now)
-        if row.state(id) != LIVE:
+        if row.state(id) != LIVE or not self._has_room_for(id):
             return
         self._note_acks(id, message.applied)
         if message.sent + self.times.lease > row.largest(id, ALIVE):
@@ -493,8 +534,12 @@ class Gateway:
         mine = self._forgotten()
         if view.live != self._digest(row.live()) or set(view.forgotten) != mine:
             return
+        if message.deaf >= self.times.lease:
+            return  # G11
         for other, applied in view.forgotten.items():
             if not row.has_reached(other, applied):
+                if not self._has_room_for(other):
+                    return
                 self._reset(other, applied)
         if not self.is_established and not row.has_reached(id, message.last):
             self._reset(id, message.last)
@@ -584,7 +629,7 @@ class Gateway:
 
     def _on_news(self, message: News, now: int) -> None:
         if self._row.clients.state(message.sender):
-            self._row.clients.leave(message.sender, now)
+            self._has_left(message.sender, now)
             self._peers.pop(message.sender, None)
             return
         self._merge(
@@ -600,27 +645,39 @@ class Gateway:
                 continue
             if row.clients.state(host.id):
                 if state != LIVE:  # its directory is a member's now
-                    row.clients.leave(host.id, now)
+                    self._has_left(host.id, now)
                 continue
             if state == LIVE:
                 if not host.weight:
                     continue
-                try:
-                    row.describe(host) if mine else row.meet(host, now)
-                except TooManyHosts:
-                    self.left_out.add(host.name)
-                else:
-                    self._meetings.tell(host)
+                self._meet(host, now)
                 continue
             if not (mine == LIVE and last is not None and row.has_reached(host.id, last)):
                 self._reset(host.id, {})
-            try:
-                row.end(host.id, last, now)
-            except TooManyHosts:
+            if not self._has_room_for(host.id):
+                # Others say so again and again, and everything is dropped each time. Once would not do: what is fetched
+                # afterwards may come from an owner that has not heard of the end, and no fetch names it.
                 self.left_out.add(host.name)
                 continue
+            row.end(host.id, last, now)
             self._peers.pop(host.id, None)
             self._meetings.end(host.id, host.id == sender)
+
+    def _meet(self, host: Host, now: int) -> None:
+        row = self._row
+        if not row.state(host.id):
+            if not row.has_room_for(host.id):
+                self.left_out.add(host.name)
+                return
+            row.meet(host, now)
+            self.left_out.discard(host.name)
+        elif row.host(host.id) != host and self._has_room_for(host.id):
+            row.describe(host)
+        self._meetings.tell(host)
+
+    def _has_left(self, client: Incarnation, now: int) -> None:
+        if self._has_room_for(client, self._row.clients):
+            self._row.clients.leave(client, now)
 
     def _peer(self, id: Incarnation) -> _Peer:
         peer = self._peers.get(id)
@@ -635,7 +692,9 @@ class Gateway:
         row = self._row
         for id in view.forgotten:
             signs = row.total(id, SIGN)
-            if row.state(id) == LIVE and row.largest(id, ALIVE) <= now and not row.is_forgotten(id):
+            if row.state(id) != LIVE or row.largest(id, ALIVE) > now or row.is_forgotten(id):
+                continue
+            if self._has_room_for(id):
                 self._reset(id, {})
                 if id in view.unheard:  # others know better when it was heard last
                     row.raise_to(id, ALIVE, max(0, now - view.unheard[id] + self.times.lease))
@@ -678,8 +737,13 @@ class Gateway:
                 if witness != id and self._is_alive(witness, now) and id not in self._peer(witness).unheard:
                     silence = self._witnessed_silence(witness, id, now)
                     if silence is not None and silence < self._hears_for:
-                        row.sign_of_life(id)
+                        self._void(id)
                         break
+
+    def _void(self, id: Incarnation) -> None:
+        """Let a decision to forget a host be void."""
+        if self._has_room_for(id):
+            self._row.sign_of_life(id)
 
     def _gone(self, now: int) -> set[Incarnation]:
         """Return who is forgotten, and silent for so long that it has no vote any more (F8)."""
@@ -703,7 +767,7 @@ class Gateway:
         if not always and 2 * len(heard) <= len(everybody):
             self._since = now  # F5
             for id in self._forgotten() - gone:
-                row.sign_of_life(id)
+                self._void(id)
             return
         for id in live:
             signs = row.total(id, SIGN)
@@ -713,6 +777,6 @@ class Gateway:
                 continue
             witnesses = [other for other in live if other != id and self._is_alive(other, now)]
             silences = [self._witnessed_silence(witness, id, now) for witness in witnesses]
-            if all(each is not None and each >= self._hears_for for each in silences):
+            if all(each is not None and each >= self._hears_for for each in silences) and self._has_room_for(id):
                 self._reset(id, {})
                 row.forget(id, signs)

@@ -8,7 +8,8 @@ part   what
 head   `UNTIL`, the instant until which the host is current; since when it is established; how many rows are in use;
        whether it is a client; the heads of the lanes
 lanes  the host's own events, for its gateways to tell other hosts; see `colocache.core.hosts.log`
-rows   what each gateway knows of other hosts; see `colocache.core.hosts.rows`
+rows   what each gateway knows of other hosts, and at which listed places it misses nobody; see
+       `colocache.core.hosts.rows`
 ====== ================================================================================================================
 
 The head is there from the beginning. A lane, and a row, is allocated before its first use.

@@ -77,6 +77,7 @@ class Pong(NamedTuple):
     applied: Numbers  # of the asker's events
     view: View
     late: int = 0  # ns for which clients may still serve what they were told before they were to know all hosts
+    deaf: int = 0  # ns for which the sender has not heard the asker, which it hears where it asks itself
 
 
 class Told(NamedTuple):
@@ -247,8 +248,8 @@ _READERS: Final[dict[int, Callable[..., Message]]] = {
     1: lambda me, sent, view, to, applied: Ping(
         _host(me), _time(sent), _view(view), None if to is None else _id(to), _numbers(applied)
     ),
-    2: lambda me, to, sent, last, applied, view, late: Pong(
-        _host(me), _id(to), _time(sent), _numbers(last), _numbers(applied), _view(view), _time(late)
+    2: lambda me, to, sent, last, applied, view, late, deaf: Pong(
+        _host(me), _id(to), _time(sent), _numbers(last), _numbers(applied), _view(view), _time(late), _time(deaf)
     ),
     3: lambda sender, lane, number, event: Told(_id(sender), _lane(lane), _time(number), _event(event)),
     4: lambda sender, to, applied: Ack(_id(sender), _id(to), _numbers(applied)),

@@ -497,11 +497,13 @@ class Owner:
         numbers, ends, sleeps = {position.lane: position.number}, self._clock() + TELLING, pauses()
         while not self._rows.clients.has_reached(request.sender, numbers, ACKED):
             if self._clock() >= ends or self._rows.clients.granted(request.sender) <= self._ns():
-                return Announced(numbers, False)
+                return Announced(self.me, numbers, False)
             yield next(sleeps)
-        return Announced(numbers, True)
+        return Announced(self.me, numbers, True)
 
     def _settle(self, request: Settle) -> Flow:
+        if request.by != self.me:
+            return Refused()  # that host has ended, and its address is this one's now
         now, patience = self._ns(), 4 * self._times.lease
         flow = settle(self._words, self._rows, self._times, request.numbers, now, patience, request.sender)
         return Settlement(*(yield from self._timed(flow)))
@@ -522,8 +524,8 @@ class Owner:
         events = self._log.lasts()
         if waits:
             flow = settle(self._words, self._rows, self._times, events, self._ns(), 4 * self._times.lease)
-            return Done(outcome.name, payload, (yield from self._timed(flow)).complete, events)
-        return Done(outcome.name, payload, False, events)
+            return Done(outcome.name, payload, (yield from self._timed(flow)).complete, events, self.me)
+        return Done(outcome.name, payload, False, events, self.me)
 
     def _timed(self, flow: Generator[float, int, Settled]) -> Generator[float, Any, Settled]:
         """Tell a flow the time after each pause."""

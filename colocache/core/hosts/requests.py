@@ -3,6 +3,14 @@
 Requests go straight from the process that asks to the one port of the owner host. Each is answered once. A frame is a
 msgpack array: the kind, and then the fields; those that a later version adds stand at the end, and are passed over.
 
+**Whoever has a host's address now answers**, and after a restart that is another incarnation. So what an answer says of
+events says whose they are, and what is asked about events names the incarnation that is meant. Otherwise:
+
+1. C, a client, has M announce something. M's event 5 is lost on its way to A. M restarts.
+2. M' has more than 5 events, which all others have acknowledged.
+3. C asks M' to wait for event 5. M' answers at once. A, whose lease of M goes on for a while, serves what C has made
+   void, after C's call has returned.
+
 A key is given by its wire key; ``hashes`` are those of what its value depends on beside it: the root first, then
 namespaces and tags. Payloads are opaque. Seconds are durations, because every host has a clock of its own.
 """
@@ -173,9 +181,13 @@ class Announce(NamedTuple):
 
 
 class Settle(NamedTuple):
-    """Wait until no host serves what events of the host that is asked have made void. Answered by `Settlement`."""
+    """Wait until no host serves what these events have made void.
+
+    ``by`` is whose they are: the host that is asked. Answered by `Settlement`, or by `Refused` if that is over.
+    """
 
     sender: Incarnation
+    by: Incarnation
     numbers: Numbers
 
 
@@ -234,6 +246,7 @@ class Done(NamedTuple):
     payload: bytes | None = None
     complete: bool = False  # no host serves anything older any more
     events: Numbers | None = None  # of the host that has written: up to there it has announced the write
+    by: Incarnation | None = None  # which host that is
 
 
 class Held(NamedTuple):
@@ -244,8 +257,9 @@ class Held(NamedTuple):
 
 
 class Announced(NamedTuple):
-    """Which event it is, by its lane, and whether the asker's host has applied it."""
+    """Whose event it is, and which one, by its lane, and whether the asker's host has applied it."""
 
+    by: Incarnation
     numbers: Numbers
     is_applied: bool
 
@@ -445,7 +459,7 @@ _CHECKS: Final[dict[Any, _Checks]] = {
     Count: (_key, _delta, _or_none(_payload), _seconds, _depends),
     Touch: (_key, _seconds, _depends),
     Announce: (_id, _kind, _void, _flag),
-    Settle: (_id, _numbers),
+    Settle: (_id, _id, _numbers),
     Offer: (_id, _several(_key, MAX_OFFERED), _depends),
     Harvest: (_slots, _word, _flag),
     Found: (_payload, _hashes, _seconds, _age, _word, _word),
@@ -454,9 +468,9 @@ _CHECKS: Final[dict[Any, _Checks]] = {
     Granted: (_word, _depends),
     Busy: (),
     Refused: (),
-    Done: (_name, _or_none(_payload), _flag, _or_none(_numbers)),
+    Done: (_name, _or_none(_payload), _flag, _or_none(_numbers), _or_none(_id)),
     Held: (_several(_key, MAX_OFFERED), _word),
-    Announced: (_numbers, _flag),
+    Announced: (_id, _numbers, _flag),
     Settlement: (_host_names, _host_names, _host_names, _flag),
 }
 _REQUEST_READERS: Final = {_NUMBER[kind]: (kind, _CHECKS[kind]) for kind in _REQUESTS}

@@ -65,9 +65,11 @@ ROUND_TRIP: Final = 43  # ns, of the last ping that was answered
 _NAME, _ADDRESS, _RELEASE = 44, 52, 60
 
 # Words of a row's head, which is its entry 0.
-_COUNT, _CHANGES, _WRITER, _LISTENERS, _LISTENER_CHANGES, _QUIET, _PUBLISHED, _GIVEN_UP = 0, 1, 2, 3, 4, 5, 8, 16
-MOST_GIVEN_UP: Final = ENTRY_WORDS - _GIVEN_UP - 1  # places; they stand behind the instant at which that was so
-_LANES, _LISTENER_LANES = 32, 33  # beside lane 0, positions have lanes below that
+_COUNT, _CHANGES, _WRITER, _LISTENERS, _LISTENER_CHANGES, _QUIET = range(6)
+_LANES, _LISTENER_LANES = 6, 7  # beside lane 0, positions have lanes below that
+_PUBLISHED: Final = 8  # of each lane
+_GIVEN_UP: Final = _PUBLISHED + LANES  # ns: when that was so which stands behind it
+MOST_GIVEN_UP: Final = ENTRY_WORDS - _GIVEN_UP - 1  # hashes of places; 0 is none
 _TWO_WORDS = struct.Struct("=2Q")
 _WORD = struct.Struct("=Q")
 
@@ -304,11 +306,12 @@ class Rows:
         return max([self._words[entry_of(row, 0) + _PUBLISHED + lane] for row in range(self.used)], default=0)
 
     def given_up(self, since: int) -> set[int]:
-        """Return the places that gateways of this host have noted by `Row.give_up` after an instant (ns)."""
+        """Return hashes of the places that gateways of this host have noted by `Row.give_up` after an instant (ns)."""
         found: set[int] = set()
         for at in [entry_of(row, 0) + _GIVEN_UP for row in range(self.used)]:
             if self._words[at] > since:
-                found.update([self._words[at + place] for place in range(1, 1 + MOST_GIVEN_UP)])
+                self._fences.order()
+                found.update([self._words[place] for place in range(at + 1, at + 1 + MOST_GIVEN_UP)])
         return found - {0}
 
     # --- Entries
@@ -388,6 +391,7 @@ class Row(Rows):
         """``row`` is this gateway's own, as long as it lives. What a dead one has left there stays."""
         super().__init__(words, fences)
         self._row = row
+        self._instant = 0  # the latest instant that it was told
         self._own: dict[Incarnation, int] = {}
         head = entry_of(row, 0)
         self._changes = head + self._CHANGES_AT
@@ -406,17 +410,33 @@ class Row(Rows):
             if state != words[at + STATE] and state in (ENDED, ENDED_AT):
                 self.end(id, self.positions(id, LAST) if state == ENDED_AT else None, self.largest(id, ENDED_SINCE))
 
-    def use(self) -> None:
-        """See to it that readers look at this row: two gateways that begin at once may overwrite each other's word."""
+    def use(self, now: int) -> None:
+        """See to it that readers look at this row: two gateways that begin at once may overwrite each other's word.
+
+        ``now`` (ns) says which entries may be used again.
+        """
+        self._instant = self.clients._instant = now
         if self._words[ROWS_USED] <= self._row:
             self._words[ROWS_USED] = self._row + 1
 
+    def has_room_for(self, id: Incarnation) -> bool:
+        """Make an entry of an incarnation, if there is none; return False if there is no room.
+
+        Where it returns False, all that notes something of that incarnation raises TooManyHosts.
+        """
+        try:
+            self._entry(id)
+        except TooManyHosts:
+            return False
+        return True
+
     def meet(self, host: Host, now: int) -> None:
         """Note an incarnation that lives. Raise TooManyHosts if there is no room."""
+        self._instant = now
         if self.state(host.id):
             self.describe(host)
             return
-        at = self._entry(host.id, now)
+        at = self._entry(host.id)
         self._begin_change()
         self._describe(at, host)
         self._words[at + MET] = now
@@ -428,14 +448,15 @@ class Row(Rows):
     def describe(self, host: Host) -> None:
         """Note what an incarnation says of itself now."""
         if self.host(host.id) != host:
-            at = self._entry(host.id, 0)
+            at = self._entry(host.id)
             self._begin_change()
             self._describe(at, host)
             self._end_change()
 
     def end(self, id: Incarnation, last: Numbers | None, now: int) -> None:
         """Note that an incarnation is over; ``last`` are the numbers of its last events, if they are known."""
-        at = self._entry(id, now)
+        self._instant = now
+        at = self._entry(id)
         self._begin_change()
         for lane, number in (last or {}).items():
             self._use_lane(lane)
@@ -448,7 +469,7 @@ class Row(Rows):
 
     def raise_to(self, id: Incarnation, field: int, value: int) -> None:
         """Raise a word of an incarnation in this row; never lower it."""
-        at = self._entry(id, 0)
+        at = self._entry(id)
         if value > self._words[at + field]:
             if TOLD <= field < LAST + LANES and (lane := field % LANES) >= self._lanes:
                 self._begin_change()
@@ -458,18 +479,18 @@ class Row(Rows):
 
     def note(self, id: Incarnation, field: int, value: int) -> None:
         """Note a word of an incarnation that only tells people something."""
-        self._words[self._entry(id, 0) + field] = value
+        self._words[self._entry(id) + field] = value
 
     def sign_of_life(self, id: Incarnation) -> None:
         """Note that an incarnation has shown that it lives. That makes the decision to forget it void."""
-        self._words[self._entry(id, 0) + SIGN] += 1
+        self._words[self._entry(id) + SIGN] += 1
 
     def hear(self, id: Incarnation, until: int, under: int) -> None:
         """Note until when (ns) this host is current as far as another one is concerned.
 
         Both words belong together. So nobody believes either while they are stored.
         """
-        at, words = self._entry(id, 0), self._words
+        at, words = self._entry(id), self._words
         if words[at + HEARD_UNDER] == under and words[at + HEARD] >= until:
             return
         words[at + HEARD_UNDER] = 0
@@ -492,21 +513,22 @@ class Row(Rows):
         self._words[entry_of(self._row, 0) + _PUBLISHED + lane] = number
 
     def give_up(self, places: Iterable[int], now: int) -> None:
-        """Note hashes of places where nobody is missed any more, so that the next gateway does not wait anew.
+        """Note hashes of the places where nobody is missed any more, as of an instant (ns).
 
-        Each is a word of its own, so a reader may find some of these and some of those before. There is room for
-        `MOST_GIVEN_UP`; others are waited for once more.
+        There is room for `MOST_GIVEN_UP`; at others somebody is missed once more. Who reads them meanwhile may find
+        some of these and some of those before, under either instant: each was right not long before it.
         """
         at, words = entry_of(self._row, 0) + _GIVEN_UP, self._words
         noted = sorted(places)[:MOST_GIVEN_UP]
         for place, hash in enumerate([*noted, *[0] * (MOST_GIVEN_UP - len(noted))], at + 1):
             if words[place] != hash:
                 words[place] = hash
+        self._fences.order()
         words[at] = now
 
     def forget(self, id: Incarnation, signs: int) -> None:
         """Mark an incarnation as forgotten, as was decided when there were so many signs of life of it."""
-        at = self._entry(id, 0)
+        at = self._entry(id)
         self._begin_change()
         self._words[at + FORGOT] = 1 + signs
         self._end_change()
@@ -532,20 +554,20 @@ class Row(Rows):
 
     # --- Entries
 
-    def _entry(self, id: Incarnation, now: int) -> int:
-        """Return where this row's entry of an incarnation is, made if need be."""
+    def _entry(self, id: Incarnation) -> int:
+        """Return where this row's entry of an incarnation is, made if need be. Raise TooManyHosts."""
         at = self._own.get(id)
         if at is None:
-            at = self._own[id] = self._new_entry(id, now)
+            at = self._own[id] = self._new_entry(id)
         return at
 
-    def _new_entry(self, id: Incarnation, now: int) -> int:
+    def _new_entry(self, id: Incarnation) -> int:
         words, head = self._words, entry_of(self._row, 0)
         count = words[head + self._COUNT_AT]
         if count < self._MOST:
             at = entry_of(self._row, self._FIRST + count)
         else:
-            at = self._unused(now)
+            at = self._unused()
             words[at] = 0
             self._own = {other: place for other, place in self._own.items() if place != at}
         self._begin_change()  # before anything is stored to an entry that is used again
@@ -560,7 +582,7 @@ class Row(Rows):
         self._end_change()
         return at
 
-    def _unused(self, now: int) -> int:
+    def _unused(self) -> int:
         """Return the entry of what has ended first, if that is so long ago that nobody speaks of it any more.
 
         Not while it lives in another row, which would count then:
@@ -577,7 +599,7 @@ class Row(Rows):
             and all(words[other + STATE] in (0, ENDED, ENDED_AT) for other in entries.get(id, ()))
         ]  # fmt: skip
         oldest = min(since, default=None)
-        if oldest is None or oldest[0] + REMEMBERED > now:
+        if oldest is None or oldest[0] + REMEMBERED > self._instant:
             raise TooManyHosts
         return oldest[1]
 
@@ -622,7 +644,8 @@ class ListenersRow(Listeners, Row):
 
         Raise TooManyHosts if there is no room.
         """
-        at = self._entry(host.id, now)
+        self._instant = now
+        at = self._entry(host.id)
         if not self._words[at + STATE]:
             self._begin_change()
             self._describe(at, host)
@@ -633,15 +656,16 @@ class ListenersRow(Listeners, Row):
 
     def leave(self, id: Incarnation, now: int) -> None:
         """Note that a client has left: nobody waits for it any more."""
-        at = self._entry(id, now)
+        self._instant = now
+        at = self._entry(id)
         self._begin_change()
         self._words[at + STATE] = ENDED_AT
         self._end_change()
 
-    def _unused(self, now: int) -> int:
+    def _unused(self) -> int:
         """Return the entry of a client whom nobody waits for any more, the one that was answered first."""
         oldest = min([(self._words[at + GRANTED], at) for at in self._own.values()], default=None)
-        if oldest is None or oldest[0] > now:
+        if oldest is None or oldest[0] > self._instant:
             raise TooManyHosts
         return oldest[1]
 

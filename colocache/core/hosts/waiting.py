@@ -17,7 +17,14 @@ after the append, too. Who is granted a lease later has to apply the event first
 come back, waits until no client has a lease from before. See `colocache.core.hosts.gateway`.
 
 **Q2.** A host that has not been current for long may have been forgotten by others, so that they do not hear it any
-more. Its receipts are not complete, whatever it has waited for.
+more. Its receipts are not complete, whatever it has waited for. What counts is until when it was current as of the
+begin of the wait. Otherwise:
+
+1. C was forgotten by A and B. W, on C, invalidates a value, and begins to wait.
+2. The network is well again. A and B take C back, and are not current until they have applied its events, which get
+   lost. But a process of A has a copy of the word, from before, and goes on serving until it has run out.
+3. C has heard both, and is current. W has waited for a lease and a bit, and its call returns. That process of A has met
+   C later than W has begun to wait, and still serves the old value.
 """
 
 from __future__ import annotations
@@ -96,12 +103,13 @@ def settle(
     """
     began = since = now
     sleeps = pauses()
-    while not words[UNTIL]:
+    until = words[UNTIL]
+    while not 0 < until <= since + times.lease:  # W4; or it is from later than ``since``
         if now - began >= min(patience, 3 * times.lease):
             return Settled((), (), (), False)
-        now = yield next(sleeps)
-        since = now
-    rows.order()  # otherwise the roster could be older than the word
+        now = since = yield next(sleeps)
+        until = words[UNTIL]
+    rows.order()  # otherwise the roster, or how long to be quiet (K3), could be older than the word
     members = rows.counted()
     forgotten = [id for id in rows.live() if id not in members]
     missing = [*dict.fromkeys(members, since + times.waited).items(), *rows.clients.who_may_serve(now).items()]
@@ -121,8 +129,6 @@ def settle(
             else:
                 break
             missing.pop()
-        remembered_until = words[UNTIL] + times.serves_by_age
-        rows.order()  # K3: who comes back notes that it is quiet first
         is_over = not missing and now >= rows.quiet
         if is_over or now - began >= patience or now >= latest:
             break
@@ -132,7 +138,7 @@ def settle(
     waited_out += [id for id in late if id not in acknowledged]
     return Settled(
         _names(rows, acknowledged, besides), _names(rows, waited_out, besides), _names(rows, forgotten, besides),
-        is_over and now <= remembered_until,
+        is_over and now <= until + times.serves_by_age,
     )  # fmt: skip
 
 

@@ -20,7 +20,8 @@ silent host of which nothing is known. Otherwise a host would believe that it is
 
 But DNS goes on listing what is dead, and that must not put everybody behind for long. So an address counts only while
 it is listed, for ``forget_after`` seconds in all, and not if the host that last had it has said goodbye. If it comes
-back within ``forget_after`` seconds, as where DNS serves two versions by turns, it continues where it was.
+back within ``forget_after`` seconds, as where DNS serves two versions by turns, it continues where it was. A gateway
+goes on where the one before it was, by what `Discovery.given_up` has returned there.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class Discovery:
         self._reached: dict[Hashable, Address] = {}  # where they are connected
         self._lines: dict[str, tuple[float, bool]] = {}  # when a trouble was told, and whether it still is one
         self._left_out = 0
-        self._given_up: set[int] = set()  # hashes of addresses
+        self._given_up: Set[int] = frozenset()  # hashes of addresses that do not count, if they are listed soon
+        self._given_up_until = now
         self._relist(now)
 
     # --- Lookups
@@ -175,40 +177,39 @@ class Discovery:
         return [address for address in self._listed if self._counts_until(address) > now]
 
     def given_up(self, now: float) -> set[int]:
-        """Return hashes of the listed addresses that do not count, although nobody has answered there."""
-        places = self._places
+        """Return hashes of the listed addresses that do not count, although nobody is connected there: for `give_up`.
+
+        A successor knows the hosts that live, but not all of their addresses.
+        """
         return {
             _hash(address)
             for address in self._listed
-            if not places[address].answered
-            and places[address].host not in self._told
-            and self._counts_until(address) <= now
+            if self._is_vacant(address) and self._counts_until(address) <= now
         }
 
-    def give_up(self, hashes: Set[int]) -> None:
-        """Count none of these addresses, if they are listed now, or the first time within ``forget_after`` seconds.
+    def give_up(self, hashes: Set[int], now: float) -> None:
+        """Let these addresses not count, and all others where nobody is connected count anew.
 
-        Otherwise an address that lists nobody would put this host behind for so long whenever its gateway changes.
+        One of these that comes to be listed within ``forget_after`` seconds does not count, either: names are looked up
+        meanwhile.
         """
-        self._given_up = {*hashes}
-        for address in self._listed:
-            if _hash(address) in self._given_up:
-                self._places[address].since = -math.inf
+        self._given_up, self._given_up_until = hashes, now + self._forget_after
+        for address in filter(self._is_vacant, self._listed):
+            place = self._places[address]
+            if _hash(address) in hashes:
+                place.since = -math.inf
+            else:
+                place.since, place.answered, place.gone = now, False, False
 
     def all_met(self, now: float, forgotten: Set[Hashable] = frozenset()) -> bool:
         """Tell whether a host that starts may be established, as far as discovery is concerned (rule J1).
 
         So it is when all items were looked up, and every address that is listed, and every host that others have told,
-        was met; or ``forget_after`` seconds after the start. What has left with a goodbye, or is this host itself, need
-        not be met, nor who is ``forgotten``. A name that does not exist lists nothing. But if nothing at all is listed
-        by any item, one waits: there should be at least this host.
+        was met; or ``forget_after`` seconds after the start. What has left with a goodbye, is ``forgotten``, or is this
+        host itself, need not be met. A name that does not exist lists nothing. But if nothing at all is listed by any
+        item, one waits: there should be at least this host.
         """
         return now >= self._started + self._forget_after or not self._items or self._is_complete(forgotten)
-
-    def unmet(self) -> list[str]:
-        """Return what `all_met` waits for, as a person would write it: items without an answer, and addresses."""
-        waits = [str(item) for item, known in self._known.items() if not known.answered]
-        return waits + [str(address) for address in self._listed if not self._was_met(self._places[address])]
 
     def deadline(self, now: float) -> float:
         """Return the next instant at which an answer of this class changes by time alone, or a lookup is due."""
@@ -255,15 +256,18 @@ class Discovery:
         return (
             bool(self._listed)
             and all(known.answered for known in self._known.values())
-            and all(
-                self._was_met(self._places[address]) or self._places[address].host in forgotten
-                for address in self._listed
-            )
+            and all(self._is_settled(self._places[address], forgotten) for address in self._listed)
             and forgotten >= self._told.keys() - self._met
         )
 
-    def _was_met(self, place: _Place) -> bool:
-        return place.answered or place.gone or place.host in self._met
+    def _is_settled(self, place: _Place, forgotten: Set[Hashable]) -> bool:
+        """Tell whether somebody was met at an address, or need not be."""
+        return place.answered or place.gone or place.host in self._met or place.host in forgotten
+
+    def _is_vacant(self, address: Address) -> bool:
+        """Tell whether nobody is connected at an address, as far as is known, nor is it this host's own."""
+        place = self._places[address]
+        return not place.me and place.host not in self._reached
 
     def _counts_until(self, address: Address) -> float:
         """Return until when a listed address counts as a silent host."""
@@ -362,8 +366,7 @@ class Discovery:
         place = self._places.setdefault(address, _Place())
         if now - place.unlisted_at >= self._forget_after:
             place.since, place.gone = now, False
-            if _hash(address) in self._given_up and now < self._started + self._forget_after:
-                self._given_up.discard(_hash(address))
+            if now < self._given_up_until and _hash(address) in self._given_up:  # it was not listed since
                 place.since = -math.inf
         if self._reached.get(place.host) != address:
             place.answered = place.me = False  # it may be another one's now
@@ -392,6 +395,7 @@ class Discovery:
 
 
 def _hash(address: Address) -> int:
+    """Return what stands for an address in 64 bits; never 0."""
     return xxh3_64_intdigest(str(address).encode()) | 1
 
 

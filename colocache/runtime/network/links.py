@@ -153,8 +153,8 @@ class Links:
             self._take(link, frames)
         if link.wrong is not None:
             self._log.warning("what %s says cannot be read: %s", link.line.name, link.wrong, about=link.line.name)
-        if was_connected and not (link.was_connected and link.connections == connections):
-            self._fail(link)  # answers went to the connection that is gone
+        if link.is_forgotten or (was_connected and not (link.was_connected and link.connections == connections)):
+            self._fail(link)  # what was asked is dropped there, or its answers went to the connection that is gone
         self._fail_what_cannot_be(link)
 
     def _take(self, link: Link, frames: list[bytes]) -> None:
@@ -219,6 +219,7 @@ class Link:
         self.open: set[int] = set()  # what was asked, and is not answered
         self.waiting: deque[tuple[int, bytes]] = deque()  # for the other side's Hello
         self.wrong: WireError | None = None  # why the last Hello could not be read
+        self.is_forgotten = False  # whether the other side has forgotten this one's Hello, and dropped what was asked
         self._awaits_hello = False
 
     @property
@@ -228,7 +229,7 @@ class Link:
 
     def attend(self, now: float) -> list[list[bytes]]:
         """Take notice of what has come, and of what has happened to the connection. Return what is no Hello."""
-        self.wrong, others = None, list[list[bytes]]()
+        self.wrong, self.is_forgotten, others = None, False, list[list[bytes]]()
         for _ in range(AT_ONCE):
             frames = self.line.receive()
             if frames is None:
@@ -256,6 +257,7 @@ class Link:
         """Take the other side's Hello. One that nobody waits for says that it has forgotten this side's."""
         self.greeting.hear(theirs)
         if not self._awaits_hello:
+            self.is_forgotten = True
             self.line.send(self.greeting.mine.pack())
         self._awaits_hello = not self._awaits_hello
         while self.waiting and self.greeting.version is not None:
@@ -264,8 +266,15 @@ class Link:
                 self.ask(number, body)
 
     def ask(self, number: int, body: bytes) -> bool:
-        """Send a request, or keep it until both sides have said Hello. Return False if it cannot be sent."""
+        """Send a request, or keep it until both sides have said Hello. Return False if it cannot be sent.
+
+        Also where libzmq would send it, nothing is sent on a connection that was not noticed:
+
+        1. The other side has ended, and has begun anew. libzmq connects again.
+        2. A request goes by that connection before its event is read. Nobody has said Hello there.
+        3. The other side says Hello instead of answering. The request would wait until its time is over.
+        """
         if self.greeting.version is None:
             self.waiting.append((number, body))
             return True
-        return self.line.send(data(number, body))
+        return self.line.state is State.CONNECTED and self.line.send(data(number, body))

@@ -25,7 +25,7 @@ import zmq
 from ...core.hosts.gateway import Gateway, Reply, Send
 from ...core.hosts.layout import LISTENERS
 from ...core.hosts.messages import Ack, Message, Ping, Pong, decode, encode
-from ...core.hosts.rows import Host, Incarnation, TooManyHosts
+from ...core.hosts.rows import Host, Incarnation
 from ...core.hosts.versions import Hello, why_silent
 from ...errors import WireError
 from ..files import descriptors_are_scarce
@@ -191,13 +191,14 @@ class Speaker:
         self._lines: dict[Incarnation, _Peer] = {}  # who is connected
         self._routes: OrderedDict[bytes, _Route] = OrderedDict()  # the one that was used last stands last
         self._listeners: OrderedDict[Incarnation, bytes] = OrderedDict()  # the route of each client
+        self._unnoted = 0
         self._active: set[bytes] = set()  # connections that something has come by since they were counted
         self._count_at = now + COUNT_EVERY
         self._answers: deque[tuple[bytes, int, bytes]] = deque()  # given by other threads
         self._looked_up = True
         self._version = -1
         self._discovery_due = self._tick_at = now
-        self._ticked: float | None = None
+        self._ticked = now
         self._closed = False
         self._hands_over_until: float | None = None
         self._door: Doorkeeper | None = None
@@ -397,11 +398,7 @@ class Speaker:
         """Have the protocol take in a message, and return what is to be sent."""
         if isinstance(message, Ack):
             self._acknowledged = True
-        try:
-            return self._engine.receive(message, monotonic_ns())
-        except TooManyHosts:
-            self._log.error("there are, or were, more hosts in the group than this host can remember")
-            return []
+        return self._engine.receive(message, monotonic_ns())
 
     def _understands(self, route: bytes) -> bool:
         """Tell whether a connection is with somebody who speaks as this host does. Say Hello if that is not known."""
@@ -618,7 +615,7 @@ class Speaker:
     def _tick(self, now: float) -> None:
         times = self._engine.times
         lease = times.lease / SECOND
-        if self._ticked is not None and now - self._ticked > lease:  # this process was stopped
+        if now - self._ticked > lease:  # this process was stopped
             self._discovery.paused(now - self._ticked)
         self._ticked = now
         is_often = len(self._lines) <= FEW and self._weight()  # a client costs others little
@@ -670,6 +667,9 @@ class Speaker:
             )  # fmt: skip
 
     def _tell_troubles(self, now: float) -> None:
+        if self._engine.unnoted != self._unnoted:
+            self._unnoted = self._engine.unnoted
+            self._log.error("there are, or were, more hosts in the group than this host can remember")
         for line in self._discovery.lines(now):
             if line.level == "warning":
                 self._log.warning("looks for other hosts: %s %s", line.item, line.text, about=line.item)
@@ -764,12 +764,16 @@ class Meetings:
             self._discovery.ended(host)
 
     def given_up(self) -> Set[int]:
-        """Return hashes of the listed places where nobody has answered, and where nobody is missed any more."""
-        return self._discovery.given_up(monotonic())
+        """Return hashes of the listed places where nobody is connected, and nobody is missed.
+
+        There are none while a stranger is there: he keeps this host behind, and a successor would not know of him until
+        it has dialled his place, which does not count any more.
+        """
+        return frozenset() if self._strangers() else self._discovery.given_up(monotonic())
 
     def give_up(self, places: Set[int]) -> None:
-        """Miss nobody at these places: a gateway of this host before has given them up."""
-        self._discovery.give_up(places)
+        """Miss nobody at these places, and somebody at each other listed one where nobody is connected."""
+        self._discovery.give_up(places, monotonic())
 
 
 def _status(peer: _Peer) -> HostStatus:

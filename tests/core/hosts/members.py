@@ -32,10 +32,13 @@ class Everybody:
         self.complete = True
         self.told: list[Host] = []
         self.ended: list[tuple[Incarnation, bool]] = []
-        self.vacant: set[int] = set()
+        self.forgotten: Set[Incarnation] = set()  # as the gateway has said last
+        self.vacant: Set[int] = set()
+        self.given: Set[int] | None = None  # what the gateway has said last
 
     def are_complete(self, established: bool, forgotten: Set[Incarnation]) -> bool:
         """Tell whether nobody is missing."""
+        self.forgotten = forgotten
         return self.complete
 
     def tell(self, host: Host) -> None:
@@ -46,13 +49,13 @@ class Everybody:
         """Note that a host is over."""
         self.ended.append((host, goodbye))
 
-    def given_up(self) -> set[int]:
+    def given_up(self) -> Set[int]:
         """Return where nobody is missed."""
         return self.vacant
 
     def give_up(self, places: Set[int]) -> None:
         """Miss nobody there."""
-        self.vacant = {*places}
+        self.vacant = self.given = places
 
 
 class Member:
@@ -129,6 +132,8 @@ class Group:
         self.processes = self.hosts = 0
         self.waited_for: list[int] = []
         self.cut: set[tuple[str, str]] = set()  # from whom to whom
+        self.unreachable: set[tuple[str, str]] = set()  # who does not reach whose address
+        self.lost: tuple[type, ...] = ()  # messages that get lost
         self.said: list[tuple[str, str, Message]] = []
         self.members: dict[Incarnation, Member] = {}
         for name in names:
@@ -151,7 +156,7 @@ class Group:
         while queue:
             source, each, back = queue.popleft()
             target = self.members.get(each.to) if isinstance(each, Send) else back
-            if target is None or (source.me.name, target.me.name) in self.cut:
+            if target is None or (source.me.name, target.me.name) in self.cut or isinstance(each.message, self.lost):
                 continue
             self.said.append((source.me.name, target.me.name, each.message))
             answers = target.gateway.receive(decode(encode(each.message)), self.now)
@@ -163,7 +168,11 @@ class Group:
             if not names or member.me.name in names:
                 self.send(member, member.gateway.tick(self.now))
                 for other in [*self.members.values()]:
-                    if other is not member and other.me.weight:
+                    if (
+                        other is not member
+                        and other.me.weight
+                        and (member.me.name, other.me.name) not in self.unreachable
+                    ):
                         to = other.id if member.row.state(other.id) else None
                         self.send(member, [Send(other.id, member.gateway.ping(to, self.now))])
 

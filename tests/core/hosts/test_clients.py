@@ -486,22 +486,44 @@ def test_what_a_client_invalidates_is_an_event_of_a_member(group: Group, a: Memb
     assert port.ask(Announce(c.id, KEYS, (A_KEY,), False)) is None, "its host has not applied it"
     tell(a)
     group.now += SECOND // 100
-    assert port.look() == Announced({0: 1}, True)
+    assert port.look() == Announced(a.id, {0: 1}, True)
     assert [member.stands(label) for member, label in zip(group.members.values(), labels, strict=True)] == [False] * 3
-    assert port.ask(Settle(c.id, {0: 1})) == Settlement(("b",), (), (), True)
+    assert port.ask(Settle(c.id, a.id, {0: 1})) == Settlement(("b",), (), (), True)
+
+
+def test_who_has_the_address_of_a_member_that_has_ended_settles_none_of_its_events(
+    group: Group, a: Member, c: Member
+) -> None:
+    """1. A makes an event for C, and is cut off from B before it is told. It ends, and nobody knows.
+
+    2. A2, which has its address now, has as many events, and more, and B has acknowledged them. 3. C asks at that
+    address for A's event. B serves what C has made void, until its lease of A is over.
+    """
+    b, label = group.by_name("b"), group.by_name("b").label()
+    group.cut |= {("a", "b"), ("b", "a")}
+    announced = Announced(a.id, {0: 1}, False)
+    assert Port(a).ask(Announce(b"x" * 16, KEYS, (A_KEY,), False)) == announced, "from a client that is not known"
+    again = group.add("a2")
+    group.run(2)
+    again.invalidate(Event(KEYS, (1,)))
+    again.invalidate(Event(KEYS, (1,)))
+    tell(again)
+    assert b.row.has_reached(again.id, again.process.log.lasts())
+    assert b.stands(label)
+    assert Port(again).ask(Settle(c.id, a.id, announced.numbers)) == Refused()
 
 
 def test_a_client_that_may_serve_nothing_is_not_waited_for_and_told_so(group: Group, a: Member, c: Member) -> None:
     group.cut_off("c")
     group.run(10)
-    assert Port(a).ask(Announce(c.id, KEYS, (A_KEY,), False)) == Announced({0: 1}, False)
+    assert Port(a).ask(Announce(c.id, KEYS, (A_KEY,), False)) == Announced(a.id, {0: 1}, False)
 
 
 def test_a_client_that_is_slow_is_told_so(group: Group, a: Member, c: Member) -> None:
     port = Port(a)
     assert port.ask(Announce(c.id, KEYS, (A_KEY,), False)) is None
     group.now += int(TELLING * SECOND)
-    assert port.look() == Announced({0: 1}, False)
+    assert port.look() == Announced(a.id, {0: 1}, False)
 
 
 def test_what_a_member_cannot_append_is_refused(group: Group, a: Member, c: Member) -> None:
@@ -520,8 +542,9 @@ def test_what_a_member_cannot_append_is_refused(group: Group, a: Member, c: Memb
         requests.encode(Announce(b"1" * 16, KEYS, (-1,), False)),
         requests.encode(Announce(b"1" * 16, KEYS, (1,) * (requests.MAX_VOID + 1), False)),
         requests.encode(Announce(b"1" * 16, KEYS, (1,), 1)),  # type: ignore[arg-type]
-        requests.encode(Settle(b"1" * 16, {99: 1})),
-        requests.encode(Settle(b"1" * 16, {0: -1})),
+        requests.encode(Settle(b"1" * 16, b"short", {0: 1})),
+        requests.encode(Settle(b"1" * 16, b"2" * 16, {99: 1})),
+        requests.encode(Settle(b"1" * 16, b"2" * 16, {0: -1})),
     ],
 )
 def test_requests_that_cannot_be_are_refused(a: Member, frame: bytes) -> None:

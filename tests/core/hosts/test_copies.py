@@ -215,7 +215,9 @@ def offer(member: Member) -> list[tuple[Incarnation, Offer]]:
 
 def test_what_was_set_is_offered_to_the_next_host_which_then_has_it(group: Group) -> None:
     one, two, three = group.members
-    assert one.ask(Put(Key(b"k", (ROOT,)), b"v", math.inf, False)) == Done("STORED", None, False, one.log.lasts())
+    assert one.ask(Put(Key(b"k", (ROOT,)), b"v", math.inf, False)) == Done(
+        "STORED", None, False, one.log.lasts(), one.id
+    )
     [(to, offered)] = offer(one)
     assert (to, offered.keys) == (two.id, (Key(b"k", (ROOT,)),))
     two.hear(one, b"k", write=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from colocache.core.hosts import gateway as gateway_module
+from colocache.core.hosts import layout
 from colocache.core.hosts.event import KEYS, TAGS, WRITES, Event
 from colocache.core.hosts.gateway import Forgetting, Reply, Send
-from colocache.core.hosts.layout import SLOTS
+from colocache.core.hosts.layout import ENTRIES, LISTENERS, SLOTS
 from colocache.core.hosts.messages import Ack, Ask, Message, News, Ping, Pong, Replayed, Reset, Told
-from colocache.core.hosts.rows import ACKED, APPLIED, ENDED, ENDED_AT, LIVE, TOLD, TooManyHosts
+from colocache.core.hosts.rows import ACKED, APPLIED, ENDED, ENDED_AT, LIVE, REMEMBERED, TOLD, TOLD_OF, Host, Row
 from tests.core.host.shelves import Death
 from tests.core.hosts.members import A_KEY, SECOND, TIMES, Group, Member, Process
 from tests.core.hosts.test_waiting import Call
@@ -302,31 +303,80 @@ def test_j3_a_newcomer_drops_everything_when_it_adopts_positions(group: Group) -
     assert d.is_current
 
 
-def test_who_has_no_room_leaves_a_host_out(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+def fill(member: Member, row: int) -> None:
+    """Fill a row with hosts that have ended so long ago that nobody speaks of them, but not long enough."""
+    full = Row(member.process.words, member.process.fences, row)
+    for number in range(full._words[layout.entry_of(row, 0)], ENTRIES - 1):
+        full.end(b"%16d" % number, {0: 1}, member.group.now - TOLD_OF)
+
+
+def test_who_has_no_room_leaves_a_host_out_until_there_is_some(group: Group) -> None:
     a = group.by_name("a")
-
-    def refuse(*args: object) -> None:
-        raise TooManyHosts
-
-    monkeypatch.setattr(type(a.row), "meet", refuse)
-    group.add("d")
+    fill(a, 0)
+    a.gateway = a.new_gateway(a.writer)
+    d = group.add("d")
     group.run(1)
-    assert a.gateway.left_out >= {"d"}
+    assert a.gateway.left_out == {"d"}
+    assert a.row.state(d.id) == 0
+    group.now += REMEMBERED
+    group.run(2)
+    assert a.gateway.left_out == set()
+    assert a.is_current
+    assert d.is_current
 
 
-def test_who_has_no_room_for_an_end_goes_on(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_has_no_room_for_an_end_drops_everything_each_time(group: Group) -> None:
     a, b = group.by_name("a"), group.by_name("b")
-
-    def refuse(*args: object) -> None:
-        raise TooManyHosts
-
-    monkeypatch.setattr(type(a.row), "end", refuse)
+    fill(a, 0)
+    a.gateway = a.new_gateway(a.writer)
     label = a.label(99)
     (known,) = group.by_name("c").gateway.goodbye().roster
     stranger = known._replace(host=known.host._replace(id=b"x" * 16, name="x"))
     a.gateway.receive(News(b.id, (stranger,)), group.now)
     assert a.gateway.left_out == {"x"}
     assert not a.stands(label)
+    label = a.label(99)
+    a.gateway.receive(News(b.id, (stranger,)), group.now)
+    assert not a.stands(label), "what was fetched since may be from an owner that has not heard of the end"
+    unnoted = a.gateway.unnoted
+    a.gateway.end(b"y" * 16, None, group.now)
+    assert a.gateway.unnoted > unnoted
+
+
+@pytest.mark.parametrize("names", [("a", "b", "c"), ("a", "b", "c", "d")])
+def test_a_gateway_without_room_for_those_it_knows_goes_on(names: tuple[str, ...]) -> None:
+    """They are in its predecessor's row. It can note nothing of them, so it does nothing by halves."""
+    group = Group(*names)
+    group.run(2)
+    a, b = group.by_name("a"), group.by_name("b")
+    group.cut_off("c", *names[3:])
+    group.run(35 if len(names) == 3 else 1)
+    fill(a, 1)
+    a.gateway = a.new_gateway(a.writer, row=1)
+    label = a.label()
+    position = b.invalidate()
+    group.send(b, b.gateway.look(group.now))
+    group.run(40)
+    assert a.gateway.unnoted > 0
+    assert not a.is_current
+    assert a.stands(label)
+    assert b.row.positions(a.id, ACKED).get(position.lane, 0) < position.number
+    group.cut.clear()
+    group.now += REMEMBERED
+    group.run(3)
+    assert a.is_current
+    assert not a.stands(label)
+
+
+def test_a_client_without_room_is_not_answered(group: Group) -> None:
+    a, client = group.by_name("a"), group.add("client", client=True)
+    for number in range(LISTENERS):
+        a.row.clients.listen(Host(b"%16d" % number, f"x{number}", "", 0), group.now + 60 * SECOND, group.now)
+    group.run(2)
+    assert a.gateway.unnoted > 0
+    assert not client.is_current
+    group.run(60)
+    assert client.is_current
 
 
 # --- Ends
@@ -406,6 +456,28 @@ def test_a_majority_forgets_after_a_reset_and_takes_back() -> None:
     assert c.is_current
 
 
+def test_g11_who_is_not_heard_is_behind_before_it_is_forgotten() -> None:
+    """a and b do not reach c, as behind a firewall, and c reaches both."""
+    group = Group("a", "b", "c")
+    group.run(2)
+    a, b, c = (group.by_name(name) for name in "abc")
+    group.unreachable = {("a", "c"), ("b", "c")}
+    group.run(3.5)
+    group.run(3.5)
+    while not forgets(a, c):
+        assert not c.is_current
+        assert c.row.largest(a.id, gateway_module.ALIVE) > group.now, "c hears a"
+        group.run(0.5)
+    assert group.now >= c.until + TIMES.serves_by_age, "when c may be forgotten, it serves nothing any more"
+    group.run(2)
+    assert a.is_current
+    assert b.is_current
+    assert not c.is_current
+    group.unreachable = set()
+    group.run(2)
+    assert [each.is_current for each in (a, b, c)] == [True] * 3
+
+
 def test_f2_a_sign_of_life_makes_the_decision_void() -> None:
     group = Group("a", "b", "c")
     group.run(2)
@@ -428,6 +500,36 @@ def test_nobody_forgets_whom_a_witness_hears() -> None:
     group.cut.clear()
     group.run(1)
     assert a.is_current
+
+
+def test_the_word_of_a_witness_is_no_older_than_a_lease() -> None:
+    """A gateway of a hears nobody any more, and another one of a hears b, who hears c."""
+    group = Group("a", "b", "c")
+    group.run(2)
+    a, c = group.by_name("a"), group.by_name("c")
+    old = a.gateway
+    a.gateway = a.new_gateway(a.writer, row=1)
+    group.cut = {("a", "c"), ("c", "a")}
+    for _ in range(80):
+        group.run(0.5)
+        old.tick(group.now)
+        assert not forgets(a, c)
+
+
+def test_f7_a_host_that_is_not_established_may_forget() -> None:
+    """Three hosts come at once, and one of them ends before anybody is current."""
+    group = Group("a", "b", "c")
+    for member in group.members.values():
+        member.meetings.complete = False
+    group.run(1)
+    del group.members[group.by_name("c").id]
+    group.run(4)
+    for member in group.members.values():
+        member.meetings.complete = True
+    group.run(5)
+    assert not any(member.gateway.is_established for member in group.members.values())
+    group.run(30)
+    assert [member.is_current for member in group.members.values()] == [True] * 2
 
 
 def test_never_means_never() -> None:
@@ -575,15 +677,21 @@ def test_f4_who_is_behind_in_what_is_applied_of_a_forgotten_host_resets() -> Non
 
 
 def test_f5_silence_counts_only_while_a_majority_is_heard() -> None:
-    """a is alone for long. Then it hears b, and c only a bit later: it must not forget c at once."""
+    """All are alone for long. Then a and b hear each other, and c only a bit later: they must not forget it at once."""
     group = Group("a", "b", "c")
     group.run(2)
-    a, c = group.by_name("a"), group.by_name("c")
-    group.cut = {("b", "a"), ("c", "a")}
+    a, b, c = (group.by_name(name) for name in "abc")
+    label = a.label(99)
+    group.cut = {(one, other) for one in "abc" for other in "abc" if one != other}
     group.run(35)
     group.cut = {("c", "a"), ("c", "b")}
     group.run(3)
     assert not forgets(a, c)
+    assert not forgets(b, c)
+    group.cut = set()
+    group.run(2)
+    assert a.is_current
+    assert a.stands(label), "nobody has dropped anything"
 
 
 def test_j5_a_newcomer_takes_over_who_is_forgotten() -> None:
@@ -625,8 +733,66 @@ def test_j5_a_newcomer_drops_what_it_has_loaded_when_it_takes_over_who_is_forgot
     assert not d.stands(label)
 
 
-def test_a_process_that_was_stopped_calls_nobody_silent() -> None:
+def test_j1_who_is_forgotten_need_not_be_met() -> None:
     group = Group("a", "b", "c")
+    group.run(2)
+    group.cut_off("c")
+    group.run(35)
+    d = group.add("d")
+    group.cut |= {("c", "d"), ("d", "c")}
+    d.meetings.complete = False
+    group.run(2)
+    assert d.meetings.forgotten == {group.by_name("c").id}
+    # It is heard again: then it has to be met.
+    group.cut = {each for each in group.cut if "d" not in each}
+    group.run(2)
+    assert d.meetings.forgotten == set()
+
+
+def test_j6_what_a_gateway_has_given_up_its_successor_does_not_miss(group: Group) -> None:
+    a = group.by_name("a")
+    a.meetings.vacant = {7, 8}
+    group.run(1)
+    a.meetings.vacant = set()
+    a.gateway = a.new_gateway(a.writer, row=1)
+    assert a.meetings.vacant == {7, 8}
+    a.meetings.vacant = {8}
+    group.run(1)
+    a.meetings.vacant = set()
+    group.now += SECOND
+    a.gateway = a.new_gateway(a.process, row=1)
+    assert a.meetings.vacant == {7, 8}, "the first one may be stopped only"
+    group.now += TIMES.serves_by_age
+    a.gateway = a.new_gateway(a.process, row=2)
+    assert a.meetings.vacant == set(), "nobody was there for long"
+
+
+@pytest.mark.parametrize(("seconds", "missed"), [(20, False), (24, True)])
+def test_j6_who_was_stopped_for_long_misses_all_again(group: Group, seconds: int, missed: bool) -> None:
+    """Who has come meanwhile may be established by now, without this host. No receipt may pass him over."""
+    a = group.by_name("a")
+    a.meetings.vacant = {7}
+    group.run(1)
+    a.meetings.given = None
+    group.now += seconds * SECOND
+    a.gateway.tick(group.now)
+    assert a.meetings.given == (set() if missed else None)
+
+
+def test_j6_who_joins_gives_nobody_up_nor_notes_it() -> None:
+    group = Group("a", "b")
+    a = group.by_name("a")
+    a.meetings.complete, a.meetings.vacant = False, {7}
+    group.run(2)
+    assert a.row.given_up(0) == set()
+    a.meetings.given = None
+    a.gateway = a.new_gateway(a.writer, row=1)
+    assert a.meetings.given is None
+
+
+@pytest.mark.parametrize("names", ["abc", "ab"])
+def test_a_process_that_was_stopped_calls_nobody_silent(names: str) -> None:
+    group = Group(*names)
     group.run(2)
     a = group.by_name("a")
     group.now += 60 * SECOND

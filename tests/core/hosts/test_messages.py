@@ -38,7 +38,7 @@ KNOWN = (Known(HOST, LIVE, None), Known(HOST, ENDED, None), Known(HOST, ENDED_AT
 VIEW = View(1, (1 << 64) - 1, KNOWN, {B: {0: 3}}, {B: 12}, {B: 13})
 MESSAGES: tuple[Message, ...] = (
     Ping(HOST, 5, VIEW),
-    Pong(HOST, B, 5, {0: 1}, {1: 2}, VIEW),
+    Pong(HOST, B, 5, {0: 1}, {1: 2}, VIEW, 3, 4),
     Told(A, 7, 1 << 40, EVENT),
     Ack(A, B, {0: 1}),
     Ask(A, B, {}),

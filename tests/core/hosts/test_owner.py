@@ -72,7 +72,7 @@ def test_nothing_is_derived_while_the_owner_is_behind(name: str) -> None:
     3. C has the owner count, which has not heard of that.
     """
     place = Place()
-    assert place.port.ask(Put(KEY, NUMBER, math.inf, False)) == Done("STORED", None, False, {})
+    assert place.port.ask(Put(KEY, NUMBER, math.inf, False)) == Done("STORED", None, False, {}, place.port.owner.me)
     place.be_behind(0.0)
     assert place.port.ask(DERIVED[name]) == Refused()
     assert place.port.shelf.held(KEY.wire, key_hash(KEY.wire), place.host.now) is not None, "what is young is served"
@@ -128,4 +128,4 @@ def test_a_set_that_waits_is_answered_when_all_have_acknowledged() -> None:
     row.raise_to(b"2" * 16, ACKED, 1)
     place.host.now += 0.001
     place.port.owner.run()
-    assert decode_answer(answers[0]) == Done(Outcome.STORED.name, None, True, {0: 1})
+    assert decode_answer(answers[0]) == Done(Outcome.STORED.name, None, True, {0: 1}, place.port.owner.me)

@@ -18,6 +18,7 @@ from colocache.core.hosts.rows import (
     ENDED_SINCE,
     LAST,
     LIVE,
+    MOST_GIVEN_UP,
     REMEMBERED,
     SIGN,
     STATE,
@@ -170,7 +171,7 @@ def test_two_gateways_begin_at_once(memory: Memory) -> None:
     memory.words[ROWS_USED] = 1
     rows = memory.rows()
     assert rows.live() == []
-    first.use()
+    first.use(NOW)
     assert rows.live() == [A]
 
 
@@ -181,6 +182,40 @@ def test_a_row_is_continued(memory: Memory) -> None:
     again.meet(host(B), NOW)
     assert memory.rows().positions(A, TOLD) == {0: 3}
     assert memory.rows().live() == [A, B]
+
+
+def test_no_note_in_the_head_of_a_row_takes_another_ones_place(memory: Memory) -> None:
+    """Otherwise, 1. an event is told in a further lane, because a writer is stopped in the first one. 2. The gateway
+    notes that it has given up some places, or none. 3. Readers look at no further lane, and fetches name no event of
+    it: who has not heard of it answers the old value.
+    """
+    row, rows = memory.row(), memory.rows()
+    row.meet(host(A), NOW)
+    row.clients.listen(host(B), NOW + 5, NOW)
+    last = layout.LANES - 1
+    for lane in range(layout.LANES):
+        row.raise_to(A, TOLD + lane, 70 + lane)
+        row.clients.raise_to(B, ACKED + lane, 80 + lane)
+        row.publish(lane, 90 + lane)
+    row.write_by(7)
+    row.be_quiet(NOW)
+
+    def read() -> tuple[object, ...]:
+        fresh = memory.rows()  # one that has nothing kept
+        return *[
+            (
+                each.positions(A, TOLD)[last], each.every_position(TOLD)[A][last],
+                each.clients.positions(B, ACKED)[last], each.clients.ids(), each.ids(),
+                [each.published(lane) for lane in range(layout.LANES)], each.writers(), each.quiet,
+            )
+            for each in (rows, fresh)
+        ], memory.row().positions(A, TOLD)  # fmt: skip
+
+    before = read()
+    for places in ({*range(1, 1 + MOST_GIVEN_UP)}, {5}, set[int]()):
+        row.give_up(places, NOW)
+        assert memory.rows().given_up(NOW - 1) == places
+        assert read() == before
 
 
 # --- Ends
@@ -240,6 +275,43 @@ def test_a_name_and_an_address_are_those_of_the_host(memory: Memory, name: str) 
     assert rows.name(B) == rows.address(B) == ""
 
 
+def test_places_that_were_given_up_are_those_that_were_noted_lately(memory: Memory) -> None:
+    first, second, rows = memory.row(0), memory.row(1), memory.rows()
+    first.give_up({7, 8}, NOW)
+    second.give_up({9}, NOW + 5)
+    assert rows.given_up(NOW - 1) == {7, 8, 9}
+    assert rows.given_up(NOW) == {9}
+    second.give_up((), NOW + 6)
+    assert rows.given_up(NOW) == set()
+    assert memory.row(2).given_up(-NOW) == {7, 8}
+
+
+def test_there_is_room_for_some_places(memory: Memory) -> None:
+    """Nothing else of a row's head is among them."""
+    row, rows = memory.row(), memory.rows()
+    row.meet(host(A), NOW)
+    row.raise_to(A, TOLD + 7, 3)
+    row.clients.listen(host(B), NOW, NOW)
+    row.clients.raise_to(B, ACKED + 5, 4)
+    row.write_by(2)
+    row.be_quiet(NOW)
+    for lane in range(layout.LANES):
+        row.publish(lane, 10 + lane)
+    places = {2**64 - 1 - number for number in range(100)}
+    row.give_up(places, NOW)
+    found = rows.given_up(0)
+    assert found < places
+    assert len(found) == MOST_GIVEN_UP
+    row.give_up((), NOW)
+    assert rows.given_up(0) == set()
+    for reader in (rows, memory.rows()):
+        assert reader.host(A) == host(A)
+        assert reader.positions(A, TOLD) == {7: 3}
+        assert reader.clients.positions(B, ACKED) == {5: 4}
+        assert (reader.writers(), reader.quiet) == ([2], NOW)
+        assert [reader.published(lane) for lane in range(layout.LANES)] == [*range(10, 10 + layout.LANES)]
+
+
 # --- Entries
 
 
@@ -294,6 +366,26 @@ def test_who_has_ended_does_not_live_again_when_its_entry_is_used_again(memory: 
     assert memory.rows().state(old) == ENDED_AT
     assert memory.rows().positions(old, LAST) == {0: 5}
     assert memory.rows().state(b"x" * 16) == LIVE
+
+
+@pytest.mark.parametrize("note", [
+    lambda row, id: row.raise_to(id, ACKED, 1), lambda row, id: row.sign_of_life(id),
+    lambda row, id: row.hear(id, NOW, 1), lambda row, id: row.forget(id, 0), lambda row, id: row.note(id, SIGN, 1),
+    lambda row, id: row.describe(host(id)),
+])  # fmt: skip
+def test_whatever_is_noted_of_a_host_in_another_row_may_use_an_entry_again(
+    memory: Memory, note: Callable[[Row, bytes], object]
+) -> None:
+    new, row = b"x" * 16, memory.row(1)
+    memory.row(0).raise_to(new, ACKED, 1)
+    fill(row, 1)
+    row.use(NOW + REMEMBERED - 1)
+    assert not row.has_room_for(new)
+    with pytest.raises(TooManyHosts):
+        note(row, new)
+    row.use(NOW + REMEMBERED)
+    note(row, new)
+    assert row.has_room_for(new)
 
 
 def test_who_reads_an_entry_that_is_used_again_notices(memory: Memory) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from colocache.core.hosts.gateway import Forgetting
 from colocache.core.hosts.layout import UNTIL
+from colocache.core.hosts.lease import Lease
+from colocache.core.hosts.messages import Replayed, Reset, Told
 from colocache.core.hosts.rows import Rows
 from colocache.core.hosts.waiting import LONGEST_PAUSE, Settled, settle
 from tests.core.host.shelves import StepFences, Steps
@@ -134,6 +136,53 @@ def test_q2_who_was_not_current_for_long_gives_no_complete_receipt(group: Group)
     late = Call(a)
     group.now += TIMES.waited
     assert late.look() == Settled((), ("b", "c"), (), False)
+
+
+def come_back(group: Group) -> None:
+    """Have host c, which was cut off, be heard again. Its events get lost."""
+    group.cut.clear()
+    group.lost = (Told, Replayed, Reset)
+
+
+def test_q2_who_was_forgotten_when_it_began_to_wait_promises_nothing(group: Group) -> None:
+    """By then others have taken it back, and it is current; their processes may still serve what they had before."""
+    a, c = group.by_name("a"), group.by_name("c")
+    group.cut_off("c")
+    group.run(40)
+    label = a.label()
+    call = Call(c)
+    group.run(1.5)
+    reader = Lease(a.writer.words, a.writer.fences, lease=3.0, serves_by_age=0.0)
+    reader.until(group.now / SECOND)
+    come_back(group)
+    group.run(1.5)
+    assert call.look() is None
+    assert c.is_current
+    assert not a.is_current
+    group.now += TIMES.waited - 3 * SECOND
+    assert a.stands(label)
+    assert reader.until(group.now / SECOND) > group.now / SECOND, "it has a copy of the word"
+    assert call.look() == Settled((), ("a", "b"), (), False)
+
+
+def test_q2_a_wait_begins_anew_if_the_host_may_have_been_forgotten_meanwhile(group: Group) -> None:
+    """The writer stops when it has read its clock, and its host is forgotten, and current again, when it goes on."""
+    a, c = group.by_name("a"), group.by_name("c")
+    group.cut_off("c")
+    group.run(40)
+    position, since = c.invalidate(), group.now
+    group.run(1.5)
+    come_back(group)
+    group.run(1.5)
+    assert c.is_current
+    flow = settle(c.writer.words, c.writer.rows, TIMES, {position.lane: position.number}, since, LONG)
+    next(flow)
+    flow.send(since + TIMES.waited)
+    flow.send(since + 2 * TIMES.waited - 1)
+    with pytest.raises(StopIteration) as end:
+        flow.send(since + 2 * TIMES.waited)
+    assert end.value.value == Settled((), ("a", "b"), (), True)
+    assert a.until < since + 2 * TIMES.waited
 
 
 def test_who_is_forgotten_is_named(group: Group) -> None:

@@ -443,19 +443,18 @@ def test_what_is_told_of_an_address_that_was_given_up_is_passed_over() -> None:
 
 def test_a_host_that_has_no_peers_has_met_them_all() -> None:
     discovery = discover("")
-    assert (discovery.all_met(0), discovery.unmet(), discovery.due(0)) == (True, [], [])
+    assert (discovery.all_met(0), discovery.due(0)) == (True, [])
 
 
 def test_all_are_met_when_each_name_is_looked_up_and_each_address_has_answered() -> None:
     discovery = discover("web:7400,10.0.0.3:7400")
-    assert discovery.unmet() == ["web:7400", "10.0.0.3:7400"]
     discovery.met(Z, H, 0)
     assert not discovery.all_met(0)
     answer(discovery, WEB, Found((X, Y)), 1)
     discovery.is_me(X, 2)
-    assert (discovery.all_met(2), discovery.unmet()) == (False, ["10.0.0.2:7400"])
+    assert not discovery.all_met(2)
     discovery.met(Y, K, 3)
-    assert (discovery.all_met(3), discovery.unmet()) == (True, [])
+    assert discovery.all_met(3)
 
 
 def test_or_when_the_time_is_over() -> None:
@@ -469,7 +468,7 @@ def test_a_name_that_cannot_be_looked_up_is_waited_for_and_one_that_is_not_there
     discovery.met(Z, H, 0)
     answer(discovery, WEB, Absent("no such name"), 1)
     discovery.answer(OTHER, Failed("the server fails"), 1)
-    assert (discovery.all_met(1), discovery.unmet()) == (False, ["other:7400"])
+    assert not discovery.all_met(1)
     answer(discovery, OTHER, Found((X,)), 6)
     answer(discovery, OTHER, Failed("the server fails"), 11)
     discovery.met(X, K, 12)
@@ -480,9 +479,9 @@ def test_a_file_with_a_line_that_cannot_be_read_is_waited_for() -> None:
     discovery = discover("file:/peers,10.0.0.3:7400")
     discovery.met(Z, H, 0)
     answer(discovery, FILE, Lines((), "line 1, 'web': it has no port"), 0)
-    assert (discovery.all_met(1), discovery.unmet()) == (False, ["file:/peers"])
+    assert not discovery.all_met(1)
     answer(discovery, FILE, Lines((WEB,)), 5)
-    assert (discovery.all_met(5), discovery.unmet()) == (False, ["web:7400"])
+    assert not discovery.all_met(5)
 
 
 def test_where_nothing_is_listed_by_any_name_a_host_waits_for_the_others() -> None:
@@ -611,3 +610,89 @@ def test_no_more_addresses_are_remembered_than_there_may_be(monkeypatch: pytest.
         assert len(discovery._places) <= 6
         discovery.said_goodbye(H, now=float(number))
     assert discovery.to_dial(9) == [X, Y]
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_who_is_forgotten_need_not_be_met(is_listed: bool) -> None:
+    discovery = listed(X, *([Y] if is_listed else []))
+    discovery.met(X, H, 1)
+    discovery.learn(Y, K)
+    assert not discovery.all_met(2)
+    assert not discovery.all_met(2, {H, b"another"})
+    assert discovery.all_met(2, {K})
+
+
+def test_an_address_of_which_nobody_knows_whose_it_is_must_be_met_whoever_is_forgotten() -> None:
+    discovery = listed(X, Y)
+    discovery.met(X, H, 1)
+    discovery.learn(Z, K)
+    assert not discovery.all_met(2, {K})
+
+
+# --- What a successor goes on with
+
+
+def test_a_successor_counts_no_address_that_was_given_up() -> None:
+    before = listed(X, Y, Z)
+    before.met(Z, H, 1)
+    before.is_me(Y, 1)
+    assert before.given_up(FORGET_AFTER - 1) == set()
+    given_up = before.given_up(FORGET_AFTER)
+    assert len(given_up) == 1
+    after = discover("10.0.0.1:7400,web:7400,10.0.0.3:7400", now=100)
+    after.give_up(given_up, 100)
+    assert after.silent(100) == [Z]
+    answer(after, WEB, Found((X, Y)), 101)
+    assert after.silent(101) == [Y, Z]
+
+
+@pytest.mark.parametrize("later", [1, FORGET_AFTER - 1, FORGET_AFTER])
+def test_nor_if_it_is_listed_soon(later: float) -> None:
+    given_up = listed(X).given_up(FORGET_AFTER)
+    after = discover(now=100)
+    after.give_up(given_up, 100)
+    answer(after, WEB, Found((X, Y)), 100 + later)
+    assert after.silent(100 + later) == ([Y] if later < FORGET_AFTER else [X, Y])
+
+
+def test_but_it_counts_if_it_is_listed_again_after_long() -> None:
+    given_up = listed(X).given_up(FORGET_AFTER)
+    after = discover(now=100)
+    after.give_up(given_up, 100)
+    answer(after, WEB, Found((X,)), 101)
+    answer(after, WEB, Found(()), 102)
+    answer(after, WEB, Found((X,)), 102 + FORGET_AFTER)
+    assert after.silent(102 + FORGET_AFTER) == [X]
+
+
+def test_all_addresses_at_which_nobody_is_missed_are_given_up() -> None:
+    """A successor knows a host that is dead by the address that it has told, and by no other one."""
+    discovery = listed(X, Y, Z)
+    discovery.met(X, H, 1)
+    discovery.met(Y, H, 1)
+    discovery.learn(Z, K)
+    discovery.said_goodbye(K, 1)
+    assert len(discovery.given_up(2)) == 1
+    discovery.lost(X)
+    given_up = discovery.given_up(2)
+    assert len(given_up) == 3
+    after = listed(X, Y, Z, now=100)
+    after.give_up(given_up, 100)
+    assert after.silent(100) == []
+
+
+def test_who_has_given_up_nobody_counts_all_addresses_anew_at_which_nobody_is_connected() -> None:
+    """Neither a goodbye nor an answer says who is there after a long stop."""
+    discovery = listed(X, Y, Z)
+    answer(discovery, WEB, Found((X, Y, Z, Address("10.0.0.4", 7400), Address("10.0.0.5", 7400))), 0)
+    discovery.met(X, H, 1)
+    discovery.learn(Y, K)
+    discovery.said_goodbye(K, 2)
+    discovery.met(Z, b"another", 3)
+    discovery.lost(Z)
+    discovery.ended(b"another")
+    discovery.is_me(Address("10.0.0.5", 7400), 3)
+    assert discovery.silent(100) == []
+    discovery.give_up(set(), 100)
+    assert discovery.silent(100) == [Y, Z, Address("10.0.0.4", 7400)]
+    assert discovery.silent(100 + FORGET_AFTER) == []

@@ -48,6 +48,8 @@ class DiscoveryMachine(Machine):
         self.answered_items: set[Item] = set()
         self.listed: list[Address] = []
         self.counts_from: dict[Address, float] = {}
+        self.given_up: set[Address] = set()
+        self.given_up_until = 0.0
         self.unlisted_at: dict[Address, float] = {}
         self.answered: set[Address] = set()  # since it was listed
         self.gone: set[Address] = set()
@@ -74,7 +76,8 @@ class DiscoveryMachine(Machine):
             self.unlisted_at[each] = self.now
         for each in set(self.listed).difference(before):
             if self.now - self.unlisted_at.get(each, -math.inf) >= FORGET:
-                self.counts_from[each] = self.now
+                is_given_up = each in self.given_up and self.now < self.given_up_until
+                self.counts_from[each] = -math.inf if is_given_up else self.now
                 self.gone.discard(each)
             if self.reached.get(self.owner.get(each)) != each:
                 self.answered.discard(each)
@@ -224,6 +227,23 @@ class DiscoveryMachine(Machine):
             for each in instants:
                 instants[each] += seconds
 
+    @rule(others=st.sets(addresses), seconds=st.sampled_from([0.0, 29.5]))
+    def another_gateway_has_given_up_places(self, others: set[Address], seconds: float) -> None:
+        before = Discovery([Literal(each) for each in sorted(others)], self.now)
+        self.discovery.give_up(before.given_up(self.now + FORGET), self.now)
+        for each in self.listed:
+            if each in self.me or self.owner.get(each) in self.reached:
+                continue
+            if each in others:
+                self.counts_from[each] = -math.inf
+                self.note("places that were given up")
+            else:
+                self.counts_from[each] = self.now
+                self.answered.discard(each)
+                self.gone.discard(each)
+        self.given_up, self.given_up_until = others, self.now + FORGET
+        self.now += seconds
+
     # --- What must hold
 
     @invariant()
@@ -258,6 +278,16 @@ class DiscoveryMachine(Machine):
         )
         over = self.now >= 100.0 + self.shift + FORGET
         assert self.discovery.all_met(self.now) == (met or over)
+        for forgotten in HOSTS:
+            met_without = (
+                lookups <= self.answered_items
+                and all(
+                    each in self.answered | self.gone or self.owner.get(each) in self.met_hosts | {forgotten}
+                    for each in self.listed
+                )
+                and {*self.owner.values()} <= self.met_hosts | {forgotten}
+            )
+            assert self.discovery.all_met(self.now, {forgotten}) == (met_without or over)
         if met and not over:
             self.note("hosts that are established early")
 
@@ -281,7 +311,7 @@ class DiscoveryMachine(Machine):
 def test_discovery_does_what_the_model_says() -> None:
     explore(
         DiscoveryMachine, 200, 40, "answers", "silent hosts", "goodbyes", "failed lookups", "a late answer",
-        "second addresses of a host", "hosts that are established early", "warnings",
+        "second addresses of a host", "hosts that are established early", "warnings", "places that were given up",
     )  # fmt: skip
 
 

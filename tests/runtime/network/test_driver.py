@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import zmq
 
-from colocache.core.hosts.rows import ENDED_AT
+from colocache.core.hosts.rows import ENDED_AT, Row
 from colocache.core.hosts.versions import Hello
 from colocache.runtime.network import dialling, limits, links, options, session, speaker
 from colocache.runtime.network.addresses import parse_listen
@@ -419,6 +419,18 @@ def versions(monkeypatch: pytest.MonkeyPatch) -> None:
         return Hello(int(lowest), int(highest), release)
 
     monkeypatch.setattr(session, "hello", by_release)
+
+
+def test_a_host_that_has_no_room_for_another_one_says_so_and_goes_on(
+    stage: Cast, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = stage.hosts("a", "b")
+    with monkeypatch.context() as full:
+        full.setattr(Row, "has_room_for", lambda row, id: False)
+        until(lambda: "more hosts in the group than this host can remember" in caplog.text)
+        until(lambda: not a.is_current() and not b.is_current())
+    stage.meet(a, b)
+    assert a.network.failures == b.network.failures == 0
 
 
 @pytest.mark.usefixtures("versions")

@@ -27,6 +27,7 @@ class FakeLine:
         self.sent: list[list[bytes]] = []
         self.come: list[list[bytes]] = []
         self.closed = False
+        self.is_writable = False  # libzmq connects before anybody has read that it does
         made.append(self)
 
     def owns(self, socket: object) -> bool:
@@ -36,9 +37,9 @@ class FakeLine:
         pass
 
     def send(self, *frames: bytes) -> bool:
-        if self.state is State.CONNECTED:
+        if self.is_writable:
             self.sent.append(list(frames))
-        return self.state is State.CONNECTED
+        return self.is_writable
 
     def receive(self) -> list[bytes] | None:
         return self.come.pop(0) if self.come else None
@@ -49,6 +50,7 @@ class FakeLine:
     def connect(self) -> None:
         """Be connected, perhaps anew."""
         self.state = State.CONNECTED
+        self.is_writable = True
         self.connections += 1
         self.sent.clear()
 
@@ -144,6 +146,22 @@ def test_a_connection_that_is_lost_answers_nothing(asker: Asker, state: State) -
     assert asker.answers == [None]
     asker.ask()
     assert asker.answers == [None, None]
+
+
+def test_nothing_is_asked_on_a_connection_on_which_nobody_has_said_hello(asker: Asker) -> None:
+    line = connected(asker)
+    line.state = State.CONNECTING  # lost
+    asker.work()
+    line.sent.clear()  # connected again, which nobody has looked at
+    asker.ask()
+    assert line.sent == []
+    assert asker.answers == [None, None]
+
+
+def test_what_was_asked_of_who_has_forgotten_a_hello_is_none_at_once(asker: Asker) -> None:
+    connected(asker)
+    asker.work([HELLO.pack()])
+    assert asker.answers == [None]
 
 
 def test_who_has_forgotten_a_hello_is_told_it_again(asker: Asker) -> None:
