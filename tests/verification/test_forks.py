@@ -19,7 +19,7 @@ from verification.forks import forks
         ("many", "fork, and go on", False),
         ("come_and_go", "fork", False),
         ("invalidate", "fork", True),
-        ("get_or_load", "past Python while joining", True),
+        ("set", "fork, and go on", True),
     ],
 )
 def test_a_fork_at_any_line_harms_nobody(operation: str, way: str, hosts: bool) -> None:

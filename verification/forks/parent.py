@@ -1,7 +1,8 @@
 """The process of `forks.py` that forks, and its children.
 
 Other threads of it use the cache all the while. A fork past Python has limits that are not the cache's: the child hangs
-if another thread waits for the interpreter just then. So before such a fork the others pause.
+if another thread waits for the interpreter just then. So before such a fork the others pause. If they cannot, because
+they wait for what the operation has, there is no fork; and a child that hangs is tried again.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from verification.forks.operations import OPERATIONS
 from verification.forks.truth import CHILDS, COUNTED, HUSH, HUSHED, KEYS, OTHERS, PARENTS, POINT, Truth
 
 HANGS = 60.0  # s, then a child hangs
+TRIES = 3  # at one point, before a child that hangs is taken for one that hangs by the cache
 STUCK = 0.2  # s, then a thread does not come to its next turn, because it waits for what the operation has
 FRESH = 20.0  # s in which the other process writes once more
 CANARIES = 8
@@ -83,7 +85,8 @@ class Parent:
         self._pid = os.getpid()
         self._enough = False
         self._turns: list[threading.Lock] = []
-        self.forks = self.stillborn = self.points = 0
+        self._hangs, self._status = False, 0
+        self.forks = self.stillborn = self.noisy = self.points = 0
         _complain_of_double_closes(self._truth)
 
     def run(self) -> None:
@@ -95,9 +98,15 @@ class Parent:
         if self._plan.past_python:
             sys.setswitchinterval(1000)  # nobody asks for the interpreter
             time.sleep(0.05)  # who has asked gets it
-        point = self._plan.first
+        point, hangs = self._plan.first, 0
         while self.forks < self._plan.most and self._fork_at(point):
-            self.points, point = point, point + self._plan.step
+            hangs = hangs + 1 if self._hangs else 0
+            if 0 < hangs < TRIES and self._plan.past_python:
+                self.stillborn += 1
+                continue
+            if hangs:
+                self._truth.complain("a child that hangs, or was killed", status=self._status)
+            self.points, point, hangs = point, point + self._plan.step, 0
         self._enough = True
         for thread in threads:
             thread.join()
@@ -163,7 +172,10 @@ class Parent:
         os.close(sink)
         if error:
             self._truth.complain("the operation in the parent", error=error)
-        if pids:
+        self._hangs = False
+        if pids and pids[0] < 0:
+            self.noisy += 1
+        elif pids:
             self.forks += 1
             self._await(pids[0], source)
         os.close(source)
@@ -171,19 +183,22 @@ class Parent:
         return bool(pids)
 
     def _fork(self) -> int:
+        """Fork, and return the child's pid; -1 if the others do not pause: they wait for what the operation has."""
         if not self._plan.past_python:
             return os.fork()
-        held = [turn for turn in self._turns if turn.acquire(timeout=STUCK)]  # one that waits for this thread may wait
-        self._truth.words[HUSH] += 1  # so that the bus has nothing to do either
+        words, pid = self._truth.words, -1
+        held = [turn for turn in self._turns if turn.acquire(timeout=STUCK)]
+        words[HUSH] += 1  # so that the bus has nothing to do either
         ends = time.monotonic() + STUCK
-        while self._truth.words[HUSHED] != self._truth.words[HUSH] and time.monotonic() < ends:
+        while words[HUSHED] != words[HUSH] and time.monotonic() < ends:
             time.sleep(0.001)
         time.sleep(0.03)
-        pid: int = ctypes.PyDLL(None).fork()
+        if len(held) == len(self._turns) and words[HUSHED] == words[HUSH]:
+            pid = ctypes.PyDLL(None).fork()
         if not pid:
             sys.setswitchinterval(0.005)
         else:
-            self._truth.words[HUSH] += 1
+            words[HUSH] += 1
         for turn in held:
             turn.release()
         return pid
@@ -200,13 +215,9 @@ class Parent:
         if not said.endswith(b"\n"):
             os.kill(pid, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        if not said and self._plan.past_python:
-            self.stillborn += 1  # the interpreter itself is stuck
-        elif not said.endswith(b"\n"):
-            self._truth.complain("a child that hangs, or was killed", status=status)
-        else:
-            for wrong in json.loads(said[1:]):
-                self._truth.complain("a child", wrong=wrong)
+        self._hangs, self._status = not said.endswith(b"\n"), status
+        for wrong in [] if self._hangs else json.loads(said[1:]):
+            self._truth.complain("a child", wrong=wrong)
 
     def _look_after_oneself(self) -> None:
         wrong = [f"descriptors {lost} are lost" for lost in [self._canaries.lost()] if lost]
@@ -304,7 +315,12 @@ def main(directory: str, plan: str, settings: str) -> None:
     faulthandler.enable()
     parent = Parent(Path(directory), Plan(*json.loads(plan)), json.loads(settings))
     parent.run()
-    print(json.dumps({"points": parent.points, "forks": parent.forks, "stillborn": parent.stillborn}), flush=True)
+    print(
+        json.dumps(
+            {"points": parent.points, "forks": parent.forks, "stillborn": parent.stillborn, "noisy": parent.noisy}
+        ),
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
