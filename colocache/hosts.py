@@ -294,18 +294,21 @@ class Hosts:
 
     def ask(self, to: Incarnation, request: Request, timeout: float = FETCH_TIMEOUT) -> Sleeping[Answer | None]:
         """Ask a host; the answer is None if there is none in time."""
-        answers = yield from self.ask_all([(to, request)], timeout)
+        answers = yield from self.ask_several([(to, request)], timeout)
         return answers[0]
+
+    def ask_several(
+        self, asked: Sequence[tuple[Incarnation, Request]], timeout: float = FETCH_TIMEOUT
+    ) -> Sleeping[list[Answer | None]]:
+        """Do as `ask_all` does, for one who waits. On a driver's thread, where nobody may wait, nothing is asked."""
+        if on_driver_thread():
+            return [None] * len(asked)
+        return (yield from self.ask_all(asked, timeout))
 
     def ask_all(
         self, asked: Sequence[tuple[Incarnation, Request]], timeout: float = FETCH_TIMEOUT
     ) -> Sleeping[list[Answer | None]]:
-        """Ask several hosts, `AT_ONCE` times at once, and return their answers in this order.
-
-        On a driver's thread, where nobody may wait, nothing is asked.
-        """
-        if on_driver_thread():
-            return [None] * len(asked)
+        """Ask several hosts, `AT_ONCE` times at once, and return their answers in this order."""
         answers: list[Answer | None] = []
         for start in range(0, len(asked), AT_ONCE):
             some = asked[start : start + AT_ONCE]

@@ -101,7 +101,7 @@ def get_many(
     ]
     if not parts:
         return found
-    answers = yield from hosts.ask_all(
+    answers = yield from hosts.ask_several(
         [(owner, GetMany(tuple([each.asked.key for each in part]), depends)) for owner, part in parts]
     )
     for (_, part), answer in zip(parts, answers, strict=True):

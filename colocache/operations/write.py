@@ -106,7 +106,7 @@ def _put_far(
         else:
             kept = False
     timeout = hosts.times.waited / 1e9 + WRITE_TIMEOUT if waits else WRITE_TIMEOUT
-    answers = (yield from hosts.ask_all(asked, timeout)) if asked else []
+    answers = (yield from hosts.ask_several(asked, timeout)) if asked else []
     lost: list[int] = []
     for (_, request), answer in zip(asked, answers, strict=True):
         hash = key_hash(request.key.wire)  # type: ignore[union-attr]
