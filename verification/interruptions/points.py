@@ -88,7 +88,7 @@ def _kind(path: str) -> bool | None:
     """Tell whether code of a file is traced always; None if it is where the caller is traced."""
     if path.startswith((OURS, "<colocache:")):  # written for a signature
         return True
-    # Not the import of a module: an exception there leaves locks of modules locked that no package sees. And not asyncio:
+    # Not the import of a module: an exception there leaves locks of modules locked, which no package sees. Nor asyncio:
     # a future that is interrupted between its result and the waking of its task never wakes that.
     return False if path.startswith((NOT_OURS, "<frozen", ASYNCIO)) else None
 
