@@ -88,9 +88,11 @@ class Held(Descriptor):
 
     def is_ours(self) -> bool:
         """Tell whether this is open, and still the same file."""
-        with contextlib.suppress(IndexError, OSError):
+        try:
             return identity(os.fstat(self.number)) == self.identity
-        return False
+        except (IndexError, OSError) as error:
+            raise_if_from_handler(error)
+            return False
 
     def close(self) -> None:
         """Close it, unless it is closed, or somebody else's by now."""

@@ -142,12 +142,13 @@ class Crew:
             self._look(result, [key, "the handler's"])
             result["found"] += subject("works", key)
         if any("has not reached" not in each for each in result["found"]):
-            self._end(False)  # what it has left behind would be found again
+            self._end(in_child=False)  # what it has left behind would be found again
         return result
 
     def _attempt_in_child(self, name: str, kind: str, unit: str, at: int) -> dict[str, Any]:
         if self._nursery is None:
             self._nursery = self._start(0)
+        self._end(in_child=False)  # it is counted below
         child, operation, key = self._nursery, OPERATIONS[name], f"key {self._number}"
         child("fork")
         if operation.before:

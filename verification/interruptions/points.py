@@ -10,6 +10,7 @@ first line of a ``finally``, and at the end of a ``with``.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from typing import Any, Final
 import colocache
 
 OURS: Final = f"{os.path.dirname(colocache.__file__)}{os.sep}"
+ASYNCIO: Final = f"{os.path.dirname(asyncio.__file__)}{os.sep}"
 NOT_OURS: Final = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}{os.sep}"  # all of verification
 
 UNITS: Final = ("lines", "opcodes")
@@ -86,8 +88,9 @@ def _kind(path: str) -> bool | None:
     """Tell whether code of a file is traced always; None if it is where the caller is traced."""
     if path.startswith((OURS, "<colocache:")):  # written for a signature
         return True
-    # The import of a module is Python's own: an exception there leaves locks of modules locked that no package sees.
-    return False if path.startswith(NOT_OURS) or path.startswith("<frozen") else None
+    # Not the import of a module: an exception there leaves locks of modules locked, which no package sees. Nor asyncio:
+    # a future that is interrupted between its result and the waking of its task never wakes that.
+    return False if path.startswith((NOT_OURS, "<frozen", ASYNCIO)) else None
 
 
 def place(frame: FrameType) -> str:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import asyncio
 
 
+SPARE = 0.01  # s from a timer to the one that stands in for it
+
+
 async def wait(register: Register, timeout: float) -> None:
     """Wait in this task until the waker is called, for ``timeout`` seconds at most."""
     import asyncio  # here, so that sync programs do not pay for its import
@@ -19,15 +22,19 @@ async def wait(register: Register, timeout: float) -> None:
     future: asyncio.Future[None] = loop.create_future()
     register(partial(_wake_from_elsewhere, loop, future))
     # Not wait_for: until Python 3.12 it swallows a cancellation that comes together with the answer.
-    too_late = loop.call_later(timeout, _wake, future)
+    # Twice, here and below, because an exception of a signal handler in such a callback goes to the loop, and the task
+    # would sleep for ever.
+    too_late = [loop.call_later(seconds, _wake, future) for seconds in (timeout, timeout + SPARE)]
     try:
         await future
     finally:
-        too_late.cancel()
+        for timer in too_late:
+            timer.cancel()
 
 
 def _wake_from_elsewhere(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
     try:
+        loop.call_soon_threadsafe(_wake, future)
         loop.call_soon_threadsafe(_wake, future)
     except RuntimeError:
         if not loop.is_closed():  # if it is closed, nobody waits
