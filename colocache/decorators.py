@@ -230,7 +230,9 @@ class _Calls:
         """Return this process's figures."""
         host = self.keyspace.member.own_host()
         if host is not None:
-            host.keeper.settle()  # otherwise the hits of a copy that another one has just replaced would be missing
+            # Otherwise the hits of a copy that another one has just replaced would be missing, and what was just
+            # invalidated would be counted.
+            host.keeper.sweep()
         return CacheInfo(self.keyspace.home.hit_count(), self.misses, None, len(self.keyspace.near[0]))
 
     def methods(self) -> dict[str, Any]:

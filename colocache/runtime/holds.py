@@ -64,13 +64,17 @@ class Holds:
     def take_over(self, what: int, hold: Hold) -> bool:
         """Take something from a function that has ended; return False if there is none.
 
-        Two threads may do so in the same moment, and have it both. That takes three rare things at once.
+        It may have been given back, and taken by another thread, while this one has found out that the function has
+        ended. So the last look and the change are one step: Python switches threads after calls only.
         """
-        other = self.held.get(what)
+        held = self.held
+        other = held.get(what)
         if other is None or not is_over(other):
             return False
-        self.held[what] = hold
-        return True
+        if what in held and held[what] is other:
+            held[what] = hold
+            return True
+        return False
 
     def has(self, what: int, hold: Hold) -> bool:
         """Tell whether it is this one that has it."""

@@ -7,10 +7,12 @@ the bus and the threads.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from random import Random
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any, cast
 
 import colocache.host
@@ -29,6 +31,7 @@ from colocache.member import Member
 from colocache.operations import load, read
 from colocache.operations.flow import Flow
 from colocache.operations.keyspace import Given, Keyspace
+from colocache.runtime import holds
 from colocache.runtime.board_file import LIVES
 from colocache.runtime.region import Region
 from verification.host.machine import (
@@ -53,12 +56,27 @@ _READ_THE_CLOCK = (
 
 @contextmanager
 def clock_of(machine: Machine) -> Iterator[None]:
-    """Have the shell read the clock of a machine, and log nothing: some values are too large on purpose."""
+    """Have the shell read the clock of a machine, and log nothing: some values are too large on purpose.
+
+    And have it find the functions of simulated threads, which are greenlets.
+    """
     with ExitStack() as stack:
+        stack.enter_context(replaced(holds, "is_over", partial(_is_over, machine)))
         stack.enter_context(replaced(logging.getLogger("colocache"), "disabled", True))
         for module in _READ_THE_CLOCK:
             stack.enter_context(replaced(module, "monotonic", lambda: machine.clock))
         yield
+
+
+def _is_over(machine: Machine, hold: holds.Hold) -> bool:
+    """Do what `colocache.runtime.holds.is_over` does."""
+    stacks: list[FrameType | None] = [sys._getframe(), *[each.greenlet.gr_frame for each in machine.threads]]
+    for frame in stacks:
+        while frame is not None:
+            if frame is hold[1]:
+                return False
+            frame = frame.f_back
+    return hold[1] is not None
 
 
 class SimulatedRegion:
