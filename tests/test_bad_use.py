@@ -20,7 +20,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -933,7 +932,7 @@ def test_of_several_threads_that_notice_a_fork_one_forgets(
         forgot.append(True)
         forget(self)
 
-    monkeypatch.setattr(colocache.member, "_inheriting", SimpleNamespace(lock=Door()))
+    monkeypatch.setattr(colocache.member, "_inheriting", Door())
     monkeypatch.setattr(Member, "_be_new", forget_when_both_have_noticed)
     assert [cache._member.join()] == crew.join()
     assert (len(forgot), inherited.forgotten) == (1, 1)

@@ -45,6 +45,7 @@ import os
 import sys
 from collections.abc import Callable
 from hashlib import blake2b
+from typing import cast
 
 from ..core.host.claims import HINT_WORDS, HINTS
 from ..core.host.layout import geometry
@@ -304,7 +305,7 @@ else:
         return mmap.mmap(descriptor, size)
 
 
-def _own_map() -> Callable[[int, int], object] | None:
+def _own_map() -> Callable[[int, int], int | None] | None:
     """Return what puts empty memory in place of some bytes, given their address and how many; None without ctypes."""
     try:
         import ctypes
@@ -315,7 +316,7 @@ def _own_map() -> Callable[[int, int], object] | None:
     function.restype = ctypes.c_void_p
     function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
     access, kind = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _NO_RESERVE
-    return lambda address, size: function(address, size, access, kind, -1, 0)
+    return lambda address, size: cast("int | None", function(address, size, access, kind, -1, 0))
 
 
 _MAP_FIXED = 0x10  # on Linux, macOS and the BSDs
@@ -323,12 +324,14 @@ _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0)
 _put_empty_memory = _own_map()
 
 
-def detach(mapping: mmap.mmap) -> None:
-    """Put memory of this process's own, all zeros, where a file is mapped. Nothing happens where that fails."""
-    if _put_empty_memory is not None:
-        import ctypes
+def detach(mapping: mmap.mmap) -> bool:
+    """Put memory of this process's own, all zeros, where a file is mapped. Return False where that cannot be done."""
+    if _put_empty_memory is None:
+        return False
+    import ctypes
 
-        _put_empty_memory(ctypes.addressof(ctypes.c_char.from_buffer(mapping)), len(mapping))
+    address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+    return _put_empty_memory(address, len(mapping)) == address
 
 
 def clock() -> int:

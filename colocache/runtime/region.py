@@ -54,7 +54,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..core.host.layout import Geometry, ShelfMemory, geometry
 from ..core.host.memory import Heard
@@ -339,15 +339,21 @@ class Region:
                 process.unlock()
 
     def forget_after_fork(self) -> None:
-        """In a forked child, let go of what it inherited, and leave the parent alone. Callable twice."""
+        """In a forked child, let go of what it inherited, and leave the parent alone. Callable twice.
+
+        Nothing stands by the empty memory: a label with the stamp 0 would, of things that nobody had stamped.
+        """
         self._leave_memory()
-        if self._files is not None:
-            self._files.forget_after_fork()
+        if self._files is not None and self._files.forget_after_fork():
+            self.bell[0] = self.marks[0] = _NEVER
 
     def _leave_memory(self) -> None:
         self._left = True
         self.state = _NO_STATE
 
+
+#: What no bell and no mark ever is.
+_NEVER: Final = (1 << 64) - 1
 
 # --- Joining
 

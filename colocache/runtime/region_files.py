@@ -157,8 +157,8 @@ class Files:
                 with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
                     os.unlink(self.file(name))
 
-    def forget_after_fork(self) -> None:
-        """In a forked child, let go of everything. Callable twice.
+    def forget_after_fork(self) -> bool:
+        """In a forked child, let go of everything. Callable twice. Return whether all memory is the child's own now.
 
         The child may be in the middle of an operation, and go on with it: a signal handler or a finalizer has forked.
 
@@ -168,9 +168,9 @@ class Files:
 
         So there is memory of the child's own, without anything in it, where the mapped files were.
         """
-        for mapping in self._maps:
-            detach(mapping)
+        detached = [detach(mapping) for mapping in self._maps]
         self.close()
+        return bool(detached) and all(detached)
 
     def close(self) -> None:
         """Close everything, which gives up all locks of bytes. Callable twice."""
