@@ -73,7 +73,9 @@ chaos: $(VENV)/.installed-test  ## kill, stop and restart real processes at rand
 hosts: $(VENV)/.installed-test  ## cut, kill, stop, replace and update several hosts, as network namespaces, and check every read (45 minutes)
 	@$(VENV)/bin/python -m verification.network.proof $(ARGS)
 
-soak: $(VENV)/.installed-test  ## work and restart for half an hour: what the processes hold must not grow
+soak: $(VENV)/.installed-test  ## work and restart for half an hour, and use everything many times: what the processes hold must not grow (45 minutes)
+	@$(VENV)/bin/python -m verification.chaos.wear
+	@$(VENV)/bin/python -m verification.chaos.wear --hosts
 	@$(VENV)/bin/python -m verification.chaos.soak $(ARGS)
 
 servers: $(VENV)/.installed-servers  ## check what must hold under each server and mode, and write docs/howto/servers.md (2 minutes)

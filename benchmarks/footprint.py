@@ -56,7 +56,7 @@ GROUPS, QUICK_GROUPS = (4, 16, 64), (2, 4)
 IDLE, IDLE_GROWTH = 0.2, 0.05  # % of a core in the largest group, and how much more than in the smallest one
 IMPORTS = (
     "colocache",
-    "colocache.runtime.transport",
+    "colocache.network",
     "cachetools",
     "cachebox",
     "redis",
@@ -363,7 +363,7 @@ def importing(module: str) -> Callable[[], list[float]]:
 
 
 def tell_imports(report: Report) -> None:
-    """Tell what imports take; `colocache.runtime.transport` brings zmq, and is imported at the first use."""
+    """Tell what imports take; `colocache.network` brings zmq, and is imported where there are several hosts."""
     contenders = []
     for module in IMPORTS:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -87,28 +87,38 @@ class Shared:
         if self.network is not None:
             self.network.start()
 
-    def release(self, patience: float) -> None:
-        """One cache less. With the last one, the bus falls silent, and then the process leaves the region."""
-        if not any(host.alive for host in list(self.caches)):
-            self._leave(patience)
-        else:
-            self.region.release()
+    def leaving(self, patience: float) -> Iterator[None]:
+        """Count one cache less. With the last one, the bus falls silent, and then the process leaves the region.
 
-    def _leave(self, patience: float) -> None:
-        """Leave the region. Only the last process of a host speaks with other hosts after that: it says goodbye."""
+        Each step begins something that takes a while, and the next one waits for it.
+        """
+        if any(host.alive for host in list(self.caches)):
+            self.region.release()
+            return
         _shared.pop(self.region, None)
-        network, is_last = self.network, False
+        network, bus, is_last = self.network, self.bus, False
         if network is not None:
             is_last = self.region.is_last()
-            if not is_last:
-                network.close(patience, False)
+            if not is_last:  # only the last process of a host speaks with other hosts to the end
+                network.leave()
             elif patience > 0:
-                network.hand_over()  # while what is here can still be served
-        if self.bus is not None:
-            self.bus.close(patience)
+                network.begin_to_hand_over()  # while what is here can still be served
+        if bus is not None and not is_last:
+            bus.leave()
+        yield
+        if network is not None and not is_last:
+            network.close(patience)
+        elif network is not None and patience > 0:
+            network.hand_over()
+        if bus is not None:
+            bus.close(patience)
         self.region.release()
         if network is not None and is_last:
-            network.close(patience, self.region.has_ended)
+            if self.region.has_ended:
+                network.say_goodbye()
+            network.leave()
+            yield
+            network.close(patience)
 
     def forget_after_fork(self) -> None:
         """In a forked child, let go of what is the parent's. Callable twice."""
@@ -232,7 +242,8 @@ def _give_back(region: Region) -> None:
     """Leave a region that was joined, if no host uses it."""
     shared = _shared.get(region)
     if shared is not None:
-        shared.release(0.0)
+        for _ in shared.leaving(0.0):
+            pass
     else:
         region.release()
 
@@ -448,10 +459,15 @@ class Host:
 
     def leave(self, patience: float = 0.0) -> None:
         """Leave. With the last cache the process leaves, and waits ``patience`` seconds at most for the bus."""
+        for _ in self.leaving(patience):
+            pass
+
+    def leaving(self, patience: float) -> Iterator[None]:
+        """Do the same in steps: see `Shared.leaving`."""
         self._alive = False
         if not self._left:
             self._left = True
-            self._shared.release(patience)
+            yield from self._shared.leaving(patience)
 
     def forget_after_fork(self) -> None:
         """In a forked child, let go of what is the parent's."""

@@ -574,7 +574,7 @@ class Hosts:
             while True:
                 if self.network is not None and self.network.is_gateway:
                     pause = max(pause, LONGEST_PAUSE)  # it is woken before that
-                yield Sleep(partial(progress.join, one, seen), pause)
+                yield Sleep(partial(progress.join, one, seen), progress.pause(pause))
                 seen = progress.made  # before the flow looks
                 pause = flow.send(self.ns())
         except StopIteration as end:

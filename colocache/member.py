@@ -36,6 +36,7 @@ from .runtime.waiting.threads import RLock, drained, on_driver_thread, start_at_
 from .stats import Counters, Stats
 from .values.carrier import Carrier
 from .values.codec import Codec
+from .values.large import Large
 
 T = TypeVar("T")
 
@@ -70,6 +71,7 @@ class Life:
     pid: int = field(default_factory=getpid)  # the process that lives it
     host: Host | None = None
     counters: Counters = field(default_factory=Counters)
+    large: Large = field(default_factory=Large)
     retry_at: float = -math.inf
     trouble: Exception | None = None  # why the last attempt to join failed
     is_closed: bool = False
@@ -494,8 +496,13 @@ def _forget_the_parent() -> None:
 
 
 def _leave(host: Host, patience: float, log: Log) -> None:
+    for _ in _leaving(host, patience, log):
+        pass
+
+
+def _leaving(host: Host, patience: float, log: Log) -> Iterator[None]:
     was_there = host.alive
-    host.leave(patience)
+    yield from host.leaving(patience)
     if was_there and host.region.path:
         _say(host, partial(log.info, "left seat %s", host.region.seat.number))
         host.errands.finish(LAST_LINES)
@@ -542,9 +549,13 @@ _closes_at_exit = 0  # the process that is prepared
 
 
 def _close_all() -> None:
+    """Have all leave together: each takes a step, and then each waits for what its step has begun."""
+    all_leaving = []
     for member in all_members():
         member.life.retry_at = math.inf  # a call at this late hour loads for itself
         host = member.own_host()
         if host is not None:
-            _leave(host, PATIENCE, member.log)
+            all_leaving.append(_leaving(host, PATIENCE, member.log))
+    while all_leaving:
+        all_leaving = [each for each in all_leaving if next(each, True) is None]
     _leave_what_is_left_behind()

@@ -132,14 +132,20 @@ class HostNetwork:
         """Have the thread started."""
         self.network.start()
 
-    def hand_over(self) -> None:
-        """Hand over to other hosts what this one owns. For its last process, before it leaves."""
-        self.network.hand_over(self._config.handoff)
+    def begin_to_hand_over(self) -> None:
+        """Begin to hand over to other hosts what this one owns. For its last process, before it leaves."""
+        self.network.begin_to_hand_over(self._config.handoff)
 
-    def close(self, patience: float, has_ended: bool) -> None:
-        """End the thread, and say goodbye to other hosts if this one has ended. Wait for so many seconds."""
-        if has_ended:
-            self.network.say_goodbye()
+    def hand_over(self) -> None:
+        """Wait until that is done."""
+        self.network.hand_over()
+
+    def say_goodbye(self) -> None:
+        """Have the thread say goodbye to other hosts at its end. For the last process of a host that has ended."""
+        self.network.say_goodbye()
+
+    def close(self, patience: float) -> None:
+        """End the thread, and wait for so many seconds."""
         self.network.close(patience)
 
     def leave(self) -> None:

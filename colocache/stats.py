@@ -34,7 +34,9 @@ class Stats:
     sets: int = counter("Writes", "Values that this process stored: set, added, counted or touched.")
     sets_refused: int = counter("Writes", "Writes that a condition forbade: a value was there, or had changed.")
     busy: int = counter("Writes", "Writes given up, because another process held the lock of a ring for too long.")
-    oversize: int = counter("Writes", "Values that were too large: the caller got them, the cache did not keep them.")
+    oversize: int = counter(
+        "Writes", "Values too large, or without memory to encode them: the caller got them, and they are not kept."
+    )
     evictions: int = counter("Writes", "Near copies that were removed to make room.")
 
     invalidations: int = counter("Events", "Calls that invalidated something.")

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
-import zmq
 
 import colocache.member
 import colocache.runtime.files
@@ -35,6 +34,7 @@ from colocache.core.host.shelf import Shelf
 from colocache.host import Host
 from colocache.member import Member
 from colocache.runtime import frames
+from colocache.runtime.bus import Bus
 from colocache.runtime.places import why_unusable
 from colocache.scope import Scope
 from tests import ROOT
@@ -226,9 +226,10 @@ def test_a_signal_may_interrupt_a_call(
 
 
 def test_a_cache_whose_files_are_deleted_joins_anew(
-    call: Call, cache: Cache, run_dir: str, caplog: pytest.LogCaptureFixture
+    call: Call, cache: Cache, run_dir: str, until: Until, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert call(cache, "set", "k", 1)
+    until(Path(run_dir, "test", "0.bus").exists)  # the last file that is made
     assert call(cache, "get", "k") == 1
     first = cache._member.own_host()
     shutil.rmtree(Path(run_dir, "test"))
@@ -850,6 +851,33 @@ assert os.waitpid(child, 0)[1] == 0
         assert "cannot forget yet" in done.stderr
 
 
+@pytest.mark.in_a_group
+def test_at_the_end_of_a_process_no_group_waits_for_another_one(
+    new_cache: NewCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fifty groups used to end one after the other, a second each where their threads were slow."""
+    caches, steps = [new_cache(f"group {number}") for number in range(5)], []
+    for cache in caches:
+        cache.start()
+    began = Bus.leave
+
+    def leave(bus: Bus) -> None:
+        steps.append("begins")
+        began(bus)
+
+    def close(bus: Bus, patience: float) -> bool:
+        steps.append("waits")
+        return waited(bus, patience)
+
+    waited = Bus.close
+    monkeypatch.setattr(Bus, "leave", leave)
+    monkeypatch.setattr(Bus, "close", close)
+    colocache.member._close_all()
+    assert steps[:5] == ["begins"] * 5
+    assert steps.count("waits") == 5
+    assert all(cache.members() == [] for cache in caches)
+
+
 def test_joining_again_and_again_leaves_nothing_to_be_done_at_exit(cache: Cache) -> None:
     cache.start()
     before = atexit._ncallbacks(), len(weakref.finalize._registry)  # type: ignore[attr-defined]
@@ -967,7 +995,7 @@ def test_two_applications_with_different_codecs_do_not_disturb_each_other(
 
 
 def test_garbage_for_the_bus_is_counted_and_does_no_harm(cache: Cache, run_dir: str, until: Until) -> None:
-    """As it would come of a process with another version, or with broken memory; and what is not even ZeroMQ."""
+    """As it would come of a process with another version, or with broken memory; and somebody who wants to connect."""
     seed = time.time_ns()
     print(f"seed {seed}")
     noise = random.Random(seed)
@@ -976,17 +1004,13 @@ def test_garbage_for_the_bus_is_counted_and_does_no_harm(cache: Cache, run_dir: 
     assert bus is not None
     path = Path(run_dir, "test", "0.bus")
     until(path.exists)
-    for junk in (b"GET / HTTP/1.0\r\n\r\n", noise.randbytes(1000), b"\xff" + bytes(8) + b"\x7f", b""):
-        with socket.socket(socket.AF_UNIX) as stranger:
-            stranger.connect(str(path))
-            stranger.sendall(junk)
+    with socket.socket(socket.AF_UNIX) as stranger, pytest.raises(OSError, match="wrong type"):
+        stranger.connect(str(path))
     event = frames.encode(frames.KEYS, 1, 1, frames.array("Q", (1, 2)))
     garbage = [noise.randbytes(noise.randrange(1, 300)) for _ in range(100)]
     garbage += [event[: noise.randrange(1, len(event) - 1)] for _ in range(10)] + [event + b"x"]
-    with zmq.Context() as context, context.socket(zmq.XPUB) as stranger:
-        stranger.linger = 0
-        stranger.connect(f"ipc://{path}")
-        stranger.recv()  # now the bus hears
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
+        stranger.connect(str(path))
         for junk in garbage:
             stranger.send(junk)
         until(lambda: bus.bad_frames >= len(garbage) // 2)

@@ -988,10 +988,11 @@ def test_starting_a_cache_that_is_off_does_nothing(new_cache: NewCache) -> None:
 
 
 @pytest.mark.in_a_group
-def test_many_threads_join_once(cache: Cache, crew: Crew) -> None:
+def test_many_threads_join_once(cache: Cache, crew: Crew, until: Until) -> None:
     crew.start(lambda: cache.set("k", 1), times=8)
     assert crew.join() == [True] * 8
     assert len(cache.members()) == 1
+    until(threads)
     assert len(threads()) == 1
 
 

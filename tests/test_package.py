@@ -173,9 +173,9 @@ def test_the_errors_import_nothing_of_ours() -> None:
     assert [each for each in inside() if each.module == "errors"] == []
 
 
-def test_only_the_transport_and_what_speaks_to_other_hosts_import_zmq() -> None:
+def test_only_what_speaks_to_other_hosts_imports_zmq() -> None:
     found = {each.module for each in imports() if each.target == "zmq"}
-    assert {module for module in found if not module.startswith("runtime.network.")} == {"runtime.transport"}
+    assert {module for module in found if not module.startswith("runtime.network.")} == set()
 
 
 AT_IMPORT = """\

@@ -186,7 +186,8 @@ class Keyspace(NearCache):
     def encode(self, key: Key, value: object, given: Given, host: Host | None = None) -> bytes | None:
         """Return a value as it travels; None, counted and logged, if it or its tags are too large to be kept.
 
-        ``host`` is where it is to be kept; None is the present one. Raise TypeError, with the key, if it cannot travel.
+        The same if there is no memory for that: the caller is to have the value all the same. ``host`` is where it is
+        to be kept; None is the present one. Raise TypeError, with the key, if it cannot travel.
         """
         payload, excess = b"", given.excess
         try:
@@ -196,6 +197,8 @@ class Keyspace(NearCache):
             raise TypeError(f"the value of the key {shown(key)}{where} cannot be carried: {error}") from None
         except OversizeError as error:
             excess = str(error)
+        except MemoryError:
+            excess = "there is not enough memory to encode it"
         if not excess:
             host = host or self.member.join()
             if host is None or len(payload) <= host.shelf.max_value:
@@ -205,6 +208,19 @@ class Keyspace(NearCache):
             )
         self.member.decline(key, self.path, excess)
         return None
+
+    def encode_loaded(self, key: Key, wire: bytes, value: object, given: Given, host: Host) -> bytes | None:
+        """Do what `encode` does, for what was loaded; what was too large a moment ago is not encoded again at once."""
+        large, began = self.member.life.large, monotonic()
+        if large.holds(wire, began):
+            self.member.decline(key, self.path, "it was too large a moment ago")
+            return None
+        payload = self.encode(key, value, given, host)
+        if payload is None:
+            large.note(wire, began, monotonic())
+        else:
+            large.forget(wire)
+        return payload
 
     def check_function(self) -> None:
         """Raise TypeError, before the first load, if the function returns a class that cannot travel."""

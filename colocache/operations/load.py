@@ -210,11 +210,21 @@ class Duty:
         self.give_back()
 
     def succeed(self, value: Any) -> None:
-        """Store the loader's value, and hand it to those that wait. Raise TypeError if it cannot travel."""
+        """Store the loader's value, and hand it to those that wait. Raise TypeError if it cannot travel.
+
+        The caller is given the value also where there is no memory to store it.
+        """
+        try:
+            self._keep(value)
+        except MemoryError:
+            self.give_back()
+            self._member.decline(self.key, self._keyspace.path, "there is not enough memory to keep it")
+
+    def _keep(self, value: Any) -> None:
         keyspace, host, load, given = self._keyspace, self._host, self.load, self._given
         if host is None or load is None:
             return
-        payload = keyspace.encode(self.key, value, given, host)
+        payload = keyspace.encode_loaded(self.key, self.wire, value, given, host)
         handed: object = AGAIN
         expires = host.now() + given.ttl
         if payload is not None:

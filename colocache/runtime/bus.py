@@ -4,7 +4,7 @@ Coherence does not depend on it, because each process compares its near copies w
 it wakes those that wait for a load. So a message may be lost, come late, or come twice.
 
 What has happened is queued by the threads of the application, which take no lock and wait for nobody. The first event
-wakes the bus's thread, which gathers for some milliseconds, and sends one frame for each kind. A process connects to
+wakes the bus's thread, which gathers for some milliseconds, and sends one frame for each kind. A process opens a way to
 its mates only when it has something to say. Nothing happens on the bus of a group that is idle.
 
 ::
@@ -19,30 +19,24 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from .files import descriptors_are_scarce
 from .frames import EVERYTHING, KEYS, LARGEST, LOADED, NAMESPACES, TAGS, decode
 from .logs import Log
+from .mouth import Mates, Mouth
 from .servers import why_no_threads
 from .short_name import ShortName
+from .transport import Ear
 from .waiting.answers import Answer
-from .waiting.threads import Errands, allocate_lock, drained, is_patched, on_driver_thread, start_driver
+from .waiting.threads import Errands, allocate_lock, drained, on_driver_thread, start_driver
 from .waker import Waker
-
-if TYPE_CHECKING:
-    from .mouth import Mates, Mouth
-    from .transport import Broadcast
 
 EVENTS: Final = (KEYS, TAGS, NAMESPACES)
 
 MOST: Final = 8192  # events of a kind in one batch; of more, the mates look at everything
-START_AFTER = 0.1  # s: the thread imports zmq, which takes long, after the first calls of the process
 GATHER = 0.005  # s from the first event to the frame
 PAUSE, PAUSE_AT_MOST = 0.005, 0.1  # s between batches for each mate: so nobody hears more than 200 batches a second
 PAUSE_AFTER_EVERYTHING = 0.25  # s: to look at everything takes a while
@@ -95,7 +89,8 @@ class Bus:
         self._asked: deque[Answer] = deque(maxlen=MOST_ASKED)
         self._idle = self._waits = False  # whether an event, or the end of a load, must wake the thread
         self._waker: Waker | None = None
-        self._sockets: Broadcast | None = None
+        self._ear: Ear | None = None
+        self._mouth: Mouth | None = None
         self._leaving = False
         self._silent = False  # after a failure
         self._left, self._ended = allocate_lock(), Answer()
@@ -156,8 +151,6 @@ class Bus:
         if why:
             self._not_started(why)
             return False
-        if _must_import_early():
-            _import_early()
         self._ended = Answer()
         start_driver(self._run, "colocache bus", self._errands, self._not_started)
         return not self._silent
@@ -191,10 +184,14 @@ class Bus:
         return ended
 
     def forget_after_fork(self) -> None:
-        """In a forked child, let go of what is the parent's. The sockets cannot be closed here, and are left alone."""
+        """In a forked child, let go of what is the parent's."""
         self._idle = self._waits = False
-        _inherited.append((self._waker, self._sockets))
-        self._waker = self._sockets = None
+        self._waker = None
+        ear, mouth, self._ear, self._mouth = self._ear, self._mouth, None, None
+        if ear is not None:
+            ear.forget_after_fork()
+        if mouth is not None:
+            mouth.close()
         self._ended = Answer()
         self._ended.give(None)
 
@@ -203,21 +200,19 @@ class Bus:
     def _run(self) -> None:
         self._tick_at = monotonic() + TICK
         try:
-            if "zmq" not in sys.modules:
-                self._left.acquire(True, START_AFTER)
             while not self._leaving:
                 try:
                     self._serve()
                 except OSError as error:
                     self._fail(self._log.warning, "hears nothing of other processes for now: %s", error)
-                except Exception:  # a bug, or libzmq in trouble
+                except Exception:  # a bug
                     self._fail(self._log.exception, "the bus has failed, and will start anew")
                 self._rest()
         finally:
             self._ended.give(None)
 
     def _fail(self, log: Callable[..., None], text: str, *details: object) -> None:
-        if not self._silent:
+        if not self._silent and not self._leaving:  # the directory may be gone by now
             log(text, *details)
         self._silent = True
 
@@ -237,67 +232,76 @@ class Bus:
             asked.give(None)
 
     def _serve(self) -> None:
-        if descriptors_are_scarce():
-            raise OSError("hardly a file descriptor is left in this process")
-        with _importing:
-            from .mouth import Mouth
-            from .transport import Broadcast
-
         with contextlib.ExitStack() as owned:
             directory = self._directory.open()
             owned.callback(self._directory.close)
-            sockets = Broadcast(self._name, LARGEST)
-            owned.callback(lambda: sockets.close(LAST_FRAMES if self._leaving else 0.0))
-            waker = Waker()
-            sockets.watch(waker.source)
-            mouth = Mouth(sockets, self._mates, directory, self._name)
-            self._look_at = monotonic() + LOOK_AFTER_EAR
+            waker, ear = Waker(), Ear(LARGEST)
+            ear.watch(waker.source)
             self._ear_path = f"{directory}/{self._seat}.bus"
-            sockets.bind(self._ear_path)
-            self._sockets, self._waker = sockets, waker
+            is_late = self._leaving
+            if is_late:  # whoever waits for the end may have given up, and then the seat is a successor's
+                return
+            ear.bind(self._ear_path)
+            owned.callback(ear.close)
+            mouth = Mouth(self._mates, directory, self._name)
+            owned.callback(mouth.close)
+            self._look_at = monotonic() + LOOK_AFTER_EAR
+            self._mouth, self._ear, self._waker = mouth, ear, waker
             self._answer()  # those that asked when there was no waker
             if self._silent:
                 self._silent = False
                 self._log.info("hears other processes again")
             try:
                 while not self._leaving:
-                    self._step(sockets, waker, mouth)
-                self._say(mouth, monotonic())
+                    self._step(ear, waker, mouth)
+                self._finish(ear, waker, mouth)
             finally:
-                self._sockets = self._waker = None
+                self._mouth = self._ear = self._waker = None
 
-    def _step(self, sockets: Broadcast, waker: Waker, mouth: Mouth) -> None:
+    def _finish(self, ear: Ear, waker: Waker, mouth: Mouth) -> None:
+        """Say what is left to say, and give the last frames a moment to be taken."""
+        waker.rest()
+        now = monotonic()
+        self._say(mouth, now)
+        ends = now + LAST_FRAMES
+        ear.unbind()
+        while mouth.due < ends and now < ends:
+            ear.wait(max(0.0, mouth.due - now))
+            now = monotonic()
+            mouth.go_on(now)
+
+    def _step(self, ear: Ear, waker: Waker, mouth: Mouth) -> None:
         self._idle = self._waits = True  # before the queues are looked at: see `_rouse`
-        self._plan(mouth, monotonic())
-        until = min(self._tick_at, self._say_at)
-        roused = sockets.wait(max(0.0, until - monotonic()))
+        self._plan(monotonic())
+        until = min(self._tick_at, self._say_at, mouth.due)
+        roused = ear.wait(max(0.0, until - monotonic()))
         self._idle = self._waits = False
         now = monotonic()
         # The ends of loads first: where other threads compute, this one waits for the interpreter after each call of
         # the system, 5 ms by default.
-        if self._loaded and mouth.ready_at(now) <= now:
+        if self._loaded:
             mouth.say(LOADED, _taken(self._loaded))
         if roused:
             waker.rest()
-        self._hear(sockets)
+        self._hear(ear)
         self._answer()  # here, because work that does not end must not pass for a turn
         now = monotonic()
-        self._plan(mouth, now)
+        self._plan(now)
         if now >= self._say_at:
             self._say(mouth, now)
+        mouth.go_on(now)
         if now >= self._tick_at:
             self._tick(now)
         if now >= self._look_at:
-            self._look_after_ear(sockets, now)
+            self._look_after_ear(ear, now)
 
-    def _plan(self, mouth: Mouth, now: float) -> None:
-        """Decide when to say what is queued, and connect to mates meanwhile."""
+    def _plan(self, now: float) -> None:
+        """Decide when to say what is queued."""
         if any(self._events.values()):
             self._idle = False  # further events need not wake this thread
             if self._gathered_at == math.inf:
                 self._gathered_at = max(now + GATHER, self._next_batch_at)
-        due = now if self._loaded else self._gathered_at
-        self._say_at = due if due == math.inf else max(due, mouth.ready_at(now))
+        self._say_at = now if self._loaded else self._gathered_at
 
     def _say(self, mouth: Mouth, now: float) -> None:
         """Say what is queued. The ends of loads do not wait until events are gathered."""
@@ -311,28 +315,31 @@ class Bus:
             mouth.say(EVERYTHING, ())
             self._next_batch_at = now + PAUSE_AFTER_EVERYTHING
             return
-        self._next_batch_at = now + min(PAUSE * mouth.mates, PAUSE_AT_MOST)
         for kind, hashes in batches.items():
             if hashes:
                 mouth.say(kind, set(hashes))
+        self._next_batch_at = now + min(PAUSE * mouth.mates, PAUSE_AT_MOST)
 
-    def _hear(self, sockets: Broadcast) -> None:
-        """Hand over what has come: one message of each kind, however many frames there are."""
+    def _hear(self, ear: Ear) -> None:
+        """Hand over what has come: the ends of loads at once, and one message of each other kind."""
         heard: dict[int, list[int]] = {}
-        for frame in sockets.receive():
+        for frame in ear.receive():
             try:
                 kind, sender, number, hashes = decode(frame)
             except ValueError as error:
                 self._refuse(error)
                 continue
-            heard.setdefault(kind, []).extend(hashes)
+            if kind == LOADED:
+                self._hand_over(Message(kind, [*hashes]))
+            else:
+                heard.setdefault(kind, []).extend(hashes)
             if self._is_after_a_gap(sender, number):
                 heard[EVERYTHING] = []
-        if EVERYTHING in heard or sum(len(heard.get(kind, ())) for kind in EVENTS) > MOST:
-            heard = {EVERYTHING: [], LOADED: heard.get(LOADED, [])}
-        for kind in sorted(heard, reverse=True):  # the ends of loads first
-            if heard[kind] or kind == EVERYTHING:
-                self._hand_over(Message(kind, heard[kind]))
+        if EVERYTHING in heard or sum(map(len, heard.values())) > MOST:
+            heard = {EVERYTHING: []}
+        for kind, hashes in heard.items():
+            if hashes or kind == EVERYTHING:
+                self._hand_over(Message(kind, hashes))
 
     def _refuse(self, error: ValueError) -> None:
         self.bad_frames += 1
@@ -352,18 +359,11 @@ class Bus:
         except Exception:
             self._log.exception("what another process said could not be taken in")
 
-    def _look_after_ear(self, sockets: Broadcast, now: float) -> None:
-        """Make sure that others can connect. A cleaner of temp directories may delete the socket.
-
-        While hardly a file descriptor is left, nobody may connect: libzmq aborts the process if there is none for a
-        connection that comes. Mates connect again later, and the numbers of their frames show what was lost.
-        """
+    def _look_after_ear(self, ear: Ear, now: float) -> None:
+        """Make sure that others can send. A cleaner of temp directories may delete the socket."""
         self._look_at = now + LOOK_AFTER_EAR
-        if descriptors_are_scarce():
-            sockets.unbind()
-        elif not sockets.can_be_found:
-            sockets.unbind()
-            sockets.bind(self._ear_path)
+        if not ear.can_be_found:
+            ear.bind(self._ear_path)
 
     def _tick(self, now: float) -> None:
         self._tick_at = now + TICK
@@ -373,46 +373,6 @@ class Bus:
             self._log.exception("the files of the group could not be looked at")
 
 
-def _must_import_early() -> bool:
-    """Tell whether the bus's thread must find zmq imported.
-
-    - gevent: a thread of the system and a greenlet that import the same module could wait for each other.
-    - uWSGI forks past Python's hooks, so that `_before_fork` is not called.
-    """
-    return is_patched() or "uwsgi" in sys.modules
-
-
-def _import_early() -> None:
-    with contextlib.suppress(ImportError):  # the thread will tell
-        from . import mouth, transport  # noqa: F401
-
-
 def _taken(queue: deque[int]) -> list[int]:
     """Take out what a queue holds at this moment. Only one thread takes, and others append meanwhile."""
     return [queue.popleft() for _ in range(len(queue))]
-
-
-#: What the parent's threads used, which a forked child must not touch, not even to free it: libzmq would wait for I/O
-#: threads that are not there.
-_inherited: list[Any] = []
-
-#: Held while the bus's thread imports zmq. A fork at that moment would leave its child an import that nobody ends, and
-#: the child would wait for ever when it imports zmq itself.
-_importing = allocate_lock()
-_forking: list[bool] = []  # whether `_importing` is held for a fork
-
-
-def _before_fork() -> None:
-    _forking.append(_importing.acquire(True, 5.0))
-
-
-def _after_fork() -> None:
-    while _forking:
-        if _forking.pop():
-            _importing.release()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
-
-if _must_import_early():  # now, and not in the first call of a worker
-    _import_early()

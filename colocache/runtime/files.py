@@ -22,7 +22,7 @@ from collections.abc import Callable
 from ..errors import ConfigError
 from .signals import raise_if_from_handler
 
-SPARE = 64  # where libzmq can have no descriptor for an epoll, or to accept by ipc, it aborts the whole process
+SPARE = 64  # where libzmq can have no descriptor for an epoll, it aborts the whole process
 HIGH = 500  # where numbers begin that hardly any process gets to
 
 
@@ -230,11 +230,30 @@ def _what_is_wrong(found: os.stat_result, is_kind: Callable[[int], bool], kind: 
     return ""
 
 
+def largest_file() -> int:
+    """Return how many bytes a file of this process may have."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+
+
+def lengthen(descriptor: int, size: int) -> None:
+    """Make a file so long, without blocks. Raise OSError if this process may have no file of that length."""
+    _refuse_beyond_limit(size)
+    os.ftruncate(descriptor, size)
+
+
+def _refuse_beyond_limit(size: int) -> None:
+    """Raise OSError where the system would send SIGXFSZ: Python ignores that, but an application may not."""
+    if size > largest_file():
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+
 def allocate(descriptor: int, start: int, end: int) -> None:
     """Give a file its blocks from one byte to another, so that a full disk is an OSError here, and not a SIGBUS later.
 
     What is there already stays; all else becomes zeros. Nobody stores anything there yet.
     """
+    _refuse_beyond_limit(end)
     while start < end:
         start += _allocate_some(descriptor, start, min(end - start, _AT_ONCE))
 

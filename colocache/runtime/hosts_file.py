@@ -30,7 +30,7 @@ from ..core.hosts.log import HostLog
 from ..errors import ConfigError
 from .board_file import LAYOUT, Head, boot
 from .fences import Fences
-from .files import Held, allocate, open_new, open_ours
+from .files import Held, allocate, lengthen, open_new, open_ours
 from .record_locks import lane_locks
 from .region_files import FILES, HOSTS, Files
 from .signals import raise_if_from_handler
@@ -97,7 +97,7 @@ class HostsFile:
 def create(files: Files, is_client: bool) -> None:
     """Create the file, of a client host, or of a member. Raise OSError if there is no room."""
     file = files.create(HOSTS).number
-    os.ftruncate(file, SIZE)
+    lengthen(file, SIZE)
     allocate(file, 0, layout.lane_part(0)[1])
     os.pwrite(file, int(is_client).to_bytes(layout.WORD, sys.byteorder), layout.WORD * layout.CLIENT)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import sys
 import tempfile
 from hashlib import blake2b
@@ -28,6 +27,10 @@ _OF_A_NETWORK = {
     0x5346414F: "AFS", 0x0BD00BD0: "Lustre", 0x01161970: "GFS2", 0x7461636F: "OCFS2",
 }  # fmt: skip
 
+#: Those that write what is changed to another block. A store to mapped memory then needs a new block, also where the
+#: file has all of its own. If there is none, the process is killed (SIGBUS).
+_COPIES_ON_WRITE = {0x9123683E: "btrfs", 0x2FC12FC1: "ZFS", 0xCA451A4E: "bcachefs", 0xF2F52010: "F2FS"}
+
 
 def open_place(group: str, chosen: str | None) -> tuple[str, str]:
     """Return the real path of the base directory and the name of the group's directory in it, both created if needed.
@@ -38,11 +41,17 @@ def open_place(group: str, chosen: str | None) -> tuple[str, str]:
     base = base_directory(chosen)
     make_private(base)
     base = os.path.realpath(base)
-    network = _OF_A_NETWORK.get(_kind_of(base) or 0)
+    kind = _kind_of(base) or 0
+    network, copying = _OF_A_NETWORK.get(kind), _COPIES_ON_WRITE.get(kind)
     if network is not None:
         raise ConfigError(
             f"the runtime directory {base} is on a file system of a network ({network}), where memory cannot be shared:"
             " set COLOCACHE_DIR to a local directory"
+        )
+    if copying is not None:
+        raise ConfigError(
+            f"the runtime directory {base} is on a file system that copies what is written ({copying}), where a full "
+            "disk would kill the process: set COLOCACHE_DIR to a directory on a tmpfs, ext4 or XFS"
         )
     name = directory_name(group)
     make_private(os.path.join(base, name))
@@ -124,9 +133,3 @@ def room(path: str) -> int:
     found = os.statvfs(path)
     free = found.f_bavail * found.f_frsize if found.f_blocks else sys.maxsize  # 0: a tmpfs with no limit
     return max(0, free - max(1 << 20, free // 16))
-
-
-def largest_file() -> int:
-    """Return how many bytes a file of this process may have."""
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    return sys.maxsize if limit == resource.RLIM_INFINITY else limit

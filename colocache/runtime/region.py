@@ -64,9 +64,9 @@ from ..version import __version__
 from . import board_file, hosts_file
 from .board_file import BoardMemory, Head, anonymous
 from .fences import Fences, fences_for
-from .files import allocate, identity
+from .files import allocate, identity, largest_file, lengthen
 from .hosts_file import Ended, HostsFile
-from .places import largest_file, open_place, room
+from .places import open_place, room
 from .record_locks import FIRST_PAUSE, ClaimLocks, Holds, RecordLocks, RingLocks, hold_of_caller, rest
 from .region_files import CLAIMS, HOSTS, Again, Files
 from .servers import call_after_fork
@@ -527,7 +527,7 @@ def _create(files: Files, capacity: int, wish: _Wish, fences: Fences, ended: lis
         files.create(name)
     _reached("claims made")
     shelf = files.create("shelf").number
-    os.ftruncate(shelf, sizes.total_size)
+    lengthen(shelf, sizes.total_size)
     allocate(shelf, 0, sizes.data_offset)
     _reached("shelf made")
     if ended is not None:

@@ -1,174 +1,178 @@
-"""How frames travel between the processes of a host: by ZeroMQ.
+"""How frames travel between the processes of a host: each has a socket for datagrams, named in the group's directory.
 
-The thread of the bus alone uses it, because signal handlers of the application never run in that thread:
-
-1. a handler raises in the middle of making a socket;
-2. libzmq has the socket, and nobody can close it;
-3. ending libzmq's context waits for that socket.
-
-Errors of ZeroMQ leave this module as OSError.
+Nothing is accepted and no thread runs beside the bus's own. So nothing here can end the process, whatever has run out:
+where the system refuses something, that is an OSError.
 """
 
 from __future__ import annotations
 
+import _socket as system  # gevent patches the other module, and the bus's thread has no greenlets
 import contextlib
+import errno
 import math
 import os
+import select
+import sys
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, Final
 
-import zmq
+from .files import Held, identity
 
-# As numbers: libzmq's own names are enums, and each use of one in a flag costs as much as a small message.
-NOBLOCK, EVENTS, POLLIN = int(zmq.NOBLOCK), int(zmq.EVENTS), int(zmq.POLLIN)
+BATCH: Final = 256  # frames taken before the clock gets its turn
+BUFFER: Final = 1 << 18  # bytes; macOS takes no frame that is larger than its buffer, which has 2 KiB there by default
 
-BATCH = 256  # frames taken from one socket before the others, and the clock, get their turn
-
-
-@contextlib.contextmanager
-def _errors_of_the_system() -> Iterator[None]:
-    try:
-        yield
-    except zmq.ZMQError as error:
-        raise OSError(error.errno, f"ZeroMQ: {error.strerror}") from error
+_FULL: Final = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
+_NO_SIGNAL: Final = getattr(system, "MSG_NOSIGNAL", 0)
 
 
-NAME = b"\xff"  # begins the subscription by which a subscriber says who it is; no frame begins so
-QUEUE = 64  # frames that wait for a mate that is stopped; of more, the newest are dropped
-HANDSHAKE = 2.0  # s, then libzmq gives up a connection to a mate that is stopped
+class Full(OSError):
+    """The other end takes no more frames at the moment: it computes, or is stopped."""
 
 
-class Broadcast:
-    """The two sockets by which the processes of a host tell each other something. For one thread at a time.
+class _Socket:
+    """A socket for datagrams that never waits. It is closed only if it still is this one: see `Held`."""
 
-    - The **subscriber**, a SUB, is bound, and hears all that say something.
-    - The **publisher**, a PUB that sees subscriptions, is connected to the subscribers of others.
+    def __init__(self) -> None:
+        self._held = Held(system.socket(system.AF_UNIX, system.SOCK_DGRAM).detach())
+        try:
+            self.end = system.socket(system.AF_UNIX, system.SOCK_DGRAM, 0, self._held.number)
+            self.end.setblocking(False)
+            for option in (system.SO_SNDBUF, system.SO_RCVBUF):
+                self.end.setsockopt(system.SOL_SOCKET, option, BUFFER)
+        except BaseException:
+            self.close()
+            raise
 
-    So a process that says nothing connects to nobody. A frame that is sent before the other end has subscribed is lost.
-    That is why each subscriber subscribes to its own name, too, and so `reached` tells who hears.
+    def close(self) -> None:
+        """Close it. Callable twice, and in a forked child."""
+        end: system.socket | None = getattr(self, "end", None)
+        if end is not None:
+            end.detach()
+        self._held.close()
 
-    libzmq connects once, and never again by itself: it would go on trying to reach mates that are dead. What is lost is
-    missing from `reached`, and the caller connects again when it has something to say.
-    """
 
-    def __init__(self, name: int, largest: int) -> None:
-        """``name`` is a number that no other process has; ``largest`` the size of the largest frame."""
-        self.reached: set[int] = set()  # the names of those that hear
-        self.changes = 0  # how often these have changed
-        self._ready: list[Any] = []
-        self._bound = ""
+class Ear:
+    """What one process hears. For one thread at a time."""
+
+    def __init__(self, largest: int) -> None:
+        """``largest`` is the size of the largest frame, in bytes. Open nothing yet."""
+        self._largest = largest
+        self._socket: _Socket | None = None
+        self._path = ""
         self._file: tuple[int, int] | None = None
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        with _errors_of_the_system(), contextlib.ExitStack() as undo:
-            undo.callback(self._context.destroy)
-            self._ear = self._socket(zmq.SUB, largest)
-            self._ear.setsockopt(zmq.SUBSCRIBE, b"")  # first: who is reached has subscribed to everything
-            self._ear.setsockopt(zmq.SUBSCRIBE, NAME + name.to_bytes(8, "little"))
-            self._mouth = self._socket(zmq.XPUB, largest)
-            undo.pop_all()
-        self._poller = zmq.Poller()
-        for socket in (self._ear, self._mouth):
-            self._poller.register(socket, zmq.POLLIN)
-
-    def _socket(self, kind: int, largest: int) -> zmq.Socket[bytes]:
-        socket = self._context.socket(kind)
-        for option, value in (
-            (zmq.LINGER, 0),
-            (zmq.SNDTIMEO, 0),
-            (zmq.RCVTIMEO, 0),
-            (zmq.SNDHWM, QUEUE),
-            (zmq.RCVHWM, QUEUE),
-            (zmq.MAXMSGSIZE, largest),
-            (zmq.BACKLOG, 1024),
-            (zmq.HANDSHAKE_IVL, int(HANDSHAKE * 1000)),
-            (zmq.HEARTBEAT_IVL, 0),
-            (zmq.RECONNECT_IVL, -1),
-        ):
-            socket.setsockopt(option, value)
-        return socket
+        self._ready = False
+        self._poll = _genuine_poll()
+        self._watched: list[int] = []
 
     def bind(self, path: str) -> None:
-        """Begin to hear those that connect to a path. What is there is replaced. Raise OSError if that fails."""
-        with _errors_of_the_system():
-            self._ear.bind(f"ipc://{path}")
-        self._bound = path
-        self._file = _identity_at(path)
+        """Begin to hear those that send to a path, where this replaces what is there. Raise OSError if that fails."""
+        self.unbind()
+        socket = _Socket()
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            socket.end.bind(path)
+            self._file = _identity_at(path)
+            self._poll.register(socket.end.fileno(), select.POLLIN)
+        except BaseException:
+            socket.close()
+            raise
+        self._socket, self._path = socket, path
 
     def unbind(self) -> None:
-        """Hear nobody any more: libzmq ends the connections, too. Callable twice."""
-        path, self._bound = self._bound, ""
-        if path:
+        """Hear nobody any more. Callable twice."""
+        socket, self._socket = self._socket, None
+        if socket is not None:
             with contextlib.suppress(OSError):
-                if _identity_at(path) == self._file:  # it may be a successor's by now
-                    os.unlink(path)  # libzmq leaves it
-            with contextlib.suppress(zmq.ZMQError):
-                self._ear.unbind(f"ipc://{path}")
+                if _identity_at(self._path) == self._file:  # it may be a successor's by now
+                    os.unlink(self._path)
+            self._poll.unregister(socket.end.fileno())
+            socket.close()
 
     @property
     def can_be_found(self) -> bool:
-        """Whether others can connect: the ear is bound, and nobody has deleted its socket."""
-        return bool(self._bound) and _identity_at(self._bound) is not None
+        """Whether others can send: nobody has deleted the socket."""
+        return self._socket is not None and _identity_at(self._path) is not None
 
     def watch(self, descriptor: int) -> None:
         """Have `wait` return when something can be read from a descriptor."""
-        self._poller.register(descriptor, zmq.POLLIN)
+        self._poll.register(descriptor, select.POLLIN)
+        self._watched.append(descriptor)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until there is something to do, and tell whether a watched descriptor can be read."""
-        self._ready = [source for source, _ in self._poller.poll(min(math.ceil(seconds * 1000), 1 << 30))]
-        return any(isinstance(source, int) for source in self._ready)
+        """Wait until there is something to do, and tell whether a watched descriptor can be read.
+
+        Raise OSError if somebody has closed what this waits for.
+        """
+        found = dict(self._poll.poll(min(math.ceil(seconds * 1000), 1 << 30)))
+        if any(event & select.POLLNVAL for event in found.values()):
+            raise OSError(errno.EBADF, "somebody has closed its sockets")
+        self._ready = any(number not in self._watched for number in found)
+        return any(number in found for number in self._watched)
 
     def receive(self) -> Iterator[bytes]:
-        """Return frames that have come before `wait` returned, and some that have come since; notice who is reached.
+        """Return frames that have come before `wait` returned, and some that have come since.
 
         Each call that receives gives the interpreter lock up, and in a process that computes gets it back 5 ms later.
-        So this asks the sockets first whether they have anything.
+        So nothing is tried where `wait` has seen nothing. A frame that is too large comes with one byte too many.
         """
-        if self._mouth in self._ready:
-            for frame in self._frames(self._mouth):
-                self._notice(frame)
-        if self._ear in self._ready:
-            yield from self._frames(self._ear)
+        socket, self._ready = self._socket if self._ready else None, False
+        if socket is None:
+            return
+        for _ in range(BATCH):
+            try:
+                yield socket.end.recv(self._largest + 1)
+            except BlockingIOError:
+                return
 
-    def _frames(self, socket: zmq.Socket[bytes]) -> Iterator[bytes]:
-        with contextlib.suppress(zmq.Again):
-            for _ in range(BATCH):
-                yield socket.recv(NOBLOCK)
-                if not cast(int, socket.get(EVENTS)) & POLLIN:
-                    break
+    def close(self) -> None:
+        """Close the socket, and delete it."""
+        self.unbind()
 
-    def _notice(self, subscription: bytes) -> None:
-        if subscription[1:2] == NAME:
-            name = int.from_bytes(subscription[2:], "little")
-            self.changes += 1
-            if subscription[0]:
-                self.reached.add(name)
-            else:
-                self.reached.discard(name)
+    def forget_after_fork(self) -> None:
+        """In a forked child, close the descriptor of the parent's socket, and leave its file alone."""
+        if self._socket is not None:
+            self._socket.close()
 
-    def connect(self, path: str) -> None:
-        """Begin to connect to the ear at a path. Raise OSError if the system refuses."""
-        with _errors_of_the_system():
-            self._mouth.connect(f"ipc://{path}")
 
-    def disconnect(self, path: str) -> None:
-        """Undo `connect`, whether there is a connection or not."""
-        with contextlib.suppress(zmq.ZMQError):
-            self._mouth.disconnect(f"ipc://{path}")
+class Voice:
+    """A way to the ear of one other process. For one thread at a time.
+
+    Each way has a socket of its own, because frames that are not read fill the buffer of the socket that has sent them:
+    a process that is stopped must not silence this one for all others.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Raise OSError if nobody is there, or if the system refuses."""
+        self._socket = _Socket()
+        try:
+            self._socket.end.connect(path)
+        except BaseException:
+            self._socket.close()
+            raise
 
     def send(self, frame: bytes) -> None:
-        """Send a frame to all that are reached. To those whose queue is full it is not sent."""
-        self._mouth.send(frame, NOBLOCK)
+        """Send a frame. Raise `Full` if the other end takes none now, and another OSError if it is gone."""
+        try:
+            self._socket.end.send(frame, _NO_SIGNAL)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise Full(*error.args) from None
+            raise
 
-    def close(self, linger: float = 0.0) -> None:
-        """Close the sockets, and give the last frames some seconds to leave. Never in a forked child."""
-        self.unbind()
-        self._context.destroy(linger=int(linger * 1000))
+    def close(self) -> None:
+        """Close it. Callable twice, and in a forked child."""
+        self._socket.close()
+
+
+def _genuine_poll() -> Any:
+    """Return a poll object of the system, also where gevent has put a double in its place."""
+    monkey = sys.modules.get("gevent.monkey")
+    return select.poll() if monkey is None else monkey.get_original("select", "poll")()
 
 
 def _identity_at(path: str) -> tuple[int, int] | None:
     try:
-        found = os.lstat(path)
+        return identity(os.lstat(path))
     except OSError:
         return None
-    return found.st_dev, found.st_ino

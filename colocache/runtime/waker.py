@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 
-from .files import Descriptor
+from .files import Held
+from .signals import raise_if_from_handler
 
 
 class Waker:
@@ -19,18 +20,22 @@ class Waker:
     4. the thread writes into that file.
     """
 
-    _descriptors: tuple[Descriptor, ...] = ()  # if the system has none left
+    _descriptors: tuple[Held, ...] = ()  # if the system has none left
 
     def __init__(self) -> None:
-        self.source, self._sink = os.pipe()
-        self._descriptors = Descriptor(self.source), Descriptor(self._sink)
+        self._descriptors = tuple(map(Held, os.pipe()))
+        self.source, self._sink = [each.number for each in self._descriptors]
         for descriptor in (self.source, self._sink):
             os.set_blocking(descriptor, False)
 
     def wake(self) -> None:
         """Interrupt the wait, or the next one."""
-        with contextlib.suppress(BlockingIOError):  # the pipe is full: the thread is awake already
+        try:
             os.write(self._sink, b"!")
+        except BlockingIOError:  # the pipe is full: the thread is awake already
+            pass
+        except OSError as error:  # somebody has closed it, and the thread finds that out by itself
+            raise_if_from_handler(error)
 
     def rest(self) -> None:
         """Forget that somebody has woken this thread."""

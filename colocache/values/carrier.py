@@ -22,18 +22,22 @@ class Carrier:
         self._mark = blake2b(self.codec.name.encode(), digest_size=4).digest()
 
     def encode(self, value: object) -> bytes:
-        """Return a value as it travels. Raise TypeError if it cannot travel, OversizeError if it is too large."""
+        """Return a value as it travels.
+
+        Raise TypeError if it cannot travel, OversizeError if it is too large, and MemoryError if there is no memory.
+        """
         if type(value) is int:
             number = pack_integer(value)
             if number is not None:
                 return number
         try:
-            payload = self._mark + self.codec.encode(value)
+            body = self.codec.encode(value)
         except RecursionError as error:
             raise OversizeError(str(error)) from None
-        if len(payload) > MAX_VALUE:
-            raise OversizeError(f"it takes {len(payload)} bytes, more than {MAX_VALUE}")
-        return payload
+        size = len(self._mark) + len(body)
+        if size > MAX_VALUE:
+            raise OversizeError(f"it takes {size} bytes, more than {MAX_VALUE}")
+        return self._mark + body
 
     def decode(self, payload: bytes | memoryview) -> Any:
         """Return the value of a payload. Raise ValueError if this process cannot read it."""

@@ -113,11 +113,14 @@ class MsgpackCodec:
         """Return the payload of `value`.
 
         Raise TypeError if the value cannot be carried: the text says what, where, and what to do. Raise
-        OversizeError for a value of types that can be carried, if it is too deep or has a number that is too long.
+        OversizeError for a value of types that can be carried, if it is too deep or has a number that is too long, and
+        MemoryError if there is no memory for the payload.
         """
         try:
             payload = self._pack(value, _FAST_NESTING)
             is_faithful = is_plain(value, payload) or is_regular(value, self._classes.boxes)
+        except MemoryError:
+            raise
         except Exception:  # `check` finds out what it is, and where
             is_faithful = False
         return payload if is_faithful else self._encode_carefully(value)
@@ -126,7 +129,7 @@ class MsgpackCodec:
         try:
             check(value, self._classes)
             return self._pack(extended(value), MAX_DEPTH, extended)
-        except (TypeError, OversizeError):
+        except (TypeError, OversizeError, MemoryError):
             raise
         except Exception as error:  # for example that of a dict that another thread is changing
             raise TypeError(f"value cannot be carried: {error!r}") from error
@@ -144,10 +147,14 @@ class MsgpackCodec:
             value = msgpack.unpackb(payload, ext_hook=self._hook)
             if not may_be_deep(value, payload) or self._is_regular(value):
                 return value
+        except MemoryError:
+            raise
         except Exception:  # perhaps a key is neither str nor bytes: only such a payload pays for `_mapping`
             pass
         try:
             return self._decode_carefully(payload)
+        except MemoryError:
+            raise
         except Exception as error:
             raise ValueError(f"the payload does not parse as {self.name}: {_shortened(error)}") from error
 

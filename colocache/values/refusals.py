@@ -103,7 +103,7 @@ def _trouble(item: Any, classes: Registry) -> str:
         return _remedy(kind)
     try:
         form.to_wire(item)
-    except OversizeError:
+    except (OversizeError, MemoryError):
         raise
     except Exception as error:  # our own, or that of a field that was never set, or is a property
         return str(error) or repr(error)

@@ -146,12 +146,18 @@ def test_others_see_its_role(serve: NewServer, new_cache: NewCache) -> None:
     assert worker("print([row.role for row in (cache.start(), cache.members())[1]])") == "['peer', 'server', 'peer']"
 
 
-def test_it_is_ready_as_long_as_newcomers_find_it(run_dir: str) -> None:
+def delete_all(run_dir: str, processes: int, until: Until) -> None:
+    """Delete the group's files, once no process is about to make its socket among them."""
+    until(lambda: all(os.path.exists(f"{run_dir}/test/{seat}.bus") for seat in range(processes)))
+    shutil.rmtree(f"{run_dir}/test")
+
+
+def test_it_is_ready_as_long_as_newcomers_find_it(run_dir: str, until: Until) -> None:
     with closing(Server(Config.resolve({"group": "test"}, os.environ), None)) as server:
         assert not server.is_ready()
         server.begin()
         assert server.is_ready()
-        shutil.rmtree(f"{run_dir}/test")
+        delete_all(run_dir, 1, until)
         assert not server.is_ready()
         assert server.lives()
         server.look()
@@ -161,7 +167,7 @@ def test_it_is_ready_as_long_as_newcomers_find_it(run_dir: str) -> None:
 def test_it_joins_again_when_its_files_are_deleted(serve: NewServer, run_dir: str, until: Until) -> None:
     server = serve("--health", "0")
     address = server.health()
-    shutil.rmtree(f"{run_dir}/test")
+    delete_all(run_dir, 1, until)
     until(lambda: os.path.exists(f"{run_dir}/test/board"))
     until(lambda: ask(address, "/readyz") == "")
     assert worker("print(cache.set('k', 1, ttl=600), len(cache.members()))") == "True 2"
@@ -250,7 +256,7 @@ def test_it_is_not_ready_while_it_cannot_join_and_lives_all_the_same(
     address = server.health()
     with closing(Cache("test")) as other:
         other.start()  # nobody can join before this process has noticed, and nobody calls anything here
-        shutil.rmtree(f"{run_dir}/test")
+        delete_all(run_dir, 2, until)
         until(lambda: any("cannot join" in line for line in server.log))
         assert ask(address, "/readyz") == "it answers 503 Service Unavailable"
         assert ask(address, "/livez") == ""

@@ -25,7 +25,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from colocache.runtime import bus as bus_module
 from colocache.runtime.bus import Bus, Message
 from colocache.runtime.frames import EVERYTHING, KEYS, LOADED, NAMESPACES, TAGS  # noqa: F401
 from colocache.runtime.logs import Log
@@ -102,7 +101,7 @@ def until(condition: Callable[[], object]) -> bool:
 def begin(seat: int) -> bool:
     """Start the bus, and return once it hears."""
     started = end.bus.start()
-    return started and until(lambda: end.bus._sockets is not None) and town.change(seat, end.name) is None
+    return started and until(lambda: end.bus._ear is not None) and town.change(seat, end.name) is None
 
 
 def compute() -> None:
@@ -155,8 +154,8 @@ def use_up_descriptors() -> None:
 
 def reached() -> set[int]:
     """Return the names of those who hear what this process says."""
-    sockets = end.bus._sockets
-    return set() if sockets is None else sockets.reached & {name for _, name in town.living()}
+    mouth = end.bus._mouth
+    return set() if mouth is None else mouth.reached & {name for _, name in town.living()}
 
 
 def memory() -> int:
@@ -166,7 +165,6 @@ def memory() -> int:
 
 
 if __name__ == "__main__":
-    bus_module.START_AFTER = 0
     town = Town(sys.argv[1])
     end = End(town, sys.argv[1], int(sys.argv[2]))
     for line in sys.stdin:

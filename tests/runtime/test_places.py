@@ -13,7 +13,8 @@ import pytest
 
 from colocache.errors import ConfigError
 from colocache.runtime import places
-from colocache.runtime.places import base_directory, directory_name, largest_file, open_place, room
+from colocache.runtime.files import largest_file
+from colocache.runtime.places import base_directory, directory_name, open_place, room
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/shm")
 
@@ -107,6 +108,15 @@ def test_a_file_system_of_a_network_is_refused(
 ) -> None:
     is_memory(monkeypatch, kind)
     with pytest.raises(ConfigError, match=rf"{base}/run is on a file system of a network \({name}\).*COLOCACHE_DIR"):
+        open_place("shop", f"{base}/run")
+
+
+@pytest.mark.parametrize(("kind", "name"), [(0x9123683E, "btrfs"), (0x2FC12FC1, "ZFS")])
+def test_a_file_system_where_a_store_may_need_a_new_block_is_refused(
+    monkeypatch: pytest.MonkeyPatch, base: str, kind: int, name: str
+) -> None:
+    is_memory(monkeypatch, kind)
+    with pytest.raises(ConfigError, match=rf"{base}/run is on .* copies what is written \({name}\).*COLOCACHE_DIR"):
         open_place("shop", f"{base}/run")
 
 

@@ -39,10 +39,11 @@ LOOK_EVERY = 0.05  # s between two looks for those that have stopped themselves
 
 FAULTS = {
     "stop": 8, "freeze": 1, "kill": 4, "abort": 2, "close": 3, "roll": 1, "fork": 3, "stop_and_kill": 2, "delete": 1,
-    "rest": 3,
+    "run_out": 6, "rest": 3,
 }  # how often  # fmt: skip
 WHOLE = "the directory"
 _FILES = {"board", "shelf", "locks", *(f"claims.{number}" for number in range(16))}
+EXHAUSTIBLE = ("descriptors", "file size", "threads")
 DELETED = (WHOLE, WHOLE, "all directories", "board", "shelf", "locks", "claims.7")
 
 
@@ -64,6 +65,7 @@ class Chaos:
         self._holders: dict[int, Worker] = {}  # who works in a slot
         self._begun: dict[Worker, Future[Any]] = {}
         self._stopped: set[Worker] = set()
+        self._short: set[Worker] = set()  # of something
         self._share_of_doomed = DOOMED
         self._doomed: set[Worker] = set()
         self._paused: set[Worker] = set()  # who have stopped themselves
@@ -130,7 +132,12 @@ class Chaos:
     def _fork(self) -> bool | None:
         """The child works beside its parent for a while, and ends by chance one way or the other."""
         parent = self._pick()
-        if parent is None or not self._begun[parent].done() or len(self._working) > self._wanted + 2:
+        if (
+            parent is None
+            or parent in self._short
+            or not self._begun[parent].done()
+            or len(self._working) > self._wanted + 2
+        ):
             return False
         self._note("fork", parent)
         parent.send("fork").add_done_callback(
@@ -150,6 +157,23 @@ class Chaos:
         else:
             (self.group.files / what).unlink(missing_ok=True)
         return None
+
+    def _run_out(self) -> bool | None:
+        """Something runs out in a process, more or less, and is there again after a while."""
+        worker = self._pick()
+        if worker is None or worker in self._short or not self._begun[worker].done():
+            return False
+        what, room = self._dice.choice(EXHAUSTIBLE), self._dice.random()
+        self._note("run out", worker, of=what, room=room)
+        self._short.add(worker)
+        _ignore(worker.send("run_out", of=what, room=room))
+        self._at(3 * self._a_while(), lambda: self._refill(worker))
+        return None
+
+    def _refill(self, worker: Worker) -> None:
+        self._short.discard(worker)
+        if not worker.dead.is_set():
+            _ignore(worker.send("run_out", of="nothing", room=0.0))
 
     # --- What they are made of
 

@@ -36,7 +36,7 @@ OF_THE_LOAD = ("blocks", "objects", "loads", "sleepers", "claims", "entries", "b
 #: region a process has touched is not looked at: in the end it is all of it. Which values are near is chance.
 TOLERANCE = {
     "memory KiB": (0.05, 2048), "mapped KiB": (0.0, 0), "descriptors": (0.0, 4), "sockets": (0.0, 4),
-    "zmq sockets": (0.0, 1), "threads": (0.0, 0), "blocks": (0.04, 0), "objects": (0.02, 0), "processes": (0.0, 1),
+    "threads": (0.0, 0), "blocks": (0.04, 0), "objects": (0.02, 0), "processes": (0.0, 1),
     "loads": (0.0, 0), "sleepers": (0.0, 0), "claims": (0.0, 0), "entries": (0.0, 120), "bytes": (0.0, 4 << 20),
     "files": (0.0, 4), "KiB on disk": (0.0, 1024),
 }  # fmt: skip
@@ -157,7 +157,6 @@ def _figures(pid: int, files: Path) -> dict[str, float]:
         "mapped KiB": _mapped(pid, files),
         "descriptors": len(links),
         "sockets": sum(link.startswith("socket:") for link in links),
-        "zmq sockets": sum(link == "anon_inode:[eventfd]" for link in links),  # each has one, and its context a few
         "threads": int(status["Threads"]),
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import importlib
 import os
 import resource
 import signal
@@ -18,6 +17,13 @@ import colocache
 from colocache.core.host.board import Board
 from colocache.core.host.logs import Logs
 from colocache.runtime import board_file, bus, region
+from colocache.runtime.waiting import threads
+
+_start_new_thread = threads._start_new_thread
+
+
+def _refuse(*_: Any) -> int:
+    raise RuntimeError("can't start new thread")
 
 
 class Troubles:
@@ -40,6 +46,20 @@ class Troubles:
     def limit_file_size(self, size: int) -> None:
         """Have every write beyond so many bytes of a file fail, as on a full disk."""
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    def run_out(self, of: str, room: float) -> None:
+        """Have something run out, but for a share of what may be left; "nothing": have all there again."""
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        if of == "descriptors":
+            self.limit_descriptors(int(80 * room))
+        elif of == "file size":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int((64 << 20) * room), hard))
+        elif of == "threads":
+            threads._start_new_thread = _refuse
+        else:
+            self.limit_descriptors(None)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+            threads._start_new_thread = _start_new_thread
 
     def open_files(self) -> int:
         return len(os.listdir("/proc/self/fd"))
@@ -72,10 +92,6 @@ class Troubles:
     def have_layout(self, layout: int) -> None:
         """Be of a version of the package whose memory has another layout."""
         board_file.LAYOUT = layout  # type: ignore[misc]
-
-    def begin_no_bus(self) -> None:
-        """Have the bus, once this process has joined, open nothing."""
-        bus.START_AFTER = 3600  # type: ignore[misc]
 
     def streams(self) -> list[int]:
         """The descriptors by which the test talks to this process. See `worker.py`."""
@@ -131,7 +147,7 @@ class Troubles:
         """Fork as uWSGI does, by the C library: no hook of Python runs. The child serves commands of its own.
 
         If another thread has asked for the interpreter at that moment, the child would wait for ever until it takes it.
-        The same is true of an import: the bus's thread imports zmq, and opens its socket when it has.
+        So the bus's thread is to have opened its socket.
         """
         host = self.cache._member.own_host()
         while host is not None and not os.path.exists(f"{host.region.path}/{host.region.seat.number}.bus"):
@@ -155,11 +171,7 @@ class Troubles:
         return None if value is colocache.MISSING else value
 
     def be_user(self, uid: int) -> None:
-        """Be another user from now on.
-
-        What the bus imports after its start comes first: that user need not be able to read where it lies.
-        """
-        importlib.import_module("colocache.runtime.mouth")
+        """Be another user from now on."""
         os.setgroups([])
         os.setgid(uid)
         os.setuid(uid)

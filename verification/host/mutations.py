@@ -285,7 +285,7 @@ def what_is_found_is_labelled_near_by() -> Change:
 def refused_fills_are_kept_near() -> Change:
     """What was loaded is not kept near if its fill was refused."""
     return edited(
-        Duty, "succeed", ("if outcome is not Outcome.REFUSED and", "if")
+        Duty, "_keep", ("if outcome is not Outcome.REFUSED and", "if")
     )  # fmt: skip
 
 
@@ -790,9 +790,8 @@ def ended_loads_stay_in_the_table() -> Change:
 @mutant("the_holder_is_killed", budget=1)
 def waiters_do_not_look_again() -> Change:
     """C7: who waits looks at growing intervals, so he notices a death."""
-    return edited(
-        Claims, "_wait_for_process", ("min(search.pause, search.ends - search.now)", "search.ends - search.now")
-    )  # fmt: skip
+    pause = "min(search.pause + PAUSE_FOR_EACH * (len(self._sleepers) - 1), search.ends - search.now)"
+    return edited(Claims, "_wait_for_process", (pause, "search.ends - search.now"))
 
 
 @mutant("a_load_that_never_ends", budget=0)
@@ -801,7 +800,14 @@ def waiters_have_no_limit() -> Change:
     stack = ExitStack()
     stack.enter_context(edited(Claims, "_try_to_lead", ("late = not taken and search.is_late", "late = False")))
     stack.enter_context(
-        edited(Claims, "_wait_for_process", ("max(0.0, min(search.pause, search.ends - search.now))", "search.pause"))
+        edited(
+            Claims,
+            "_wait_for_process",
+            (
+                "pause = min(search.pause + PAUSE_FOR_EACH * (len(self._sleepers) - 1), search.ends - search.now)",
+                "pause = search.pause",
+            ),
+        )
     )
     return stack
 

@@ -365,7 +365,7 @@ class Host:
                 step.register(woken.append)
                 began = machine.clock
                 machine.wait(lambda woken=woken: bool(woken), until=began + step.seconds)  # type: ignore[misc]
-                if not woken and step.seconds > LAST_PAUSE:
+                if not woken and step.seconds > 2 * LAST_PAUSE:
                     self.world.waited_out += 1
                 step = flow.send((machine.clock, woken[0] if woken else None))
         except StopIteration as end:

@@ -118,15 +118,13 @@ class Running:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
     def holds_a_member(self, pid: int) -> bool:
-        """Whether a process has threads of libzmq, or a file of the group open."""
-        tasks, descriptors = [], []
-        with suppress(OSError):
-            tasks = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/comm")]
+        """Whether a process has a file of the group open."""
+        descriptors = []
         for path in Path(f"/proc/{pid}/fd").glob("*"):
             with suppress(OSError):
                 descriptors.append(os.readlink(path))
         ours = str(self.directory / "c")
-        return any(task.startswith("ZMQ") for task in tasks) or any(each.startswith(ours) for each in descriptors)
+        return any(each.startswith(ours) for each in descriptors)
 
     def has_ended(self) -> bool:
         """Whether no process of it is left."""

@@ -25,10 +25,11 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ...errors import WireError
+from ..agenda import Agenda
 from ..host.board import GROUP, Board
 from ..host.claims import AGAIN, Claims, Lead, Load, Sleep
 from ..host.hashes import ANY_TAG, key_hash
@@ -95,20 +96,18 @@ class Grant(NamedTuple):
     load: Load
     wire: bytes
     hash: int
-    ends: float
     host: Incarnation  # that loads
 
 
 class _Waiting:
     """A request that is not answered yet."""
 
-    __slots__ = ("answer", "flow", "reply", "wakes_at")
+    __slots__ = ("answer", "flow", "reply")
 
     def __init__(self, flow: Generator[float | Sleep, Any, Any], reply: Callable[[bytes], object] | None) -> None:
         """``reply`` is None for what nobody has asked for."""
         self.flow = flow
         self.reply = reply
-        self.wakes_at = 0.0
         self.answer: Any = None  # what a waiter was given
 
 
@@ -152,9 +151,11 @@ class Owner:
         self._hands_over: _Waiting | None = None
         self._pulls = 0
         self._any_tag = board.marks_of(ANY_TAG)[0]
-        self._waiting: list[_Waiting] = []
+        self._waiting = Agenda[_Waiting]()
         self._woken: deque[_Waiting] = deque()
         self._grants: dict[int, Grant] = {}
+        self._ends = Agenda[int]()  # of the grants
+        self._of_hosts: dict[Incarnation, set[int]] = {}  # the grants of each that has any
         self._tokens: dict[tuple[bytes, Incarnation], tuple[int]] = {}  # by key and asker
         self._has_last_applied: Dependencies = {}
         self._looked_at = 0.0  # at the hosts that have grants
@@ -197,30 +198,33 @@ class Owner:
     @property
     def due(self) -> float:
         """When `run` has something to do, on the clock; infinity if never."""
-        grants = [self._looked_at + LOOK_AT_HOSTS_EVERY] if self._grants else []
-        return min([each.wakes_at for each in self._waiting] + grants, default=float("inf"))
+        look_at = self._looked_at + LOOK_AT_HOSTS_EVERY if self._grants else float("inf")
+        return min(self._waiting.deadline, self._ends.deadline, look_at)
 
     def run(self) -> None:
         """Go on with the requests that were woken, or whose time has come."""
         now = self._clock()
         while self._woken:
             each = self._woken.popleft()
-            if each in self._waiting:
-                self._waiting.remove(each)
+            if self._waiting.drop(each):
                 self._step(each)
-        for each in [each for each in self._waiting if each.wakes_at <= now]:
-            self._waiting.remove(each)
-            self._step(each)
-        self._give_back([token for token, grant in self._grants.items() if grant.ends <= now])
+        for _ in range(len(self._waiting)):  # not without end, where a request has to be looked at again at once
+            due = self._waiting.take(now)
+            if due is None:
+                break
+            self._step(due)
+        while (token := self._ends.take(now)) is not None:
+            self._give_back((token,))
         if self._grants and now >= self._looked_at + LOOK_AT_HOSTS_EVERY:
             self._looked_at, ns = now, self._ns()
-            gone = {grant.host for grant in self._grants.values() if self._heard_until(grant.host) <= ns}
-            self._give_back([token for token, grant in self._grants.items() if grant.host in gone])
+            for host, tokens in [*self._of_hosts.items()]:
+                if self._heard_until(host) <= ns:
+                    self._give_back([*tokens])
         if not self._harvests and self._copies is not None and self._copies.may_harvest:
             self._harvests = True
             self._begin(self._copies.harvest())
 
-    def _give_back(self, tokens: list[int]) -> None:
+    def _give_back(self, tokens: Iterable[int]) -> None:
         """End grants whose loads do not come to an end any more: others may load.
 
         The asker's host is silent, or asks for the same key again. It asks once for all its processes. So the one that
@@ -234,7 +238,14 @@ class Owner:
     def _take(self, token: int) -> Grant | None:
         """Take a grant out."""
         grant = self._grants.pop(token, None)
-        if grant is not None and self._tokens.get((grant.wire, grant.host)) == (token,):
+        if grant is None:
+            return None
+        self._ends.drop(token)
+        tokens = self._of_hosts[grant.host]
+        tokens.discard(token)
+        if not tokens:
+            del self._of_hosts[grant.host]
+        if self._tokens.get((grant.wire, grant.host)) == (token,):
             del self._tokens[grant.wire, grant.host]
         return grant
 
@@ -243,10 +254,7 @@ class Owner:
         for each in self._waiting:
             each.flow.close()
         self._waiting.clear()
-        for grant in self._grants.values():
-            self._claims.end(grant.load, AGAIN)
-        self._grants.clear()
-        self._tokens.clear()
+        self._give_back([*self._grants])
 
     def _step(self, waiting: _Waiting) -> None:
         try:
@@ -260,8 +268,7 @@ class Owner:
         if isinstance(step, Sleep):
             step.register(lambda woken: self._rouse(waiting, woken))
             step = step.seconds
-        waiting.wakes_at = self._clock() + step
-        self._waiting.append(waiting)
+        self._waiting.put(waiting, self._clock() + step)
 
     def _begin(self, flow: Generator[float | Sleep, Any, Any]) -> _Waiting:
         """Do something that nobody has asked for."""
@@ -340,7 +347,9 @@ class Owner:
         # A fill may come to another process that has the port by now, or to the next incarnation of this host.
         token = self._claims.number() ^ self._mine
         self._tokens[wire, request.asker] = (token,)
-        self._grants[token] = Grant(outcome.load, wire, hash, self._clock() + self._load_timeout, request.asker)
+        self._grants[token] = Grant(outcome.load, wire, hash, request.asker)
+        self._ends.put(token, self._clock() + self._load_timeout)
+        self._of_hosts.setdefault(request.asker, set()).add(token)
         return Granted(token, self._dependencies())
 
     def _get_many(self, request: GetMany) -> Flow:

@@ -38,6 +38,7 @@ from .layout import UNTIL
 from .rows import ACKED, LIVE, Incarnation, Numbers, Rows
 
 FIRST_PAUSE, LONGEST_PAUSE = 50e-6, 2e-3  # s between two looks
+PAUSE_FOR_EACH = 1e-4  # s more for each other call of this process that waits: a look takes less than half of that
 GROWTH = 1.2  # of the pauses: what has come is seen after that much of the time that it took, at most
 
 
@@ -71,6 +72,10 @@ class Progress:
         self._waiters[one] = waiter
         if self.made != seen:
             waiter(None)
+
+    def pause(self, pause: float) -> float:
+        """Return a pause in seconds, longer the more others wait: their looks must leave time for other work."""
+        return pause + PAUSE_FOR_EACH * max(0, len(self._waiters) - 1)
 
     def leave(self, one: object) -> None:
         """Forget who does not wait any more."""

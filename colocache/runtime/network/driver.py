@@ -25,7 +25,6 @@ from typing import Any, Final
 from ...core.hosts.messages import Ack, Told
 from ...core.hosts.rows import Incarnation
 from ...errors import ConfigError
-from ..files import descriptors_are_scarce
 from ..logs import Log
 from ..servers import why_no_threads
 from ..waiting.answers import Answer
@@ -207,8 +206,8 @@ class Network:
         """Have `close` tell other hosts that this one has ended. Only for the last process of a host."""
         self._says_goodbye = True
 
-    def hand_over(self, patience: float) -> None:
-        """Hand over to other hosts what this one owns, for so many seconds at most.
+    def begin_to_hand_over(self, patience: float) -> None:
+        """Begin to hand over to other hosts what this one owns, for so many seconds at most, and return at once.
 
         Only for the last process of a host. If it is not the gateway, it becomes it as soon as it can.
         """
@@ -217,7 +216,12 @@ class Network:
         self._handed_over = Answer()
         self._hands_over_until = monotonic() + patience
         self._rouse()
-        self._handed_over.result(patience)
+
+    def hand_over(self) -> None:
+        """Wait until that is done."""
+        ends = self._hands_over_until
+        if ends is not None:
+            self._handed_over.result(max(0.0, ends - monotonic()))
 
     def leave(self) -> None:
         """Begin to do what `close` does, and return at once. Take no lock: a finalizer may call this anywhere."""
@@ -270,8 +274,6 @@ class Network:
         log(text, *details)
 
     def _serve(self) -> None:
-        if descriptors_are_scarce():
-            raise OSError("hardly a file descriptor is left in this process")
         session = Session(self._given, self._rouse_if_idle)
         if self._silent:
             self._silent = False

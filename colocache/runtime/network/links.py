@@ -6,15 +6,14 @@ something is asked, and closed when nothing was asked for a minute.
 
 from __future__ import annotations
 
-import heapq
 import itertools
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import zmq
 
+from ...core.agenda import Agenda
 from ...core.hosts.rows import Incarnation
 from ...core.hosts.versions import Hello
 from ...errors import WireError
@@ -69,7 +68,7 @@ class Links:
         self._links: dict[Address, Link] = {}  # the one that was used last stands last
         self._asked: dict[int, _Asked] = {}
         self._late: dict[int, _Asked] = {}  # whose time is over; the oldest first
-        self._deadlines: list[tuple[float, int]] = []  # a heap; what was answered stays until then
+        self._deadlines = Agenda[int]()  # of what was asked
 
     def ask(self, request: Request, now: float) -> None:
         """Ask a host. ``on_answer`` is called once, by this call or later."""
@@ -83,7 +82,7 @@ class Links:
             return
         number = next(self._numbers)
         self._asked[number] = _Asked(on_answer, link, on_late)
-        heapq.heappush(self._deadlines, (deadline, number))
+        self._deadlines.put(number, deadline)
         link.used_at = now
         link.open.add(number)
         if not link.ask(number, body):
@@ -97,10 +96,9 @@ class Links:
     @property
     def due(self) -> float:
         """When `work` must be called, even if nothing can be read."""
-        first = self._deadlines[0][0] if self._deadlines else math.inf
         links = self._links.values()
         idle = [link.used_at + IDLE for link in links if not link.open]
-        return min([first, *idle, *[link.line.due for link in links]])
+        return min([self._deadlines.deadline, *idle, *[link.line.due for link in links]])
 
     def work(self, ready: Sequence[object], now: float) -> None:
         """Take the answers that have come, and see to the links."""
@@ -109,8 +107,7 @@ class Links:
                 self._attend(link, now)
             if not link.open and now >= link.used_at + IDLE:
                 self._close(address)
-        while self._deadlines and self._deadlines[0][0] <= now:
-            number = heapq.heappop(self._deadlines)[1]
+        while (number := self._deadlines.take(now)) is not None:
             asked = self._asked.get(number)
             if asked is not None and asked.on_late is not None:
                 self._late[number] = asked
@@ -176,11 +173,14 @@ class Links:
 
     def _fail(self, link: Link) -> None:
         link.waiting.clear()
+        for number in [number for number, asked in self._late.items() if asked.link is link]:
+            del self._late[number]  # that answer went to the connection that is gone
         for number in list(link.open):
             self._give(number, None)
 
     def _give(self, number: int, body: bytes | None) -> None:
         asked = self._asked.pop(number, None)
+        self._deadlines.drop(number)
         if asked is not None:
             asked.link.open.discard(number)
             self._answer(asked.on_answer, body)

@@ -17,7 +17,9 @@ import zmq
 
 from ...core.hosts.gateway import Gateway, Meetings
 from ...core.hosts.rows import Host, Incarnation
+from ..files import descriptors_are_scarce
 from ..logs import Log
+from ..waiting.threads import can_start
 from ..waker import Waker
 from .direct import DirectLinks
 from .election import Election
@@ -35,6 +37,7 @@ PREFERRED_EVERY: Final = 0.1  # s, of a process that is preferred
 LEAVE_TO_PREFERRED: Final = 0.2  # s that the office is left to it
 TRY_AGAIN: Final = 1.0  # s after a failure
 MOST_SOCKETS: Final = 4096
+SPARE_THREADS: Final = 8  # libzmq starts two, and aborts the whole process if it cannot
 PARTING: Final = 0.5  # s in which other hosts are to be reached, to say goodbye
 PARTING_STEP: Final = 10  # ms
 GOODBYE: Final = 0.1  # s that the last frames are given to leave, and then as long again
@@ -85,10 +88,8 @@ class Session:
         self._wake = wake
         settings = given.settings
         self._keys = [group_keys(secret, settings.group) for secret in settings.secrets] or None
-        raise_limit()
         self._mine = hello(settings.release)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._context.max_sockets = MOST_SOCKETS
+        self._context = _begun_context()
         self._poller = zmq.Poller()
         self._poller.register(self.waker.source, zmq.POLLIN)
         self._links = Links(
@@ -101,7 +102,11 @@ class Session:
         self._is_out_of_office = self._is_parting = False
         self._hands_over_until: float | None = None
         if settings.is_preferred:
-            given.election.prefer()
+            try:
+                given.election.prefer()
+            except BaseException:
+                self._context.destroy()
+                raise
 
     # --- The thread's work
 
@@ -253,6 +258,24 @@ class Session:
         if self._is_out_of_office:
             self._is_out_of_office = False
             given.log.info("speaks with other hosts again")
+
+
+def _begun_context() -> zmq.Context[zmq.Socket[bytes]]:
+    """Return a context of libzmq whose threads run already. Raise OSError if there may not be enough for them.
+
+    They begin with the first socket. Where libzmq can have no thread, or no descriptor for what they wait by, it aborts
+    the process. So it is to have all that it needs now, where it was looked for just before. If other threads take it
+    in between, there is no help.
+    """
+    raise_limit()
+    if descriptors_are_scarce():
+        raise OSError("hardly a file descriptor is left in this process: raise its limit (ulimit -n)")
+    if not can_start(SPARE_THREADS):
+        raise OSError("hardly a thread can be started: raise the limit of threads (ulimit -u, pids.max), or of memory")
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    context.max_sockets = MOST_SOCKETS
+    context.socket(zmq.PAIR).close()
+    return context
 
 
 #: Contexts that cannot be ended, nor freed: see `Session.close`.

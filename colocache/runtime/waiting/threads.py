@@ -126,6 +126,32 @@ def start(work: Callable[[], None], name: str) -> None:
             threading.Thread(target=work, name=name, daemon=True).start()
 
 
+def can_start(count: int) -> bool:
+    """Tell whether so many threads of the system can run beside those that do. It starts them, and they end at once.
+
+    For what starts threads of its own, and ends the process if it cannot.
+    """
+    gate, ended = allocate_lock(), list[None]()
+    gate.acquire()
+
+    def pass_by() -> None:
+        with gate:
+            ended.append(None)
+
+    started = 0
+    try:
+        for _ in range(count):
+            _start_new_thread(pass_by, ())
+            started += 1
+    except RuntimeError:
+        pass
+    finally:
+        gate.release()
+    while len(ended) < started:
+        sleep(PAUSE)
+    return started == count
+
+
 def start_at_once(work: Callable[[], None], name: str, failed: Callable[[NoThread], object]) -> None:
     """Start a thread in one step, which no signal handler can interrupt; ``failed`` is told if that fails.
 

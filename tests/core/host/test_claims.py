@@ -17,6 +17,7 @@ from colocache.core.host.claims import (
     HINTS,
     LAST_PAUSE,
     MOST_FAILURES,
+    PAUSE_FOR_EACH,
     Claims,
     Lead,
     Load,
@@ -467,6 +468,27 @@ def test_c7_a_waiter_looks_again_at_growing_intervals(one: Process, two: Process
     assert pauses[0] == FIRST_PAUSE
     assert all(later == min(2 * pause, LAST_PAUSE) for pause, later in itertools.pairwise(pauses))
     assert pauses[-1] == LAST_PAUSE
+
+
+def test_c7_who_waits_for_many_keys_looks_at_each_more_seldom(one: Process, two: Process) -> None:
+    class Asker:
+        load: Load | None = None
+
+    keys = [b"%d" % number for number in range(5000)]
+    flows = [
+        [process.claims.find_or_lead(Asker(), key, hashes.key_hash(key), ROOT, one.host.now, PATIENCE) for key in keys]
+        for process in (one, two)
+    ]
+    for flow in flows[0]:
+        with pytest.raises(StopIteration):
+            next(flow)
+    assert [next(flow).seconds for flow in flows[1]] == [FIRST_PAUSE + n * PAUSE_FOR_EACH for n in range(5000)]
+    assert flows[1][-1].send((one.host.now, None)).seconds == 2 * FIRST_PAUSE + 4999 * PAUSE_FOR_EACH
+    for flow in flows[1][1:]:
+        flow.close()
+    assert flows[1][0].send((one.host.now, None)).seconds == 2 * FIRST_PAUSE, "those that were cancelled do not count"
+    flows[1][0].close()
+    assert two.is_idle()
 
 
 def test_c7_a_waiter_finds_what_was_stored_without_being_told(one: Process, two: Process) -> None:

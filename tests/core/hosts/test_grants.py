@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from array import array
 
+import pytest
+
 from colocache.core.host.claims import HINT_WORDS, HINTS, Claims
 from colocache.core.host.hashes import ROOT, key_hash
 from colocache.core.host.memory import HostLease
@@ -18,6 +20,7 @@ from colocache.core.hosts.owner import Owner
 from colocache.core.hosts.requests import Busy, Done, Fill, Get, Granted, Key, Request, decode_answer, encode
 from colocache.core.hosts.rows import Row
 from tests.core.host.shelves import Host, Locks
+from tests.work import instructions
 
 LOAD_TIMEOUT = 10.0
 
@@ -133,3 +136,55 @@ def test_the_grants_of_a_host_that_is_silent_end_and_another_host_may_load() -> 
     assert decode_answer(waiting[0]) == Busy(), "who waits is told to ask again"
     assert port.grant(b"a", b"e" * 16)
     assert port.fill(lost) == Done(Outcome.REFUSED.name)
+
+
+def test_what_an_owner_does_at_each_step_does_not_grow_with_the_number_of_those_that_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In 0.1, each message cost a look at all that waited."""
+    work = []
+    for count in (10, 1000):
+        port = Port(Host(), {}, b"1" * 16)
+        monkeypatch.setattr(port.owner, "_heard_until", lambda host: 1 << 62)
+        keys = [b"%d" % number for number in range(count)]
+        tokens = [port.grant(key) for key in keys]
+        answers: list[bytes] = []
+        for key in keys:
+            port.owner.serve(encode(Get(Key(key, (ROOT,)), {}, True, 30.0, b"b" * 16)), answers.append)
+        assert len(port.owner._waiting) == count
+        assert not answers
+
+        def step(owner: Owner = port.owner) -> None:
+            owner.run()
+            assert owner.due > 0
+
+        def fill(port: Port = port, token: int = tokens[5]) -> None:
+            assert port.fill(token) == Done(Outcome.STORED.name)
+            port.owner.run()
+
+        fill(port, tokens[0])
+        work.append([instructions(step), instructions(fill)])
+        assert len(answers) == 2, "who waits for what was filled is answered, and nobody else"
+    for few, many in zip(*work, strict=True):
+        assert many < few + 200, "but for what a dictionary, or a heap, takes more"
+
+
+def test_nothing_is_left_of_grants_and_requests_that_are_over() -> None:
+    host = Host()
+    port = Port(host, {}, b"1" * 16)
+    for number in range(100):
+        port.fill(port.grant(b"%d" % number))
+    lost = [port.grant(b"lost %d" % number) for number in range(100)]
+    host.now += LOAD_TIMEOUT
+    port.owner.run()
+    assert port.fill(lost[0]) == Done(Outcome.REFUSED.name)
+    port.grant(b"of a silent host")
+    port.owner.run()
+    host.now += LOAD_TIMEOUT + 1
+    port.owner.run()
+    owner = port.owner
+    assert not owner._grants
+    assert not owner._tokens
+    assert not owner._of_hosts
+    assert not len(owner._ends)
+    assert owner.due == math.inf

@@ -11,7 +11,7 @@ from colocache.core.hosts.layout import UNTIL
 from colocache.core.hosts.lease import Lease
 from colocache.core.hosts.messages import Replayed, Reset, Told
 from colocache.core.hosts.rows import Rows
-from colocache.core.hosts.waiting import LONGEST_PAUSE, Settled, settle
+from colocache.core.hosts.waiting import LONGEST_PAUSE, PAUSE_FOR_EACH, Progress, Settled, settle
 from tests.core.host.shelves import StepFences, Steps
 from tests.core.hosts.members import SECOND, TIMES, Group, Member
 
@@ -216,3 +216,14 @@ def test_w5_the_roster_is_loaded_after_the_word() -> None:
     with pytest.raises(StopIteration):
         next(flow)
     assert journal[:3] == ["until", "order", "rows"]
+
+
+def test_the_more_calls_wait_the_more_seldom_each_looks() -> None:
+    progress = Progress()
+    assert progress.pause(0.002) == 0.002
+    for one in range(1000):
+        progress.join(one, progress.made, lambda _: None)
+    assert progress.pause(0.002) == 0.002 + 999 * PAUSE_FOR_EACH
+    for one in range(1, 1000):
+        progress.leave(one)
+    assert progress.pause(0.002) == 0.002
