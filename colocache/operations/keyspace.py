@@ -210,7 +210,7 @@ class Keyspace(NearCache):
         return None
 
     def encode_loaded(self, key: Key, wire: bytes, value: object, given: Given, host: Host) -> bytes | None:
-        """Do what `encode` does, for what was loaded; what was too large a moment ago is not encoded again at once."""
+        """Encode a loaded value as `encode` does, unless the last one of this key was too large a moment ago."""
         large, began = self.member.life.large, monotonic()
         if large.holds(wire, began):
             self.member.decline(key, self.path, "it was too large a moment ago")

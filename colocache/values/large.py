@@ -1,4 +1,4 @@
-"""Which keys have values that are too large to be kept, so that not each load of one encodes its value in vain."""
+"""Keys whose values are too large to be kept. Their next loads do not encode the value again for nothing."""
 
 from __future__ import annotations
 
