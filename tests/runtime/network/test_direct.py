@@ -96,6 +96,7 @@ def test_a_connection_that_was_lost_meanwhile_is_not_used(stage: Cast) -> None:
     again = stage.host("b", "a")
     stage.meet(a, again)
     [link] = links_of(a)._links
+    until(lambda: link._monitor.get(zmq.EVENTS) & zmq.POLLIN)  # the connection has ended
     until(lambda: link._socket.get(zmq.EVENTS) & zmq.POLLOUT)  # libzmq has dialled again
     assert a.network.ask(b.id, b"x", PATIENCE) is UNABLE
     assert b"x" not in again.served
