@@ -16,7 +16,7 @@ from ..core.host.hashes import path_hashes, tag_hash
 from ..core.host.record import Record
 from ..core.keys import Key
 from ..core.near import NearStore
-from ..core.options import MAX_TAGS, check_tag
+from ..core.options import MAX_TAGS, MAX_VALUE, check_tag
 from ..errors import OversizeError
 from ..host import Host
 from ..interruptions import raise_if_foreign, raise_if_from_handler
@@ -215,14 +215,17 @@ class Keyspace(NearCache):
         return None
 
     def encode_loaded(self, key: Key, wire: bytes, value: object, given: Given, host: Host) -> bytes | None:
-        """Do what `encode` does, for what was loaded; what was too large a moment ago is not encoded again at once."""
-        large, began = self.member.life.large, monotonic()
-        if large.holds(wire, began):
-            self.member.decline(key, self.path, "it was too large a moment ago")
+        """Encode a loaded value as `encode` does.
+
+        If the last value of this key was too large, look first whether this one is, too: to encode it takes long.
+        """
+        large, carrier = self.member.life.large, self.member.carrier
+        if large.holds(wire) and carrier.is_too_large(value):
+            self.member.decline(key, self.path, f"it takes more than {MAX_VALUE} bytes")
             return None
         payload = self.encode(key, value, given, host)
         if payload is None:
-            large.note(wire, began, monotonic())
+            large.note(wire)
         else:
             large.forget(wire)
         return payload

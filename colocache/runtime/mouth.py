@@ -1,9 +1,9 @@
 """What this process says on the bus, and to whom. For the bus's thread alone.
 
-A process opens a way to its mates when it has something to say. Whoever does not take a frame at once, because it
-computes or is stopped, gets it later. Whoever is not there gets nothing, and is tried again in growing intervals: one
-that has just come and does not listen yet, or that was killed and that nobody has missed yet. Nothing is tried while
-there is nothing to say.
+A process opens a way to its mates when it has something to say. A mate that computes or is stopped does not take a
+frame at once. It gets the frame later. A mate that is not there gets nothing, and is tried again in growing intervals.
+Such a mate has just come and does not listen yet, or it was killed and nobody has noticed. While there is nothing to
+say, nothing is tried.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from ..core.options import MAX_VALUE
 from ..errors import OversizeError
 from ..interruptions import raise_if_from_handler
 from .codec import Codec
+from .large import takes_more_than
 from .msgpack_codec import MsgpackCodec
 
 
@@ -39,6 +40,10 @@ class Carrier:
         if size > MAX_VALUE:
             raise OversizeError(f"it takes {size} bytes, more than {MAX_VALUE}")
         return self._mark + body
+
+    def is_too_large(self, value: object) -> bool:
+        """Tell whether `encode` would certainly find a value too large, without encoding it. False may be wrong."""
+        return isinstance(self.codec, MsgpackCodec) and takes_more_than(value, MAX_VALUE)
 
     def decode(self, payload: bytes | memoryview) -> Any:
         """Return the value of a payload. Raise ValueError if this process cannot read it."""

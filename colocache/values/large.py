@@ -1,35 +1,63 @@
-"""Which keys have values that are too large to be kept, so that not each load of one encodes its value in vain."""
+"""Values that are too large to be kept: how to see that without encoding them, and for which keys to look."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, Final
 
 MOST: Final = 1000  # keys; of more, all are forgotten
-LEAST: Final = 0.01  # s; what is found sooner need not be remembered
-SHARE: Final = 10.0  # a load of such a key encodes its value only after so many times the time that this has taken
+
+_TEXTS: Final = (str, bytes, bytearray)
+_CONTAINERS: Final = (list, tuple, dict, set, frozenset)
 
 
 class Large:
-    """Keys whose last value was too large. Any thread may call all methods.
-
-    The next value may be smaller, so it is encoded again after a while.
-    """
+    """Keys whose last value was too large. Any thread may call all methods."""
 
     def __init__(self) -> None:
-        self._until: dict[bytes, float] = {}
+        self._keys: dict[bytes, None] = {}
 
-    def holds(self, wire: bytes, now: float) -> bool:
-        """Tell whether a value of this key is not to be encoded now."""
-        return now < self._until.get(wire, now)
+    def holds(self, wire: bytes) -> bool:
+        """Tell whether the last value of a key was too large."""
+        return wire in self._keys
 
-    def note(self, wire: bytes, began: float, ended: float) -> None:
-        """Note that to find out that a value is too large has taken from one instant to the other, in seconds."""
-        if ended - began >= LEAST:
-            if len(self._until) >= MOST:
-                self._until.clear()
-            self._until[wire] = ended + SHARE * (ended - began)
+    def note(self, wire: bytes) -> None:
+        """Note that a value was too large."""
+        if len(self._keys) >= MOST:
+            self._keys.clear()
+        self._keys[wire] = None
 
     def forget(self, wire: bytes) -> None:
         """Note that a value was small enough."""
-        if self._until:
-            self._until.pop(wire, None)
+        self._keys.pop(wire, None)
+
+
+def takes_more_than(value: Any, limit: int) -> bool:
+    """Tell whether a value certainly takes more than ``limit`` bytes in msgpack, without encoding it.
+
+    Each part takes one byte at least, and a text one for each character. So this looks at ``limit`` parts at most, also
+    where a value contains itself. What is of another type counts as one byte: then False may be wrong.
+    """
+    size = 0
+    stack: list[Iterator[Any]] = [iter((value,))]
+    while stack:
+        inner = None
+        for each in stack[-1]:
+            is_text, is_container = type(each) in _TEXTS, type(each) in _CONTAINERS
+            size += 1 + (len(each) if is_text else 0)
+            if size > limit or (is_container and len(each) > limit):
+                return True
+            if is_container:
+                inner = _parts(each)
+                stack.append(inner)
+                break
+        if inner is None:
+            stack.pop()
+    return False
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    if type(value) is dict:
+        return chain.from_iterable([*value.items()])  # a copy, because another thread may change it
+    return iter(value if type(value) in (list, tuple) else [*value])

@@ -2,82 +2,103 @@
 
 from __future__ import annotations
 
-import math
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from colocache import Cache, MsgpackCodec, OversizeError
+from colocache import Cache, MsgpackCodec, PickleCodec
 from colocache.core.host.shelf import Shelf
-from colocache.values import large
-from colocache.values.large import LEAST, MOST, SHARE, Large
+from colocache.core.options import MAX_VALUE
+from colocache.values.large import MOST, Large, takes_more_than
 from tests import ROOT
 
 if TYPE_CHECKING:
     from tests.conftest import Call, NewCache
 
 
-def test_what_is_too_large_is_known_for_a_multiple_of_the_time_that_it_took_to_find_out() -> None:
-    known = Large()
-    known.note(b"k", 100.0, 100.5)
-    until = 100.5 + SHARE * 0.5
-    assert [known.holds(b"k", now) for now in (100.5, math.nextafter(until, 0), until)] == [True, True, False]
-    assert not known.holds(b"other", 100.5)
-    known.forget(b"k")
-    assert not known.holds(b"k", 100.5)
+LIMIT = 1000
+ITSELF: list[object] = []
+ITSELF.append(ITSELF)
+
+#: Values that take more than so many bytes, and values that do not. Each of the latter takes nearly as many.
+TAKE_MORE: dict[str, Any] = {
+    "text": "x" * LIMIT, "bytes": b"x" * LIMIT, "numbers": [0] * LIMIT, "a set": {*range(LIMIT)},
+    "a dict": dict.fromkeys(range(LIMIT // 2 + 1)), "nested": [[[["x" * 400] * 2, ("y" * 300,)]]], "itself": ITSELF,
+}  # fmt: skip
+TAKE_LESS: dict[str, Any] = {
+    "text": "x" * (LIMIT - 3), "numbers": [0] * (LIMIT - 3), "a dict": dict.fromkeys(range(40), "x" * 9),
+    "nested": [[["x" * 400], ("y" * 400,)]], "another type": Large(),
+}  # fmt: skip
 
 
-def test_what_is_found_out_at_once_is_not_remembered() -> None:
-    known = Large()
-    known.note(b"k", 100.0, 100.0 + LEAST / 2)
-    assert not known.holds(b"k", 100.0 + LEAST)
+@pytest.mark.parametrize("value", TAKE_MORE.values(), ids=TAKE_MORE.keys())
+def test_what_takes_too_much_is_found_without_encoding_it(value: Any) -> None:
+    assert takes_more_than(value, LIMIT)
+    if value is not ITSELF:
+        assert len(MsgpackCodec().encode(value)) > LIMIT
+
+
+@pytest.mark.parametrize("value", TAKE_LESS.values(), ids=TAKE_LESS.keys())
+def test_nothing_that_takes_less_is_taken_for_large(value: Any) -> None:
+    assert not takes_more_than(value, LIMIT)
+
+
+def test_only_types_whose_size_is_known_are_looked_into() -> None:
+    class Parts(list[int]):
+        def __iter__(self) -> Any:
+            raise AssertionError("users' code must not run here")
+
+    assert not takes_more_than([Parts([1] * 2 * LIMIT)], LIMIT)
 
 
 def test_only_so_many_keys_are_known() -> None:
     known = Large()
     for number in range(3 * MOST):
-        known.note(b"%d" % number, 0.0, 1.0)
-        assert known.holds(b"%d" % number, 1.0)
-        assert len(known._until) <= MOST
+        known.note(b"%d" % number)
+        assert known.holds(b"%d" % number)
+        assert len(known._keys) <= MOST
+    known.forget(b"%d" % number)
+    assert not known.holds(b"%d" % number)
 
 
-class Counting:
-    """A codec that counts, and takes no value above a size."""
-
-    name = "counting"
+class Counting(MsgpackCodec):
+    """A codec that counts."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.encoded = 0
 
     def encode(self, value: Any) -> bytes:
         self.encoded += 1
-        if len(value) > 100:
-            raise OversizeError("too large")
-        return bytes(value)
-
-    def decode(self, payload: bytes) -> bytes:
-        return payload
+        return super().encode(value)
 
 
-def test_a_value_that_was_too_large_is_not_encoded_again_at_the_next_load(
-    call: Call, new_cache: NewCache, monkeypatch: pytest.MonkeyPatch
+def test_a_value_that_was_too_large_is_not_encoded_again_while_it_is(
+    call: Call, new_cache: NewCache, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(large, "LEAST", 0.0)
-    monkeypatch.setattr(large, "SHARE", 1e9)
     codec = Counting()
-    cache = new_cache(codec=codec)
+    cache, large = new_cache(codec=codec), [b"x" * 1000] * 2000
     for _ in range(5):
-        assert call(cache, "get_or_load", "k", lambda: b"x" * 1000) == b"x" * 1000
+        assert call(cache, "get_or_load", "k", lambda: large) is large
     assert codec.encoded == 1
     assert cache.stats().oversize == 5
-    assert call(cache, "get_or_load", "other", lambda: b"small") == b"small"
-    assert call(cache, "set", "k", b"small"), "who sets a value wants to have it kept"
-    assert cache.get("k") == b"small"
+    assert call(cache, "get_or_load", "k", lambda: b"small") == b"small"
+    assert cache.get("k") == b"small", "it is kept at once"
+    assert call(cache, "get_or_load", "k2", lambda: large) is large
+    assert codec.encoded == 3
 
 
-class Starved(Counting):
+def test_values_of_other_codecs_are_encoded_each_time(call: Call, new_cache: NewCache) -> None:
+    cache, large = new_cache(codec=PickleCodec(key=bytes(32))), b"x" * (MAX_VALUE + 1)
+    for _ in range(2):
+        assert call(cache, "get_or_load", "k", lambda: large) is large
+    assert cache.stats().oversize == 2
+    assert not cache._member.carrier.is_too_large(large)
+
+
+class Starved(MsgpackCodec):
     """A codec that has no memory."""
 
     def encode(self, value: Any) -> bytes:

@@ -164,7 +164,7 @@ class Meetings(Protocol):
     """What is known of where hosts are."""
 
     def are_complete(self, established: bool, forgotten: Set[Incarnation]) -> bool:
-        """Tell whether nobody is missing: for a host that joins, or for one that is established.
+        """Tell whether this host has met everybody: one that joins must have met more than one that is established.
 
         One that joins need not meet who is forgotten (J1).
         """
@@ -299,7 +299,7 @@ class Gateway:
 
     def end(self, id: Incarnation, last: Numbers | None, now: int) -> None:
         """Note that an incarnation is over, as the files say that it has left on this machine."""
-        if not self._is_client and self._row.state(id) in (0, LIVE) and self._has_room_for(id):
+        if not self._is_client and self._row.state(id) in (0, LIVE) and self._make_room_for(id):
             self._row.end(id, last, now)
 
     def _miss_anew(self, now: int) -> None:
@@ -310,12 +310,12 @@ class Gateway:
         if self.is_established:
             self._meetings.give_up(self._row.given_up(now - self.times.serves_by_age))
 
-    def _has_room_for(self, id: Incarnation, row: Row | None = None) -> bool:
+    def _make_room_for(self, id: Incarnation, row: Row | None = None) -> bool:
         """Tell whether something of an incarnation can be noted. What cannot is left out as a whole, and counted.
 
         So nothing is told, stamped or acknowledged by halves. Who is not heard is waited for, and this host is behind.
         """
-        if (row or self._row).has_room_for(id):
+        if (row or self._row).make_room_for(id):
             return True
         self.unnoted += 1
         return False
@@ -370,7 +370,7 @@ class Gateway:
 
     def _on_told(self, message: Told, now: int) -> None:
         id, lane, number = message.sender, message.lane, message.number
-        if self._row.state(id) != LIVE or not self._has_room_for(id):
+        if self._row.state(id) != LIVE or not self._make_room_for(id):
             return
         applied = self._row.largest(id, APPLIED + lane)
         if number <= applied:
@@ -433,7 +433,7 @@ class Gateway:
 
     def _on_replayed(self, message: Replayed, now: int) -> None:
         id, lane = message.sender, message.lane
-        if self._row.state(id) != LIVE or not self._has_room_for(id):
+        if self._row.state(id) != LIVE or not self._make_room_for(id):
             return
         has_come = False
         for number, event in enumerate(message.events, message.first):
@@ -447,7 +447,7 @@ class Gateway:
 
     def _on_reset(self, message: Reset, now: int) -> None:
         id = message.sender
-        if self._row.state(id) != LIVE or not self._has_room_for(id):
+        if self._row.state(id) != LIVE or not self._make_room_for(id):
             return
         if not self._row.has_reached(id, message.last):
             self._reset(id, message.last)
@@ -461,7 +461,7 @@ class Gateway:
 
     def _note_acks(self, id: Incarnation, applied: Numbers) -> None:
         row = self._row.clients if self._row.clients.state(id) else self._row
-        if self._has_room_for(id, row):
+        if self._make_room_for(id, row):
             for lane, number in applied.items():
                 row.raise_to(id, ACKED + lane, number)
 
@@ -484,7 +484,7 @@ class Gateway:
     def _take_listener(self, ping: Ping, now: int) -> bool:
         """Note a client that pings, and return whether it is to be answered."""
         row, id = self._row, ping.me.id
-        if self._is_client or id in row.ids() or not self._has_room_for(id, row.clients):
+        if self._is_client or id in row.ids() or not self._make_room_for(id, row.clients):
             return False
         row.clients.listen(ping.me, now + self.times.waited, now)
         self._fences.full()  # K2: what follows is read after that
@@ -494,7 +494,7 @@ class Gateway:
         self._peer(id).all = ping.view.all
         for other, applied in ping.view.forgotten.items():  # F4
             is_forgotten = row.state(other) == LIVE and row.is_forgotten(other)
-            if is_forgotten and not row.has_reached(other, applied) and self._has_room_for(other):
+            if is_forgotten and not row.has_reached(other, applied) and self._make_room_for(other):
                 self._reset(other, applied)
         return True
 
@@ -519,7 +519,7 @@ class Gateway:
         if not self._is_for_this_ping(message, now):
             return
         self._take_view(message.me, view, now)
-        if row.state(id) != LIVE or not self._has_room_for(id):
+        if row.state(id) != LIVE or not self._make_room_for(id):
             return
         self._note_acks(id, message.applied)
         if message.sent + self.times.lease > row.largest(id, ALIVE):
@@ -538,7 +538,7 @@ class Gateway:
             return  # G11
         for other, applied in view.forgotten.items():
             if not row.has_reached(other, applied):
-                if not self._has_room_for(other):
+                if not self._make_room_for(other):
                     return
                 self._reset(other, applied)
         if not self.is_established and not row.has_reached(id, message.last):
@@ -654,7 +654,7 @@ class Gateway:
                 continue
             if not (mine == LIVE and last is not None and row.has_reached(host.id, last)):
                 self._reset(host.id, {})
-            if not self._has_room_for(host.id):
+            if not self._make_room_for(host.id):
                 # Others say so again and again, and everything is dropped each time. Once would not do: what is fetched
                 # afterwards may come from an owner that has not heard of the end, and no fetch names it.
                 self.left_out.add(host.name)
@@ -666,17 +666,17 @@ class Gateway:
     def _meet(self, host: Host, now: int) -> None:
         row = self._row
         if not row.state(host.id):
-            if not row.has_room_for(host.id):
+            if not row.make_room_for(host.id):
                 self.left_out.add(host.name)
                 return
             row.meet(host, now)
             self.left_out.discard(host.name)
-        elif row.host(host.id) != host and self._has_room_for(host.id):
+        elif row.host(host.id) != host and self._make_room_for(host.id):
             row.describe(host)
         self._meetings.tell(host)
 
     def _has_left(self, client: Incarnation, now: int) -> None:
-        if self._has_room_for(client, self._row.clients):
+        if self._make_room_for(client, self._row.clients):
             self._row.clients.leave(client, now)
 
     def _peer(self, id: Incarnation) -> _Peer:
@@ -694,7 +694,7 @@ class Gateway:
             signs = row.total(id, SIGN)
             if row.state(id) != LIVE or row.largest(id, ALIVE) > now or row.is_forgotten(id):
                 continue
-            if self._has_room_for(id):
+            if self._make_room_for(id):
                 self._reset(id, {})
                 if id in view.unheard:  # others know better when it was heard last
                     row.raise_to(id, ALIVE, max(0, now - view.unheard[id] + self.times.lease))
@@ -742,7 +742,7 @@ class Gateway:
 
     def _void(self, id: Incarnation) -> None:
         """Let a decision to forget a host be void."""
-        if self._has_room_for(id):
+        if self._make_room_for(id):
             self._row.sign_of_life(id)
 
     def _gone(self, now: int) -> set[Incarnation]:
@@ -777,6 +777,6 @@ class Gateway:
                 continue
             witnesses = [other for other in live if other != id and self._is_alive(other, now)]
             silences = [self._witnessed_silence(witness, id, now) for witness in witnesses]
-            if all(each is not None and each >= self._hears_for for each in silences) and self._has_room_for(id):
+            if all(each is not None and each >= self._hears_for for each in silences) and self._make_room_for(id):
                 self._reset(id, {})
                 row.forget(id, signs)

@@ -17,9 +17,9 @@ it still holds. A writer makes that word odd before such a change, and even afte
 
 1. What was read between two equal words belongs together, and holds for as long as the words are the same.
 2. It is not kept if one of them is odd. Otherwise: A gateway is killed after it has stored an end, and before the word.
-   For whoever has read the row before, that host would live until somebody changes the row again.
+   A reader that has read the row before would take that host for alive until somebody changes the row again.
 
-Whoever has the row next makes the word even.
+The next gateway that has the row makes the word even.
 """
 
 from __future__ import annotations
@@ -419,7 +419,7 @@ class Row(Rows):
         if self._words[ROWS_USED] <= self._row:
             self._words[ROWS_USED] = self._row + 1
 
-    def has_room_for(self, id: Incarnation) -> bool:
+    def make_room_for(self, id: Incarnation) -> bool:
         """Make an entry of an incarnation, if there is none; return False if there is no room.
 
         Where it returns False, all that notes something of that incarnation raises TooManyHosts.

@@ -65,17 +65,20 @@ class DirectLink:
 
         After both, and after an exception, the link cannot be used any more.
         """
-        if zmq.zmq_poll(self._watched, 0):
-            return UNABLE  # something has happened to the connection
         self._number += 1
         try:
+            if zmq.zmq_poll(self._watched, 0):
+                return UNABLE  # something has happened to the connection
             self._socket.send(data(self._number, body), _NOBLOCK)
         except zmq.ZMQError:
             return UNABLE
-        ready = zmq.zmq_poll(self._watched, math.ceil(1000 * timeout))
-        if not ready or ready[0][0] is not self._socket:
+        try:
+            ready = zmq.zmq_poll(self._watched, math.ceil(1000 * timeout))
+            if not ready or ready[0][0] is not self._socket:
+                return None
+            frames = self._socket.recv_multipart(_NOBLOCK)
+        except zmq.ZMQError:  # the owner may have granted a load: so this is no `UNABLE`
             return None
-        frames = self._socket.recv_multipart(_NOBLOCK)
         if len(frames) != 1 or not is_data(frames[0]):
             return UNABLE  # a Hello: the other side has forgotten this one, and has not looked at the question
         number, answer = read_data(frames[0])

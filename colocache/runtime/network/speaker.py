@@ -766,8 +766,8 @@ class Meetings:
     def given_up(self) -> Set[int]:
         """Return hashes of the listed places where nobody is connected, and nobody is missed.
 
-        There are none while a stranger is there: he keeps this host behind, and a successor would not know of him until
-        it has dialled his place, which does not count any more.
+        Return no place while a stranger is there. He keeps this host behind. A successor would not know of him until it
+        has dialled his place, which does not count any more.
         """
         return frozenset() if self._strangers() else self._discovery.given_up(monotonic())
 

@@ -380,12 +380,12 @@ def test_whatever_is_noted_of_a_host_in_another_row_may_use_an_entry_again(
     memory.row(0).raise_to(new, ACKED, 1)
     fill(row, 1)
     row.use(NOW + REMEMBERED - 1)
-    assert not row.has_room_for(new)
+    assert not row.make_room_for(new)
     with pytest.raises(TooManyHosts):
         note(row, new)
     row.use(NOW + REMEMBERED)
     note(row, new)
-    assert row.has_room_for(new)
+    assert row.make_room_for(new)
 
 
 def test_who_reads_an_entry_that_is_used_again_notices(memory: Memory) -> None:

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import zmq
 
 from colocache.runtime.network import direct, session
-from colocache.runtime.network.direct import OF_A_HOST, UNABLE, DirectLinks
+from colocache.runtime.network.direct import OF_A_HOST, UNABLE, DirectLink, DirectLinks
+from colocache.runtime.network.peers import Address
 from colocache.runtime.network.wire import LARGEST_BODY
 from tests.interrupts import at_every_point
 
 from .driven import PATIENCE, Cast, Process, until
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Cast]:
-    """Make hosts, and end them."""
-    made = Cast(tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def ask(a: Process, b: Process, body: bytes = b"x", timeout: float = PATIENCE) -> object:
@@ -103,6 +96,7 @@ def test_a_connection_that_was_lost_meanwhile_is_not_used(stage: Cast) -> None:
     again = stage.host("b", "a")
     stage.meet(a, again)
     [link] = links_of(a)._links
+    until(lambda: link._monitor.get(zmq.EVENTS) & zmq.POLLIN)  # the connection has ended
     until(lambda: link._socket.get(zmq.EVENTS) & zmq.POLLOUT)  # libzmq has dialled again
     assert a.network.ask(b.id, b"x", PATIENCE) is UNABLE
     assert b"x" not in again.served
@@ -165,3 +159,20 @@ def test_whoever_is_interrupted_harms_no_later_question(stage: Cast, monkeypatch
     assert points > 5
     links = links_of(a)
     until(lambda: not links.addresses())
+
+
+@pytest.mark.parametrize(("polls", "outcome"), [(1, UNABLE), (2, None)])
+def test_trouble_in_libzmq_is_no_error_of_the_caller(
+    monkeypatch: pytest.MonkeyPatch, polls: int, outcome: object
+) -> None:
+    socket: Any = SimpleNamespace(send=lambda frame, flags: None)
+    link, left = DirectLink(b"b" * 16, Address("127.0.0.1", 1), socket, socket, 0.0), [None] * (polls - 1)
+
+    def poll(watched: object, timeout: int) -> list[object]:
+        if not left:
+            raise zmq.ZMQError(errno.EBADF)
+        left.pop()
+        return []
+
+    monkeypatch.setattr(direct.zmq, "zmq_poll", poll)
+    assert link.ask(b"x", 1.0) is outcome

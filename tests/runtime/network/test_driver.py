@@ -27,16 +27,6 @@ from .hosts import NEW, OLD, OTHER, free_port
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Cast]:
-    """Make hosts, and end them."""
-    made = Cast(tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-@pytest.fixture
 def stranger(stage: Cast) -> Iterator[Callable[[str], Any]]:
     """Connect to a host with nothing but libzmq."""
     context: zmq.Context[Any] = zmq.Context()
@@ -426,7 +416,7 @@ def test_a_host_that_has_no_room_for_another_one_says_so_and_goes_on(
 ) -> None:
     a, b = stage.hosts("a", "b")
     with monkeypatch.context() as full:
-        full.setattr(Row, "has_room_for", lambda row, id: False)
+        full.setattr(Row, "make_room_for", lambda row, id: False)
         until(lambda: "more hosts in the group than this host can remember" in caplog.text)
         until(lambda: not a.is_current() and not b.is_current())
     stage.meet(a, b)

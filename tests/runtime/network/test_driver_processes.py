@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,16 +15,6 @@ from tests import ROOT
 from .driven import PATIENCE, Cast, HostMemory, until
 
 Worker = subprocess.Popen[str]
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Cast]:
-    """Make hosts, and end them."""
-    made = Cast(tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture
