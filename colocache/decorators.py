@@ -233,7 +233,7 @@ class _Calls:
             # Otherwise the hits of a copy that another one has just replaced would be missing, and what was just
             # invalidated would be counted.
             host.keeper.sweep()
-        return CacheInfo(self.keyspace.home.hit_count(), self.misses, None, len(self.keyspace.near[0]))
+        return CacheInfo(self.keyspace.home.hits(), self.misses, None, len(self.keyspace.near[0]))
 
     def methods(self) -> dict[str, Any]:
         """Return what the decorated function offers beside the call."""

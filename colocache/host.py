@@ -10,7 +10,8 @@ import math
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from time import monotonic
+from operator import sub
+from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .config import Config
@@ -30,19 +31,23 @@ from .core.near import NearStore
 from .hosts import Hosts, Sleeping
 from .near_cache import Keeper
 from .runtime.board_file import LIVES
-from .runtime.bus import Bus, Message
+from .runtime.bus import PUBLISH_SOON, Bus, Message
 from .runtime.forks import do_all, importing
 from .runtime.frames import KEYS, LOADED
+from .runtime.holds import Alone
 from .runtime.logs import Log
 from .runtime.region import Region
 from .runtime.waiting.greenlets import HubErrands
 from .runtime.waiting.threads import Errands, ThreadErrands, is_patched
 from .runtime.weak import living
+from .stats import COUNTED, OF_HOSTS, Ledger
 
 if TYPE_CHECKING:
     from .network import HostNetwork
 
 SWEEP_EVERY = 1.0  # s between two looks at all that is kept near
+PUBLISH_IDLE = 5.0  # s between two looks at what was counted, where nothing was
+PUBLISHING = 0.002  # of the time of a process may be spent on that, at most
 
 
 class Shared:
@@ -66,7 +71,7 @@ class Shared:
         if log is not None:
             self.bus = Bus(
                 region.path, region.seat.number, region.seat.nonce, _Mates(region), self.hear, log, self.errands,
-                self._tick,
+                self._tick, self.publish,
             )  # fmt: skip
         self.claims = Claims(self.shelf, region.claims, region.hints, region.numbers, region.fences, self._wake)
         self.network: HostNetwork | None = None
@@ -76,6 +81,8 @@ class Shared:
 
             self.network = self.hosts.network = HostNetwork(self, self.hosts, config, log)
         self.caches = weakref.WeakSet[Host]()
+        self._publishing = Alone()
+        self._told_of_hosts = [0] * len(OF_HOSTS)
         self._swept_at = -math.inf
         self._is_unswept = False
 
@@ -181,6 +188,46 @@ class Shared:
             self.errands.run(self._sweep)
         else:
             self._is_unswept = True
+
+    def publish(self) -> float:
+        """Bring this process's block of the scoreboard up to date. Return in how many seconds that is to be done again.
+
+        That is soon while there is something to count, but as little of the time as `PUBLISHING` says.
+        """
+        began = monotonic()
+        hosts = living(self.caches)
+        for host in hosts:
+            host.keeper.count_hits()
+        is_idle = not self._publishing.run(partial(self._write_scores, hosts))
+        return max(PUBLISH_IDLE if is_idle else PUBLISH_SOON, (monotonic() - began) / PUBLISHING)
+
+    def _write_scores(self, hosts: Sequence[Host]) -> bool:
+        """Write what was counted since the last time; return whether that was anything. For one thread at a time."""
+        writer, is_anything = self.region.scores, False
+        for host in hosts:
+            for path, columns in host.ledger.untold():
+                writer.add(writer.row(path), columns)
+                is_anything = True
+        now_told = self.of_hosts()
+        if now_told != self._told_of_hosts:
+            writer.add(writer.row(""), [*[0] * len(COUNTED), *map(sub, now_told, self._told_of_hosts)])
+            self._told_of_hosts, is_anything = now_told, True
+        hosts = living(self.caches)
+        sizes = [host.keeper.store.size() for host in hosts]
+        entries, size = sum([each[0] for each in sizes]), sum([each[1] for each in sizes])
+        writer.show((entries, size, sum([host.memory for host in hosts])), time_ns())
+        return is_anything
+
+    def publish_last(self, host: Host) -> None:
+        """Show what a cache has counted that leaves."""
+        if self.region.lives():
+            self._publishing.run(partial(self._write_scores, [host]))
+
+    def of_hosts(self) -> list[int]:
+        """Return the counters `OF_HOSTS`, which all caches of this process share."""
+        hedging = self.hosts.hedging if self.hosts is not None else None
+        pulled = self.network.pulled if self.network is not None else 0
+        return [hedging.hedged if hedging else 0, hedging.won if hedging else 0, pulled]
 
     def _tell_what_is_used(self) -> None:
         for host in living(self.caches):
@@ -318,6 +365,8 @@ class Host:
         self.errands = shared.errands
         self._shared = shared
         self._config = config
+        self.memory = config.memory  # bytes that the near copies may take
+        self.ledger = Ledger()  # what the cache counts; its member gives it the one of its life
         self._alive = True
         self._left = False
         self.renew()
@@ -444,16 +493,12 @@ class Host:
         return [(self.region_id, lane << LANE_SHIFT | number) for lane, number in self.hosts.lasts().items()]
 
     def figures(self) -> dict[str, Any]:
-        """Return what this host counts itself, by the names of `Stats`."""
-        self.keeper.settle()
+        """Have the hits counted, and return what is not in the ledger, by the names of `Stats`."""
+        self.keeper.count_hits()
         store, shelf = self.keeper.store, self.shelf
         entries, size = store.size()
-        hosts, network = self.hosts, self._shared.network
-        hedging = hosts.hedging if hosts is not None else None
         return {
-            "hedged": hedging.hedged if hedging else 0, "hedges_won": hedging.won if hedging else 0,
-            "copied": network.pulled if network else 0,
-            "hits": store.hits(), "evictions": store.evictions, "entries": entries, "bytes": size,
+            **dict(zip(OF_HOSTS, self._shared.of_hosts(), strict=True)), "entries": entries, "bytes": size,
             "shelf_entries": shelf.entries(), "shelf_bytes": shelf.taken(), "processes": 1 + len(self.region.seats()),
         }  # fmt: skip
 
@@ -483,6 +528,7 @@ class Host:
         self.keeper.close()
         if not self._left:
             self._left = True
+            self._shared.publish_last(self)
             yield from self._shared.leaving(patience)
 
     def forget_after_fork(self) -> None:

@@ -18,7 +18,6 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from .config import Config
-from .core.host.record import Outcome
 from .core.keys import Key
 from .core.receipt import Receipt
 from .errors import ClosedError, ConfigError
@@ -37,7 +36,7 @@ from .runtime.undisturbed import undisturbed
 from .runtime.waiting.answers import Answer
 from .runtime.waiting.threads import drained, is_patched, on_driver_thread, start_at_once
 from .runtime.weak import living
-from .stats import Counters, Stats
+from .stats import Counters, Ledger, Stats
 from .values.carrier import Carrier
 from .values.codec import Codec
 from .values.large import Large
@@ -74,7 +73,7 @@ class Life:
     serial: int = field(default_factory=lambda: next(_serials))  # `id` will not do: it is given to later objects again
     pid: int = field(default_factory=getpid)  # the process that lives it
     host: Host | None = None
-    counters: Counters = field(default_factory=Counters)
+    ledger: Ledger = field(default_factory=Ledger)
     large: Large = field(default_factory=Large)
     retry_at: float = -math.inf
     trouble: Exception | None = None  # why the last attempt to join failed
@@ -120,12 +119,8 @@ class Member:
 
     @property
     def counters(self) -> Counters:
-        """What this process counts beside its driver.
-
-        Any thread may add to it, without a lock: between reading and storing an attribute Python neither switches
-        threads nor runs a signal handler. What is added must be there before, as a number.
-        """
-        return self.life.counters
+        """What is counted of no namespace."""
+        return self.life.ledger.of("")
 
     # --- Joining
 
@@ -243,7 +238,12 @@ class Member:
     def _show(self, host: Host | None) -> None:
         """Have readers find what a host has, or nothing. For one thread at a time."""
         self.life.host = host
-        self.near_caches.bind(None if host is None else host.keeper.store)
+        self._bind(host)
+
+    def _bind(self, host: Host | None) -> None:
+        if host is not None:
+            host.ledger = self.life.ledger
+        self.near_caches.bind(None if host is None else host.keeper.store, self.life.ledger)
 
     def _tell_joining(self, outcome: Host | Exception | None) -> None:
         if isinstance(outcome, Exception):
@@ -349,7 +349,7 @@ class Member:
         """Begin a new life, and return the present one for `take_up`. For tests; see `colocache.testing`."""
         self.notice_fork()
         life, self.life = self.life, Life()
-        self.near_caches.bind(None)
+        self._bind(None)
         return life
 
     def take_up(self, life: Life) -> None:
@@ -357,17 +357,15 @@ class Member:
         self.leave()
         self.life = life
         self.notice_fork()
-        host = self.own_host()
-        if host is not None:
-            self.near_caches.bind(host.keeper.store)
+        self._bind(self.own_host())
 
     def _be_new(self) -> None:
         """Be as if nothing had been started: at first, and in a forked child."""
         inherited, self.life.host = self.life.host, None
         self._joining: dict[int, _Joining] = {}
         self.life.retry_at = -math.inf
-        self.life.counters = Counters()
-        self.near_caches.bind(None)
+        self.life.ledger = Ledger()
+        self._bind(None)
         self._drop_finalizer()
         if inherited is not None:
             inherited.forget_after_fork()
@@ -403,7 +401,8 @@ class Member:
     def stats(self) -> Stats:
         """Return this process's figures, and those of the host's shelf."""
         host = self.own_host()
-        return Stats.of(self.counters, host.figures() if host is not None else {})
+        figures = host.figures() if host is not None else {}  # it counts the hits
+        return Stats.of(self.life.ledger.all().values(), figures)
 
     def infos(self) -> list[MemberInfo]:
         """Return the processes of the group on this host, this one first. Empty before the first use."""
@@ -460,21 +459,8 @@ class Member:
         host.abandon()
         return False
 
-    def count_write(self, outcome: Outcome, *, is_fill: bool = False) -> None:
-        """Count what became of a write, or of a fill, which is the write of a loaded value."""
-        counters, is_stored, is_refused = self.counters, outcome is Outcome.STORED, outcome is Outcome.REFUSED
-        if outcome is Outcome.BUSY:
-            counters.busy += 1
-        elif is_fill:
-            counters.fills += is_stored
-            counters.fills_refused += is_refused
-        else:
-            counters.sets += is_stored
-            counters.sets_refused += is_refused
-
-    def decline(self, key: Key, path: str, why: str) -> None:
-        """Count and log that a value is used, and not kept."""
-        self.counters.oversize += 1
+    def tell_declined(self, key: Key, path: str, why: str) -> None:
+        """Log that a value is used, and not kept."""
         self.log.warning(
             "the value of the key %s of %s is used, and not kept: %s", shown(key), path or "no namespace", why,
             about=path,

@@ -14,6 +14,7 @@ from .core.keys import Key
 from .core.near import NearStore
 from .runtime.holds import Alone, Holds, hold_of_caller
 from .runtime.waiting.threads import drained, hand_over
+from .stats import Counters, Ledger
 
 WAITING = 8  # entries that wait for their place among what is kept, at most
 LARGE = 32 << 10  # bytes; an entry that takes more does not wait
@@ -27,13 +28,17 @@ NO_BELL: Heard = memoryview(bytearray(8)).cast("d")
 class NearCache:
     """What a reader of one namespace looks at before it asks anybody."""
 
-    __slots__ = ("__weakref__", "copies", "home", "near", "one_part", "path")
+    __slots__ = ("__weakref__", "copies", "counters", "home", "is_function", "near", "one_part", "path")
 
     home: Home[Entry]
     near: tuple[dict[Key, Entry], Heard]  # the entries of `home`, and the bell that tells whether they are current
+    counters: Counters  # of the namespace
 
-    def __init__(self, near_caches: NearCaches, path: str, copies: bool, one_part: bool) -> None:
+    def __init__(
+        self, near_caches: NearCaches, path: str, copies: bool, one_part: bool, is_function: bool = False
+    ) -> None:
         self.path = path  # the namespace
+        self.is_function = is_function  # whether it is that of a decorated function
         self.copies = copies  # whether each reader gets a value of its own
         self.one_part = one_part  # all keys are tuples of one part, and readers find entries by that part
         near_caches.add(self)
@@ -46,17 +51,17 @@ class NearCaches:
         self._all: weakref.WeakSet[NearCache] = weakref.WeakSet()
         self._modes: dict[str, bool] = {}  # recent namespaces, the oldest first, to whether their readers get copies
         self._alone = Alone()
-        self.bind(None)
+        self.bind(None, Ledger())
 
-    def bind(self, store: NearStore | None) -> None:
-        """Have readers find the entries of this store, or none if ``store`` is None.
+    def bind(self, store: NearStore | None, ledger: Ledger) -> None:
+        """Have readers find the entries of this store, or none if ``store`` is None, and count in a ledger.
 
         A reader takes the entries and their bell in one step. Otherwise it could compare an entry of one region with
         the bell of another one, and their numbers may be equal.
         """
 
         def bind() -> None:
-            self._store, self._bell = store, NO_BELL if store is None else store.bell
+            self._store, self._bell, self._ledger = store, NO_BELL if store is None else store.bell, ledger
             self._homes = weakref.WeakValueDictionary[tuple[str, bool], Home[Entry]]()
             for near in list(self._all):
                 self._give_home(near)
@@ -101,8 +106,9 @@ class NearCaches:
         """
         name = near.path, near.one_part
         home = self._homes.get(name)
+        near.counters = self._ledger.of(near.path, near.is_function)
         if home is None:
-            home = self._homes[name] = Home(self._store, near.copies)
+            home = self._homes[name] = Home(self._store, near.copies, near.counters)
         near.home = home
         near.near = home.entries, self._bell
 
@@ -126,6 +132,7 @@ class Keeper:
         self._coming: deque[Entry] = deque()
         self._leaving: deque[int] = deque()
         self._sweeps: deque[float] = deque()
+        self._counts: deque[None] = deque()
         self._dead: deque[Entry] = deque()  # what has left, and nobody who has the lock holds any more
 
     def keep(self, entry: Entry) -> None:
@@ -159,6 +166,14 @@ class Keeper:
         self._sweeps.append(monotonic())
         self._work()
 
+    def count_hits(self) -> None:
+        """Have the hits counted; if another thread works on the entries, by that one.
+
+        It must be somebody who works on them, for an entry may die in the hands of whoever else looks.
+        """
+        self._counts.append(None)
+        self._work()
+
     def forget_all(self) -> None:
         """Let readers find nothing of what is kept now."""
         self._sweeps.append(math.inf)
@@ -182,7 +197,7 @@ class Keeper:
         2. Another one queues an entry, and finds that this one is still working.
         3. This thread gives the work back, and looks again.
         """
-        while (self._coming or self._leaving or self._sweeps) and self._work_alone():
+        while (self._coming or self._leaving or self._sweeps or self._counts) and self._work_alone():
             pass
         if self._dead and not self._working.held and not hand_over(self._reap):
             self._reap()
@@ -223,7 +238,7 @@ class Keeper:
         3. This thread carries out that sweep, and puts the entry after it. The entry stays in a closed keeper.
         """
         store, coming, leaving, sweeps = self.store, self._coming, self._leaving, self._sweeps
-        some, instants = [*leaving], [*sweeps]
+        some, instants, counts = [*leaving], [*sweeps], [*self._counts]
         while coming:
             store.put(coming[0])
             coming.popleft()
@@ -235,6 +250,10 @@ class Keeper:
             store.sweep(max(instants))
             for _ in instants:
                 sweeps.popleft()
+        if counts:
+            store.count_hits()
+            for _ in counts:
+                self._counts.popleft()
 
     def _reap(self) -> None:
         for entry in drained(self._dead):

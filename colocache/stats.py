@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import sub
 from typing import Any, Final
 
+from .core.entry import NearCounts
+from .core.host.scores import COLUMNS, OTHERS, ROWS
 from .figures import counter, figures_of, gauge
 
 
@@ -22,6 +27,7 @@ class Stats:
         "Part of `loads`.",
     )  # fmt: skip
     failed_loads: int = counter("Reads", "Loaders that raised an exception.")
+    load_seconds: float = counter("Reads", "Time that loaders of this process took.", "seconds", start=0.0)
 
     hedged: int = counter(
         "Reads", "Questions to another host that was slow, so that the host with a copy was asked, too."
@@ -49,27 +55,91 @@ class Stats:
     shelf_bytes: int = gauge("Size of what is on the host's shelf.", "bytes")
 
     @classmethod
-    def of(cls, counters: Counters, figures: dict[str, Any]) -> Stats:
-        """Return the figures: those that were counted, and those that the host gives by name."""
-        return cls(**{name: getattr(counters, name) for name in COUNTED}, **figures)
+    def of(cls, counters: Iterable[Counters], figures: Mapping[str, Any]) -> Stats:
+        """Return the figures: the sums of what was counted, and those that the host gives by name."""
+        all_counters = [*counters]
+        return cls(**{name: sum([getattr(each, name) for each in all_counters]) for name in COUNTED}, **figures)
 
 
 FIGURES: Final = figures_of(Stats)
 
-_COUNTED_ELSEWHERE: Final = ("hits", "evictions", "hedged", "hedges_won", "copied")
+#: What speaks to other hosts counts these itself, for all caches of a process.
+OF_HOSTS: Final = ("hedged", "hedges_won", "copied")
 
-#: The counters that `Counters` counts. The near cache, and what speaks to other hosts, count the others themselves.
-COUNTED: Final = tuple(
-    figure.name for figure in FIGURES if figure.kind == "counter" and figure.name not in _COUNTED_ELSEWHERE
-)
+#: The counters that `Counters` counts.
+COUNTED: Final = tuple(figure.name for figure in FIGURES if figure.kind == "counter" and figure.name not in OF_HOSTS)
+
+#: The upper bounds, in seconds, of the classes by which the times of loaders are counted. The last class has none.
+LOAD_TIMES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+#: The counters in the order of the columns of the scoreboard. The times of loaders are the last columns.
+IN_COLUMNS: Final = (*COUNTED, *OF_HOSTS)
+TIMES_AT: Final = COLUMNS - len(LOAD_TIMES) - 1
+assert len(IN_COLUMNS) <= TIMES_AT
+
+_UNITS: Final = {"load_seconds": 1e9}  # of a column, in one of the figure
 
 
-class Counters:
-    """The counters of `Stats` that operations add to: ``counters.loads += 1``. A wrong name is an AttributeError."""
+class Counters(NearCounts):
+    """What is counted of one namespace: ``counters.loads += 1``. A wrong name is an AttributeError.
 
-    __slots__ = COUNTED
+    Any thread may add to it, without a lock: between reading and storing an attribute Python neither switches threads
+    nor runs a signal handler. What is added must be there before, as a number.
+    """
+
+    __slots__ = (*(name for name in COUNTED if name not in NearCounts.__slots__), "load_times")
 
     def __init__(self) -> None:
+        super().__init__()
         self.fetches = self.loads = self.waits = self.misses = self.fallbacks = self.failed_loads = 0
         self.fills = self.fills_refused = self.sets = self.sets_refused = self.busy = self.oversize = 0
         self.invalidations = self.incomplete = 0
+        self.load_seconds = 0.0
+        self.load_times = [0] * (1 + len(LOAD_TIMES))
+
+    def columns(self) -> list[int]:
+        """Return what was counted as the columns of a row of the scoreboard, and times in ns."""
+        counted = [round(getattr(self, name) * _UNITS.get(name, 1)) for name in COUNTED]
+        return [*counted, *[0] * (TIMES_AT - len(counted)), *self.load_times]
+
+    def time_load(self, seconds: float) -> None:
+        """Count how long a loader took, however it ended."""
+        times, place = self.load_times, bisect_left(LOAD_TIMES, seconds)
+        times[place] += 1
+        self.load_seconds += seconds
+
+
+class Ledger:
+    """What one life of a cache counts, by namespace. Any thread may call all methods."""
+
+    def __init__(self) -> None:
+        self._counters = {"": Counters()}
+        self._told: dict[str, list[int]] = {}
+
+    def of(self, path: str, is_function: bool = False) -> Counters:
+        """Return the counters of a namespace.
+
+        There are as many as the scoreboard has rows. All further namespaces share those of `OTHERS`. Half of them are
+        for decorated functions: programs have as many of these as somebody has written, but namespaces without end.
+        """
+        found = self._counters.get(path)
+        if found is not None:
+            return found
+        if path != OTHERS and len(self._counters) >= (ROWS - 1 if is_function else ROWS // 2):
+            return self.of(OTHERS)
+        return self._counters.setdefault(path, Counters())
+
+    def untold(self) -> list[tuple[str, list[int]]]:
+        """Return what was counted since this was called last, as columns by namespace. For one thread at a time."""
+        found: list[tuple[str, list[int]]] = []
+        for path, counters in self.all().items():
+            columns = counters.columns()
+            told = self._told.get(path) or [0] * COLUMNS
+            if columns != told:
+                found.append((path, [*map(sub, columns, told)]))
+                self._told[path] = columns
+        return found
+
+    def all(self) -> dict[str, Counters]:
+        """Return the counters of all namespaces, by path."""
+        return dict(self._counters)

@@ -40,10 +40,20 @@ MISSING: Final = _Missing.MISSING
 DEAD: Final = -math.inf  # the `expires` and the `until` of an entry that nobody may use any more
 
 
+class NearCounts:
+    """What is counted of the near copies of a namespace."""
+
+    __slots__ = ("evictions", "hits")
+
+    def __init__(self) -> None:
+        self.hits = self.evictions = 0
+
+
 class Findable(Protocol):
     """What readers find in a home."""
 
-    hits: int
+    def count(self) -> None:
+        """Count the hits since this was called last."""
 
 
 E = TypeVar("E", bound=Findable)
@@ -56,17 +66,19 @@ class Home(Generic[E]):
     the memory that homes take is bounded by what is cached and used, not by how many names there ever were.
     """
 
-    __slots__ = ("__weakref__", "copies", "entries", "owner", "past_hits")
+    __slots__ = ("__weakref__", "copies", "counts", "entries", "owner")
 
-    def __init__(self, owner: object, copies: bool = False) -> None:
+    def __init__(self, owner: object, copies: bool = False, counts: NearCounts | None = None) -> None:
         self.owner = owner  # the store whose entries are found here; None if there is none
         self.copies = copies  # whether readers get copies
         self.entries: dict[Key, E] = {}
-        self.past_hits = 0  # of entries that have left
+        self.counts = NearCounts() if counts is None else counts
 
-    def hit_count(self) -> int:
+    def hits(self) -> int:
         """Return how often readers found an entry here. Any thread may call it."""
-        return self.past_hits + sum(entry.hits for entry in [*self.entries.values()])
+        for entry in [*self.entries.values()]:
+            entry.count()
+        return self.counts.hits
 
 
 class Entry:
@@ -79,7 +91,8 @@ class Entry:
     """
 
     __slots__ = (
-        "bell", "expires", "hash", "hits", "home", "key", "label", "seen", "size", "told", "until", "value", "way",
+        "bell", "counted", "expires", "hash", "hits", "home", "key", "label", "seen", "size", "told", "until", "value",
+        "way",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +113,7 @@ class Entry:
         self.hits = 0  # raised by readers; two threads may lose one in a thousand, which only the statistics show
         self.seen = 0  # the ``hits`` that the policy has seen
         self.told = 0  # the ``hits`` that the shelf was told of
+        self.counted = 0  # the ``hits`` that its home has counted
 
     def publish(self) -> None:
         """Let readers of this process find the entry. Any thread may call it; the module says why it looks twice."""
@@ -113,10 +127,19 @@ class Entry:
         self.expires = DEAD
         self.until = DEAD
 
+    def count(self) -> None:
+        """Have the home count the hits since this was called last. Any thread may call it.
+
+        It is one step, because Python switches threads after calls only.
+        """
+        counts = self.home.counts
+        counts.hits += self.hits - self.counted
+        self.counted = self.hits
+
     def withdraw(self) -> None:
         """Let readers find the entry no more."""
         self.die()
         home, key = self.home, self.key
-        home.past_hits += self.hits
+        self.count()
         if home.entries.get(key) is self:
             home.entries.pop(key, None)

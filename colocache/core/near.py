@@ -38,8 +38,6 @@ class NearStore:
         self._fences = fences
         self._lease = lease
         self.bell = board.heard
-        self.evictions = 0
-        self._past_hits = self._hits = 0
 
     def lets(self, entry: Entry, now: float) -> bool:
         """Tell whether an entry may be served: it has not expired, the host is current, and its key had no event.
@@ -122,7 +120,7 @@ class NearStore:
         self._entries = entries
 
     def _evicted(self, entry: Entry) -> None:
-        self.evictions += 1
+        entry.home.counts.evictions += 1
         self._leave(entry)
 
     def _drop(self, entry: Entry) -> None:
@@ -136,7 +134,6 @@ class NearStore:
     def withdraw(self, entry: Entry) -> None:
         """Stop readers from finding an entry that has left. Any thread may call it, once for each entry of ``gone``."""
         entry.withdraw()
-        self._past_hits += entry.hits
 
     # --- What there is
 
@@ -151,11 +148,10 @@ class NearStore:
             entry.told = entry.hits
         return used
 
-    def hits(self) -> int:
-        """Return how often readers found an entry. This never shrinks, though what is just leaving is not counted."""
-        past = self._past_hits  # first: otherwise what leaves meanwhile would be counted twice
-        self._hits = max(self._hits, past + sum(entry.hits for entry in self._entries.entries()))
-        return self._hits
+    def count_hits(self) -> None:
+        """Have the homes of all entries count their hits. What is just leaving is counted when it has left."""
+        for entry in self._entries.entries():
+            entry.count()
 
     def size(self) -> tuple[int, int]:
         """Return the number and the bytes of the entries."""

@@ -116,7 +116,7 @@ def count(keyspace: Keyspace, key: Key, delta: int, initial: int | None, given: 
         if start is None:
             raise ValueError("initial is a number of more than 64 bytes")
     if given.excess and start is not None:  # a number that is there is counted nevertheless
-        keyspace.member.decline(key, keyspace.path, given.excess)
+        keyspace.decline(key, given.excess)
     if given.excess or given.ttl == 0:
         start = None
     wire = keyspace.wire(key)
@@ -200,7 +200,7 @@ def _write(
             return None
         host, outcome = written
         done = Done(outcome.name)
-    member.count_write(outcome)
+    keyspace.count_write(outcome)
     if outcome is not Outcome.STORED:
         return None
     if hosts is not None and owner is not None and owner != hosts.me.id:

@@ -57,7 +57,7 @@ def announce(keyspace: Keyspace, hashes: list[int], kind: int, wait: Waiting, st
     if member.config.disabled or not hashes:
         return Receipt((), (), True, 0.0)
     voided = None if host is None else member.invalidate(host, hashes, kind)
-    member.counters.invalidations += 1
+    keyspace.counters.invalidations += 1
     tell(member, "invalidations", 1, host)
     tally = current_tally(member) if wait == "response" else None
     is_for_later = wait is False or tally is not None

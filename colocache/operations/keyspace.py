@@ -13,7 +13,7 @@ from ..config import UNSET, Duration, Unset, parse_ttl
 from ..core import keys
 from ..core.entry import MISSING, OVERHEAD_BESIDE_LABEL, Entry
 from ..core.host.hashes import path_hashes, tag_hash
-from ..core.host.record import Record
+from ..core.host.record import Outcome, Record
 from ..core.keys import Key
 from ..core.near import NearStore
 from ..core.options import MAX_TAGS, MAX_VALUE, check_tag
@@ -53,7 +53,7 @@ class Keyspace(NearCache):
         self.fence = fence
         self.function = function  # whose results these keys hold; None once a load has checked it
         member.notice_fork()
-        super().__init__(member.near_caches, path, copies, one_part)
+        super().__init__(member.near_caches, path, copies, one_part, function is not None)
 
     # --- Others beside it
 
@@ -211,7 +211,7 @@ class Keyspace(NearCache):
             excess = (
                 f"it takes {len(payload)} bytes, more than the {host.shelf.max_value} that a shelf of this size takes"
             )
-        self.member.decline(key, self.path, excess)
+        self.decline(key, excess)
         return None
 
     def encode_loaded(self, key: Key, wire: bytes, value: object, given: Given, host: Host) -> bytes | None:
@@ -221,7 +221,7 @@ class Keyspace(NearCache):
         """
         large, carrier = self.member.life.large, self.member.carrier
         if large.holds(wire) and carrier.is_too_large(value):
-            self.member.decline(key, self.path, f"it takes more than {MAX_VALUE} bytes")
+            self.decline(key, f"it takes more than {MAX_VALUE} bytes")
             return None
         payload = self.encode(key, value, given, host)
         if payload is None:
@@ -229,6 +229,27 @@ class Keyspace(NearCache):
         else:
             large.forget(wire)
         return payload
+
+    # --- Counting
+
+    def count_write(self, outcome: Outcome, *, is_fill: bool = False) -> None:
+        """Count what became of a write, or of a fill, which is the write of a loaded value."""
+        counters, is_stored, is_refused = self.counters, outcome is Outcome.STORED, outcome is Outcome.REFUSED
+        if outcome is Outcome.BUSY:
+            counters.busy += 1
+        elif is_fill:
+            counters.fills += is_stored
+            counters.fills_refused += is_refused
+        else:
+            counters.sets += is_stored
+            counters.sets_refused += is_refused
+
+    def decline(self, key: Key, why: str) -> None:
+        """Count and log that a value is used, and not kept."""
+        self.counters.oversize += 1
+        self.member.tell_declined(key, self.path, why)
+
+    # --- Checking the function
 
     def check_function(self) -> None:
         """Raise TypeError, before the first load, if the function returns a class that cannot travel."""

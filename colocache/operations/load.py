@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..core.entry import MISSING
@@ -158,19 +159,19 @@ class Duty:
             host.hosts.tell(grant[0], Fill(grant[1], payload, self._given.ttl, age))
 
     def _count_found(self, found: Record | Value) -> None:
-        member = self._member
+        counters = self._keyspace.counters
         if isinstance(found, Record):
-            member.counters.fetches += 1
+            counters.fetches += 1
         else:
-            member.counters.waits += 1
-        tell(member, "fetches")
+            counters.waits += 1
+        tell(self._member, "fetches")
 
     def _count_load(self, is_fallback: bool) -> None:
-        member = self._member
-        member.counters.loads += 1
+        counters = self._keyspace.counters
+        counters.loads += 1
         if is_fallback:
-            member.counters.fallbacks += 1
-        tell(member, "loads")
+            counters.fallbacks += 1
+        tell(self._member, "loads")
 
     def use(self, found: Record | Value) -> Any:
         """Return the value that was found; MISSING if this process cannot decode it."""
@@ -200,10 +201,14 @@ class Duty:
         """Note that the loader raised, and that its caller was cancelled before."""
         self._member.tell_lost(self.key, error)
 
+    def time(self, seconds: float) -> None:
+        """Count how long the loader took, however it ended."""
+        self._keyspace.counters.time_load(seconds)
+
     def fail(self, error: BaseException) -> None:
         """Give the duty back, because the loader raised: another call loads."""
         if isinstance(error, Exception):
-            self._member.counters.failed_loads += 1
+            self._keyspace.counters.failed_loads += 1
         self.give_back()
 
     def succeed(self, value: Any) -> None:
@@ -215,7 +220,7 @@ class Duty:
             self._keep(value)
         except MemoryError:
             self.give_back()
-            self._member.decline(self.key, self._keyspace.path, "there is not enough memory to keep it")
+            self._keyspace.decline(self.key, "there is not enough memory to keep it")
 
     def _keep(self, value: Any) -> None:
         keyspace, host, load, given = self._keyspace, self._host, self.load, self._given
@@ -226,7 +231,7 @@ class Duty:
         expires = host.now() + given.ttl
         if payload is not None:
             outcome, record = host.shelf.fill(self.wire, self._hash, payload, load.miss, expires)
-            self._member.count_write(outcome, is_fill=True)
+            keyspace.count_write(outcome, is_fill=True)
             if outcome is Outcome.STORED and host.hosts is not None:
                 host.hosts.loaded(self.wire, host.now() - load.miss.at)
             # If it was refused, the record is somebody else's, and its label says nothing about this value.
@@ -271,7 +276,9 @@ class Run(UnderWay):
     def __init__(self, duty: Duty) -> None:
         super().__init__(duty.load_id)
         self.duty = duty
-        self._began = self._is_orphan = False
+        self._is_orphan = False
+        self._began: float | None = None  # when the function was called
+        self._is_timed = False
 
     def age(self, loaded: float) -> None:
         """Note that the function was given a cached value that was loaded then."""
@@ -280,19 +287,26 @@ class Run(UnderWay):
 
     def call(self) -> Any:
         """Call the function; what it returns may be awaitable. It is under way until `succeed` or `fail`."""
-        self._began = True
         self.begin()
+        self._began = monotonic()
         return self.duty.loader()
 
     def succeed(self, value: Any) -> None:
         """Report the function's value. Raise TypeError if it cannot travel."""
         self.end()
+        self._time()
         self.duty.succeed(value)
 
     def fail(self, error: BaseException) -> None:
         """Report what the function, or the report of its value, has raised."""
         self.end()
+        self._time()
         self.duty.fail(error)
+
+    def _time(self) -> None:
+        if self._began is not None and not self._is_timed:
+            self._is_timed = True
+            self.duty.time(monotonic() - self._began)
 
     def lose_caller(self) -> None:
         """Note that the caller was cancelled, and takes neither value nor exception."""
@@ -301,7 +315,7 @@ class Run(UnderWay):
     def on_task_end(self, task: asyncio.Task[Any]) -> None:
         """Give the duty back if the task was cancelled before it began, and log an exception that nobody takes."""
         if task.cancelled():
-            if not self._began:
+            if self._began is None:
                 self.duty.give_back()
             return
         error = task.exception()

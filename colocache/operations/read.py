@@ -50,7 +50,7 @@ def _counted(keyspace: Keyspace, host: Host | None, value: Any, default: T) -> A
     if value is MISSING:
         _count_misses(keyspace, 1, host)
         return default
-    member.life.counters.fetches += 1
+    keyspace.counters.fetches += 1
     if tallies.get():
         tell(member, "fetches")
     return value
@@ -101,7 +101,7 @@ def get_many(keyspace: Keyspace, keys: Iterable[Key], asks: bool = True) -> Flow
         if found.get(key) is MISSING:
             del found[key]
     if fetched:
-        member.counters.fetches += fetched
+        keyspace.counters.fetches += fetched
         tell(member, "fetches", fetched)
     if fetched < len(far):
         _count_misses(keyspace, len(far) - fetched, host)
@@ -179,5 +179,5 @@ def _count_misses(keyspace: Keyspace, misses: int, host: Host | None) -> None:
     member = keyspace.member
     if host is not None:
         member.is_found_on(host)
-    member.counters.misses += misses
+    keyspace.counters.misses += misses
     tell(member, "misses", misses)

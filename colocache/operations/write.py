@@ -111,7 +111,7 @@ def _put_far(
     for (_, request), answer in zip(asked, answers, strict=True):
         hash = key_hash(request.key.wire)  # type: ignore[union-attr]
         outcome = _outcome(answer)
-        member.count_write(outcome)
+        keyspace.count_write(outcome)
         kept = kept and outcome is Outcome.STORED and isinstance(answer, Done) and (answer.complete or not waits)
         if outcome is Outcome.STORED:
             host.board.invalidate((hash ^ WRITES,))  # this host hears of it later, and its caller has returned
@@ -133,7 +133,7 @@ def _put(keyspace: Keyspace, host: Host, wire: bytes, hash: int, payload: bytes 
         host.void((hash,))  # there is nothing to store, and the old value must go nevertheless
         return False
     outcome, _ = host.shelf.set(wire, hash, payload, keyspace.hashes(given.tags), host.now() + given.ttl)
-    keyspace.member.count_write(outcome)
+    keyspace.count_write(outcome)
     if host.hosts is not None:
         if outcome is Outcome.STORED:
             host.hosts.written(wire)
@@ -164,7 +164,7 @@ def put_missed(
         if host.any_tag() != fence.any_tag:
             return False
     outcome, _ = host.shelf.set_fenced(wire, hash, payload, miss, now + given.ttl)
-    keyspace.member.count_write(outcome)
+    keyspace.count_write(outcome)
     if outcome is Outcome.STORED and host.hosts is not None:
         host.hosts.written(wire)
     return outcome is Outcome.STORED

@@ -1,6 +1,6 @@
 """The file of a board: its head, the bell, the seats, the hints of claims, and the marks.
 
-Layout 2, in words of 8 bytes in the host's byte order. The first eight words mean the same in every layout, so that a
+Layout 3, in words of 8 bytes in the host's byte order. The first eight words mean the same in every layout, so that a
 process of any version can end a region.
 
 ======= ================================================================================================================
@@ -53,7 +53,7 @@ from ..core.host.numbers import MAX_WRITER, number
 from ..interruptions import raise_if_from_handler
 from .fences import Fences
 
-LAYOUT = 2
+LAYOUT = 3
 LIVES, ENDED = 1, 2
 SEATS = 4096  # a few hundred processes on one host are many
 SEAT_WORDS = 4
@@ -284,7 +284,7 @@ def end(words: memoryview, bell: int, root: int, fences: Fences) -> None:
 
 def end_file(descriptor: int, head: Head, fences: Fences) -> None:
     """End a region of any layout, in its file, which `Head.can_be_ended`."""
-    mapping = map_file(descriptor, head.size // 8 * 8)
+    mapping = map_file(descriptor, head.size // 8 * 8, 0)
     with memoryview(mapping) as whole, whole.cast("Q") as words:
         end(words, head.bell, head.root, fences)
     mapping.close()
@@ -292,17 +292,17 @@ def end_file(descriptor: int, head: Head, fences: Fences) -> None:
 
 #: Maps a file. From Python 3.13 on it keeps no descriptor of its own: otherwise, after somebody has closed
 #: all descriptors of the process, the map would later close a file of somebody else's that has got the number.
-map_file: Callable[[int, int], mmap.mmap]
+map_file: Callable[[int, int, int], mmap.mmap]
 
 if sys.version_info >= (3, 13):
 
-    def map_file(descriptor: int, size: int) -> mmap.mmap:
-        return mmap.mmap(descriptor, size, trackfd=False)
+    def map_file(descriptor: int, size: int, start: int) -> mmap.mmap:
+        return mmap.mmap(descriptor, size, offset=start, trackfd=False)
 
 else:
 
-    def map_file(descriptor: int, size: int) -> mmap.mmap:
-        return mmap.mmap(descriptor, size)
+    def map_file(descriptor: int, size: int, start: int) -> mmap.mmap:
+        return mmap.mmap(descriptor, size, offset=start)
 
 
 def _own_map() -> Callable[[int, int], int | None] | None:

@@ -5,7 +5,8 @@ it wakes those that wait for a load. So a message may be lost, come late, or com
 
 What has happened is queued by the threads of the application, which take no lock and wait for nobody. The first event
 wakes the bus's thread, which gathers for some milliseconds, and sends one frame for each kind. A process opens a way to
-its mates only when it has something to say. Nothing happens on the bus of a group that is idle.
+its mates only when it has something to say. Nothing happens on the bus of a group that is idle. Its thread also brings
+the scoreboard up to date (`colocache.core.host.scores`), and while nothing is counted, it does so seldom.
 
 ::
 
@@ -44,6 +45,7 @@ MOST_ASKED = 100  # at a time, whether the thread does its work
 MOST_SENDERS = 4096  # whose frames are counted; those that are dead are among them
 LOOK_AFTER_EAR = 1.0  # s
 TICK = 30.0  # s
+PUBLISH_SOON = 1.0  # s from an event until it is counted where others see it
 LOOK_AT_REST = 1.0  # s between two looks, after a failure, whether somebody asks if the thread does its work
 LAST_FRAMES = 0.1  # s that the last frames are given
 LAST_LINES = 1.0  # s that the last lines of the log are given
@@ -69,11 +71,14 @@ class Bus:
         log: Log,
         errands: Errands,
         on_tick: Callable[[], object] = lambda: None,
+        publish: Callable[[], float] = lambda: math.inf,
     ) -> None:
         """``directory``: where the sockets of the group are, each named by its seat. Nobody else may have this seat.
 
-        The bus's thread calls ``receive`` with each message, and ``on_tick`` every 30 s. They must not wait. What they
-        drop of users' objects they `hand_over` to ``errands``, because finalizers are code of users.
+        The bus's thread calls ``receive`` with each message, and ``on_tick`` every 30 s. It calls ``publish``, which
+        shows what this process has counted, and returns in how many seconds it is to be called again; after an event
+        that is no later than in `PUBLISH_SOON` seconds. They must not wait. What they drop of users' objects they
+        `hand_over` to ``errands``, because finalizers are code of users.
         """
         self.bad_frames = 0
         self._seat = seat
@@ -83,6 +88,7 @@ class Bus:
         self._log = log
         self._errands = errands
         self._on_tick = on_tick
+        self._publish = publish
         self._directory = ShortName(directory, "9999.bus")
         self._events: dict[int, deque[int]] = {kind: deque(maxlen=MOST) for kind in EVENTS}
         self._loaded: deque[int] = deque(maxlen=MOST)
@@ -96,7 +102,7 @@ class Bus:
         self._left, self._ended = allocate_lock(), Answer()
         self._left.acquire()
         self._ended.give(None)  # there is no thread yet
-        self._tick_at = self._gathered_at = self._say_at = self._look_at = math.inf
+        self._tick_at = self._gathered_at = self._say_at = self._look_at = self._publish_at = math.inf
         self._next_batch_at = -math.inf
         self._ear_path = ""
         self._frames_of: dict[int, int] = {}  # the number of the last frame of each sender
@@ -199,6 +205,7 @@ class Bus:
 
     def _run(self) -> None:
         self._tick_at = monotonic() + TICK
+        self._publish_at = monotonic() + PUBLISH_SOON
         try:
             while not self._leaving:
                 self._survive(self._serve)
@@ -228,6 +235,7 @@ class Bus:
                 self._tick(monotonic())
                 return
             self._left.acquire(True, min(pause, LOOK_AT_REST))
+            self._publish_if_due(monotonic())
 
     def _answer(self) -> None:
         """Show those that ask that this thread does its work."""
@@ -276,7 +284,7 @@ class Bus:
     def _step(self, ear: Ear, waker: Waker, mouth: Mouth) -> None:
         self._idle = self._waits = True  # before the queues are looked at: see `_rouse`
         self._plan(monotonic())
-        until = min(self._tick_at, self._say_at, mouth.due)
+        until = min(self._tick_at, self._say_at, self._publish_at, mouth.due)
         roused = ear.wait(max(0.0, until - monotonic()))
         self._idle = self._waits = False
         now = monotonic()
@@ -286,6 +294,7 @@ class Bus:
             mouth.say(LOADED, _taken(self._loaded))
         if roused:
             waker.rest()
+            self._publish_at = min(self._publish_at, now + PUBLISH_SOON)
         self._hear(ear)
         self._answer()  # here, because work that does not end must not pass for a turn
         now = monotonic()
@@ -293,6 +302,7 @@ class Bus:
         if now >= self._say_at:
             self._say(mouth, now)
         mouth.go_on(now)
+        self._publish_if_due(now)
         if now >= self._tick_at:
             self._tick(now)
         if now >= self._look_at:
@@ -367,6 +377,16 @@ class Bus:
         self._look_at = now + LOOK_AFTER_EAR
         if not ear.can_be_found:
             ear.bind(self._ear_path)
+
+    def _publish_if_due(self, now: float) -> None:
+        if now < self._publish_at:
+            return
+        self._publish_at = math.inf
+        try:
+            self._publish_at = now + self._publish()
+        except Exception:
+            self._publish_at = now + TICK
+            self._log.exception("what this process has counted could not be shown")
 
     def _tick(self, now: float) -> None:
         self._tick_at = now + TICK

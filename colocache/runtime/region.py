@@ -7,6 +7,7 @@ file                   meaning
 ``board``              the board, the seats, and what the processes must agree on (`colocache.runtime.board_file`)
 ``shelf``              the shelf; it is as long as it can become, and gets its blocks as it grows
 ``claims.0`` … ``.15`` empty; their bytes are the claims
+``scores``             what each process has counted (`colocache.runtime.scores_file`)
 ``hosts``              only in a group of several hosts: what this host knows of others, and its own events
 ``ended``              the same: who was this host before (`colocache.runtime.hosts_file`)
 ====================== ================================================================================================
@@ -59,10 +60,11 @@ from typing import Final, NamedTuple
 from ..core.host.layout import Geometry, ShelfMemory, geometry
 from ..core.host.memory import Heard
 from ..core.host.numbers import Numbers
+from ..core.host.scores import Writer
 from ..errors import CannotJoin, ConfigError
 from ..interruptions import raise_if_from_handler
 from ..version import __version__
-from . import board_file, hosts_file
+from . import board_file, hosts_file, scores_file
 from .board_file import BoardMemory, Head, anonymous
 from .fences import Fences, fences_for
 from .files import allocate, close_inherited, identity, largest_file, lengthen
@@ -71,7 +73,8 @@ from .holds import FIRST_PAUSE, Holds, hold_of_caller, rest
 from .hosts_file import Ended, HostsFile
 from .places import open_place, room
 from .record_locks import ClaimLocks, RecordLocks, RingLocks
-from .region_files import CLAIMS, HOSTS, Again, Files
+from .region_files import CLAIMS, HOSTS, SCORES, Again, Files
+from .scores_file import Scores
 from .servers import call_after_fork
 
 PATIENCE = 2.0  # s: how long a process waits for others that join or leave
@@ -131,6 +134,8 @@ class Region:
     """Words, `colocache.core.host.claims.HINT_WORDS` for each hint."""
     geometry: Geometry
     shelf: ShelfMemory
+    scores: Writer
+    """This process's block of the scoreboard."""
     rings: RingLocks
     claims: ClaimLocks
     fences: Fences
@@ -225,6 +230,7 @@ class Region:
         self.numbers = Numbers(self._board.new_writer())
         self.seat = Seat(number, os.getpid(), secrets.randbits(63) + 1, role, __version__)
         self._board.take_seat(number, self.seat.pid, self.seat.nonce, time.time_ns(), role, __version__)
+        self.scores = scores_file.sit_down(self._files, number, self.seat.nonce, self.fences)
         self._board.change_version(self.numbers.next())
 
     # --- Being there
@@ -282,6 +288,12 @@ class Region:
             if pid is not None:
                 found.append(Seat(number, pid, nonce, self._board.role(number), self._board.release(number)))
         return found
+
+    def read_scores(self) -> Scores | None:
+        """Return the blocks of all processes, to be read and closed; None if this process has left, or is alone."""
+        if self._files is None or self._left:
+            return None
+        return Scores(self._files.held[SCORES].number, self.fences)
 
     def is_last(self) -> bool:
         """Begin to leave, and return whether all others have left, or have begun to.
@@ -481,7 +493,7 @@ def _check_role(path: str, is_client: bool, wish: _Wish) -> None:
 def _attach(files: Files, head: Head, fences: Fences, ended: list[Ended], wish: _Wish) -> Region | None:
     """Join a living region. Return None if it lacks something: then it has to be ended."""
     try:
-        for name in ("shelf", *CLAIMS, *([HOSTS] if head.hosts else [])):
+        for name in ("shelf", *CLAIMS, SCORES, *([HOSTS] if head.hosts else [])):
             files.open(name)
     except (Again, ConfigError):
         return None
@@ -536,6 +548,7 @@ def _create(files: Files, capacity: int, wish: _Wish, fences: Fences, ended: lis
     sizes = geometry(capacity)
     for name in CLAIMS:
         files.create(name)
+    files.create(SCORES)
     _reached("claims made")
     shelf = files.create("shelf").number
     lengthen(shelf, sizes.total_size)

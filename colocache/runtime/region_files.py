@@ -18,7 +18,8 @@ from .life import Life
 from .record_locks import CLAIM_FILES, RecordLocks
 
 CLAIMS: Final = tuple(f"claims.{number}" for number in range(CLAIM_FILES))
-FILES: Final = ("board", "locks", "shelf", *CLAIMS)  # in the order of their inodes in the head
+SCORES: Final = "scores"
+FILES: Final = ("board", "locks", "shelf", *CLAIMS, SCORES)  # in the order of their inodes in the head
 HOSTS: Final = "hosts"  # comes after them, where the group has several hosts
 
 TOUCH_EVERY = 3600.0  # s; cleaners of temp directories spare files younger than 3 days (macOS) or 10 days (systemd)
@@ -86,9 +87,9 @@ class Files:
         self.held[name] = held = Held.opened(partial(open_new, self.file(name)))
         return held
 
-    def map(self, name: str, size: int) -> mmap.mmap:
-        """Map the first bytes of a file."""
-        self._maps.append(map_file(self.held[name].number, size))  # in one line: see `forget_after_fork`
+    def map(self, name: str, size: int, start: int = 0) -> mmap.mmap:
+        """Map some bytes of a file, from ``start`` on, which is that of a page."""
+        self._maps.append(map_file(self.held[name].number, size, start))  # in one line: see `forget_after_fork`
         return self._maps[-1]
 
     def inodes(self) -> list[int]:
@@ -149,7 +150,7 @@ class Files:
 
         Those with the names ``kept`` stay, too.
         """
-        for name in ("board", "shelf", *CLAIMS, HOSTS, f"{HOSTS} again"):
+        for name in ("board", "shelf", *CLAIMS, SCORES, HOSTS, f"{HOSTS} again"):
             if name in self.held:
                 self.held.pop(name).close()
         for name in sorted(os.listdir(self.path)):  # the board comes first

@@ -132,7 +132,7 @@ class SimulatedMember(Member):
     def __init__(self, host: Host) -> None:
         super().__init__(CONFIG, None)
         self.life.host = host
-        self.near_caches.bind(host.keeper.store)
+        self.near_caches.bind(host.keeper.store, self.life.ledger)
         self._simulated = host
 
     def join(self) -> Host:
