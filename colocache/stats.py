@@ -49,6 +49,7 @@ class Stats:
     incomplete: int = counter("Events", "Receipts that were not complete.")
 
     processes: int = gauge("Processes of the group on this host, this one included. 0 before it has joined.")
+    expected: int = gauge("Processes that `COLOCACHE_EXPECT` says are to be there. 0 if it says nothing.")
     entries: int = gauge("Near copies of this process.")
     bytes: int = gauge("Size of the near copies.", "bytes")
     shelf_entries: int = gauge("Values on the host's shelf, about.")
