@@ -217,7 +217,8 @@ class Shared:
         hosts = living(self.caches)
         sizes = [host.keeper.store.size() for host in hosts]
         entries, size = sum([each[0] for each in sizes]), sum([each[1] for each in sizes])
-        writer.show((entries, size, sum([host.memory for host in hosts])), time_ns())
+        hottest = sorted([each for host in hosts for each in host.keeper.hottest], key=lambda each: -each[1])
+        writer.show((entries, size, sum([host.memory for host in hosts])), hottest, time_ns())
         return is_anything
 
     def publish_last(self, host: Host) -> None:

@@ -10,6 +10,7 @@ from time import monotonic
 
 from .core.entry import Entry, Home
 from .core.host.memory import Heard
+from .core.host.scores import HOTTEST
 from .core.keys import Key
 from .core.near import NearStore
 from .runtime.holds import Alone, Holds, hold_of_caller
@@ -133,6 +134,8 @@ class Keeper:
         self._leaving: deque[int] = deque()
         self._sweeps: deque[float] = deque()
         self._counts: deque[None] = deque()
+        self._counted_at = monotonic()
+        self.hottest: list[tuple[int, int]] = []  # the keys that were hit most lately; how often in 1000 s
         self._dead: deque[Entry] = deque()  # what has left, and nobody who has the lock holds any more
 
     def keep(self, entry: Entry) -> None:
@@ -251,7 +254,10 @@ class Keeper:
             for _ in instants:
                 sweeps.popleft()
         if counts:
-            store.count_hits()
+            now = monotonic()
+            seconds, self._counted_at = max(1e-3, now - self._counted_at), now
+            hottest = store.count_hits(HOTTEST)
+            self.hottest = [(hash, int(1000 * hits / seconds)) for hash, hits in hottest]
             for _ in counts:
                 self._counts.popleft()
 

@@ -16,10 +16,12 @@ process, but its counts are right. An event, and the name of a tag, carry what t
 
 | words | what |
 |---|---|
-| 0 … | the head: nonce, pid, when the process has sat down, when it has written last, rows in use; then the gauges |
+| 0 … | the head: nonce, pid, when the process has sat down, when it has written last, rows in use |
+| 32 … | the gauges |
 | 64 … | events, `EVENTS` times 16: number, time, pid, kind and length, hash, number of things; 80 bytes of text |
 | 2112 … | tags, `TAGS` times 8: hash, check; length and 40 bytes of text |
-| 6208 … | rows: 26 words of name, `COLUMNS` counts, and the bases of these |
+| 6208 … | the keys that are hit most at present, `HOTTEST` times 2: hash, hits in 1000 s |
+| 6272 … | rows: 26 words of name, `COLUMNS` counts, and the bases of these |
 
 Times are in ns since the epoch, because readers compare them with their own.
 """
@@ -42,6 +44,7 @@ EVENTS: Final = 128  # the last ones that a block keeps
 TAGS: Final = 512  # of which a block knows the names
 COLUMNS: Final = 40  # counts of a row
 GAUGES: Final = 16
+HOTTEST: Final = 32  # keys
 
 OTHERS: Final = "/"  # the name of the row of all namespaces without a row; no namespace has this name
 
@@ -51,7 +54,8 @@ _EVENTS_AT, _EVENT = 64, 16
 _TEXT_AT, _TEXT = 6, 80
 _TAGS_AT, _TAG = _EVENTS_AT + EVENTS * _EVENT, 8
 _TAG_TEXT = 40
-_ROWS_AT = _TAGS_AT + TAGS * _TAG
+_HOT_AT = _TAGS_AT + TAGS * _TAG
+_ROWS_AT = _HOT_AT + 2 * HOTTEST
 _NAME = 26  # words: the length, and 200 bytes
 _ROW = _NAME + 2 * COLUMNS
 ROWS: Final = (WORDS - _ROWS_AT) // _ROW
@@ -91,6 +95,7 @@ class Block(NamedTuple):
     written: int  # the same
     gauges: tuple[int, ...]
     rows: tuple[Row, ...]
+    hottest: tuple[tuple[int, int], ...] = ()  # hashes of keys, and how often they are hit in 1000 s
 
 
 def first_part() -> tuple[int, int]:
@@ -128,8 +133,7 @@ class Writer:
             self._rows.setdefault(_name(words, at), row)
             for place in range(at + _NAME, at + _NAME + COLUMNS):
                 words[place + COLUMNS] = words[place]
-        for place in range(_GAUGES_AT, _GAUGES_AT + GAUGES):
-            words[place] = 0
+        self.show([0] * GAUGES, (), now)
         words[_PID], words[_BEGAN], words[_WRITTEN] = pid, now, now
         self._pid = pid
         last = max([words[_EVENTS_AT + slot * _EVENT] for slot in range(EVENTS)])
@@ -177,9 +181,17 @@ class Writer:
             if count:
                 words[place] += count
 
-    def show(self, gauges: Iterable[int], now: int) -> None:
-        """Show the present state, and when it was looked at."""
+    def show(self, gauges: Iterable[int], hottest: Iterable[tuple[int, int]], now: int) -> None:
+        """Show the present state, and when it was looked at.
+
+        ``hottest`` are the hashes of the keys that are hit most, and how often, in 1000 s.
+        """
         words = self._words
+        shown = [*hottest][:HOTTEST]
+        for place, (hash, hits) in enumerate([*shown, *[(0, 0)] * (HOTTEST - len(shown))]):
+            words[_HOT_AT + 2 * place + 1] = 0  # until the hash is there, too
+            words[_HOT_AT + 2 * place] = hash
+            words[_HOT_AT + 2 * place + 1] = hits
         for place, value in enumerate(gauges, _GAUGES_AT):
             words[place] = value
         words[_WRITTEN] = now
@@ -223,10 +235,11 @@ def read_block(words: Words, fences: Fences) -> Block:
         fences.order()
         rows = tuple([_row(words, _ROWS_AT + row * _ROW) for row in range(min(words[_ROWS], ROWS))])
         gauges = tuple([words[place] for place in range(_GAUGES_AT, _GAUGES_AT + GAUGES)])
+        hottest = [(words[place], words[place + 1]) for place in range(_HOT_AT, _ROWS_AT, 2)]
         pid, began, written = words[_PID], words[_BEGAN], words[_WRITTEN]
         fences.order()
         if nonce and words[_NONCE] == nonce:
-            return Block(nonce, pid, began, written, gauges, rows)
+            return Block(nonce, pid, began, written, gauges, rows, tuple([each for each in hottest if each[1]]))
     return Block(0, 0, 0, 0, (0,) * GAUGES, rows)
 
 
