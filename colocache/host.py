@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import sub
 from time import monotonic, time_ns
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .config import Config
 from .core.host.board import Board
 from .core.host.claims import Claims
-from .core.host.hashes import ANY_TAG, ROOT
+from .core.host.hashes import ANY_TAG, ROOT, tag_hash
 from .core.host.memory import HostLease
 from .core.host.shelf import Shelf
 from .core.hosts.announcing import Announcement
@@ -39,6 +39,7 @@ from .runtime.frames import KEYS, LOADED
 from .runtime.holds import Alone
 from .runtime.logs import Log
 from .runtime.region import Region
+from .runtime.view import View
 from .runtime.waiting.greenlets import HubErrands
 from .runtime.waiting.threads import Errands, ThreadErrands, is_patched
 from .runtime.weak import living
@@ -236,7 +237,12 @@ class Shared:
         """Return what the processes of this host show of themselves, this one up to now."""
         self.publish()
         sizes = self.shelf.entries(), self.shelf.taken(), self.region.geometry.capacity
-        return StatsBoard(self.region.scoreboard(), sizes)
+        with self.view() as view:
+            return StatsBoard(view.scoreboard(), sizes)
+
+    def view(self) -> View:
+        """Return the memory of this host for somebody who looks what is there; he closes it."""
+        return View(self.shelf, self.now, self.region.seats_ever, self.region.all_scores())
 
     def _tell_what_is_used(self) -> None:
         for host in living(self.caches):
@@ -510,6 +516,20 @@ class Host:
             **dict(zip(OF_HOSTS, self._shared.of_hosts(), strict=True)), "entries": entries, "bytes": size,
             "shelf_entries": shelf.entries(), "shelf_bytes": shelf.taken(), "processes": 1 + len(self.region.seats()),
         }  # fmt: skip
+
+    def view(self) -> View:
+        """Return the memory of this host, up to date for this process, for somebody who looks; he closes it."""
+        self._shared.publish()
+        return self._shared.view()
+
+    def note_event(self, kind: int, hash: int, things: int, text: str) -> None:
+        """Note for people what this process has invalidated."""
+        self.region.scores.note_event(kind, hash, things, text, time_ns())
+
+    def note_tags(self, tags: Iterable[str]) -> None:
+        """Note for people the names of tags, of which labels have only the hashes."""
+        for tag in tags:
+            self.region.scores.note_tag(tag_hash(tag), tag)
 
     def group_stats(self, timeout: float) -> Sleeping[GroupStats]:
         """Return what the processes of this host have counted, and those of other hosts that answer in time."""

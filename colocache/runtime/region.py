@@ -53,19 +53,18 @@ import mmap
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple, cast
 
 from ..core.host.layout import Geometry, ShelfMemory, geometry
 from ..core.host.memory import Heard
 from ..core.host.numbers import Numbers
-from ..core.host.scores import Block, Writer
+from ..core.host.scores import Writer
 from ..errors import CannotJoin, ConfigError
 from ..interruptions import raise_if_from_handler
 from ..version import __version__
 from . import board_file, hosts_file, scores_file
-from .board_file import BoardMemory, Head, anonymous
+from .board_file import BoardMemory, Head, Seat, anonymous
 from .fences import Fences, fences_for
 from .files import allocate, close_inherited, identity, largest_file, lengthen
 from .forks import do_all
@@ -95,17 +94,6 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def _reached(step: str) -> None:
     """Do nothing. Tests have a process killed here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """A process's place on its host. ``pid`` is 0 if the process is in another pid namespace."""
-
-    number: int
-    pid: int
-    nonce: int  # random; a later process with this seat has another one
-    role: str = "peer"  # one of `board_file.ROLES`
-    version: str = ""  # of colocache
 
 
 #: What `Region.lives` looks at once the process has left.
@@ -289,28 +277,22 @@ class Region:
                 found.append(Seat(number, pid, nonce, self._board.role(number), self._board.release(number)))
         return found
 
-    def scoreboard(self) -> list[tuple[Seat, bool, Block]]:
-        """Return the block of each seat that was ever taken, who has the seat or had it last, and whether it lives.
-
-        Where the last one has left in order, nothing but the number is known of it. Raise OSError if the blocks cannot
-        be mapped.
-        """
+    def all_scores(self) -> Scores:
+        """Return the blocks of all processes, to be read and closed. Raise OSError if they cannot be mapped."""
         files = self._files
         if files is None or self._left:
-            return [(self.seat, not self._left, self.scores.read())]
-        living = {seat.number: seat for seat in (self.seat, *self.seats())}
-        found = []
-        with Scores(files.held[SCORES].number, self.fences) as scores:
-            for number in range(min(self._board.used_seats, scores.seats)):
-                seat, block = self._seat(number, living), scores.block(number)
-                found.append((seat, number in living, block))
-        return found
+            return Scores(cast(memoryview, self.scores.words)[:], self.fences)
+        return Scores.mapped(files.held[SCORES].number, self.fences)
 
-    def _seat(self, number: int, living: Mapping[int, Seat]) -> Seat:
-        if number in living:
-            return living[number]
-        pid, nonce = self._board.seat(number)
-        return Seat(number, pid, nonce, self._board.role(number), self._board.release(number) if nonce else "")
+    def seats_ever(self) -> list[tuple[Seat, bool]]:
+        """Return who has each seat that was ever taken, or had it last, and whether that process lives.
+
+        Where the last one has left in order, nothing but the number is known of it.
+        """
+        if self._files is None:
+            return [(self.seat, not self._left)]
+        living = {seat.number: seat for seat in (self.seat, *self.seats())}
+        return self._board.seats_ever(living)
 
     def is_last(self) -> bool:
         """Begin to leave, and return whether all others have left, or have begun to.

@@ -113,7 +113,7 @@ class Writer:
 
     def __init__(self, words: Words, fences: Fences, grow: Grow) -> None:
         """``words`` are those of the block. The first part has its memory."""
-        self._words = words
+        self.words = words
         self._fences = fences
         self._grow = grow
         self._rows: dict[str, int] = {}
@@ -123,7 +123,7 @@ class Writer:
 
     def sit_down(self, nonce: int, pid: int, now: int) -> None:
         """Begin to write. If the process is killed in the middle, the next one on this seat begins anew."""
-        words, order = self._words, self._fences.order
+        words, order = self.words, self._fences.order
         words[_NONCE] = 0
         order()
         rows = min(words[_ROWS], ROWS)
@@ -141,10 +141,6 @@ class Writer:
         order()
         words[_NONCE] = nonce
 
-    def read(self) -> Block:
-        """Return what the block says."""
-        return read_block(self._words, self._fences)
-
     def row(self, name: str) -> int:
         """Return the row of a namespace, or that of `OTHERS` if there is no more room."""
         row = self._rows.get(name)
@@ -153,7 +149,7 @@ class Writer:
         return row
 
     def _new_row(self, name: str) -> int:
-        row, encoded = self._words[_ROWS], name.encode("utf-8", "backslashreplace")
+        row, encoded = self.words[_ROWS], name.encode("utf-8", "backslashreplace")
         readable = encoded.decode()
         if readable in self._rows:
             return self._rows[readable]
@@ -164,7 +160,7 @@ class Writer:
             if not self._grow(end_of_rows(row), end_of_rows(row + ROWS_AT_ONCE)):
                 return self._rows.get(OTHERS, 0)
             self._end = row + ROWS_AT_ONCE
-        at, words = _ROWS_AT + row * _ROW, self._words
+        at, words = _ROWS_AT + row * _ROW, self.words
         padded = encoded.ljust(NAME_BYTES, b"\0")
         for place, (word,) in enumerate(struct.iter_unpack("@Q", padded), at + 1):
             words[place] = word
@@ -176,7 +172,7 @@ class Writer:
 
     def add(self, row: int, counts: Sequence[int]) -> None:
         """Add to the counts of a row."""
-        words, at = self._words, _ROWS_AT + row * _ROW + _NAME
+        words, at = self.words, _ROWS_AT + row * _ROW + _NAME
         for place, count in enumerate(counts, at):
             if count:
                 words[place] += count
@@ -186,7 +182,7 @@ class Writer:
 
         ``hottest`` are the hashes of the keys that are hit most, and how often, in 1000 s.
         """
-        words = self._words
+        words = self.words
         shown = [*hottest][:HOTTEST]
         for place, (hash, hits) in enumerate([*shown, *[(0, 0)] * (HOTTEST - len(shown))]):
             words[_HOT_AT + 2 * place + 1] = 0  # until the hash is there, too
@@ -199,7 +195,7 @@ class Writer:
     def note_event(self, kind: int, hash: int, things: int, text: str, now: int) -> None:
         """Note what was invalidated. The oldest event goes."""
         number = next(self._numbers)
-        at, words, order = _EVENTS_AT + number % EVENTS * _EVENT, self._words, self._fences.order
+        at, words, order = _EVENTS_AT + number % EVENTS * _EVENT, self.words, self._fences.order
         encoded = _cut(text, _TEXT)
         words[at] = 0
         order()
@@ -212,7 +208,7 @@ class Writer:
 
     def note_tag(self, hash: int, tag: str) -> None:
         """Note the name of a tag, in place of another one. Labels have only hashes."""
-        at, words = _TAGS_AT + hash % TAGS * _TAG, self._words
+        at, words = _TAGS_AT + hash % TAGS * _TAG, self.words
         if words[at] == hash:
             return
         encoded = _cut(tag, _TAG_TEXT)
