@@ -85,7 +85,7 @@ _MIB = 1 << 20
 # Bytes of the file `locks`.
 _JOIN = 0
 _RINGS = 1 << 16
-_SEATS = 1 << 32
+SEATS_AT: Final = 1 << 32
 _FENCES = 1 << 33
 _LEAVING = 1 << 34  # and the seat of a process that is about to leave
 
@@ -269,7 +269,7 @@ class Region:
             if number == self.seat.number or not nonce:
                 continue
             try:
-                pid = files.locks.holder(_SEATS + number)
+                pid = files.locks.holder(SEATS_AT + number)
             except OSError as error:
                 raise_if_from_handler(error)
                 continue
@@ -517,7 +517,7 @@ def _sit_down(
     hosts = hosts_file.attach(files, fences) if HOSTS in files.held else None
     region = Region(files, board, shelf, fences, capacity, hosts, ended if hosts is not None else ())
     for number in range(board_file.SEATS):
-        if files.locks.take(_SEATS + number):
+        if files.locks.take(SEATS_AT + number):
             _reached("seated")
             region._take_seat(number, role)
             files.remember_board()
@@ -626,7 +626,7 @@ def _leave_files(files: Files, region: Region) -> None:
     in_order = files.locks.take_soon(_JOIN, LEAVING_PATIENCE) and files.is_at_its_path("locks")
     region._board.leave_seat(region.seat.number)
     region._board.change_version(region.numbers.next())
-    files.locks.free(_SEATS + region.seat.number)
+    files.locks.free(SEATS_AT + region.seat.number)
     files.life.let_go()
     _reached("let go")
     if in_order and not files.life.others():
@@ -679,6 +679,11 @@ class _Process:
 
 
 _process = _Process()
+
+
+def region_of(path: str) -> Region | None:
+    """Return the region that this process has joined in a group's directory; None if there is none."""
+    return next((region for region in _mine().regions.values() if region.path == path), None)
 
 
 def _mine() -> _Process:
