@@ -28,6 +28,8 @@ from .core.hosts.requests import MAX_VOID
 from .core.hosts.taking import Taker
 from .core.hosts.waiting import Settled
 from .core.near import NearStore
+from .group_stats import Board as StatsBoard
+from .group_stats import GroupStats, host_stats
 from .hosts import Hosts, Sleeping
 from .near_cache import Keeper
 from .runtime.board_file import LIVES
@@ -228,6 +230,12 @@ class Shared:
         hedging = self.hosts.hedging if self.hosts is not None else None
         pulled = self.network.pulled if self.network is not None else 0
         return [hedging.hedged if hedging else 0, hedging.won if hedging else 0, pulled]
+
+    def stats_board(self) -> StatsBoard:
+        """Return what the processes of this host show of themselves, this one up to now."""
+        self.publish()
+        sizes = self.shelf.entries(), self.shelf.taken(), self.region.geometry.capacity
+        return StatsBoard(self.region.scoreboard(), sizes)
 
     def _tell_what_is_used(self) -> None:
         for host in living(self.caches):
@@ -501,6 +509,12 @@ class Host:
             **dict(zip(OF_HOSTS, self._shared.of_hosts(), strict=True)), "entries": entries, "bytes": size,
             "shelf_entries": shelf.entries(), "shelf_bytes": shelf.taken(), "processes": 1 + len(self.region.seats()),
         }  # fmt: skip
+
+    def group_stats(self, timeout: float) -> Sleeping[GroupStats]:
+        """Return what the processes of this host have counted, and those of other hosts that answer in time."""
+        hosts = self.hosts
+        mine = host_stats("" if hosts is None else hosts.me.name, True, self._shared.stats_board())
+        return GroupStats((mine,)) if hosts is None else (yield from hosts.group_stats(mine, timeout))
 
     def answers(self, patience: float) -> bool:
         """Tell whether the bus's thread does its work: see `Bus.answers`. Where there is no bus, nobody has to."""

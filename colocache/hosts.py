@@ -39,6 +39,8 @@ from .core.hosts.requests import (
     Get,
     Granted,
     Refused,
+    Report,
+    Reported,
     Request,
     Settle,
     Settlement,
@@ -47,6 +49,7 @@ from .core.hosts.ring import Ring, ring_of, slot_of
 from .core.hosts.rows import ALIVE, ENDED, ENDED_AT, ROUND_TRIP, TOLD, Host, Incarnation, Numbers, Rows
 from .core.hosts.waiting import LONGEST_PAUSE, Progress, Settled, pauses, settle
 from .errors import WireError
+from .group_stats import GroupStats, HostStats, stats_of_report
 from .runtime.region import Region
 from .runtime.waiting.answers import TOO_LATE
 from .runtime.waiting.threads import on_driver_thread
@@ -548,6 +551,19 @@ class Hosts:
             client = self.rows.clients.host(id)
             found.append(HostInfo(client.name, "", client.release, 0, "live", None, None, False))
         return [found[0], *sorted(found[1:], key=lambda info: info.name)]
+
+    def group_stats(self, mine: HostStats, timeout: float) -> Sleeping[GroupStats]:
+        """Ask all other hosts what their processes have counted."""
+        ids = [id for id in self.rows.live() if not self.rows.is_forgotten(id)]
+        answers = yield from self.ask_all([(id, Report()) for id in ids], timeout)
+        found, silent = [mine], list[str]()
+        for id, answer in zip(ids, answers, strict=True):
+            name = self.rows.host(id).name
+            if isinstance(answer, Reported):
+                found.append(stats_of_report(name, answer))
+            else:
+                silent.append(name)
+        return GroupStats((mine, *sorted(found[1:], key=lambda host: host.name)), tuple(sorted(silent)))
 
     # --- Events of this host
 

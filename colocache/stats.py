@@ -77,7 +77,8 @@ IN_COLUMNS: Final = (*COUNTED, *OF_HOSTS)
 TIMES_AT: Final = COLUMNS - len(LOAD_TIMES) - 1
 assert len(IN_COLUMNS) <= TIMES_AT
 
-_UNITS: Final = {"load_seconds": 1e9}  # of a column, in one of the figure
+#: The units of columns, where they are not those of the figures.
+UNITS: Final = {"load_seconds": 1e9}
 
 
 class Counters(NearCounts):
@@ -99,7 +100,7 @@ class Counters(NearCounts):
 
     def columns(self) -> list[int]:
         """Return what was counted as the columns of a row of the scoreboard, and times in ns."""
-        counted = [round(getattr(self, name) * _UNITS.get(name, 1)) for name in COUNTED]
+        counted = [round(getattr(self, name) * UNITS.get(name, 1)) for name in COUNTED]
         return [*counted, *[0] * (TIMES_AT - len(counted)), *self.load_times]
 
     def time_load(self, seconds: float) -> None:

@@ -53,14 +53,14 @@ import mmap
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from ..core.host.layout import Geometry, ShelfMemory, geometry
 from ..core.host.memory import Heard
 from ..core.host.numbers import Numbers
-from ..core.host.scores import Writer
+from ..core.host.scores import Block, Writer
 from ..errors import CannotJoin, ConfigError
 from ..interruptions import raise_if_from_handler
 from ..version import __version__
@@ -289,11 +289,28 @@ class Region:
                 found.append(Seat(number, pid, nonce, self._board.role(number), self._board.release(number)))
         return found
 
-    def read_scores(self) -> Scores | None:
-        """Return the blocks of all processes, to be read and closed; None if this process has left, or is alone."""
-        if self._files is None or self._left:
-            return None
-        return Scores(self._files.held[SCORES].number, self.fences)
+    def scoreboard(self) -> list[tuple[Seat, bool, Block]]:
+        """Return the block of each seat that was ever taken, who has the seat or had it last, and whether it lives.
+
+        Where the last one has left in order, nothing but the number is known of it. Raise OSError if the blocks cannot
+        be mapped.
+        """
+        files = self._files
+        if files is None or self._left:
+            return [(self.seat, not self._left, self.scores.read())]
+        living = {seat.number: seat for seat in (self.seat, *self.seats())}
+        found = []
+        with Scores(files.held[SCORES].number, self.fences) as scores:
+            for number in range(min(self._board.used_seats, scores.seats)):
+                seat, block = self._seat(number, living), scores.block(number)
+                found.append((seat, number in living, block))
+        return found
+
+    def _seat(self, number: int, living: Mapping[int, Seat]) -> Seat:
+        if number in living:
+            return living[number]
+        pid, nonce = self._board.seat(number)
+        return Seat(number, pid, nonce, self._board.role(number), self._board.release(number) if nonce else "")
 
     def is_last(self) -> bool:
         """Begin to leave, and return whether all others have left, or have begun to.

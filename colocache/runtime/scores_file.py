@@ -71,7 +71,7 @@ class Scores:
 
     def block(self, seat: int) -> Block:
         """Return what the block of a seat says."""
-        return scores.read_block(self._of(seat), scores.loader(self._bytes, seat * SIZE), self._fences)
+        return scores.read_block(self._of(seat), self._fences)
 
     def events(self, seat: int, after: int = 0) -> list[Event]:
         """Return the last events of a seat, those with a number above ``after``, the oldest first."""

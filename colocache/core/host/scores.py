@@ -58,8 +58,6 @@ ROWS: Final = (WORDS - _ROWS_AT) // _ROW
 NAME_BYTES: Final = WORD * (_NAME - 1)
 ROWS_AT_ONCE: Final = 32  # rows that get their memory together
 
-_ALL = struct.Struct(f"@{_ROW}Q")
-
 #: Allocate the bytes of the block from here to there; False if there is no room.
 Grow = Callable[[int, int], bool]
 
@@ -139,6 +137,10 @@ class Writer:
         order()
         words[_NONCE] = nonce
 
+    def read(self) -> Block:
+        """Return what the block says."""
+        return read_block(self._words, self._fences)
+
     def row(self, name: str) -> int:
         """Return the row of a namespace, or that of `OTHERS` if there is no more room."""
         row = self._rows.get(name)
@@ -211,26 +213,21 @@ class Writer:
 # --- Reading: any process, any number of times
 
 
-def read_block(words: Words, load: Callable[[int], tuple[int, ...]], fences: Fences) -> Block:
-    """Return what a block says. ``load`` returns the words of a row, each loaded whole, from a byte of the block on.
+def read_block(words: Words, fences: Fences) -> Block:
+    """Return what a block says.
 
     The base of a row is that of the block's owner, unless the nonce is 0: then another process sits down.
     """
     for _ in range(3):
         nonce = words[_NONCE]
         fences.order()
-        rows = tuple([_row(load(WORD * (_ROWS_AT + row * _ROW))) for row in range(min(words[_ROWS], ROWS))])
+        rows = tuple([_row(words, _ROWS_AT + row * _ROW) for row in range(min(words[_ROWS], ROWS))])
         gauges = tuple([words[place] for place in range(_GAUGES_AT, _GAUGES_AT + GAUGES)])
         pid, began, written = words[_PID], words[_BEGAN], words[_WRITTEN]
         fences.order()
         if nonce and words[_NONCE] == nonce:
             return Block(nonce, pid, began, written, gauges, rows)
     return Block(0, 0, 0, 0, (0,) * GAUGES, rows)
-
-
-def loader(mapped: object, offset: int) -> Callable[[int], tuple[int, ...]]:
-    """Return what loads a row of a block that begins at a byte of a map."""
-    return lambda at: _ALL.unpack_from(mapped, offset + at)  # type: ignore[arg-type]
 
 
 def read_events(words: Words, fences: Fences, after: int = 0) -> list[Event]:
@@ -263,10 +260,10 @@ def read_tag(words: Words, hash: int) -> str | None:
     return text[WORD : WORD + text[0]].decode("utf-8", "replace")
 
 
-def _row(words: tuple[int, ...]) -> Row:
-    name = b"".join([word.to_bytes(WORD, _ORDER) for word in words[1 : 1 + -(-min(words[0], NAME_BYTES) // WORD)]])
-    counts, base = words[_NAME : _NAME + COLUMNS], words[_NAME + COLUMNS :]
-    return Row(name[: words[0]].decode("utf-8", "replace"), counts, base)
+def _row(words: Words, at: int) -> Row:
+    start = at + _NAME
+    counts = tuple([words[place] for place in range(start, start + COLUMNS)])
+    return Row(_name(words, at), counts, tuple([words[place + COLUMNS] for place in range(start, start + COLUMNS)]))
 
 
 def _name(words: Words, at: int) -> str:
