@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .network import HostNetwork
 
 SWEEP_EVERY = 1.0  # s between two looks at all that is kept near
+COUNTED_FOR = 1.0  # s
 PUBLISH_IDLE = 5.0  # s between two looks at what was counted, where nothing was
 PUBLISHING = 0.002  # of the time of a process may be spent on that, at most
 
@@ -86,6 +87,7 @@ class Shared:
         self.caches = weakref.WeakSet[Host]()
         self._publishing = Alone()
         self._told_of_hosts = [0] * len(OF_HOSTS)
+        self._processes = -1, 0, -math.inf  # at which version of the seats, how many, and until when that counts
         self._swept_at = -math.inf
         self._is_unswept = False
 
@@ -240,6 +242,18 @@ class Shared:
         with self.view() as view:
             return StatsBoard(view.scoreboard(), sizes)
 
+    def processes(self) -> int:
+        """Return how many processes of this host are in the group.
+
+        Each that joins or leaves in order is noticed at once, and one that is killed within a second.
+        """
+        version, now = self.region.seats_version, monotonic()
+        known, count, ends = self._processes
+        if version != known or now >= ends:
+            count = 1 + len(self.region.seats())
+            self._processes = version, count, now + COUNTED_FOR
+        return count
+
     def view(self) -> View:
         """Return the memory of this host for somebody who looks what is there; he closes it."""
         return View(self.shelf, self.now, self.region.seats_ever, self.region.all_scores())
@@ -348,6 +362,7 @@ class Voided(NamedTuple):
     hosts: Hosts | None  # None in a group of one host
     numbers: Mapping[int, int]
     announcement: Announcement | None = None  # of a client: by a member
+    dropped: int = 0  # near copies of this process that were freed
 
     def settle(self, patience: float) -> Sleeping[Settled]:
         """Wait until no host serves it any more, for so many seconds at most. Only where there are other hosts."""
@@ -453,8 +468,8 @@ class Host:
         Return None if the other hosts of the group cannot be told.
         """
         voided = self.void(hashes, kind)
-        self.tell(hashes, kind)
-        return voided
+        dropped = self.tell(hashes, kind)
+        return voided if voided is None or not dropped else voided._replace(dropped=dropped)
 
     def void(self, hashes: Sequence[int], kind: int = KEYS) -> Voided | None:
         """Do the same, and leave the memory to others. See `Shared.void`."""
@@ -470,15 +485,20 @@ class Host:
             kind, hashes = NAMESPACES, (ROOT,)
         return Voided(hosts, {}, hosts.announce_far(kind, hashes, related, position))
 
-    def tell(self, hashes: Sequence[int], kind: int = KEYS) -> None:
-        """Have all processes, this one too, free the memory of what has changed."""
+    def tell(self, hashes: Sequence[int], kind: int = KEYS) -> int:
+        """Have all processes, this one too, free the memory of what has changed.
+
+        Return of how many keys this one had a near copy.
+        """
+        dropped = 0
         if kind == KEYS:
-            self.keeper.drop(hashes)
+            dropped = self.keeper.drop(hashes)
         else:
             self._shared.sweep_soon()
         bus = self._shared.bus
         if bus is not None:
             bus.tell(kind, hashes)
+        return dropped
 
     def tell_what_is_used(self) -> None:
         """Have the shelf keep what is used here, where the near copies hide that from it."""
@@ -516,6 +536,10 @@ class Host:
             **dict(zip(OF_HOSTS, self._shared.of_hosts(), strict=True)), "entries": entries, "bytes": size,
             "shelf_entries": shelf.entries(), "shelf_bytes": shelf.taken(), "processes": 1 + len(self.region.seats()),
         }  # fmt: skip
+
+    def processes(self) -> int:
+        """Return how many processes of this host are in the group, as of a second ago at most."""
+        return self._shared.processes()
 
     def view(self) -> View:
         """Return the memory of this host, up to date for this process, for somebody who looks; he closes it."""
