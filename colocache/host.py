@@ -96,7 +96,10 @@ class Shared:
         return monotonic() + self.ahead
 
     def start(self) -> None:
-        """Start the threads."""
+        """Start the threads, and have another one log that this process has joined: log handlers are code of users."""
+        if self._log is not None:
+            seat, path = self.region.seat.number, self.region.path
+            self.errands.write(partial(self._log.info, "joined on seat %d in %s", seat, path, event="joined"))
         if self.bus is not None:
             self.bus.start()
         if self.network is not None:
@@ -105,12 +108,13 @@ class Shared:
     def leaving(self, patience: float) -> Iterator[None]:
         """Count one cache less. With the last one, the bus falls silent, and then the process leaves the region.
 
-        Each step begins something that takes a while, and the next one waits for it.
+        Each step begins something that takes a while, and the next one waits for it. That the process has left is
+        logged by another thread, unless `tell_leaving` has said why it has to.
         """
         if any(host.alive for host in living(self.caches)):
             self.region.release()
             return
-        _shared.pop(self.region, None)
+        was_there, is_first = self.region.is_in_place(), _shared.pop(self.region, None) is self
         network, bus, is_last = self.network, self.bus, False
         if network is not None:
             is_last = self.region.is_last()
@@ -134,6 +138,8 @@ class Shared:
             network.leave()
             yield
             network.close(patience)
+        if was_there and is_first and self._log is not None:
+            self.errands.write(partial(self._log.info, "left seat %d", self.region.seat.number, event="left"))
 
     def forget_after_fork(self) -> None:
         """In a forked child, let go of what is the parent's. Callable twice."""
@@ -292,9 +298,9 @@ class Shared:
 def tell_leaving(log: Log, region: Region) -> None:
     """Log why this process leaves a region that has not ended."""
     if region.is_in_place():
-        log.warning("leaves the group, because somebody has closed its files")
+        log.warning("leaves the group, because somebody has closed its files", event="leaves")
     else:
-        log.warning("leaves the group, because its files in %s were deleted, or replaced", region.path)
+        log.warning("leaves the group, because its files in %s were deleted, or replaced", region.path, event="leaves")
 
 
 class _Mates:
@@ -319,7 +325,7 @@ def _shared_of(region: Region, config: Config, log: Log) -> Shared:
     """Return what the caches of a region share in this process."""
     shared = _shared.get(region)
     if shared is None:
-        mine = Shared(region, config, log)
+        mine = Shared(region, config, log.of_seat(region.seat.number))
         shared = _shared.setdefault(region, mine)  # another thread may have been faster
         if shared is mine:
             shared.start()
@@ -342,14 +348,14 @@ def _tell_its_size(region: Region, config: Config, log: Log, errands: Errands) -
         line = partial(
             log.warning,
             "the shelf of this host was made with COLOCACHE_SHELF=%d, so %d is not followed before all processes of "
-            "the group have ended", region.wanted, config.shelf,
+            "the group have ended", region.wanted, config.shelf, event="other_shelf",
         )  # fmt: skip
     elif region.geometry.capacity < config.shelf:
         line = partial(
             log.warning,
             "the shelf of this host has %d bytes and not %d, because there is no more room in %s: give the container "
             "more (--shm-size), set COLOCACHE_DIR to another place, or lower COLOCACHE_SHELF",
-            region.geometry.capacity, config.shelf, region.path,
+            region.geometry.capacity, config.shelf, region.path, event="other_shelf",
         )  # fmt: skip
     else:
         return

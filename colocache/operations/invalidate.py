@@ -38,7 +38,9 @@ def tags(keyspace: Keyspace, names: Iterable[str], wait: Waiting, strict: bool) 
     """Invalidate all entries, of every namespace, that carry one of the tags."""
     able, excess = travelling(names)
     if excess:  # a value that was to have it was not kept
-        keyspace.member.log.warning("an invalidation names a tag that no value can have: %s", excess)
+        keyspace.member.log.warning(
+            "an invalidation names a tag that no value can have: %s", excess, event="impossible_tag"
+        )
     text = able[0] if able else ""
     return (yield from announce(keyspace, [tag_hash(tag) for tag in able], TAGS, text, wait, strict))
 
