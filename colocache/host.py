@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import sub
 from time import monotonic, time_ns
@@ -18,7 +18,7 @@ from .config import Config
 from .core.host.attendance import Attendance, Said
 from .core.host.board import Board
 from .core.host.claims import Claims
-from .core.host.hashes import ANY_TAG, ROOT
+from .core.host.hashes import ANY_TAG, ROOT, tag_hash
 from .core.host.memory import HostLease
 from .core.host.shelf import Shelf
 from .core.hosts.announcing import Announcement
@@ -33,13 +33,14 @@ from .group_stats import Board as StatsBoard
 from .group_stats import GroupStats, host_stats
 from .hosts import Hosts, Sleeping
 from .near_cache import Keeper
-from .runtime.board_file import LIVES
+from .runtime.board_file import LIVES, Seat
 from .runtime.bus import PUBLISH_SOON, Bus, Message
 from .runtime.forks import do_all, importing
 from .runtime.frames import KEYS, LOADED
 from .runtime.holds import Alone
 from .runtime.logs import Log
-from .runtime.region import Region, Seat
+from .runtime.region import Region
+from .runtime.view import View
 from .runtime.waiting.greenlets import HubErrands
 from .runtime.waiting.threads import Errands, ThreadErrands, is_patched
 from .runtime.weak import living
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from .network import HostNetwork
 
 SWEEP_EVERY = 1.0  # s between two looks at all that is kept near
+COUNTED_FOR = 1.0  # s
 PUBLISH_IDLE = 5.0  # s between two looks at what was counted, where nothing was, and at who is there
 PUBLISHING = 0.002  # of the time of a process may be spent on what was counted, at most
 MOST_NAMED = 20  # processes that a line of the log names
@@ -88,6 +90,7 @@ class Shared:
         self._publishing = Alone()
         self._attendance, self._attended_at = Attendance(), -math.inf
         self._told_of_hosts = [0] * len(OF_HOSTS)
+        self._processes = -1, 0, -math.inf  # at which version of the seats, how many, and until when that counts
         self._swept_at = -math.inf
         self._is_unswept = False
 
@@ -251,7 +254,8 @@ class Shared:
         hosts = living(self.caches)
         sizes = [host.keeper.store.size() for host in hosts]
         entries, size = sum([each[0] for each in sizes]), sum([each[1] for each in sizes])
-        writer.show((entries, size, sum([host.memory for host in hosts])), time_ns())
+        hottest = sorted([each for host in hosts for each in host.keeper.hottest], key=lambda each: -each[1])
+        writer.show((entries, size, sum([host.memory for host in hosts])), hottest, time_ns())
         return is_anything
 
     def publish_last(self, host: Host) -> None:
@@ -269,7 +273,24 @@ class Shared:
         """Return what the processes of this host show of themselves, this one up to now."""
         self.publish()
         sizes = self.shelf.entries(), self.shelf.taken(), self.region.geometry.capacity
-        return StatsBoard(self.region.scoreboard(), sizes)
+        with self.view() as view:
+            return StatsBoard(view.scoreboard(), sizes)
+
+    def processes(self) -> int:
+        """Return how many processes of this host are in the group.
+
+        Each that joins or leaves in order is noticed at once, and one that is killed within a second.
+        """
+        version, now = self.region.seats_version, monotonic()
+        known, count, ends = self._processes
+        if version != known or now >= ends:
+            count = 1 + len(self.region.seats())
+            self._processes = version, count, now + COUNTED_FOR
+        return count
+
+    def view(self) -> View:
+        """Return the memory of this host for somebody who looks what is there; he closes it."""
+        return View(self.shelf, self.now, self.region.seats_ever, self.region.all_scores())
 
     def _tell_what_is_used(self) -> None:
         for host in living(self.caches):
@@ -383,6 +404,7 @@ class Voided(NamedTuple):
     hosts: Hosts | None  # None in a group of one host
     numbers: Mapping[int, int]
     announcement: Announcement | None = None  # of a client: by a member
+    dropped: int = 0  # near copies of this process that were freed
 
     def settle(self, patience: float) -> Sleeping[Settled]:
         """Wait until no host serves it any more, for so many seconds at most. Only where there are other hosts."""
@@ -490,8 +512,8 @@ class Host:
         Return None if the other hosts of the group cannot be told.
         """
         voided = self.void(hashes, kind)
-        self.tell(hashes, kind)
-        return voided
+        dropped = self.tell(hashes, kind)
+        return voided if voided is None or not dropped else voided._replace(dropped=dropped)
 
     def void(self, hashes: Sequence[int], kind: int = KEYS) -> Voided | None:
         """Do the same, and leave the memory to others. See `Shared.void`."""
@@ -507,15 +529,20 @@ class Host:
             kind, hashes = NAMESPACES, (ROOT,)
         return Voided(hosts, {}, hosts.announce_far(kind, hashes, related, position))
 
-    def tell(self, hashes: Sequence[int], kind: int = KEYS) -> None:
-        """Have all processes, this one too, free the memory of what has changed."""
+    def tell(self, hashes: Sequence[int], kind: int = KEYS) -> int:
+        """Have all processes, this one too, free the memory of what has changed.
+
+        Return of how many keys this one had a near copy.
+        """
+        dropped = 0
         if kind == KEYS:
-            self.keeper.drop(hashes)
+            dropped = self.keeper.drop(hashes)
         else:
             self._shared.sweep_soon()
         bus = self._shared.bus
         if bus is not None:
             bus.tell(kind, hashes)
+        return dropped
 
     def tell_what_is_used(self) -> None:
         """Have the shelf keep what is used here, where the near copies hide that from it."""
@@ -554,6 +581,24 @@ class Host:
             "shelf_entries": shelf.entries(), "shelf_bytes": shelf.taken(), "processes": 1 + len(self.region.seats()),
             "expected": self.expected,
         }  # fmt: skip
+
+    def processes(self) -> int:
+        """Return how many processes of this host are in the group, as of a second ago at most."""
+        return self._shared.processes()
+
+    def view(self) -> View:
+        """Return the memory of this host, up to date for this process, for somebody who looks; he closes it."""
+        self._shared.publish()
+        return self._shared.view()
+
+    def note_event(self, kind: int, hash: int, things: int, text: str) -> None:
+        """Note for people what this process has invalidated."""
+        self.region.scores.note_event(kind, hash, things, text, time_ns())
+
+    def note_tags(self, tags: Iterable[str]) -> None:
+        """Note for people the names of tags, of which labels have only the hashes."""
+        for tag in tags:
+            self.region.scores.note_tag(tag_hash(tag), tag)
 
     def group_stats(self, timeout: float) -> Sleeping[GroupStats]:
         """Return what the processes of this host have counted, and those of other hosts that answer in time."""

@@ -27,12 +27,13 @@ from .hosts import HostInfo
 from .interruptions import is_from_handler
 from .naming import shown
 from .near_cache import NearCaches
+from .runtime.board_file import Seat
 from .runtime.forks import do_all
 from .runtime.holds import Alone, Hold, Holds, hold_of_caller, is_over
 from .runtime.logs import Log
-from .runtime.region import Seat
 from .runtime.servers import call_after_fork, refuse_eventlet
 from .runtime.undisturbed import undisturbed
+from .runtime.view import View
 from .runtime.waiting.answers import Answer
 from .runtime.waiting.threads import drained, is_patched, on_driver_thread, start_at_once
 from .runtime.weak import living
@@ -422,6 +423,14 @@ class Member:
             return MemberInfo(seat.number, seat.pid, role, me, name, host.speaks(seat.number), seat.version)
 
         return [info(seat, me) for seat, me in found]
+
+    def view(self) -> View:
+        """Return the memory of the host for somebody who looks. Raise what keeps this process from joining."""
+        self.start()
+        host = self.own_host()
+        if host is None:
+            raise ConfigError("the cache is off (COLOCACHE_DISABLED), so that nothing is cached")
+        return host.view()
 
     def hosts(self) -> list[HostInfo]:
         """Return the hosts of the group, this one first. Empty before the first use, and in a group of one host."""

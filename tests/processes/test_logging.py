@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from colocache.host import MOST_NAMED, _named
-from colocache.runtime.region import Seat
+from colocache.runtime.board_file import Seat
 
 WORKER = """
 import logging, sys, colocache
