@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import sub
-from time import monotonic, time_ns
+from time import monotonic, thread_time, time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .config import Config
@@ -208,12 +208,14 @@ class Shared:
 
         That is soon while there is something to count, but as little of the time as `PUBLISHING` says.
         """
-        began = monotonic()
+        began = (
+            thread_time()
+        )  # and not the time of the clock: to be held up for a second would mean silence for minutes
         hosts = living(self.caches)
         for host in hosts:
             host.keeper.count_hits()
         is_idle = not self._publishing.run(partial(self._write_scores, hosts))
-        return max(PUBLISH_IDLE if is_idle else PUBLISH_SOON, (monotonic() - began) / PUBLISHING)
+        return max(PUBLISH_IDLE if is_idle else PUBLISH_SOON, (thread_time() - began) / PUBLISHING)
 
     def _publish_and_look(self) -> float:
         """Do what `publish` does, and look who is there. Only the bus's thread does this."""

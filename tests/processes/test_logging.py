@@ -55,6 +55,28 @@ def test_eight_workers_that_start_and_stop_write_one_line_each_for_that(run_dir:
     assert len(seats) == WORKERS
 
 
+TWO_CACHES = """
+import logging, sys, colocache
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+say = logging.getLogger("test").info
+with colocache.Cache("shop") as one:
+    one.start()
+    with colocache.Cache("shop") as two:
+        two.start()
+    say("a second cache was there")
+say("both have left")
+"""
+
+
+def test_a_process_with_two_caches_joins_and_leaves_once(run_dir: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_CACHES], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+    lines = [re.sub(r".* shop: ", "", line) for line in done.stderr.splitlines()]
+    assert sorted(lines[:-2]) == ["a second cache was there", f"joined on seat 0 in {run_dir}/shop"]
+    assert lines[-2:] == ["left seat 0", "both have left"]
+
+
 #: A worker that misses others at once, and not after ten seconds.
 EXPECTANT = """
 import logging, sys, colocache, colocache.host
