@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-import itertools
 import asyncio
+import itertools
 from dataclasses import FrozenInstanceError, asdict, fields
 from functools import cache
 from pathlib import Path
