@@ -208,9 +208,7 @@ class Shared:
 
         That is soon while there is something to count, but as little of the time as `PUBLISHING` says.
         """
-        began = (
-            thread_time()
-        )  # and not the time of the clock: to be held up for a second would mean silence for minutes
+        began = thread_time()  # not the time of the clock: to be held up for a second would mean silence for minutes
         hosts = living(self.caches)
         for host in hosts:
             host.keeper.count_hits()
