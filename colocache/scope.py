@@ -6,12 +6,12 @@ the context, as those of `asyncio.to_thread` do. The middlewares open a scope fo
 
 from __future__ import annotations
 
-import contextlib
 from contextvars import Token
 from types import TracebackType
 
 from .cache import Cache
 from .core.receipt import Receipt
+from .interruptions import pass_over
 from .operations import fenced
 from .operations.drive import arun, finish
 from .operations.invalidate import settled
@@ -41,7 +41,7 @@ class Scope(Tally):
         assert self._tokens is not None
         opened, missed = self._tokens
         self._missed = fenced.missed.get()
-        with contextlib.suppress(ValueError):  # an abandoned coroutine may be closed in another context than its own
+        with pass_over(ValueError):  # an abandoned coroutine may be closed in another context than its own
             tallies.reset(opened)
             fenced.missed.reset(missed)
 

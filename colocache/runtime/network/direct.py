@@ -24,8 +24,9 @@ import zmq
 
 from ...core.hosts.rows import Incarnation
 from ...core.hosts.versions import Hello
+from ...interruptions import raise_if_from_handler
 from ..waiting.answers import may_block
-from ..waiting.threads import PAUSE
+from ..waiting.threads import PAUSE, drained
 from .dialling import Line
 from .keys import GroupKeys
 from .links import IDLE, QUEUE, Link
@@ -57,7 +58,7 @@ class DirectLink:
         self.ends = now  # when the last answer came, or is due
         self._socket, self._monitor = socket, monitor
         self._number = 0
-        self._open = [True]  # whoever takes this out closes the sockets
+        self._open = deque([None])  # whoever takes this out closes the sockets
         self._watched = [(each, _POLLIN) for each in (socket, monitor)]
 
     def ask(self, body: bytes, timeout: float) -> bytes | object | None:
@@ -70,25 +71,27 @@ class DirectLink:
             if zmq.zmq_poll(self._watched, 0):
                 return UNABLE  # something has happened to the connection
             self._socket.send(data(self._number, body), _NOBLOCK)
-        except zmq.ZMQError:
+        except zmq.ZMQError as error:
+            raise_if_from_handler(error)
             return UNABLE
         try:
             ready = zmq.zmq_poll(self._watched, math.ceil(1000 * timeout))
             if not ready or ready[0][0] is not self._socket:
                 return None
-            frames = self._socket.recv_multipart(_NOBLOCK)
-        except zmq.ZMQError:  # the owner may have granted a load: so this is no `UNABLE`
+            # Not recv_multipart: pyzmq swallows a ValueError that comes while it looks whether there is more.
+            received = self._socket.recv(_NOBLOCK, copy=False)
+        except zmq.ZMQError as error:  # the owner may have granted a load: so this is no `UNABLE`
+            raise_if_from_handler(error)
             return None
-        if len(frames) != 1 or not is_data(frames[0]):
+        frame = received.bytes
+        if received.more or not is_data(frame):
             return UNABLE  # a Hello: the other side has forgotten this one, and has not looked at the question
-        number, answer = read_data(frames[0])
+        number, answer = read_data(frame)
         return answer if number == self._number else None
 
     def close(self) -> None:
         """Hang up. Any thread may call this, and again, if nobody uses the link."""
-        try:
-            self._open.pop()
-        except IndexError:
+        if not list(drained(self._open)):
             return
         self._socket.disable_monitor()
         self._monitor.close()
@@ -142,7 +145,8 @@ class DirectLinks:
         answer: bytes | object | None = UNABLE
         try:
             link = idle.pop()
-        except IndexError:  # another thread was faster
+        except IndexError as error:  # another thread was faster
+            raise_if_from_handler(error)
             self._wanted.append(to)
             return UNABLE
         try:
@@ -170,11 +174,7 @@ class DirectLinks:
             self._close_all(links)
 
     def _close_all(self, links: deque[DirectLink]) -> None:
-        while True:
-            try:
-                link = links.pop()
-            except IndexError:
-                return
+        for link in drained(links):
             self._close(link)
 
     def _close(self, link: DirectLink) -> None:
