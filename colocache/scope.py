@@ -32,8 +32,14 @@ class Scope(Tally):
         self._tokens: tuple[Token[tuple[Tally, ...]], Token[fenced.Fences | None]] | None = None
 
     def __enter__(self) -> Scope:
-        self._tokens = tallies.set((*tallies.get(), self)), fenced.missed.set(self._missed)
-        return self
+        around, missed = tallies.get(), fenced.missed.get()
+        try:
+            self._tokens = tallies.set((*around, self)), fenced.missed.set(self._missed)
+            return self
+        except BaseException:  # of a signal handler: there is no block that could be left
+            tallies.set(around)
+            fenced.missed.set(missed)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
