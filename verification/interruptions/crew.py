@@ -23,7 +23,7 @@ from verification.interruptions.kinds import LATE
 from verification.interruptions.operations import OPERATIONS
 from verification.interruptions.process import PATIENCE
 
-READY: Final = 60.0  # s
+READY: Final = 120.0  # s
 
 
 class Died(Exception):
@@ -95,11 +95,11 @@ class Crew:
         self.others: list[Agent] = []
         self._subject: Agent | None = None
         self._nursery: Agent | None = None
-        self._begin()
 
     def _begin(self) -> None:
         self._ports = _free_ports(2)
-        self.others = [self._start(number) for number in range(1 + self.is_of_hosts)]
+        for number in range(1 + self.is_of_hosts):
+            self.others.append(self._start(number))
         for each in self.others:
             each("start")
         self._until_ready(self.others)
@@ -230,11 +230,9 @@ def crew(is_of_hosts: bool, patience: float = 1.0) -> Iterator[Crew]:
     directory = Path(tempfile.mkdtemp(prefix="interruptions-"))
     for number in range(2):
         (directory / str(number)).mkdir(mode=0o700)
-    it: Crew | None = None
+    it = Crew(directory, is_of_hosts, patience)
     try:
-        it = Crew(directory, is_of_hosts, patience)
         yield it
     finally:
-        if it is not None:
-            it.close()
+        it.close()
         shutil.rmtree(directory, ignore_errors=True)
