@@ -116,7 +116,7 @@ class Crew:
                 "COLOCACHE_HOST": f"host {host}", "COLOCACHE_LISTEN": addresses[host],
                 "COLOCACHE_PEERS": ",".join(addresses),
             }  # fmt: skip
-        return Agent(environ, 2 * max(30.0, 8 * self._patience))
+        return Agent(environ, 2 * max(40.0, 8 * self._patience))
 
     def _until_ready(self, agents: list[Agent]) -> None:
         ends = time.monotonic() + READY

@@ -32,9 +32,9 @@ from verification.interruptions.points import Points
 
 PATIENCE: Final = "INTERRUPTIONS_PATIENCE"  # the variable that gives another one, for machines that are busy
 SLOW: Final = float(os.environ.get(PATIENCE, "1"))  # s that anything may take afterwards, and that a key may be stuck
-HANGS_AFTER: Final = max(30.0, 8 * SLOW)  # s; then the process says where it hangs, and ends
+HANGS_AFTER: Final = max(40.0, 8 * SLOW)  # s; then the process says where it hangs, and ends
 AWAITED: Final = 0.02  # s in which those that wait for a load have said so, if they are on this host
-SOON: Final = max(2.0, SLOW)  # s in which threads and descriptors of a join that has failed must have gone
+SOON: Final = 20.0  # s in which threads and descriptors of a join that has failed must have gone, at any load
 
 
 class Process:
@@ -292,7 +292,7 @@ class Process:
         faulthandler.cancel_dump_traceback_later()
 
     def members(self, wanted: int) -> int:
-        """Return how many processes there are on this host, once these are so many, or a second later."""
+        """Return how many processes there are on this host, once these are so many, or `SOON`."""
         ends = self._now() + SOON
         while len(self.cache.members()) != wanted and self._now() < ends:
             time.sleep(0.005)
