@@ -146,9 +146,9 @@ class Process:
         faulthandler.cancel_dump_traceback_later()
         found += self._judged(operation, kind, points, raised)
         raised = None
-        self._reported.clear()  # their traces keep what the call has used
         task.clear()
         gc.collect(0)
+        self._reported.clear()  # their traces keep the frames around the call, and so what it has used
         if points.came:
             found += self._left_behind()
         return {"came": points.came, "where": points.where, "passed": points.passed, "ended": ended, "found": found}
