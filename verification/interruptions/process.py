@@ -150,7 +150,7 @@ class Process:
         gc.collect(0)
         self._reported.clear()  # their traces keep the frames around the call, and so what it has used
         if points.came:
-            found += self._left_behind()
+            found += self._left_behind_for_long()
         return {"came": points.came, "where": points.where, "passed": points.passed, "ended": ended, "found": found}
 
     def _have_others_wait(self) -> None:
@@ -194,6 +194,12 @@ class Process:
         if not wanted and raised is not None and not isinstance(raised, operation.may_raise):
             return [f"the call raised {raised!r}"]
         return []
+
+    def _left_behind_for_long(self) -> list[str]:
+        ends = self._now() + SOON
+        while (left := self._left_behind()) and self._now() < ends:  # other threads of the cache may be at work
+            time.sleep(0.001)
+        return left
 
     def _left_behind(self) -> list[str]:
         """Return what this process has not given back, as far as it knows itself."""
