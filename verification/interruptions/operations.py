@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from colocache.errors import ClosedError
 from colocache.scope import Scope
 
 if TYPE_CHECKING:
@@ -238,5 +239,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     **_ASYNC,
     **{f"{name}, joining": replace((_SYNC | _ASYNC)[name], joins=True, before="") for name in _FIRST},
     "leave": Operation(lambda cache, key: cache.leave(), joins=True, before="start"),
-    "close": Operation(lambda cache, key: cache.close(), joins=True, before="start", closes=True),
+    "close": Operation(
+        lambda cache, key: cache.close(), joins=True, before="start", closes=True, may_raise=(ClosedError,)
+    ),
 }
