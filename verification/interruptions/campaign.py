@@ -81,7 +81,7 @@ def carry_out(run: Run, it: Crew, first: int, every: int, last: int = MOST, most
         run.points, run.attempts = max(run.points, at), run.attempts + 1
         if result["found"]:
             run.failures.append((at, result["where"], result["found"]))
-            _say(f"  {at} {result['where']}", *result["found"])
+            _say(run.command(at), result["where"], *result["found"])
             if len(run.failures) >= most_failures:
                 return
 

@@ -164,10 +164,7 @@ class Process:
             time.sleep(0.001)
 
     def _in_task(self, operation: Operation, key: str, points: Points, task: list[asyncio.Task[Any]]) -> None:
-        loop = self._loop
-        if loop is None:
-            loop = self._loop = asyncio.new_event_loop()
-            loop.set_exception_handler(lambda _, context: self._reported.append(context.get("exception")))
+        loop = self._loop_of_calls()
 
         async def call() -> None:
             task.append(asyncio.current_task())  # type: ignore[arg-type]
@@ -181,6 +178,12 @@ class Process:
             points.trace(lambda: loop.run_until_complete(call()))
         finally:
             loop.run_until_complete(settle())
+
+    def _loop_of_calls(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._loop.set_exception_handler(lambda _, context: self._reported.append(context.get("exception")))
+        return self._loop
 
     def _judged(self, operation: Operation, kind: str, points: Points, raised: BaseException | None) -> list[str]:
         """Return what is wrong with what a call has raised."""
@@ -228,16 +231,17 @@ class Process:
 
         Where there is another host, that may not have answered in time, if the machine is busy.
         """
-        late = LATE if self.cache.hosts() else ""
         faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
         ends = self._now() + SLOW
         found = self._used(key)
-        while found and late and self._now() < ends:
+        while found and self.cache.hosts() and self._now() < ends:
             found = self._used(key)
+        if self.cache.hosts():
+            found = [f"{LATE}{each}" for each in found]
         if not found and self._now() > ends:
             found.append(f"{LATE}afterwards it takes more than {SLOW:.0f} s until the cache works")
         faulthandler.cancel_dump_traceback_later()
-        return [late + each.removeprefix(LATE) for each in found]
+        return found
 
     def _used(self, key: str) -> list[str]:
         cache, found = self.cache, list[str]()
@@ -271,7 +275,8 @@ class Process:
     # --- Joining
 
     def measure(self) -> None:
-        """Note what this process has open."""
+        """Note what this process has open, an event loop for its calls among that."""
+        self._loop_of_calls()
         self._before = _open_now()
 
     def remains(self, is_over: bool) -> list[str]:
