@@ -93,7 +93,7 @@ def test_a_guardian_that_is_missing_is_noticed(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(campaign, "TIMES", 1)
     _, name, kind = GUARDIANS[guardian]
     run = Run("host", name, kind, "lines")
-    with crew(is_of_hosts=False) as it:
+    with crew(is_of_hosts=False, patience=0.1) as it:
         for first in range(1, 20):
             carry_out(run, it, first, 20, most_failures=1)
             if run.failures:

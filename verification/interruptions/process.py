@@ -34,7 +34,7 @@ PATIENCE: Final = "INTERRUPTIONS_PATIENCE"  # the variable that gives another on
 SLOW: Final = float(os.environ.get(PATIENCE, "1"))  # s that anything may take afterwards, and that a key may be stuck
 HANGS_AFTER: Final = max(40.0, 8 * SLOW)  # s; then the process says where it hangs, and ends
 AWAITED: Final = 0.02  # s in which those that wait for a load have said so, if they are on this host
-SOON: Final = 20.0  # s in which threads and descriptors of a join that has failed must have gone, at any load
+SOON: Final = min(20.0, 20 * SLOW)  # s in which threads and descriptors of a join that has failed must have gone
 
 
 class Process:
