@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final, cast
 
 from dogpile.cache import CacheRegion
@@ -26,6 +25,8 @@ from colocache import MISSING, Cache, MsgpackCodec, Space
 from colocache.config import SETTINGS
 from colocache.naming import shortened
 from colocache.runtime.logs import Log
+
+from .interruptions import pass_over
 
 __all__ = ["Backend", "GroupInvalidation"]
 
@@ -199,7 +200,7 @@ class _Mutex(CacheMutex):
             self._release_here()
 
     def _release_here(self) -> None:
-        with suppress(RuntimeError):  # two callers held it, because one stopped waiting, and the other has released it
+        with pass_over(RuntimeError):  # two callers held it, because one stopped waiting, and the other has released it
             self._here.release()
 
     def locked(self) -> bool:

@@ -47,6 +47,7 @@ from .core.hosts.ring import Ring, ring_of, slot_of
 from .core.hosts.rows import ALIVE, ENDED, ENDED_AT, ROUND_TRIP, TOLD, Host, Incarnation, Numbers, Rows
 from .core.hosts.waiting import LONGEST_PAUSE, Progress, Settled, pauses, settle
 from .errors import WireError
+from .interruptions import value_of
 from .runtime.region import Region
 from .runtime.waiting.answers import TOO_LATE
 from .runtime.waiting.threads import on_driver_thread
@@ -594,7 +595,7 @@ class Hosts:
                 seen = progress.made  # before the flow looks
                 pause = flow.send(self.ns())
         except StopIteration as end:
-            settled: Settled = end.value
+            settled: Settled = value_of(end)
             return settled
         finally:
             progress.leave(one)

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Final, NamedTuple
 
+from ..interruptions import pass_over
 from .frames import EVERYTHING, KEYS, LARGEST, LOADED, NAMESPACES, TAGS, decode
 from .logs import Log
 from .mouth import Mates, Mouth
@@ -168,7 +169,7 @@ class Bus:
     def leave(self) -> None:
         """Begin to do what `close` does, and return at once. Take no lock: a finalizer may call this anywhere."""
         self._leaving = True
-        with contextlib.suppress(RuntimeError):  # the second time
+        with pass_over(RuntimeError):  # the second time
             self._left.release()
         self._rouse()
 

@@ -21,7 +21,7 @@ from .waiting.threads import allocate_lock, thread_id
 T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 20e-6, 1e-3  # s, between two tries
-PATIENCE = 1.0  # s that a thread waits until it is alone
+PATIENCE = 0.5  # s that a thread waits until it is alone
 
 #: A thread, and a function in it that has begun and not ended; no function: it never ends.
 Hold = tuple[int, FrameType | None]

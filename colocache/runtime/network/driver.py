@@ -16,7 +16,6 @@ Only a process whose group has several hosts imports this module.
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -25,6 +24,7 @@ from typing import Any, Final
 from ...core.hosts.messages import Ack, Told
 from ...core.hosts.rows import Incarnation
 from ...errors import ConfigError
+from ...interruptions import pass_over
 from ..logs import Log
 from ..servers import why_no_threads
 from ..waiting.answers import Answer
@@ -226,7 +226,7 @@ class Network:
     def leave(self) -> None:
         """Begin to do what `close` does, and return at once. Take no lock: a finalizer may call this anywhere."""
         self._leaving = True
-        with contextlib.suppress(RuntimeError):  # the second time
+        with pass_over(RuntimeError):  # the second time
             self._left.release()
         self._rouse()
 
