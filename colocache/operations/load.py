@@ -213,7 +213,8 @@ class Duty:
         """
         try:
             self._keep(value)
-        except MemoryError:
+        except MemoryError as error:
+            raise_if_from_handler(error)
             self.give_back()
             self._member.decline(self.key, self._keyspace.path, "there is not enough memory to keep it")
 

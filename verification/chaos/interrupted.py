@@ -92,6 +92,7 @@ class Interrupted:
 
     def run(self, enough: threading.Event) -> None:
         """Make calls until it is enough. For the main thread."""
+        timer = signal.setitimer(signal.ITIMER_REAL, 0)
         before = signal.signal(signal.SIGALRM, self._handle), sys.unraisablehook
         sys.unraisablehook = self._hear
         try:
@@ -100,7 +101,9 @@ class Interrupted:
         except BaseException:
             self._accuse("error", error=traceback.format_exc())
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before[0])
+            signal.setitimer(signal.ITIMER_REAL, *timer)
             sys.unraisablehook = before[1]
 
     def _attempt(self) -> None:

@@ -24,6 +24,7 @@ import zmq
 
 from ...core.hosts.rows import Incarnation
 from ...core.hosts.versions import Hello
+from ...interruptions import raise_if_from_handler
 from ..waiting.answers import may_block
 from ..waiting.threads import PAUSE
 from .dialling import Line
@@ -88,7 +89,8 @@ class DirectLink:
         """Hang up. Any thread may call this, and again, if nobody uses the link."""
         try:
             self._open.pop()
-        except IndexError:
+        except IndexError as error:
+            raise_if_from_handler(error)
             return
         self._socket.disable_monitor()
         self._monitor.close()
@@ -142,7 +144,8 @@ class DirectLinks:
         answer: bytes | object | None = UNABLE
         try:
             link = idle.pop()
-        except IndexError:  # another thread was faster
+        except IndexError as error:  # another thread was faster
+            raise_if_from_handler(error)
             self._wanted.append(to)
             return UNABLE
         try:
@@ -173,7 +176,8 @@ class DirectLinks:
         while True:
             try:
                 link = links.pop()
-            except IndexError:
+            except IndexError as error:
+                raise_if_from_handler(error)
                 return
             self._close(link)
 

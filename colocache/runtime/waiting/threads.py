@@ -17,6 +17,8 @@ from functools import partial
 from time import monotonic, sleep
 from typing import Any, Protocol, TypeVar
 
+from ...interruptions import raise_if_from_handler
+
 T = TypeVar("T")
 
 #: What registers a waker: a function that is called once the answer is there, and perhaps once more.
@@ -132,7 +134,8 @@ def drained(queue: deque[T]) -> Iterator[T]:
     while queue:
         try:
             first = queue.popleft()
-        except IndexError:  # another thread was faster
+        except IndexError as error:  # another thread was faster
+            raise_if_from_handler(error)
             return
         yield first
 
