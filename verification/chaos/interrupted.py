@@ -34,7 +34,7 @@ from verification.interruptions.points import ASYNCIO
 
 #: What a handler raises: among it what the cache itself, or Python, raises for reasons of its own.
 KINDS: tuple[type[BaseException], ...] = (
-    *RAISING.values(), TimeoutError, BlockingIOError, OSError, KeyError, IndexError, MemoryError, RuntimeError,
+    *RAISING.values(), TimeoutError, BlockingIOError, OSError, LookupError, IndexError, MemoryError, RuntimeError,
     KeyboardInterrupt, SystemExit,
 )  # fmt: skip
 
