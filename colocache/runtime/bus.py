@@ -32,7 +32,7 @@ from .servers import why_no_threads
 from .short_name import ShortName
 from .transport import Ear
 from .waiting.answers import Answer
-from .waiting.threads import Errands, allocate_lock, drained, on_driver_thread, start_driver
+from .waiting.threads import Errands, allocate_lock, drained, may_not_wait, start_driver
 from .waker import Waker
 
 EVENTS: Final = (KEYS, TAGS, NAMESPACES)
@@ -179,7 +179,7 @@ class Bus:
         The seat must not be given up before, because the end of the thread deletes the socket that is named by it.
         """
         self.leave()
-        if on_driver_thread():
+        if may_not_wait():
             return False
         ended = self._ended.result(patience) is None
         self._errands.finish(LAST_LINES)

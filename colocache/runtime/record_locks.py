@@ -155,7 +155,7 @@ class RingLocks:
         It tries for `PATIENCE` seconds, and at least `ATTEMPTS` times. Where threads compute, or the machine is busy,
         one attempt can take half of that time, so the time alone would mean very few attempts.
         """
-        hold = thread_id(), sys._getframe(1)
+        hold = thread_id(), sys._getframe(1), os.getpid()
         try:
             return (self._held.setdefault(ring, hold) is hold and self._has_record_lock(ring)) or self._wait(ring, hold)
         except BaseException:  # of a signal handler

@@ -122,12 +122,9 @@ class Files:
         """Tell whether newcomers cannot find the board, so that they cannot end the region either."""
         try:
             return identity(os.stat(self._board)) != (self._device, self._inode)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise_if_from_handler(error)
-            return True
         except OSError as error:
             raise_if_from_handler(error)
-            return False
+            return isinstance(error, FileNotFoundError | NotADirectoryError)
 
     def board_is_cut(self) -> bool:
         """Tell whether touching the board's memory may kill the process."""

@@ -27,6 +27,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from os import getpid
 from time import monotonic, sleep
 from typing import Final, NamedTuple
 
@@ -160,7 +161,7 @@ class DirectLinks:
         if len(body) > LARGEST_BODY or not may_block():
             return UNABLE
         answer: bytes | object | None = UNABLE
-        hold = thread_id(), sys._getframe()
+        hold = thread_id(), sys._getframe(), getpid()
         taken: DirectLink | None = None
         try:
             for link in self._links.get(to, ()):

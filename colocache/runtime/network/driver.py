@@ -28,7 +28,7 @@ from ...interruptions import pass_over
 from ..logs import Log
 from ..servers import why_no_threads
 from ..waiting.answers import Answer
-from ..waiting.threads import Errands, allocate_lock, drained, on_driver_thread, start_driver
+from ..waiting.threads import Errands, allocate_lock, drained, may_not_wait, start_driver
 from .addresses import refuse_plain
 from .direct import UNABLE
 from .election import Election
@@ -211,7 +211,7 @@ class Network:
 
         Only for the last process of a host. If it is not the gateway, it becomes it as soon as it can.
         """
-        if on_driver_thread() or self._session is None:
+        if may_not_wait() or self._session is None:
             return
         self._handed_over = Answer()
         self._hands_over_until = monotonic() + patience
@@ -233,7 +233,7 @@ class Network:
     def close(self, patience: float) -> bool:
         """End the thread. Return whether it has ended after ``patience`` seconds. What is asked still gets None."""
         self.leave()
-        if on_driver_thread():
+        if may_not_wait():
             return False
         ended = self._ended.result(patience) is None
         self._errands.finish(LAST_LINES)

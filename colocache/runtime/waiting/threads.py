@@ -250,6 +250,15 @@ def on_driver_thread() -> bool:
     return hasattr(here, "errands")
 
 
+def may_not_wait() -> bool:
+    """Tell whether nobody may wait here for another thread.
+
+    On a driver's thread others would wait, too. And while the interpreter ends, and Python calls the last finalizers,
+    no other thread runs any more: none would ever come.
+    """
+    return sys.is_finalizing() or on_driver_thread()
+
+
 def hand_over(errand: Callable[[], object]) -> bool:
     """On a driver's thread, have something done elsewhere. Elsewhere return False: the caller does it itself."""
     errands: Errands | None = getattr(here, "errands", None)
