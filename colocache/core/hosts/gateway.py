@@ -614,14 +614,10 @@ class Gateway:
 
     def _silences(self, live: Iterable[Incarnation], now: int) -> tuple[dict[Incarnation, int], dict[Incarnation, int]]:
         """Return for how long hosts were silent while this gateway could hear them, and since when some are unheard."""
-        signs, since, longest = self._last_signs(), self._since, self._hears_for
-        silent, unheard = {}, {}
-        for id in live:
-            silence = now - signs.get(id, now)
-            silent[id] = max(0, min(silence, now - since))
-            if silence >= longest:
-                unheard[id] = silence
-        return silent, unheard
+        signs, longest, most = self._last_signs(), self._hears_for, max(0, now - self._since)
+        silences = {id: now - signs.get(id, now) for id in live}
+        silent = {id: (most if each > most else each) if each > 0 else 0 for id, each in silences.items()}
+        return silent, {id: each for id, each in silences.items() if each >= longest}
 
     def _digest(self, ids: Iterable[Incarnation], what: bytes = b"live") -> int:
         """Return what stands for a set of incarnations, of which this host's own is one, unless it is a client."""

@@ -256,11 +256,11 @@ class Rows:
             entries = roster.entries
             agreed = [(id, at) for id, places in entries.items() for at in places if words[at + HEARD_UNDER] == under]
             self._fences.order()
-            heard = [words[at + HEARD] for _, at in agreed]
+            heard = [(id, at, words[at + HEARD]) for id, at in agreed]
             self._fences.order()
             found = dict.fromkeys(entries, 0)
-            for (id, at), until in zip(agreed, heard, strict=True):
-                if words[at + HEARD_UNDER] == under and until > found[id]:
+            for id, at, until in heard:
+                if until > found[id] and words[at + HEARD_UNDER] == under:
                     found[id] = until
             if self._is_unchanged(roster):
                 return found
