@@ -136,7 +136,6 @@ KEPT = {
     ("member.py", "_join_by"): "its handler asks for itself",
     ("member.py", "forget_after_fork"): "Python passes over what its hooks of forks raise",
     ("runtime/forks.py", "do_all"): "it is raised at the end",
-    ("runtime/network/direct.py", "_take_out"): "in the network thread",
     ("runtime/undisturbed.py", "do"): "it is raised in the caller's thread",
     ("runtime/waiting/threads.py", "_no_thread"): "it goes by the text",
     ("runtime/waker.py", "rest"): "in the thread that is woken",
