@@ -236,15 +236,13 @@ def test_errands_are_done_elsewhere_and_in_order() -> None:
     done: list[Any] = []
     errands = ThreadErrands()
 
-    def work() -> int:
+    def work() -> None:
         for number in range(100):
-            assert hand_over(lambda number=number: done.append((number, thread_id())))  # type: ignore[misc]
-        return thread_id()
+            assert hand_over(lambda number=number: done.append((number, on_driver_thread())))  # type: ignore[misc]
 
-    driver = on_driver(work, errands)
+    on_driver(work, errands)
     errands.finish(30)
-    assert [number for number, _ in done] == list(range(100))
-    assert driver not in [thread for _, thread in done]
+    assert done == [(number, False) for number in range(100)]
 
 
 def test_elsewhere_a_thread_does_its_errands_itself() -> None:
