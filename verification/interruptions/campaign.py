@@ -126,11 +126,10 @@ def report(runs: Sequence[Run], seconds: float) -> str:
     calls: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         calls.setdefault((run.group, run.operation, run.unit), []).append(run)
-    lines += [
-        f"{group:6} {operation:24} {unit:8} {sum(run.attempts > 0 for run in some):5} {sum(run.points for run in some):8} "
-        f"{sum(run.attempts for run in some):8} {sum(len(run.failures) for run in some):8}"
-        for (group, operation, unit), some in calls.items()
-    ]
+    for (group, operation, unit), some in calls.items():
+        kinds, failed = sum(run.attempts > 0 for run in some), sum(len(run.failures) for run in some)
+        points, attempts = sum(run.points for run in some), sum(run.attempts for run in some)
+        lines.append(f"{group:6} {operation:24} {unit:8} {kinds:5} {points:8} {attempts:8} {failed:8}")
     for run in runs:
         for at, where, found in run.failures:
             lines += ["", run.command(at), f"  {where}", *[f"  {line}" for text in found for line in _short(text)]]
