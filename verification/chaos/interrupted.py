@@ -43,7 +43,7 @@ AGAIN = 2e-4  # s, where the handler must not raise
 
 _HERE = Path(__file__).parent
 _UNTOUCHED = (
-    *(str(_HERE / f"{name}.py") for name in ("register", "board", "counting", "steps", "userland")),
+    *(str(_HERE / f"{name}.py") for name in ("register", "board", "counting", "steps", "userland", "values")),
     threading.__file__, logging.__file__, "<frozen importlib", ASYNCIO,
 )  # fmt: skip
 

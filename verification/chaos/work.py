@@ -87,6 +87,8 @@ class Work:
         self._main_is_over.set()
         if strain.interrupted and main is not None:
             self._main_is_over.clear()
+            self._loop = asyncio.new_event_loop()  # here: later there may be no descriptor for it
+            self._loop.set_debug(False)
             self._threads.append(self._witness.thread)
             main.do(partial(self._be_interrupted, Hand(slot * ROWS + ROWS - 1, Random(f"{seed} main"), may_set=False)))
         for thread in self._threads:
@@ -442,6 +444,7 @@ class Work:
         try:
             Interrupted(self._cache, hand.dice, use, draw, look, count, self._board.accuse).run(self._enough)
             side.close()
+            self._loop.close()
         finally:
             self._main_is_over.set()
 
@@ -474,7 +477,7 @@ class Work:
     def _in_a_loop(self, hand: Hand, key: str) -> Attempt:
         """Exceptions in the middle of asyncio itself are beyond this; see `Interrupted`."""
         key = hand.dice.choice(KEYS)
-        yield lambda: asyncio.run(self._aget(hand, key, None), debug=False)
+        yield lambda: self._loop.run_until_complete(self._aget(hand, key, None))
 
     def _joining(self, side: colocache.Cache) -> Attempt:
         """Leave a group, and join it again. What is interrupted there can be tried again."""
