@@ -23,7 +23,6 @@ from verification.chaos.counting import COUNTERS, SPACE_OF, Counting, Known, wat
 from verification.chaos.interrupted import Attempt, Interrupted, MainThread, Witness
 from verification.chaos.register import Register
 from verification.chaos.strain import Strain
-from verification.chaos.troubles import is_out_of_memory
 from verification.chaos.values import Torn, value_of, version_of
 
 SLOW = (0.0,) * 12 + (0.02, 0.02, 0.1)  # s; what a load may take once it has read the source
@@ -126,12 +125,7 @@ class Work:
         self._counting.work_as(hand.row)
         try:
             while not self._enough.is_set():
-                try:
-                    body(hand)
-                except MemoryError as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    self._board.count(hand.row, no_memory=1)
+                body(hand)
         except Exception:
             self._board.accuse("error", slot=self._slot, error=traceback.format_exc())
         finally:
@@ -430,9 +424,7 @@ class Work:
             try:
                 for key in touched:
                     self._get(looker, key)
-            except Exception as error:
-                if is_out_of_memory(error):
-                    return
+            except Exception:
                 self._board.accuse("error", slot=self._slot, error=traceback.format_exc())
 
         def look() -> None:
