@@ -385,7 +385,7 @@ def test_what_a_killed_process_of_a_client_has_stamped_is_announced_after_a_whil
 
 
 def test_of_a_host_that_is_not_there_any_more_it_is_not_remembered_that_it_was_slow(group: Group, asker: Asker) -> None:
-    hosts, present, gone = asker.hosts, group.by_name("b").id, b"\1" * 16
+    hosts, present, gone = asker.hosts, group.by_name("b").id, b"\x77" * 16
     hosts._note(present, False)
     hosts._note(gone, False)
     hosts._deal()
