@@ -13,7 +13,7 @@ import pytest
 
 from tests import ROOT
 
-SOMEBODY = 54321  # a user who runs nothing else, so that the limit is for this process alone
+SOMEBODY = 100_000 + os.getpid()  # a user who runs nothing else, so that the limit is for this process alone
 
 
 def _of_several_hosts() -> dict[str, str]:
