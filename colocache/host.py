@@ -10,7 +10,6 @@ import math
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from operator import sub
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,7 +41,7 @@ from .runtime.region import Region
 from .runtime.waiting.greenlets import HubErrands
 from .runtime.waiting.threads import Errands, ThreadErrands, is_patched
 from .runtime.weak import living
-from .stats import COUNTED, OF_HOSTS, Ledger
+from .stats import COUNTED, IN_COLUMNS, OF_HOSTS, Ledger
 
 if TYPE_CHECKING:
     from .network import HostNetwork
@@ -84,7 +83,7 @@ class Shared:
             self.network = self.hosts.network = HostNetwork(self, self.hosts, config, log)
         self.caches = weakref.WeakSet[Host]()
         self._publishing = Alone()
-        self._told_of_hosts = [0] * len(OF_HOSTS)
+        self._told_of_hosts = [0] * len(IN_COLUMNS)
         self._swept_at = -math.inf
         self._is_unswept = False
 
@@ -197,31 +196,41 @@ class Shared:
         That is soon while there is something to count, but as little of the time as `PUBLISHING` says.
         """
         began = monotonic()
-        hosts = living(self.caches)
-        for host in hosts:
+        for host in self._present():
             host.keeper.count_hits()
-        is_idle = not self._publishing.run(partial(self._write_scores, hosts))
+        is_idle = not self._publishing.run(self._publish)
         return max(PUBLISH_IDLE if is_idle else PUBLISH_SOON, (monotonic() - began) / PUBLISHING)
 
+    def _present(self) -> list[Host]:
+        return [host for host in living(self.caches) if host.alive]
+
+    def _publish(self) -> bool:
+        """Write for the caches that have not left. Once all have, a successor on this seat may write the same words."""
+        hosts = self._present()
+        return bool(hosts) and self._write_scores(hosts)
+
     def _write_scores(self, hosts: Sequence[Host]) -> bool:
-        """Write what was counted since the last time; return whether that was anything. For one thread at a time."""
+        """Write what was counted and not told; return whether that was anything."""
         writer, is_anything = self.region.scores, False
         for host in hosts:
-            for path, columns in host.ledger.untold():
-                writer.add(writer.row(path), columns)
-                is_anything = True
-        now_told = self.of_hosts()
-        if now_told != self._told_of_hosts:
-            writer.add(writer.row(""), [*[0] * len(COUNTED), *map(sub, now_told, self._told_of_hosts)])
-            self._told_of_hosts, is_anything = now_told, True
-        hosts = living(self.caches)
+            for path, columns, told in host.ledger.untold():
+                is_anything |= writer.add(writer.row(path), columns, told)
+        of_hosts = self.of_hosts()
+        if any(of_hosts):
+            is_anything |= writer.add(writer.row(""), [*[0] * len(COUNTED), *of_hosts], self._told_of_hosts)
+        hosts = self._present()
         sizes = [host.keeper.store.size() for host in hosts]
         entries, size = sum([each[0] for each in sizes]), sum([each[1] for each in sizes])
         writer.show((entries, size, sum([host.memory for host in hosts])), time_ns())
         return is_anything
 
     def publish_last(self, host: Host) -> None:
-        """Show what a cache has counted that leaves."""
+        """Show what a cache has counted that leaves, and is not alive any more; wait for the bus's thread if it writes.
+
+        1. The bus's thread loads a count.
+        2. This thread gives up the seat. A successor sits down, and counts.
+        3. The bus's thread stores the old count, and one more.
+        """
         if self.region.lives():
             self._publishing.run(partial(self._write_scores, [host]))
 

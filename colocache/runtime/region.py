@@ -292,19 +292,23 @@ class Region:
     def scoreboard(self) -> list[tuple[Seat, bool, Block]]:
         """Return the block of each seat that was ever taken, who has the seat or had it last, and whether it lives.
 
-        Where the last one has left in order, nothing but the number is known of it. Raise OSError if the blocks cannot
-        be mapped.
+        Where the last one has left in order, nothing but the number is known of it. Where there was no room for this
+        process's block, it is shown to this process alone. Raise OSError if the blocks cannot be mapped.
         """
         files = self._files
         if files is None or self._left:
             return [(self.seat, not self._left, self.scores.read())]
         living = {seat.number: seat for seat in (self.seat, *self.seats())}
-        found = []
-        with Scores(files.held[SCORES].number, self.fences) as scores:
-            for number in range(min(self._board.used_seats, scores.seats)):
-                seat, block = self._seat(number, living), scores.block(number)
-                found.append((seat, number in living, block))
-        return found
+        file = files.held.get(SCORES)
+        with Scores(-1 if file is None else file.number_if_open, self.fences) as scores:  # another thread may leave
+            return [
+                (
+                    self._seat(number, living),
+                    number in living,
+                    self.scores.read() if number == self.seat.number else scores.block(number),
+                )
+                for number in range(self._board.used_seats)
+            ]
 
     def _seat(self, number: int, living: Mapping[int, Seat]) -> Seat:
         if number in living:

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Final
 
 from ..core.host import scores
-from ..core.host.memory import Fences
-from ..core.host.scores import SIZE, Block, Event, Writer
+from ..core.host.memory import Fences, Words
+from ..core.host.scores import HEAD, SIZE, Block, Event, Writer
 from ..interruptions import raise_if_from_handler
 from .board_file import anonymous
 from .fences import Fences as OurFences
@@ -57,20 +57,35 @@ def _shared(files: Files, seat: int, fences: Fences) -> Writer:
     return Writer(memoryview(files.map(SCORES, SIZE, start)).cast("Q"), fences, grow)
 
 
+class _Zeros:
+    """The words of a block that is not there."""
+
+    def __getitem__(self, place: int) -> int:
+        return 0
+
+    def __setitem__(self, place: int, value: int) -> None:
+        raise TypeError("nobody writes to what is only read")
+
+
 class Scores:
     """All blocks of a host, to be read. As a context manager it lets go of the memory at the end."""
 
     def __init__(self, descriptor: int, fences: OurFences) -> None:
-        """Map what there is of an open file now. Raise OSError if that fails."""
+        """Map what there is of an open file now. Raise OSError if that fails.
+
+        Where there was no room for a block, the file has a hole. Whoever reads a hole by a map needs memory for it, and
+        where a tmpfs has none, the process is killed. So it is read by the file first whether anybody has sat there.
+        """
         self._fences = fences
         size = os.fstat(descriptor).st_size // SIZE * SIZE
         self.seats: Final = size // SIZE
+        self._there = [any(os.pread(descriptor, HEAD, seat * SIZE)) for seat in range(self.seats)]
         self._map = mmap.mmap(descriptor, size, prot=mmap.PROT_READ) if size else mmap.mmap(-1, mmap.PAGESIZE)
         self._bytes = memoryview(self._map)
         self._words = self._bytes.cast("Q")
 
     def block(self, seat: int) -> Block:
-        """Return what the block of a seat says."""
+        """Return what the block of a seat says; one that is not there says nothing."""
         return scores.read_block(self._of(seat), self._fences)
 
     def events(self, seat: int, after: int = 0) -> list[Event]:
@@ -79,10 +94,13 @@ class Scores:
 
     def tag(self, hash: int) -> str | None:
         """Return the name of a tag, as far as any process has noted it lately."""
-        return next((tag for seat in range(self.seats) if (tag := scores.read_tag(self._of(seat), hash))), None)
+        return next(
+            (tag for seat in range(self.seats) if (tag := scores.read_tag(self._of(seat), hash, self._fences))), None
+        )
 
-    def _of(self, seat: int) -> memoryview:
-        return self._words[seat * scores.WORDS : (seat + 1) * scores.WORDS]
+    def _of(self, seat: int) -> Words:
+        there = seat < self.seats and self._there[seat]
+        return self._words[seat * scores.WORDS : (seat + 1) * scores.WORDS] if there else _Zeros()
 
     def close(self) -> None:
         """Let go of the memory."""
