@@ -27,6 +27,7 @@ LEVELS = {
     "core": 1,
     "stats": 2,
     "group_stats": 4,
+    "inspection": 4,
     "values": 2,
     "runtime": 3,
     "config": 4,

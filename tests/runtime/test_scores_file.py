@@ -20,7 +20,6 @@ from colocache.runtime import scores_file
 from colocache.runtime.bus import PUBLISH_SOON
 from colocache.runtime.region import Region, Seat
 from colocache.runtime.region_files import SCORES
-from colocache.runtime.scores_file import Scores
 from colocache.stats import IN_COLUMNS, LOAD_TIMES, TIMES_AT
 from tests import ROOT
 from tests.conftest import NewCache, Until
@@ -39,6 +38,10 @@ def join(base, patience=30.0):
     global region
     region = Region.join("test", base, 2 << 20, patience=patience)
     return region.seat.number
+
+def scoreboard(region):
+    with region.all_scores() as scores:
+        return [(seat, lives, scores.block(seat.number)) for seat, lives in region.seats_ever()]
 
 def count(name, *first):
     row = region.scores.row(name)
@@ -61,7 +64,7 @@ def publish():
 
 def shown():
     "What this process sees: of each seat, whether it lives, and what all that ever had it have counted."
-    board = cache._member.own_host().region.scoreboard()
+    board = scoreboard(cache._member.own_host().region)
     return [(lives, sum(row.counts[1] for row in block.rows)) for _, lives, block in board]
 """
 
@@ -84,6 +87,11 @@ def here(run_dir: str) -> Iterator[Callable[..., Region]]:
     yield join
     for region in list(region_module._process.regions.values()):
         region.leave()
+
+
+def scoreboard(region: Region) -> list[tuple[Seat, bool, Block]]:
+    with region.all_scores() as scores:
+        return [(seat, lives, scores.block(seat.number)) for seat, lives in region.seats_ever()]
 
 
 def count(region: Region, name: str, *first: int) -> None:
@@ -120,7 +128,7 @@ def test_everybody_reads_what_everybody_counts(here: Callable[..., Region], run_
         assert each("join(base)", base=run_dir) == number
         each(f"(count('users', {number}, 7), count('space of {number}', 5))")
     count(region, "users", 10)
-    board = region.scoreboard()
+    board = scoreboard(region)
     assert [(seat.number, lives, block.pid) for seat, lives, block in board] == [
         (number, True, pid) for number, pid in enumerate([os.getpid(), *(each.pid for each in others)])
     ]
@@ -131,7 +139,7 @@ def test_everybody_reads_what_everybody_counts(here: Callable[..., Region], run_
         {"users": 2, "space of 2": 5},
     ]
     assert sums(board, 1) == {"users": 14}
-    theirs = others[0]("[[(row.name, row.counts[0]) for row in block.rows] for _, _, block in region.scoreboard()]")
+    theirs = others[0]("[[(row.name, row.counts[0]) for row in block.rows] for _, _, block in scoreboard(region)]")
     assert theirs == [[(row.name, row.counts[0]) for row in block.rows] for _, _, block in board]
 
 
@@ -146,7 +154,7 @@ def test_sums_never_shrink_whoever_is_killed_or_leaves_and_whoever_comes(
     nonce, pid = killed("region.seat.nonce"), killed.pid
     killed.kill()
     leaving("region.leave()")
-    board = region.scoreboard()
+    board = scoreboard(region)
     assert sums(board) == {"users": 8}
     assert [(lives, block.pid) for _, lives, block in board] == [
         (True, os.getpid()),
@@ -159,13 +167,13 @@ def test_sums_never_shrink_whoever_is_killed_or_leaves_and_whoever_comes(
     successors = [agent() for _ in range(2)]
     for number, each in enumerate(successors, 1):
         assert each("join(base)", base=run_dir) == number
-    board = region.scoreboard()
+    board = scoreboard(region)
     assert sums(board) == {"users": 8}, "until the seat is taken again, and then they count on"
     assert [own(block) for _, _, block in board] == [{}] * 3
     assert [block.pid for _, _, block in board[1:]] == [each.pid for each in successors]
     successors[0]("count('users', 1)")
-    assert sums(region.scoreboard()) == {"users": 9}
-    assert own(region.scoreboard()[1][2]) == {"users": 1}
+    assert sums(scoreboard(region)) == {"users": 9}
+    assert own(scoreboard(region)[1][2]) == {"users": 1}
 
 
 def test_a_crash_loop_shrinks_no_sum(here: Callable[..., Region], run_dir: str) -> None:
@@ -179,12 +187,12 @@ def test_a_crash_loop_shrinks_no_sum(here: Callable[..., Region], run_dir: str) 
             finally:
                 os.kill(os.getpid(), 9)
         while os.waitpid(child, os.WNOHANG) == (0, 0):
-            total = sum(sums(region.scoreboard()).values())
+            total = sum(sums(scoreboard(region)).values())
             assert seen <= total <= 2 * number
             seen = total
-        assert sum(sums(region.scoreboard()).values()) == 2 * number
-    assert len(region.scoreboard()) == 2
-    assert len(region.scoreboard()[1][2].rows) == 1 + 7
+        assert sum(sums(scoreboard(region)).values()) == 2 * number
+    assert len(scoreboard(region)) == 2
+    assert len(scoreboard(region)[1][2].rows) == 1 + 7
 
 
 def test_when_all_have_gone_the_board_begins_anew(here: Callable[..., Region], run_dir: str, agent: StartAgent) -> None:
@@ -193,7 +201,7 @@ def test_when_all_have_gone_the_board_begins_anew(here: Callable[..., Region], r
     one("count('users', 5)")
     one.kill()
     region = here()
-    assert sums(region.scoreboard()) == {}
+    assert sums(scoreboard(region)) == {}
     count(region, "users", 5)
     region.leave()
     assert sums(here().scoreboard()) == {}
@@ -203,7 +211,7 @@ def test_more_rows_than_have_memory_at_first(here: Callable[..., Region], run_di
     region, other = here(), agent()
     other("join(base)", base=run_dir)
     other("[count(f'space {number}', 1) for number in range(300)]")
-    found = sums(region.scoreboard())
+    found = sums(scoreboard(region))
     assert sum(found.values()) == 300
     assert found["space 200"] == 1
     assert found[OTHERS] > 1
@@ -217,9 +225,7 @@ def test_events_and_tags_of_all_are_read(here: Callable[..., Region], run_dir: s
     other("join(base)", base=run_dir)
     other("(region.scores.note_event(3, 5, 1, 'user:5', 77), region.scores.note_tag(9, 'a tag'))")
     region.scores.note_event(4, 6, 2, "ours", 78)
-    files = region._files
-    assert files is not None
-    with Scores(files.held[SCORES].number, region.fences) as found:
+    with region.all_scores() as found:
         assert [[(each.pid, each.text) for each in found.events(seat)] for seat in range(3)] == [
             [(os.getpid(), "ours")],
             [(other.pid, "user:5")],
@@ -235,7 +241,7 @@ def test_events_and_tags_of_all_are_read(here: Callable[..., Region], run_dir: s
 def test_whoever_is_alone_sees_itself() -> None:
     region = Region.private(CAPACITY)
     count(region, "users", 3)
-    ((seat, lives, block),) = region.scoreboard()
+    ((seat, lives, block),) = scoreboard(region)
     assert (seat, lives, block.pid) == (region.seat, True, os.getpid())
     assert own(block) == {"users": 3}
 
@@ -244,25 +250,21 @@ def test_whoever_has_left_sees_itself_and_is_said_not_to_live(here: Callable[...
     region = here()
     count(region, "users", 3)
     region.leave()
-    ((_, lives, block),) = region.scoreboard()
+    ((_, lives, block),) = scoreboard(region)
     assert not lives
     assert own(block) == {"users": 3}
 
 
 def test_where_another_thread_closes_the_files_meanwhile_that_is_an_error_of_the_system(
-    here: Callable[..., Region], monkeypatch: pytest.MonkeyPatch
+    here: Callable[..., Region],
 ) -> None:
     region = here()
-    seats = region.seats
-
-    def leave() -> list[Seat]:
-        found = seats()
-        region.leave()
-        return found
-
-    monkeypatch.setattr(region, "seats", leave)
+    held = region._files.held  # type: ignore[union-attr]
+    number = held[SCORES]
+    held.pop(SCORES)
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
-        region.scoreboard()
+        region.all_scores()
+    held[SCORES] = number
 
 
 @pytest.mark.parametrize("fork", ["os.fork", "fork_past_python"])
@@ -274,12 +276,12 @@ def test_a_child_counts_for_itself(
     parent("work('users', 3, 2)")
     parent("publish()")
     child = parent(f"go_on_in_child({fork})")
-    before = region.scoreboard()
+    before = scoreboard(region)
     assert (sums(before, LOADS), sums(before, HITS)) == ({"users": 3}, {"users": 6})
     assert parent("(cache.stats().loads, cache.stats().hits)") == (0, 0)
     parent("work('posts', 2, 1)")
     parent("publish()")
-    board = region.scoreboard()
+    board = scoreboard(region)
     assert [block.pid for _, _, block in board] == [os.getpid(), parent.pid, child]
     assert [own(block, LOADS) for _, _, block in board] == [{}, {"users": 3}, {"posts": 2}]
     assert [own(block, HITS) for _, _, block in board] == [{}, {"users": 6}, {"posts": 2}]
@@ -305,14 +307,14 @@ def test_without_room_for_its_block_a_process_joins_and_counts_for_itself(
         no_room(patched)
         region = here()
     count(region, "users", 1)
-    assert [own(block) for _, _, block in region.scoreboard()] == [{"users": 5}, {"users": 1}]
-    theirs = other("[(seat.pid, lives, len(block.rows), block.nonce) for seat, lives, block in region.scoreboard()]")
+    assert [own(block) for _, _, block in scoreboard(region)] == [{"users": 5}, {"users": 1}]
+    theirs = other("[(seat.pid, lives, len(block.rows), block.nonce) for seat, lives, block in scoreboard(region)]")
     assert theirs == [(other.pid, True, 2, other("region.seat.nonce")), (os.getpid(), True, 0, 0)]
     third = agent()
     assert third("join(base)", base=run_dir) == 2
     third("count('users', 9)")
-    assert [own(block) for _, _, block in region.scoreboard()] == [{"users": 5}, {"users": 1}, {"users": 9}]
-    assert other("[len(block.rows) for _, _, block in region.scoreboard()]") == [2, 0, 2], "between the two is a hole"
+    assert [own(block) for _, _, block in scoreboard(region)] == [{"users": 5}, {"users": 1}, {"users": 9}]
+    assert other("[len(block.rows) for _, _, block in scoreboard(region)]") == [2, 0, 2], "between the two is a hole"
 
 
 def test_without_room_for_more_rows_others_count_together(
@@ -322,7 +324,7 @@ def test_without_room_for_more_rows_others_count_together(
     no_room(monkeypatch)
     for number in range(50):
         count(region, f"space {number}", 1)
-    found = sums(region.scoreboard())
+    found = sums(scoreboard(region))
     assert (sum(found.values()), found[OTHERS]) == (50, 19)
 
 
@@ -334,8 +336,8 @@ def test_the_longest_file_of_a_process_limits_its_block(
     other(f"setrlimit(RLIMIT_FSIZE, ({SIZE}, RLIM_INFINITY))")
     assert other("join(base)", base=run_dir) == 1
     other("count('users', 5)")
-    assert other("[block.rows[1].counts[0] for seat, _, block in region.scoreboard()[1:]]") == [5]
-    assert [len(block.rows) for _, _, block in region.scoreboard()] == [1, 0]
+    assert other("[block.rows[1].counts[0] for seat, _, block in scoreboard(region)[1:]]") == [5]
+    assert [len(block.rows) for _, _, block in scoreboard(region)] == [1, 0]
     assert os.path.getsize(f"{run_dir}/test/{SCORES}") == SIZE
 
 
@@ -354,31 +356,17 @@ while True:
         os.write(filler, bytes(4096))
     except OSError:
         break
-def in_a_child(do):
-    child = os.fork()
-    if not child:
-        try:
-            do()
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-def second():
-    Region.join("test", base, 2 << 20)
-    assert [len(block.rows) for _, _, block in join_again.scoreboard()] == [2, 1]
-    os.close(filler)
-    os.unlink(base + "/filler")
-    print("joined")
 read, write = os.pipe()
 child = os.fork()
 if not child:
     second_region = Region.join("test", base, 2 << 20)
     row = second_region.scores.row("users")
     second_region.scores.add(row, [1] * 40, [0] * 40)
-    own = [[each.counts[0] for each in block.rows] for _, _, block in second_region.scoreboard()]
+    own = [[each.counts[0] for each in block.rows] for _, _, block in scoreboard(second_region)]
     os.write(write, repr((second_region.seat.number, own)).encode())
     os.read(os.open(base + "/never", os.O_RDONLY), 1)
 print(os.read(read, 1000).decode())
-print([[each.counts[0] for each in block.rows] for _, _, block in region.scoreboard()])
+print([[each.counts[0] for each in block.rows] for _, _, block in scoreboard(region)])
 os.kill(child, 9)
 """
     )
@@ -405,7 +393,7 @@ def test_a_cache_shows_what_it_has_counted(cache: Cache) -> None:
             space.get_or_load(key, lambda: "value")
     cache.get("nothing")
     shared_of(cache).publish()
-    ((_, _, block),) = shared_of(cache).region.scoreboard()
+    ((_, _, block),) = scoreboard(shared_of(cache).region)
     assert own(block, LOADS) == {"users": 3}
     assert own(block, HITS) == {"users": 6}
     assert own(block, IN_COLUMNS.index("misses")) == {"": 1}
@@ -420,13 +408,13 @@ def test_what_was_counted_before_a_cache_leaves_is_shown(here: Callable[..., Reg
         each.get_or_load("k", lambda: "value")
         each.get("k")
     one.close()
-    assert sums(region.scoreboard(), LOADS) == {"": 1}
+    assert sums(scoreboard(region), LOADS) == {"": 1}
     other.get_or_load("k2", lambda: "value")
     other.close()
-    assert sums(region.scoreboard(), LOADS) == {"": 2}
-    found = sums(region.scoreboard(), HITS)[""] + sums(region.scoreboard(), IN_COLUMNS.index("fetches"))[""]
+    assert sums(scoreboard(region), LOADS) == {"": 2}
+    found = sums(scoreboard(region), HITS)[""] + sums(scoreboard(region), IN_COLUMNS.index("fetches"))[""]
     assert found == 3
-    assert region.scoreboard()[0][2].gauges[:3] == (0, 0, 0), "nothing is near any more"
+    assert scoreboard(region)[0][2].gauges[:3] == (0, 0, 0), "nothing is near any more"
 
 
 def test_nothing_is_shown_by_who_has_left(here: Callable[..., Region], new_cache: NewCache) -> None:
@@ -436,10 +424,10 @@ def test_nothing_is_shown_by_who_has_left(here: Callable[..., Region], new_cache
     shared = shared_of(cache)
     cache.close()
     cache._member.counters.loads += 7  # a call that was under way
-    written = region.scoreboard()[0][2].written
+    written = scoreboard(region)[0][2].written
     assert shared.publish() == PUBLISH_IDLE
-    assert sums(region.scoreboard(), LOADS) == {"": 1}
-    assert region.scoreboard()[0][2].written == written
+    assert sums(scoreboard(region), LOADS) == {"": 1}
+    assert scoreboard(region)[0][2].written == written
 
 
 def test_what_a_cache_counts_in_its_next_life_is_added_once(cache: Cache) -> None:
@@ -450,7 +438,7 @@ def test_what_a_cache_counts_in_its_next_life_is_added_once(cache: Cache) -> Non
     cache.get_or_load("k", lambda: "value")
     assert shared_of(cache) is not first
     shared_of(cache).publish()
-    assert sums(shared_of(cache).region.scoreboard(), LOADS) == {"": 1}, "since it has joined"
+    assert sums(scoreboard(shared_of(cache).region), LOADS) == {"": 1}, "since it has joined"
     assert cache.stats().loads == 2
 
 
@@ -462,7 +450,7 @@ def test_classes_of_load_times_are_shown(new_cache: NewCache, monkeypatch: pytes
     for key in "abc":
         cache.get_or_load(key, lambda: "value")
     shared_of(cache).publish()
-    ((_, _, block),) = shared_of(cache).region.scoreboard()
+    ((_, _, block),) = scoreboard(shared_of(cache).region)
     (row,) = [row for row in block.rows if row.name == ""]
     assert row.counts[TIMES_AT:] == tuple(int(place in (4, 8, 13)) for place in range(len(LOAD_TIMES) + 1))
     assert row.counts[IN_COLUMNS.index("load_seconds")] == pytest.approx(60.32e9)
@@ -479,7 +467,7 @@ def test_what_all_caches_of_a_process_count_between_hosts_is_shown_once(cache: C
         shared.publish()
     finally:
         shared.hosts = None
-    board = shared.region.scoreboard()
+    board = scoreboard(shared.region)
     assert sums(board, IN_COLUMNS.index("hedged")) == {"": 5}
     assert sums(board, IN_COLUMNS.index("hedges_won")) == {"": 1}
 
@@ -507,11 +495,11 @@ def test_what_processes_count_reaches_the_others_by_itself(
     for each in others:
         each("use()")
         each("work('users', 3, 0)")
-    until(lambda: sum(row.counts[LOADS] for _, _, block in region.scoreboard() for row in block.rows) >= 3)
+    until(lambda: sum(row.counts[LOADS] for _, _, block in scoreboard(region) for row in block.rows) >= 3)
     others[0].kill()
-    before = sums(region.scoreboard(), LOADS)
+    before = sums(scoreboard(region), LOADS)
     successor: Agent = agent()
     successor("use()")
     successor("work('posts', 5, 0)")
-    until(lambda: sums(region.scoreboard(), LOADS).get("posts") == 5)
-    assert sums(region.scoreboard(), LOADS)["users"] >= before["users"]
+    until(lambda: sums(scoreboard(region), LOADS).get("posts") == 5)
+    assert sums(scoreboard(region), LOADS)["users"] >= before["users"]

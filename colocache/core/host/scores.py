@@ -17,10 +17,12 @@ or stopped until another thread has come round to the same place.
 
 | words | what |
 |---|---|
-| 0 … | the head: nonce, pid, when the process has sat down, when it has written last, rows in use; then the gauges |
+| 0 … | the head: nonce, pid, when the process has sat down, when it has written last, rows in use |
+| 32 … | the gauges |
 | 64 … | events, `EVENTS` times 16: number, checksum, time, pid and kind and length, hash, things; 80 bytes of text |
 | 2112 … | tags, `TAGS` times 8: hash, checksum; length, and 40 bytes of text |
-| 6208 … | rows: 26 words of name, `COLUMNS` counts, and the bases of these |
+| 6208 … | the keys that are hit most at present, `HOTTEST` times 2: hash, hits in 1000 s |
+| 6272 … | rows: 26 words of name, `COLUMNS` counts, and the bases of these |
 
 Times are in ns since the epoch, because readers compare them with their own.
 """
@@ -44,6 +46,7 @@ EVENTS: Final = 128  # the last ones that a block keeps
 TAGS: Final = 512  # of which a block knows the names
 COLUMNS: Final = 40  # counts of a row
 GAUGES: Final = 16
+HOTTEST: Final = 32  # keys
 
 OTHERS: Final = "/"  # the name of the row of all namespaces without a row; no namespace has this name
 
@@ -54,11 +57,12 @@ _EVENTS_AT, _EVENT = 64, 16
 _TEXT = 80
 _TAGS_AT, _TAG = _EVENTS_AT + EVENTS * _EVENT, 8
 _TAG_TEXT = 40
-_WHAT = struct.Struct(
-    f"@QQQQ{_TEXT}s"
-)  # of an event: the time; pid, kind and length; the hash; how many things; the text
-_NAMED = struct.Struct(f"@Q{_TAG_TEXT}s")  # the length, and the name of a tag
-_ROWS_AT = _TAGS_AT + TAGS * _TAG
+#: Of an event: the time; the pid, the kind and the length; the hash; how many things; the text.
+_WHAT = struct.Struct(f"@QQQQ{_TEXT}s")
+#: Of a tag: the length, and the name.
+_NAMED = struct.Struct(f"@Q{_TAG_TEXT}s")
+_HOT_AT = _TAGS_AT + TAGS * _TAG
+_ROWS_AT = _HOT_AT + 2 * HOTTEST
 _NAME = 26  # words: the length, and 200 bytes
 _ROW = _NAME + 2 * COLUMNS
 ROWS: Final = (WORDS - _ROWS_AT) // _ROW
@@ -98,6 +102,11 @@ class Block(NamedTuple):
     written: int  # the same
     gauges: tuple[int, ...]
     rows: tuple[Row, ...]
+    hottest: tuple[tuple[int, int], ...] = ()  # hashes of keys, and how often they are hit in 1000 s
+
+
+#: What a block says that is not there.
+NOTHING: Final = Block(0, 0, 0, 0, (0,) * GAUGES, ())
 
 
 def first_part() -> tuple[int, int]:
@@ -115,7 +124,7 @@ class Writer:
 
     def __init__(self, words: Words, fences: Fences, grow: Grow) -> None:
         """``words`` are those of the block. The first part has its memory."""
-        self._words = words
+        self.words = words
         self._fences = fences
         self._grow = grow
         self._rows: dict[str, int] = {}
@@ -126,7 +135,7 @@ class Writer:
 
     def sit_down(self, nonce: int, pid: int, now: int) -> None:
         """Begin to write. If the process is killed in the middle, the next one on this seat begins anew."""
-        words, order = self._words, self._fences.order
+        words, order = self.words, self._fences.order
         words[_NONCE] = 0
         order()
         rows = min(words[_ROWS], ROWS)
@@ -136,8 +145,7 @@ class Writer:
             self._rows.setdefault(_name(words, at), row)
             for place in range(at + _NAME, at + _NAME + COLUMNS):
                 words[place + COLUMNS] = words[place]
-        for place in range(_GAUGES_AT, _GAUGES_AT + GAUGES):
-            words[place] = 0
+        self.show([0] * GAUGES, (), now)
         words[_PID], words[_BEGAN], words[_WRITTEN] = pid, now, now
         self._pid = pid
         if not rows:
@@ -147,10 +155,6 @@ class Writer:
         self._numbers = itertools.count(last + 1)
         order()
         words[_NONCE] = nonce
-
-    def read(self) -> Block:
-        """Return what the block says."""
-        return read_block(self._words, self._fences)
 
     def row(self, name: str) -> int:
         """Return the row of a namespace, or that of `OTHERS` if there is no more room.
@@ -168,7 +172,7 @@ class Writer:
             readable = name.encode("utf-8", "backslashreplace").decode()
             row = self._rows.get(readable)
             if row is None:
-                row = self._new_row(readable, self._words[_ROWS])
+                row = self._new_row(readable, self.words[_ROWS])
             return row
         finally:
             self._adds_row = False
@@ -181,7 +185,7 @@ class Writer:
             if not self._grow(end_of_rows(row), end_of_rows(row + ROWS_AT_ONCE)):
                 return self._rows[OTHERS]
             self._end = row + ROWS_AT_ONCE
-        at, words = _ROWS_AT + row * _ROW, self._words
+        at, words = _ROWS_AT + row * _ROW, self.words
         _store(words, at + 1, encoded.ljust(NAME_BYTES, b"\0"))
         words[at] = len(encoded)
         self._fences.order()
@@ -196,7 +200,7 @@ class Writer:
         only. So nothing is added twice, or never, whoever else tells the same at the same time, and wherever an
         exception comes.
         """
-        words, at, is_anything = self._words, _ROWS_AT + row * _ROW + _NAME, False
+        words, at, is_anything = self.words, _ROWS_AT + row * _ROW + _NAME, False
         for place, count in enumerate(counts):
             if count > told[place]:
                 words[at + place] += count - told[place]
@@ -204,9 +208,20 @@ class Writer:
                 is_anything = True
         return is_anything
 
-    def show(self, gauges: Iterable[int], now: int) -> None:
-        """Show the present state, and when it was looked at."""
-        words = self._words
+    def show(self, gauges: Iterable[int], hottest: Iterable[tuple[int, int]], now: int) -> None:
+        """Show the present state, and when it was looked at.
+
+        ``hottest`` are the hashes of the keys that are hit most, and how often, in 1000 s.
+        """
+        words, order = self.words, self._fences.order
+        shown = [*hottest][:HOTTEST]
+        for at, (hash, hits) in zip(range(_HOT_AT, _ROWS_AT, 2), [*shown, *[(0, 0)] * HOTTEST], strict=False):
+            if words[at] != hash:
+                words[at + 1] = 0  # until the hash is there, too
+                order()
+                words[at] = hash
+                order()
+            words[at + 1] = hits
         for place, value in enumerate(gauges, _GAUGES_AT):
             words[place] = value
         words[_WRITTEN] = now
@@ -221,13 +236,13 @@ class Writer:
     def note_tag(self, hash: int, tag: str) -> None:
         """Note the name of a tag, in place of another one. Labels have only hashes."""
         at = _TAGS_AT + hash % TAGS * _TAG
-        if self._words[at] != hash:
+        if self.words[at] != hash:
             encoded = _cut(tag, _TAG_TEXT)
             self._note(at, hash, _NAMED.pack(len(encoded), encoded))
 
     def _note(self, at: int, name: int, what: bytes) -> None:
         """Store something, its checksum, and last what it is known by, which is 0 meanwhile."""
-        words, order = self._words, self._fences.order
+        words, order = self.words, self._fences.order
         words[at] = 0
         order()
         words[at + 1] = _check(name, what)
@@ -251,11 +266,12 @@ def read_block(words: Words, fences: Fences) -> Block:
         fences.order()
         rows = tuple([_row(words, _ROWS_AT + row * _ROW) for row in range(number)])
         gauges = tuple([words[place] for place in range(_GAUGES_AT, _GAUGES_AT + GAUGES)])
+        hottest = tuple([hot for place in range(_HOT_AT, _ROWS_AT, 2) if (hot := _hot(words, place, fences))])
         pid, began, written = words[_PID], words[_BEGAN], words[_WRITTEN]
         fences.order()
         if nonce and words[_NONCE] == nonce:
-            return Block(nonce, pid, began, written, gauges, rows)
-    return Block(0, 0, 0, 0, (0,) * GAUGES, rows)
+            return Block(nonce, pid, began, written, gauges, rows, hottest)
+    return NOTHING._replace(rows=rows)
 
 
 def read_events(words: Words, fences: Fences, after: int = 0) -> list[Event]:
@@ -286,6 +302,15 @@ def _noted(words: Words, at: int, name: int, size: int, fences: Fences) -> bytes
     fences.order()
     check, what = words[at + 1], _bytes(words, at + 2, size)
     return what if check == _check(name, what) else None
+
+
+def _hot(words: Words, at: int, fences: Fences) -> tuple[int, int] | None:
+    """Return a key and its hits, or None if there is none there, or it has just become another one."""
+    hits = words[at + 1]
+    fences.order()
+    hash = words[at]
+    fences.order()
+    return (hash, hits) if hits and words[at + 1] == hits else None
 
 
 def _row(words: Words, at: int) -> Row:

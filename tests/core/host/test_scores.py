@@ -12,7 +12,9 @@ from colocache.core.host.scores import (
     COLUMNS,
     EVENTS,
     GAUGES,
+    HOTTEST,
     NAME_BYTES,
+    NOTHING,
     OTHERS,
     ROWS,
     ROWS_AT_ONCE,
@@ -81,7 +83,7 @@ def events(words: scores.Words, after: int = 0) -> list[tuple[int, str]]:
 
 
 def test_a_block_of_which_nobody_knows_says_nothing() -> None:
-    assert read(a_block()) == Block(0, 0, 0, 0, (0,) * GAUGES, ())
+    assert read(a_block()) == NOTHING == Block(0, 0, 0, 0, (0,) * GAUGES, ())
     assert read_events(a_block(), FENCES) == []
     assert read_tag(a_block(), 5, FENCES) is None
 
@@ -89,13 +91,14 @@ def test_a_block_of_which_nobody_knows_says_nothing() -> None:
 def test_a_process_shows_who_it_is_and_what_it_counts() -> None:
     words = a_block()
     writer = a_writer(words, nonce=7, pid=100)
-    writer.show([3, 4096], NOW + 50)
+    writer.show([3, 4096], [(5, 20), (6, 10)], NOW + 50)
     assert count(writer, "users", 1, 2)
     assert count(writer, "", 5)
     assert count(writer, "users", 10)
     block = read(words)
     assert block[:4] == (7, 100, NOW + 7, NOW + 50)
     assert block.gauges[:3] == (3, 4096, 0)
+    assert block.hottest == ((5, 20), (6, 10))
     assert [row.name for row in block.rows] == [OTHERS, "users", ""]
     assert [row.counts[:3] for row in block.rows] == [(0, 0, 0), (11, 2, 0), (5, 0, 0)]
     assert {row.base for row in block.rows} == {(0,) * COLUMNS}
@@ -122,12 +125,13 @@ def test_a_successor_goes_on_and_is_told_from_who_was_there() -> None:
     words = a_block()
     first = a_writer(words, nonce=7)
     count(first, "users", 5)
-    first.show([1] * GAUGES, NOW)
+    first.show([1] * GAUGES, [(each + 1, 9) for each in range(HOTTEST + 5)], NOW)
+    assert len(read(words).hottest) == HOTTEST
     second = a_writer(words, nonce=8, pid=200)
     assert sums(words) == {"users": 5}
     assert own(words) == {}
     assert read(words)[:4] == (8, 200, NOW + 8, NOW + 8)
-    assert read(words).gauges == (0,) * GAUGES
+    assert (read(words).gauges, read(words).hottest) == ((0,) * GAUGES, ())
     count(second, "posts", 2)
     count(second, "users", 1)
     assert second.row("users") == first.row("users"), "the row of a namespace stays"
@@ -437,6 +441,7 @@ def used(words: memoryview) -> None:
     for number in range(2, EVENTS + 3):
         second.note_event(1, number, 1, f"k{number}", NOW)
     second.note_tag(5, "user:5")
+    second.show([], [(10, 100)], NOW + 8)
 
 
 USED = {"space 0": 10, "space 1": 16, "space 2": 12, "the second's": 2}
@@ -535,8 +540,11 @@ def test_a_process_that_is_killed_while_it_counts() -> None:
 
 
 def test_a_process_that_is_killed_while_it_shows_its_state() -> None:
-    for words, was_killed in killed_at_every_store(used, lambda writer: writer.show([7, 8, 9], NOW + 1)):
+    for words, was_killed in killed_at_every_store(
+        used, lambda writer: writer.show([7, 8, 9], [(20, 200), (30, 300)], NOW + 1)
+    ):
         block = sees_no_nonsense(words, USED)
+        assert set(block.hottest) <= {(10, 100), (20, 200), (30, 300)}, "no key has the hits of another"
         assert all(gauge in (0, wanted) for gauge, wanted in zip(block.gauges, (7, 8, 9), strict=False))
         assert block.written == (NOW if was_killed else NOW + 1), "last, so that it says of when all others are"
         the_next_one_goes_on(words)
