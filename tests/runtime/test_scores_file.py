@@ -204,7 +204,7 @@ def test_when_all_have_gone_the_board_begins_anew(here: Callable[..., Region], r
     assert sums(scoreboard(region)) == {}
     count(region, "users", 5)
     region.leave()
-    assert sums(here().scoreboard()) == {}
+    assert sums(scoreboard(here())) == {}
 
 
 def test_more_rows_than_have_memory_at_first(here: Callable[..., Region], run_dir: str, agent: StartAgent) -> None:
@@ -477,7 +477,7 @@ def test_figures_are_shown_soon_while_something_is_counted_and_seldom_otherwise(
 ) -> None:
     cache.get_or_load("k", lambda: "value")
     shared, instants = shared_of(cache), list[float]()
-    monkeypatch.setattr(host_module, "monotonic", lambda: instants.pop(0) if instants else 0.0)
+    monkeypatch.setattr(host_module, "thread_time", lambda: instants.pop(0) if instants else 0.0)
     shared.publish()
     assert shared.publish() == PUBLISH_IDLE
     cache._member.counters.loads += 1
