@@ -199,16 +199,18 @@ class Shared:
         else:
             self._is_unswept = True
 
-    def publish(self) -> float:
-        """Bring this process's block of the scoreboard up to date. Return in how many seconds that is to be done again.
+    def publish(self) -> tuple[float, float]:
+        """Bring this process's block of the scoreboard up to date.
 
-        That is soon while there is something to count, but as little of the time as `PUBLISHING` says.
+        Return in how many seconds that is to be done again, at the earliest and at the latest. That is soon while there
+        is something to count, but takes no more time than `PUBLISHING` says.
         """
         began = thread_time()  # on the clock it may take long: where others compute, this thread waits again and again
         for host in self._present():
             host.keeper.count_hits()
         is_idle = not self._publishing.run(self._publish)
-        return max(PUBLISH_IDLE if is_idle else PUBLISH_SOON, (thread_time() - began) / PUBLISHING)
+        earliest = max(PUBLISH_SOON, (thread_time() - began) / PUBLISHING)
+        return earliest, max(earliest, PUBLISH_IDLE) if is_idle else earliest
 
     def _present(self) -> list[Host]:
         return [host for host in living(self.caches) if host.alive]
