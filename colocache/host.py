@@ -10,7 +10,6 @@ import math
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from operator import sub
 from time import monotonic, thread_time, time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -44,7 +43,7 @@ from .runtime.view import View
 from .runtime.waiting.greenlets import HubErrands
 from .runtime.waiting.threads import Errands, ThreadErrands, is_patched
 from .runtime.weak import living
-from .stats import COUNTED, OF_HOSTS, Ledger
+from .stats import COUNTED, IN_COLUMNS, OF_HOSTS, Ledger
 
 if TYPE_CHECKING:
     from .network import HostNetwork
@@ -89,7 +88,7 @@ class Shared:
         self.caches = weakref.WeakSet[Host]()
         self._publishing = Alone()
         self._attendance, self._attended_at = Attendance(), -math.inf
-        self._told_of_hosts = [0] * len(OF_HOSTS)
+        self._told_of_hosts = [0] * len(IN_COLUMNS)
         self._processes = -1, 0, -math.inf  # at which version of the seats, how many, and until when that counts
         self._swept_at = -math.inf
         self._is_unswept = False
@@ -203,25 +202,34 @@ class Shared:
         else:
             self._is_unswept = True
 
-    def publish(self) -> float:
-        """Bring this process's block of the scoreboard up to date. Return in how many seconds that is to be done again.
+    def publish(self) -> tuple[float, float]:
+        """Bring this process's block of the scoreboard up to date.
 
-        That is soon while there is something to count, but as little of the time as `PUBLISHING` says.
+        Return in how many seconds that is to be done again, at the earliest and at the latest. That is soon while there
+        is something to count, but takes no more time than `PUBLISHING` says.
         """
-        began = thread_time()  # not the time of the clock: to be held up for a second would mean silence for minutes
-        hosts = living(self.caches)
-        for host in hosts:
+        began = thread_time()  # on the clock it may take long: where others compute, this thread waits again and again
+        for host in self._present():
             host.keeper.count_hits()
-        is_idle = not self._publishing.run(partial(self._write_scores, hosts))
-        return max(PUBLISH_IDLE if is_idle else PUBLISH_SOON, (thread_time() - began) / PUBLISHING)
+        is_idle = not self._publishing.run(self._publish)
+        earliest = max(PUBLISH_SOON, (thread_time() - began) / PUBLISHING)
+        return earliest, max(earliest, PUBLISH_IDLE) if is_idle else earliest
 
-    def _publish_and_look(self) -> float:
+    def _present(self) -> list[Host]:
+        return [host for host in living(self.caches) if host.alive]
+
+    def _publish(self) -> bool:
+        """Write for the caches that have not left. Once all have, a successor on this seat may write the same words."""
+        hosts = self._present()
+        return bool(hosts) and self._write_scores(hosts)
+
+    def _publish_and_look(self) -> tuple[float, float]:
         """Do what `publish` does, and look who is there. Only the bus's thread does this."""
-        pause, now = self.publish(), monotonic()
+        pauses, now = self.publish(), monotonic()
         if now >= self._attended_at + PUBLISH_IDLE:
             self._attended_at = now
             self._look_who_is_there(now)
-        return pause
+        return pauses
 
     def _look_who_is_there(self, now: float) -> None:
         """Log if fewer processes are there than one of the caches expects."""
@@ -241,17 +249,15 @@ class Shared:
             self._log.info("no process is missing any more: %d joined", len(seats), event="enough")
 
     def _write_scores(self, hosts: Sequence[Host]) -> bool:
-        """Write what was counted since the last time; return whether that was anything. For one thread at a time."""
+        """Write what was counted and not told; return whether that was anything."""
         writer, is_anything = self.region.scores, False
         for host in hosts:
-            for path, columns in host.ledger.untold():
-                writer.add(writer.row(path), columns)
-                is_anything = True
-        now_told = self.of_hosts()
-        if now_told != self._told_of_hosts:
-            writer.add(writer.row(""), [*[0] * len(COUNTED), *map(sub, now_told, self._told_of_hosts)])
-            self._told_of_hosts, is_anything = now_told, True
-        hosts = living(self.caches)
+            for path, columns, told in host.ledger.untold():
+                is_anything |= writer.add(writer.row(path), columns, told)
+        of_hosts = self.of_hosts()
+        if any(of_hosts):
+            is_anything |= writer.add(writer.row(""), [*[0] * len(COUNTED), *of_hosts], self._told_of_hosts)
+        hosts = self._present()
         sizes = [host.keeper.store.size() for host in hosts]
         entries, size = sum([each[0] for each in sizes]), sum([each[1] for each in sizes])
         hottest = sorted([each for host in hosts for each in host.keeper.hottest], key=lambda each: -each[1])
@@ -259,7 +265,12 @@ class Shared:
         return is_anything
 
     def publish_last(self, host: Host) -> None:
-        """Show what a cache has counted that leaves."""
+        """Show what a cache has counted that leaves, and is not alive any more; wait for the bus's thread if it writes.
+
+        1. The bus's thread loads a count.
+        2. This thread gives up the seat. A successor sits down, and counts.
+        3. The bus's thread stores the old count, and one more.
+        """
         if self.region.lives():
             self._publishing.run(partial(self._write_scores, [host]))
 

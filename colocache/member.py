@@ -405,6 +405,7 @@ class Member:
 
     def stats(self) -> Stats:
         """Return this process's figures, and those of the host's shelf."""
+        self.notice_fork()
         host = self.own_host()
         figures = host.figures() if host is not None else {}  # it counts the hits
         return Stats.of(self.life.ledger.all().values(), figures)
