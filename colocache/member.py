@@ -9,7 +9,6 @@ import os
 import sys
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -35,7 +34,7 @@ from .runtime.servers import call_after_fork, refuse_eventlet
 from .runtime.undisturbed import undisturbed
 from .runtime.view import View
 from .runtime.waiting.answers import Answer
-from .runtime.waiting.threads import drained, is_patched, may_not_wait, on_driver_thread, start_at_once
+from .runtime.waiting.threads import Queue, is_patched, may_not_wait, on_driver_thread
 from .runtime.weak import living
 from .stats import Counters, Ledger, Stats
 from .values.carrier import Carrier
@@ -47,6 +46,7 @@ T = TypeVar("T")
 RETRY = 1.0  # s between two attempts to join the group, while the host does not let this process in
 LOOK_EVERY = 0.1  # s between two looks at whether another thread is still joining
 PATIENCE = 0.5  # s that the end of a process waits for the bus to say what is still to be said
+LEAVING = 5.0  # s that it waits for caches that were dropped and are leaving; that takes a few milliseconds
 LAST_LINES = 1.0  # s that the last lines of the log are given
 JOINING = 30.0  # s that a thread waits for another one that joins; joining takes a few milliseconds
 
@@ -534,11 +534,13 @@ def all_members() -> list[Member]:
 
 
 def _after_fork() -> None:
-    """In a forked child, have all members forget what they inherited.
+    """In a forked child, have all members forget what they inherited, and nobody leave in the parent's stead.
 
     Each one that has not, because an exception came in between, does so when it is used: it finds the pid of the
     parent. The others do so now.
     """
+    global _leaving_elsewhere
+    _leaving_elsewhere = Queue("colocache leaves", most=None)
     do_all([member.forget_after_fork for member in all_members()])
 
 
@@ -569,16 +571,12 @@ def _leave_behind(hosts: list[Host], pid: int) -> None:
 
 
 def _leave_elsewhere(hosts: list[Host]) -> None:
-    _left_behind.extend(hosts)
-    start_at_once(_leave_what_is_left_behind, "colocache leaves", lambda _: None)
+    for host in hosts:
+        _leaving_elsewhere.add(partial(_leave, host, PATIENCE))
 
 
-def _leave_what_is_left_behind() -> None:
-    for host in drained(_left_behind):
-        _leave(host, PATIENCE)
-
-
-_left_behind = deque[Host]()
+#: Those that leave by a thread of their own. The end of the process waits for them.
+_leaving_elsewhere = Queue("colocache leaves", most=None)
 
 
 def _close_all_at_exit() -> None:
@@ -611,4 +609,4 @@ def _close_all() -> None:
             all_leaving.append(_leaving(host, PATIENCE))
     while all_leaving:
         all_leaving = [each for each in all_leaving if next(each, True) is None]
-    _leave_what_is_left_behind()
+    _leaving_elsewhere.finish(monotonic() + LEAVING)
