@@ -52,7 +52,7 @@ def at_once(method: F) -> F:
 
 def specialise(
     function: Callable[..., Any], signature: inspect.Signature, kept: Sequence[Parameter], near: NearCache,
-    miss: Callable[..., Any], *, waits: bool, is_audited: bool,
+    miss: Callable[..., Any], *, waits: bool, is_audited: bool = False,
 ) -> Callable[..., Any]:  # fmt: skip
     """Return a wrapper for a signature that `may_be_specialised`. The parameters that are ``kept`` make the key.
 
