@@ -257,7 +257,6 @@ class Audit:
             yield
         except Exception as error:
             raise_if_from_handler(error)
-            self._is_suspect = False
             self._say_nothing(shown(error, SHOWN))
 
     def _say_nothing(self, why: str) -> None:
