@@ -59,12 +59,17 @@ class Auditor:
         self._running: dict[int, Job] = {}
         self._next_at = -math.inf
 
+    def is_free(self) -> bool:
+        """Tell whether an audit may run now, unless another thread is faster."""
+        running = self._running.get(0)
+        return self.clock() >= self._next_at if running is None else running.is_abandoned()
+
     def admits(self, job: Job) -> bool:
-        """Tell whether an audit may run now. If so, it is to call `end`."""
+        """Have an audit run, if none does. Return whether it may; then it is to call `end`."""
         running = self._running.get(0)
         if running is not None and running.is_abandoned():
             self._running.pop(0, None)
-        return self.clock() >= self._next_at and self._running.setdefault(0, job) is job
+        return self._running.setdefault(0, job) is job
 
     def end(self, job: Job, took: float) -> None:
         """Let others run after a rest. The loads of the audit took so many seconds."""

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from ..core.entry import MISSING
-from ..core.near import NOT_DRAWN, SERVE_AT_ONCE
+from ..core.near import SERVE, SERVE_AT_ONCE, SERVE_UNLESS_DRAWN
 from ..core.parts import OBJECT
 from ..interruptions import raise_if_from_handler
 from ..near_cache import NearCache
@@ -67,18 +67,18 @@ def specialise(
         "_cc_of_function": near, "_cc_miss": miss, "_cc_MISSES": (KeyError, TypeError, AttributeError),
         "_cc_type": type, "_cc_OBJECT": OBJECT,
     }  # fmt: skip
-    when = NOT_DRAWN if is_audited else ""
-    return _made(function, signature, "_cc_of_function", _key(kept), source, names, waits=waits, when=when)
+    serve = SERVE_UNLESS_DRAWN if is_audited else SERVE
+    return _made(function, signature, "_cc_of_function", _key(kept), source, names, waits=waits, serve=serve)
 
 
 def _made(
     function: Callable[..., Any], signature: inspect.Signature, keyspace: str, key: str, rest: str,
-    names: dict[str, Any], *, waits: bool, when: str = "",
+    names: dict[str, Any], *, waits: bool, serve: str = SERVE,
 ) -> Callable[..., Any]:  # fmt: skip
     start, parameters = "async def" if waits else "def", signature.parameters
     source = (
         _START.format(start=start, parameters=_parameters(parameters))
-        + SERVE_AT_ONCE.format(keyspace=keyspace, key=key, when=when)
+        + SERVE_AT_ONCE.format(keyspace=keyspace, key=key, serve=serve)
         + rest
     )
     names |= {f"_cc_default_{name}": parameter.default for name, parameter in parameters.items()}

@@ -108,14 +108,15 @@ class Audited:
 
     def _offer(self, host: Host, key: Key, args: Args, label: Label, loaded: float, given: Callable[[], bytes]) -> None:
         """Have a hit audited, if it may be, and if no other audit runs. ``given`` encodes what the reader was given."""
-        if on_driver_thread() or not (self._is_sure or (is_data(args[0]) and is_data(args[1]))):
+        auditor = self.keyspace.member.life.auditor
+        if on_driver_thread() or not auditor.is_free() or not (self._is_sure or all(map(is_data, args))):
             return
         asyncio = sys.modules.get("asyncio")
         loop = asyncio._get_running_loop() if self._waits and asyncio is not None else None
         if self._waits and loop is None:  # of another kind than asyncio's
             return
         audit = Audit(self, host, key, args, label, host.now() - loaded, given, loop)
-        if audit.auditor.admits(audit):
+        if auditor.admits(audit):
             self.keyspace.counters.audits += 1
             audit.start()
 

@@ -15,7 +15,7 @@ from colocache.core.host.hashes import ROOT, key_hash
 from colocache.core.host.memory import HostLease
 from colocache.core.host.numbers import Numbers
 from colocache.core.hosts.lease import FOREVER
-from colocache.core.near import NOT_DRAWN, SERVE_AT_ONCE, NearStore
+from colocache.core.near import SERVE, SERVE_AT_ONCE, SERVE_UNLESS_DRAWN, NearStore
 from colocache.core.policy import POLICIES
 from tests.core.leases import WordLease
 from tests.interrupts import at_every_point
@@ -85,10 +85,10 @@ class Keyspace:
         self.near = {"key": entry}, near.store.bell
 
 
-def served_at_once(keyspace: Keyspace, key: Any, when: str = "") -> Any:
+def served_at_once(keyspace: Keyspace, key: Any, serve: str = SERVE) -> Any:
     """Run the text, at the instant `NOW`."""
     names: dict[str, Any] = {"_cc_monotonic": lambda: NOW, "_cc_MISSES": (KeyError, TypeError)}
-    exec("def call(keyspace, key):\n" + SERVE_AT_ONCE.format(keyspace="keyspace", key="key", when=when), names)
+    exec("def call(keyspace, key):\n" + SERVE_AT_ONCE.format(keyspace="keyspace", key="key", serve=serve), names)
     return names["call"](keyspace, key)
 
 
@@ -153,7 +153,9 @@ def test_a_hit_that_is_drawn_is_left_to_whoever_audits_it(history: Any, draw_at:
     entry = sampled(near, draw_at)
     history(near, entry)
     keyspace = Keyspace(near, entry)
-    assert [served_at_once(keyspace, "key", NOT_DRAWN) for _ in range(5)] == (["value"] * draw_at + [None] * 5)[:5]
+    assert [served_at_once(keyspace, "key", SERVE_UNLESS_DRAWN) for _ in range(5)] == (
+        ["value"] * draw_at + [None] * 5
+    )[:5]
     assert entry.hits == draw_at
     assert served_at_once(keyspace, "key") == "value", "for readers that audit nothing"
 
@@ -162,7 +164,7 @@ def test_hits_of_an_entry_that_nobody_draws_from_are_served() -> None:
     """Others may write what the readers of a decorated function find."""
     near = Near()
     keyspace = Keyspace(near, near.entry(A))
-    assert [served_at_once(keyspace, "key", NOT_DRAWN) for _ in range(5)] == ["value"] * 5
+    assert [served_at_once(keyspace, "key", SERVE_UNLESS_DRAWN) for _ in range(5)] == ["value"] * 5
 
 
 @pytest.mark.parametrize("key", ["another key", [], {}])
