@@ -116,9 +116,13 @@ class Audited:
         if self._waits and loop is None:  # of another kind than asyncio's
             return
         audit = Audit(self, host, key, args, label, host.now() - loaded, given, loop)
-        if auditor.admits(audit):
-            self.keyspace.counters.audits += 1
-            audit.start()
+        try:
+            if auditor.admits(audit):
+                self.keyspace.counters.audits += 1
+                audit.start()
+        except BaseException:  # of a signal handler: nobody else would ever be admitted
+            auditor.end(audit, 0.0)
+            raise
 
 
 class Audit:
@@ -237,7 +241,7 @@ class Audit:
     # --- What it says
 
     def _report(self) -> None:
-        keyspace, decode = self._keyspace, self._member.carrier.decode
+        keyspace, decode, log = self._keyspace, self._member.carrier.decode, self._member.log
         cached, source = (shown(decode(payload), SHOWN) for payload in self._payloads)
         tags, _ = travelling(self._audited.tags_of(*self._args, **self._kwargs))
         parts = keyspace.path.split("/")
@@ -246,10 +250,12 @@ class Audit:
             Difference(keyspace.path, self._key, self._age, keyspace.ttl, time(), cached, source, tags, namespaces)
         )
         keyspace.counters.audits_failed += 1
-        self._warn(
-            "%s has given a value that its source had changed, and nobody has invalidated it: the key %s, %.1f s old, "
-            "with %s. Cache.audits() shows both values", keyspace.path, shown(self._key), self._age,
-            f"the tags {tags!r}" if tags else "no tags",
+        self._say(
+            lambda: log.warning(
+                "%s has given a value that its source had changed, and nobody has invalidated it: the key %s, %s s "
+                "old, with %s. Cache.audits() shows both values", keyspace.path, shown(self._key), round(self._age, 1),
+                f"the tags {tags!r}" if tags else "no tags", about=keyspace.path,
+            )
         )  # fmt: skip
 
     @contextmanager
@@ -261,9 +267,10 @@ class Audit:
             self._say_nothing(shown(error, SHOWN))
 
     def _say_nothing(self, why: str) -> None:
+        path, log = self._keyspace.path, self._member.log
         self._keyspace.counters.audit_errors += 1
-        self._warn("an audit of %s says nothing: %s", self._keyspace.path, why)
+        self._say(lambda: log.warning("an audit of %s says nothing: %s", path, why, about=path))
 
-    def _warn(self, text: str, *details: object) -> None:
-        """Have a warning logged. By errands, for which the end of the process waits."""
-        self._host.errands.write(partial(self._member.log.warning, text, *details, about=self._keyspace.path))
+    def _say(self, line: Callable[[], None]) -> None:
+        """Have a line of the log written by another thread, for which the end of the process waits."""
+        self._host.errands.write(line)

@@ -17,6 +17,7 @@ import pytest
 from colocache import Cache
 from colocache.auditing import AT_LEAST, GRACE, MOST, REST, Auditor, Difference
 from colocache.core.entry import SampledEntry
+from colocache.operations.audit import Audit
 
 if TYPE_CHECKING:
     from tests.conftest import NewCache, Until
@@ -365,6 +366,24 @@ def test_an_audit_whose_loop_has_ended_stands_in_nobodys_way(new_cache: NewCache
     assert here.figures() == (2, 0, 0)
     loop.run_until_complete(asyncio.gather(*asyncio.all_tasks(loop)))
     loop.close()
+
+
+def test_an_audit_that_is_interrupted_as_it_begins_stands_in_nobodys_way(
+    near: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = near()
+    here.read("a")
+
+    def interrupted(self: object) -> None:
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Audit, "start", interrupted)
+        with pytest.raises(InterruptedError):
+            here.read("a")
+    here.read("a")
+    assert here.figures() == (2, 0, 0)
+    assert here.called == ["a", "a"]
 
 
 # --- What is audited
