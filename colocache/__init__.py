@@ -27,7 +27,9 @@ from .errors import (
     RecursiveLoadError,
     WireError,
 )
+from .group_stats import GroupStats, HostStats, ProcessStats, SpaceStats
 from .hosts import HostInfo
+from .inspection import EventInfo, KeyInfo
 from .member import MemberInfo
 from .space import Space
 from .stats import Stats
@@ -47,16 +49,22 @@ __all__ = [
     "Config",
     "ConfigError",
     "Difference",
+    "EventInfo",
     "EventLoopError",
+    "GroupStats",
     "HostInfo",
+    "HostStats",
     "InvalidationIncomplete",
+    "KeyInfo",
     "MemberInfo",
     "MsgpackCodec",
     "OversizeError",
     "PickleCodec",
+    "ProcessStats",
     "Receipt",
     "RecursiveLoadError",
     "Space",
+    "SpaceStats",
     "Stats",
     "WireError",
     "__version__",

@@ -10,9 +10,10 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 from .auditing import Difference
 from .config import UNSET, Config, Duration, Unset
+from .group_stats import GroupStats
 from .hosts import HostInfo
 from .member import Member, MemberInfo
-from .operations import positions
+from .operations import group, positions
 from .operations.drive import arun, finish
 from .operations.keyspace import Keyspace, check_copy
 from .space import Space
@@ -35,6 +36,7 @@ class Arguments(TypedDict, total=False):
     load_timeout: Duration
     audit: float | str
     directory: str
+    expect: int | str | None
     listen: str
     peers: str
     peers_interval: Duration
@@ -94,6 +96,20 @@ class Cache(Space):
     def stats(self) -> Stats:
         """Return this process's figures: counters since it joined, and gauges. Never waits for another process."""
         return self._member.stats()
+
+    def group_stats(self, timeout: float = 1.0) -> GroupStats:
+        """Return what all processes of the group have counted.
+
+        On this host it is read from memory, up to a few seconds ago for processes that do nothing but hit. Other hosts
+        are asked, and those that do not answer within ``timeout`` seconds are named. So in a group of several hosts
+        this raises EventLoopError on the thread of an event loop; `agroup_stats` waits in the running task. Empty
+        before the first use.
+        """
+        return finish(group.stats(self._member, timeout), self._member.may_wait)
+
+    async def agroup_stats(self, timeout: float = 1.0) -> GroupStats:
+        """The twin of `group_stats`."""
+        return await arun(group.stats(self._member, timeout))
 
     def members(self) -> list[MemberInfo]:
         """Return the processes of the group on this host, this one first. Empty before the first use.

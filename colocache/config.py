@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, get_a
 
 from .core.host.layout import MAX_CAPACITY
 from .errors import ConfigError
+from .interruptions import raise_if_from_handler
 from .naming import shown
+from .runtime.board_file import SEATS
 
 if TYPE_CHECKING:
     from .runtime.network.settings import Settings
@@ -138,6 +140,10 @@ def _share(value: object) -> float:
     if not 0 <= share <= 1:  # nan, too
         raise ValueError(value)
     return share
+
+
+def _processes(value: object) -> int | None:
+    return None if value is None else _count(1, SEATS)(value)
 
 
 def _flag(value: object) -> bool:
@@ -296,12 +302,14 @@ def _read(parse: Callable[[object], _Parsed], value: object, name: str, form: st
     """
     try:
         return parse(value)
-    except TypeError:
+    except TypeError as error:
+        raise_if_from_handler(error)
         kind = type(value).__name__
         raise TypeError(f"{_named(name, value, is_secret)} has the wrong type, {kind}: give {form}") from None
     except _Because as why:
         raise ConfigError(f"{_named(name, value, is_secret)} cannot be used: {why}") from None
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError) as error:
+        raise_if_from_handler(error)
         raise ConfigError(f"{_named(name, value, is_secret)} cannot be used: give {form}") from None
 
 
@@ -448,6 +456,15 @@ class Config:
         "an absolute path",
         "The runtime directory, in which the processes of one host find the memory that they share.",
         in_words="one per user, on /dev/shm if that has room, otherwise in the system's temp directory",
+    )
+    expect: int | None = _setting(
+        "COLOCACHE_EXPECT",
+        _processes,
+        None,
+        f"a whole number from 1 to {SEATS}",
+        "How many processes of the group this host is to have, this one and those of `colocache serve` included. If "
+        "fewer are there, the log says so.",
+        in_words="none: nobody counts them",
     )
     listen: str | None = _setting(
         "COLOCACHE_LISTEN",

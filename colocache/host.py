@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from operator import sub
-from time import monotonic, time_ns
+from time import monotonic, thread_time, time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .config import Config
+from .core.host.attendance import Attendance, Said
 from .core.host.board import Board
 from .core.host.claims import Claims
-from .core.host.hashes import ANY_TAG, ROOT
+from .core.host.hashes import ANY_TAG, ROOT, tag_hash
 from .core.host.memory import HostLease
 from .core.host.shelf import Shelf
 from .core.hosts.announcing import Announcement
@@ -28,26 +28,31 @@ from .core.hosts.requests import MAX_VOID
 from .core.hosts.taking import Taker
 from .core.hosts.waiting import Settled
 from .core.near import NearStore
+from .group_stats import Board as StatsBoard
+from .group_stats import GroupStats, host_stats
 from .hosts import Hosts, Sleeping
 from .near_cache import Keeper
-from .runtime.board_file import LIVES
+from .runtime.board_file import LIVES, Seat
 from .runtime.bus import PUBLISH_SOON, Bus, Message
 from .runtime.forks import do_all, importing
 from .runtime.frames import KEYS, LOADED
 from .runtime.holds import Alone
 from .runtime.logs import Log
 from .runtime.region import Region
+from .runtime.view import View
 from .runtime.waiting.greenlets import HubErrands
 from .runtime.waiting.threads import Errands, ThreadErrands, is_patched
 from .runtime.weak import living
-from .stats import COUNTED, OF_HOSTS, Ledger
+from .stats import COUNTED, IN_COLUMNS, OF_HOSTS, Ledger
 
 if TYPE_CHECKING:
     from .network import HostNetwork
 
 SWEEP_EVERY = 1.0  # s between two looks at all that is kept near
-PUBLISH_IDLE = 5.0  # s between two looks at what was counted, where nothing was
-PUBLISHING = 0.002  # of the time of a process may be spent on that, at most
+COUNTED_FOR = 1.0  # s
+PUBLISH_IDLE = 5.0  # s between two looks at what was counted, where nothing was, and at who is there
+PUBLISHING = 0.002  # of the time of a process may be spent on what was counted, at most
+MOST_NAMED = 20  # processes that a line of the log names
 
 
 class Shared:
@@ -71,7 +76,7 @@ class Shared:
         if log is not None:
             self.bus = Bus(
                 region.path, region.seat.number, region.seat.nonce, _Mates(region), self.hear, log, self.errands,
-                self._tick, self.publish,
+                self._tick, self._publish_and_look,
             )  # fmt: skip
         self.claims = Claims(self.shelf, region.claims, region.hints, region.numbers, region.fences, self._wake)
         self.network: HostNetwork | None = None
@@ -82,7 +87,9 @@ class Shared:
             self.network = self.hosts.network = HostNetwork(self, self.hosts, config, log)
         self.caches = weakref.WeakSet[Host]()
         self._publishing = Alone()
-        self._told_of_hosts = [0] * len(OF_HOSTS)
+        self._attendance, self._attended_at = Attendance(), -math.inf
+        self._told_of_hosts = [0] * len(IN_COLUMNS)
+        self._processes = -1, 0, -math.inf  # at which version of the seats, how many, and until when that counts
         self._swept_at = -math.inf
         self._is_unswept = False
 
@@ -91,7 +98,10 @@ class Shared:
         return monotonic() + self.ahead
 
     def start(self) -> None:
-        """Start the threads."""
+        """Start the threads, and have another one log that this process has joined: log handlers are code of users."""
+        if self._log is not None:
+            seat, path = self.region.seat.number, self.region.path
+            self.errands.write(partial(self._log.info, "joined on seat %d in %s", seat, path, event="joined"))
         if self.bus is not None:
             self.bus.start()
         if self.network is not None:
@@ -100,12 +110,13 @@ class Shared:
     def leaving(self, patience: float) -> Iterator[None]:
         """Count one cache less. With the last one, the bus falls silent, and then the process leaves the region.
 
-        Each step begins something that takes a while, and the next one waits for it.
+        Each step begins something that takes a while, and the next one waits for it. That the process has left is
+        logged by another thread, unless `tell_leaving` has said why it has to.
         """
         if any(host.alive for host in living(self.caches)):
             self.region.release()
             return
-        _shared.pop(self.region, None)
+        was_there, is_first = self.region.is_in_place(), _shared.pop(self.region, None) is self
         network, bus, is_last = self.network, self.bus, False
         if network is not None:
             is_last = self.region.is_last()
@@ -129,6 +140,8 @@ class Shared:
             network.leave()
             yield
             network.close(patience)
+        if was_there and is_first and self._log is not None:
+            self.errands.write(partial(self._log.info, "left seat %d", self.region.seat.number, event="left"))
 
     def forget_after_fork(self) -> None:
         """In a forked child, let go of what is the parent's. Callable twice."""
@@ -189,37 +202,75 @@ class Shared:
         else:
             self._is_unswept = True
 
-    def publish(self) -> float:
-        """Bring this process's block of the scoreboard up to date. Return in how many seconds that is to be done again.
+    def publish(self) -> tuple[float, float]:
+        """Bring this process's block of the scoreboard up to date.
 
-        That is soon while there is something to count, but as little of the time as `PUBLISHING` says.
+        Return in how many seconds that is to be done again, at the earliest and at the latest. That is soon while there
+        is something to count, but takes no more time than `PUBLISHING` says.
         """
-        began = monotonic()
-        hosts = living(self.caches)
-        for host in hosts:
+        began = thread_time()  # on the clock it may take long: where others compute, this thread waits again and again
+        for host in self._present():
             host.keeper.count_hits()
-        is_idle = not self._publishing.run(partial(self._write_scores, hosts))
-        return max(PUBLISH_IDLE if is_idle else PUBLISH_SOON, (monotonic() - began) / PUBLISHING)
+        is_idle = not self._publishing.run(self._publish)
+        earliest = max(PUBLISH_SOON, (thread_time() - began) / PUBLISHING)
+        return earliest, max(earliest, PUBLISH_IDLE) if is_idle else earliest
+
+    def _present(self) -> list[Host]:
+        return [host for host in living(self.caches) if host.alive]
+
+    def _publish(self) -> bool:
+        """Write for the caches that have not left. Once all have, a successor on this seat may write the same words."""
+        hosts = self._present()
+        return bool(hosts) and self._write_scores(hosts)
+
+    def _publish_and_look(self) -> tuple[float, float]:
+        """Do what `publish` does, and look who is there. Only the bus's thread does this."""
+        pauses, now = self.publish(), monotonic()
+        if now >= self._attended_at + PUBLISH_IDLE:
+            self._attended_at = now
+            self._look_who_is_there(now)
+        return pauses
+
+    def _look_who_is_there(self, now: float) -> None:
+        """Log if fewer processes are there than one of the caches expects."""
+        expected = max([host.expected for host in living(self.caches) if host.alive], default=0)
+        if not expected or self._log is None:
+            return
+        seats = [self.region.seat, *self.region.seats()]
+        said = self._attendance.look(expected, frozenset([seat.nonce for seat in seats]), now)
+        if said is Said.TOO_FEW:
+            self._log.warning(
+                "processes are missing: %d are expected (COLOCACHE_EXPECT), and %d joined: %s, in %s. See whether the "
+                "others have the same COLOCACHE_GROUP and COLOCACHE_DIR, run as the same user, have this directory "
+                "where they are in another container, and have used the cache",
+                expected, len(seats), _named(seats), self.region.path, about=len(seats), event="too_few",
+            )  # fmt: skip
+        elif said is Said.ENOUGH:
+            self._log.info("no process is missing any more: %d joined", len(seats), event="enough")
 
     def _write_scores(self, hosts: Sequence[Host]) -> bool:
-        """Write what was counted since the last time; return whether that was anything. For one thread at a time."""
+        """Write what was counted and not told; return whether that was anything."""
         writer, is_anything = self.region.scores, False
         for host in hosts:
-            for path, columns in host.ledger.untold():
-                writer.add(writer.row(path), columns)
-                is_anything = True
-        now_told = self.of_hosts()
-        if now_told != self._told_of_hosts:
-            writer.add(writer.row(""), [*[0] * len(COUNTED), *map(sub, now_told, self._told_of_hosts)])
-            self._told_of_hosts, is_anything = now_told, True
-        hosts = living(self.caches)
+            for path, columns, told in host.ledger.untold():
+                is_anything |= writer.add(writer.row(path), columns, told)
+        of_hosts = self.of_hosts()
+        if any(of_hosts):
+            is_anything |= writer.add(writer.row(""), [*[0] * len(COUNTED), *of_hosts], self._told_of_hosts)
+        hosts = self._present()
         sizes = [host.keeper.store.size() for host in hosts]
         entries, size = sum([each[0] for each in sizes]), sum([each[1] for each in sizes])
-        writer.show((entries, size, sum([host.memory for host in hosts])), time_ns())
+        hottest = sorted([each for host in hosts for each in host.keeper.hottest], key=lambda each: -each[1])
+        writer.show((entries, size, sum([host.memory for host in hosts])), hottest, time_ns())
         return is_anything
 
     def publish_last(self, host: Host) -> None:
-        """Show what a cache has counted that leaves."""
+        """Show what a cache has counted that leaves, and is not alive any more; wait for the bus's thread if it writes.
+
+        1. The bus's thread loads a count.
+        2. This thread gives up the seat. A successor sits down, and counts.
+        3. The bus's thread stores the old count, and one more.
+        """
         if self.region.lives():
             self._publishing.run(partial(self._write_scores, [host]))
 
@@ -228,6 +279,29 @@ class Shared:
         hedging = self.hosts.hedging if self.hosts is not None else None
         pulled = self.network.pulled if self.network is not None else 0
         return [hedging.hedged if hedging else 0, hedging.won if hedging else 0, pulled]
+
+    def stats_board(self) -> StatsBoard:
+        """Return what the processes of this host show of themselves, this one up to now."""
+        self.publish()
+        sizes = self.shelf.entries(), self.shelf.taken(), self.region.geometry.capacity
+        with self.view() as view:
+            return StatsBoard(view.scoreboard(), sizes)
+
+    def processes(self) -> int:
+        """Return how many processes of this host are in the group.
+
+        Each that joins or leaves in order is noticed at once, and one that is killed within a second.
+        """
+        version, now = self.region.seats_version, monotonic()
+        known, count, ends = self._processes
+        if version != known or now >= ends:
+            count = 1 + len(self.region.seats())
+            self._processes = version, count, now + COUNTED_FOR
+        return count
+
+    def view(self) -> View:
+        """Return the memory of this host for somebody who looks what is there; he closes it."""
+        return View(self.shelf, self.now, self.region.seats_ever, self.region.all_scores())
 
     def _tell_what_is_used(self) -> None:
         for host in living(self.caches):
@@ -263,9 +337,17 @@ class Shared:
 def tell_leaving(log: Log, region: Region) -> None:
     """Log why this process leaves a region that has not ended."""
     if region.is_in_place():
-        log.warning("leaves the group, because somebody has closed its files")
+        log.warning("leaves the group, because somebody has closed its files", event="leaves")
     else:
-        log.warning("leaves the group, because its files in %s were deleted, or replaced", region.path)
+        log.warning("leaves the group, because its files in %s were deleted, or replaced", region.path, event="leaves")
+
+
+def _named(seats: Sequence[Seat]) -> str:
+    """Return processes in words. Those in other pid namespaces have no id here."""
+    known = sorted(seats, key=lambda seat: seat.number)
+    names = [f"seat {seat.number} (pid {seat.pid or 'unknown'})" for seat in known[:MOST_NAMED]]
+    more = len(known) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
 
 
 class _Mates:
@@ -290,7 +372,7 @@ def _shared_of(region: Region, config: Config, log: Log) -> Shared:
     """Return what the caches of a region share in this process."""
     shared = _shared.get(region)
     if shared is None:
-        mine = Shared(region, config, log)
+        mine = Shared(region, config, log.of_seat(region.seat.number))
         shared = _shared.setdefault(region, mine)  # another thread may have been faster
         if shared is mine:
             shared.start()
@@ -313,14 +395,14 @@ def _tell_its_size(region: Region, config: Config, log: Log, errands: Errands) -
         line = partial(
             log.warning,
             "the shelf of this host was made with COLOCACHE_SHELF=%d, so %d is not followed before all processes of "
-            "the group have ended", region.wanted, config.shelf,
+            "the group have ended", region.wanted, config.shelf, event="other_shelf",
         )  # fmt: skip
     elif region.geometry.capacity < config.shelf:
         line = partial(
             log.warning,
             "the shelf of this host has %d bytes and not %d, because there is no more room in %s: give the container "
             "more (--shm-size), set COLOCACHE_DIR to another place, or lower COLOCACHE_SHELF",
-            region.geometry.capacity, config.shelf, region.path,
+            region.geometry.capacity, config.shelf, region.path, event="other_shelf",
         )  # fmt: skip
     else:
         return
@@ -333,6 +415,7 @@ class Voided(NamedTuple):
     hosts: Hosts | None  # None in a group of one host
     numbers: Mapping[int, int]
     announcement: Announcement | None = None  # of a client: by a member
+    dropped: int = 0  # near copies of this process that were freed
 
     def settle(self, patience: float) -> Sleeping[Settled]:
         """Wait until no host serves it any more, for so many seconds at most. Only where there are other hosts."""
@@ -366,6 +449,8 @@ class Host:
         self._shared = shared
         self._config = config
         self.memory = config.memory  # bytes that the near copies may take
+        #: How many processes this host is to have; 0 if nobody says so.
+        self.expected = 0 if config.expect is None or not region.path else config.expect
         self.ledger = Ledger()  # what the cache counts; its member gives it the one of its life
         self._alive = True
         self._left = False
@@ -438,8 +523,8 @@ class Host:
         Return None if the other hosts of the group cannot be told.
         """
         voided = self.void(hashes, kind)
-        self.tell(hashes, kind)
-        return voided
+        dropped = self.tell(hashes, kind)
+        return voided if voided is None or not dropped else voided._replace(dropped=dropped)
 
     def void(self, hashes: Sequence[int], kind: int = KEYS) -> Voided | None:
         """Do the same, and leave the memory to others. See `Shared.void`."""
@@ -455,15 +540,20 @@ class Host:
             kind, hashes = NAMESPACES, (ROOT,)
         return Voided(hosts, {}, hosts.announce_far(kind, hashes, related, position))
 
-    def tell(self, hashes: Sequence[int], kind: int = KEYS) -> None:
-        """Have all processes, this one too, free the memory of what has changed."""
+    def tell(self, hashes: Sequence[int], kind: int = KEYS) -> int:
+        """Have all processes, this one too, free the memory of what has changed.
+
+        Return of how many keys this one had a near copy.
+        """
+        dropped = 0
         if kind == KEYS:
-            self.keeper.drop(hashes)
+            dropped = self.keeper.drop(hashes)
         else:
             self._shared.sweep_soon()
         bus = self._shared.bus
         if bus is not None:
             bus.tell(kind, hashes)
+        return dropped
 
     def tell_what_is_used(self) -> None:
         """Have the shelf keep what is used here, where the near copies hide that from it."""
@@ -500,7 +590,32 @@ class Host:
         return {
             **dict(zip(OF_HOSTS, self._shared.of_hosts(), strict=True)), "entries": entries, "bytes": size,
             "shelf_entries": shelf.entries(), "shelf_bytes": shelf.taken(), "processes": 1 + len(self.region.seats()),
+            "expected": self.expected,
         }  # fmt: skip
+
+    def processes(self) -> int:
+        """Return how many processes of this host are in the group, as of a second ago at most."""
+        return self._shared.processes()
+
+    def view(self) -> View:
+        """Return the memory of this host, up to date for this process, for somebody who looks; he closes it."""
+        self._shared.publish()
+        return self._shared.view()
+
+    def note_event(self, kind: int, hash: int, things: int, text: str) -> None:
+        """Note for people what this process has invalidated."""
+        self.region.scores.note_event(kind, hash, things, text, time_ns())
+
+    def note_tags(self, tags: Iterable[str]) -> None:
+        """Note for people the names of tags, of which labels have only the hashes."""
+        for tag in tags:
+            self.region.scores.note_tag(tag_hash(tag), tag)
+
+    def group_stats(self, timeout: float) -> Sleeping[GroupStats]:
+        """Return what the processes of this host have counted, and those of other hosts that answer in time."""
+        hosts = self.hosts
+        mine = host_stats("" if hosts is None else hosts.me.name, True, self._shared.stats_board())
+        return GroupStats((mine,)) if hosts is None else (yield from hosts.group_stats(mine, timeout))
 
     def answers(self, patience: float) -> bool:
         """Tell whether the bus's thread does its work: see `Bus.answers`. Where there is no bus, nobody has to."""

@@ -39,6 +39,8 @@ from .core.hosts.requests import (
     Get,
     Granted,
     Refused,
+    Report,
+    Reported,
     Request,
     Settle,
     Settlement,
@@ -47,9 +49,11 @@ from .core.hosts.ring import Ring, ring_of, slot_of
 from .core.hosts.rows import ALIVE, ENDED, ENDED_AT, ROUND_TRIP, TOLD, Host, Incarnation, Numbers, Rows
 from .core.hosts.waiting import LONGEST_PAUSE, Progress, Settled, pauses, settle
 from .errors import WireError
+from .group_stats import GroupStats, HostStats, stats_of_report
+from .interruptions import value_of
 from .runtime.region import Region
 from .runtime.waiting.answers import TOO_LATE
-from .runtime.waiting.threads import on_driver_thread
+from .runtime.waiting.threads import may_not_wait
 from .version import __version__
 
 FETCH_TIMEOUT: Final = 0.25  # s that an owner host has for an answer
@@ -252,7 +256,11 @@ class Hosts:
             if heard > alive.get(host.name, 0) and host.weight:  # of two incarnations the one that was heard last
                 ids[host.name], weights[host.name], alive[host.name] = id, host.weight, heard
         ring = ring_of(weights)
-        self.hedging.forget({*ids.values()})
+        present = {*ids.values()}
+        self.hedging.forget(present)
+        for id in [*self._slow]:
+            if id not in present:  # or hosts that have ended would be remembered for good
+                self._slow.pop(id, None)
         self._ring = (monotonic() + DEAL_EVERY, ring, ids)
         return ring, ids
 
@@ -274,7 +282,7 @@ class Hosts:
 
         Whoever reads cached values then is served nothing older: see `colocache.core.hosts.requests.Granted`.
         """
-        ends = self._now() + (0.0 if on_driver_thread() else CATCHING_UP)
+        ends = self._now() + (0.0 if may_not_wait() else CATCHING_UP)
         while not has_applied(self.me.id, self.rows, self.log, depends):
             if self._now() >= ends:
                 return False
@@ -300,8 +308,8 @@ class Hosts:
     def ask_several(
         self, asked: Sequence[tuple[Incarnation, Request]], timeout: float = FETCH_TIMEOUT
     ) -> Sleeping[list[Answer | None]]:
-        """Do as `ask_all` does, for one who waits. On a driver's thread, where nobody may wait, nothing is asked."""
-        if on_driver_thread():
+        """Do as `ask_all` does, for one who waits. Where nobody may wait, nothing is asked."""
+        if may_not_wait():
             return [None] * len(asked)
         return (yield from self.ask_all(asked, timeout))
 
@@ -412,10 +420,10 @@ class Hosts:
         The copy says only what it has, and decides nothing. It depends on the same events as the owner does.
 
         ``on_granted`` is given the token of a load that the owner grants. From then on the caller gives it back, if an
-        exception of a signal handler comes before this has returned. Perhaps this does so, too. On a driver's thread,
-        where nobody may wait, nothing is asked.
+        exception of a signal handler comes before this has returned. Perhaps this does so, too. Where nobody
+        may wait, nothing is asked.
         """
-        if on_driver_thread():
+        if may_not_wait():
             return None
         began, race = monotonic(), Race()
         delay = self.hedging.delay(owner, began) if self.replicas > 1 else None
@@ -549,6 +557,19 @@ class Hosts:
             found.append(HostInfo(client.name, "", client.release, 0, "live", None, None, False))
         return [found[0], *sorted(found[1:], key=lambda info: info.name)]
 
+    def group_stats(self, mine: HostStats, timeout: float) -> Sleeping[GroupStats]:
+        """Ask all other hosts what their processes have counted."""
+        ids = [id for id in self.rows.live() if not self.rows.is_forgotten(id)]
+        answers = yield from self.ask_all([(id, Report()) for id in ids], timeout)
+        found, silent = [mine], list[str]()
+        for id, answer in zip(ids, answers, strict=True):
+            name = self.rows.host(id).name
+            if isinstance(answer, Reported):
+                found.append(stats_of_report(name, answer))
+            else:
+                silent.append(name)
+        return GroupStats((mine, *sorted(found[1:], key=lambda host: host.name)), tuple(sorted(silent)))
+
     # --- Events of this host
 
     def append(self, kind: int, hashes: Sequence[int], related: bool) -> Position | None:
@@ -594,7 +615,7 @@ class Hosts:
                 seen = progress.made  # before the flow looks
                 pause = flow.send(self.ns())
         except StopIteration as end:
-            settled: Settled = end.value
+            settled: Settled = value_of(end)
             return settled
         finally:
             progress.leave(one)

@@ -20,9 +20,13 @@ from .core.hosts.event import KEYS, WRITES, Event, Position
 from .core.hosts.gateway import Forgetting, Gateway, Meetings
 from .core.hosts.offers import Offers
 from .core.hosts.owner import Owner
+from .core.hosts.requests import Reported
 from .core.hosts.rows import Host, Incarnation, Row
 from .core.hosts.taking import Taker
+from .group_stats import Board as StatsBoard
+from .group_stats import report
 from .hosts import Hosts
+from .interruptions import raise_if_from_handler
 from .runtime import frames
 from .runtime.bus import Bus, Message
 from .runtime.logs import Log
@@ -58,6 +62,9 @@ class Shared(Protocol):
 
     def void(self, kind: int, hashes: Sequence[int], related: bool) -> Position | None:
         """Invalidate things; see `colocache.host.Shared.void`."""
+
+    def stats_board(self) -> StatsBoard:
+        """Return what the processes of this host show of themselves."""
 
 
 class HostNetwork:
@@ -179,8 +186,16 @@ class HostNetwork:
             hosts.me.id, region.hosts.words, hosts.rows, region.hosts.log, shared.board, shared.shelf, shared.claims,
             region.fences, hosts.lease, hosts.times, shared.now, wake, self._config.load_timeout,
             lambda hash: self._free_memory(Event(KEYS, (hash,))), lambda wire: hosts.exact_owner(wire) == hosts.me.id,
-            self._void, self._copies, self._offers,
+            self._void, self._copies, self._offers, self._report,
         )  # fmt: skip
+
+    def _report(self) -> Reported | None:
+        """Tell another host what the processes of this one have counted."""
+        try:
+            return report(self._shared.stats_board())
+        except OSError as error:
+            raise_if_from_handler(error)
+            return None
 
     def _void(self, kind: int, hashes: Sequence[int], related: bool) -> Position | None:
         """Invalidate what a client asks for."""

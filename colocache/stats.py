@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from operator import sub
 from typing import Any, Final
 
 from .core.entry import NearCounts
@@ -59,6 +58,7 @@ class Stats:
     )
 
     processes: int = gauge("Processes of the group on this host, this one included. 0 before it has joined.")
+    expected: int = gauge("Processes that `COLOCACHE_EXPECT` says are to be there. 0 if it says nothing.")
     entries: int = gauge("Near copies of this process.")
     bytes: int = gauge("Size of the near copies.", "bytes")
     shelf_entries: int = gauge("Values on the host's shelf, about.")
@@ -87,7 +87,8 @@ IN_COLUMNS: Final = (*COUNTED, *OF_HOSTS)
 TIMES_AT: Final = COLUMNS - len(LOAD_TIMES) - 1
 assert len(IN_COLUMNS) <= TIMES_AT
 
-_UNITS: Final = {"load_seconds": 1e9}  # of a column, in one of the figure
+#: The units of columns, where they are not those of the figures.
+UNITS: Final = {"load_seconds": 1e9}
 
 
 class Counters(NearCounts):
@@ -110,7 +111,7 @@ class Counters(NearCounts):
 
     def columns(self) -> list[int]:
         """Return what was counted as the columns of a row of the scoreboard, and times in ns."""
-        counted = [round(getattr(self, name) * _UNITS.get(name, 1)) for name in COUNTED]
+        counted = [round(getattr(self, name) * UNITS.get(name, 1)) for name in COUNTED]
         return [*counted, *[0] * (TIMES_AT - len(counted)), *self.load_times]
 
     def time_load(self, seconds: float) -> None:
@@ -140,15 +141,16 @@ class Ledger:
             return self.of(OTHERS)
         return self._counters.setdefault(path, Counters())
 
-    def untold(self) -> list[tuple[str, list[int]]]:
-        """Return what was counted since this was called last, as columns by namespace. For one thread at a time."""
-        found: list[tuple[str, list[int]]] = []
+    def untold(self) -> list[tuple[str, list[int], list[int]]]:
+        """Return the namespaces in which was counted what was not told: path, columns, and what was told of them.
+
+        Whoever tells it notes that in the last one: see `colocache.core.host.scores.Writer.add`.
+        """
+        found = []
         for path, counters in self.all().items():
-            columns = counters.columns()
-            told = self._told.get(path) or [0] * COLUMNS
+            columns, told = counters.columns(), self._told.setdefault(path, [0] * COLUMNS)
             if columns != told:
-                found.append((path, [*map(sub, columns, told)]))
-                self._told[path] = columns
+                found.append((path, columns, told))
         return found
 
     def all(self) -> dict[str, Counters]:

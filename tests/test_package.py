@@ -26,6 +26,8 @@ LEVELS = {
     "interruptions": 0,
     "core": 1,
     "stats": 2,
+    "group_stats": 4,
+    "inspection": 4,
     "values": 2,
     "runtime": 3,
     "config": 4,

@@ -254,7 +254,7 @@ class Audit:
             lambda: log.warning(
                 "%s has given a value that its source had changed, and nobody has invalidated it: the key %s, %s s "
                 "old, with %s. Cache.audits() shows both values", keyspace.path, shown(self._key), round(self._age, 1),
-                f"the tags {tags!r}" if tags else "no tags", about=keyspace.path,
+                f"the tags {tags!r}" if tags else "no tags", about=keyspace.path, event="difference_found",
             )
         )  # fmt: skip
 
@@ -269,7 +269,9 @@ class Audit:
     def _say_nothing(self, why: str) -> None:
         path, log = self._keyspace.path, self._member.log
         self._keyspace.counters.audit_errors += 1
-        self._say(lambda: log.warning("an audit of %s says nothing: %s", path, why, about=path))
+        self._say(
+            lambda: log.warning("an audit of %s says nothing: %s", path, why, about=path, event="audit_says_nothing")
+        )
 
     def _say(self, line: Callable[[], None]) -> None:
         """Have a line of the log written by another thread, for which the end of the process waits."""

@@ -156,7 +156,7 @@ class Keyspace(NearCache):
             return self.member.carrier.decode(payload)
         except ValueError as error:
             raise_if_from_handler(error)
-            self.member.tell_undecodable(error)
+            self.member.tell_undecodable(self.path, error)
             return MISSING
 
     def keep(self, host: Host, key: Key, wire: bytes, hash: int, record: Record, value: object) -> None:
@@ -178,7 +178,13 @@ class Keyspace(NearCache):
 
     def hashes(self, tags: Iterable[str] = ()) -> tuple[int, ...]:
         """Return the hashes of all that a value depends on beside its key: its namespaces, the root first, its tags."""
-        return (*self.path_hashes, *map(tag_hash, tags)) if tags != () else self.path_hashes
+        if tags == ():
+            return self.path_hashes
+        tags = tuple(tags)
+        host = self.member.own_host()
+        if host is not None:
+            host.note_tags(tags)
+        return (*self.path_hashes, *map(tag_hash, tags))
 
     # --- Checking what callers give
 
@@ -215,7 +221,8 @@ class Keyspace(NearCache):
             raise TypeError(f"the value of the key {shown(key)}{where} cannot be carried: {error}") from None
         except OversizeError as error:
             excess = str(error)
-        except MemoryError:
+        except MemoryError as error:
+            raise_if_from_handler(error)
             excess = "there is not enough memory to encode it"
         if not excess:
             host = host or self.member.join()

@@ -5,28 +5,30 @@ being sure to give it back: then it would stay locked for good. And where the ha
 would wait for itself. `Holds` know who has what: a thread, and a function in it. So whoever comes next takes over from
 a function that has ended, and nobody waits for his own thread.
 
-After a fork, what other threads had is free, because they are not there.
+After a fork, what the threads of the parent had is free, because they are not there.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from os import getpid
 from time import monotonic
 from types import FrameType
 from typing import Final, TypeVar
 
+from ..interruptions import raise_if_from_handler
 from .waiting.threads import allocate_lock, thread_id
 
 T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 20e-6, 1e-3  # s, between two tries
-PATIENCE = 1.0  # s that a thread waits until it is alone
+PATIENCE = 0.5  # s that a thread waits until it is alone
 
-#: A thread, and a function in it that has begun and not ended; no function: it never ends.
-Hold = tuple[int, FrameType | None]
+#: A thread, a function in it that has begun and not ended, and the process; no function: it never ends.
+Hold = tuple[int, FrameType | None, int]
 
-FOR_EVER: Final[Hold] = (0, None)
+FOR_EVER: Final[Hold] = (0, None, 0)
 
 
 def rest(seconds: float) -> None:
@@ -38,7 +40,7 @@ def rest(seconds: float) -> None:
 
 def hold_of_caller() -> Hold:
     """Return the hold of the function that has called the one that calls this."""
-    return thread_id(), sys._getframe(2)
+    return thread_id(), sys._getframe(2), getpid()
 
 
 class Holds:
@@ -106,7 +108,7 @@ class Alone:
 
     def run(self, work: Callable[[], T]) -> T:
         """Do something alone, and return what comes of it."""
-        holds, hold = self.holds, (thread_id(), sys._getframe())
+        holds, hold = self.holds, (thread_id(), sys._getframe(), getpid())
         try:
             if not holds.take(0, hold):
                 holds.take_soon(0, hold, PATIENCE)
@@ -118,11 +120,25 @@ class Alone:
 
 
 def is_over(hold: Hold) -> bool:
-    """Tell whether the function has ended. One of a greenlet that is switched away from counts as ended, too."""
-    thread, function = hold
+    """Tell whether the function has ended. What it still refers to is let go then, although a traceback may have it.
+
+    The function itself is asked, in one step of the interpreter. To look for it on the stack of its thread would take
+    several steps, and between two of them that thread goes on. Then:
+
+    1. This thread has come to a generator on the other one's stack.
+    2. The other thread goes on, and the generator yields. It has no caller any more.
+    3. This thread finds that the stack ends here, and takes over from a function that still runs.
+
+    In Python 3.11 the next function of a stack has even been something that is no function.
+    """
+    _, function, pid = hold
     if function is None:
         return False
-    frame = sys._current_frames().get(thread)
-    while frame is not None and frame is not function:
-        frame = frame.f_back
-    return frame is None
+    if pid != getpid():
+        return True
+    try:
+        function.clear()
+    except RuntimeError as error:
+        raise_if_from_handler(error)
+        return False
+    return True

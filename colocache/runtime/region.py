@@ -54,18 +54,17 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from ..core.host.layout import Geometry, ShelfMemory, geometry
 from ..core.host.memory import Heard
 from ..core.host.numbers import Numbers
 from ..core.host.scores import Writer
 from ..errors import CannotJoin, ConfigError
-from ..interruptions import raise_if_from_handler
+from ..interruptions import pass_over, raise_if_from_handler
 from ..version import __version__
 from . import board_file, hosts_file, scores_file
-from .board_file import BoardMemory, Head, anonymous
+from .board_file import BoardMemory, Head, Seat, anonymous
 from .fences import Fences, fences_for
 from .files import allocate, close_inherited, identity, largest_file, lengthen
 from .forks import do_all
@@ -86,7 +85,7 @@ _MIB = 1 << 20
 # Bytes of the file `locks`.
 _JOIN = 0
 _RINGS = 1 << 16
-_SEATS = 1 << 32
+SEATS_AT: Final = 1 << 32
 _FENCES = 1 << 33
 _LEAVING = 1 << 34  # and the seat of a process that is about to leave
 
@@ -95,17 +94,6 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def _reached(step: str) -> None:
     """Do nothing. Tests have a process killed here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """A process's place on its host. ``pid`` is 0 if the process is in another pid namespace."""
-
-    number: int
-    pid: int
-    nonce: int  # random; a later process with this seat has another one
-    role: str = "peer"  # one of `board_file.ROLES`
-    version: str = ""  # of colocache
 
 
 #: What `Region.lives` looks at once the process has left.
@@ -281,7 +269,7 @@ class Region:
             if number == self.seat.number or not nonce:
                 continue
             try:
-                pid = files.locks.holder(_SEATS + number)
+                pid = files.locks.holder(SEATS_AT + number)
             except OSError as error:
                 raise_if_from_handler(error)
                 continue
@@ -289,11 +277,26 @@ class Region:
                 found.append(Seat(number, pid, nonce, self._board.role(number), self._board.release(number)))
         return found
 
-    def read_scores(self) -> Scores | None:
-        """Return the blocks of all processes, to be read and closed; None if this process has left, or is alone."""
+    def all_scores(self) -> Scores:
+        """Return the blocks of all processes, to be read and closed. Raise OSError if they cannot be mapped.
+
+        Where there was no room for this process's block, it is shown to this process alone.
+        """
+        files, mine = self._files, cast(memoryview, self.scores.words)
+        if files is None or self._left:
+            return Scores({self.seat.number: mine}, self.fences)
+        file = files.held.get(SCORES)
+        return Scores.mapped(-1 if file is None else file.number_if_open, self.fences, {self.seat.number: mine})
+
+    def seats_ever(self) -> list[tuple[Seat, bool]]:
+        """Return who has each seat that was ever taken, or had it last, and whether that process lives.
+
+        Where the last one has left in order, nothing but the number is known of it.
+        """
         if self._files is None or self._left:
-            return None
-        return Scores(self._files.held[SCORES].number, self.fences)
+            return [(self.seat, not self._left)]
+        living = {seat.number: seat for seat in (self.seat, *self.seats())}
+        return self._board.seats_ever(living)
 
     def is_last(self) -> bool:
         """Begin to leave, and return whether all others have left, or have begun to.
@@ -518,7 +521,7 @@ def _sit_down(
     hosts = hosts_file.attach(files, fences) if HOSTS in files.held else None
     region = Region(files, board, shelf, fences, capacity, hosts, ended if hosts is not None else ())
     for number in range(board_file.SEATS):
-        if files.locks.take(_SEATS + number):
+        if files.locks.take(SEATS_AT + number):
             _reached("seated")
             region._take_seat(number, role)
             files.remember_board()
@@ -537,6 +540,7 @@ def _make(files: Files, wish: _Wish, fences: Fences, ended: list[Ended] | None) 
             return _create(files, capacity, wish, fences, ended)
         except OSError as error:
             files.delete_all(*kept)
+            raise_if_from_handler(error)
             if error.errno not in _FULL:
                 raise
             capacity //= 4  # the file system has less room for this user than it says
@@ -608,7 +612,7 @@ def _leave(process: _Process, region: Region) -> None:
         del process.regions[place]
     if files is not None and not files.is_closed:
         try:
-            with contextlib.suppress(OSError):
+            with pass_over(OSError):
                 _leave_files(files, region)
         finally:
             if not files.is_closed:
@@ -627,7 +631,7 @@ def _leave_files(files: Files, region: Region) -> None:
     in_order = files.locks.take_soon(_JOIN, LEAVING_PATIENCE) and files.is_at_its_path("locks")
     region._board.leave_seat(region.seat.number)
     region._board.change_version(region.numbers.next())
-    files.locks.free(_SEATS + region.seat.number)
+    files.locks.free(SEATS_AT + region.seat.number)
     files.life.let_go()
     _reached("let go")
     if in_order and not files.life.others():
@@ -680,6 +684,11 @@ class _Process:
 
 
 _process = _Process()
+
+
+def region_of(path: str) -> Region | None:
+    """Return the region that this process has joined in a group's directory; None if there is none."""
+    return next((region for region in _mine().regions.values() if region.path == path), None)
 
 
 def _mine() -> _Process:

@@ -29,9 +29,10 @@ import pytest
 import colocache
 from colocache.config import SERVER_SETTINGS, SETTINGS
 from colocache.core import entry, keys, options
-from colocache.core.host import claims, record
+from colocache.core.host import claims, record, scores
 from colocache.core.hosts import ring
 from colocache.runtime import board_file, frames
+from colocache.stats import LOAD_TIMES
 from tests import ROOT
 
 DOCS = ROOT / "docs"
@@ -39,7 +40,6 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("examples/**
 ELSEWHERE = {DOCS / "howto" / "django.md": ROOT / "tests" / "django" / "test_docs.py"}  # which runs the page
 LAYOUT = DOCS / "reference" / "layout.md"
 API = sorted((DOCS / "reference" / "api").glob("*.rst"))
-TROUBLES = DOCS / "howto" / "troubleshoot.md"
 DECISIONS = sorted((DOCS / "decisions").glob("*.md"))
 
 FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -210,7 +210,7 @@ def test_the_pages_name_no_variable_that_is_not_a_setting() -> None:
     known = {setting.variable for table in (SETTINGS, SERVER_SETTINGS) for setting in table.values()}
     known.add("COLOCACHE_MIDDLEWARE")  # a setting of Django's
     for page in PAGES:
-        text = page.read_text("utf-8").replace("COLOCACHE_TLL", "")  # the misspelt variable of the page on troubles
+        text = page.read_text("utf-8").replace("COLOCACHE_TLL", "")  # the misspelt variable of the page on messages
         assert set(re.findall(r"COLOCACHE_[A-Z_]+[A-Z]", text)) <= known, page
 
 
@@ -249,9 +249,6 @@ def test_every_public_method_has_a_docstring_to_make_the_page_from(cls: type) ->
     assert not [name for name in public_methods(cls) if not inspect.getdoc(getattr(cls, name))]
 
 
-LEVELS = {"info": "INFO", "warning": "WARNING", "error": "ERROR", "exception": "ERROR"}
-
-
 def test_the_numbers_that_the_pages_quote_are_those_of_the_code() -> None:
     quoted = {
         DOCS / "reference" / "glossary.md": [f"one of {ring.SLOTS} buckets"],
@@ -266,33 +263,23 @@ def test_the_numbers_that_the_pages_quote_are_those_of_the_code() -> None:
             f"A wire key has at most {keys.MAX_WIRE} bytes.",
             f"| a tag | {options.MAX_TAG} bytes; {options.MAX_TAGS} for a value |",
             f"in the form `{frames._HEAD.format}` of",
+            f"a **block** of {scores.SIZE >> 10} KiB for each seat",
+            f"for its first {scores.ROWS_AT_ONCE} rows",
+            f"| {scores._GAUGES_AT} | {scores.GAUGES} gauges",
+            f"| {scores._EVENTS_AT} | {scores.EVENTS} events, of {scores._EVENT} words each",
+            f"{scores._TEXT} bytes of text",
+            f"| {scores._TAGS_AT} | {scores.TAGS} tags, of {scores._TAG} words each, by their hashes",
+            f"{scores._TAG_TEXT} bytes of the name",
+            f"| {scores._HOT_AT} | {scores.HOTTEST} keys that are hit most",
+            f"| {scores._ROWS_AT} | {scores.ROWS} rows, of {scores._ROW} words each",
+            f"{scores.NAME_BYTES} bytes of name, {scores.COLUMNS} counts",
+            f"Its name is `{scores.OTHERS}`.",
+            f"in the last {len(LOAD_TIMES) + 1} words how many loaders took up to "
+            "1, 2.5, 5, 10, 25, 50, 100, 250 and 500 ms, 1, 2.5, 5 and 10 s",
         ],
     }
     text = {page: " ".join(page.read_text("utf-8").split()) for page in quoted}
     assert not [(page.name, each) for page, all_of_it in quoted.items() for each in all_of_it if each not in text[page]]
-
-
-def logged() -> Iterator[tuple[str, str]]:
-    """Yield the level and the text of every call of a logger in the package."""
-    for path in sorted((ROOT / "colocache").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                owner, level = ast.unparse(node.func.value), LEVELS.get(node.func.attr)
-                if level and owner.endswith("log") and isinstance(node.args[0], ast.Constant):
-                    yield level, node.args[0].value
-
-
-def test_the_page_on_troubles_has_every_log_line() -> None:
-    sections = re.findall(
-        r"^### (INFO|WARNING|ERROR): (.*?)(?=^##)", TROUBLES.read_text("utf-8"), re.MULTILINE | re.DOTALL
-    )
-    missing = []
-    assert len({*logged()}) >= 20
-    for level, text in logged():
-        line = r"^    colocache\[4242\] shop: " + ".+".join(map(re.escape, re.split(r"%[a-z]", text)))
-        if not any(of == level and re.search(line, section, re.MULTILINE) for of, section in sections):
-            missing.append(text)
-    assert not missing
 
 
 # --- The project

@@ -65,6 +65,8 @@ from .requests import (
     PutFenced,
     Refused,
     Replace,
+    Report,
+    Reported,
     Request,
     Settle,
     Settlement,
@@ -131,13 +133,15 @@ class Owner:
         owns: Callable[[bytes], bool] = lambda wire: True,
         void: Callable[[int, Sequence[int], bool], Position | None] = lambda kind, hashes, related: None,
         copies: Copies | None = None, offers: Offers | None = None,
+        report: Callable[[], Reported | None] = lambda: None,
     ) -> None:  # fmt: skip
         """``clock`` gives seconds on the host's monotonic clock. ``on_change`` is told of keys that were written.
 
         ``owns`` tells whether this host owns a key at this very moment; see `colocache.hosts.Hosts.exact_owner`.
         ``void`` invalidates things, as a process of this host does: it is given the kind, the hashes, and whether they
         are related. It returns None if that cannot be told to other hosts. ``copies`` sees to copies of what others
-        have, and ``offers`` to those that others are to have, if there may be any.
+        have, and ``offers`` to those that others are to have, if there may be any. ``report`` tells what the processes
+        of this host have counted, if that is known.
         """
         self.me = me
         self._words, self._rows, self._log = words, rows, log
@@ -145,7 +149,7 @@ class Owner:
         self._lease, self._times, self._clock, self._wake = lease, times, clock, wake
         self._load_timeout = load_timeout
         self._on_change, self._owns, self._void = on_change, owns, void
-        self._copies, self._offers = copies, offers
+        self._copies, self._offers, self._report = copies, offers, report
         self._taker = Taker(board, shelf, fences)
         self._harvests = False
         self._hands_over: _Waiting | None = None
@@ -164,6 +168,7 @@ class Owner:
             Get: self._get, GetMany: self._get_many, Fill: self._fill, Put: self._put, PutFenced: self._put_fenced,
             Add: self._add, Replace: self._replace, Count: self._count, Touch: self._touch,
             Announce: self._announce, Settle: self._settle, Offer: self._take_offer, Harvest: self._held,
+            Report: self._tell_report,
         }  # fmt: skip
         self.served = 0
         self.bad_requests = 0
@@ -410,6 +415,10 @@ class Owner:
         if self._copies is None:
             return Refused()
         return (yield from self._copies.held(request))
+
+    def _tell_report(self, request: Report) -> Flow:
+        yield from ()
+        return self._report() or Refused()
 
     # --- Writing
 

@@ -42,6 +42,9 @@ MAX_OFFERED: Final = 256  # keys of one offer
 SLOT_BYTES: Final = SLOTS // 8  # one bit for each slot of the ring
 MAX_VOID: Final = MAX_CHUNKS * MAX_HASHES_OF_EVENT  # things of one invalidation
 MAX_NAMES: Final = 2048  # hosts of one receipt
+MAX_PROCESSES: Final = 512  # of one report
+MAX_SPACES: Final = 1024
+MAX_COLUMNS: Final = 256
 LARGEST: Final = (1 << 20) + (256 << 10)  # bytes of a frame
 
 T = TypeVar("T")
@@ -169,6 +172,10 @@ class Harvest(NamedTuple):
     hot: bool
 
 
+class Report(NamedTuple):
+    """What have the processes of your host counted? Answered by `Reported`, and by `Refused` before there was this."""
+
+
 class Announce(NamedTuple):
     """Invalidate these things, as an event of the host that is asked. Answered by `Announced` or `Refused`.
 
@@ -265,6 +272,28 @@ class Announced(NamedTuple):
     is_applied: bool
 
 
+class ProcessReport(NamedTuple):
+    """What one process has counted since it joined: see `colocache.core.host.scores.Block`."""
+
+    seat: int
+    pid: int
+    role: str
+    version: str
+    is_alive: bool
+    began: int  # ns since the epoch
+    written: int
+    gauges: tuple[int, ...]
+    columns: tuple[int, ...]
+
+
+class Reported(NamedTuple):
+    """What the processes of a host have counted: each of them, and all that ever were, by namespace."""
+
+    processes: tuple[ProcessReport, ...]
+    spaces: tuple[tuple[str, tuple[int, ...]], ...]  # the path, and columns
+    shelf: tuple[int, ...]  # entries, their bytes, and the bytes that they may take
+
+
 class Settlement(NamedTuple):
     """What has come of events: see `colocache.core.hosts.waiting.Settled`. The asker's host is not named."""
 
@@ -274,11 +303,14 @@ class Settlement(NamedTuple):
     complete: bool
 
 
-Request = Get | GetMany | Fill | Put | PutFenced | Add | Replace | Count | Touch | Announce | Settle | Offer | Harvest
-Answer = Found | FoundMany | Missing | Granted | Busy | Refused | Done | Announced | Settlement | Held
+Request = (
+    Get | GetMany | Fill | Put | PutFenced | Add | Replace | Count | Touch
+    | Announce | Settle | Offer | Harvest | Report
+)  # fmt: skip
+Answer = Found | FoundMany | Missing | Granted | Busy | Refused | Done | Announced | Settlement | Held | Reported
 
 _REQUESTS: Final[tuple[Any, ...]] = (
-    Get, GetMany, Fill, Put, PutFenced, Add, Replace, Count, Touch, Announce, Settle, Offer, Harvest,
+    Get, GetMany, Fill, Put, PutFenced, Add, Replace, Count, Touch, Announce, Settle, Offer, Harvest, Report,
 )  # fmt: skip
 _ANSWERS: Final[tuple[Any, ...]] = (
     Found,
@@ -291,6 +323,7 @@ _ANSWERS: Final[tuple[Any, ...]] = (
     Announced,
     Settlement,
     Held,
+    Reported,
 )
 _NUMBER: Final[dict[Any, int]] = {
     **{kind: number for number, kind in enumerate(_REQUESTS, 1)},
@@ -448,6 +481,29 @@ def _found(value: Any) -> Found:
     return Found(_payload(payload), _hashes(hashes), _seconds(ttl), _age(age), _word(version), _word(any_tag))
 
 
+def _text(most: int) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if type(value) is not str or len(value) > most:
+            raise WireError(f"{value!r:.40} is no text of {most} letters at most")
+        return value
+
+    return read
+
+
+def _process(value: Any) -> ProcessReport:
+    seat, pid, role, version, is_alive, began, written, gauges, columns = value[:9]
+    return ProcessReport(
+        _word(seat), _word(pid), _name(role), _name(version), _flag(is_alive), _word(began), _word(written),
+        _columns(gauges), _columns(columns),
+    )  # fmt: skip
+
+
+def _space(value: Any) -> tuple[str, tuple[int, ...]]:
+    path, columns = value
+    return _path(path), _columns(columns)
+
+
+_columns, _path = _several(_word, MAX_COLUMNS), _text(256)
 _host_names = _several(_host_name, MAX_NAMES)
 _Checks = tuple[Callable[[Any], Any], ...]
 _CHECKS: Final[dict[Any, _Checks]] = {
@@ -464,6 +520,7 @@ _CHECKS: Final[dict[Any, _Checks]] = {
     Settle: (_id, _id, _numbers),
     Offer: (_id, _several(_key, MAX_OFFERED), _depends),
     Harvest: (_slots, _word, _flag),
+    Report: (),
     Found: (_payload, _hashes, _seconds, _age, _word, _word),
     FoundMany: (_several(_or_none(_found), MAX_MANY),),
     Missing: (_bytes(MAX_FENCE), _depends),
@@ -474,6 +531,7 @@ _CHECKS: Final[dict[Any, _Checks]] = {
     Held: (_several(_key, MAX_OFFERED), _word),
     Announced: (_id, _numbers, _flag),
     Settlement: (_host_names, _host_names, _host_names, _flag),
+    Reported: (_several(_process, MAX_PROCESSES), _several(_space, MAX_SPACES), _columns),
 }
 _REQUEST_READERS: Final = {_NUMBER[kind]: (kind, _CHECKS[kind]) for kind in _REQUESTS}
 _ANSWER_READERS: Final = {_NUMBER[kind]: (kind, _CHECKS[kind]) for kind in _ANSWERS}

@@ -28,7 +28,6 @@ from colocache.core.hosts.rows import (
     Row,
     Rows,
     TooManyHosts,
-    recent_ends,
 )
 from tests.core.host.shelves import Death, StepFences, Steps, StepWords
 
@@ -245,8 +244,44 @@ def test_ends_are_told_for_a_while(memory: Memory) -> None:
     row.meet(host(A), NOW)
     row.end(A, None, NOW)
     row.meet(host(B), NOW)
-    assert recent_ends(rows, rows.every(STATE), NOW + TOLD_OF - 1) == [A]
-    assert recent_ends(rows, rows.every(STATE), NOW + TOLD_OF) == []
+    assert rows.recent_ends(NOW + TOLD_OF - 1) == [A]
+    assert rows.recent_ends(NOW + TOLD_OF) == []
+
+
+def test_a_decision_to_forget_that_is_void_stays_so_and_a_new_one_holds(memory: Memory) -> None:
+    row, rows = memory.row(), memory.rows()
+    row.meet(host(A), NOW)
+    row.forget(A, rows.total(A, SIGN))
+    assert rows.forgotten() == {A}
+    row.sign_of_life(A)
+    assert [rows.forgotten(), rows.forgotten(), rows.counted()] == [set(), set(), [A]]
+    row.forget(A, rows.total(A, SIGN))
+    assert (rows.forgotten(), rows.counted()) == ({A}, [])
+
+
+def test_a_decision_to_forget_holds_once_the_signs_are_seen_that_it_counts(memory: Memory) -> None:
+    # 1. Gateway Q notes a sign of life of A. 2. Gateway P reads it, and forgets A. 3. R sees P's store, and not Q's.
+    # 4. R sees Q's.
+    p, q, rows = memory.row(0), memory.row(1), memory.rows()
+    p.meet(host(A), NOW)
+    q.sign_of_life(A)
+    p.forget(A, rows.total(A, SIGN) + 1)
+    assert rows.forgotten() == set()
+    q.sign_of_life(A)
+    assert rows.forgotten() == {A}
+
+
+def test_who_says_something_else_of_itself_is_not_known(memory: Memory) -> None:
+    row, rows = memory.row(), memory.rows()
+    assert not rows.knows(host(A))
+    row.meet(host(A), NOW)
+    assert rows.host(A) == host(A)
+    assert rows.knows(host(A))
+    row.describe(host(A)._replace(weight=9))
+    assert rows.host(A).weight == 9
+    assert not rows.knows(host(A))
+    row.end(A, None, NOW)
+    assert not rows.knows(rows.host(A)), "what is over is said once more, and merged"
 
 
 def test_what_is_read_of_all_is_what_is_read_of_each(memory: Memory) -> None:
