@@ -133,6 +133,15 @@ def _count(least: int, most: int) -> Callable[[object], int]:
     return parse
 
 
+def _share(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError(value)
+    share = float(value)
+    if not 0 <= share <= 1:  # nan, too
+        raise ValueError(value)
+    return share
+
+
 def _processes(value: object) -> int | None:
     return None if value is None else _count(1, SEATS)(value)
 
@@ -432,6 +441,14 @@ class Config:
         _duration_form("1ms"),
         "How long a reader waits for somebody else's load of a key before it loads for itself.",
     )
+    audit: float = _setting(
+        "COLOCACHE_AUDIT",
+        _share,
+        "0",
+        "a share of the hits from 0 to 1, such as 0.001",
+        "The share of the hits of decorated functions whose value is loaded once more in the background, and compared. "
+        "0 is none.",
+    )
     directory: str | None = _setting(  # None: the default
         "COLOCACHE_DIR",
         _directory,
@@ -610,7 +627,9 @@ SERVER_SETTINGS: Final[Mapping[str, Setting]] = {
 
 #: Settings of a cache that say nothing to a server, or that it chooses itself. A secret does not belong on a command
 #: line, where all users of the machine can read it.
-_NO_OPTIONS: Final = frozenset({"disabled", "private", "memory", "ttl", "policy", "load_timeout", "role", "secret"})
+_NO_OPTIONS: Final = frozenset({
+    "disabled", "private", "memory", "ttl", "policy", "load_timeout", "audit", "role", "secret",
+})  # fmt: skip
 
 _PREFIX: Final = "COLOCACHE_"
 _VARIABLES: Final = tuple(setting.variable for table in (SETTINGS, SERVER_SETTINGS) for setting in table.values())

@@ -10,15 +10,19 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from os import getpid
+from random import random
 from time import monotonic
 from typing import Any, TypeVar
 
+from .auditing import Auditor
 from .config import Config
 from .core.keys import Key
 from .core.receipt import Receipt
+from .core.sampling import Sample
 from .errors import ClosedError, ConfigError
 from .functions.identity import Functions
 from .host import Host, Voided, tell_leaving
@@ -76,6 +80,7 @@ class Life:
     host: Host | None = None
     ledger: Ledger = field(default_factory=Ledger)
     large: Large = field(default_factory=Large)
+    auditor: Auditor = field(default_factory=Auditor)
     retry_at: float = -math.inf
     trouble: Exception | None = None  # why the last attempt to join failed
     is_closed: bool = False
@@ -108,6 +113,8 @@ class Member:
         self.carrier = Carrier(codec)
         self.functions = Functions(self.log)
         self.near_caches = NearCaches()
+        self.sample = Sample(config.audit, random) if config.audit else None  # of the hits that are audited
+        self.audit_within: Callable[[], AbstractContextManager[Any]] = nullcontext
         self.life = Life()
         self._alone = Alone()
         self._be_new()
@@ -370,6 +377,7 @@ class Member:
         self._joining: dict[int, _Joining] = {}
         self.life.retry_at = -math.inf
         self.life.ledger = Ledger()
+        self.life.auditor = Auditor()
         self._bind(None)
         self._drop_finalizer()
         if inherited is not None:

@@ -47,6 +47,16 @@ class Stats:
     invalidations: int = counter("Events", "Calls that invalidated something.")
     incomplete: int = counter("Events", "Receipts that were not complete.")
 
+    audits: int = counter(
+        "Audits", "Hits whose value was loaded once more in the background, and compared. Not part of `loads`."
+    )
+    audits_failed: int = counter(
+        "Audits", "Those of them that found another value at the source, and no invalidation: `Cache.audits` has them."
+    )
+    audit_errors: int = counter(
+        "Audits", "Those of them that said nothing: the loader raised, or gave two different values in a row."
+    )
+
     processes: int = gauge("Processes of the group on this host, this one included. 0 before it has joined.")
     expected: int = gauge("Processes that `COLOCACHE_EXPECT` says are to be there. 0 if it says nothing.")
     entries: int = gauge("Near copies of this process.")
@@ -95,6 +105,7 @@ class Counters(NearCounts):
         self.fetches = self.loads = self.waits = self.misses = self.fallbacks = self.failed_loads = 0
         self.fills = self.fills_refused = self.sets = self.sets_refused = self.busy = self.oversize = 0
         self.invalidations = self.incomplete = 0
+        self.audits = self.audits_failed = self.audit_errors = 0
         self.load_seconds = 0.0
         self.load_times = [0] * (1 + len(LOAD_TIMES))
 

@@ -48,6 +48,7 @@ FORMS = {
     "ttl": TTL,
     "policy": '"s3fifo", "sieve", "lru" or "lfu"',
     "load_timeout": f"a duration from 1ms to 36500d: {DURATION}",
+    "audit": "a share of the hits from 0 to 1, such as 0.001",
     "directory": "an absolute path",
     "expect": "a whole number from 1 to 4096",
     "listen": 'an IP address of this host and a port, such as "0.0.0.0:7400", "[::]:7400" or "10.0.0.7:7400"',
@@ -95,6 +96,7 @@ def test_defaults():
         ttl=300.0,
         policy="s3fifo",
         load_timeout=30.0,
+        audit=0.0,
         directory=None,
         expect=None,
         listen=None,
@@ -126,6 +128,8 @@ CHOICES = [
     ("policy", "COLOCACHE_POLICY", "LRU", "lru", "lfu", "lfu"),
     ("load_timeout", "COLOCACHE_LOAD_TIMEOUT", "1m", 60.0, 2, 2.0),
     ("load_timeout", "COLOCACHE_LOAD_TIMEOUT", "1ms", 0.001, 0.5, 0.5),
+    ("audit", "COLOCACHE_AUDIT", "0.001", 0.001, 1, 1.0),
+    ("audit", "COLOCACHE_AUDIT", "1e-6", 1e-6, "0.5", 0.5),
     ("directory", "COLOCACHE_DIR", "/run/shop", "/run/shop", pathlib.PurePosixPath("/srv/a"), "/srv/a"),
     ("directory", "COLOCACHE_DIR", "/run/shop", "/run/shop", None, None),
     ("expect", "COLOCACHE_EXPECT", " 8 ", 8, 4096, 4096),
@@ -247,6 +251,11 @@ REFUSED_TEXTS = [
     ("load_timeout", "0.9ms"),
     ("load_timeout", "-1s"),
     ("load_timeout", "never"),
+    ("audit", "some"),
+    ("audit", "-0.001"),
+    ("audit", "1.001"),
+    ("audit", "0.1%"),
+    ("audit", "nan"),
     ("directory", "run/colocache"),
     ("directory", "~/colocache"),
     ("directory", "/run/\0"),
@@ -311,6 +320,9 @@ def test_a_bad_value_is_named_with_where_it_came_from(name, text):
         ("ttl", timedelta.max),
         ("load_timeout", math.inf),
         ("load_timeout", -1),
+        ("audit", 2),
+        ("audit", 10**400),
+        ("audit", math.nan),
         ("directory", ""),
     ],
 )
@@ -350,6 +362,8 @@ def test_a_number_that_python_does_not_write_out_is_refused_like_any_other():
         ("load_timeout", False, "bool"),
         ("load_timeout", b"1s", "bytes"),
         ("load_timeout", 1j, "complex"),
+        ("audit", True, "bool"),
+        ("audit", None, "NoneType"),
         ("directory", b"/run", "bytes"),
         ("listen", 7400, "int"),
         ("peers", ["web1:7400"], "list"),
@@ -565,6 +579,7 @@ def test_the_cache_takes_an_argument_for_each_setting():
     fields = typing.get_type_hints(Config)
     del fields["group"]  # it has a place of its own
     expected = {name: GIVEN_AS[kind] for name, kind in fields.items()}
+    expected["audit"] = float | str  # a share, and no duration
     assert typing.get_type_hints(Arguments) == expected
 
 
@@ -584,7 +599,7 @@ def test_each_setting_can_be_documented():
 
 def test_the_default_can_be_written_into_the_variable():
     written = {each.variable: each.default for each in SETTINGS.values() if isinstance(each.default, str)}
-    assert len(written) == 13
+    assert len(written) == 14
     assert resolve(written) == resolve()
 
 

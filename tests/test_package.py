@@ -34,6 +34,7 @@ LEVELS = {
     "hosts": 4,
     "near_cache": 4,
     "network": 4,
+    "auditing": 5,
     "host": 5,
     "functions": 5,
     "member": 6,

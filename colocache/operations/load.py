@@ -32,13 +32,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def get_or_load(keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: Given) -> Flow[Any]:
+#: What is told of a value that was found, and not loaded.
+OnFound = Callable[[Host, Record], None]
+
+
+def get_or_load(
+    keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: Given, on_found: OnFound | None = None
+) -> Flow[Any]:
     """Look for a key on this host, and then in the source, by the user's function.
 
     The caller has looked in the near cache already.
     """
     keyspace.check_function()
-    return (yield from load_or_wait(Duty(keyspace, key, loader, given)))
+    return (yield from load_or_wait(Duty(keyspace, key, loader, given, on_found)))
 
 
 def load_or_wait(duty: Duty) -> Flow[Any]:
@@ -78,7 +84,9 @@ class Duty:
     ``load`` is set before anybody can wait for it, and to end a load twice does nothing.
     """
 
-    def __init__(self, keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: Given) -> None:
+    def __init__(
+        self, keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: Given, on_found: OnFound | None = None
+    ) -> None:
         member = keyspace.member
         self.key = key
         self.wire = keyspace.wire(key)
@@ -91,6 +99,7 @@ class Duty:
         self._keyspace = keyspace
         self._member = member
         self._given = given
+        self._on_found = on_found
         self._host: Host | None = member.join()
         self._grant: tuple[Incarnation, int] | None = None  # by which owner host, and its token
         self._any_tag = self._host.any_tag() if self._host is not None else 0  # before any stamps of the key
@@ -177,7 +186,10 @@ class Duty:
         """Return the value that was found; MISSING if this process cannot decode it."""
         if isinstance(found, Record):
             assert self._host is not None
-            return self._keyspace.use(self._host, self.key, self.wire, self._hash, found)
+            value = self._keyspace.use(self._host, self.key, self.wire, self._hash, found)
+            if self._on_found is not None and value is not MISSING:
+                self._on_found(self._host, found)
+            return value
         if self._host is not None:
             self._keyspace.note_age(self._host, found.loaded)
         return copied(found.value) if self._keyspace.copies else found.value
