@@ -22,9 +22,10 @@ from .core.keys import Key
 from .core.receipt import Receipt
 from .errors import ClosedError, ConfigError
 from .functions.identity import Functions
+from .group_stats import HostStats
 from .host import Host, Voided, tell_leaving
 from .hosts import HostInfo
-from .interruptions import is_from_handler
+from .interruptions import is_from_handler, raise_if_from_handler
 from .naming import shown
 from .near_cache import NearCaches
 from .runtime.forks import do_all
@@ -403,6 +404,22 @@ class Member:
         host = self.own_host()
         figures = host.figures() if host is not None else {}  # it counts the hits
         return Stats.of(self.life.ledger.all().values(), figures)
+
+    def host_stats(self) -> HostStats | None:
+        """Return what all processes of this host have counted; None if this process is on no host, or cannot read it.
+
+        It joins if need be, and waits for nobody.
+        """
+        host = self.join()
+        if host is None:
+            return None
+        try:
+            return host.host_stats()
+        except (OSError, IndexError, KeyError) as error:  # a limit, or another thread leaves at this moment
+            raise_if_from_handler(error)
+            if host.alive:
+                self.log.warning("what the processes of this host have counted cannot be read: %s", error)
+            return None
 
     def infos(self) -> list[MemberInfo]:
         """Return the processes of the group on this host, this one first. Empty before the first use."""
