@@ -38,6 +38,7 @@ from .runtime.waiting.answers import Answer
 from .runtime.waiting.threads import drained, is_patched, on_driver_thread, start_at_once
 from .runtime.weak import living
 from .stats import Counters, Ledger, Stats
+from .tracing import Tracer
 from .values.carrier import Carrier
 from .values.codec import Codec
 from .values.large import Large
@@ -108,6 +109,7 @@ class Member:
         self.carrier = Carrier(codec)
         self.functions = Functions(self.log)
         self.near_caches = NearCaches()
+        self.tracer: Tracer | None = None  # what `colocache.opentelemetry` has set
         self.life = Life()
         self._alone = Alone()
         self._be_new()
@@ -404,6 +406,13 @@ class Member:
         host = self.own_host()
         figures = host.figures() if host is not None else {}  # it counts the hits
         return Stats.of(self.life.ledger.all().values(), figures)
+
+    def counted(self) -> dict[str, Counters]:
+        """Return what this process has counted by itself, by the paths of namespaces."""
+        host = self.own_host()
+        if host is not None:
+            host.keeper.count_hits()
+        return self.life.ledger.all()
 
     def host_stats(self) -> HostStats | None:
         """Return what all processes of this host have counted; None if this process is on no host, or cannot read it.

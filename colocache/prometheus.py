@@ -36,7 +36,7 @@ from . import Cache, ClosedError, __version__
 from .core.host.scores import OTHERS
 from .group_stats import HostStats, SpaceStats, together
 from .middleware import checked_cache
-from .stats import FIGURES, LOAD_TIMES, OF_HOSTS
+from .stats import ALL_OTHERS, FIGURES, LOAD_TIMES, OF_HOSTS, RESULTS
 
 __all__ = ["Collector", "make_asgi_app", "make_wsgi_app", "register"]
 
@@ -45,14 +45,11 @@ ASGIApplication = Callable[
     [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
 ]
 
-#: What a read was, and the figure that counts it.
-RESULTS: Final = {"hit": "hits", "fetch": "fetches", "wait": "waits", "load": "loads", "miss": "misses"}
-
 #: What is counted of no namespace.
 OF_NONE: Final = ("incomplete", *OF_HOSTS)
 
-#: Values of the label ``namespace`` that are no namespace's name.
-NO_NAMESPACE, ALL_OTHERS = "(none)", "(others)"
+#: The value of the label ``namespace`` where there is none: to Prometheus an empty label is no label.
+NO_NAMESPACE: Final = "(none)"
 
 ROLES: Final = ("peer", "server", "client")
 STATES: Final = ("joining", "current", "behind", "live", "silent", "forgotten")

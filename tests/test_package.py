@@ -26,6 +26,7 @@ LEVELS = {
     "interruptions": 0,
     "core": 1,
     "stats": 2,
+    "tracing": 2,
     "group_stats": 4,
     "values": 2,
     "runtime": 3,

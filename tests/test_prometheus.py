@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from colocache import Cache
-from colocache.stats import FIGURES, LOAD_TIMES
+from colocache.stats import FIGURES, LOAD_TIMES, RESULTS
 from colocache.testing.group import OtherProcess
 from tests import ROOT
 from tests.conftest import NewCache, Until
@@ -58,9 +58,7 @@ def value(of: Samples, name: str, **labels: str) -> float:
 
 
 def reads(of: Samples, namespace: str) -> dict[str, float]:
-    return {
-        result: value(of, "colocache_reads_total", namespace=namespace, result=result) for result in prometheus.RESULTS
-    }
+    return {result: value(of, "colocache_reads_total", namespace=namespace, result=result) for result in RESULTS}
 
 
 # --- In the other process
@@ -199,7 +197,7 @@ def test_every_figure_is_shown(ready: Cache) -> None:
     ready.get("key")
     names = {name for name, _ in scraped(ready)}
     counters = {figure.name for figure in FIGURES if figure.kind == "counter"}
-    elsewhere = {"load_seconds", *prometheus.RESULTS.values()}
+    elsewhere = {"load_seconds", *RESULTS.values()}
     assert {f"colocache_{name}_total" for name in counters - elsewhere} <= names
     assert {"colocache_reads_total", "colocache_load_seconds_sum"} <= names
     assert {f"colocache_{gauge.name}" for gauge in prometheus._GAUGES} <= names
