@@ -96,7 +96,9 @@ class _Lifespan:
                     await self._leave()
                 raise
             self._middleware.log.info(
-                "the application takes no part in the lifespan, and the cache does without: %r", error
+                "the application takes no part in the lifespan, and the cache does without: %r",
+                error,
+                event="no_lifespan",
             )
         if not self._ended:
             await self._go_on_alone()

@@ -312,7 +312,7 @@ def _both(inner: Receipt | None, outer: Receipt) -> Receipt:
     forgotten = tuple(dict.fromkeys((*inner.forgotten, *outer.forgotten)))
     return Receipt(
         acknowledged, waited_out, inner.complete and outer.complete, inner.seconds + outer.seconds,
-        max(inner.hosts, outer.hosts), forgotten,
+        max(inner.hosts, outer.hosts), forgotten, max(inner.processes, outer.processes), inner.dropped + outer.dropped,
     )  # fmt: skip
 
 

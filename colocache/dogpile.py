@@ -25,7 +25,6 @@ from dogpile.cache.region import RegionInvalidationStrategy
 from colocache import MISSING, Cache, MsgpackCodec, Space
 from colocache.config import SETTINGS
 from colocache.naming import shortened
-from colocache.runtime.logs import Log
 
 __all__ = ["Backend", "GroupInvalidation"]
 
@@ -67,8 +66,11 @@ class Backend(CacheBackend):
         if not isinstance(self.cache, Cache):
             raise TypeError(f"the argument cache is a colocache.Cache, not {self.cache!r:.60}")
         if unknown:
-            log = Log(self.cache.group)
-            log.warning("arguments of a dogpile.cache region are not known and ignored: %s", [*unknown])
+            self.cache._member.log.warning(
+                "arguments of a dogpile.cache region are not known and ignored: %s",
+                [*unknown],
+                event="unknown_arguments",
+            )
         if isinstance(self.cache.codec, MsgpackCodec):
             self.cache.codec.register(CachedValue, name="colocache.dogpile:CachedValue")
         path = "/".join(["dogpile", *filter(None, str(name).split("/"))])

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from .core.host.scores import COLUMNS, OTHERS, Block, Row
 from .core.hosts.requests import MAX_PROCESSES, MAX_SPACES, ProcessReport, Reported
-from .runtime.region import Seat
+from .runtime.board_file import Seat
 from .stats import IN_COLUMNS, LOAD_TIMES, RESULTS, TIMES_AT, UNITS
 
 _SECOND: Final = 1e9  # ns

@@ -28,12 +28,13 @@ from .hosts import HostInfo
 from .interruptions import is_from_handler, raise_if_from_handler
 from .naming import shown
 from .near_cache import NearCaches
+from .runtime.board_file import Seat
 from .runtime.forks import do_all
 from .runtime.holds import Alone, Hold, Holds, hold_of_caller, is_over
 from .runtime.logs import Log
-from .runtime.region import Seat
 from .runtime.servers import call_after_fork, refuse_eventlet
 from .runtime.undisturbed import undisturbed
+from .runtime.view import View
 from .runtime.waiting.answers import Answer
 from .runtime.waiting.threads import drained, is_patched, on_driver_thread, start_at_once
 from .runtime.weak import living
@@ -80,7 +81,7 @@ class Life:
     retry_at: float = -math.inf
     trouble: Exception | None = None  # why the last attempt to join failed
     is_closed: bool = False
-    finalizer: weakref.finalize[[list[Host], int, Log], Member] | None = None
+    finalizer: weakref.finalize[[list[Host], int], Member] | None = None
 
 
 class _Joining:
@@ -168,7 +169,8 @@ class Member:
         self.log.warning(
             "a finalizer, or other code that Python has run on a thread of the cache, has used the cache there, where "
             "nobody may wait: it loads for itself what others load, and its invalidations are not complete as long as "
-            "other hosts have not confirmed them"
+            "other hosts have not confirmed them",
+            event="used_by_finalizer",
         )
         return 0.0
 
@@ -244,6 +246,7 @@ class Member:
         self._bind(host)
 
     def _bind(self, host: Host | None) -> None:
+        self.log.seat = None if host is None else host.region.seat.number
         if host is not None:
             host.ledger = self.life.ledger
         self.near_caches.bind(None if host is None else host.keeper.store, self.life.ledger)
@@ -251,10 +254,11 @@ class Member:
     def _tell_joining(self, outcome: Host | Exception | None) -> None:
         if isinstance(outcome, Exception):
             self.log.error(
-                "cannot join, caches nothing, and tries again every second: %s: %s", type(outcome).__name__, outcome
+                "cannot join, caches nothing, and tries again every second: %s: %s",
+                type(outcome).__name__,
+                outcome,
+                event="cannot_join",
             )
-        elif outcome is not None and outcome.region.path:
-            _say(outcome, partial(self.log.info, "joined on seat %s", outcome.region.seat.number))
 
     def _join_by(self, config: Config) -> Host | Exception:
         call_after_fork(_notice_fork)
@@ -321,9 +325,9 @@ class Member:
             if self.life.host is None:
                 self._drop_finalizer()
             if on_driver_thread():
-                _leave_elsewhere([host], self.log)
+                _leave_elsewhere([host])
             else:
-                _leave(host, PATIENCE, self.log)
+                _leave(host, PATIENCE)
 
     def close(self) -> None:
         """Leave for good."""
@@ -334,7 +338,7 @@ class Member:
         self._drop_finalizer()
         behind = [host]
         try:
-            self.life.finalizer = weakref.finalize(self, _leave_behind, behind, getpid(), self.log)
+            self.life.finalizer = weakref.finalize(self, _leave_behind, behind, getpid())
         except BaseException:  # of a signal handler: the finalizer may be there, and nobody knows of it
             behind.clear()
             raise
@@ -397,7 +401,7 @@ class Member:
         try:
             self._be_new()
         except Exception:  # the others are to forget, too
-            self.log.exception("cannot forget yet what was inherited from the parent process")
+            self.log.exception("cannot forget yet what was inherited from the parent process", event="cannot_forget")
 
     # --- What it shows
 
@@ -427,7 +431,9 @@ class Member:
         except (OSError, IndexError, KeyError) as error:  # a limit, or another thread leaves at this moment
             raise_if_from_handler(error)
             if host.alive:
-                self.log.warning("what the processes of this host have counted cannot be read: %s", error)
+                self.log.warning(
+                    "what the processes of this host have counted cannot be read: %s", error, event="figures_unreadable"
+                )
             return None
 
     def infos(self) -> list[MemberInfo]:
@@ -445,6 +451,14 @@ class Member:
             return MemberInfo(seat.number, seat.pid, role, me, name, host.speaks(seat.number), seat.version)
 
         return [info(seat, me) for seat, me in found]
+
+    def view(self) -> View:
+        """Return the memory of the host for somebody who looks. Raise what keeps this process from joining."""
+        self.start()
+        host = self.own_host()
+        if host is None:
+            raise ConfigError("the cache is off (COLOCACHE_DISABLED), so that nothing is cached")
+        return host.view()
 
     def hosts(self) -> list[HostInfo]:
         """Return the hosts of the group, this one first. Empty before the first use, and in a group of one host."""
@@ -489,14 +503,14 @@ class Member:
         """Log that a value is used, and not kept."""
         self.log.warning(
             "the value of the key %s of %s is used, and not kept: %s", shown(key), path or "no namespace", why,
-            about=path,
+            about=path, event="not_kept",
         )  # fmt: skip
 
     def tell_undecodable(self, error: ValueError) -> None:
         """Log that a value of the group cannot be decoded here."""
         self.log.warning(
             "a value cannot be read here, and is loaded instead: %s. All processes of a group need the same codec and "
-            "the same registered types", error,
+            "the same registered types", error, event="unreadable",
         )  # fmt: skip
 
     def tell_incomplete(self, receipt: Receipt) -> None:
@@ -504,23 +518,32 @@ class Member:
         self.counters.incomplete += 1
         if receipt.hosts:
             self.log.warning(
-                "an invalidation is not complete, because other hosts may not have heard of it: %s", receipt
+                "an invalidation is not complete, because other hosts may not have heard of it: %s",
+                receipt,
+                event="incomplete",
             )
         else:
-            self.log.warning("an invalidation is not complete, because this process is not on its host: %s", receipt)
+            self.log.warning(
+                "an invalidation is not complete, because this process is not on its host: %s",
+                receipt,
+                event="incomplete",
+            )
 
     def tell_not_announced(self) -> None:
         """Count and log that a value could not be set, so that other processes may serve the old one."""
         if self.config.disabled:
             return
         self.counters.incomplete += 1
-        self.log.warning("a value is not set, and the old one not invalidated, because this process is not on its host")
+        self.log.warning(
+            "a value is not set, and the old one not invalidated, because this process is not on its host",
+            event="not_set",
+        )
 
     def tell_lost(self, key: Key, error: BaseException) -> None:
         """Log the exception of a load whose caller was cancelled, and so does not get it."""
         self.log.warning(
             "a load has failed after its caller was cancelled: of the key %s: %s: %s",
-            shown(key), type(error).__name__, error,
+            shown(key), type(error).__name__, error, event="load_lost",
         )  # fmt: skip
 
 
@@ -553,41 +576,35 @@ def _notice_fork() -> None:
     do_all([member.forget_after_fork for member in all_members() if member.life.pid != getpid()])
 
 
-def _leave(host: Host, patience: float, log: Log) -> None:
-    for _ in _leaving(host, patience, log):
+def _leave(host: Host, patience: float) -> None:
+    for _ in _leaving(host, patience):
         pass
 
 
-def _leaving(host: Host, patience: float, log: Log) -> Iterator[None]:
+def _leaving(host: Host, patience: float) -> Iterator[None]:
     was_there = host.alive
     yield from host.leaving(patience)
-    if was_there and host.region.path:
-        _say(host, partial(log.info, "left seat %s", host.region.seat.number))
+    if was_there:
         host.errands.finish(LAST_LINES)
 
 
-def _say(host: Host, line: Callable[[], None]) -> None:
-    """Have a line of the log written by another thread: an exception of a log handler must not reach the caller."""
-    host.errands.write(line)
-
-
-def _leave_behind(hosts: list[Host], pid: int, log: Log) -> None:
+def _leave_behind(hosts: list[Host], pid: int) -> None:
     """Leave for a cache that was dropped without `Cache.close`, in another thread: a finalizer's may have any lock."""
     if hosts and pid == getpid():
-        _leave_elsewhere(hosts, log)
+        _leave_elsewhere(hosts)
 
 
-def _leave_elsewhere(hosts: list[Host], log: Log) -> None:
-    _left_behind.extend((host, log) for host in hosts)
+def _leave_elsewhere(hosts: list[Host]) -> None:
+    _left_behind.extend(hosts)
     start_at_once(_leave_what_is_left_behind, "colocache leaves", lambda _: None)
 
 
 def _leave_what_is_left_behind() -> None:
-    for host, log in drained(_left_behind):
-        _leave(host, PATIENCE, log)
+    for host in drained(_left_behind):
+        _leave(host, PATIENCE)
 
 
-_left_behind = deque[tuple[Host, Log]]()
+_left_behind = deque[Host]()
 
 
 def _close_all_at_exit() -> None:
@@ -617,7 +634,7 @@ def _close_all() -> None:
         member.life.retry_at = math.inf  # a call at this late hour loads for itself
         host = member.own_host()
         if host is not None:
-            all_leaving.append(_leaving(host, PATIENCE, member.log))
+            all_leaving.append(_leaving(host, PATIENCE))
     while all_leaving:
         all_leaving = [each for each in all_leaving if next(each, True) is None]
     _leave_what_is_left_behind()

@@ -10,6 +10,7 @@ from time import monotonic
 
 from .core.entry import Entry, Home
 from .core.host.memory import Heard
+from .core.host.scores import HOTTEST
 from .core.keys import Key
 from .core.near import NearStore
 from .runtime.holds import Alone, Holds, hold_of_caller
@@ -133,6 +134,8 @@ class Keeper:
         self._leaving: deque[int] = deque()
         self._sweeps: deque[float] = deque()
         self._counts: deque[None] = deque()
+        self._counted_at = monotonic()
+        self.hottest: list[tuple[int, int]] = []  # the keys that were hit most lately; how often in 1000 s
         self._dead: deque[Entry] = deque()  # what has left, and nobody who has the lock holds any more
 
     def keep(self, entry: Entry) -> None:
@@ -152,14 +155,15 @@ class Keeper:
         """Let the policy know of all entries. Call this before you count them."""
         self._work()
 
-    def drop(self, hashes: Iterable[int]) -> None:
-        """Free the memory of what may not be served any more of keys that have changed."""
+    def drop(self, hashes: Iterable[int]) -> int:
+        """Free the memory of what may not be served any more of keys that have changed; return how many had a copy."""
         if self._coming:
             self._work()
         leaving = [hash for hash in hashes if self.store.has(hash)]
         if leaving:
             self._leaving.extend(leaving)
             self._work()
+        return len(leaving)
 
     def sweep(self) -> None:
         """Free the memory of all that may not be served any more."""
@@ -251,7 +255,10 @@ class Keeper:
             for _ in instants:
                 sweeps.popleft()
         if counts:
-            store.count_hits()
+            now = monotonic()
+            seconds, self._counted_at = max(1e-3, now - self._counted_at), now
+            hottest = store.count_hits(HOTTEST)
+            self.hottest = [(hash, int(1000 * hits / seconds)) for hash, hits in hottest]
             for _ in counts:
                 self._counts.popleft()
 

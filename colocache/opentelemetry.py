@@ -210,7 +210,10 @@ class _Tracer:
 
     def tell(self, error: Exception) -> None:
         """Log what OpenTelemetry, or a part of the application that extends it, has raised."""
-        self._log.warning("OpenTelemetry has failed, and the cache goes on: %s: %s", type(error).__name__, error)
+        self._log.warning(
+            "OpenTelemetry has failed, and the cache goes on: %s: %s", type(error).__name__, error,
+            event="telemetry_failed",
+        )  # fmt: skip
 
 
 class _Span:

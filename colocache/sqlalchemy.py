@@ -30,7 +30,6 @@ from sqlalchemy.util import concurrency
 
 from colocache import ColocacheError, EventLoopError, Space
 from colocache.naming import shortened
-from colocache.runtime.logs import Log
 
 __all__ = ["invalidate_on_commit", "row_tags", "table_tag"]
 
@@ -125,7 +124,7 @@ class _Listener:
 
     def __init__(self, cache: Space, more: dict[type, Tags], wait: Wait) -> None:
         self._cache = cache
-        self._log = Log(cache.group)
+        self._log = cache._keyspace.member.log
         self._more = more
         self._wait = wait
         # A transaction that ends without COMMIT needs nothing: its tags go with it.
@@ -197,6 +196,7 @@ class _Listener:
             self._log.exception(
                 "a commit could not invalidate these tags, and old values may be served until they expire: %s",
                 tags,
+                event="commit_not_announced",
             )
 
     def _has_waited(self, tags: list[str]) -> bool:

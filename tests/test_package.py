@@ -28,6 +28,7 @@ LEVELS = {
     "stats": 2,
     "tracing": 2,
     "group_stats": 4,
+    "inspection": 4,
     "values": 2,
     "runtime": 3,
     "config": 4,

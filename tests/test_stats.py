@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 from dataclasses import FrozenInstanceError, asdict, fields
 from functools import cache
 from pathlib import Path
@@ -11,8 +12,21 @@ import pytest
 
 import colocache
 from colocache import Cache
+from colocache.core.host.scores import COLUMNS, OTHERS, ROWS
 from colocache.figures import Figure
-from colocache.stats import COUNTED, FIGURES, Counters, Stats
+from colocache.operations import load
+from colocache.stats import (
+    COUNTED,
+    FIGURES,
+    IN_COLUMNS,
+    LOAD_TIMES,
+    OF_HOSTS,
+    TIMES_AT,
+    Counters,
+    Ledger,
+    Stats,
+)
+from tests.conftest import NewCache
 
 PACKAGE = Path(colocache.__file__).parent
 OLD = PACKAGE / "core" / "group"  # has counters of its own
@@ -49,9 +63,15 @@ def test_stats_do_not_follow_the_counters_that_they_were_made_of() -> None:
     counters = Counters()
     counters.loads += 1
     counters.loads += 2
-    stats = Stats.of(counters, {"hits": 10, "processes": 4})
+    stats = Stats.of([counters], {"copied": 10, "processes": 4})
     counters.loads += 1
-    assert stats == Stats(loads=3, hits=10, processes=4)
+    assert stats == Stats(loads=3, copied=10, processes=4)
+
+
+def test_stats_are_the_sums_of_all_namespaces() -> None:
+    one, other = Counters(), Counters()
+    one.hits, other.hits, other.misses, other.load_seconds = 3, 4, 1, 0.5
+    assert Stats.of([one, other], {}) == Stats(hits=7, misses=1, load_seconds=0.5)
 
 
 def test_a_cache_shows_what_its_host_counts_too(cache: Cache) -> None:
@@ -64,7 +84,190 @@ def test_a_cache_shows_what_its_host_counts_too(cache: Cache) -> None:
     assert not set(host.figures()) & set(COUNTED)
 
 
-@pytest.mark.parametrize("unknown", ["load", "Loads", "values", "hits", "entries"])
+def test_a_cache_counts_by_namespace_and_its_figures_are_the_sums(cache: Cache) -> None:
+    users, posts = cache.namespace("users"), cache.namespace("posts")
+    for space, keys in ((users, "abc"), (posts, "a")):
+        for key in keys:
+            for _ in range(3):
+                space.get_or_load(key, lambda: "value")
+    users.invalidate("a")
+    posts.get("b")
+    stats, counted = cache.stats(), cache._member.life.ledger.all()
+    assert {path: (each.loads, each.hits, each.misses) for path, each in counted.items() if path} == {
+        "users": (3, 6, 0),
+        "posts": (1, 2, 1),
+    }
+    assert (counted["users"].invalidations, counted["posts"].invalidations) == (1, 0)
+    assert (stats.loads, stats.hits, stats.misses, stats.invalidations) == (4, 8, 1, 1)
+
+
+def test_a_namespace_counts_what_leaves_for_want_of_room(new_cache: NewCache) -> None:
+    cache = new_cache(memory="1MiB")
+    small, large = cache.namespace("small"), cache.namespace("large")
+    small.get_or_load("k", lambda: "value")
+    for number in range(30):
+        large.get_or_load(str(number), lambda: "value" * 20_000)
+    stats, counted = cache.stats(), cache._member.life.ledger.all()
+    assert counted["large"].evictions >= 20
+    assert counted["large"].evictions + counted["small"].evictions == stats.evictions == 31 - stats.entries
+
+
+def test_what_was_counted_stays_when_a_cache_leaves_and_comes_again(cache: Cache) -> None:
+    for _ in range(3):
+        cache.get_or_load("k", lambda: "value")
+    before = cache.stats()
+    assert (before.loads, before.hits) == (1, 2)
+    cache._member.leave()
+    assert (cache.stats().loads, cache.stats().hits) == (1, 2)
+    for _ in range(3):
+        cache.get_or_load("k", lambda: "value")
+    assert (cache.stats().loads, cache.stats().hits) == (2, 4)
+
+
+# --- How long loaders take
+
+
+@pytest.mark.parametrize(
+    ("seconds", "place"),
+    [(0.0, 0), (0.001, 0), (0.00101, 1), (0.1, 6), (0.2, 7), (10.0, 12), (10.1, 13), (3600.0, 13)],
+)
+def test_a_load_counts_in_the_class_of_its_time(seconds: float, place: int) -> None:
+    counters = Counters()
+    counters.time_load(seconds)
+    assert counters.load_times == [int(each == place) for each in range(len(LOAD_TIMES) + 1)]
+    assert counters.load_seconds == seconds
+
+
+def the_times(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
+    """Have a clock say that loads take so long, one after the other."""
+    instants = [instant for each in seconds for instant in (100.0, 100.0 + each)]
+    monkeypatch.setattr(load, "monotonic", lambda: instants.pop(0))
+
+
+def test_loads_are_timed_also_those_that_fail(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    the_times(monkeypatch, 0.5, 0.02, 20.0)
+    space = cache.namespace("users")
+    space.get_or_load("a", lambda: "value")
+    with pytest.raises(ZeroDivisionError):
+        space.get_or_load("b", lambda: 1 / 0)
+    space.get_or_load("c", lambda: "value", ttl=0)
+    counters = cache._member.life.ledger.of("users")
+    assert counters.load_seconds == pytest.approx(20.52)
+    assert sum(counters.load_times) == counters.loads == 3
+    assert [counters.load_times[place] for place in (4, 8, 13)] == [1, 1, 1]
+    assert cache.stats().load_seconds == pytest.approx(20.52)
+
+
+def test_loads_of_coroutines_are_timed_once(new_cache: NewCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = new_cache(private=True)
+    the_times(monkeypatch, 0.5, 0.25)
+
+    async def loader() -> str:
+        return "value"
+
+    async def failing() -> str:
+        raise LookupError
+
+    async def both() -> None:
+        await cache.aget_or_load("a", loader)
+        with pytest.raises(LookupError):
+            await cache.aget_or_load("b", failing)
+
+    asyncio.run(both())
+    counters = cache._member.counters
+    assert (counters.load_seconds, sum(counters.load_times)) == (0.75, 2)
+
+
+def test_a_value_that_cannot_travel_is_timed_once(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    the_times(monkeypatch, 0.5)
+    with pytest.raises(TypeError):
+        cache.get_or_load("a", object)
+    assert cache._member.counters.load_times[8] == 1
+    assert cache.stats().load_seconds == 0.5
+
+
+# --- The ledger
+
+
+def test_the_columns_are_the_counters_by_name_and_then_the_times() -> None:
+    counters = Counters()
+    for number, name in enumerate(COUNTED, 1):
+        setattr(counters, name, number)
+    counters.load_times[0], counters.load_times[-1] = 7, 8
+    columns = counters.columns()
+    assert len(columns) == COLUMNS
+    assert dict(zip(COUNTED, columns, strict=False)) == {
+        name: number * (1_000_000_000 if name == "load_seconds" else 1) for number, name in enumerate(COUNTED, 1)
+    }
+    assert columns[len(COUNTED) : TIMES_AT] == [0] * (TIMES_AT - len(COUNTED)), "of hosts, and of later versions"
+    assert (columns[TIMES_AT], columns[-1]) == (7, 8)
+    assert (*COUNTED, *OF_HOSTS) == IN_COLUMNS
+    assert len(LOAD_TIMES) + 1 == COLUMNS - TIMES_AT
+
+
+def test_a_namespace_has_the_same_counters_each_time() -> None:
+    ledger = Ledger()
+    assert ledger.of("users") is ledger.of("users", is_function=True) is not ledger.of("posts")
+    assert set(ledger.all()) == {"", "users", "posts"}
+    assert ledger.all()[""] is ledger.of("")
+
+
+def test_namespaces_without_end_share_counters_and_leave_room_for_functions() -> None:
+    ledger = Ledger()
+    for number in range(ROWS):
+        ledger.of(f"space {number}").loads += 1
+    assert len(ledger.all()) == ROWS // 2 + 1
+    assert ledger.of(OTHERS).loads == ROWS - (ROWS // 2 - 1), "one of the first half is that of no namespace"
+    assert ledger.of("space 0").loads == 1
+    for number in range(ROWS):
+        ledger.of(f"function {number}", is_function=True).loads += 1
+    assert len(ledger.all()) == ROWS - 1, "a row for each, and one that no namespace needs"
+    assert ledger.of("function 0", is_function=True).loads == 1
+    assert sum(counters.loads for counters in ledger.all().values()) == 2 * ROWS
+
+
+def test_functions_without_end_share_counters_too() -> None:
+    ledger = Ledger()
+    for number in range(ROWS):
+        ledger.of(f"function {number}", is_function=True).loads += 1
+    assert len(ledger.all()) == ROWS
+    assert ledger.of(OTHERS).loads == 2
+    assert ledger.of("space") is ledger.of(OTHERS)
+
+
+def test_what_is_untold_is_told_once() -> None:
+    ledger = Ledger()
+    assert ledger.untold() == []
+    users = ledger.of("users")
+    assert ledger.untold() == [], "nothing was counted there"
+    users.loads, users.load_seconds = 2, 0.25
+    users.load_times[3] += 1
+    ((path, columns),) = ledger.untold()
+    assert path == "users"
+    assert told(columns) == {"loads": 2, "load_seconds": 250_000_000}
+    assert columns[TIMES_AT + 3] == 1
+    assert ledger.untold() == []
+    users.loads += 1
+    ledger.of("").hits += 5
+    assert {path: told(columns) for path, columns in ledger.untold()} == {"users": {"loads": 1}, "": {"hits": 5}}
+
+
+def test_tiny_loads_add_up() -> None:
+    """Rounded are the sums, and not what comes to them."""
+    ledger = Ledger()
+    total = 0
+    for _ in range(1000):
+        ledger.of("").load_seconds += 4e-10
+        total += sum(told(columns).get("load_seconds", 0) for _, columns in ledger.untold())
+    assert total == 400
+
+
+def told(columns: list[int]) -> dict[str, int]:
+    """What of the columns is not 0, by name."""
+    return {name: count for name, count in zip(IN_COLUMNS, columns, strict=False) if count}
+
+
+@pytest.mark.parametrize("unknown", ["load", "Loads", "values", "hedged", "entries"])
 def test_a_wrong_name_cannot_be_counted(unknown: str) -> None:
     with pytest.raises(AttributeError, match=unknown):
         setattr(Counters(), unknown, 1)

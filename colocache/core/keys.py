@@ -11,6 +11,7 @@ from typing import Any
 
 from ..naming import shown
 from .parts import MAX_PART, NotAPart, canonical, encode, shortened
+from .reading import NotReadable, decode, shown_body
 
 MAX_BODY = MAX_PART  # bytes; a longer body travels hashed, so a key takes at most this much on the wire
 MAX_NAMESPACE = 200  # bytes of UTF-8
@@ -64,6 +65,33 @@ def namespace_of(wire_key: bytes) -> str:
     if len(wire_key) < length + 2:
         raise ValueError("the wire key is shorter than its first byte says")
     return wire_key[1 : length + 1].decode("utf-8", "surrogatepass")
+
+
+def read(wire_key: bytes) -> Key | None:
+    """Return a key as its user may write it; None if it travels as a hash, or holds what cannot be made again.
+
+    Raise ValueError if the wire key is malformed.
+    """
+    body = wire_key[1 + len(namespace_of(wire_key).encode("utf-8", "surrogatepass")) :]
+    try:
+        found = decode(body)
+    except NotReadable:
+        return None
+    return found if isinstance(found, str | tuple) else None
+
+
+def shown_wire(wire_key: bytes) -> str:
+    """Return a key as people see it in lists: its namespace, and what can be read of it.
+
+    A text is shown as it is, and the arguments of a decorated function, whose namespace has a ``:``, as a call.
+    """
+    namespace = namespace_of(wire_key)
+    body = wire_key[1 + len(namespace.encode("utf-8", "surrogatepass")) :]
+    if ":" in namespace and body[:1] == b"(":
+        call = shown_body(body)
+        return f"{namespace}{call[:-2]})" if call.endswith(",)") else f"{namespace}{call}"
+    text = body[1:].decode("utf-8", "replace") if body[:1] == b"s" else shown_body(body)
+    return f"{namespace} {text}" if namespace else text
 
 
 def within(namespace: str, ancestor: str) -> bool:

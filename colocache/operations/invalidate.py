@@ -10,7 +10,7 @@ from typing import Literal
 from ..core.host.hashes import ROOT, key_hash, namespace_hash, tag_hash
 from ..core.hosts.announcing import Announcement
 from ..core.hosts.waiting import Settled
-from ..core.keys import Key
+from ..core.keys import Key, shown_wire
 from ..core.receipt import UNKNOWN, Receipt
 from ..errors import InvalidationIncomplete
 from ..host import Voided
@@ -32,7 +32,8 @@ def keys(keyspace: Keyspace, names: Iterable[Key], wait: Waiting, strict: bool) 
     wires = [keyspace.wire(key) for key in names]
     if keyspace.fence:  # this context does not take them for missed any more
         fenced.forget(keyspace.member.serial, wires)
-    flow = announce(keyspace, [key_hash(wire) for wire in wires], KEYS, wait, strict)
+    text = shown_wire(wires[0]) if wires else ""
+    flow = announce(keyspace, [key_hash(wire) for wire in wires], KEYS, text, wait, strict)
     return (yield from traced(keyspace, "invalidate", names, flow, _told, waits=False))
 
 
@@ -40,8 +41,11 @@ def tags(keyspace: Keyspace, names: Iterable[str], wait: Waiting, strict: bool) 
     """Invalidate all entries, of every namespace, that carry one of the tags."""
     able, excess = travelling(names)
     if excess:  # a value that was to have it was not kept
-        keyspace.member.log.warning("an invalidation names a tag that no value can have: %s", excess)
-    flow = announce(keyspace, [tag_hash(tag) for tag in able], TAGS, wait, strict)
+        keyspace.member.log.warning(
+            "an invalidation names a tag that no value can have: %s", excess, event="impossible_tag"
+        )
+    text = able[0] if able else ""
+    flow = announce(keyspace, [tag_hash(tag) for tag in able], TAGS, text, wait, strict)
     return (yield from traced(keyspace, "invalidate_tags", able, flow, _told, waits=False))
 
 
@@ -50,29 +54,35 @@ def all_keys(keyspace: Keyspace, wait: Waiting, strict: bool) -> Flow[Receipt]:
     if keyspace.fence:
         fenced.forget_within(keyspace.member.serial, keyspace.path)
     hash = namespace_hash(keyspace.path) if keyspace.path else ROOT
-    flow = announce(keyspace, [hash], NAMESPACES, wait, strict)
+    flow = announce(keyspace, [hash], NAMESPACES, keyspace.path, wait, strict)
     return (yield from traced(keyspace, "clear", (), flow, _told, waits=False))
 
 
-def announce(keyspace: Keyspace, hashes: list[int], kind: int, wait: Waiting, strict: bool) -> Flow[Receipt]:
-    """Invalidate what the hashes stand for. When other hosts are waited for, no process of this host serves it."""
+def announce(keyspace: Keyspace, hashes: list[int], kind: int, text: str, wait: Waiting, strict: bool) -> Flow[Receipt]:
+    """Invalidate what the hashes stand for. When other hosts are waited for, no process of this host serves it.
+
+    ``text`` is what people call the first thing.
+    """
     began, member = monotonic(), keyspace.member
     _check(wait, strict)
     host = member.join()
     if member.config.disabled or not hashes:
         return Receipt((), (), True, 0.0)
     voided = None if host is None else member.invalidate(host, hashes, kind)
+    if host is not None:
+        host.note_event(kind, hashes[0], len(hashes), text)
     keyspace.counters.invalidations += 1
     tell(member, "invalidations", 1, host)
     tally = current_tally(member) if wait == "response" else None
     is_for_later = wait is False or tally is not None
-    if voided is None:
+    if voided is None or host is None:
         receipt = UNKNOWN
     elif voided.hosts is None:
-        receipt = Receipt((), (), True, monotonic() - began)
+        receipt = Receipt((), (), True, monotonic() - began, 1, (), host.processes(), voided.dropped)
     else:
         patience = 0.0 if is_for_later else math.inf if wait is True or wait == "response" else float(wait)
         receipt = _receipt((yield from voided.settle(member.patience(patience) if patience else 0.0)), began)
+        receipt = receipt._replace(processes=host.processes(), dropped=voided.dropped)
         note_position(member, host)  # a client has learned it now
     if tally is not None:
         tally.collect(voided, began)

@@ -165,7 +165,13 @@ class Keyspace(NearCache):
 
     def hashes(self, tags: Iterable[str] = ()) -> tuple[int, ...]:
         """Return the hashes of all that a value depends on beside its key: its namespaces, the root first, its tags."""
-        return (*self.path_hashes, *map(tag_hash, tags)) if tags != () else self.path_hashes
+        if tags == ():
+            return self.path_hashes
+        tags = tuple(tags)
+        host = self.member.own_host()
+        if host is not None:
+            host.note_tags(tags)
+        return (*self.path_hashes, *map(tag_hash, tags))
 
     # --- Checking what callers give
 

@@ -43,7 +43,8 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import cast
 
@@ -83,6 +84,17 @@ def marks_for(capacity: int) -> int:
 def size_for(marks: int) -> int:
     """Return the bytes of a board with so many marks."""
     return 8 * (_ROOT_AT + 1 + marks)
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A process's place on its host. ``pid`` is 0 if the process is in another pid namespace."""
+
+    number: int
+    pid: int
+    nonce: int  # random; a later process with this seat has another one
+    role: str = "peer"  # one of `ROLES`
+    version: str = ""  # of colocache
 
 
 class Head:
@@ -257,6 +269,17 @@ class BoardMemory:
         self.words[at + 3] = ROLES.index(role) | sum(each << 8 + 16 * place for place, each in enumerate(numbers))
         self.words[at], self.words[at + 1], self.words[at + 2] = pid, nonce, now
         self.words[_USED] = max(self.words[_USED], number + 1)
+
+    def seats_ever(self, living: Mapping[int, Seat]) -> list[tuple[Seat, bool]]:
+        """Return who has each seat that was ever taken, or had it last, and whether it is one of those that live."""
+        return [
+            (living[number], True) if number in living else (self._last(number), False)
+            for number in range(self.used_seats)
+        ]
+
+    def _last(self, number: int) -> Seat:
+        pid, nonce = self.seat(number)
+        return Seat(number, pid, nonce, self.role(number), self.release(number) if nonce else "")
 
     def leave_seat(self, number: int) -> None:
         """Note that nobody has a seat. Call it in the process that has it."""

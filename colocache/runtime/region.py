@@ -53,19 +53,18 @@ import mmap
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple, cast
 
 from ..core.host.layout import Geometry, ShelfMemory, geometry
 from ..core.host.memory import Heard
 from ..core.host.numbers import Numbers
-from ..core.host.scores import Block, Writer
+from ..core.host.scores import Writer
 from ..errors import CannotJoin, ConfigError
 from ..interruptions import raise_if_from_handler
 from ..version import __version__
 from . import board_file, hosts_file, scores_file
-from .board_file import BoardMemory, Head, anonymous
+from .board_file import BoardMemory, Head, Seat, anonymous
 from .fences import Fences, fences_for
 from .files import allocate, close_inherited, identity, largest_file, lengthen
 from .forks import do_all
@@ -86,7 +85,7 @@ _MIB = 1 << 20
 # Bytes of the file `locks`.
 _JOIN = 0
 _RINGS = 1 << 16
-_SEATS = 1 << 32
+SEATS_AT: Final = 1 << 32
 _FENCES = 1 << 33
 _LEAVING = 1 << 34  # and the seat of a process that is about to leave
 
@@ -95,17 +94,6 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def _reached(step: str) -> None:
     """Do nothing. Tests have a process killed here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """A process's place on its host. ``pid`` is 0 if the process is in another pid namespace."""
-
-    number: int
-    pid: int
-    nonce: int  # random; a later process with this seat has another one
-    role: str = "peer"  # one of `board_file.ROLES`
-    version: str = ""  # of colocache
 
 
 #: What `Region.lives` looks at once the process has left.
@@ -281,7 +269,7 @@ class Region:
             if number == self.seat.number or not nonce:
                 continue
             try:
-                pid = files.locks.holder(_SEATS + number)
+                pid = files.locks.holder(SEATS_AT + number)
             except OSError as error:
                 raise_if_from_handler(error)
                 continue
@@ -289,28 +277,22 @@ class Region:
                 found.append(Seat(number, pid, nonce, self._board.role(number), self._board.release(number)))
         return found
 
-    def scoreboard(self) -> list[tuple[Seat, bool, Block]]:
-        """Return the block of each seat that was ever taken, who has the seat or had it last, and whether it lives.
-
-        Where the last one has left in order, nothing but the number is known of it. Raise OSError if the blocks cannot
-        be mapped.
-        """
+    def all_scores(self) -> Scores:
+        """Return the blocks of all processes, to be read and closed. Raise OSError if they cannot be mapped."""
         files = self._files
         if files is None or self._left:
-            return [(self.seat, not self._left, self.scores.read())]
-        living = {seat.number: seat for seat in (self.seat, *self.seats())}
-        found = []
-        with Scores(files.held[SCORES].number, self.fences) as scores:
-            for number in range(min(self._board.used_seats, scores.seats)):
-                seat, block = self._seat(number, living), scores.block(number)
-                found.append((seat, number in living, block))
-        return found
+            return Scores(cast(memoryview, self.scores.words)[:], self.fences)
+        return Scores.mapped(files.held[SCORES].number, self.fences)
 
-    def _seat(self, number: int, living: Mapping[int, Seat]) -> Seat:
-        if number in living:
-            return living[number]
-        pid, nonce = self._board.seat(number)
-        return Seat(number, pid, nonce, self._board.role(number), self._board.release(number) if nonce else "")
+    def seats_ever(self) -> list[tuple[Seat, bool]]:
+        """Return who has each seat that was ever taken, or had it last, and whether that process lives.
+
+        Where the last one has left in order, nothing but the number is known of it.
+        """
+        if self._files is None:
+            return [(self.seat, not self._left)]
+        living = {seat.number: seat for seat in (self.seat, *self.seats())}
+        return self._board.seats_ever(living)
 
     def is_last(self) -> bool:
         """Begin to leave, and return whether all others have left, or have begun to.
@@ -535,7 +517,7 @@ def _sit_down(
     hosts = hosts_file.attach(files, fences) if HOSTS in files.held else None
     region = Region(files, board, shelf, fences, capacity, hosts, ended if hosts is not None else ())
     for number in range(board_file.SEATS):
-        if files.locks.take(_SEATS + number):
+        if files.locks.take(SEATS_AT + number):
             _reached("seated")
             region._take_seat(number, role)
             files.remember_board()
@@ -644,7 +626,7 @@ def _leave_files(files: Files, region: Region) -> None:
     in_order = files.locks.take_soon(_JOIN, LEAVING_PATIENCE) and files.is_at_its_path("locks")
     region._board.leave_seat(region.seat.number)
     region._board.change_version(region.numbers.next())
-    files.locks.free(_SEATS + region.seat.number)
+    files.locks.free(SEATS_AT + region.seat.number)
     files.life.let_go()
     _reached("let go")
     if in_order and not files.life.others():
@@ -697,6 +679,11 @@ class _Process:
 
 
 _process = _Process()
+
+
+def region_of(path: str) -> Region | None:
+    """Return the region that this process has joined in a group's directory; None if there is none."""
+    return next((region for region in _mine().regions.values() if region.path == path), None)
 
 
 def _mine() -> _Process:

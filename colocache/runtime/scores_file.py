@@ -60,14 +60,19 @@ def _shared(files: Files, seat: int, fences: Fences) -> Writer:
 class Scores:
     """All blocks of a host, to be read. As a context manager it lets go of the memory at the end."""
 
-    def __init__(self, descriptor: int, fences: OurFences) -> None:
-        """Map what there is of an open file now. Raise OSError if that fails."""
+    def __init__(self, words: memoryview, fences: OurFences, mapping: mmap.mmap | None = None) -> None:
+        """``words`` are those of all blocks; they are let go of, and ``mapping`` is closed, at the end."""
+        self._words = words
         self._fences = fences
+        self._map = mapping
+        self.seats: Final = len(words) // scores.WORDS
+
+    @classmethod
+    def mapped(cls, descriptor: int, fences: OurFences) -> Scores:
+        """Map what there is of an open file now, only to read it. Raise OSError if that fails."""
         size = os.fstat(descriptor).st_size // SIZE * SIZE
-        self.seats: Final = size // SIZE
-        self._map = mmap.mmap(descriptor, size, prot=mmap.PROT_READ) if size else mmap.mmap(-1, mmap.PAGESIZE)
-        self._bytes = memoryview(self._map)
-        self._words = self._bytes.cast("Q")
+        mapping = mmap.mmap(descriptor, size, prot=mmap.PROT_READ) if size else anonymous(mmap.PAGESIZE)
+        return cls(memoryview(mapping).cast("Q"), fences, mapping)
 
     def block(self, seat: int) -> Block:
         """Return what the block of a seat says."""
@@ -87,8 +92,8 @@ class Scores:
     def close(self) -> None:
         """Let go of the memory."""
         self._words.release()
-        self._bytes.release()
-        self._map.close()
+        if self._map is not None:
+            self._map.close()
 
     def __enter__(self) -> Scores:
         return self

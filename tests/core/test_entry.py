@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from colocache.core.entry import DEAD, Entry, Home
+from colocache.core.entry import DEAD, Entry, Home, NearCounts
 
 
 def an_entry(home: Home, key: Any = "k") -> Entry:
@@ -67,7 +67,23 @@ def test_a_home_counts_the_hits_of_what_is_there_and_of_what_has_left() -> None:
     for entry in (one, other):
         entry.publish()
     one.hits, other.hits = 2, 3
-    assert home.hit_count() == 5
+    assert home.hits() == 5
     one.withdraw()
     other.hits += 1
-    assert home.hit_count() == 6
+    assert home.hits() == 6
+    assert home.hits() == home.counts.hits == 6
+
+
+def test_hits_are_counted_once_whoever_counts_them() -> None:
+    counts = NearCounts()
+    home, other = Home(None, counts=counts), Home(None, counts=counts)
+    entry = an_entry(home)
+    entry.publish()
+    entry.hits = 4
+    entry.count()
+    assert home.hits() == other.hits() == 4
+    entry.hits += 1
+    entry.withdraw()
+    entry.hits += 1  # of a reader that has found it before
+    entry.withdraw()  # whoever was interrupted withdraws it once more
+    assert counts.hits == 6

@@ -344,7 +344,7 @@ def test_an_entry_is_kept_and_makes_others_leave_that_there_is_no_room_for(polic
     (gone,) = near.keep(near.entry(D))
     assert (gone.hash, gone.expires) == (A, DEAD)
     assert near.kept() == near.found() == {B, C, D}
-    assert near.store.evictions == 1
+    assert near.home.counts.evictions == 1
 
 
 def test_a_new_entry_takes_the_place_of_its_keys_old_one() -> None:
@@ -354,7 +354,7 @@ def test_a_new_entry_takes_the_place_of_its_keys_old_one() -> None:
     assert near.keep(new) == [old]
     assert near.home.entries == {new.key: new}
     assert near.store.size() == (1, 20)
-    assert near.store.evictions == 0
+    assert near.home.counts.evictions == 0
 
 
 def test_an_entry_that_is_put_twice_is_kept_once() -> None:
@@ -424,14 +424,31 @@ def test_hits_are_those_of_what_there_is_and_of_what_has_left() -> None:
     first, second = near.entry(A), near.entry(B)
     near.keep(first, second)
     first.hits, second.hits = 1, 10
-    assert near.store.hits() == 11
+    near.store.count_hits()
+    assert near.home.counts.hits == 11
+    first.hits += 1
     near.store.drop((A,), math.inf)
-    assert near.store.hits() == 11, "it never shrinks"
+    near.store.count_hits()
+    assert near.home.counts.hits == 11, "what is just leaving counts when it has left"
     near.gone()
-    assert near.store.hits() == 11
+    assert near.home.counts.hits == 12
     second.hits += 1
-    assert near.store.hits() == 12
-    assert near.home.past_hits == 1
+    assert near.home.counts.hits == 12, "nobody has counted yet"
+    near.store.count_hits()
+    near.store.count_hits()
+    assert near.home.counts.hits == 13
+
+
+def test_each_home_counts_the_hits_and_evictions_of_its_own_entries() -> None:
+    near = Near(20)
+    other = Home(near.store)
+    ours, theirs = near.entry(A), near.entry(B)
+    theirs.home = other
+    near.keep(ours, theirs)
+    ours.hits, theirs.hits = 2, 3
+    near.keep(near.entry(C), near.entry(D))
+    assert (near.home.counts.hits, near.home.counts.evictions) == (2, 1)
+    assert (other.counts.hits, other.counts.evictions) == (3, 1)
 
 
 def test_the_shelf_is_told_of_what_was_used_since_it_was_told_last() -> None:

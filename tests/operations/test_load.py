@@ -65,6 +65,10 @@ class Ask:
         self.is_detached = False
         self.heard: list[tuple[str, Any]] = []
         self._has_duty = isinstance(outcome, Lead)
+        self.times: list[float] = []
+
+    def time(self, seconds: float) -> None:
+        self.times.append(seconds)
 
     def ask(self) -> Flow[Any]:
         return (yield woken(self.outcome))
@@ -95,9 +99,13 @@ class Ask:
             self._has_duty = False
             self.heard.append(("given back", None))
 
-    def succeed(self, value: Any) -> None:
+    def begin_span(self) -> None:
+        """There is no tracer."""
+
+    def succeed(self, value: Any) -> str:
         self._has_duty = False
         self.heard.append(("loaded", value))
+        return "stored"
 
     @property
     def errors(self) -> list[BaseException]:

@@ -109,6 +109,16 @@ def unpack(body: bytes, wire: bytes, way: int) -> Record | None:
     return Record(payload, body[LABEL_AT:start], expires, loaded, version, way, 0)
 
 
+class Seen(NamedTuple):
+    """A record as somebody sees it who looks what is there, current or not."""
+
+    wire: bytes
+    record: Record
+    size: int  # bytes of the whole record
+    uses: int  # how often it was found, up to 3
+    is_current: bool  # whether its label stands, and it has not expired
+
+
 class Header(NamedTuple):
     """What a writer needs of a record that comes to the tail of its log."""
 

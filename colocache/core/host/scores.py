@@ -16,10 +16,12 @@ process, but its counts are right. An event, and the name of a tag, carry what t
 
 | words | what |
 |---|---|
-| 0 … | the head: nonce, pid, when the process has sat down, when it has written last, rows in use; then the gauges |
+| 0 … | the head: nonce, pid, when the process has sat down, when it has written last, rows in use |
+| 32 … | the gauges |
 | 64 … | events, `EVENTS` times 16: number, time, pid, kind and length, hash, number of things; 80 bytes of text |
 | 2112 … | tags, `TAGS` times 8: hash, check; length and 40 bytes of text |
-| 6208 … | rows: 26 words of name, `COLUMNS` counts, and the bases of these |
+| 6208 … | the keys that are hit most at present, `HOTTEST` times 2: hash, hits in 1000 s |
+| 6272 … | rows: 26 words of name, `COLUMNS` counts, and the bases of these |
 
 Times are in ns since the epoch, because readers compare them with their own.
 """
@@ -42,6 +44,7 @@ EVENTS: Final = 128  # the last ones that a block keeps
 TAGS: Final = 512  # of which a block knows the names
 COLUMNS: Final = 40  # counts of a row
 GAUGES: Final = 16
+HOTTEST: Final = 32  # keys
 
 OTHERS: Final = "/"  # the name of the row of all namespaces without a row; no namespace has this name
 
@@ -51,7 +54,8 @@ _EVENTS_AT, _EVENT = 64, 16
 _TEXT_AT, _TEXT = 6, 80
 _TAGS_AT, _TAG = _EVENTS_AT + EVENTS * _EVENT, 8
 _TAG_TEXT = 40
-_ROWS_AT = _TAGS_AT + TAGS * _TAG
+_HOT_AT = _TAGS_AT + TAGS * _TAG
+_ROWS_AT = _HOT_AT + 2 * HOTTEST
 _NAME = 26  # words: the length, and 200 bytes
 _ROW = _NAME + 2 * COLUMNS
 ROWS: Final = (WORDS - _ROWS_AT) // _ROW
@@ -91,6 +95,7 @@ class Block(NamedTuple):
     written: int  # the same
     gauges: tuple[int, ...]
     rows: tuple[Row, ...]
+    hottest: tuple[tuple[int, int], ...] = ()  # hashes of keys, and how often they are hit in 1000 s
 
 
 def first_part() -> tuple[int, int]:
@@ -108,7 +113,7 @@ class Writer:
 
     def __init__(self, words: Words, fences: Fences, grow: Grow) -> None:
         """``words`` are those of the block. The first part has its memory."""
-        self._words = words
+        self.words = words
         self._fences = fences
         self._grow = grow
         self._rows: dict[str, int] = {}
@@ -118,7 +123,7 @@ class Writer:
 
     def sit_down(self, nonce: int, pid: int, now: int) -> None:
         """Begin to write. If the process is killed in the middle, the next one on this seat begins anew."""
-        words, order = self._words, self._fences.order
+        words, order = self.words, self._fences.order
         words[_NONCE] = 0
         order()
         rows = min(words[_ROWS], ROWS)
@@ -128,18 +133,13 @@ class Writer:
             self._rows.setdefault(_name(words, at), row)
             for place in range(at + _NAME, at + _NAME + COLUMNS):
                 words[place + COLUMNS] = words[place]
-        for place in range(_GAUGES_AT, _GAUGES_AT + GAUGES):
-            words[place] = 0
+        self.show([0] * GAUGES, (), now)
         words[_PID], words[_BEGAN], words[_WRITTEN] = pid, now, now
         self._pid = pid
         last = max([words[_EVENTS_AT + slot * _EVENT] for slot in range(EVENTS)])
         self._numbers = itertools.count(last + 1)
         order()
         words[_NONCE] = nonce
-
-    def read(self) -> Block:
-        """Return what the block says."""
-        return read_block(self._words, self._fences)
 
     def row(self, name: str) -> int:
         """Return the row of a namespace, or that of `OTHERS` if there is no more room."""
@@ -149,7 +149,7 @@ class Writer:
         return row
 
     def _new_row(self, name: str) -> int:
-        row, encoded = self._words[_ROWS], name.encode("utf-8", "backslashreplace")
+        row, encoded = self.words[_ROWS], name.encode("utf-8", "backslashreplace")
         readable = encoded.decode()
         if readable in self._rows:
             return self._rows[readable]
@@ -160,7 +160,7 @@ class Writer:
             if not self._grow(end_of_rows(row), end_of_rows(row + ROWS_AT_ONCE)):
                 return self._rows.get(OTHERS, 0)
             self._end = row + ROWS_AT_ONCE
-        at, words = _ROWS_AT + row * _ROW, self._words
+        at, words = _ROWS_AT + row * _ROW, self.words
         padded = encoded.ljust(NAME_BYTES, b"\0")
         for place, (word,) in enumerate(struct.iter_unpack("@Q", padded), at + 1):
             words[place] = word
@@ -172,14 +172,22 @@ class Writer:
 
     def add(self, row: int, counts: Sequence[int]) -> None:
         """Add to the counts of a row."""
-        words, at = self._words, _ROWS_AT + row * _ROW + _NAME
+        words, at = self.words, _ROWS_AT + row * _ROW + _NAME
         for place, count in enumerate(counts, at):
             if count:
                 words[place] += count
 
-    def show(self, gauges: Iterable[int], now: int) -> None:
-        """Show the present state, and when it was looked at."""
-        words = self._words
+    def show(self, gauges: Iterable[int], hottest: Iterable[tuple[int, int]], now: int) -> None:
+        """Show the present state, and when it was looked at.
+
+        ``hottest`` are the hashes of the keys that are hit most, and how often, in 1000 s.
+        """
+        words = self.words
+        shown = [*hottest][:HOTTEST]
+        for place, (hash, hits) in enumerate([*shown, *[(0, 0)] * (HOTTEST - len(shown))]):
+            words[_HOT_AT + 2 * place + 1] = 0  # until the hash is there, too
+            words[_HOT_AT + 2 * place] = hash
+            words[_HOT_AT + 2 * place + 1] = hits
         for place, value in enumerate(gauges, _GAUGES_AT):
             words[place] = value
         words[_WRITTEN] = now
@@ -187,7 +195,7 @@ class Writer:
     def note_event(self, kind: int, hash: int, things: int, text: str, now: int) -> None:
         """Note what was invalidated. The oldest event goes."""
         number = next(self._numbers)
-        at, words, order = _EVENTS_AT + number % EVENTS * _EVENT, self._words, self._fences.order
+        at, words, order = _EVENTS_AT + number % EVENTS * _EVENT, self.words, self._fences.order
         encoded = _cut(text, _TEXT)
         words[at] = 0
         order()
@@ -200,7 +208,7 @@ class Writer:
 
     def note_tag(self, hash: int, tag: str) -> None:
         """Note the name of a tag, in place of another one. Labels have only hashes."""
-        at, words = _TAGS_AT + hash % TAGS * _TAG, self._words
+        at, words = _TAGS_AT + hash % TAGS * _TAG, self.words
         if words[at] == hash:
             return
         encoded = _cut(tag, _TAG_TEXT)
@@ -223,10 +231,11 @@ def read_block(words: Words, fences: Fences) -> Block:
         fences.order()
         rows = tuple([_row(words, _ROWS_AT + row * _ROW) for row in range(min(words[_ROWS], ROWS))])
         gauges = tuple([words[place] for place in range(_GAUGES_AT, _GAUGES_AT + GAUGES)])
+        hottest = [(words[place], words[place + 1]) for place in range(_HOT_AT, _ROWS_AT, 2)]
         pid, began, written = words[_PID], words[_BEGAN], words[_WRITTEN]
         fences.order()
         if nonce and words[_NONCE] == nonce:
-            return Block(nonce, pid, began, written, gauges, rows)
+            return Block(nonce, pid, began, written, gauges, rows, tuple([each for each in hottest if each[1]]))
     return Block(0, 0, 0, 0, (0,) * GAUGES, rows)
 
 

@@ -48,7 +48,7 @@ from typing import Any
 from xxhash import xxh3_64_intdigest
 
 from .board import GROUP, OFFSET, OFFSET_BITS, PAGE, PAGE_SHIFT, Board, Label
-from .hashes import WRITES
+from .hashes import WRITES, key_hash
 from .layout import BUCKET, ShelfMemory
 from .logs import MAIN, MOST, NO_WAY, POSITION, TAG_SHIFT, UNIT_SHIFT, Garbage, Logs
 from .memory import Announcer, Fences, HostLease, RingLocks
@@ -71,6 +71,7 @@ from .record import (
     Miss,
     Outcome,
     Record,
+    Seen,
     checksum,
     groups_of,
     label_of,
@@ -288,6 +289,32 @@ class Shelf:
                 if record is not None and record.loaded > after and self._is_current(record, now):
                     found.append((wire, record))
         return found
+
+    def see(self, first: int, count: int, now: float) -> list[Seen]:
+        """Return what so many ways from ``first`` on point to, for somebody who looks what is there.
+
+        This changes nothing, and does for memory that can only be read.
+        """
+        ways = range(first, min(first + count, self.ways))
+        return [seen for way in ways if (word := self._index[way]) and (seen := self._seen(way, word, now)) is not None]
+
+    def see_key(self, hash: int, now: float) -> Seen | None:
+        """Return the same of a key, given its hash; None if it has no record."""
+        base, tag = hash & self._way_mask, hash >> TAG_SHIFT | 1
+        for way, word in enumerate(self._bucket(base << 3), base):
+            seen = self._seen(way, word, now) if word >> TAG_SHIFT == tag else None
+            if seen is not None and key_hash(seen.wire) == hash:
+                return seen
+        return None
+
+    def _seen(self, way: int, word: int, now: float) -> Seen | None:
+        body = self._copy(way, word)
+        if body is None:
+            return None
+        wire = wire_of(body)
+        record = unpack(body, wire, way)
+        assert record is not None
+        return Seen(wire, record, CHECK + len(body), min(self._used[way], MOST), self._is_current(record, now))
 
     def use(self, ways: Iterable[int]) -> None:
         """Count hits on near copies as uses of their records, so that what is used most stays on the shelf.

@@ -4,18 +4,28 @@ A question that goes by the network thread passes through it twice: the caller w
 takes about as long as all the rest, and more where both want the interpreter lock.
 
 1. The network thread makes a link. Once both sides have said Hello, it leaves the link here.
-2. A thread that wants to ask takes the link out. So nobody else has it.
-3. With the answer it puts the link back. If there is none, or anything else has happened to the connection, it does
+2. A thread that wants to ask takes the link. So nobody else has it.
+3. With the answer it gives the link back. If there is none, or anything else has happened to the connection, it does
    not, and the network thread closes the link. So nobody has to tell answers that are late from others.
 
 libzmq lets a socket go from one thread to another if there is a full memory barrier between: the interpreter lock is
-one.
+one. But no thread may close a socket that another one uses: that can end the process. So a link tells who has it, and
+a link that is lost by an exception of a signal handler is told from one whose thread is only slow.
+
+**A link is connected once.** Between two questions nobody reads what libzmq reports of the connection. If it dialled
+again and again:
+
+1. The other host is restarted with another secret. A link that is idle is refused twice a second, and each attempt is
+   reported.
+2. After a thousand reports the queue is full. libzmq's one thread for all connections waits until somebody reads one.
+3. The network thread closes the link, and waits for libzmq's thread. This host is silent for good.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 from typing import Final, NamedTuple
@@ -24,8 +34,9 @@ import zmq
 
 from ...core.hosts.rows import Incarnation
 from ...core.hosts.versions import Hello
+from ..holds import FOR_EVER, Hold, is_over
 from ..waiting.answers import may_block
-from ..waiting.threads import PAUSE
+from ..waiting.threads import PAUSE, thread_id
 from .dialling import Line
 from .keys import GroupKeys
 from .links import IDLE, QUEUE, Link
@@ -36,7 +47,6 @@ OF_A_HOST: Final = 2  # links to one host: of more threads that ask at the same 
 MOST: Final = 32  # links at a time
 MAKING: Final = 10.0  # s that a link may take until it can be used
 CLOSING: Final = 1.0  # s that links in use are waited for
-LOST: Final = 0.5  # s after its answer was due, a link that is not put back was lost by who has asked
 
 _POLLIN, _NOBLOCK = int(zmq.POLLIN), int(zmq.NOBLOCK)  # libzmq's numbers: each use of an enum's member costs 1 us
 
@@ -47,18 +57,23 @@ UNABLE: Final = object()
 class DirectLink:
     """A connection on which both sides have said Hello. For one thread at a time."""
 
-    __slots__ = ("_monitor", "_number", "_open", "_socket", "_watched", "address", "ends", "to")
+    __slots__ = ("_monitor", "_number", "_open", "_socket", "_watched", "address", "ends", "taken", "to")
 
     def __init__(
         self, to: Incarnation, address: Address, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes], now: float
     ) -> None:
         self.to = to
         self.address = address
-        self.ends = now  # when the last answer came, or is due
+        self.ends = now  # when the last answer came
+        self.taken: dict[int, Hold] = {}  # by which call, under 0: see `colocache.runtime.holds`
         self._socket, self._monitor = socket, monitor
         self._number = 0
         self._open = [True]  # whoever takes this out closes the sockets
         self._watched = [(each, _POLLIN) for each in (socket, monitor)]
+
+    def take(self, hold: Hold) -> bool:
+        """Take the link, in one step; return False if somebody has it."""
+        return self.taken.setdefault(0, hold) is hold
 
     def ask(self, body: bytes, timeout: float) -> bytes | object | None:
         """Ask, and wait for the answer. Return None if there is none, and `UNABLE` if nothing could be asked.
@@ -83,6 +98,11 @@ class DirectLink:
             return UNABLE  # a Hello: the other side has forgotten this one, and has not looked at the question
         number, answer = read_data(frames[0])
         return answer if number == self._number else None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has begun to close the link."""
+        return bool(self._open)
 
     def close(self) -> None:
         """Hang up. Any thread may call this, and again, if nobody uses the link."""
@@ -121,8 +141,7 @@ class DirectLinks:
         self._chance = chance
         self._wanted: deque[Incarnation] = deque(maxlen=MOST)
         self._making: dict[Incarnation, _Making] = {}
-        self._idle: dict[Incarnation, deque[DirectLink]] = {}
-        self._links: set[DirectLink] = set()  # all that are open, in use or not
+        self._links: dict[Incarnation, tuple[DirectLink, ...]] = {}  # all that are open, in use or not
         self._broken: deque[DirectLink] = deque()
         self._closed = False
         self._look_at = math.inf  # when links may have been idle for long
@@ -135,51 +154,44 @@ class DirectLinks:
         Return None if there is no answer in time, or if the connection ends. Return `UNABLE` if nothing was asked,
         because no link is free. Then the network thread makes one for later questions, if there may be more of them.
         """
-        idle = self._idle.get(to)
-        if not idle or len(body) > LARGEST_BODY or not may_block():
-            self._wanted.append(to)
+        if len(body) > LARGEST_BODY or not may_block():
             return UNABLE
         answer: bytes | object | None = UNABLE
+        hold = thread_id(), sys._getframe()
+        taken: DirectLink | None = None
         try:
-            link = idle.pop()
-        except IndexError:  # another thread was faster
+            for link in self._links.get(to, ()):
+                if link.take(hold):
+                    taken = link
+                    answer = link.ask(body, timeout)
+                    return answer
             self._wanted.append(to)
             return UNABLE
-        try:
-            link.ends = monotonic() + timeout
-            answer = link.ask(body, timeout)
-            return answer
         finally:  # an exception of a signal handler leaves the link in an unknown state
-            if isinstance(answer, bytes):
-                link.ends = monotonic()
-                self._put_back(link)
-            else:
-                self._broken.append(link)
-                self._close_if_closed(self._broken)
+            if taken is not None and isinstance(answer, bytes):
+                taken.ends = monotonic()
+                self._give_back(taken, hold)
+            elif taken is not None:
+                self._broken.append(taken)
+            if self._closed:
+                self._close_free()
 
-    def _put_back(self, link: DirectLink) -> None:
-        # 1. This puts the link back, and then looks whether all are closed.
-        # 2. `close` notes that, and then takes all links out.
+    def _give_back(self, link: DirectLink, hold: Hold) -> None:
+        # 1. This gives the link back, and then its caller looks whether all are closed.
+        # 2. `close` notes that, and then closes all links that it can take.
         # So one of them closes this link.
-        idle = self._idle[link.to]
-        idle.append(link)
-        self._close_if_closed(idle)
+        if 0 in link.taken and link.taken[0] is hold:
+            del link.taken[0]
 
-    def _close_if_closed(self, links: deque[DirectLink]) -> None:
-        if self._closed:
-            self._close_all(links)
+    def _close_free(self) -> None:
+        """Close all links that nobody uses, or that are broken or lost. Any thread may do so once all are closed."""
+        for link in self._all():
+            if link.take(FOR_EVER) or link in self._broken or is_over(link.taken.get(0, FOR_EVER)):
+                link.close()
 
-    def _close_all(self, links: deque[DirectLink]) -> None:
-        while True:
-            try:
-                link = links.pop()
-            except IndexError:
-                return
-            self._close(link)
-
-    def _close(self, link: DirectLink) -> None:
-        link.close()
-        self._links.discard(link)
+    def _all(self) -> list[DirectLink]:
+        """Return the links that are open."""
+        return [link for links in [*self._links.values()] for link in links if link.is_open]
 
     # --- For the network thread
 
@@ -190,7 +202,7 @@ class DirectLinks:
 
     def addresses(self) -> list[Address]:
         """Return the addresses that there are links to, or are about to be."""
-        return [*[link.address for link in [*self._links]], *[each.address for each in self._making.values()]]
+        return [*[link.address for link in self._all()], *[each.address for each in self._making.values()]]
 
     def work(self, ready: Sequence[object], now: float) -> None:
         """See to the links: make those that are wanted, and close those that nobody uses."""
@@ -206,15 +218,15 @@ class DirectLinks:
             self._close_unused(now)
 
     def _make(self, to: Incarnation, now: float) -> None:
-        made = Counter(link.to for link in [*self._links])
-        if to in self._making or made[to] >= OF_A_HOST or len(self._links) + len(self._making) >= MOST:
+        made = len(self._links.get(to, ()))
+        if to in self._making or made >= OF_A_HOST or len(self._all()) + len(self._making) >= MOST:
             return
         address = told_address(self._address_of(to))
         if address is None or (self._keys is None and not address.is_loopback):
             return  # nobody there is asked in plain text
         line = Line(
             self._context, self._poller, address, str(address), self._keys,
-            largest=LARGEST_DATA, queue=QUEUE, chance=self._chance, now=now,
+            largest=LARGEST_DATA, queue=QUEUE, chance=self._chance, now=now, once=True,
         )  # fmt: skip
         self._making[to] = _Making(Link(line, self._mine, now), address, now + MAKING)
 
@@ -227,31 +239,23 @@ class DirectLinks:
         elif link.greeting.version is not None and (sockets := link.line.give_away()) is not None:
             del self._making[to]
             made = DirectLink(to, address, *sockets, now)
-            self._links.add(made)
-            self._idle.setdefault(to, deque()).append(made)
+            self._links[to] = (*self._links.get(to, ()), made)
             self._look_at = min(self._look_at, now + IDLE)
 
     def _close_unused(self, now: float) -> None:
-        """Close links that were not used for long, and what was lost: who is interrupted may not put a link back."""
-        for link in [*self._links]:
+        """Close links that were not used for long, or whose host is elsewhere by now, and those that were lost."""
+        for link in self._all():
             is_elsewhere = told_address(self._address_of(link.to)) != link.address
-            if (now - link.ends >= IDLE or is_elsewhere) and self._take_out(link):
+            is_unused = now - link.ends >= IDLE or is_elsewhere
+            if (is_unused and link.take(FOR_EVER)) or is_over(link.taken.get(0, FOR_EVER)):
                 self._close(link)
-        self._close_lost(now)
         self._look_at = now + IDLE / 2 if self._links else math.inf
 
-    def _take_out(self, link: DirectLink) -> bool:
-        """Take a link out if nobody uses it."""
-        try:
-            self._idle[link.to].remove(link)
-        except ValueError:
-            return False
-        return True
-
-    def _close_lost(self, now: float) -> None:
-        for link in [*self._links]:
-            if now - link.ends >= LOST and link not in self._idle[link.to]:
-                self._close(link)
+    def _close(self, link: DirectLink) -> None:
+        link.close()
+        others = tuple([each for each in self._links.pop(link.to) if each is not link])
+        if others:
+            self._links[link.to] = others
 
     def close(self) -> bool:
         """Close all links, once nobody uses them any more. Return whether none is left."""
@@ -259,10 +263,9 @@ class DirectLinks:
         for making in self._making.values():
             making.link.line.close()
         self._making.clear()
-        for links in [*self._idle.values(), self._broken]:
-            self._close_all(links)
         ends = monotonic() + CLOSING
-        while self._links and monotonic() < ends:
+        while True:
+            self._close_free()
+            if not self._all() or monotonic() >= ends:
+                return not self._all()
             sleep(PAUSE)
-        self._close_lost(monotonic())
-        return not self._links

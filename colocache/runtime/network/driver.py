@@ -183,7 +183,7 @@ class Network:
             try:
                 request.on_answer(None)
             except Exception:
-                self._log.exception("an answer of another host could not be taken in")
+                self._log.exception("an answer of another host could not be taken in", event="answer_failed")
 
     # --- Life
 
@@ -199,7 +199,9 @@ class Network:
 
     def _not_started(self, why: object) -> None:
         self._silent = True
-        self._log.error("speaks with no other host, and serves nothing from the cache: %s", why)
+        self._log.error(
+            "speaks with no other host, and serves nothing from the cache: %s", why, event="speaks_with_nobody"
+        )
         self._ended.give(None)
 
     def say_goodbye(self) -> None:
@@ -260,24 +262,30 @@ class Network:
                 try:
                     self._serve()
                 except (OSError, ConfigError) as error:
-                    self._fail(self._log.warning, "speaks with no other host for now: %s", error)
+                    self._fail(
+                        self._log.warning, "speaks with no other host for now: %s", error, event="speaks_with_nobody"
+                    )
                 except Exception:  # a bug, or libzmq in trouble
-                    self._fail(self._log.exception, "the network thread has failed, and will start anew")
+                    self._fail(
+                        self._log.exception,
+                        "the network thread has failed, and will start anew",
+                        event="network_failed",
+                    )
                 if not self._leaving:
                     self._left.acquire(True, PAUSE)
         finally:
             self._ended.give(None)
 
-    def _fail(self, log: Callable[..., None], text: str, *details: object) -> None:
+    def _fail(self, log: Callable[..., None], text: str, *details: object, event: str) -> None:
         self.failures += 1
         self._silent = True
-        log(text, *details)
+        log(text, *details, event=event)
 
     def _serve(self) -> None:
         session = Session(self._given, self._rouse_if_idle)
         if self._silent:
             self._silent = False
-            self._log.info("speaks with other hosts again")
+            self._log.info("speaks with other hosts again", event="speaks_again")
         try:
             self._session = session
             while not self._leaving:
