@@ -155,7 +155,7 @@ def test_figures_that_cannot_be_read_are_not_taken_for_zeros(
     def fail() -> None:
         raise OSError("too many open files")
 
-    monkeypatch.setattr(host.region, "scoreboard", fail)
+    monkeypatch.setattr(host.region, "all_scores", fail)
     assert scraped(ready) == {("colocache_up", frozenset({("group", "test")})): 0}
     assert "cannot be read: too many open files" in caplog.text
 
