@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: it
 def test_metrics_agree_with_what_was_done_while_workers_are_replaced_and_killed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    few = ["--workers", "3", "--visitors", "4", "--keys", "20", "--max-requests", "60"]
+    few = ["--workers", "3", "--visitors", "4", "--keys", "20", "--max-requests", "60", "--witness"]
     status = metered.main(["--requests", "200", "--kills", "3", *few])
     report = capsys.readouterr().out
     assert status == 0, report
@@ -24,9 +24,10 @@ def test_metrics_agree_with_what_was_done_while_workers_are_replaced_and_killed(
 
 def test_a_counter_that_falls_or_disappears_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     scraper = metered.Scraper(0)
-    series = "colocache_reads_total", frozenset({("result", "hit")})
-    other = "colocache_sets_total", frozenset({("group", "shop")})
-    scrapes = iter([{series: 3.0, other: 1.0}, {}, {series: 3.0, other: 1.0}, {series: 2.0}])
+    kinds = "# TYPE colocache_reads counter\n# TYPE colocache_sets counter\n"
+    reads, sets = 'colocache_reads_total{{result="hit"}} {}\n', 'colocache_sets_total{{group="shop"}} 1\n'
+    good = kinds + reads.format(3) + sets.format()
+    scrapes = iter([good, "", good, kinds + reads.format(2)])
     monkeypatch.setattr(scraper, "_scraped", lambda: next(scrapes))
     found = [scraper.scrape() for _ in range(4)]
     assert found[0] == metered.Figures(3, 0, 0)

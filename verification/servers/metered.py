@@ -7,7 +7,8 @@ Visitors ask for pages, one read of the cache each, and for invalidations, and c
 while somebody scrapes ``/metrics``, of whatever worker answers: no counter may ever be less than it was. Workers are
 replaced after so many requests each. There are three parts:
 
-1. **Replaced.** Every figure has to be exactly what was counted: reads, loads, invalidations.
+1. **Replaced.** Every figure has to be exactly what was counted: reads, loads, invalidations. The sums of what the
+   processes have exported by OpenTelemetry have to be the same.
 2. **Replaced, and killed** by SIGKILL. A process shows about once a second what it has counted, and one that is killed
    takes the rest with it. So the figures may lack what the killed ones had answered in their last seconds, and may have
    what was carried out, and not answered any more.
@@ -23,6 +24,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -41,6 +43,7 @@ from urllib.parse import quote
 from prometheus_client.parser import text_string_to_metric_families
 
 from verification.servers.modes import gunicorn
+from verification.servers.rolling import witness
 from verification.servers.running import PATIENCE, Broken, Running, free_port, place, until
 
 INVALIDATIONS = 0.05  # of all requests
@@ -144,6 +147,7 @@ class Scraper(threading.Thread):
         self._lock = threading.Lock()
         self.fallen: list[str] = []
         self.pids: Counter[int] = Counter()  # who has answered how often
+        self.processes = 0.0  # of the group, as the last answer has it
         self.stopped = threading.Event()
 
     def run(self) -> None:
@@ -154,15 +158,17 @@ class Scraper(threading.Thread):
     def scrape(self) -> Figures | None:
         """Scrape once, and compare with what was shown before. None if the worker was killed that had to answer."""
         with self._lock:  # two at a time could be compared in the wrong order
-            found = self._scraped()
+            text = self._scraped()
+            found = counters(text)
             for series, before in self._last.items() if found else ():
                 now = found.get(series)
                 if now is None or now < before:
                     self.fallen.append(f"{series[0]}{dict(series[1])}: {before} and then {now}")
             self._last = found or self._last
+            self.processes = sum(map(float, re.findall(r"^colocache_processes\{.*\} (.*)$", text, re.MULTILINE)))
             return shown(found) if found else None
 
-    def _scraped(self) -> dict[Series, float]:
+    def _scraped(self) -> str:
         connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         try:
             connection.request("GET", "/metrics", headers={"Connection": "close"})
@@ -170,9 +176,9 @@ class Scraper(threading.Thread):
             body = response.read()
             assert response.status == 200, body
             self.pids[int(response.headers["X-Pid"])] += 1
-            return counters(body.decode())
+            return body.decode()
         except (OSError, HTTPException):
-            return {}
+            return ""
         finally:
             connection.close()
 
@@ -206,24 +212,37 @@ class Run:
         until(lambda: self.shown() and self.workers() <= (self.scraper.pids - before).keys(), "all are scraped")
         return self.shown()
 
+    def exported(self) -> Figures:
+        """What all processes have exported by OpenTelemetry so far, those that have ended too."""
+        found: Counter[str] = Counter()
+        for path in self._directory.glob("exported-*"):
+            for name, attributes, value in json.loads(path.read_text()):
+                found[name] += value
+                found[f"{name} {attributes.get('colocache.result')}"] += value
+        return Figures(found["colocache.reads"], found["colocache.reads load"], found["colocache.invalidations"])
+
     def part(self, name: str, kills: int) -> None:
         """Have visitors ask for a while, and compare."""
-        counted, found = self.counted(), self.settled()
+        counted, found, sent = self.counted(), self.settled(), self.exported()
         answered, unanswered = len(self.ledger.answers), len(self.ledger.unanswered)
         lost = self._asked(kills)
         counted, found = self.counted().minus(counted), self.settled().minus(found)
+        if not kills:  # it is exported soon
+            with suppress(AssertionError):
+                until(lambda: self.exported().minus(sent) == counted, "")
+        sent = self.exported().minus(sent)
         unknown = len(self.ledger.unanswered) - unanswered
         if kills:
             agrees = all(-unknown <= was - shows <= lost + unknown for was, shows in zip(counted, found, strict=True))
         else:
-            agrees = counted == found and not unknown
+            agrees = counted == found == sent and not unknown
         self.is_good = self.is_good and agrees
         self.lines += [
             f"{name}",
             f"  requests                     {len(self.ledger.answers) - answered:,}, and {unknown} not answered",
             *[
-                f"  {what:<29}{was:,} counted, and {shows:,} shown"
-                for what, was, shows in zip(Figures._fields, counted, found, strict=True)
+                f"  {what:<29}{was:,} counted, {shows:,} shown, and {exports:,} exported"
+                for what, was, shows, exports in zip(Figures._fields, counted, found, sent, strict=True)
             ],
             f"  {'agrees' if agrees else 'DOES NOT AGREE'}",
         ]
@@ -263,7 +282,12 @@ class Run:
             time.sleep(LOOK_EVERY)
 
     def _kill(self) -> int:
-        """Kill a worker; how many answers it has given since it has shown for certain what it had counted."""
+        """Kill a worker; how many answers it has given since it has shown for certain what it had counted.
+
+        Others are in the group by then: when the last process of a group ends, counters begin at 0.
+        """
+        enough = max(2, self._options.workers // 2)
+        until(lambda: self.scraper.scrape() and self.scraper.processes >= enough, "workers have joined")
         pid = self._rng.choice(sorted(self.workers()))
         after = time.monotonic() - SHOWN_WITHIN
         with suppress(ProcessLookupError):
@@ -286,42 +310,44 @@ def prometheus(directory: Path, port: int, wanted: bool) -> Iterator[int | None]
                f"--storage.tsdb.path={directory / 'tsdb'}", "--log.level=error"]  # fmt: skip
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
-        until(lambda: asked(own, "up == 1"), "Prometheus scrapes")
+        until(lambda: _is_up(own), "Prometheus scrapes")
         yield own
     finally:
         process.terminate()
         process.wait()
 
 
+def _is_up(port: int) -> bool:
+    with suppress(OSError, HTTPException, ValueError, KeyError):  # it starts
+        return bool(asked(port, "up == 1"))
+    return False
+
+
 def asked(port: int, expression: str) -> list[dict[str, Any]]:
-    """What Prometheus answers."""
+    """What Prometheus answers. KeyError if it does not understand the question."""
     connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request("GET", f"/api/v1/query?query={quote(expression)}")
         found: list[dict[str, Any]] = json.loads(connection.getresponse().read())["data"]["result"]
         return found
-    except (OSError, HTTPException, ValueError, KeyError):  # it starts
-        return []
     finally:
         connection.close()
 
 
-#: What Prometheus must find none of, over the whole run.
-NEVER = {
-    "counters that were reset": "resets({__name__=~'colocache_.*(_total|_count|_sum|_bucket)'}[1h]) > 0",
-    "negative rates": "min_over_time(sum(rate(colocache_reads_total[10s]))[1h:1s]) < 0",
-}
-
-
 def report_of_prometheus(port: int | None) -> tuple[bool, list[str]]:
-    """Whether Prometheus has seen nothing wrong; in words, too."""
+    """Whether Prometheus has seen no counter that was reset, and no negative rate; in words, too."""
     if port is None:
         return True, []
-    series = asked(port, "count({__name__=~'colocache_.*'})")
-    bad = {what: len(asked(port, expression)) for what, expression in NEVER.items()}
-    lines = [f"series in Prometheus           {series[0]['value'][1] if series else 0}"]
-    lines += [f"{what:<31}{count}" for what, count in bad.items()]
-    return bool(series) and not any(bad.values()), lines
+    series = asked(port, "{__name__=~'colocache_.*_(total|count|sum|bucket)'}")
+    names = sorted({each["metric"]["__name__"] for each in series})
+    resets = [each for name in names for each in asked(port, f"resets({name}[1h]) > 0")]
+    negative = [each for name in names for each in asked(port, f"min_over_time(rate({name}[10s])[1h:1s]) < 0")]
+    lines = [
+        f"counters in Prometheus         {len(series)}, of {len(names)} names",
+        f"  that were reset              {len(resets)}",
+        f"  with negative rates          {len(negative)}",
+    ]
+    return bool(names) and not resets and not negative, lines
 
 
 def main(arguments: list[str]) -> int:
@@ -336,12 +362,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--prometheus", action="store_true", help="have a real one scrape, too")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--witness", action="store_true", help="be in the group, for few workers")
     options = parser.parse_args(arguments)
     if options.prometheus and shutil.which("prometheus") is None:
         parser.error("prometheus is not installed; on Debian: apt-get install prometheus")
     limit = str(options.max_requests), "--max-requests-jitter", str(options.max_requests // 2)
     mode = replace(gunicorn("", "--max-requests", *limit, app=APP), workers=options.workers)
-    with place() as directory, Running(mode, directory) as server:
+    with place() as directory, Running(mode, directory) as server, witness(directory, options.witness):
         run = Run(server, directory, options)
         until(lambda: len(run.workers()) == options.workers and run.scraper.scrape(), server.last_words)
         with prometheus(directory, server.port, options.prometheus) as port:
