@@ -273,7 +273,8 @@ def _tags_of(
     """
     try:
         own = inspect.signature(tags)
-    except (TypeError, ValueError):  # a built-in function that does not tell
+    except (TypeError, ValueError) as error:  # a built-in function that does not tell
+        raise_if_from_handler(error)
         return tags
     names: dict[Any, list[str]] = defaultdict(list)
     for each in signature.parameters.values():

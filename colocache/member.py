@@ -36,7 +36,7 @@ from .runtime.servers import call_after_fork, refuse_eventlet
 from .runtime.undisturbed import undisturbed
 from .runtime.view import View
 from .runtime.waiting.answers import Answer
-from .runtime.waiting.threads import drained, is_patched, on_driver_thread, start_at_once
+from .runtime.waiting.threads import drained, is_patched, may_not_wait, on_driver_thread, start_at_once
 from .runtime.weak import living
 from .stats import Counters, Ledger, Stats
 from .tracing import Tracer
@@ -159,19 +159,20 @@ class Member:
         return life.host if life.pid == getpid() else None
 
     def patience(self, seconds: float) -> float:
-        """Return for how long a call may wait here: for ``seconds``, and on a thread of the cache not at all.
+        """Return for how long a call may wait here: for ``seconds``, and where nobody may wait not at all.
 
         Python runs finalizers in any thread, and so in one of the cache's. What they wait for may be what that thread
-        has to do.
+        has to do. And while the interpreter ends, no other thread runs.
         """
-        if not on_driver_thread():
+        if not may_not_wait():
             return seconds
-        self.log.warning(
-            "a finalizer, or other code that Python has run on a thread of the cache, has used the cache there, where "
-            "nobody may wait: it loads for itself what others load, and its invalidations are not complete as long as "
-            "other hosts have not confirmed them",
-            event="used_by_finalizer",
-        )
+        if on_driver_thread():
+            self.log.warning(
+                "a finalizer, or other code that Python has run on a thread of the cache, has used the cache there, "
+                "where nobody may wait: it loads for itself what others load, and its invalidations are not complete "
+                "as long as other hosts have not confirmed them",
+                event="used_by_finalizer",
+            )
         return 0.0
 
     @property
@@ -192,7 +193,7 @@ class Member:
         Joining is not disturbed by what signal handlers raise: it comes to its end. A finalizer that uses the cache
         while its own thread is joining finds no host, and loads for itself.
         """
-        if on_driver_thread():  # in a finalizer, which must make nobody wait
+        if may_not_wait():  # in a finalizer: it must make nobody wait, nor itself for threads that run no more
             return None
         if not self.notice_fork():
             return None
@@ -290,7 +291,7 @@ class Member:
         """Wait while another thread joins. Its exceptions cannot reach this thread: it looks again and again."""
         other, ends = self._joining.get(0), monotonic() + JOINING
         while other is not None and other is self._joining.get(0) and other.thread != threading.get_ident():
-            if other.is_over or monotonic() >= ends:
+            if other.is_over or monotonic() >= ends or may_not_wait():
                 return
             other.ended.result(LOOK_EVERY)
 
@@ -310,7 +311,7 @@ class Member:
     # --- Leaving
 
     def leave(self) -> None:
-        """Leave the host. The next use joins anew. On a thread of the cache, another one does what takes time."""
+        """Leave the host. The next use joins anew. Where nobody may wait, another thread does what takes time."""
         self.notice_fork()
         self._wait_for_another_thread()
         host = self.own_host()
@@ -324,7 +325,7 @@ class Member:
         finally:
             if self.life.host is None:
                 self._drop_finalizer()
-            if on_driver_thread():
+            if may_not_wait():
                 _leave_elsewhere([host])
             else:
                 _leave(host, PATIENCE)

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 from . import Cache, ColocacheError
 from .config import Duration, parse_duration
+from .interruptions import raise_if_from_handler
 from .operations.positions import MAX_POSITIONS, Positions, read_positions, write_positions
 from .scope import Scope
 
@@ -75,10 +76,12 @@ class Middleware:
             self.cache.start()
             self._warn_of_a_second_cache()
         except ColocacheError as error:  # the cache is closed, or its directory or this server cannot be used
+            raise_if_from_handler(error)
             self.log.error("the cache cannot start, and requests go on without it: %s", error, event="cannot_start")
         except (OSError, ImportError) as error:  # the cache has logged it, and tries again at every use
+            raise_if_from_handler(error)
             if isinstance(error, OSError) and error.errno is None:
-                raise  # by a signal handler, for example at a time limit. An error of the system has a number
+                raise  # by another thread, for example at a time limit. An error of the system has a number
         self._started_in = os.getpid()  # last, so that concurrent requests wait for the same start
 
     async def astart(self) -> None:
@@ -198,6 +201,7 @@ class Request:
         try:
             yield
         except ColocacheError as error:
+            raise_if_from_handler(error)
             self._middleware.refused(error)
         self._waited += monotonic() - began
 

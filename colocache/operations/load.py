@@ -19,7 +19,7 @@ from ..core.keys import Key
 from ..errors import RecursiveLoadError
 from ..host import Host
 from ..hosts import Hosts
-from ..interruptions import raise_if_from_handler
+from ..interruptions import raise_if_from_handler, value_of
 from ..naming import shown
 from ..tracing import Span
 from .flow import Flow
@@ -231,7 +231,8 @@ class Duty:
         """
         try:
             return self._keep(value)
-        except MemoryError:
+        except MemoryError as error:
+            raise_if_from_handler(error)
             self.give_back()
             self._keyspace.decline(self.key, "there is not enough memory to keep it")
             return "declined"
@@ -280,7 +281,7 @@ def _clocked(flow: Generator[Sleep, tuple[float, Any], T], host: Host) -> Flow[T
             woken = yield step
             step = flow.send((host.now(), woken))
     except StopIteration as end:
-        return cast(T, end.value)
+        return cast(T, value_of(end))
     finally:
         flow.close()
 

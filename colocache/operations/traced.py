@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 from ..core.keys import Key
+from ..interruptions import value_of
 from ..tracing import Span, Work
 from .flow import Flow
 from .keyspace import Keyspace
@@ -45,12 +46,14 @@ def _traced(begin: Callable[[], Span], flow: Flow[T], told: Callable[[T], Told],
     answer: Any = None
     try:
         while True:
-            step = flow.send(answer)
+            try:
+                step = flow.send(answer)
+            except StopIteration as end:
+                outcome = cast(T, value_of(end))
+                break
             if span is None:
                 span = begin()
             answer = yield step
-    except StopIteration as end:
-        outcome = cast(T, end.value)
     except GeneratorExit:  # the caller was cancelled, or interrupted
         if span is not None:
             span.end("interrupted")

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Final, NamedTuple
 
+from ..interruptions import pass_over
 from .frames import EVERYTHING, KEYS, LARGEST, LOADED, NAMESPACES, TAGS, decode
 from .logs import Log
 from .mouth import Mates, Mouth
@@ -32,7 +33,7 @@ from .servers import why_no_threads
 from .short_name import ShortName
 from .transport import Ear
 from .waiting.answers import Answer
-from .waiting.threads import Errands, allocate_lock, drained, on_driver_thread, start_driver
+from .waiting.threads import Errands, allocate_lock, drained, may_not_wait, start_driver
 from .waker import Waker
 
 EVENTS: Final = (KEYS, TAGS, NAMESPACES)
@@ -158,6 +159,7 @@ class Bus:
             self._not_started(why)
             return False
         self._ended = Answer()
+        self._tick_at, self._publish_at = monotonic() + TICK, monotonic() + PUBLISH_SOON
         start_driver(self._run, "colocache bus", self._errands, self._not_started)
         return not self._silent
 
@@ -174,7 +176,7 @@ class Bus:
     def leave(self) -> None:
         """Begin to do what `close` does, and return at once. Take no lock: a finalizer may call this anywhere."""
         self._leaving = True
-        with contextlib.suppress(RuntimeError):  # the second time
+        with pass_over(RuntimeError):  # the second time
             self._left.release()
         self._rouse()
 
@@ -184,7 +186,7 @@ class Bus:
         The seat must not be given up before, because the end of the thread deletes the socket that is named by it.
         """
         self.leave()
-        if on_driver_thread():
+        if may_not_wait():
             return False
         ended = self._ended.result(patience) is None
         self._errands.finish(LAST_LINES)
@@ -205,8 +207,6 @@ class Bus:
     # --- The thread
 
     def _run(self) -> None:
-        self._tick_at = monotonic() + TICK
-        self._publish_at = monotonic() + PUBLISH_SOON
         try:
             while not self._leaving:
                 self._survive(self._serve)

@@ -22,7 +22,6 @@ are attributes of each record, for formatters that write JSON: see `EXTRA`.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import os
@@ -32,7 +31,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final
 
-from ..interruptions import raise_if_from_handler
+from ..interruptions import pass_over, raise_if_from_handler
 from .waiting.threads import hand_over_line, on_driver_thread
 
 PERIOD = 60.0  # s
@@ -123,7 +122,7 @@ class Log:
 
     def _forget_the_oldest(self) -> None:
         if len(self._seen) > MOST_TEXTS:
-            with contextlib.suppress(KeyError, StopIteration, RuntimeError):  # another thread was faster
+            with pass_over(KeyError, StopIteration, RuntimeError):  # another thread was faster
                 del self._seen[next(iter(self._seen))]
 
 
@@ -140,7 +139,7 @@ def _emit(level: int, line: str, filled_in: tuple[object, ...], more: dict[str, 
     except Exception as error:
         raise_if_from_handler(error)
         if logging.raiseExceptions and sys.stderr is not None:
-            with contextlib.suppress(OSError, ValueError):  # it is closed
+            with pass_over(OSError, ValueError):  # it is closed
                 traceback.print_exception(error)
 
 
