@@ -61,7 +61,7 @@ mutants: $(VENV)/.installed-test  ## take each rule of a host out, one at a time
 explore: $(VENV)/.installed-test  ## take every interleaving of small scenarios of one host, within a budget (10 minutes)
 	@$(VENV)/bin/python -m verification.host.explore $(ARGS)
 
-simulate-hosts: $(VENV)/.installed-test  ## run 2,000 random histories of several hosts on all cores (an hour)
+simulate-hosts: $(VENV)/.installed-test  ## run 2,000 random histories of several hosts on all cores (a quarter of an hour on two)
 	@$(VENV)/bin/python -m verification.hosts.simulate $(ARGS)
 
 mutants-hosts: $(VENV)/.installed-test  ## take each rule between hosts out, one at a time: something must notice (half an hour)

@@ -32,6 +32,7 @@ class Arguments(TypedDict, total=False):
     policy: str
     load_timeout: Duration
     directory: str
+    expect: int | str | None
     listen: str
     peers: str
     peers_interval: Duration

@@ -21,6 +21,7 @@ from .core.host.layout import MAX_CAPACITY
 from .errors import ConfigError
 from .interruptions import raise_if_from_handler
 from .naming import shown
+from .runtime.board_file import SEATS
 
 if TYPE_CHECKING:
     from .runtime.network.settings import Settings
@@ -130,6 +131,10 @@ def _count(least: int, most: int) -> Callable[[object], int]:
         return number
 
     return parse
+
+
+def _processes(value: object) -> int | None:
+    return None if value is None else _count(1, SEATS)(value)
 
 
 def _flag(value: object) -> bool:
@@ -434,6 +439,15 @@ class Config:
         "an absolute path",
         "The runtime directory, in which the processes of one host find the memory that they share.",
         in_words="one per user, on /dev/shm if that has room, otherwise in the system's temp directory",
+    )
+    expect: int | None = _setting(
+        "COLOCACHE_EXPECT",
+        _processes,
+        None,
+        f"a whole number from 1 to {SEATS}",
+        "How many processes of the group this host is to have, this one and those of `colocache serve` included. If "
+        "fewer are there, the log says so.",
+        in_words="none: nobody counts them",
     )
     listen: str | None = _setting(
         "COLOCACHE_LISTEN",

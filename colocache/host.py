@@ -10,11 +10,11 @@ import math
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from operator import sub
-from time import monotonic, time_ns
+from time import monotonic, thread_time, time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .config import Config
+from .core.host.attendance import Attendance, Said
 from .core.host.board import Board
 from .core.host.claims import Claims
 from .core.host.hashes import ANY_TAG, ROOT, tag_hash
@@ -32,7 +32,7 @@ from .group_stats import Board as StatsBoard
 from .group_stats import GroupStats, HostStats, host_stats
 from .hosts import Hosts, Sleeping
 from .near_cache import Keeper
-from .runtime.board_file import LIVES
+from .runtime.board_file import LIVES, Seat
 from .runtime.bus import PUBLISH_SOON, Bus, Message
 from .runtime.forks import do_all, importing
 from .runtime.frames import KEYS, LOADED
@@ -43,15 +43,16 @@ from .runtime.view import View
 from .runtime.waiting.greenlets import HubErrands
 from .runtime.waiting.threads import Errands, ThreadErrands, is_patched
 from .runtime.weak import living
-from .stats import COUNTED, OF_HOSTS, Ledger
+from .stats import COUNTED, IN_COLUMNS, OF_HOSTS, Ledger
 
 if TYPE_CHECKING:
     from .network import HostNetwork
 
 SWEEP_EVERY = 1.0  # s between two looks at all that is kept near
 COUNTED_FOR = 1.0  # s
-PUBLISH_IDLE = 5.0  # s between two looks at what was counted, where nothing was
-PUBLISHING = 0.002  # of the time of a process may be spent on that, at most
+PUBLISH_IDLE = 5.0  # s between two looks at what was counted, where nothing was, and at who is there
+PUBLISHING = 0.002  # of the time of a process may be spent on what was counted, at most
+MOST_NAMED = 20  # processes that a line of the log names
 
 
 class Shared:
@@ -75,7 +76,7 @@ class Shared:
         if log is not None:
             self.bus = Bus(
                 region.path, region.seat.number, region.seat.nonce, _Mates(region), self.hear, log, self.errands,
-                self._tick, self.publish,
+                self._tick, self._publish_and_look,
             )  # fmt: skip
         self.claims = Claims(self.shelf, region.claims, region.hints, region.numbers, region.fences, self._wake)
         self.network: HostNetwork | None = None
@@ -86,7 +87,8 @@ class Shared:
             self.network = self.hosts.network = HostNetwork(self, self.hosts, config, log)
         self.caches = weakref.WeakSet[Host]()
         self._publishing = Alone()
-        self._told_of_hosts = [0] * len(OF_HOSTS)
+        self._attendance, self._attended_at = Attendance(), -math.inf
+        self._told_of_hosts = [0] * len(IN_COLUMNS)
         self._processes = -1, 0, -math.inf  # at which version of the seats, how many, and until when that counts
         self._swept_at = -math.inf
         self._is_unswept = False
@@ -200,30 +202,62 @@ class Shared:
         else:
             self._is_unswept = True
 
-    def publish(self) -> float:
-        """Bring this process's block of the scoreboard up to date. Return in how many seconds that is to be done again.
+    def publish(self) -> tuple[float, float]:
+        """Bring this process's block of the scoreboard up to date.
 
-        That is soon while there is something to count, but as little of the time as `PUBLISHING` says.
+        Return in how many seconds that is to be done again, at the earliest and at the latest. That is soon while there
+        is something to count, but takes no more time than `PUBLISHING` says.
         """
-        began = monotonic()
-        hosts = living(self.caches)
-        for host in hosts:
+        began = thread_time()  # on the clock it may take long: where others compute, this thread waits again and again
+        for host in self._present():
             host.keeper.count_hits()
-        is_idle = not self._publishing.run(partial(self._write_scores, hosts))
-        return max(PUBLISH_IDLE if is_idle else PUBLISH_SOON, (monotonic() - began) / PUBLISHING)
+        is_idle = not self._publishing.run(self._publish)
+        earliest = max(PUBLISH_SOON, (thread_time() - began) / PUBLISHING)
+        return earliest, max(earliest, PUBLISH_IDLE) if is_idle else earliest
+
+    def _present(self) -> list[Host]:
+        return [host for host in living(self.caches) if host.alive]
+
+    def _publish(self) -> bool:
+        """Write for the caches that have not left. Once all have, a successor on this seat may write the same words."""
+        hosts = self._present()
+        return bool(hosts) and self._write_scores(hosts)
+
+    def _publish_and_look(self) -> tuple[float, float]:
+        """Do what `publish` does, and look who is there. Only the bus's thread does this."""
+        pauses, now = self.publish(), monotonic()
+        if now >= self._attended_at + PUBLISH_IDLE:
+            self._attended_at = now
+            self._look_who_is_there(now)
+        return pauses
+
+    def _look_who_is_there(self, now: float) -> None:
+        """Log if fewer processes are there than one of the caches expects."""
+        expected = max([host.expected for host in living(self.caches) if host.alive], default=0)
+        if not expected or self._log is None:
+            return
+        seats = [self.region.seat, *self.region.seats()]
+        said = self._attendance.look(expected, frozenset([seat.nonce for seat in seats]), now)
+        if said is Said.TOO_FEW:
+            self._log.warning(
+                "processes are missing: %d are expected (COLOCACHE_EXPECT), and %d joined: %s, in %s. See whether the "
+                "others have the same COLOCACHE_GROUP and COLOCACHE_DIR, run as the same user, have this directory "
+                "where they are in another container, and have used the cache",
+                expected, len(seats), _named(seats), self.region.path, about=len(seats), event="too_few",
+            )  # fmt: skip
+        elif said is Said.ENOUGH:
+            self._log.info("no process is missing any more: %d joined", len(seats), event="enough")
 
     def _write_scores(self, hosts: Sequence[Host]) -> bool:
-        """Write what was counted since the last time; return whether that was anything. For one thread at a time."""
+        """Write what was counted and not told; return whether that was anything."""
         writer, is_anything = self.region.scores, False
         for host in hosts:
-            for path, columns in host.ledger.untold():
-                writer.add(writer.row(path), columns)
-                is_anything = True
-        now_told = self.of_hosts()
-        if now_told != self._told_of_hosts:
-            writer.add(writer.row(""), [*[0] * len(COUNTED), *map(sub, now_told, self._told_of_hosts)])
-            self._told_of_hosts, is_anything = now_told, True
-        hosts = living(self.caches)
+            for path, columns, told in host.ledger.untold():
+                is_anything |= writer.add(writer.row(path), columns, told)
+        of_hosts = self.of_hosts()
+        if any(of_hosts):
+            is_anything |= writer.add(writer.row(""), [*[0] * len(COUNTED), *of_hosts], self._told_of_hosts)
+        hosts = self._present()
         sizes = [host.keeper.store.size() for host in hosts]
         entries, size = sum([each[0] for each in sizes]), sum([each[1] for each in sizes])
         hottest = sorted([each for host in hosts for each in host.keeper.hottest], key=lambda each: -each[1])
@@ -231,7 +265,12 @@ class Shared:
         return is_anything
 
     def publish_last(self, host: Host) -> None:
-        """Show what a cache has counted that leaves."""
+        """Show what a cache has counted that leaves, and is not alive any more; wait for the bus's thread if it writes.
+
+        1. The bus's thread loads a count.
+        2. This thread gives up the seat. A successor sits down, and counts.
+        3. The bus's thread stores the old count, and one more.
+        """
         if self.region.lives():
             self._publishing.run(partial(self._write_scores, [host]))
 
@@ -301,6 +340,14 @@ def tell_leaving(log: Log, region: Region) -> None:
         log.warning("leaves the group, because somebody has closed its files", event="leaves")
     else:
         log.warning("leaves the group, because its files in %s were deleted, or replaced", region.path, event="leaves")
+
+
+def _named(seats: Sequence[Seat]) -> str:
+    """Return processes in words. Those in other pid namespaces have no id here."""
+    known = sorted(seats, key=lambda seat: seat.number)
+    names = [f"seat {seat.number} (pid {seat.pid or 'unknown'})" for seat in known[:MOST_NAMED]]
+    more = len(known) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
 
 
 class _Mates:
@@ -402,6 +449,8 @@ class Host:
         self._shared = shared
         self._config = config
         self.memory = config.memory  # bytes that the near copies may take
+        #: How many processes this host is to have; 0 if nobody says so.
+        self.expected = 0 if config.expect is None or not region.path else config.expect
         self.ledger = Ledger()  # what the cache counts; its member gives it the one of its life
         self._alive = True
         self._left = False
@@ -541,6 +590,7 @@ class Host:
         return {
             **dict(zip(OF_HOSTS, self._shared.of_hosts(), strict=True)), "entries": entries, "bytes": size,
             "shelf_entries": shelf.entries(), "shelf_bytes": shelf.taken(), "processes": 1 + len(self.region.seats()),
+            "expected": self.expected,
         }  # fmt: skip
 
     def processes(self) -> int:

@@ -256,7 +256,11 @@ class Hosts:
             if heard > alive.get(host.name, 0) and host.weight:  # of two incarnations the one that was heard last
                 ids[host.name], weights[host.name], alive[host.name] = id, host.weight, heard
         ring = ring_of(weights)
-        self.hedging.forget({*ids.values()})
+        present = {*ids.values()}
+        self.hedging.forget(present)
+        for id in [*self._slow]:
+            if id not in present:  # or hosts that have ended would be remembered for good
+                self._slow.pop(id, None)
         self._ring = (monotonic() + DEAL_EVERY, ring, ids)
         return ring, ids
 

@@ -408,6 +408,7 @@ class Member:
 
     def stats(self) -> Stats:
         """Return this process's figures, and those of the host's shelf."""
+        self.notice_fork()
         host = self.own_host()
         figures = host.figures() if host is not None else {}  # it counts the hits
         return Stats.of(self.life.ledger.all().values(), figures)
@@ -507,11 +508,11 @@ class Member:
             about=path, event="not_kept",
         )  # fmt: skip
 
-    def tell_undecodable(self, error: ValueError) -> None:
+    def tell_undecodable(self, path: str, error: ValueError) -> None:
         """Log that a value of the group cannot be decoded here."""
         self.log.warning(
             "a value cannot be read here, and is loaded instead: %s. All processes of a group need the same codec and "
-            "the same registered types", error, event="unreadable",
+            "the same registered types", error, about=path, event="unreadable",
         )  # fmt: skip
 
     def tell_incomplete(self, receipt: Receipt) -> None:
@@ -540,11 +541,11 @@ class Member:
             event="not_set",
         )
 
-    def tell_lost(self, key: Key, error: BaseException) -> None:
+    def tell_lost(self, key: Key, path: str, error: BaseException) -> None:
         """Log the exception of a load whose caller was cancelled, and so does not get it."""
         self.log.warning(
             "a load has failed after its caller was cancelled: of the key %s: %s: %s",
-            shown(key), type(error).__name__, error, event="load_lost",
+            shown(key), type(error).__name__, error, about=path, event="load_lost",
         )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ _UNITS: Final = {
 _OWN: Final = {"entries": ("near.entries", "{value}"), "bytes": ("near.size", "By")}
 _OF_HOST: Final = {
     "processes": ("processes", "{process}"), "shelf_entries": ("shelf.entries", "{value}"),
-    "shelf_bytes": ("shelf.size", "By"),
+    "shelf_bytes": ("shelf.size", "By"), "expected": ("processes.expected", "{process}"),
 }  # fmt: skip
 
 Attributes = dict[str, AttributeValue]

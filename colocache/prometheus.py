@@ -135,6 +135,9 @@ class _Families:
         self._processes = GaugeMetricFamily(
             "colocache_processes", "Processes of the group on this host.", labels=("group", "role")
         )
+        self._expected = GaugeMetricFamily(
+            "colocache_expected_processes", "Processes that there are to be, if COLOCACHE_EXPECT says so.", labels=group
+        )
         self._hosts = GaugeMetricFamily(
             "colocache_hosts",
             "Hosts of the group by their state. This one is joining, current or behind; none in a group of one host.",
@@ -159,7 +162,8 @@ class _Families:
     def all(self) -> list[Metric]:
         """Return all of them."""
         gauges, counters = self._gauges.values(), self._counters.values()
-        return [self._up, self._info, self._processes, self._hosts, *gauges, self._reads, *counters, self._loads]
+        state = [self._up, self._info, self._processes, self._expected, self._hosts, *gauges]
+        return [*state, self._reads, *counters, self._loads]
 
     def add(self, cache: Cache) -> None:
         """Add the figures of a cache's group on this host."""
@@ -171,6 +175,8 @@ class _Families:
         roles = Counter(each.role for each in host.alive)
         for role in sorted({*ROLES, *roles}):
             self._processes.add_metric((group, role), roles[role])
+        if expected := cache.stats().expected:
+            self._expected.add_metric((group,), expected)
         states = Counter(each.state for each in cache.hosts())
         for state in STATES if states else ():
             self._hosts.add_metric((group, state), states[state])

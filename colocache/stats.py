@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from operator import sub
 from typing import Any, Final
 
 from .core.entry import NearCounts
@@ -49,6 +48,7 @@ class Stats:
     incomplete: int = counter("Events", "Receipts that were not complete.")
 
     processes: int = gauge("Processes of the group on this host, this one included. 0 before it has joined.")
+    expected: int = gauge("Processes that `COLOCACHE_EXPECT` says are to be there. 0 if it says nothing.")
     entries: int = gauge("Near copies of this process.")
     bytes: int = gauge("Size of the near copies.", "bytes")
     shelf_entries: int = gauge("Values on the host's shelf, about.")
@@ -136,15 +136,16 @@ class Ledger:
             return self.of(OTHERS)
         return self._counters.setdefault(path, Counters())
 
-    def untold(self) -> list[tuple[str, list[int]]]:
-        """Return what was counted since this was called last, as columns by namespace. For one thread at a time."""
-        found: list[tuple[str, list[int]]] = []
+    def untold(self) -> list[tuple[str, list[int], list[int]]]:
+        """Return the namespaces in which was counted what was not told: path, columns, and what was told of them.
+
+        Whoever tells it notes that in the last one: see `colocache.core.host.scores.Writer.add`.
+        """
+        found = []
         for path, counters in self.all().items():
-            columns = counters.columns()
-            told = self._told.get(path) or [0] * COLUMNS
+            columns, told = counters.columns(), self._told.setdefault(path, [0] * COLUMNS)
             if columns != told:
-                found.append((path, [*map(sub, columns, told)]))
-                self._told[path] = columns
+                found.append((path, columns, told))
         return found
 
     def all(self) -> dict[str, Counters]:

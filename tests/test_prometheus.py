@@ -186,6 +186,11 @@ def test_loads_are_a_histogram(cache: Cache) -> None:
     assert value(shown, "colocache_failed_loads_total", namespace="n") == 1
 
 
+def test_how_many_processes_there_are_to_be_is_shown_where_somebody_has_said_so(new_cache: NewCache) -> None:
+    assert not [name for name, _ in scraped(new_cache()) if name == "colocache_expected_processes"]
+    assert value(scraped(new_cache(expect=1)), "colocache_expected_processes") == 1
+
+
 def test_the_hosts_of_a_group_of_one_host_are_not_shown(ready: Cache) -> None:
     assert not [name for name, _ in scraped(ready) if name == "colocache_hosts"]
 

@@ -42,7 +42,10 @@ def tags(keyspace: Keyspace, names: Iterable[str], wait: Waiting, strict: bool) 
     able, excess = travelling(names)
     if excess:  # a value that was to have it was not kept
         keyspace.member.log.warning(
-            "an invalidation names a tag that no value can have: %s", excess, event="impossible_tag"
+            "an invalidation names a tag that no value can have: %s",
+            excess,
+            about=keyspace.path,
+            event="impossible_tag",
         )
     text = able[0] if able else ""
     flow = announce(keyspace, [tag_hash(tag) for tag in able], TAGS, text, wait, strict)

@@ -147,7 +147,7 @@ class Keyspace(NearCache):
             return self.member.carrier.decode(payload)
         except ValueError as error:
             raise_if_from_handler(error)
-            self.member.tell_undecodable(error)
+            self.member.tell_undecodable(self.path, error)
             return MISSING
 
     def keep(self, host: Host, key: Key, wire: bytes, hash: int, record: Record, value: object) -> None:

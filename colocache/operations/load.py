@@ -207,7 +207,7 @@ class Duty:
 
     def on_lost(self, error: BaseException) -> None:
         """Note that the loader raised, and that its caller was cancelled before."""
-        self._member.tell_lost(self.key, error)
+        self._member.tell_lost(self.key, self._keyspace.path, error)
 
     def time(self, seconds: float) -> None:
         """Count how long the loader took, however it ended."""

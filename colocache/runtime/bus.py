@@ -72,13 +72,13 @@ class Bus:
         log: Log,
         errands: Errands,
         on_tick: Callable[[], object] = lambda: None,
-        publish: Callable[[], float] = lambda: math.inf,
+        publish: Callable[[], tuple[float, float]] = lambda: (math.inf, math.inf),
     ) -> None:
         """``directory``: where the sockets of the group are, each named by its seat. Nobody else may have this seat.
 
         The bus's thread calls ``receive`` with each message, and ``on_tick`` every 30 s. It calls ``publish``, which
-        shows what this process has counted, and returns in how many seconds it is to be called again; after an event
-        that is no later than in `PUBLISH_SOON` seconds. They must not wait. What they drop of users' objects they
+        shows what this process has counted, and returns in how many seconds it is to be called again: at the earliest,
+        which is after an event, and at the latest. They must not wait. What they drop of users' objects they
         `hand_over` to ``errands``, because finalizers are code of users.
         """
         self.bad_frames = 0
@@ -104,7 +104,7 @@ class Bus:
         self._left.acquire()
         self._ended.give(None)  # there is no thread yet
         self._tick_at = self._gathered_at = self._say_at = self._look_at = self._publish_at = math.inf
-        self._next_batch_at = -math.inf
+        self._next_batch_at = self._publish_from = -math.inf
         self._ear_path = ""
         self._frames_of: dict[int, int] = {}  # the number of the last frame of each sender
 
@@ -295,7 +295,7 @@ class Bus:
             mouth.say(LOADED, _taken(self._loaded))
         if roused:
             waker.rest()
-            self._publish_at = min(self._publish_at, now + PUBLISH_SOON)
+            self._publish_at = min(self._publish_at, max(self._publish_from, now + PUBLISH_SOON))
         self._hear(ear)
         self._answer()  # here, because work that does not end must not pass for a turn
         now = monotonic()
@@ -386,9 +386,10 @@ class Bus:
             return
         self._publish_at = math.inf
         try:
-            self._publish_at = now + self._publish()
+            earliest, latest = self._publish()
+            self._publish_from, self._publish_at = now + earliest, now + latest
         except Exception:
-            self._publish_at = now + TICK
+            self._publish_from = self._publish_at = now + TICK
             self._log.exception("what this process has counted could not be shown", event="not_counted")
 
     def _tick(self, now: float) -> None:

@@ -278,18 +278,22 @@ class Region:
         return found
 
     def all_scores(self) -> Scores:
-        """Return the blocks of all processes, to be read and closed. Raise OSError if they cannot be mapped."""
-        files = self._files
+        """Return the blocks of all processes, to be read and closed. Raise OSError if they cannot be mapped.
+
+        Where there was no room for this process's block, it is shown to this process alone.
+        """
+        files, mine = self._files, cast(memoryview, self.scores.words)
         if files is None or self._left:
-            return Scores(cast(memoryview, self.scores.words)[:], self.fences)
-        return Scores.mapped(files.held[SCORES].number, self.fences)
+            return Scores({self.seat.number: mine}, self.fences)
+        file = files.held.get(SCORES)
+        return Scores.mapped(-1 if file is None else file.number_if_open, self.fences, {self.seat.number: mine})
 
     def seats_ever(self) -> list[tuple[Seat, bool]]:
         """Return who has each seat that was ever taken, or had it last, and whether that process lives.
 
         Where the last one has left in order, nothing but the number is known of it.
         """
-        if self._files is None:
+        if self._files is None or self._left:
             return [(self.seat, not self._left)]
         living = {seat.number: seat for seat in (self.seat, *self.seats())}
         return self._board.seats_ever(living)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import mmap
 import os
 import time
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Final
 
 from ..core.host import scores
-from ..core.host.memory import Fences
-from ..core.host.scores import SIZE, Block, Event, Writer
+from ..core.host.memory import Fences, Words
+from ..core.host.scores import HEAD, NOTHING, SIZE, WORDS, Block, Event, Writer
 from ..interruptions import raise_if_from_handler
 from .board_file import anonymous
 from .fences import Fences as OurFences
@@ -60,38 +60,53 @@ def _shared(files: Files, seat: int, fences: Fences) -> Writer:
 class Scores:
     """All blocks of a host, to be read. As a context manager it lets go of the memory at the end."""
 
-    def __init__(self, words: memoryview, fences: OurFences, mapping: mmap.mmap | None = None) -> None:
-        """``words`` are those of all blocks; they are let go of, and ``mapping`` is closed, at the end."""
-        self._words = words
+    def __init__(self, blocks: Mapping[int, Words], fences: OurFences) -> None:
+        """``blocks`` are the words of those that there are, by their seats."""
+        self._blocks = {**blocks}
         self._fences = fences
-        self._map = mapping
-        self.seats: Final = len(words) // scores.WORDS
+        self._map: mmap.mmap | None = None
+        self._views: list[memoryview] = []
 
     @classmethod
-    def mapped(cls, descriptor: int, fences: OurFences) -> Scores:
-        """Map what there is of an open file now, only to read it. Raise OSError if that fails."""
-        size = os.fstat(descriptor).st_size // SIZE * SIZE
-        mapping = mmap.mmap(descriptor, size, prot=mmap.PROT_READ) if size else anonymous(mmap.PAGESIZE)
-        return cls(memoryview(mapping).cast("Q"), fences, mapping)
+    def mapped(cls, descriptor: int, fences: OurFences, mine: Mapping[int, Words] | None = None) -> Scores:
+        """Map what there is of an open file now, only to read it. Raise OSError if that fails.
+
+        ``mine`` has the block of this process, which need not be in the file.
+
+        Where there was no room for a block, the file has a hole. Whoever reads a hole by a map needs memory for it, and
+        where a tmpfs has none, the process is killed. So it is read by the file first whether anybody has sat there.
+        """
+        found, seats = cls({}, fences), os.fstat(descriptor).st_size // SIZE
+        there = [seat for seat in range(seats) if any(os.pread(descriptor, HEAD, seat * SIZE))]
+        if there:
+            found._map = mmap.mmap(descriptor, seats * SIZE, prot=mmap.PROT_READ)
+            all_words = memoryview(found._map).cast("Q")
+            found._views = [all_words[seat * WORDS : (seat + 1) * WORDS] for seat in there]
+            found._blocks.update(zip(there, found._views, strict=True))
+            all_words.release()
+        found._blocks.update(mine or {})
+        return found
 
     def block(self, seat: int) -> Block:
-        """Return what the block of a seat says."""
-        return scores.read_block(self._of(seat), self._fences)
+        """Return what the block of a seat says; one that is not there says nothing."""
+        words = self._blocks.get(seat)
+        return NOTHING if words is None else scores.read_block(words, self._fences)
 
     def events(self, seat: int, after: int = 0) -> list[Event]:
         """Return the last events of a seat, those with a number above ``after``, the oldest first."""
-        return scores.read_events(self._of(seat), self._fences, after)
+        words = self._blocks.get(seat)
+        return [] if words is None else scores.read_events(words, self._fences, after)
 
     def tag(self, hash: int) -> str | None:
         """Return the name of a tag, as far as any process has noted it lately."""
-        return next((tag for seat in range(self.seats) if (tag := scores.read_tag(self._of(seat), hash))), None)
-
-    def _of(self, seat: int) -> memoryview:
-        return self._words[seat * scores.WORDS : (seat + 1) * scores.WORDS]
+        found = (scores.read_tag(words, hash, self._fences) for words in self._blocks.values())
+        return next((tag for tag in found if tag is not None), None)
 
     def close(self) -> None:
         """Let go of the memory."""
-        self._words.release()
+        self._blocks.clear()
+        for view in self._views:
+            view.release()
         if self._map is not None:
             self._map.close()
 

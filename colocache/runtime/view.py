@@ -30,7 +30,7 @@ class View:
     def scoreboard(self) -> list[tuple[Seat, bool, Block]]:
         """Return the block of each seat, who has it or had it last, and whether that process lives."""
         scores = self._scores
-        return [(seat, lives, scores.block(seat.number)) for seat, lives in self._known()]
+        return [(seat, lives, scores.block(seat.number)) for seat, lives in self._seats()]
 
     def events(self, after: dict[int, int] | None = None) -> list[tuple[Seat, Event]]:
         """Return what processes of this host have invalidated lately, the oldest first.
@@ -39,7 +39,7 @@ class View:
         """
         last = {} if after is None else after
         found: list[tuple[Seat, Event]] = []
-        for seat, _ in self._known():
+        for seat, _ in self._seats():
             events = self._scores.events(seat.number, last.get(seat.number, 0))
             found += [(seat, event) for event in events]
             if events:
@@ -49,10 +49,6 @@ class View:
     def tag(self, hash: int) -> str | None:
         """Return the name of a tag, if any process has used it lately."""
         return self._scores.tag(hash)
-
-    def _known(self) -> list[tuple[Seat, bool]]:
-        """Return the seats that have blocks: a process may have joined since these were mapped."""
-        return [(seat, lives) for seat, lives in self._seats() if seat.number < self._scores.seats]
 
     def close(self) -> None:
         """Let go of the memory."""

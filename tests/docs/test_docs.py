@@ -29,9 +29,10 @@ import pytest
 import colocache
 from colocache.config import SERVER_SETTINGS, SETTINGS
 from colocache.core import entry, keys, options
-from colocache.core.host import claims, record
+from colocache.core.host import claims, record, scores
 from colocache.core.hosts import ring
 from colocache.runtime import board_file, frames
+from colocache.stats import LOAD_TIMES
 from tests import ROOT
 
 DOCS = ROOT / "docs"
@@ -264,6 +265,19 @@ def test_the_numbers_that_the_pages_quote_are_those_of_the_code() -> None:
             f"A wire key has at most {keys.MAX_WIRE} bytes.",
             f"| a tag | {options.MAX_TAG} bytes; {options.MAX_TAGS} for a value |",
             f"in the form `{frames._HEAD.format}` of",
+            f"a **block** of {scores.SIZE >> 10} KiB for each seat",
+            f"for its first {scores.ROWS_AT_ONCE} rows",
+            f"| {scores._GAUGES_AT} | {scores.GAUGES} gauges",
+            f"| {scores._EVENTS_AT} | {scores.EVENTS} events, of {scores._EVENT} words each",
+            f"{scores._TEXT} bytes of text",
+            f"| {scores._TAGS_AT} | {scores.TAGS} tags, of {scores._TAG} words each, by their hashes",
+            f"{scores._TAG_TEXT} bytes of the name",
+            f"| {scores._HOT_AT} | {scores.HOTTEST} keys that are hit most",
+            f"| {scores._ROWS_AT} | {scores.ROWS} rows, of {scores._ROW} words each",
+            f"{scores.NAME_BYTES} bytes of name, {scores.COLUMNS} counts",
+            f"Its name is `{scores.OTHERS}`.",
+            f"in the last {len(LOAD_TIMES) + 1} words how many loaders took up to "
+            "1, 2.5, 5, 10, 25, 50, 100, 250 and 500 ms, 1, 2.5, 5 and 10 s",
         ],
     }
     text = {page: " ".join(page.read_text("utf-8").split()) for page in quoted}

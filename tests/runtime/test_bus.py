@@ -78,9 +78,10 @@ class End:
         self.town, self.seat, self.name = town, seat, name
         self.heard: list[Message] = []
         self.path = f"{directory}/{seat}.bus"
-        self.ticks = 0
+        self.ticks = self.published = 0
+        self.publish_again = 0.0, math.inf  # s, at the earliest and at the latest
         self.bus = Bus(
-            directory, seat, name, town.seen_by(name), self.hear, Log("test"), ThreadErrands(), on_tick=self.tick
+            directory, seat, name, town.seen_by(name), self.hear, Log("test"), ThreadErrands(), self.tick, self.publish
         )
 
     def hear(self, message: Message) -> None:
@@ -88,6 +89,11 @@ class End:
 
     def tick(self) -> None:
         self.ticks += 1
+
+    def publish(self) -> tuple[float, float]:
+        assert on_driver_thread()
+        self.published += 1
+        return self.publish_again
 
     def hashes(self, kind: int) -> set[int]:
         return {hash for message in self.heard if message.kind == kind for hash in message.hashes}
@@ -540,6 +546,74 @@ def test_an_error_of_the_owner_is_logged_and_the_bus_goes_on(
     ends[0].bus.wake(1)
     until(lambda: "could not be looked at" in caplog.text)
     until(lambda: ends[1].heard)
+
+
+def test_what_was_counted_is_shown_soon_after_an_event(
+    new_end: NewEnd, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus_module, "PUBLISH_SOON", 0.001)
+    end = new_end(0)
+    until(lambda: end.published == 1, failing="nothing is shown at first")
+    assert end.bus._publish_at == math.inf
+    end.bus.tell(KEYS, (1,))
+    until(lambda: end.published >= 2)
+    shown = end.published
+    end.bus.wake(1)
+    until(lambda: end.published > shown)
+
+
+def test_what_was_counted_is_shown_again_when_that_is_asked_for(
+    new_end: NewEnd, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing happens on the bus: hits do not wake its thread."""
+    monkeypatch.setattr(bus_module, "PUBLISH_SOON", 0.001)
+    end = new_end(0, started=False)
+    end.publish_again = 0.001, 0.001
+    assert end.bus.start()
+    until(lambda: end.published > 3)
+    end.publish_again = 0.0, 1000.0
+    until(lambda: end.bus._publish_at > time.monotonic() + 500)
+
+
+def test_events_do_not_have_it_shown_before_that_is_to_be_done_again(
+    new_end: NewEnd, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus_module, "PUBLISH_SOON", 0.001)
+    end = new_end(0, started=False)
+    end.publish_again = 1000.0, 2000.0
+    assert end.bus.start()
+    until(lambda: end.published == 1)
+    for number in range(50):
+        end.bus.tell(KEYS, (number,))
+        assert end.bus.answers(30)
+    assert end.published == 1
+    assert end.bus._publish_at < time.monotonic() + 1000, "the next event has it done as soon as it may be"
+
+
+def test_an_error_while_it_is_shown_is_logged_and_the_bus_goes_on(
+    new_end: NewEnd, until: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(bus_module, "PUBLISH_SOON", 0.001)
+    ends = [new_end(seat, started=False) for seat in range(2)]
+    ends[0].bus._publish = Broken()
+    for end in ends:
+        assert end.bus.start()
+    until(lambda: "what this process has counted could not be shown" in caplog.text)
+    until(lambda: all(end.bus._ear is not None for end in ends))
+    assert ends[0].bus.answers(30)
+
+
+def test_what_was_counted_is_shown_where_the_sockets_cannot_be_opened(
+    new_end: NewEnd, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus_module, "PUBLISH_SOON", 0.001)
+    monkeypatch.setattr(bus_module, "LOOK_AT_REST", 0.001)
+    monkeypatch.setattr(Ear, "bind", refuse_descriptors)
+    end = new_end(0, started=False)
+    end.publish_again = 0.001, 0.001
+    assert end.bus.start()
+    until(lambda: end.published > 3)
+    assert end.bus._ear is None
 
 
 def refuse_descriptors(*_: Any) -> None:

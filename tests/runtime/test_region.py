@@ -656,7 +656,7 @@ def test_whoever_notices_a_deletion_tells_the_others_that_map_the_same(base: str
     assert two("(is_current(), region.lives())") == (False, False)
 
 
-@pytest.mark.parametrize("gone", ["shelf", "locks", "claims.7"])
+@pytest.mark.parametrize("gone", ["shelf", "locks", "claims.7", "scores"])
 def test_a_file_besides_the_board_is_deleted_or_replaced(
     here: Callable[..., Region], base: str, agent: StartAgent, gone: str
 ) -> None:
@@ -755,7 +755,7 @@ def test_files_of_others_in_the_directory_are_deleted_with_it(
     assert files_in(f"{base}/shop") == ["directory"]
 
 
-@pytest.mark.parametrize("name", ["board", "locks", "shelf", "claims.3"])
+@pytest.mark.parametrize("name", ["board", "locks", "shelf", "claims.3", "scores"])
 @pytest.mark.parametrize("kind", ["directory", "link", "pipe", "open to others"])
 def test_something_else_in_the_place_of_a_file(here: Callable[..., Region], base: str, name: str, kind: str) -> None:
     os.makedirs(f"{base}/shop", 0o700)
@@ -1276,6 +1276,6 @@ def test_a_map_keeps_no_descriptor_where_python_can_do_that(here: Callable[..., 
         pytest.skip("needs Python 3.13: maps keep a descriptor before")
     region = here()
     before = opened_and_used()
-    mapping = board_file.map_file(region._files.held["board"].number, mmap.PAGESIZE)  # type: ignore[union-attr]
+    mapping = board_file.map_file(region._files.held["board"].number, mmap.PAGESIZE, 0)  # type: ignore[union-attr]
     assert opened() == before
     mapping.close()

@@ -287,7 +287,7 @@ class History:
             self.counts["evicted"] += worker.host.shelf.evicted
             self.counts["moved"] += worker.host.shelf.moved
             for name in ("fills", "fills_refused", "sets_refused", "busy"):
-                self.counts[name] += getattr(worker.member.counters, name)
+                self.counts[name] += sum(getattr(each, name) for each in worker.member.life.ledger.all().values())
         shelf = self.computer.workers[0].host.shelf
         self.counts["resets"] += shelf.resets()
         if not self.locks_were_lost:

@@ -24,6 +24,7 @@ from colocache.config import Config
 from colocache.core.entry import MISSING, Entry, Home
 from colocache.core.host.claims import Sleep
 from colocache.core.host.numbers import Numbers
+from colocache.core.host.scores import SIZE, Writer
 from colocache.core.keys import Key
 from colocache.core.near import NearStore
 from colocache.host import Host, Shared
@@ -79,6 +80,16 @@ def _is_over(machine: Machine, hold: holds.Hold) -> bool:
     return hold[1] is not None
 
 
+class _NoFences:
+    """Those of the scoreboard, by which nobody decides anything."""
+
+    def order(self) -> None:
+        """Do nothing."""
+
+    def full(self) -> None:
+        """Do nothing."""
+
+
 class SimulatedRegion:
     """What the shell uses of `colocache.runtime.region.Region`."""
 
@@ -98,6 +109,8 @@ class SimulatedRegion:
         self.rings = SimulatedRingLocks(machine, process)
         self.claims = SimulatedClaimLocks(machine, process)
         self.seat = SimpleNamespace(number=writer, nonce=writer)
+        self.scores = Writer(memoryview(bytearray(SIZE)).cast("Q"), _NoFences(), lambda start, end: True)
+        self.scores.sit_down(writer, writer, 0)
 
     def is_in_place(self) -> bool:
         """Tell whether newcomers find it."""

@@ -195,6 +195,8 @@ def start_at_once(work: Callable[[], None], name: str, failed: Callable[[NoThrea
             start(work, name)
         except NoThread as error:
             failed(error)
+        except MemoryError:  # at any step: who waits for this thread must hear of it
+            failed(_no_memory(name))
 
     try:
         with _no_thread(name):
@@ -243,6 +245,13 @@ def _no_thread(name: str) -> Iterator[None]:
         if "can't start new thread" not in str(error) and "at interpreter shutdown" not in str(error):
             raise  # a signal handler of the application has raised it
         raise NoThread(errno.EAGAIN, f"the thread {name!r} cannot be started: {error}") from None
+    except MemoryError as error:  # `threading` needs some for each thread
+        raise_if_from_handler(error)
+        raise _no_memory(name) from None
+
+
+def _no_memory(name: str) -> NoThread:
+    return NoThread(errno.ENOMEM, f"the thread {name!r} cannot be started: there is not enough memory")
 
 
 def on_driver_thread() -> bool:
