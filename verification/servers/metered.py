@@ -213,7 +213,14 @@ class Run:
         return self.shown()
 
     def exported(self) -> Figures:
-        """What all processes have exported by OpenTelemetry so far, those that have ended too."""
+        """What all processes have exported by OpenTelemetry, those that live since this was called."""
+        now = time.time()
+
+        def have_all() -> bool:
+            written = {path.name: path.stat().st_mtime for path in self._directory.glob("exported-*")}
+            return all(written.get(f"exported-{pid}", 0.0) > now for pid in self.workers())
+
+        until(have_all, "all workers have exported")
         found: Counter[str] = Counter()
         for path in self._directory.glob("exported-*"):
             for name, attributes, value in json.loads(path.read_text()):
