@@ -540,6 +540,10 @@ class Hosts:
         if self.offers is not None:
             self.offers.note(wire)
 
+    def names_of(self, *ids: Incarnation | None) -> list[str]:
+        """Return the names of hosts."""
+        return sorted({self.rows.name(id) for id in ids if id is not None})
+
     def infos(self) -> list[HostInfo]:
         """Return all hosts of the group, this one first, and the others by their names. Members know their clients."""
         now, mine = self._now(), self.me

@@ -25,9 +25,10 @@ from .core.receipt import Receipt
 from .core.sampling import Sample
 from .errors import ClosedError, ConfigError
 from .functions.identity import Functions
+from .group_stats import HostStats
 from .host import Host, Voided, tell_leaving
 from .hosts import HostInfo
-from .interruptions import is_from_handler
+from .interruptions import is_from_handler, raise_if_from_handler
 from .naming import shown
 from .near_cache import NearCaches
 from .runtime.board_file import Seat
@@ -41,6 +42,7 @@ from .runtime.waiting.answers import Answer
 from .runtime.waiting.threads import Queue, is_patched, may_not_wait, on_driver_thread
 from .runtime.weak import living
 from .stats import Counters, Ledger, Stats
+from .tracing import Tracer
 from .values.carrier import Carrier
 from .values.codec import Codec
 from .values.large import Large
@@ -115,6 +117,7 @@ class Member:
         self.near_caches = NearCaches()
         self.sample = Sample(config.audit, random) if config.audit else None  # of the hits that are audited
         self.audit_within: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.tracer: Tracer | None = None  # what `colocache.opentelemetry` has set
         self.life = Life()
         self._alone = Alone()
         self._be_new()
@@ -417,6 +420,31 @@ class Member:
         host = self.own_host()
         figures = host.figures() if host is not None else {}  # it counts the hits
         return Stats.of(self.life.ledger.all().values(), figures)
+
+    def counted(self) -> dict[str, Counters]:
+        """Return what this process has counted by itself, by the paths of namespaces."""
+        host = self.own_host()
+        if host is not None:
+            host.keeper.count_hits()
+        return self.life.ledger.all()
+
+    def host_stats(self) -> HostStats | None:
+        """Return what all processes of this host have counted; None if this process is on no host, or cannot read it.
+
+        It joins if need be, and waits for nobody.
+        """
+        host = self.join()
+        if host is None:
+            return None
+        try:
+            return host.host_stats()
+        except (OSError, IndexError, KeyError) as error:  # a limit, or another thread leaves at this moment
+            raise_if_from_handler(error)
+            if host.alive:
+                self.log.warning(
+                    "what the processes of this host have counted cannot be read: %s", error, event="figures_unreadable"
+                )
+            return None
 
     def infos(self) -> list[MemberInfo]:
         """Return the processes of the group on this host, this one first. Empty before the first use."""

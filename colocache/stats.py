@@ -73,6 +73,12 @@ class Stats:
 
 FIGURES: Final = figures_of(Stats)
 
+#: What a read was, and the figure that counts it: each read counts in one of these.
+RESULTS: Final = {"hit": "hits", "fetch": "fetches", "wait": "waits", "load": "loads", "miss": "misses"}
+
+#: What exporters call the namespaces that are counted together; see `Ledger.of`.
+ALL_OTHERS: Final = "(others)"
+
 #: What speaks to other hosts counts these itself, for all caches of a process.
 OF_HOSTS: Final = ("hedged", "hedges_won", "copied")
 
