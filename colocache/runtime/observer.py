@@ -34,6 +34,10 @@ from .view import View
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
+class NobodyThere(CannotJoin):
+    """No process of the group runs on this host, as far as this one can see."""
+
+
 class Observer:
     """The memory of a group on this host, while somebody looks. As a context manager it lets go of it at the end.
 
@@ -43,8 +47,8 @@ class Observer:
     def __init__(self, group: str, directory: str | None) -> None:
         """``directory`` is the setting: an absolute path, or None for the default.
 
-        Raise CannotJoin if no process of the group runs here, or one of another version, and OSError if the files
-        cannot be read.
+        Raise NobodyThere if no process of the group runs here, CannotJoin if its memory cannot be read, as that of
+        another version, and OSError if the files cannot.
         """
         self.path = f"{os.path.realpath(base_directory(directory))}/{directory_name(group)}"
         if region_of(self.path) is not None:
@@ -57,7 +61,7 @@ class Observer:
         try:
             board = self._file(owned, "board")
         except FileNotFoundError:
-            raise CannotJoin(
+            raise NobodyThere(
                 f"no process of the group {group!r} runs on this host, as far as {self.path} says: is the group's name "
                 "right, and COLOCACHE_DIR, and is this the same user, and the same container?"
             ) from None
