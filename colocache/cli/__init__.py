@@ -1,4 +1,4 @@
-"""The command ``colocache``, which is also ``python -m colocache``: each module has a command, or some that are related.
+"""The command ``colocache``, which is also ``python -m colocache``: each module has a command, or related ones.
 
 What a command needs is imported when it runs.
 """

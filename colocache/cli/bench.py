@@ -9,7 +9,7 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -37,7 +37,9 @@ median of five rounds. A machine that does something else meanwhile gives other 
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("bench", help="measure this machine for ten seconds, beside a Redis", description=_ABOUT)
+    parser = commands.add_parser(
+        "bench", help="measure this machine for ten seconds, beside a Redis", description=_ABOUT
+    )
     add_output(parser)
     parser.add_argument("--seconds", metavar="N", default="10", help="how long to measure (default: %(default)s)")
     parser.add_argument("--redis", metavar="HOST:PORT", default=REDIS, help="where a Redis is (default: %(default)s)")
@@ -201,5 +203,3 @@ def _of_redis(redis: Redis) -> dict[str, Callable[[], object]]:
 
     redis.ask(b"SET", redis.key, payload, b"EX", b"600")
     return {"Redis GET, decoded": get, "Redis SET, encoded": put}
-
-

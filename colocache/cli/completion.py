@@ -32,6 +32,8 @@ def run(chosen: argparse.Namespace) -> int:
     try:
         import shtab
     except ImportError:
-        raise Failure(BAD_USE, "shtab, which writes the script, is not installed: pip install 'colocache[cli]'") from None
+        raise Failure(
+            BAD_USE, "shtab, which writes the script, is not installed: pip install 'colocache[cli]'"
+        ) from None
     print(shtab.complete(parser(), shell=chosen.shell))
     return FINE

@@ -44,7 +44,9 @@ def add(commands: Commands) -> None:
     keys = commands.add_parser("keys", help="list the keys that are cached on this host", description=_KEYS)
     add_group(keys)
     add_namespace(keys, "only those of this namespace, and those below it")
-    keys.add_argument("--like", metavar="TEXT", default="", help="only those whose name, with its namespace, has this text")
+    keys.add_argument(
+        "--like", metavar="TEXT", default="", help="only those whose name, with its namespace, has this text"
+    )
     keys.add_argument("--limit", metavar="N", type=_count, help="not more than N")
     keys.add_argument("--long", action="store_true", help="with age, ttl that is left, size and tags")
     keys.add_argument("--literal", "-l", action="store_true", help="as Python writes them, without their namespace")
@@ -142,9 +144,7 @@ def run_info(chosen: argparse.Namespace) -> int:
         path = observer.path
         has_hosts = observer.hosts is not None
     if output.as_json:
-        output.record(
-            {"found": info is not None, "path": path, "near": near, **({} if info is None else record(info))}
-        )
+        output.record({"found": info is not None, "path": path, "near": near, **({} if info is None else record(info))})
         return FINE if info is not None and info.is_current else WRONG
     if info is None:
         output.line(f"{key.name}: this host has no value{' (another one may)' if has_hosts else ''}")
@@ -160,7 +160,10 @@ def run_info(chosen: argparse.Namespace) -> int:
     output.line(f"  ttl        {'for ever' if info.ttl is None else duration(info.ttl) + ' left'}")
     output.line(f"  size       {size(info.size)}")
     output.line(f"  tags       {', '.join(info.tags) or 'none'}")
-    output.line(f"  hits       {info.hits:.1f}/s near; found on the shelf {info.uses}{' or more' if info.uses >= 3 else ''} times")
+    output.line(
+        f"  hits       {info.hits:.1f}/s near; found on the shelf {info.uses}{' or more' if info.uses >= 3 else ''} "
+        "times"
+    )
     output.line("  events" + ("" if info.events else "     none lately"))
     for event in info.events:
         output.line(f"    {event_line(event)}")
@@ -172,7 +175,9 @@ def _near(view: View, key: Named) -> list[int]:
     from ..core.host.hashes import key_hash
 
     hash = key_hash(key.wire)
-    return [block.pid for _, lives, block in view.scoreboard() if lives and any(hot == hash for hot, _ in block.hottest)]
+    return [
+        block.pid for _, lives, block in view.scoreboard() if lives and any(hot == hash for hot, _ in block.hottest)
+    ]
 
 
 def _hint(chosen: argparse.Namespace, output: Output) -> None:

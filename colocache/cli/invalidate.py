@@ -36,7 +36,9 @@ def add(commands: Commands) -> None:
     )
     one.add_argument("keys", metavar="KEY", nargs="*", help="a text; see --literal and --call")
     add_group(one)
-    one.add_argument("--tag", "-t", metavar="TAG", action="append", default=[], help="all values with this tag; repeatable")
+    one.add_argument(
+        "--tag", "-t", metavar="TAG", action="append", default=[], help="all values with this tag; repeatable"
+    )
     add_namespace(one, "the namespace of the keys; without keys, all values of it, and of those below it")
     add_key_form(one)
     one.set_defaults(run=run)
@@ -82,14 +84,16 @@ def _drop(chosen: argparse.Namespace, what: str, keys: Sequence[Named] = (), tag
     elif not is_alone:
         where = f", {count(hosts, 'host')}" if hosts > 1 or visitor.is_client else ""
         output.line(
-            f"dropped {count(values, 'value')} of this host, in {count(processes, 'process', 'processes')}{where}, within "
+            f"dropped {count(values, 'value')} of this host, in {count(processes, 'process', 'processes')}{where}, "
+            "within "
             f"{receipt.seconds * 1000:.1f} ms"
         )
         if waits:
             output.line(f"  without a word of {', '.join(waits)}, which serve nothing so old any more")
     if is_alone:
         raise Failure(
-            NOBODY, f"NOBODY ELSE is in the group {target.group!r} in {target.path}: nothing was invalidated in any other "
+            NOBODY, f"NOBODY ELSE is in the group {target.group!r} in {target.path}: nothing was invalidated in any "
+            "other "
             "process. Is the group's name right, and COLOCACHE_DIR, and is this the same user, and the same container? "
             "`colocache doctor` looks for those processes"
         )  # fmt: skip

@@ -67,7 +67,8 @@ def run(chosen: argparse.Namespace) -> int:
             (">seat", ">pid", "role", "version", "state", ">joined ago", ">near copies", ">of bytes", ">at most"),
             [
                 (
-                    str(each.seat), str(each.pid), each.role + (" (gateway)" if each.seat in speakers else ""), each.version,
+                    str(each.seat), str(each.pid), each.role + (" "
+                    "(gateway)" if each.seat in speakers else ""), each.version,
                     state(each.pid) if each.is_alive else "ended", duration(max(0.0, now - each.began)),
                     str(each.entries), size(each.bytes), size(each.memory),
                 )

@@ -61,7 +61,9 @@ class Page:
 class Output:
     """Where a command prints."""
 
-    def __init__(self, *, as_json: bool, plain: bool, stream: TextIO | None = None, errors: TextIO | None = None) -> None:
+    def __init__(
+        self, *, as_json: bool, plain: bool, stream: TextIO | None = None, errors: TextIO | None = None
+    ) -> None:
         """``as_json`` is for programs. ``plain`` does without colours also where there could be some."""
         self.as_json = as_json
         self.stream = sys.stdout if stream is None else stream

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -49,7 +49,8 @@ class Process:
     user: int
     clock: int  #: the inode of its time namespace; 0 if it is not known
     files: int  #: descriptors that are open; -1 if that is not known
-    most_files: int = field(default=-1)  #: that it may have; -1 if that is not known
+    most_files: int = -1  #: that it may have; -1 if that is not known
+    is_python: bool = False  #: whether it has Python's code in its memory
 
     @property
     def is_stopped(self) -> bool:
@@ -70,7 +71,7 @@ def all_processes() -> tuple[list[Process], int]:
         for place in PROC.iterdir():
             if place.name.isdecimal():
                 try:
-                    boards = tuple(_boards(place))
+                    boards, is_python = _mapped(place)
                 except PermissionError:
                     hidden += 1
                     continue
@@ -78,11 +79,11 @@ def all_processes() -> tuple[list[Process], int]:
                     continue
                 variables = _variables(place)
                 if boards or variables:
-                    found.append(_process(place, boards, variables))
+                    found.append(_process(place, boards, variables, is_python))
     return found, hidden
 
 
-def _process(place: Path, boards: tuple[Board, ...], variables: Mapping[str, str] | None) -> Process:
+def _process(place: Path, boards: tuple[Board, ...], variables: Mapping[str, str] | None, is_python: bool) -> Process:
     clock, user, files = 0, -1, -1
     with contextlib.suppress(OSError):
         clock = os.stat(place / "ns" / "time").st_ino
@@ -91,23 +92,25 @@ def _process(place: Path, boards: tuple[Board, ...], variables: Mapping[str, str
     with contextlib.suppress(OSError):
         files = sum(1 for _ in (place / "fd").iterdir())
     return Process(
-        int(place.name), _state(place), _command(place), variables, boards, user, clock, files, _most_files(place)
-    )
+        int(place.name), _state(place), _command(place), variables, boards, user, clock, files, _most_files(place),
+        is_python,
+    )  # fmt: skip
 
 
-def _boards(place: Path) -> Iterator[Board]:
-    seen = set[tuple[str, int]]()
+def _mapped(place: Path) -> tuple[tuple[Board, ...], bool]:
+    """Return the boards that a process has mapped, and whether it has Python's code. Raise OSError."""
+    found, is_python = dict[tuple[str, int], Board](), False
     with open(place / "maps", encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             fields = line.rstrip("\n").split(None, 5)
             path = fields[5] if len(fields) == 6 else ""
+            is_python = is_python or "python" in path
             is_deleted = path.endswith(_DELETED)
             path = path.removesuffix(_DELETED)
             if path.endswith(BOARD) and fields[1].startswith("rw-s"):
                 board = Board(path, (fields[3], int(fields[4])), is_deleted)
-                if board.place not in seen:
-                    seen.add(board.place)
-                    yield board
+                found.setdefault(board.place, board)
+    return tuple(found.values()), is_python
 
 
 def _state(place: Path) -> str:

@@ -33,13 +33,17 @@ def add(commands: Commands) -> None:
         "stats",
         help="show what the processes of a group have counted",
         description="Show what the processes of a group have counted since they have joined. In a group of several "
-        "hosts, others are asked where COLOCACHE_LISTEN or COLOCACHE_PEERS, and the secret, are set as for the workers; "
+        "hosts, others are asked where COLOCACHE_LISTEN or COLOCACHE_PEERS, and the secret, are set as for the "
+        "workers; "
         "otherwise this host is shown alone.",
     )
     add_group(parser)
     add_namespace(parser, "only of this namespace, and those below it")
     parser.add_argument(
-        "--by", choices=BY, default="group", help="one row for each (default: %(default)s). A function is a decorated one"
+        "--by",
+        choices=BY,
+        default="group",
+        help="one row for each (default: %(default)s). A function is a decorated one",
     )
     parser.add_argument("--here", action="store_true", help="show this host alone, and join nothing")
     parser.set_defaults(run=run)

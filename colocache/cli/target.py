@@ -1,4 +1,4 @@
-"""The group that a command is about: its memory on this host, to look at, and a place in the group, to change something.
+"""The group that a command is about: its memory on this host, to look at, and a place in the group, to act.
 
 To look changes nothing: an `Observer` maps the files, and joins nothing. Where other processes, or other hosts, are to
 do something, the command joins for a moment, as one process more.
@@ -114,7 +114,9 @@ def look(target: Target) -> Observer:
                 raise Failure(FAILED, str(error)) from None
             pause(LOOK_EVERY)
         except PermissionError as error:
-            raise Failure(FAILED, f"{error}: the files belong to another user. Run this as the user of the workers") from None
+            raise Failure(
+                FAILED, f"{error}: the files belong to another user. Run this as the user of the workers"
+            ) from None
         except OSError as error:
             raise Failure(FAILED, f"the memory of the group {target.group!r} cannot be read: {error}") from None
 
@@ -187,7 +189,8 @@ def visit(target: Target, environ: Mapping[str, str], output: Output) -> Iterato
     with observer:
         if gone(observer):
             raise Failure(
-                NOBODY, f"NOBODY is in the group {target.group!r} on this host: all processes that {observer.path} knows "
+                NOBODY, f"NOBODY is in the group {target.group!r} on this host: all processes that {observer.path} "
+                "knows "
                 "were killed. Whoever joins next begins anew"
             )  # fmt: skip
         from ..core.hosts.layout import CLIENT
@@ -214,7 +217,8 @@ def _as_client(target: Target, output: Output) -> Iterator[Visit]:
                 pause(LOOK_EVERY)
             if not found.is_established:
                 raise Failure(
-                    FAILED, f"none of the hosts that COLOCACHE_PEERS lists has answered within {MEETING:.0f} seconds, and no "
+                    FAILED, f"none of the hosts that COLOCACHE_PEERS lists has answered within {MEETING:.0f} "
+                    "seconds, and no "
                     "process of the group runs on this one: `colocache doctor` says what is wrong"
                 )  # fmt: skip
             yield found

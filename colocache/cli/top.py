@@ -165,7 +165,8 @@ def page(target: Target, before: Sample, now: Sample, namespace: str) -> Page:
             "no requests",
         ),
         Table(
-            "slowest loaders, since the processes have joined", ("name", ">95 % within", ">mean", ">loads", ">time in all"),
+            "slowest loaders, since the processes have joined", ("name", ">95 % within", ">mean", ">loads", ">time "
+            "in all"),
             [
                 (
                     label(path), duration(space.load_quantile(0.95)), duration(space.load_time), str(space.timed_loads),
@@ -190,7 +191,9 @@ def slowest(now: Sample, namespace: str) -> list[tuple[str, SpaceStats]]:
     """Return the namespaces and functions whose loaders take longest."""
     from ..core.keys import within
 
-    loading = [(path, space) for path, space in now.host.spaces.items() if space.timed_loads and within(path, namespace)]
+    loading = [
+        (path, space) for path, space in now.host.spaces.items() if space.timed_loads and within(path, namespace)
+    ]
     return sorted(loading, key=lambda item: -item[1].load_time)[:MOST]
 
 

@@ -62,7 +62,9 @@ def shown(payload: bytes | memoryview) -> Shown:
         return _not(payload, "it is pickled, and to read it would run code")
     try:
         return _of(_decoded(payload[4:]))
-    except Exception as error:  # whatever a value that was damaged, or of another version, makes of msgpack and of classes
+    except (
+        Exception
+    ) as error:  # whatever a value that was damaged, or of another version, makes of msgpack and of classes
         return _not(payload, f"it cannot be read: {error or type(error).__name__}")
 
 

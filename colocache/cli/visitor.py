@@ -13,7 +13,7 @@ from .output import Output
 
 
 class _Visiting(Member):
-    """It says nothing of its coming and going: its user waits for the result, and is told what keeps it from joining."""
+    """It says nothing of its coming and going: its user sees the result, and what keeps it from joining."""
 
     def _tell_joining(self, outcome: Host | Exception | None) -> None:
         """Say nothing: `Member.start` raises what keeps this process from joining."""
