@@ -28,6 +28,13 @@ REDIS: Final = "127.0.0.1:6379"
 PATIENCE: Final = 1.0  # s that Redis has for an answer
 FIRST: Final = 200  # calls by which the time of one is estimated
 
+HIT: Final = "hit: an object of this process"
+SHELF: Final = "read of what another process has loaded"
+SET: Final = "set"
+REDIS_GET: Final = "Redis GET, decoded"
+REDIS_SET: Final = "Redis SET, encoded"
+BESIDE: Final = {HIT: REDIS_GET, SHELF: REDIS_GET, SET: REDIS_SET}  # what each is compared with
+
 _ABOUT = """\
 Measure for ten seconds what reads and writes of a small value cost on this machine, in a group of this command's own,
 and beside it what they cost by a Redis, if one answers. One process measures, so the figures are latencies, and the
@@ -58,23 +65,27 @@ def run(chosen: argparse.Namespace) -> int:
     if output.as_json:
         output.record({"seconds": found, "redis": redis is not None})
         return FINE
-    base = found.get("Redis GET, decoded")
-    output.page(
-        Page((), (
-            Table(
-                "one process, a value of about 100 bytes",
-                ("what", ">us", ">per second", *((">of a Redis GET",) if base else ())),
-                [
-                    (name, f"{1e6 * time:.2f}", f"{1 / time:,.0f}", *((f"1/{base / time:.0f}" if time < base / 1.5
-                     else f"{time / base:.1f}",) if base else ()))
-                    for name, time in found.items()
-                ],
-            ),
-        ))
-    )  # fmt: skip
+    beside = ("beside Redis",) if redis is not None else ()
+    rows = [
+        (
+            name,
+            f"{1e6 * time:.2f}",
+            f"{1 / time:,.0f}",
+            *[_beside(time, found.get(BESIDE.get(name, ""))) for _ in beside],
+        )
+        for name, time in found.items()
+    ]
+    columns = ("what", ">us", ">per second", *[f">{each}" for each in beside])
+    output.page(Page((), (Table("one process, a value of about 100 bytes", columns, rows),)))
     if redis is None:
         output.line(f"no Redis answers at {chosen.redis}")
     return FINE
+
+
+def _beside(time: float, other: float | None) -> str:
+    if other is None:
+        return ""
+    return f"{other / time:.1f} x faster" if time < other else f"{time / other:.1f} x slower"
 
 
 def measured(do: Callable[[], object], seconds: float) -> float:
@@ -136,9 +147,9 @@ def _of_colocache(ends: contextlib.ExitStack) -> dict[str, Callable[[], object]]
         cache.get_or_load("missing", lambda: VALUE)
 
     return {
-        "hit: an object of this process": lambda: cache.get("key"),
-        "read of what another process has loaded": lambda: copies.get("key"),
-        "set": lambda: copies.set("key", VALUE),
+        HIT: lambda: cache.get("key"),
+        SHELF: lambda: copies.get("key"),
+        SET: lambda: copies.set("key", VALUE),
         "invalidate, for all processes": lambda: cache.invalidate("other"),
         "invalidate and load again": miss,
     }
@@ -202,4 +213,4 @@ def _of_redis(redis: Redis) -> dict[str, Callable[[], object]]:
         redis.ask(b"SET", redis.key, codec.encode(VALUE), b"EX", b"600")
 
     redis.ask(b"SET", redis.key, payload, b"EX", b"600")
-    return {"Redis GET, decoded": get, "Redis SET, encoded": put}
+    return {REDIS_GET: get, REDIS_SET: put}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from .exits import BAD_USE, FAILED, FINE, NOBODY, Failure
@@ -68,7 +69,7 @@ def run_clear(chosen: argparse.Namespace) -> int:
 def _drop(chosen: argparse.Namespace, what: str, keys: Sequence[Named] = (), tags: Sequence[str] = ()) -> int:
     output, target = Output(as_json=chosen.json, plain=chosen.plain), Target.of(chosen, os.environ)
     namespace = _checked(chosen.namespace)
-    with visit(target, os.environ, output) as visitor:
+    with _loudly(target), visit(target, os.environ, output) as visitor:
         values = _entries(visitor, what, keys, tags, namespace)
         processes = visitor.others()
         receipt: Receipt = visitor.run(lambda cache: _invalidate(cache, keys, tags, namespace))
@@ -100,6 +101,17 @@ def _drop(chosen: argparse.Namespace, what: str, keys: Sequence[Named] = (), tag
     if not receipt.complete:
         raise Failure(FAILED, f"the invalidation is NOT complete: other processes may serve the old values. {receipt}")
     return FINE
+
+
+@contextlib.contextmanager
+def _loudly(target: Target) -> Iterator[None]:
+    """Say that nothing was invalidated, where nobody is there."""
+    try:
+        yield
+    except Failure as failure:
+        if failure.status != NOBODY:
+            raise
+        raise Failure(NOBODY, f"NOTHING WAS INVALIDATED, because nobody is there: {failure}") from None
 
 
 def _checked(namespace: str) -> str:

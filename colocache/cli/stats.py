@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from .exits import FAILED, FINE, NOBODY, Failure
 from .options import add_group, add_namespace
-from .output import Output, Page, Table, duration, share, size
+from .output import Output, Page, Table, count, duration, share, size
 from .target import Target, has_settings_of_hosts, look, visit
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def run(chosen: argparse.Namespace) -> int:
         if alone:
             output.warn("this is a group of several hosts, and only this one is shown: set COLOCACHE_LISTEN or "
                         "COLOCACHE_PEERS, and the secret, as for the workers")  # fmt: skip
+    if not any(host.alive for host in found.hosts):
+        raise Failure(NOBODY, f"no process of the group {target.group!r} lives: all were killed, and had counted this")
     if found.silent:
         raise Failure(FAILED, f"these hosts have not answered: {', '.join(found.silent)}")
     return FINE
@@ -167,13 +169,20 @@ def _page(found: GroupStats, by: str, rows: Rows) -> Page:
     for host in found.hosts:
         name = f"host {host.name}: " if host.name else ""
         lines.append(
-            f"{name}{len(host.alive)} processes; shelf: {host.shelf_entries} values, {size(host.shelf_bytes)} of "
+            f"{name}{count(len(host.alive), 'process', 'processes')}; shelf: {host.shelf_entries} values, "
+            f"{size(host.shelf_bytes)} of "
             f"{size(host.shelf_capacity)}"
         )
     names = list(rows[0][0]) if rows else [by]
-    table = Table("", (*names, *COLUMNS), [(*_texts(about.values()), *cells(space)) for about, space in rows])
+    table = Table("", (*names, *COLUMNS), [(*_texts(about, by), *cells(space)) for about, space in rows])
     return Page(lines, (table,))
 
 
-def _texts(values: Iterable[Any]) -> list[str]:
-    return ["yes" if each is True else "no" if each is False else str(each) for each in values]
+def _texts(about: Mapping[str, Any], by: str) -> list[str]:
+    texts = {name: "yes" if each is True else "no" if each is False else str(each) for name, each in about.items()}
+    return [label(text) if name == by == "namespace" else text for name, text in texts.items()]
+
+
+def label(path: str) -> str:
+    """Return the name of a namespace as people see it."""
+    return {"": "(none)", "/": "(all others)"}.get(path, path)

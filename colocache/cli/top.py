@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 from .entries import record as key_record
 from .exits import BAD_USE, FINE, Failure
 from .options import add_group, add_namespace
-from .output import Output, Page, Table, duration, plain_lines, rich_table, safe, share, size
-from .stats import of_host
+from .output import Output, Page, Table, count, duration, plain_lines, rich_table, safe, share, size
+from .stats import label, of_host
 from .target import Target, look, pause
 
 if TYPE_CHECKING:
@@ -144,7 +144,8 @@ def page(target: Target, before: Sample, now: Sample, namespace: str) -> Page:
     total = Rate("", now.at - before.at, together([rate.space for rate in all_rates]))
     host, slow = now.host, slowest(now, namespace)
     lines = [
-        f"colocache top  group {target.group}  {strftime('%H:%M:%S')}  {len(host.alive)} processes  shelf "
+        f"colocache top  group {target.group}  {strftime('%H:%M:%S')}  "
+        f"{count(len(host.alive), 'process', 'processes')}  shelf "
         f"{host.shelf_entries} values, {size(host.shelf_bytes)} of {size(host.shelf_capacity)}",
         f"{total.per_second(total.space.reads):.1f} requests/s  {share(total.space.hit_ratio)} found  "
         f"{total.per_second(total.space.counters['loads']):.1f} loads/s  "
@@ -195,11 +196,6 @@ def slowest(now: Sample, namespace: str) -> list[tuple[str, SpaceStats]]:
         (path, space) for path, space in now.host.spaces.items() if space.timed_loads and within(path, namespace)
     ]
     return sorted(loading, key=lambda item: -item[1].load_time)[:MOST]
-
-
-def label(path: str) -> str:
-    """Return the name of a namespace as people see it."""
-    return {"": "(no namespace)", "/": "(all others)"}.get(path, path)
 
 
 def as_record(group: str, before: Sample, now: Sample, namespace: str) -> dict[str, Any]:
