@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(required=True, metavar="command", dest="command")
     for each in COMMANDS:
         each.add(commands)
+    whole.set_defaults(parser=whole)  # for what completes its options
     return whole
 
 

@@ -27,13 +27,11 @@ def add(commands: Commands) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Carry the command out."""
-    from . import parser
-
     try:
         import shtab
     except ImportError:
         raise Failure(
             BAD_USE, "shtab, which writes the script, is not installed: pip install 'colocache[cli]'"
         ) from None
-    print(shtab.complete(parser(), shell=chosen.shell))
+    print(shtab.complete(chosen.parser, shell=chosen.shell))
     return FINE
