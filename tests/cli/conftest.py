@@ -29,7 +29,7 @@ for line in sys.stdin:
 
 
 class Worker:
-    """A process of a group, in whose expressions ``cache`` is its cache. Its group is "shop" if nothing else is said."""
+    """A process of a group, "shop" if nothing else is said, in whose expressions ``cache`` is its cache."""
 
     def __init__(self, *before: str, program: str = PROGRAM, arguments: tuple[str, ...] = (), **variables: str) -> None:
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "COLOCACHE_GROUP": "shop", **variables}

@@ -341,7 +341,8 @@ def test_top_on_a_terminal_is_live_until_q_is_pressed(worker: NewWorker, plain: 
     command = [*COMMAND, "top", "--interval", "0.1", *(["--plain"] if plain else [])]
     process = subprocess.Popen(
         command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLOCACHE_GROUP": "shop", "TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLOCACHE_GROUP": "shop", "TERM": "xterm", "COLUMNS": "120",
+             "LINES": "40"},
     )  # fmt: skip
     seen = b""
     while seen.count(b"colocache top") < 3:

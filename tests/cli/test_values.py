@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -58,8 +58,10 @@ def test_what_json_can_say_is_plain(value: Any) -> None:
     assert shown(carried(value)) == (repr(value), True, value, "")
 
 
-OTHERS = [(1, "a"), {1, 2}, frozenset({3}), b"bytes", bytearray(b"x"), 1 + 2j, date(2026, 1, 2), Decimal("1.50"), {1: 2},
-          datetime(2026, 1, 2, 3, tzinfo=timezone.utc), UUID(int=7), float("inf"), {"deep": (1,)}, OrderedDict(a=1), range(3)]  # fmt: skip
+OTHERS = [
+    (1, "a"), {1, 2}, frozenset({3}), b"bytes", bytearray(b"x"), 1 + 2j, date(2026, 1, 2), Decimal("1.50"), {1: 2},
+    datetime(2026, 1, 2, 3, tzinfo=UTC), UUID(int=7), float("inf"), {"deep": (1,)}, OrderedDict(a=1), range(3),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("value", OTHERS, ids=ascii)
@@ -93,9 +95,14 @@ def test_a_pickle_is_not_opened() -> None:
     assert found.why
 
 
-@pytest.mark.parametrize("payload", [b"", "
-"b"x", b"\0" * 4, carried("x")[:4], carried([1, 2])[:-1], carried("x")[:4] + b"\xc1",
-                                     carried("x")[:4] + b"\xc7\xff\x63x", carried("x")[:4] + b"\xdd\xff\xff\xff\xff"])  # fmt: skip
+TEXT = carried("x")[:4]
+TORN = [
+    b"", b"x", b"\0" * 4, TEXT, carried([1, 2])[:-1], TEXT + b"\xc1", TEXT + b"\xc7\xff\x63x",
+    TEXT + b"\xdd\xff\xff\xff\xff",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("payload", TORN)
 def test_whatever_cannot_be_read_says_so_and_raises_nothing(payload: bytes) -> None:
     found = shown(payload)
     assert found.why
