@@ -20,6 +20,12 @@ ALIKE: Final = 0.75  # of the letters of two names
 _OWN: Final = ("COLOCACHE_ROLE", "COLOCACHE_HEALTH", "COLOCACHE_GROUP")  # what each process may have for itself
 _UWSGI: Final = "uwsgi"
 
+#: What must be the same in all processes of a host.
+_ALIKE: Final = [
+    f"COLOCACHE_{name}"
+    for name in ("LISTEN", "PEERS", "PEERS_INTERVAL", "SECRET", "SECRET_FILE", "HOST", "ADVERTISE", "FORGET")
+]
+
 
 def presence(situation: Situation) -> Iterator[Finding]:
     """Look who is in the group, and where else processes of a group of that name are."""
@@ -187,8 +193,12 @@ def settings(situation: Situation) -> Iterator[Finding]:
         for each in members:
             by_value[(each.variables or {}).get(name, "").strip()].append(each.pid)
         if len(by_value) > 1:
-            yield Finding("settings-differ", "warning", f"{name} differs: {_told(name, by_value)}",
-                          f"set {name} to the same for all processes of the group, and start them anew")  # fmt: skip
+            must = name in _ALIKE
+            yield Finding(
+                "settings-differ", "warning" if must else "note", f"{name} differs: {_told(name, by_value)}",
+                f"set {name} to the same for all processes of the group on this host, and start them anew" if must
+                else "nothing, if it is to differ",
+            )  # fmt: skip
     head, shelf = situation.head, SETTINGS["shelf"]
     if not isinstance(head, OSError) and situation.stats is not None:
         for each in members:
@@ -221,13 +231,13 @@ def settings(situation: Situation) -> Iterator[Finding]:
 
 
 def _told(name: str, by_value: dict[str, list[int]]) -> str:
-    if SETTINGS_BY_VARIABLE.get(name):
+    if _IS_SECRET.get(name):
         return "; ".join([f"{pids(found)} have {'one' if value else 'none'}" for value, found in by_value.items()])
     return "; ".join([f"{pids(found)}: {value or 'unset'}" for value, found in by_value.items()])
 
 
 #: Whether what a variable has is a secret.
-SETTINGS_BY_VARIABLE: Final = {each.variable: each.is_secret for each in SETTINGS.values()}
+_IS_SECRET: Final = {each.variable: each.is_secret for each in SETTINGS.values()}
 
 
 def _members(situation: Situation) -> list[Process]:
