@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from .exits import FAILED, FINE, NOBODY, Failure
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from .options import Commands
 
 BY: Final = ("group", "host", "process", "namespace", "function")
-TIMEOUT: Final = 2.0  # s that other hosts have to answer
+TIMEOUT: Final = 1.0  # s that other hosts have to answer, each time
+PATIENCE: Final = 4.0  # s that they are asked again and again: this process has only just begun to dial them
 
 COLUMNS: Final = (
     ">reads", ">found", ">hits", ">shelf", ">waits", ">loads", ">failed", ">missing", ">load time", ">95 % within",
@@ -87,7 +89,10 @@ def gathered(target: Target, output: Output, here: bool) -> tuple[GroupStats, bo
         if failure.status != NOBODY or not can_ask:
             raise
     with visit(target, os.environ, output) as visitor:
+        ends = monotonic() + PATIENCE
         found: GroupStats = visitor.run(lambda cache: cache.group_stats(TIMEOUT))
+        while found.silent and monotonic() < ends:
+            found = visitor.run(lambda cache: cache.group_stats(TIMEOUT))
         if visitor.is_client:
             return replace(found, hosts=found.hosts[1:]), False
         mine = found.hosts[0]

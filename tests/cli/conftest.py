@@ -28,11 +28,16 @@ for line in sys.stdin:
 """
 
 
+def group() -> str:
+    """Return the group of the processes of a test."""
+    return os.environ.get("COLOCACHE_GROUP", "shop")
+
+
 class Worker:
     """A process of a group, "shop" if nothing else is said, in whose expressions ``cache`` is its cache."""
 
     def __init__(self, *before: str, program: str = PROGRAM, arguments: tuple[str, ...] = (), **variables: str) -> None:
-        environ = {**os.environ, "PYTHONPATH": str(ROOT), "COLOCACHE_GROUP": "shop", **variables}
+        environ = {**os.environ, "PYTHONPATH": str(ROOT), "COLOCACHE_GROUP": group(), **variables}
         self.process: Any = subprocess.Popen(
             [*before, sys.executable, "-c", program, *arguments],
             env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -79,7 +84,7 @@ def worker(run_dir: str) -> Iterator[NewWorker]:
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end, for the group "shop" if nothing else is said."""
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "COLOCACHE_GROUP": "shop", **variables}
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "COLOCACHE_GROUP": group(), **variables}
     done = subprocess.run(
         [*COMMAND, *arguments], env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100
     )

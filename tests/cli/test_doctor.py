@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -25,8 +26,17 @@ from tests.conftest import Until
 from tests.processes.hosts import Hosts
 from tests.processes.hosts import until as until_hosts
 
+#: The doctor looks at all processes of the machine, and there others may test.
+GROUP = f"g{secrets.token_hex(4)}shop"
+TYPO = f"{GROUP[:-4]}shpo"
+
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+
+
+@pytest.fixture(autouse=True)
+def group_of_its_own(run_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLOCACHE_GROUP", GROUP)
 
 
 def findings(*arguments: str, **variables: str) -> dict[str, dict[str, str]]:
@@ -48,14 +58,16 @@ def test_on_a_sound_group_nothing_is_found(worker: NewWorker) -> None:
     one, _ = worker(), worker()
     one("cache.set('a', 1)")
     assert findings() == {}
-    assert "0 troubles in the group 'shop'" in printed("doctor")
+    assert f"0 troubles in the group {GROUP!r}" in printed("doctor")
 
 
 def test_to_look_changes_nothing(worker: NewWorker, run_dir: str) -> None:
     worker()
 
     def files() -> list[tuple[str, int]]:
-        return sorted([(name, os.stat(f"{run_dir}/shop/{name}").st_ino) for name in os.listdir(f"{run_dir}/shop")])
+        return sorted(
+            [(name, os.stat(f"{run_dir}/{GROUP}/{name}").st_ino) for name in os.listdir(f"{run_dir}/{GROUP}")]
+        )
 
     before = files()
     findings()
@@ -71,7 +83,7 @@ def test_two_directories(worker: NewWorker, tmp_path: Path, run_dir: str) -> Non
     one, other = worker(), worker(COLOCACHE_DIR=str(tmp_path / "other"))
     found = findings()
     assert found.keys() == {"other-directory", "alone"}
-    assert f"process {other.pid} of a group 'shop' are in {tmp_path}/other" in text(found, "other-directory")
+    assert f"process {other.pid} of a group {GROUP!r} are in {tmp_path}/other" in text(found, "other-directory")
     assert str(one.pid) in text(found, "alone")
     found = findings(COLOCACHE_DIR=str(tmp_path / "third"))
     assert found.keys() == {"other-directory", "nobody"}
@@ -82,12 +94,12 @@ def test_two_directories(worker: NewWorker, tmp_path: Path, run_dir: str) -> Non
 @linux
 def test_a_typing_error_in_the_name_of_the_group(worker: NewWorker) -> None:
     worker()
-    other = worker(COLOCACHE_GROUP="shpo")
+    other = worker(COLOCACHE_GROUP=TYPO)
     worker(COLOCACHE_GROUP="blog")
     found = findings()
     assert found.keys() == {"other-name", "alone"}
-    assert f"process {other.pid} are in a group 'shpo'" in text(found, "other-name")
-    assert "other-name" in findings("--group", "shopp")
+    assert f"process {other.pid} are in a group {TYPO!r}" in text(found, "other-name")
+    assert "other-name" in findings("--group", f"{GROUP}p")
 
 
 AS_SOMEBODY = "import os, sys; os.setgroups([]); os.setgid(54321); os.setuid(54321)\n"
@@ -104,7 +116,7 @@ def test_another_user(worker: NewWorker, until: Until) -> None:
         program = f"import colocache, sys; sys.path.insert(0, {str(ROOT)!r})\n" + AS_SOMEBODY + PROGRAM
         other = worker(program=program, COLOCACHE_DIR=f"{place}/run")
         found = findings()
-        assert f"process {other.pid} of a group 'shop' run as user 54321" in text(found, "other-user")
+        assert f"process {other.pid} of a group {GROUP!r} run as user 54321" in text(found, "other-user")
         found = findings(COLOCACHE_DIR=f"{place}/run")
         assert "belongs to user 54321, not to 0" in text(found, "directory")
         other.kill()
@@ -116,9 +128,9 @@ def test_a_directory_that_others_may_enter(run_dir: str, mode: int) -> None:
     found = findings()
     assert f"has mode {mode:04o}, which lets other users in" in text(found, "directory")
     os.chmod(run_dir, 0o700)
-    os.mkdir(f"{run_dir}/shop")
-    os.chmod(f"{run_dir}/shop", mode)
-    assert f"{run_dir}/shop has mode {mode:04o}" in text(findings(), "directory")
+    os.mkdir(f"{run_dir}/{GROUP}")
+    os.chmod(f"{run_dir}/{GROUP}", mode)
+    assert f"{run_dir}/{GROUP} has mode {mode:04o}" in text(findings(), "directory")
 
 
 def test_a_directory_that_cannot_be(run_dir: str) -> None:
@@ -130,7 +142,7 @@ def test_nobody(run_dir: str, worker: NewWorker) -> None:
     worker().kill()
     found = findings()
     assert "were killed" in text(found, "nobody")
-    assert os.listdir(f"{run_dir}/shop")
+    assert os.listdir(f"{run_dir}/{GROUP}")
 
 
 # --- Memory and descriptors
@@ -140,10 +152,10 @@ def test_a_file_system_without_room(run_dir: str, tmp_path: Path) -> None:
     program = f"""
 import os, subprocess, sys
 import colocache
-cache = colocache.Cache("shop", directory="{tmp_path}/small/run", shelf="64MiB")
+cache = colocache.Cache("{GROUP}", directory="{tmp_path}/small/run", shelf="64MiB")
 cache.start()
 os.environ["COLOCACHE_DIR"] = "{tmp_path}/small/run"
-sys.exit(subprocess.run([sys.executable, "-m", "colocache", "doctor", "--group", "shop", "--json"]).returncode)
+sys.exit(subprocess.run([sys.executable, "-m", "colocache", "doctor", "--group", "{GROUP}", "--json"]).returncode)
 """
     (tmp_path / "small").mkdir()
     script = f'mount -t tmpfs -o size=24m none "{tmp_path}/small" && exec "$@"'
@@ -182,10 +194,9 @@ def test_the_limit_of_memory(worker: NewWorker, tmp_path: Path, monkeypatch: pyt
     (groups / "app" / "memory.max").write_text(f"{30 << 20}\n")
     monkeypatch.setattr(limits, "PROC", proc)
     monkeypatch.setattr(limits, "GROUPS", groups)
-    monkeypatch.setenv("COLOCACHE_GROUP", "shop")
 
     def found() -> list[str]:
-        target = Target("shop", os.environ["COLOCACHE_DIR"])
+        target = Target(GROUP, os.environ["COLOCACHE_DIR"])
         return [each.text for each in examine(target, os.environ) if each.name == "memory-limit"]
 
     assert "may have 30 MiB (memory.max), and their cache alone may take 41 MiB" in found()[0]
@@ -198,7 +209,7 @@ def test_the_limit_of_memory(worker: NewWorker, tmp_path: Path, monkeypatch: pyt
 
 def test_another_version(worker: NewWorker, run_dir: str) -> None:
     worker()
-    with open(f"{run_dir}/shop/board", "r+b") as board:
+    with open(f"{run_dir}/{GROUP}/board", "r+b") as board:
         board.seek(8)
         board.write((board_file.LAYOUT + 1).to_bytes(8, sys.byteorder))
     assert f"has layout {board_file.LAYOUT + 1}" in text(findings(), "other-version")
@@ -208,7 +219,7 @@ def test_another_version(worker: NewWorker, run_dir: str) -> None:
 def test_files_that_were_deleted_or_replaced(worker: NewWorker, run_dir: str) -> None:
     one = worker()
     os.kill(one.pid, signal.SIGSTOP)  # otherwise it may notice
-    shelf = Path(run_dir) / "shop" / "shelf"
+    shelf = Path(run_dir) / GROUP / "shelf"
     shutil.copy(shelf, f"{shelf}.new")
     os.replace(f"{shelf}.new", shelf)
     assert "shelf was replaced" in text(findings(), "files-deleted")
@@ -230,19 +241,19 @@ def test_files_that_were_deleted_under_somebody_who_may_not_be_seen(
 ) -> None:
     one = worker()
     os.kill(one.pid, signal.SIGSTOP)
-    shutil.rmtree(f"{run_dir}/shop")
-    situation = Situation(Target("shop", run_dir), {})
+    shutil.rmtree(f"{run_dir}/{GROUP}")
+    situation = Situation(Target(GROUP, run_dir), {})
     monkeypatch.setattr(Situation, "_processes", ([], 3))
     assert [each.name for each in memory.files(situation)] == ["files-deleted"]
     one.kill()
-    assert list(memory.files(Situation(Target("shop", run_dir), {}))) == []
+    assert list(memory.files(Situation(Target(GROUP, run_dir), {}))) == []
 
 
 def test_a_file_that_was_cut_or_is_something_else(worker: NewWorker, run_dir: str) -> None:
     worker()
-    os.truncate(f"{run_dir}/shop/shelf", 4096)
+    os.truncate(f"{run_dir}/{GROUP}/shelf", 4096)
     assert "shelf has another length" in text(findings(), "files-deleted")
-    with open(f"{run_dir}/shop/board", "r+b") as board:
+    with open(f"{run_dir}/{GROUP}/board", "r+b") as board:
         board.write(b"something else")
     assert "is no board of colocache" in text(findings(), "files-damaged")
 
@@ -259,7 +270,7 @@ def test_a_file_system_that_memory_cannot_be_shared_on(run_dir: str, monkeypatch
     """No test can mount NFS, so it looks as if it were one."""
     for kind, words in ((0x6969, "a network (NFS)"), (0x9123683E, "copies what is written (btrfs)")):
         monkeypatch.setattr(places, "_kind_of", lambda path, kind=kind: kind)
-        found = {each.name: each for each in examine(Target("shop", run_dir), {})}
+        found = {each.name: each for each in examine(Target(GROUP, run_dir), {})}
         assert words in found["file-system"].text
         assert "set COLOCACHE_DIR" in found["file-system"].text
 
@@ -378,12 +389,12 @@ def test_a_setting_that_differs_in_code(worker: NewWorker) -> None:
 def test_secrets_are_not_shown(worker: NewWorker, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    secrets = [letter * 43 for letter in "ab"]
-    for secret in secrets:
+    both = [letter * 43 for letter in "ab"]
+    for secret in both:
         worker(COLOCACHE_LISTEN=address, COLOCACHE_SECRET=secret)
     done = run("doctor")
     assert "COLOCACHE_SECRET differs" in done.stdout
-    assert not any(secret in done.stdout + done.stderr for secret in secrets)
+    assert not any(secret in done.stdout + done.stderr for secret in both)
 
 
 def test_variables_that_are_unknown_or_bad(worker: NewWorker) -> None:
@@ -416,26 +427,26 @@ def hosts(run_dir: str, tmp_path: Path) -> Iterator[Hosts]:
 def settings(hosts: Hosts, path: Path, number: int = 0, **more: str) -> dict[str, str]:
     """Return the environment of a host's processes."""
     return {
-        "COLOCACHE_GROUP": "hosts", "COLOCACHE_DIR": str(path / str(number)), "COLOCACHE_HOST": f"host {number}",
+        "COLOCACHE_GROUP": GROUP, "COLOCACHE_DIR": str(path / str(number)), "COLOCACHE_HOST": f"host {number}",
         "COLOCACHE_LISTEN": hosts.addresses[number], "COLOCACHE_PEERS": ",".join(hosts.addresses), **more,
     }  # fmt: skip
 
 
 def test_hosts_that_are_well(hosts: Hosts, tmp_path: Path) -> None:
-    hosts.start_all()
+    hosts.start_all(group=GROUP)
     assert findings(**settings(hosts, tmp_path)).keys() == {"alone"}
-    found = findings(COLOCACHE_GROUP="hosts", COLOCACHE_DIR=str(tmp_path / "0"))
+    found = findings(COLOCACHE_DIR=str(tmp_path / "0"))
     assert "other hosts are not dialled" in text(found, "hosts-settings")
 
 
 def test_a_host_that_cannot_be_reached(hosts: Hosts, tmp_path: Path) -> None:
-    hosts.start(0)
+    hosts.start(0, group=GROUP)
     found = findings(**settings(hosts, tmp_path))
     assert f"{hosts.addresses[1]} cannot be reached" in text(found, "host-unreachable")
 
 
 def test_a_host_that_has_gone_silent(hosts: Hosts, tmp_path: Path) -> None:
-    _, other = hosts.start_all()
+    _, other = hosts.start_all(group=GROUP)
     os.kill(other.process.pid, signal.SIGSTOP)
     until_hosts(lambda: "host-silent" in findings(**settings(hosts, tmp_path)))
     found = findings(**settings(hosts, tmp_path))
@@ -444,14 +455,14 @@ def test_a_host_that_has_gone_silent(hosts: Hosts, tmp_path: Path) -> None:
 
 
 def test_a_host_with_another_secret(hosts: Hosts, tmp_path: Path) -> None:
-    secrets = [letter * 43 for letter in "ab"]
-    hosts.start(0, secret=secrets[0])
-    hosts.start(1, secret=secrets[1])
-    until_hosts(lambda: os.path.exists(tmp_path / "1" / "hosts" / "hosts"))
-    until_hosts(lambda: "secret" in findings(**settings(hosts, tmp_path, COLOCACHE_SECRET=secrets[0])))
-    found = findings(**settings(hosts, tmp_path, COLOCACHE_SECRET=secrets[0]))
+    both = [letter * 43 for letter in "ab"]
+    hosts.start(0, secret=both[0], group=GROUP)
+    hosts.start(1, secret=both[1], group=GROUP)
+    until_hosts(lambda: os.path.exists(tmp_path / "1" / GROUP / "hosts"))
+    until_hosts(lambda: "secret" in findings(**settings(hosts, tmp_path, COLOCACHE_SECRET=both[0])))
+    found = findings(**settings(hosts, tmp_path, COLOCACHE_SECRET=both[0]))
     assert f"{hosts.addresses[1]} refuses our secret" in text(found, "secret")
-    assert not any(secret in str(found) for secret in secrets)
+    assert not any(secret in str(found) for secret in both)
 
 
 def test_a_name_that_cannot_be_looked_up(run_dir: str) -> None:

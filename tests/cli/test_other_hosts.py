@@ -13,7 +13,13 @@ import pytest
 from tests.cli.conftest import asked, printed, run
 from tests.processes.hosts import Agent, Hosts, until
 
-from .test_doctor import settings
+
+def settings(hosts: Hosts, path: Path, number: int = 0) -> dict[str, str]:
+    """Return the environment of a host's processes."""
+    return {
+        "COLOCACHE_GROUP": "hosts", "COLOCACHE_DIR": str(path / str(number)), "COLOCACHE_HOST": f"host {number}",
+        "COLOCACHE_LISTEN": hosts.addresses[number], "COLOCACHE_PEERS": ",".join(hosts.addresses),
+    }  # fmt: skip
 
 
 @pytest.fixture

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from time import time
 from typing import Final
 
 from ...config import SETTINGS
 from ...errors import ConfigError
 from ...runtime.files import SPARE
+from ...runtime.places import base_directory
 from ..processes import Process
 from .finding import Finding, Situation, pids
 
@@ -157,7 +158,7 @@ def outside(situation: Situation) -> Iterator[Finding]:
         if each.boards or not each.is_python or "colocache" in each.command:
             continue
         known = each.variables or {}
-        if known.get("COLOCACHE_GROUP", situation.target.group).strip() != situation.target.group:
+        if not _may_be_meant(situation, each, known):
             continue
         if any("eventlet" in word for word in each.command):
             yield Finding(
@@ -173,6 +174,14 @@ def outside(situation: Situation) -> Iterator[Finding]:
                     f"{name}={known[name]}: it "
                     "shares nothing with others", f"unset {name} there, if it is to be in the group",
                 )  # fmt: skip
+
+
+def _may_be_meant(situation: Situation, process: Process, known: Mapping[str, str]) -> bool:
+    """Tell whether a process that is in no group may be one that should be in this one."""
+    target = situation.target
+    if known.get("COLOCACHE_GROUP", target.group).strip() != target.group or process.user != os.geteuid():
+        return False
+    return os.path.realpath(base_directory(known.get("COLOCACHE_DIR", "").strip() or None)) == target.base
 
 
 def _is_set(variable: str, known: object) -> bool:
