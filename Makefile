@@ -81,7 +81,7 @@ soak: $(VENV)/.installed-test  ## work and restart for half an hour, and use eve
 	@$(VENV)/bin/python -m verification.chaos.wear --hosts
 	@$(VENV)/bin/python -m verification.chaos.soak $(ARGS)
 
-interruptions: $(VENV)/.installed-test  ## interrupt each call at each line, and let a handler use the cache there (half an hour)
+interruptions: $(VENV)/.installed-test  ## interrupt each call at each line, and let a handler use the cache there (a day; ARGS="--seconds 900": half an hour)
 	@$(VENV)/bin/python -m verification.interruptions.campaign $(ARGS)
 
 servers: $(VENV)/.installed-servers  ## check what must hold under each server and mode, and write docs/howto/servers.md (2 minutes)

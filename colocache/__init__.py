@@ -26,7 +26,9 @@ from .errors import (
     RecursiveLoadError,
     WireError,
 )
+from .group_stats import GroupStats, HostStats, ProcessStats, SpaceStats
 from .hosts import HostInfo
+from .inspection import EventInfo, KeyInfo
 from .member import MemberInfo
 from .space import Space
 from .stats import Stats
@@ -45,16 +47,22 @@ __all__ = [
     "ColocacheError",
     "Config",
     "ConfigError",
+    "EventInfo",
     "EventLoopError",
+    "GroupStats",
     "HostInfo",
+    "HostStats",
     "InvalidationIncomplete",
+    "KeyInfo",
     "MemberInfo",
     "MsgpackCodec",
     "OversizeError",
     "PickleCodec",
+    "ProcessStats",
     "Receipt",
     "RecursiveLoadError",
     "Space",
+    "SpaceStats",
     "Stats",
     "WireError",
     "__version__",

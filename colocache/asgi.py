@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from .interruptions import raise_if_from_handler
 from .middleware import KEY, Middleware, Request
 
 __all__ = ["CacheMiddleware"]
@@ -90,13 +91,16 @@ class _Lifespan:
         try:
             await self._middleware.app(scope, self.receive, self.send)
         except Exception as error:
+            raise_if_from_handler(error)
             takes_part = self._started or (self._startup and not self._misunderstood)
             if takes_part:
                 if self._shutdown:
                     await self._leave()
                 raise
             self._middleware.log.info(
-                "the application takes no part in the lifespan, and the cache does without: %r", error
+                "the application takes no part in the lifespan, and the cache does without: %r",
+                error,
+                event="no_lifespan",
             )
         if not self._ended:
             await self._go_on_alone()

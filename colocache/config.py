@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, get_a
 
 from .core.host.layout import MAX_CAPACITY
 from .errors import ConfigError
+from .interruptions import raise_if_from_handler
 from .naming import shown
 
 if TYPE_CHECKING:
@@ -287,12 +288,14 @@ def _read(parse: Callable[[object], _Parsed], value: object, name: str, form: st
     """
     try:
         return parse(value)
-    except TypeError:
+    except TypeError as error:
+        raise_if_from_handler(error)
         kind = type(value).__name__
         raise TypeError(f"{_named(name, value, is_secret)} has the wrong type, {kind}: give {form}") from None
     except _Because as why:
         raise ConfigError(f"{_named(name, value, is_secret)} cannot be used: {why}") from None
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError) as error:
+        raise_if_from_handler(error)
         raise ConfigError(f"{_named(name, value, is_secret)} cannot be used: give {form}") from None
 
 

@@ -273,7 +273,8 @@ def _tags_of(
     """
     try:
         own = inspect.signature(tags)
-    except (TypeError, ValueError):  # a built-in function that does not tell
+    except (TypeError, ValueError) as error:  # a built-in function that does not tell
+        raise_if_from_handler(error)
         return tags
     names: dict[Any, list[str]] = defaultdict(list)
     for each in signature.parameters.values():
@@ -312,7 +313,7 @@ def _both(inner: Receipt | None, outer: Receipt) -> Receipt:
     forgotten = tuple(dict.fromkeys((*inner.forgotten, *outer.forgotten)))
     return Receipt(
         acknowledged, waited_out, inner.complete and outer.complete, inner.seconds + outer.seconds,
-        max(inner.hosts, outer.hosts), forgotten,
+        max(inner.hosts, outer.hosts), forgotten, max(inner.processes, outer.processes), inner.dropped + outer.dropped,
     )  # fmt: skip
 
 

@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final, cast
 
 from dogpile.cache import CacheRegion
@@ -25,12 +24,14 @@ from dogpile.cache.region import RegionInvalidationStrategy
 from colocache import MISSING, Cache, MsgpackCodec, Space
 from colocache.config import SETTINGS
 from colocache.naming import shortened
-from colocache.runtime.logs import Log
+from colocache.runtime.waiting.answers import Answer
+from colocache.runtime.waiting.threads import may_not_wait
 
 __all__ = ["Backend", "GroupInvalidation"]
 
 LONGEST_KEY = 200  # bytes; a longer key, such as that of a call with many arguments, ends in a hash
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05  # s between two attempts to take a lock of another process
+LOOK_EVERY = 0.1  # s between two looks at whether another thread still has a lock
 
 #: The arguments that `Cache` takes.
 OF_CACHE: Final = frozenset({*inspect.signature(Cache).parameters, *SETTINGS})
@@ -67,8 +68,11 @@ class Backend(CacheBackend):
         if not isinstance(self.cache, Cache):
             raise TypeError(f"the argument cache is a colocache.Cache, not {self.cache!r:.60}")
         if unknown:
-            log = Log(self.cache.group)
-            log.warning("arguments of a dogpile.cache region are not known and ignored: %s", [*unknown])
+            self.cache._member.log.warning(
+                "arguments of a dogpile.cache region are not known and ignored: %s",
+                [*unknown],
+                event="unknown_arguments",
+            )
         if isinstance(self.cache.codec, MsgpackCodec):
             self.cache.codec.register(CachedValue, name="colocache.dogpile:CachedValue")
         path = "/".join(["dogpile", *filter(None, str(name).split("/"))])
@@ -142,44 +146,69 @@ class GroupInvalidation(RegionInvalidationStrategy):
     was_hard_invalidated = was_soft_invalidated
 
 
+class _Hold:
+    """That somebody has a lock, or waits for it."""
+
+    __slots__ = ("ended", "nested", "thread", "value")
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()  # under gevent a greenlet's
+        self.nested: list[_Hold] = []  # of the same thread, which has taken it once more
+        self.value: str | None = None  # at the key, if it has the lock for the processes
+        self.ended = Answer()
+
+
 class _Mutex(CacheMutex):
     """First a lock for the threads of this process, then one for the processes of the group.
 
     Without the second one, because this process cannot join the group, the first one must be enough. Nobody waits
-    for either longer than the timeout. So a thread that took a lock and was ended by the exception of a signal handler,
-    before it could note that, blocks nobody for ever.
+    for either longer than the timeout.
+
+    What a signal handler raises leaves neither of them locked, unless it comes just when dogpile.cache calls
+    `release`. Then the lock lapses after the timeout. A handler that creates the value whose creation it has
+    interrupted does not wait for its own thread, nor does a creator that asks for its own value: each creates it, too.
     """
 
     def __init__(self, locks: Space, key: str, timeout: float) -> None:
         self._locks = locks
         self._key = key
         self._timeout = timeout
-        self._here = threading.Lock()
-        self._mine: str | None = None  # the value at the key, if this process has locked it
+        self._held: dict[int, _Hold] = {}  # by one step it is taken, and known who has it
 
     def acquire(self, wait: bool = True) -> bool:
         """Lock. If ``wait`` is false, do so only if it is possible at once. Tell whether it is locked."""
-        if not self._here.acquire(wait, min(self._timeout, threading.TIMEOUT_MAX) if wait else -1) and not wait:
-            return False
-        taken = False
+        mine, ends = _Hold(), time.monotonic() + self._timeout
+        other = mine
         try:
-            taken = self._acquire_in_group(wait)
-        finally:
-            if not taken:
-                self._release_here()
-        return taken
+            other = self._held.setdefault(0, mine)
+            while other is not mine:
+                if not wait:
+                    return False
+                if other.thread == mine.thread:
+                    other.nested.append(mine)
+                    return True
+                other.ended.result(LOOK_EVERY)
+                if time.monotonic() >= ends or may_not_wait():
+                    self._held[0] = mine
+                other = self._held.setdefault(0, mine)
+            if self._acquire_in_group(mine, wait):
+                return True
+            self._unlock(mine)
+            return False
+        except BaseException:
+            self._unlock(mine)
+            if mine in other.nested:
+                other.nested.remove(mine)
+            raise
 
-    def _acquire_in_group(self, wait: bool) -> bool:
-        mine, pause = os.urandom(8).hex(), FIRST_PAUSE
-        deadline = time.monotonic() + self._timeout
+    def _acquire_in_group(self, hold: _Hold, wait: bool) -> bool:
+        deadline, pause = time.monotonic() + self._timeout, FIRST_PAUSE
         while True:
-            if self._locks.add(self._key, mine, ttl=self._timeout):
-                self._mine = mine
+            if self._add(hold):
                 return True
             if self._locks.get(self._key) is None:
                 # It was released just now, or this process cannot join, or a lock of the shelf cannot be had.
-                if self._locks.add(self._key, mine, ttl=self._timeout):
-                    self._mine = mine
+                self._add(hold)
                 return True
             if not wait:
                 return False
@@ -188,23 +217,44 @@ class _Mutex(CacheMutex):
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
+    def _add(self, hold: _Hold) -> bool:
+        hold.value = os.urandom(8).hex()  # before it is there
+        if self._locks.add(self._key, hold.value, ttl=self._timeout):
+            return True
+        hold.value = None
+        return False
+
     def release(self) -> None:
         """Unlock. Any thread may do so."""
-        mine, self._mine = self._mine, None
+        held = self._held
+        if 0 not in held:  # two callers held it, because one stopped waiting, and the other has released it
+            return
+        hold = held[0]  # without a call, after which a signal handler could raise
+        if hold.nested and hold.thread == threading.get_ident():
+            hold.nested.pop()
+            return
         try:
-            # If the value is not ours any more, the lock has lapsed, and another process may hold it.
-            if mine is not None and self._locks.get(self._key) == mine:
-                self._locks.invalidate(self._key, wait=False)
-        finally:
-            self._release_here()
+            self._unlock(hold)
+        except BaseException:  # a signal handler may have raised it, before it was done
+            self._unlock(hold)
+            raise
 
-    def _release_here(self) -> None:
-        with suppress(RuntimeError):  # two callers held it, because one stopped waiting, and the other has released it
-            self._here.release()
+    def _unlock(self, hold: _Hold) -> None:
+        """Give back what a caller has. It may be called twice."""
+        held = self._held
+        try:
+            # If the value is not his any more, the lock has lapsed, and another process may hold it.
+            if hold.value is not None and self._locks.get(self._key) == hold.value:
+                self._locks.invalidate(self._key, wait=False)
+            hold.value = None
+        finally:
+            if 0 in held and held[0] is hold:
+                del held[0]
+            hold.ended.give(None)
 
     def locked(self) -> bool:
         """Tell whether this or another process has locked it."""
-        return self._here.locked() or self._locks.get(self._key) is not None
+        return bool(self._held) or self._locks.get(self._key) is not None
 
 
 def _cache(settings: dict[str, Any]) -> Cache:

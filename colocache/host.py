@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .network import HostNetwork
 
 SWEEP_EVERY = 1.0  # s between two looks at all that is kept near
+COUNTED_FOR = 1.0  # s
 PUBLISH_IDLE = 5.0  # s between two looks at what was counted, where nothing was
 PUBLISHING = 0.002  # of the time of a process may be spent on that, at most
 
@@ -86,6 +87,7 @@ class Shared:
         self.caches = weakref.WeakSet[Host]()
         self._publishing = Alone()
         self._told_of_hosts = [0] * len(OF_HOSTS)
+        self._processes = -1, 0, -math.inf  # at which version of the seats, how many, and until when that counts
         self._swept_at = -math.inf
         self._is_unswept = False
 
@@ -94,7 +96,10 @@ class Shared:
         return monotonic() + self.ahead
 
     def start(self) -> None:
-        """Start the threads."""
+        """Start the threads, and have another one log that this process has joined: log handlers are code of users."""
+        if self._log is not None:
+            seat, path = self.region.seat.number, self.region.path
+            self.errands.write(partial(self._log.info, "joined on seat %d in %s", seat, path, event="joined"))
         if self.bus is not None:
             self.bus.start()
         if self.network is not None:
@@ -103,12 +108,13 @@ class Shared:
     def leaving(self, patience: float) -> Iterator[None]:
         """Count one cache less. With the last one, the bus falls silent, and then the process leaves the region.
 
-        Each step begins something that takes a while, and the next one waits for it.
+        Each step begins something that takes a while, and the next one waits for it. That the process has left is
+        logged by another thread, unless `tell_leaving` has said why it has to.
         """
         if any(host.alive for host in living(self.caches)):
             self.region.release()
             return
-        _shared.pop(self.region, None)
+        was_there, is_first = self.region.is_in_place(), _shared.pop(self.region, None) is self
         network, bus, is_last = self.network, self.bus, False
         if network is not None:
             is_last = self.region.is_last()
@@ -132,6 +138,8 @@ class Shared:
             network.leave()
             yield
             network.close(patience)
+        if was_there and is_first and self._log is not None:
+            self.errands.write(partial(self._log.info, "left seat %d", self.region.seat.number, event="left"))
 
     def forget_after_fork(self) -> None:
         """In a forked child, let go of what is the parent's. Callable twice."""
@@ -240,6 +248,18 @@ class Shared:
         with self.view() as view:
             return StatsBoard(view.scoreboard(), sizes)
 
+    def processes(self) -> int:
+        """Return how many processes of this host are in the group.
+
+        Each that joins or leaves in order is noticed at once, and one that is killed within a second.
+        """
+        version, now = self.region.seats_version, monotonic()
+        known, count, ends = self._processes
+        if version != known or now >= ends:
+            count = 1 + len(self.region.seats())
+            self._processes = version, count, now + COUNTED_FOR
+        return count
+
     def view(self) -> View:
         """Return the memory of this host for somebody who looks what is there; he closes it."""
         return View(self.shelf, self.now, self.region.seats_ever, self.region.all_scores())
@@ -278,9 +298,9 @@ class Shared:
 def tell_leaving(log: Log, region: Region) -> None:
     """Log why this process leaves a region that has not ended."""
     if region.is_in_place():
-        log.warning("leaves the group, because somebody has closed its files")
+        log.warning("leaves the group, because somebody has closed its files", event="leaves")
     else:
-        log.warning("leaves the group, because its files in %s were deleted, or replaced", region.path)
+        log.warning("leaves the group, because its files in %s were deleted, or replaced", region.path, event="leaves")
 
 
 class _Mates:
@@ -305,7 +325,7 @@ def _shared_of(region: Region, config: Config, log: Log) -> Shared:
     """Return what the caches of a region share in this process."""
     shared = _shared.get(region)
     if shared is None:
-        mine = Shared(region, config, log)
+        mine = Shared(region, config, log.of_seat(region.seat.number))
         shared = _shared.setdefault(region, mine)  # another thread may have been faster
         if shared is mine:
             shared.start()
@@ -328,14 +348,14 @@ def _tell_its_size(region: Region, config: Config, log: Log, errands: Errands) -
         line = partial(
             log.warning,
             "the shelf of this host was made with COLOCACHE_SHELF=%d, so %d is not followed before all processes of "
-            "the group have ended", region.wanted, config.shelf,
+            "the group have ended", region.wanted, config.shelf, event="other_shelf",
         )  # fmt: skip
     elif region.geometry.capacity < config.shelf:
         line = partial(
             log.warning,
             "the shelf of this host has %d bytes and not %d, because there is no more room in %s: give the container "
             "more (--shm-size), set COLOCACHE_DIR to another place, or lower COLOCACHE_SHELF",
-            region.geometry.capacity, config.shelf, region.path,
+            region.geometry.capacity, config.shelf, region.path, event="other_shelf",
         )  # fmt: skip
     else:
         return
@@ -348,6 +368,7 @@ class Voided(NamedTuple):
     hosts: Hosts | None  # None in a group of one host
     numbers: Mapping[int, int]
     announcement: Announcement | None = None  # of a client: by a member
+    dropped: int = 0  # near copies of this process that were freed
 
     def settle(self, patience: float) -> Sleeping[Settled]:
         """Wait until no host serves it any more, for so many seconds at most. Only where there are other hosts."""
@@ -453,8 +474,8 @@ class Host:
         Return None if the other hosts of the group cannot be told.
         """
         voided = self.void(hashes, kind)
-        self.tell(hashes, kind)
-        return voided
+        dropped = self.tell(hashes, kind)
+        return voided if voided is None or not dropped else voided._replace(dropped=dropped)
 
     def void(self, hashes: Sequence[int], kind: int = KEYS) -> Voided | None:
         """Do the same, and leave the memory to others. See `Shared.void`."""
@@ -470,15 +491,20 @@ class Host:
             kind, hashes = NAMESPACES, (ROOT,)
         return Voided(hosts, {}, hosts.announce_far(kind, hashes, related, position))
 
-    def tell(self, hashes: Sequence[int], kind: int = KEYS) -> None:
-        """Have all processes, this one too, free the memory of what has changed."""
+    def tell(self, hashes: Sequence[int], kind: int = KEYS) -> int:
+        """Have all processes, this one too, free the memory of what has changed.
+
+        Return of how many keys this one had a near copy.
+        """
+        dropped = 0
         if kind == KEYS:
-            self.keeper.drop(hashes)
+            dropped = self.keeper.drop(hashes)
         else:
             self._shared.sweep_soon()
         bus = self._shared.bus
         if bus is not None:
             bus.tell(kind, hashes)
+        return dropped
 
     def tell_what_is_used(self) -> None:
         """Have the shelf keep what is used here, where the near copies hide that from it."""
@@ -516,6 +542,10 @@ class Host:
             **dict(zip(OF_HOSTS, self._shared.of_hosts(), strict=True)), "entries": entries, "bytes": size,
             "shelf_entries": shelf.entries(), "shelf_bytes": shelf.taken(), "processes": 1 + len(self.region.seats()),
         }  # fmt: skip
+
+    def processes(self) -> int:
+        """Return how many processes of this host are in the group, as of a second ago at most."""
+        return self._shared.processes()
 
     def view(self) -> View:
         """Return the memory of this host, up to date for this process, for somebody who looks; he closes it."""

@@ -50,9 +50,10 @@ from .core.hosts.rows import ALIVE, ENDED, ENDED_AT, ROUND_TRIP, TOLD, Host, Inc
 from .core.hosts.waiting import LONGEST_PAUSE, Progress, Settled, pauses, settle
 from .errors import WireError
 from .group_stats import GroupStats, HostStats, stats_of_report
+from .interruptions import value_of
 from .runtime.region import Region
 from .runtime.waiting.answers import TOO_LATE
-from .runtime.waiting.threads import on_driver_thread
+from .runtime.waiting.threads import may_not_wait
 from .version import __version__
 
 FETCH_TIMEOUT: Final = 0.25  # s that an owner host has for an answer
@@ -277,7 +278,7 @@ class Hosts:
 
         Whoever reads cached values then is served nothing older: see `colocache.core.hosts.requests.Granted`.
         """
-        ends = self._now() + (0.0 if on_driver_thread() else CATCHING_UP)
+        ends = self._now() + (0.0 if may_not_wait() else CATCHING_UP)
         while not has_applied(self.me.id, self.rows, self.log, depends):
             if self._now() >= ends:
                 return False
@@ -303,8 +304,8 @@ class Hosts:
     def ask_several(
         self, asked: Sequence[tuple[Incarnation, Request]], timeout: float = FETCH_TIMEOUT
     ) -> Sleeping[list[Answer | None]]:
-        """Do as `ask_all` does, for one who waits. On a driver's thread, where nobody may wait, nothing is asked."""
-        if on_driver_thread():
+        """Do as `ask_all` does, for one who waits. Where nobody may wait, nothing is asked."""
+        if may_not_wait():
             return [None] * len(asked)
         return (yield from self.ask_all(asked, timeout))
 
@@ -415,10 +416,10 @@ class Hosts:
         The copy says only what it has, and decides nothing. It depends on the same events as the owner does.
 
         ``on_granted`` is given the token of a load that the owner grants. From then on the caller gives it back, if an
-        exception of a signal handler comes before this has returned. Perhaps this does so, too. On a driver's thread,
-        where nobody may wait, nothing is asked.
+        exception of a signal handler comes before this has returned. Perhaps this does so, too. Where nobody
+        may wait, nothing is asked.
         """
-        if on_driver_thread():
+        if may_not_wait():
             return None
         began, race = monotonic(), Race()
         delay = self.hedging.delay(owner, began) if self.replicas > 1 else None
@@ -610,7 +611,7 @@ class Hosts:
                 seen = progress.made  # before the flow looks
                 pause = flow.send(self.ns())
         except StopIteration as end:
-            settled: Settled = end.value
+            settled: Settled = value_of(end)
             return settled
         finally:
             progress.leave(one)

@@ -10,8 +10,10 @@ import signal
 import sys
 from _signal import getsignal  # type: ignore[import-not-found]  # without making an enum's member of each answer
 from collections.abc import Iterator
+from contextlib import contextmanager
 from os.path import dirname
 from types import CodeType, FunctionType, MethodType
+from typing import Any
 
 _SIGNALS = tuple(map(int, signal.valid_signals()))
 _OURS = dirname(__file__)
@@ -38,6 +40,27 @@ def raise_if_from_handler(error: BaseException) -> None:
     """Raise an exception if a signal handler has raised it: for those who pass over errors of the system."""
     if is_from_handler(error):
         raise error
+
+
+@contextmanager
+def pass_over(*types: type[BaseException]) -> Iterator[None]:
+    """Pass over exceptions of some types, as `contextlib.suppress` does, unless a signal handler has raised them."""
+    try:
+        yield
+    except types as error:
+        raise_if_from_handler(error)
+
+
+def value_of(end: StopIteration) -> Any:
+    """Return what a generator has returned, by the end that its caller has caught.
+
+    Raise that end if it is none: a signal handler, too, can raise StopIteration. A generator's own leaves no trace of
+    frames, so this costs less than `is_from_handler`.
+    """
+    trace = end.__traceback__
+    if trace is not None and trace.tb_next is not None:
+        raise end
+    return end.value
 
 
 def raise_if_foreign(error: BaseException) -> None:

@@ -35,7 +35,7 @@ from .runtime.servers import call_after_fork, refuse_eventlet
 from .runtime.undisturbed import undisturbed
 from .runtime.view import View
 from .runtime.waiting.answers import Answer
-from .runtime.waiting.threads import drained, is_patched, on_driver_thread, start_at_once
+from .runtime.waiting.threads import drained, is_patched, may_not_wait, on_driver_thread, start_at_once
 from .runtime.weak import living
 from .stats import Counters, Ledger, Stats
 from .values.carrier import Carrier
@@ -79,7 +79,7 @@ class Life:
     retry_at: float = -math.inf
     trouble: Exception | None = None  # why the last attempt to join failed
     is_closed: bool = False
-    finalizer: weakref.finalize[[list[Host], int, Log], Member] | None = None
+    finalizer: weakref.finalize[[list[Host], int], Member] | None = None
 
 
 class _Joining:
@@ -156,18 +156,20 @@ class Member:
         return life.host if life.pid == getpid() else None
 
     def patience(self, seconds: float) -> float:
-        """Return for how long a call may wait here: for ``seconds``, and on a thread of the cache not at all.
+        """Return for how long a call may wait here: for ``seconds``, and where nobody may wait not at all.
 
         Python runs finalizers in any thread, and so in one of the cache's. What they wait for may be what that thread
-        has to do.
+        has to do. And while the interpreter ends, no other thread runs.
         """
-        if not on_driver_thread():
+        if not may_not_wait():
             return seconds
-        self.log.warning(
-            "a finalizer, or other code that Python has run on a thread of the cache, has used the cache there, where "
-            "nobody may wait: it loads for itself what others load, and its invalidations are not complete as long as "
-            "other hosts have not confirmed them"
-        )
+        if on_driver_thread():
+            self.log.warning(
+                "a finalizer, or other code that Python has run on a thread of the cache, has used the cache there, "
+                "where nobody may wait: it loads for itself what others load, and its invalidations are not complete "
+                "as long as other hosts have not confirmed them",
+                event="used_by_finalizer",
+            )
         return 0.0
 
     @property
@@ -188,7 +190,7 @@ class Member:
         Joining is not disturbed by what signal handlers raise: it comes to its end. A finalizer that uses the cache
         while its own thread is joining finds no host, and loads for itself.
         """
-        if on_driver_thread():  # in a finalizer, which must make nobody wait
+        if may_not_wait():  # in a finalizer: it must make nobody wait, nor itself for threads that run no more
             return None
         if not self.notice_fork():
             return None
@@ -242,6 +244,7 @@ class Member:
         self._bind(host)
 
     def _bind(self, host: Host | None) -> None:
+        self.log.seat = None if host is None else host.region.seat.number
         if host is not None:
             host.ledger = self.life.ledger
         self.near_caches.bind(None if host is None else host.keeper.store, self.life.ledger)
@@ -249,10 +252,11 @@ class Member:
     def _tell_joining(self, outcome: Host | Exception | None) -> None:
         if isinstance(outcome, Exception):
             self.log.error(
-                "cannot join, caches nothing, and tries again every second: %s: %s", type(outcome).__name__, outcome
+                "cannot join, caches nothing, and tries again every second: %s: %s",
+                type(outcome).__name__,
+                outcome,
+                event="cannot_join",
             )
-        elif outcome is not None and outcome.region.path:
-            _say(outcome, partial(self.log.info, "joined on seat %s", outcome.region.seat.number))
 
     def _join_by(self, config: Config) -> Host | Exception:
         call_after_fork(_notice_fork)
@@ -284,7 +288,7 @@ class Member:
         """Wait while another thread joins. Its exceptions cannot reach this thread: it looks again and again."""
         other, ends = self._joining.get(0), monotonic() + JOINING
         while other is not None and other is self._joining.get(0) and other.thread != threading.get_ident():
-            if other.is_over or monotonic() >= ends:
+            if other.is_over or monotonic() >= ends or may_not_wait():
                 return
             other.ended.result(LOOK_EVERY)
 
@@ -304,7 +308,7 @@ class Member:
     # --- Leaving
 
     def leave(self) -> None:
-        """Leave the host. The next use joins anew. On a thread of the cache, another one does what takes time."""
+        """Leave the host. The next use joins anew. Where nobody may wait, another thread does what takes time."""
         self.notice_fork()
         self._wait_for_another_thread()
         host = self.own_host()
@@ -318,10 +322,10 @@ class Member:
         finally:
             if self.life.host is None:
                 self._drop_finalizer()
-            if on_driver_thread():
-                _leave_elsewhere([host], self.log)
+            if may_not_wait():
+                _leave_elsewhere([host])
             else:
-                _leave(host, PATIENCE, self.log)
+                _leave(host, PATIENCE)
 
     def close(self) -> None:
         """Leave for good."""
@@ -332,7 +336,7 @@ class Member:
         self._drop_finalizer()
         behind = [host]
         try:
-            self.life.finalizer = weakref.finalize(self, _leave_behind, behind, getpid(), self.log)
+            self.life.finalizer = weakref.finalize(self, _leave_behind, behind, getpid())
         except BaseException:  # of a signal handler: the finalizer may be there, and nobody knows of it
             behind.clear()
             raise
@@ -395,7 +399,7 @@ class Member:
         try:
             self._be_new()
         except Exception:  # the others are to forget, too
-            self.log.exception("cannot forget yet what was inherited from the parent process")
+            self.log.exception("cannot forget yet what was inherited from the parent process", event="cannot_forget")
 
     # --- What it shows
 
@@ -472,14 +476,14 @@ class Member:
         """Log that a value is used, and not kept."""
         self.log.warning(
             "the value of the key %s of %s is used, and not kept: %s", shown(key), path or "no namespace", why,
-            about=path,
+            about=path, event="not_kept",
         )  # fmt: skip
 
     def tell_undecodable(self, error: ValueError) -> None:
         """Log that a value of the group cannot be decoded here."""
         self.log.warning(
             "a value cannot be read here, and is loaded instead: %s. All processes of a group need the same codec and "
-            "the same registered types", error,
+            "the same registered types", error, event="unreadable",
         )  # fmt: skip
 
     def tell_incomplete(self, receipt: Receipt) -> None:
@@ -487,23 +491,32 @@ class Member:
         self.counters.incomplete += 1
         if receipt.hosts:
             self.log.warning(
-                "an invalidation is not complete, because other hosts may not have heard of it: %s", receipt
+                "an invalidation is not complete, because other hosts may not have heard of it: %s",
+                receipt,
+                event="incomplete",
             )
         else:
-            self.log.warning("an invalidation is not complete, because this process is not on its host: %s", receipt)
+            self.log.warning(
+                "an invalidation is not complete, because this process is not on its host: %s",
+                receipt,
+                event="incomplete",
+            )
 
     def tell_not_announced(self) -> None:
         """Count and log that a value could not be set, so that other processes may serve the old one."""
         if self.config.disabled:
             return
         self.counters.incomplete += 1
-        self.log.warning("a value is not set, and the old one not invalidated, because this process is not on its host")
+        self.log.warning(
+            "a value is not set, and the old one not invalidated, because this process is not on its host",
+            event="not_set",
+        )
 
     def tell_lost(self, key: Key, error: BaseException) -> None:
         """Log the exception of a load whose caller was cancelled, and so does not get it."""
         self.log.warning(
             "a load has failed after its caller was cancelled: of the key %s: %s: %s",
-            shown(key), type(error).__name__, error,
+            shown(key), type(error).__name__, error, event="load_lost",
         )  # fmt: skip
 
 
@@ -536,41 +549,35 @@ def _notice_fork() -> None:
     do_all([member.forget_after_fork for member in all_members() if member.life.pid != getpid()])
 
 
-def _leave(host: Host, patience: float, log: Log) -> None:
-    for _ in _leaving(host, patience, log):
+def _leave(host: Host, patience: float) -> None:
+    for _ in _leaving(host, patience):
         pass
 
 
-def _leaving(host: Host, patience: float, log: Log) -> Iterator[None]:
+def _leaving(host: Host, patience: float) -> Iterator[None]:
     was_there = host.alive
     yield from host.leaving(patience)
-    if was_there and host.region.path:
-        _say(host, partial(log.info, "left seat %s", host.region.seat.number))
+    if was_there:
         host.errands.finish(LAST_LINES)
 
 
-def _say(host: Host, line: Callable[[], None]) -> None:
-    """Have a line of the log written by another thread: an exception of a log handler must not reach the caller."""
-    host.errands.write(line)
-
-
-def _leave_behind(hosts: list[Host], pid: int, log: Log) -> None:
+def _leave_behind(hosts: list[Host], pid: int) -> None:
     """Leave for a cache that was dropped without `Cache.close`, in another thread: a finalizer's may have any lock."""
     if hosts and pid == getpid():
-        _leave_elsewhere(hosts, log)
+        _leave_elsewhere(hosts)
 
 
-def _leave_elsewhere(hosts: list[Host], log: Log) -> None:
-    _left_behind.extend((host, log) for host in hosts)
+def _leave_elsewhere(hosts: list[Host]) -> None:
+    _left_behind.extend(hosts)
     start_at_once(_leave_what_is_left_behind, "colocache leaves", lambda _: None)
 
 
 def _leave_what_is_left_behind() -> None:
-    for host, log in drained(_left_behind):
-        _leave(host, PATIENCE, log)
+    for host in drained(_left_behind):
+        _leave(host, PATIENCE)
 
 
-_left_behind = deque[tuple[Host, Log]]()
+_left_behind = deque[Host]()
 
 
 def _close_all_at_exit() -> None:
@@ -600,7 +607,7 @@ def _close_all() -> None:
         member.life.retry_at = math.inf  # a call at this late hour loads for itself
         host = member.own_host()
         if host is not None:
-            all_leaving.append(_leaving(host, PATIENCE, member.log))
+            all_leaving.append(_leaving(host, PATIENCE))
     while all_leaving:
         all_leaving = [each for each in all_leaving if next(each, True) is None]
     _leave_what_is_left_behind()

@@ -13,8 +13,8 @@ from typing import Any, Final, Literal
 
 from . import Cache, ColocacheError
 from .config import Duration, parse_duration
+from .interruptions import raise_if_from_handler
 from .operations.positions import MAX_POSITIONS, Positions, read_positions, write_positions
-from .runtime.logs import Log
 from .scope import Scope
 
 KEY: Final = "colocache"
@@ -66,7 +66,7 @@ class Middleware:
         self.barrier = None if barrier is False else Barrier(cache, barrier, barrier_name, barrier_timeout)
         self.barriers_missed = 0  # requests that went on before this process had applied what their client announced
         self._started_in = 0  # the id of the process that called `start` last
-        self.log = Log(cache.config.group)
+        self.log = self.cache._member.log
 
     def start(self) -> None:
         """Let the cache join its group, once in each process. Log a failure, and never raise it."""
@@ -76,10 +76,12 @@ class Middleware:
             self.cache.start()
             self._warn_of_a_second_cache()
         except ColocacheError as error:  # the cache is closed, or its directory or this server cannot be used
-            self.log.error("the cache cannot start, and requests go on without it: %s", error)
+            raise_if_from_handler(error)
+            self.log.error("the cache cannot start, and requests go on without it: %s", error, event="cannot_start")
         except (OSError, ImportError) as error:  # the cache has logged it, and tries again at every use
+            raise_if_from_handler(error)
             if isinstance(error, OSError) and error.errno is None:
-                raise  # by a signal handler, for example at a time limit. An error of the system has a number
+                raise  # by another thread, for example at a time limit. An error of the system has a number
         self._started_in = os.getpid()  # last, so that concurrent requests wait for the same start
 
     async def astart(self) -> None:
@@ -98,11 +100,12 @@ class Middleware:
         self.log.warning(
             "a request went on before this process had heard all that its client had announced; %d so far",
             self.barriers_missed,
+            event="barrier_missed",
         )
 
     def refused(self, error: ColocacheError) -> None:
         """Log that a request could not wait for what it, or its client, had announced."""
-        self.log.error("a request went on without waiting for its invalidations: %s", error)
+        self.log.error("a request went on without waiting for its invalidations: %s", error, event="not_waited")
 
     def _warn_of_a_second_cache(self) -> None:
         config = self.cache.config
@@ -110,7 +113,8 @@ class Middleware:
         if other is not self.cache and other.members():
             self.log.warning(
                 "this process has two caches of this group, each with a near cache of its own: make one, in a module "
-                "of its own, and import it where it is used"
+                "of its own, and import it where it is used",
+                event="two_caches",
             )
         if not other.members():
             _serving[config.group, config.directory] = self.cache
@@ -197,6 +201,7 @@ class Request:
         try:
             yield
         except ColocacheError as error:
+            raise_if_from_handler(error)
             self._middleware.refused(error)
         self._waited += monotonic() - began
 

@@ -155,14 +155,15 @@ class Keeper:
         """Let the policy know of all entries. Call this before you count them."""
         self._work()
 
-    def drop(self, hashes: Iterable[int]) -> None:
-        """Free the memory of what may not be served any more of keys that have changed."""
+    def drop(self, hashes: Iterable[int]) -> int:
+        """Free the memory of what may not be served any more of keys that have changed; return how many had a copy."""
         if self._coming:
             self._work()
         leaving = [hash for hash in hashes if self.store.has(hash)]
         if leaving:
             self._leaving.extend(leaving)
             self._work()
+        return len(leaving)
 
     def sweep(self) -> None:
         """Free the memory of all that may not be served any more."""

@@ -6,12 +6,12 @@ the context, as those of `asyncio.to_thread` do. The middlewares open a scope fo
 
 from __future__ import annotations
 
-import contextlib
 from contextvars import Token
 from types import TracebackType
 
 from .cache import Cache
 from .core.receipt import Receipt
+from .interruptions import pass_over
 from .operations import fenced
 from .operations.drive import arun, finish
 from .operations.invalidate import settled
@@ -32,8 +32,14 @@ class Scope(Tally):
         self._tokens: tuple[Token[tuple[Tally, ...]], Token[fenced.Fences | None]] | None = None
 
     def __enter__(self) -> Scope:
-        self._tokens = tallies.set((*tallies.get(), self)), fenced.missed.set(self._missed)
-        return self
+        around, missed = tallies.get(), fenced.missed.get()
+        try:
+            self._tokens = tallies.set((*around, self)), fenced.missed.set(self._missed)
+            return self
+        except BaseException:  # of a signal handler: there is no block that could be left
+            tallies.set(around)
+            fenced.missed.set(missed)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -41,7 +47,7 @@ class Scope(Tally):
         assert self._tokens is not None
         opened, missed = self._tokens
         self._missed = fenced.missed.get()
-        with contextlib.suppress(ValueError):  # an abandoned coroutine may be closed in another context than its own
+        with pass_over(ValueError):  # an abandoned coroutine may be closed in another context than its own
             tallies.reset(opened)
             fenced.missed.reset(missed)
 

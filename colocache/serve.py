@@ -172,7 +172,7 @@ def _tell(server: Server, supervisor: Supervisor, state: str) -> None:
     try:
         supervisor.tell(state)
     except OSError as error:
-        server.log.warning("systemd cannot be told %s: %s", state, error)
+        server.log.warning("systemd cannot be told %s: %s", state, error, event="systemd_unreachable")
 
 
 def _stay(server: Server, signals: _Signals, supervisor: Supervisor) -> None:

@@ -30,7 +30,8 @@ from sqlalchemy.util import concurrency
 
 from colocache import ColocacheError, EventLoopError, Space
 from colocache.naming import shortened
-from colocache.runtime.logs import Log
+
+from .interruptions import raise_if_from_handler
 
 __all__ = ["invalidate_on_commit", "row_tags", "table_tag"]
 
@@ -114,6 +115,7 @@ def invalidate_on_commit(
         for name in ("before_flush", "after_flush", "do_orm_execute", "after_commit"):
             event.listen(target, name, getattr(listener, name))
     except Exception as error:
+        raise_if_from_handler(error)
         raise TypeError(
             f"give invalidate_on_commit a session, or a maker or class of sessions, not {sessions!r:.60}"
         ) from error
@@ -125,7 +127,7 @@ class _Listener:
 
     def __init__(self, cache: Space, more: dict[type, Tags], wait: Wait) -> None:
         self._cache = cache
-        self._log = Log(cache.group)
+        self._log = cache._keyspace.member.log
         self._more = more
         self._wait = wait
         # A transaction that ends without COMMIT needs nothing: its tags go with it.
@@ -193,17 +195,20 @@ class _Listener:
         try:
             if not (self._has_waited(tags) or self._has_awaited(tags)):
                 self._cache.invalidate_tags(*tags, wait=False)
-        except (ColocacheError, TypeError, ValueError):  # not raised, because the transaction is committed
+        except (ColocacheError, TypeError, ValueError) as error:  # not raised, because the transaction is committed
             self._log.exception(
                 "a commit could not invalidate these tags, and old values may be served until they expire: %s",
                 tags,
+                event="commit_not_announced",
             )
+            raise_if_from_handler(error)
 
     def _has_waited(self, tags: list[str]) -> bool:
         """Invalidate and wait. Return False on the thread of an event loop."""
         try:
             self._cache.invalidate_tags(*tags, wait=self._wait)
-        except EventLoopError:
+        except EventLoopError as error:
+            raise_if_from_handler(error)
             return False
         return True
 
@@ -211,7 +216,8 @@ class _Listener:
         """Invalidate and await, if the session is async. Return False if it is sync, on the thread of an event loop."""
         try:
             concurrency.await_only(self._cache.ainvalidate_tags(*tags, wait=self._wait))
-        except (MissingGreenlet, ImportError):
+        except (MissingGreenlet, ImportError) as error:
+            raise_if_from_handler(error)
             return False
         return True
 
@@ -296,7 +302,8 @@ def _sync(sessions: Any) -> Any:
 def _mapper(model: Any) -> Mapper[Any]:
     try:
         found: Mapper[Any] = inspect(model).mapper
-    except (NoInspectionAvailable, AttributeError):
+    except (NoInspectionAvailable, AttributeError) as error:
+        raise_if_from_handler(error)
         raise TypeError(f"{model!r:.60} is not a mapped class or an object of one") from None
     return found
 

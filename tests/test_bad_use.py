@@ -722,6 +722,47 @@ assert cache.get_or_load("k", lambda: "early") == "early"
     assert left_in(run_dir) == []
 
 
+LAST_USES = {
+    "after it has left": ("cache.start()", "1 None False"),
+    "which is the first one": ("", "1 None False"),
+    "after it has joined anew": ("atexit.register(join_at_last)\ncache.start()", "1 2 True"),
+}
+
+
+@pytest.mark.parametrize(("before", "shown"), LAST_USES.values(), ids=LAST_USES.keys())
+def test_a_finalizer_at_the_end_of_the_interpreter_waits_for_no_thread(run_dir: str, before: str, shown: str) -> None:
+    """No other thread runs there any more: not one that joins, nor one that loads."""
+    script = f"""
+import atexit, gc, os, sys, threading, colocache
+cache = colocache.Cache("test", load_timeout="10m")
+
+class Last:
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        loaded = cache.get_or_load("k", lambda: 1)
+        cache.set("other", 2)
+        found = [loaded, cache.get("other"), cache.invalidate("other").complete]
+        os.write(1, " ".join(map(str, found)).encode() if sys.is_finalizing() else b"too early")
+        cache.close()
+
+def join_at_last():
+    global cache
+    cache, begun = colocache.Cache("test", load_timeout="10m"), threading.Event()
+    load = lambda: begun.set() or threading.Event().wait()
+    threading.Thread(target=lambda: cache.get_or_load("k", load), daemon=True).start()
+    begun.wait()
+
+{before}
+gc.disable()
+sys.modules["kept to the end"] = Last()
+"""
+    done = python(script, run_dir)
+    assert (done.returncode, done.stdout) == (0, shown), done.stderr
+    assert "Traceback" not in done.stderr
+
+
 FORK = """
 import os, sys, colocache
 cache = colocache.Cache("test")

@@ -344,6 +344,16 @@ def test_several_keys_go_at_once(call: Call, cache: Cache) -> None:
     assert call(cache, "invalidate") == Receipt((), (), True, 0.0)
 
 
+def test_a_receipt_says_what_was_dropped_here(call: Call, cache: Cache) -> None:
+    for key in "abc":
+        for _ in range(3):
+            cache.get_or_load(key, lambda: 1, tags=("t",))
+    receipt = call(cache, "invalidate", "a", "b", "unknown")
+    assert (receipt.processes, receipt.dropped) == (1, 2)
+    assert call(cache, "invalidate", "a").dropped == 0
+    assert call(cache, "invalidate_tags", "t").dropped == 0, "it is freed in the background"
+
+
 def test_thousands_of_keys_go_at_once(call: Call, new_group: Any) -> None:
     one, other = new_group(2)
     numbers = [("number", n) for n in range(3000)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -24,6 +27,7 @@ from dogpile.cache.api import NO_VALUE, CachedValue
 
 from colocache import Cache, ConfigError, dogpile
 from colocache.dogpile import Backend, GroupInvalidation
+from verification.interruptions.kinds import RAISING, handle_signals, interrupt
 
 
 @pytest.fixture(autouse=True)
@@ -324,17 +328,73 @@ def test_a_taken_lock_is_refused_at_once_without_waiting(regions: list[CacheRegi
     there.release()
 
 
-def test_a_lock_that_a_signal_handler_left_locked_blocks_others_for_its_timeout_only(cache: Cache) -> None:
+def test_a_lock_that_is_never_released_blocks_others_for_its_timeout_only(cache: Cache, crew: Any) -> None:
     mutex = region(cache, lock_timeout=0.2).actual_backend.get_mutex("key")
-    assert isinstance(mutex, dogpile._Mutex)
-    mutex._here.acquire()  # and here the exception of the signal handler comes
+    assert mutex.acquire()
     assert not mutex.acquire(wait=False)
     began = time.monotonic()
-    assert mutex.acquire()
+    crew.start(mutex.acquire)
+    assert crew.join() == [True]
     assert 0.2 <= time.monotonic() - began < 10
     mutex.release()
     assert not mutex.locked()
-    mutex._release_here()  # by another thread that has not waited either
+    mutex.release()  # by another thread that has not waited either
+
+
+def test_a_creator_that_asks_for_its_own_value_does_not_wait_for_itself(regions: list[CacheRegion]) -> None:
+    """And neither does a signal handler that has interrupted a creator: it runs on its thread, too."""
+    here, there = regions
+    assert here.get_or_create("key", lambda: here.get_or_create("key", lambda: 1) + 1) == 2
+    assert there.get_or_create("key", never) == 2
+    mutex = here.actual_backend.get_mutex("key")
+    assert mutex.acquire()
+    assert mutex.acquire()
+    mutex.release()
+    assert mutex.locked()
+    mutex.release()
+    assert not mutex.locked()
+
+
+@pytest.mark.parametrize("kind", ["exception", "base", "in-band"])
+def test_nothing_stays_locked_wherever_a_signal_handler_raises(regions: list[CacheRegion], kind: str) -> None:
+    """Python lets handlers run at the beginning of a function, and after a call into C."""
+    here, there = (each.actual_backend for each in regions)
+    before = signal.getsignal(signal.SIGUSR1)
+    handle_signals()
+    try:
+        for at in itertools.count(1):
+            mutex, places = here.get_mutex("key"), list[str]()
+
+            def come(frame: FrameType, event: str, _: Any, at: int = at, places: list[str] = places) -> None:
+                code = frame.f_code
+                if event not in ("call", "c_return") or code.co_filename != dogpile.__file__:
+                    return
+                if event != "call" or code is not dogpile._Mutex.release.__code__:  # there it has not even begun
+                    places.append(f"line {frame.f_lineno}")
+                    if len(places) == at:
+                        sys.setprofile(None)
+                        interrupt(kind)
+
+            sys.setprofile(come)
+            try:
+                mutex.acquire()
+                try:
+                    assert mutex.locked()
+                finally:
+                    mutex.release()
+            except RAISING[kind]:
+                pass
+            finally:
+                sys.setprofile(None)
+            if len(places) < at:
+                break
+            assert not mutex.locked(), places[-1]
+            other = there.get_mutex("key")
+            assert other.acquire(wait=False)
+            other.release()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert at > 10
 
 
 def test_a_process_that_cannot_join_locks_for_itself(new_cache: Callable[..., Cache]) -> None:

@@ -71,9 +71,9 @@ def _drop(chosen: argparse.Namespace, what: str, keys: Sequence[Named] = (), tag
     namespace = _checked(chosen.namespace)
     with _loudly(target), visit(target, os.environ, output) as visitor:
         values = _entries(visitor, what, keys, tags, namespace)
-        processes = visitor.others()
         receipt: Receipt = visitor.run(lambda cache: _invalidate(cache, keys, tags, namespace))
         hosts = receipt.hosts - visitor.is_client if visitor.host.hosts is not None else 1
+        processes = max(0, receipt.processes - 1)  # without this one
         waits = (*receipt.waited_out, *receipt.forgotten)
     is_alone = not (processes or (visitor.is_client and hosts > 0) or hosts > 1)
     if output.as_json:

@@ -275,10 +275,6 @@ class Visit:
         hosts = self.host.hosts
         return hosts is None or hosts.is_established
 
-    def others(self) -> int:
-        """Return how many other processes of the group are on this host."""
-        return len(self.cache.members()) - 1
-
     def run(self, do: Callable[[Cache], Any]) -> Any:
         """Have something done, and tell in words what keeps it from being done."""
         try:

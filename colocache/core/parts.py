@@ -29,6 +29,7 @@ from pathlib import PurePath
 from typing import Any, Final
 from uuid import UUID
 
+from ..interruptions import raise_if_from_handler
 from ..naming import qualified
 
 MAX_PART = 200  # bytes; a longer part is kept, and travels, as its hash
@@ -190,7 +191,8 @@ def _number(part: Any) -> Any:
 def _index(part: Any) -> int:
     try:
         return index(part)
-    except TypeError:  # numpy's time spans count as integers
+    except TypeError as error:  # numpy's time spans count as integers
+        raise_if_from_handler(error)
         raise NotAPart(part, "is not a number: convert it, for example by .item()") from None
 
 
@@ -209,7 +211,8 @@ def _rational(value: Fraction) -> int | float | Fraction:
         return value.numerator
     try:
         close = float(value)
-    except OverflowError:
+    except OverflowError as error:
+        raise_if_from_handler(error)
         return value
     return close if Fraction(close) == value else value
 

@@ -12,6 +12,8 @@ from fractions import Fraction
 from typing import Any
 from uuid import UUID
 
+from ..interruptions import raise_if_from_handler
+
 MOST_PARTS = 64  # that are shown of one key
 
 
@@ -43,6 +45,7 @@ def decode(body: bytes) -> Any:
             case b"(":
                 return tuple([decode(each) for each in _items(rest)])
     except (ValueError, OverflowError, ZeroDivisionError) as error:
+        raise_if_from_handler(error)
         raise NotReadable(str(error)) from error
     raise NotReadable("a hash, or an object")
 

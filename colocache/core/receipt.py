@@ -15,6 +15,11 @@ class Receipt(NamedTuple):
     False, those that have not answered so far. ``hosts`` is the number of hosts of which the receipt speaks, this one
     included; 0 if this process is on no host. ``forgotten`` are those that have been silent for so long that they are
     not waited for any more, although nobody knows that they are gone.
+
+    ``processes`` is the number of processes of this host that the receipt speaks of, this one included; 0 if this
+    process is on no host. Where it is 1 and you expect more, nobody else is in the group on this host. ``dropped`` is
+    how many near copies of this process were freed, of keys; what a tag or a namespace frees is freed in the
+    background, and not counted.
     """
 
     acknowledged: tuple[str, ...]
@@ -23,6 +28,8 @@ class Receipt(NamedTuple):
     seconds: float
     hosts: int = 1
     forgotten: tuple[str, ...] = ()
+    processes: int = 0
+    dropped: int = 0
 
 
 #: The receipt of an invalidation that this process could not announce, or not see through.

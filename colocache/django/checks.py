@@ -13,6 +13,7 @@ from django.core import checks
 from colocache import Config, ConfigError
 from colocache.runtime.places import why_unusable
 
+from ..interruptions import raise_if_from_handler
 from .groups import BACKEND, CACHE_OPTIONS, MEANINGLESS
 
 MIDDLEWARE: Final = "colocache.django.CacheMiddleware"
@@ -86,7 +87,8 @@ def _without_place(ours: dict[str, Any]) -> Iterable[checks.CheckMessage]:
         given = {name: options[name] for name in CACHE_OPTIONS if name in options}
         try:
             settled = Config.resolve({"group": config.get("LOCATION"), **given}, os.environ)
-        except (ConfigError, TypeError):
+        except (ConfigError, TypeError) as error:
+            raise_if_from_handler(error)
             continue  # making the cache raises it
         if not settled.disabled and (reason := why_unusable(settled.directory)):
             reasons[reason].append(alias)

@@ -23,6 +23,8 @@ from django.template.response import SimpleTemplateResponse, TemplateResponse
 from colocache import MsgpackCodec
 from colocache.values.form import KNOWN, Form
 
+from ..interruptions import raise_if_from_handler
+
 try:
     from django.utils.csp import CSP  # since 6.0: csp_override() puts its members into responses
 except ImportError:
@@ -92,6 +94,7 @@ class DjangoCodec(MsgpackCodec):
         try:
             return super().encode(value)
         except TypeError as error:
+            raise_if_from_handler(error)
             refusal = f"{error}{_advice(value)}"
         if type(value) in _kinds:
             value.__getstate__()  # raises ContentNotRenderedError for a template response that is not rendered

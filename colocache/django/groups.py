@@ -23,6 +23,7 @@ from django.utils.module_loading import import_string
 from colocache import Cache, Codec, ConfigError, PickleCodec, Space
 from colocache.config import SETTINGS
 
+from ..interruptions import raise_if_from_handler
 from .codec import DjangoCodec
 from .under_test import AliasCache, StandIn
 
@@ -138,6 +139,7 @@ def _cache(location: str, options: Mapping[str, Any], where: str) -> Cache:
     try:
         made = _caches.get(known) or AliasCache(location, codec=_codec(codec, where), **settings_of)
     except (ConfigError, TypeError) as error:
+        raise_if_from_handler(error)
         raise ImproperlyConfigured(f"{where}: {error}") from error
     return _caches.setdefault(known, made)
 
@@ -151,6 +153,7 @@ def _codec(codec: object, where: str) -> Codec:
         try:
             codec = import_string(codec)
         except ImportError as error:
+            raise_if_from_handler(error)
             raise ImproperlyConfigured(
                 f'{where}: OPTIONS["codec"] is "django", "pickle", a codec or the dotted name of one, not {codec!r}: '
                 f"{error}"

@@ -16,6 +16,7 @@ from colocache import Cache
 from colocache.middleware import Middleware, Request
 from colocache.scope import current
 
+from ..interruptions import raise_if_from_handler
 from .backend import ColocacheCache
 
 SETTING = "COLOCACHE_MIDDLEWARE"
@@ -91,6 +92,7 @@ def _part(get_response: Callable[..., Any], cache: Cache, number: int) -> Middle
     try:
         part = Middleware(get_response, cache, **given)
     except (TypeError, ValueError) as error:
+        raise_if_from_handler(error)
         raise ImproperlyConfigured(f"{SETTING} = {given!r}: {error}") from error
     if part.barrier is not None and number:
         # Otherwise the second cache would overwrite the cookie of the first.

@@ -143,7 +143,8 @@ def _cannot_wait(group: Group) -> bool:
         return False
     member.log.warning(
         "a page is not cached: in a group of several hosts, cache_page around an async view would stop the event loop. "
-        "Make the view a sync one, or call the cache's async methods in it"
+        "Make the view a sync one, or call the cache's async methods in it",
+        event="page_not_kept",
     )
     return True
 

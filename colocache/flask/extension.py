@@ -11,6 +11,7 @@ from werkzeug.local import LocalProxy
 
 from .. import Cache
 from ..config import SETTINGS, Duration
+from ..interruptions import raise_if_from_handler
 from ..middleware import checked_cache
 from ..wsgi import CacheMiddleware
 
@@ -75,7 +76,8 @@ class FlaskCache:
 def _current() -> Cache:
     try:
         return cast(Cache, current_app.extensions[NAME])
-    except KeyError:
+    except KeyError as error:
+        raise_if_from_handler(error)
         raise RuntimeError(
             f"the application {current_app.name!r} has no cache: call FlaskCache(app, cache) when it is made"
         ) from None

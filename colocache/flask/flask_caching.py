@@ -13,7 +13,6 @@ from werkzeug.exceptions import HTTPException, default_exceptions
 
 from .. import MISSING, Cache, MsgpackCodec
 from ..naming import shortened
-from ..runtime.logs import Log
 from .extension import NAME, cache_of
 
 LONGEST_KEY: Final = 200  # bytes; a longer key, such as the address of a page, ends in a hash
@@ -61,7 +60,7 @@ class Backend(BaseCache):
         name = "/".join(["flask-caching", *filter(None, prefix.split("/"))])
         self._plain = cache.namespace(name, copy=True)
         self._fenced = cache.namespace(name, copy=True, fence=True)
-        self._log = Log(cache.group)
+        self._log = cache._member.log
 
     @classmethod
     def factory(cls, app: Flask, config: dict[str, Any], args: list[Any], kwargs: dict[str, Any]) -> Backend:
@@ -128,7 +127,11 @@ class Backend(BaseCache):
             yield
         except TypeError as error:
             self._log.error(
-                "Flask-Caching cannot cache what it is given for %s: %s", key, error, about=type(value).__name__
+                "Flask-Caching cannot cache what it is given for %s: %s",
+                key,
+                error,
+                about=type(value).__name__,
+                event="not_carried",
             )
             raise
 

@@ -70,7 +70,7 @@ class Functions:
             self._log.warning(
                 "the function %s is decorated again, with another %r around it, and shares results with the earlier "
                 "one: pass %r as an argument, or give cached(name=...) a name that tells them apart in all processes",
-                name, changed, changed, about=name,
+                name, changed, changed, about=name, event="decorated_again",
             )  # fmt: skip
 
     def _conflict(self, path: str, function: FunctionType, name: str, given: bool) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 from weakref import ref
 
 from ..core.parts import canonical
-from ..interruptions import raise_if_foreign
+from ..interruptions import raise_if_foreign, raise_if_from_handler
 from ..naming import qualified
 from ..values.annotations import closure
 
@@ -98,5 +98,6 @@ class Surroundings:
 def _weakly(value: object) -> Callable[[], object]:
     try:
         return ref(value)
-    except TypeError:  # for example of a list or a dict: nobody knows whether a later one is the same
+    except TypeError as error:  # for example of a list or a dict: nobody knows whether a later one is the same
+        raise_if_from_handler(error)
         return lambda: None

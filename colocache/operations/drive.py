@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..core.host.claims import Sleep
 from ..errors import EventLoopError
+from ..interruptions import value_of
 from ..runtime.waiting.answers import Answer
 from ..runtime.waiting.greenlets import on_hub
 from .flow import Flow
@@ -59,7 +60,7 @@ def _run(flow: Flow[T]) -> T:
             try:
                 step = flow.send(answer)
             except StopIteration as end:
-                return cast(T, end.value)
+                return cast(T, value_of(end))
             answer = _sleep(step) if isinstance(step, Sleep) else _load(step)
     finally:
         flow.close()
@@ -73,7 +74,7 @@ async def arun(flow: Flow[T]) -> T:
             try:
                 step = flow.send(answer)
             except StopIteration as end:
-                return cast(T, end.value)
+                return cast(T, value_of(end))
             answer = await (_asleep(step) if isinstance(step, Sleep) else _aload(step))
     finally:
         flow.close()

@@ -38,7 +38,9 @@ def tags(keyspace: Keyspace, names: Iterable[str], wait: Waiting, strict: bool) 
     """Invalidate all entries, of every namespace, that carry one of the tags."""
     able, excess = travelling(names)
     if excess:  # a value that was to have it was not kept
-        keyspace.member.log.warning("an invalidation names a tag that no value can have: %s", excess)
+        keyspace.member.log.warning(
+            "an invalidation names a tag that no value can have: %s", excess, event="impossible_tag"
+        )
     text = able[0] if able else ""
     return (yield from announce(keyspace, [tag_hash(tag) for tag in able], TAGS, text, wait, strict))
 
@@ -68,13 +70,14 @@ def announce(keyspace: Keyspace, hashes: list[int], kind: int, text: str, wait: 
     tell(member, "invalidations", 1, host)
     tally = current_tally(member) if wait == "response" else None
     is_for_later = wait is False or tally is not None
-    if voided is None:
+    if voided is None or host is None:
         receipt = UNKNOWN
     elif voided.hosts is None:
-        receipt = Receipt((), (), True, monotonic() - began)
+        receipt = Receipt((), (), True, monotonic() - began, 1, (), host.processes(), voided.dropped)
     else:
         patience = 0.0 if is_for_later else math.inf if wait is True or wait == "response" else float(wait)
         receipt = _receipt((yield from voided.settle(member.patience(patience) if patience else 0.0)), began)
+        receipt = receipt._replace(processes=host.processes(), dropped=voided.dropped)
         note_position(member, host)  # a client has learned it now
     if tally is not None:
         tally.collect(voided, began)

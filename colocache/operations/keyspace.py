@@ -208,7 +208,8 @@ class Keyspace(NearCache):
             raise TypeError(f"the value of the key {shown(key)}{where} cannot be carried: {error}") from None
         except OversizeError as error:
             excess = str(error)
-        except MemoryError:
+        except MemoryError as error:
+            raise_if_from_handler(error)
             excess = "there is not enough memory to encode it"
         if not excess:
             host = host or self.member.join()

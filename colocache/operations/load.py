@@ -19,7 +19,7 @@ from ..core.keys import Key
 from ..errors import RecursiveLoadError
 from ..host import Host
 from ..hosts import Hosts
-from ..interruptions import raise_if_from_handler
+from ..interruptions import raise_if_from_handler, value_of
 from ..naming import shown
 from .flow import Flow
 from .keyspace import Given, Keyspace, copied
@@ -218,7 +218,8 @@ class Duty:
         """
         try:
             self._keep(value)
-        except MemoryError:
+        except MemoryError as error:
+            raise_if_from_handler(error)
             self.give_back()
             self._keyspace.decline(self.key, "there is not enough memory to keep it")
 
@@ -265,7 +266,7 @@ def _clocked(flow: Generator[Sleep, tuple[float, Any], T], host: Host) -> Flow[T
             woken = yield step
             step = flow.send((host.now(), woken))
     except StopIteration as end:
-        return cast(T, end.value)
+        return cast(T, value_of(end))
     finally:
         flow.close()
 

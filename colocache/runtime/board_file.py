@@ -175,7 +175,8 @@ class Head:
         """The bytes of the shelf's file; 0 if no shelf has such a capacity."""
         try:
             return geometry(self.capacity).total_size
-        except ValueError:
+        except ValueError as error:
+            raise_if_from_handler(error)
             return 0
 
     @property
@@ -339,7 +340,8 @@ def _own_map() -> Callable[[int, int], int | None] | None:
         import ctypes
 
         function = ctypes.PyDLL(None).mmap
-    except (ImportError, OSError, AttributeError):  # a Python without ctypes, or one that is linked statically
+    except (ImportError, OSError, AttributeError) as error:  # a Python without ctypes, or one that is linked statically
+        raise_if_from_handler(error)
         return None
     function.restype = ctypes.c_void_p
     function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Final, NamedTuple
 
+from ..interruptions import pass_over
 from .frames import EVERYTHING, KEYS, LARGEST, LOADED, NAMESPACES, TAGS, decode
 from .logs import Log
 from .mouth import Mates, Mouth
@@ -32,7 +33,7 @@ from .servers import why_no_threads
 from .short_name import ShortName
 from .transport import Ear
 from .waiting.answers import Answer
-from .waiting.threads import Errands, allocate_lock, drained, on_driver_thread, start_driver
+from .waiting.threads import Errands, allocate_lock, drained, may_not_wait, start_driver
 from .waker import Waker
 
 EVENTS: Final = (KEYS, TAGS, NAMESPACES)
@@ -158,6 +159,7 @@ class Bus:
             self._not_started(why)
             return False
         self._ended = Answer()
+        self._tick_at, self._publish_at = monotonic() + TICK, monotonic() + PUBLISH_SOON
         start_driver(self._run, "colocache bus", self._errands, self._not_started)
         return not self._silent
 
@@ -167,13 +169,14 @@ class Bus:
             "hears nothing of other processes, so that it frees memory late, and is late to see that a load of another "
             "process has ended: %s",
             why,
+            event="hears_nothing",
         )
         self._ended.give(None)
 
     def leave(self) -> None:
         """Begin to do what `close` does, and return at once. Take no lock: a finalizer may call this anywhere."""
         self._leaving = True
-        with contextlib.suppress(RuntimeError):  # the second time
+        with pass_over(RuntimeError):  # the second time
             self._left.release()
         self._rouse()
 
@@ -183,7 +186,7 @@ class Bus:
         The seat must not be given up before, because the end of the thread deletes the socket that is named by it.
         """
         self.leave()
-        if on_driver_thread():
+        if may_not_wait():
             return False
         ended = self._ended.result(patience) is None
         self._errands.finish(LAST_LINES)
@@ -204,8 +207,6 @@ class Bus:
     # --- The thread
 
     def _run(self) -> None:
-        self._tick_at = monotonic() + TICK
-        self._publish_at = monotonic() + PUBLISH_SOON
         try:
             while not self._leaving:
                 self._survive(self._serve)
@@ -217,13 +218,13 @@ class Bus:
         try:
             work()
         except OSError as error:
-            self._fail(self._log.warning, "hears nothing of other processes for now: %s", error)
+            self._fail(self._log.warning, "hears nothing of other processes for now: %s", error, event="hears_nothing")
         except Exception:  # a bug, libzmq in trouble, or a trace function of the application
-            self._fail(self._log.exception, "the bus has failed, and will start anew")
+            self._fail(self._log.exception, "the bus has failed, and will start anew", event="bus_failed")
 
-    def _fail(self, log: Callable[..., None], text: str, *details: object) -> None:
+    def _fail(self, log: Callable[..., None], text: str, *details: object, event: str) -> None:
         if not self._silent and not self._leaving:  # the directory may be gone by now
-            log(text, *details)
+            log(text, *details, event=event)
         self._silent = True
 
     def _rest(self) -> None:
@@ -261,7 +262,7 @@ class Bus:
             self._answer()  # those that asked when there was no waker
             if self._silent:
                 self._silent = False
-                self._log.info("hears other processes again")
+                self._log.info("hears other processes again", event="hears_again")
             try:
                 while not self._leaving:
                     self._step(ear, waker, mouth)
@@ -356,7 +357,9 @@ class Bus:
 
     def _refuse(self, error: ValueError) -> None:
         self.bad_frames += 1
-        self._log.warning("what somebody says on the bus cannot be read: %s; %d so far", error, self.bad_frames)
+        self._log.warning(
+            "what somebody says on the bus cannot be read: %s; %d so far", error, self.bad_frames, event="bad_datagram"
+        )
 
     def _is_after_a_gap(self, sender: int, number: int) -> bool:
         """Tell whether frames of this sender were lost: the queue to a process that is stopped has an end."""
@@ -370,7 +373,7 @@ class Bus:
         try:
             self._receive(message)
         except Exception:
-            self._log.exception("what another process said could not be taken in")
+            self._log.exception("what another process said could not be taken in", event="not_taken_in")
 
     def _look_after_ear(self, ear: Ear, now: float) -> None:
         """Make sure that others can send. A cleaner of temp directories may delete the socket."""
@@ -386,14 +389,14 @@ class Bus:
             self._publish_at = now + self._publish()
         except Exception:
             self._publish_at = now + TICK
-            self._log.exception("what this process has counted could not be shown")
+            self._log.exception("what this process has counted could not be shown", event="not_counted")
 
     def _tick(self, now: float) -> None:
         self._tick_at = now + TICK
         try:
             self._on_tick()
         except Exception:
-            self._log.exception("the files of the group could not be looked at")
+            self._log.exception("the files of the group could not be looked at", event="not_looked_at")
 
 
 def _taken(queue: deque[int]) -> list[int]:

@@ -12,6 +12,7 @@ import platform
 from collections.abc import Callable
 from typing import Protocol
 
+from ..interruptions import raise_if_from_handler
 from .files import flock
 from .record_locks import RecordLocks
 from .waiting.threads import allocate_lock
@@ -97,7 +98,8 @@ def _membarrier() -> Callable[[], object] | None:
         import ctypes
 
         call = ctypes.PyDLL(None).syscall
-    except (ImportError, OSError, AttributeError):
+    except (ImportError, OSError, AttributeError) as error:
+        raise_if_from_handler(error)
         return None
     call.argtypes, call.restype = [ctypes.c_long], ctypes.c_long
     known = call(number, _QUERY, 0, 0)

@@ -9,7 +9,6 @@ Record locks have three traps:
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -20,7 +19,7 @@ import sys
 from collections.abc import Callable
 
 from ..errors import ConfigError
-from ..interruptions import raise_if_from_handler
+from ..interruptions import pass_over, raise_if_from_handler
 from .forks import opening
 
 SPARE = 64  # where libzmq can have no descriptor for an epoll, it aborts the whole process
@@ -53,7 +52,7 @@ class Descriptor:
     def close(self) -> None:
         """Close it, unless it is closed. Raise nothing: where the kernel refuses, there is nothing to repair."""
         self.number_if_open = -1
-        with contextlib.suppress(IndexError, OSError):
+        with pass_over(IndexError, OSError):
             os.close(self._numbers.pop())
 
 
@@ -134,7 +133,8 @@ def descriptors_are_scarce() -> bool:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     try:
         lowest, next_one = os.pipe()  # a pipe, because in a container there may be no file, not even /dev/null
-    except OSError:
+    except OSError as error:
+        raise_if_from_handler(error)
         return True
     os.close(lowest)
     os.close(next_one)
@@ -186,15 +186,17 @@ def make_private(path: str) -> None:
     Raise FileNotFoundError if somebody deletes it meanwhile.
     """
     try:
-        with contextlib.suppress(FileExistsError):
+        with pass_over(FileExistsError):
             os.mkdir(path, 0o700)
     except OSError as error:
+        raise_if_from_handler(error)
         if error.errno not in _BAD_PLACE:
             raise
         raise ConfigError(_advice(path, f"cannot be used: {error.strerror}")) from error
     try:
         wrong = _what_is_wrong(os.lstat(path), stat.S_ISDIR, "directory")
     except OSError as error:
+        raise_if_from_handler(error)
         if error.errno not in _NOT_FOR_US:
             raise
         wrong = f"cannot be used: {error.strerror}"
@@ -206,11 +208,13 @@ def why_not_private(path: str) -> str:
     """Return why `make_private` would refuse the directory, or an empty text. Create nothing."""
     try:
         wrong = _what_is_wrong(os.lstat(path), stat.S_ISDIR, "directory")
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        raise_if_from_handler(error)
         parent = os.path.dirname(path)
         may_create = os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK)
         wrong = "" if may_create else f"is not there, and cannot be created in {parent}"
     except OSError as error:
+        raise_if_from_handler(error)
         wrong = f"cannot be used: {error.strerror}"
     return _advice(path, wrong) if wrong else ""
 
@@ -232,6 +236,7 @@ def open_ours(path: str) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _CAREFULLY, 0o600)
     except OSError as error:
+        raise_if_from_handler(error)
         if error.errno not in _NOT_A_FILE:
             raise
         raise ConfigError(f"{path} is not a plain file: remove it") from error
@@ -294,6 +299,7 @@ def _allocate_some(descriptor: int, start: int, size: int) -> int:
             os.posix_fallocate(descriptor, start, size)
             return size
         except OSError as error:
+            raise_if_from_handler(error)
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # how file systems without it answer under musl
                 raise
     return os.pwrite(descriptor, os.pread(descriptor, size, start).ljust(size, b"\0"), start)

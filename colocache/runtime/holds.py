@@ -5,28 +5,31 @@ being sure to give it back: then it would stay locked for good. And where the ha
 would wait for itself. `Holds` know who has what: a thread, and a function in it. So whoever comes next takes over from
 a function that has ended, and nobody waits for his own thread.
 
-After a fork, what other threads had is free, because they are not there.
+After a fork, what the threads of the parent had is free, because they are not there.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from os import getpid
 from time import monotonic
 from types import FrameType
 from typing import Final, TypeVar
 
+from ..interruptions import raise_if_from_handler
 from .waiting.threads import allocate_lock, thread_id
 
 T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 20e-6, 1e-3  # s, between two tries
-PATIENCE = 1.0  # s that a thread waits until it is alone
+PATIENCE = 0.5  # s that a thread waits until it is alone
 
-#: A thread, and a function in it that has begun and not ended; no function: it never ends.
-Hold = tuple[int, FrameType | None]
+#: A thread, a function in it that has begun and not ended, and the process; no function: it never ends.
+Hold = tuple[int, FrameType | None, int]
 
-FOR_EVER: Final[Hold] = (0, None)
+FOR_EVER: Final[Hold] = (0, None, 0)
 
 
 def rest(seconds: float) -> None:
@@ -38,7 +41,7 @@ def rest(seconds: float) -> None:
 
 def hold_of_caller() -> Hold:
     """Return the hold of the function that has called the one that calls this."""
-    return thread_id(), sys._getframe(2)
+    return thread_id(), sys._getframe(2), getpid()
 
 
 class Holds:
@@ -106,7 +109,7 @@ class Alone:
 
     def run(self, work: Callable[[], T]) -> T:
         """Do something alone, and return what comes of it."""
-        holds, hold = self.holds, (thread_id(), sys._getframe())
+        holds, hold = self.holds, (thread_id(), sys._getframe(), getpid())
         try:
             if not holds.take(0, hold):
                 holds.take_soon(0, hold, PATIENCE)
@@ -118,11 +121,38 @@ class Alone:
 
 
 def is_over(hold: Hold) -> bool:
-    """Tell whether the function has ended. One of a greenlet that is switched away from counts as ended, too."""
-    thread, function = hold
+    """Tell whether the function has ended. One of a greenlet that is switched away from counts as ended, too.
+
+    Where Python has not heard of the fork of this process, it still lists the threads of the parent. Their stacks may
+    be those of new threads by now, and who looks there crashes.
+    """
+    thread, function, pid = hold
     if function is None:
         return False
+    if pid != getpid():
+        return True
+    if pid != _known:
+        return not _runs(function)
     frame = sys._current_frames().get(thread)
     while frame is not None and frame is not function:
         frame = frame.f_back
     return frame is None
+
+
+def _runs(function: FrameType) -> bool:
+    """Tell whether a function runs, without a look at any thread. What one that has ended still refers to is let go."""
+    try:
+        function.clear()
+    except RuntimeError as error:
+        raise_if_from_handler(error)
+        return True
+    return False
+
+
+def _know_process() -> None:
+    global _known
+    _known = getpid()
+
+
+_known = getpid()  # the process, as far as Python has heard
+os.register_at_fork(after_in_child=_know_process)

@@ -18,7 +18,6 @@ Where there are no such locks, it is a record lock on a file beside the group's 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -26,6 +25,7 @@ import sys
 from functools import partial
 from hashlib import blake2b
 
+from ..interruptions import pass_over, raise_if_from_handler
 from .files import Held, flock, open_ours, owner_in
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -69,7 +69,7 @@ class Life:
     def let_go(self) -> None:
         """Stop living: this process, and a child that has the lock in common with it."""
         for mark in self._marks:
-            with contextlib.suppress(OSError, IndexError):
+            with pass_over(OSError, IndexError):
                 mark.set(fcntl.F_UNLCK)
 
     def close(self) -> None:
@@ -121,7 +121,8 @@ def _on_directories(base: str, name: str) -> list[_Mark]:
     for path, names in ((base, name), (above, f"{base_name}/{name}")):
         try:
             mark = _Mark(Held.opened(partial(os.open, path, _DIRECTORY)), _byte_of(names), True)
-        except PermissionError:  # the directory above may be entered and not read
+        except PermissionError as error:  # the directory above may be entered and not read
+            raise_if_from_handler(error)
             continue
         marks.append(mark)
         try:
@@ -130,6 +131,7 @@ def _on_directories(base: str, name: str) -> list[_Mark]:
         except OSError as error:
             for each in marks:
                 each.descriptor.close()
+            raise_if_from_handler(error)
             if error.errno not in _NOT_HERE:
                 raise
             return []

@@ -20,6 +20,7 @@ from ..core.host.shelf import Shelf
 from ..core.hosts import layout
 from ..core.hosts.lease import FOREVER
 from ..errors import CannotJoin
+from ..interruptions import raise_if_from_handler
 from . import board_file
 from .board_file import BoardMemory, Head, Seat
 from .fences import fences_for
@@ -60,7 +61,8 @@ class Observer:
     def _open(self, owned: contextlib.ExitStack, group: str) -> None:
         try:
             board = self._file(owned, "board")
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            raise_if_from_handler(error)
             raise NobodyThere(
                 f"no process of the group {group!r} runs on this host, as far as {self.path} says: is the group's name "
                 "right, and COLOCACHE_DIR, and is this the same user, and the same container?"

@@ -76,6 +76,7 @@ def why_unusable(chosen: str | None) -> str:
     try:
         return why_not_private(base_directory(chosen))
     except OSError as error:  # the system has no temp directory
+        raise_if_from_handler(error)
         return str(error)
 
 

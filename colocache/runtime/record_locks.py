@@ -39,7 +39,8 @@ def _by_ctypes(command: int) -> SetLock | None:
         import ctypes
 
         function = ctypes.PyDLL(None, use_errno=True).fcntl
-    except (ImportError, OSError, AttributeError):  # a Python without ctypes, or one that is linked statically
+    except (ImportError, OSError, AttributeError) as error:  # a Python without ctypes, or one that is linked statically
+        raise_if_from_handler(error)
         return None
     # The third argument is variadic. Some machines pass such arguments in another way, so it must not be named here.
     function.argtypes, function.restype = [ctypes.c_int, ctypes.c_int], ctypes.c_int
@@ -57,7 +58,8 @@ def _by_fcntl(descriptor: int, lock: bytes, command: int = fcntl.F_SETLK) -> int
     except OSError as error:
         raise_if_from_handler(error)
         return error.errno or errno.EIO
-    except ValueError:  # a negative number stands for a file that is closed
+    except ValueError as error:  # a negative number stands for a file that is closed
+        raise_if_from_handler(error)
         return errno.EBADF
     return 0
 
@@ -153,7 +155,7 @@ class RingLocks:
         It tries for `PATIENCE` seconds, and at least `ATTEMPTS` times. Where threads compute, or the machine is busy,
         one attempt can take half of that time, so the time alone would mean very few attempts.
         """
-        hold = thread_id(), sys._getframe(1)
+        hold = thread_id(), sys._getframe(1), os.getpid()
         try:
             return (self._held.setdefault(ring, hold) is hold and self._has_record_lock(ring)) or self._wait(ring, hold)
         except BaseException:  # of a signal handler

@@ -61,7 +61,7 @@ from ..core.host.memory import Heard
 from ..core.host.numbers import Numbers
 from ..core.host.scores import Writer
 from ..errors import CannotJoin, ConfigError
-from ..interruptions import raise_if_from_handler
+from ..interruptions import pass_over, raise_if_from_handler
 from ..version import __version__
 from . import board_file, hosts_file, scores_file
 from .board_file import BoardMemory, Head, Seat, anonymous
@@ -536,6 +536,7 @@ def _make(files: Files, wish: _Wish, fences: Fences, ended: list[Ended] | None) 
             return _create(files, capacity, wish, fences, ended)
         except OSError as error:
             files.delete_all(*kept)
+            raise_if_from_handler(error)
             if error.errno not in _FULL:
                 raise
             capacity //= 4  # the file system has less room for this user than it says
@@ -607,7 +608,7 @@ def _leave(process: _Process, region: Region) -> None:
         del process.regions[place]
     if files is not None and not files.is_closed:
         try:
-            with contextlib.suppress(OSError):
+            with pass_over(OSError):
                 _leave_files(files, region)
         finally:
             if not files.is_closed:

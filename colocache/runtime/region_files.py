@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import mmap
 import os
@@ -11,7 +10,7 @@ import time
 from functools import partial
 from typing import Final
 
-from ..interruptions import raise_if_from_handler
+from ..interruptions import pass_over, raise_if_from_handler
 from .board_file import detach, map_file
 from .files import Held, identity, open_new, open_ours
 from .life import Life
@@ -68,7 +67,8 @@ class Files:
         """Open a file that is there. Raise `Again` if it is not."""
         try:
             self.held[name] = held = Held.opened(partial(_open_there, self.file(name)))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            raise_if_from_handler(error)
             raise Again from None
         return held
 
@@ -76,7 +76,8 @@ class Files:
         """Open a file another time that is open, and return that. Raise `Again` if it is not the same file any more."""
         try:
             self.held[f"{name} again"] = held = Held.opened(partial(_open_there, self.file(name)))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            raise_if_from_handler(error)
             raise Again from None
         if held.identity != self.held[name].identity:
             raise Again
@@ -100,7 +101,8 @@ class Files:
         """Tell whether an open file is what its path names."""
         try:
             return identity(os.lstat(self.file(name))) == self.held[name].identity
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            raise_if_from_handler(error)
             return False
 
     def remember_board(self) -> None:
@@ -121,11 +123,9 @@ class Files:
         """Tell whether newcomers cannot find the board, so that they cannot end the region either."""
         try:
             return identity(os.stat(self._board)) != (self._device, self._inode)
-        except (FileNotFoundError, NotADirectoryError):
-            return True
         except OSError as error:
             raise_if_from_handler(error)
-            return False
+            return isinstance(error, FileNotFoundError | NotADirectoryError)
 
     def board_is_cut(self) -> bool:
         """Tell whether touching the board's memory may kill the process."""
@@ -155,7 +155,7 @@ class Files:
                 self.held.pop(name).close()
         for name in sorted(os.listdir(self.path)):  # the board comes first
             if name != "locks" and name not in kept:
-                with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
+                with pass_over(FileNotFoundError, IsADirectoryError, PermissionError):
                     os.unlink(self.file(name))
 
     def forget_after_fork(self) -> bool:
@@ -184,7 +184,7 @@ class Files:
         self.held.clear()
         while self._lives:
             self._lives.pop().close()
-        with contextlib.suppress(ValueError):
+        with pass_over(ValueError):
             self._all.remove(self)
 
 

@@ -6,11 +6,11 @@ in a short directory that each can have for itself, such as /tmp.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from hashlib import blake2b
 
 from ..errors import ConfigError
+from ..interruptions import pass_over
 from .files import Descriptor, make_private
 
 LONGEST = 103  # sun_path holds 104 bytes on macOS and 108 on Linux, a final zero among them
@@ -32,7 +32,7 @@ class ShortName:
             return self._directory
         self._descriptor = Descriptor(os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         by_descriptor = f"/proc/self/fd/{self._descriptor.number}"
-        with contextlib.suppress(OSError):
+        with pass_over(OSError):
             if os.path.samestat(os.stat(by_descriptor), os.fstat(self._descriptor.number)):
                 return by_descriptor
         self.close()
@@ -47,7 +47,7 @@ class ShortName:
         except ConfigError as error:
             raise OSError(f"the path of {self._directory} is too long for sockets, and {error}") from error
         link = f"{place}/d"
-        with contextlib.suppress(FileExistsError):
+        with pass_over(FileExistsError):
             os.symlink(self._directory, link)
         if not os.path.samefile(link, self._directory):
             raise OSError(f"{link} is in the way: remove it")

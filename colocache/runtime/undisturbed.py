@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from .servers import why_no_threads
 from .waiting.answers import TOO_LATE, Answer
-from .waiting.threads import NoThread, is_patched, on_driver_thread, start_at_once
+from .waiting.threads import NoThread, is_patched, may_not_wait, start_at_once
 
 T = TypeVar("T")
 
@@ -27,10 +27,10 @@ def undisturbed(work: Callable[[], T], name: str) -> T | None:
     Raise what it raises. Return None if it takes longer than `LONGEST`, and in a child that was forked meanwhile, which
     has not that thread. ``name`` is that of the thread.
 
-    It is done in this thread where no other can run, where that would be a greenlet's business, and on the threads of
-    this package, which have no handlers.
+    It is done in this thread where no other can run, as at the end of the interpreter, where that would be a greenlet's
+    business, and on the threads of this package, which have no handlers.
     """
-    if is_patched() or on_driver_thread() or why_no_threads():
+    if is_patched() or may_not_wait() or why_no_threads():
         return work()
     done, unable, pid, ends = Answer(), list[NoThread](), getpid(), monotonic() + LONGEST
 

@@ -32,9 +32,7 @@ class Waker:
         """Interrupt the wait, or the next one."""
         try:
             os.write(self._sink, b"!")
-        except BlockingIOError:  # the pipe is full: the thread is awake already
-            pass
-        except OSError as error:  # somebody has closed it, and the thread finds that out by itself
+        except OSError as error:  # it is full: the thread is awake; or it is closed, which the thread finds out
             raise_if_from_handler(error)
 
     def rest(self) -> None:

@@ -8,7 +8,6 @@ itself: one that cannot be resolved, because it names what only a type checker i
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import inspect
 import sys
@@ -17,7 +16,7 @@ import typing
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from ..interruptions import raise_if_foreign
+from ..interruptions import pass_over, raise_if_foreign
 from .classes import is_model, is_of_a_kind
 
 _UNRESOLVED: Final = object()
@@ -70,7 +69,7 @@ def closure(function: Any) -> dict[str, Any]:
     """Return what a function uses from around it, by name, for example a model that a surrounding function defines."""
     names = dict[str, Any]()
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        with contextlib.suppress(ValueError):  # empty: the function itself, or something that is defined after it
+        with pass_over(ValueError):  # empty: the function itself, or something that is defined after it
             names[name] = cell.cell_contents
     return names
 

@@ -35,6 +35,7 @@ class Carrier:
         try:
             body = self.codec.encode(value)
         except RecursionError as error:
+            raise_if_from_handler(error)
             raise OversizeError(str(error)) from None
         size = len(self._mark) + len(body)
         if size > MAX_VALUE:

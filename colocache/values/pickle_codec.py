@@ -41,8 +41,10 @@ class PickleCodec:
         try:
             body = pickle.dumps(value, protocol=5)
         except RecursionError as error:
+            raise_if_from_handler(error)
             raise OversizeError(f"value of type {type_name(type(value))} is nested too deep for pickle") from error
         except Exception as error:
+            raise_if_from_handler(error)
             error.add_note(f"colocache: a value of type {type_name(type(value))} cannot be pickled")
             raise
         return self._signature(body) + body

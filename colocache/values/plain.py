@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import msgpack
 
 from ..errors import OversizeError
+from ..interruptions import raise_if_from_handler
 from .form import Form, hashable, type_name
 
 _MAX_NUMBER: Final = 4096  # bytes of one number, because arithmetic with longer ones takes quadratic time
@@ -175,6 +176,7 @@ def extended(value: Any) -> Any:
 def _is_utf8(text: str) -> bool:
     try:
         text.encode()
-    except UnicodeEncodeError:
+    except UnicodeEncodeError as error:
+        raise_if_from_handler(error)
         return False
     return True

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
+from ..interruptions import raise_if_from_handler
 from .annotations import named_by
 from .classes import class_form, default_name, is_of_a_kind
 from .form import Form
@@ -85,7 +86,8 @@ class Registry:
         name = default_name(cls)
         try:
             form = class_form(cls, name)
-        except TypeError:  # for example an abstract class
+        except TypeError as error:  # for example an abstract class
+            raise_if_from_handler(error)
             return
         if name not in self._given:
             self._name(cls, form, name)

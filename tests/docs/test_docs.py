@@ -39,7 +39,6 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("examples/**
 ELSEWHERE = {DOCS / "howto" / "django.md": ROOT / "tests" / "django" / "test_docs.py"}  # which runs the page
 LAYOUT = DOCS / "reference" / "layout.md"
 API = sorted((DOCS / "reference" / "api").glob("*.rst"))
-TROUBLES = DOCS / "howto" / "troubleshoot.md"
 DECISIONS = sorted((DOCS / "decisions").glob("*.md"))
 
 FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -210,7 +209,7 @@ def test_the_pages_name_no_variable_that_is_not_a_setting() -> None:
     known = {setting.variable for table in (SETTINGS, SERVER_SETTINGS) for setting in table.values()}
     known.add("COLOCACHE_MIDDLEWARE")  # a setting of Django's
     for page in PAGES:
-        text = page.read_text("utf-8").replace("COLOCACHE_TLL", "")  # the misspelt variable of the page on troubles
+        text = page.read_text("utf-8").replace("COLOCACHE_TLL", "")  # the misspelt variable of the page on messages
         assert set(re.findall(r"COLOCACHE_[A-Z_]+[A-Z]", text)) <= known, page
 
 
@@ -249,9 +248,6 @@ def test_every_public_method_has_a_docstring_to_make_the_page_from(cls: type) ->
     assert not [name for name in public_methods(cls) if not inspect.getdoc(getattr(cls, name))]
 
 
-LEVELS = {"info": "INFO", "warning": "WARNING", "error": "ERROR", "exception": "ERROR"}
-
-
 def test_the_numbers_that_the_pages_quote_are_those_of_the_code() -> None:
     quoted = {
         DOCS / "reference" / "glossary.md": [f"one of {ring.SLOTS} buckets"],
@@ -270,29 +266,6 @@ def test_the_numbers_that_the_pages_quote_are_those_of_the_code() -> None:
     }
     text = {page: " ".join(page.read_text("utf-8").split()) for page in quoted}
     assert not [(page.name, each) for page, all_of_it in quoted.items() for each in all_of_it if each not in text[page]]
-
-
-def logged() -> Iterator[tuple[str, str]]:
-    """Yield the level and the text of every call of a logger in the package."""
-    for path in sorted((ROOT / "colocache").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                owner, level = ast.unparse(node.func.value), LEVELS.get(node.func.attr)
-                if level and owner.endswith("log") and isinstance(node.args[0], ast.Constant):
-                    yield level, node.args[0].value
-
-
-def test_the_page_on_troubles_has_every_log_line() -> None:
-    sections = re.findall(
-        r"^### (INFO|WARNING|ERROR): (.*?)(?=^##)", TROUBLES.read_text("utf-8"), re.MULTILINE | re.DOTALL
-    )
-    missing = []
-    assert len({*logged()}) >= 20
-    for level, text in logged():
-        line = r"^    colocache\[4242\] shop: " + ".+".join(map(re.escape, re.split(r"%[a-z]", text)))
-        if not any(of == level and re.search(line, section, re.MULTILINE) for of, section in sections):
-            missing.append(text)
-    assert not missing
 
 
 # --- The project

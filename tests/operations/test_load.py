@@ -65,6 +65,10 @@ class Ask:
         self.is_detached = False
         self.heard: list[tuple[str, Any]] = []
         self._has_duty = isinstance(outcome, Lead)
+        self.times: list[float] = []
+
+    def time(self, seconds: float) -> None:
+        self.times.append(seconds)
 
     def ask(self) -> Flow[Any]:
         return (yield woken(self.outcome))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from colocache import Cache
+from colocache import Cache, ClosedError
 from colocache.runtime.waiting.answers import Answer
 from colocache.runtime.waiting.threads import ThreadErrands, on_driver_thread, start_driver
 from tests.conftest import PATIENCE, Crew, NewCache, Until, waiting
@@ -71,6 +71,26 @@ def test_a_cache_that_is_closed_there_leaves_elsewhere(
     until(lambda: any("left seat" in record.message for record in caplog.records))
 
 
+def test_a_cache_that_is_closed_there_while_another_thread_joins_waits_for_nobody(
+    new_cache: NewCache, crew: Crew, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, go_on, begun = new_cache(), threading.Event(), threading.Event()
+    genuine = cache._member._try_to_join
+    monkeypatch.setattr(cache._member, "_try_to_join", lambda: begun.set() or (go_on.wait() and genuine()))
+
+    def join() -> None:
+        with pytest.raises(ClosedError):
+            cache.start()
+
+    crew.start(join)
+    until(begun.is_set)
+    is_closed = on_a_driver(lambda: cache.close() or not go_on.is_set())
+    go_on.set()
+    crew.join()
+    assert is_closed is True
+    assert cache.members() == []
+
+
 def test_a_finalizer_that_the_collector_runs_on_the_bus_does_not_hold_it_up(
     new_cache: NewCache, crew: Crew, until: Until
 ) -> None:
@@ -81,6 +101,9 @@ def test_a_finalizer_that_the_collector_runs_on_the_bus_does_not_hold_it_up(
     bus = host._shared.bus
     crew.start(lambda: cache.get_or_load("slow", lambda: begun.set() or (go_on.wait() and 1)))
     until(begun.is_set)
+
+    def hasten() -> None:
+        bus._tick_at = 0  # again and again: a thread that begins sets it, too
 
     class Resource:
         def __init__(self) -> None:
@@ -94,8 +117,7 @@ def test_a_finalizer_that_the_collector_runs_on_the_bus_does_not_hold_it_up(
     try:
         Resource()
         bus._on_tick = lambda: ran or gc.collect()
-        bus._tick_at = 0
-        until(lambda: bus.answers(PATIENCE) and ran)
+        until(lambda: hasten() or (bus.answers(PATIENCE) and ran))
     finally:
         gc.enable()
         go_on.set()

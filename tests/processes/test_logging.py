@@ -41,7 +41,7 @@ def test_eight_workers_that_start_and_stop_write_one_line_each_for_that(run_dir:
         _, log = worker.communicate(timeout=PATIENCE)
         joined, left = log.splitlines()
         begin = rf"INFO colocache\[{worker.pid}\] shop: "
-        seat = re.fullmatch(begin + r"joined on seat (\d+)", joined)
+        seat = re.fullmatch(begin + rf"joined on seat (\d+) in {run_dir}/shop", joined)
         assert seat, log
         assert re.fullmatch(begin + f"left seat {re.escape(seat[1])}", left), log
         seats.add(seat[1])

@@ -106,7 +106,8 @@ def test_it_says_when_it_is_ready_and_leaves_in_order_when_it_is_told(
     assert server.ready() == f"colocache serve: ready: group test, seat 0, {run_dir}/test\n"
     assert server.end(number) == 0
     assert [line.split(" INFO ")[1] for line in server.log] == [
-        f"colocache[{server.process.pid}] test: {what} seat 0\n" for what in ("joined on", "left")
+        f"colocache[{server.process.pid}] test: {what}\n"
+        for what in (f"joined on seat 0 in {run_dir}/test", "left seat 0")
     ]
     assert os.listdir(run_dir) == []
 

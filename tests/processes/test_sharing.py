@@ -37,6 +37,15 @@ def test_what_one_process_invalidates_all_read_anew(group: Callable[..., Group])
     assert ours.loads() == 5
 
 
+def test_a_receipt_says_how_many_processes_it_speaks_of(group: Callable[..., Group]) -> None:
+    ours = group(**PATIENT)
+    first, *others = workers = ours.start(3)
+    together(workers, "read", key="k0")
+    assert first.call("write", key="k0")["processes"] == 3
+    others[0].kill()
+    until(lambda: first.call("write", key="k0")["processes"] == 2, "it is noticed that one was killed")
+
+
 def test_what_one_process_sets_all_read_at_once(group: Callable[..., Group]) -> None:
     workers = group(**PATIENT).start(4)
     for number, worker in enumerate(workers):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
+import os
+import sys
 import threading
 
 import pytest
@@ -101,3 +104,47 @@ def test_what_is_held_for_ever_is_not_taken_over() -> None:
     things = Holds()
     assert things.take(7, FOR_EVER)
     assert not things.take_soon(7, hold_of_caller(), 0.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks by the C library of Linux")
+def test_a_child_of_which_python_has_not_heard_looks_at_no_thread_of_its_parent(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python still lists these threads, and what it reads there is another thread's stack by then: it crashes."""
+    things, taken, go_on = Holds(), threading.Event(), threading.Event()
+
+    def hold(what: int) -> bool:
+        return things.take(what, hold_of_caller()) and (taken.set() or go_on.wait(PATIENCE))
+
+    def crash() -> None:
+        raise AssertionError("this looks at the threads of the parent")
+
+    def take(what: int) -> bool:
+        return things.take(what, hold_of_caller())
+
+    def take_and_end() -> bool:
+        return take(2)
+
+    def check() -> bool:
+        monkeypatch.setattr(sys, "_current_frames", crash)
+        was_free = things.take_soon(1, hold_of_caller(), 0.0)
+        is_over = take_and_end() and things.take_soon(2, hold_of_caller(), 0.0)
+        return was_free and is_over and take(3) and things.is_mine(3, hold_of_caller()) and things.is_stuck()
+
+    crew.start(lambda: hold(1))
+    assert taken.wait(PATIENCE)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # so that no thread asks for the interpreter, which the child would wait for
+    try:
+        child: int = ctypes.PyDLL(None).fork()
+        if not child:
+            code = 1
+            try:
+                code = 0 if check() else 2
+            finally:
+                os._exit(code)
+    finally:
+        sys.setswitchinterval(before)
+        go_on.set()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    crew.join()

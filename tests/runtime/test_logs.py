@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
 import subprocess
 import sys
 import threading
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -41,14 +44,14 @@ def _all_levels(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_line_says_which_process_of_which_group_writes_it(caplog: pytest.LogCaptureFixture) -> None:
-    Log("shop").info("joined on seat %s", "web1/0")
+    Log("shop").info("joined on seat %s", "web1/0", event="trouble")
     [record] = caplog.records
     assert (record.name, record.levelname) == ("colocache", "INFO")
     assert record.getMessage() == f"colocache[{os.getpid()}] shop: joined on seat web1/0"
 
 
 def test_a_group_name_with_a_percent_sign_is_no_format(caplog: pytest.LogCaptureFixture) -> None:
-    Log("50%s").warning("all is lost")
+    Log("50%s").warning("all is lost", event="trouble")
     assert caplog.records[0].getMessage().endswith("50%s: all is lost")
 
 
@@ -57,42 +60,42 @@ def test_a_thousand_warnings_of_one_kind_make_one_line_a_minute_which_counts_the
 ) -> None:
     log = Log("shop")
     for number in range(1000):
-        log.warning("cannot read %s", number)
+        log.warning("cannot read %s", number, event="trouble")
     assert [record.args[-1] for record in caplog.records if record.args] == [0]
     clock.now += logs.PERIOD - 1
-    log.warning("cannot read %s", "a")
+    log.warning("cannot read %s", "a", event="trouble")
     assert len(caplog.records) == 1
     clock.now += 1
-    log.warning("cannot read %s", "b")
-    log.warning("cannot read %s", "c")
+    log.warning("cannot read %s", "b", event="trouble")
+    log.warning("cannot read %s", "c", event="trouble")
     assert caplog.messages[1:] == [
         f"colocache[{os.getpid()}] shop: cannot read b (and 1000 more like this, which were left out)"
     ]
     clock.now += 10 * logs.PERIOD
-    log.warning("cannot read %s", "d")
+    log.warning("cannot read %s", "d", event="trouble")
     assert caplog.messages[-1].endswith("cannot read d (and 1 more like this, which were left out)")
     clock.now += logs.PERIOD
-    log.warning("cannot read %s", "e")
+    log.warning("cannot read %s", "e", event="trouble")
     assert caplog.messages[-1].endswith("cannot read e")
 
 
 def test_one_trouble_does_not_hide_another(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     shop, blog = Log("shop"), Log("blog")
     for _ in range(3):
-        shop.warning("cannot read %s", 1)
-        shop.error("cannot join")
-        blog.warning("cannot read %s", 1)
-        shop.warning("refused: %s", "x", about="f")
-        shop.warning("refused: %s", "y", about="g")
+        shop.warning("cannot read %s", 1, event="trouble")
+        shop.error("cannot join", event="trouble")
+        blog.warning("cannot read %s", 1, event="trouble")
+        shop.warning("refused: %s", "x", about="f", event="trouble")
+        shop.warning("refused: %s", "y", about="g", event="trouble")
     assert len(caplog.records) == 5
 
 
 def test_what_lines_are_about_does_not_make_the_log_grow(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     log = Log("shop")
     for number in range(3 * logs.MOST_TEXTS):
-        log.warning("refused", about=number)
+        log.warning("refused", about=number, event="trouble")
     assert len(log._seen) <= logs.MOST_TEXTS
-    log.warning("refused", about=number)
+    log.warning("refused", about=number, event="trouble")
     assert len(caplog.records) == 3 * logs.MOST_TEXTS, "the newest is remembered"
 
 
@@ -101,7 +104,7 @@ def test_states_are_logged_more_often_than_troubles_but_not_without_limit(
 ) -> None:
     log = Log("shop")
     for _ in range(50):
-        log.info("is current again")
+        log.info("is current again", event="trouble")
     assert [record.levelname for record in caplog.records] == logs.MOST[logging.INFO] * ["INFO"]
 
 
@@ -110,7 +113,7 @@ def test_an_exception_comes_with_its_traceback(caplog: pytest.LogCaptureFixture)
     try:
         raise OSError("no such thing")
     except OSError:
-        log.exception("it has failed")
+        log.exception("it has failed", event="trouble")
     assert "no such thing" in caplog.text
     assert caplog.records[0].levelname == "ERROR"
 
@@ -118,20 +121,107 @@ def test_an_exception_comes_with_its_traceback(caplog: pytest.LogCaptureFixture)
 def test_lines_that_nobody_wants_are_not_counted(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     log = Log("shop")
     caplog.set_level(logging.CRITICAL, "colocache")
-    log.warning("cannot read")
+    log.warning("cannot read", event="trouble")
     caplog.set_level(logging.WARNING, "colocache")
-    log.warning("cannot read")
+    log.warning("cannot read", event="trouble")
     assert len(caplog.records) == 1
 
 
 def test_a_line_names_the_place_that_wrote_it(caplog: pytest.LogCaptureFixture) -> None:
-    Log("shop").warning("cannot read")
+    Log("shop").warning("cannot read", event="trouble")
     assert caplog.records[0].funcName == "test_a_line_names_the_place_that_wrote_it"
+
+
+#: What `logging` puts into records, and its own formatters.
+OF_LOGGING = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes a record as those of python-json-logger and structlog do: the text, and what logging did not put there."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        more = {name: value for name, value in vars(record).items() if name not in OF_LOGGING}
+        return json.dumps({"event": record.getMessage(), "level": record.levelname, "pid": record.process} | more)
+
+
+def as_json(records: list[logging.LogRecord]) -> list[dict[str, Any]]:
+    """Return what a formatter of JSON makes of records."""
+    return [json.loads(JsonFormatter().format(record)) for record in records]
+
+
+def test_a_formatter_of_json_writes_what_each_line_is_about(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    log, begin = Log("shop"), f"colocache[{os.getpid()}] shop: "
+    log.info("joining", event="joining")
+    log.seat = 3
+    log.warning("cannot read %s", "a", event="unreadable")
+    log.warning("cannot read %s", "b", event="unreadable")
+    clock.now += logs.PERIOD
+    log.warning("cannot read %s", "c", event="unreadable")
+    log.error("cannot write", event="unwritable")
+    assert as_json(caplog.records) == [
+        {
+            "event": begin + text, "level": level, "pid": os.getpid(), "colocache_event": event,
+            "colocache_group": "shop", "colocache_seat": seat, "colocache_left_out": left_out,
+        }
+        for level, text, event, seat, left_out in [
+            ("INFO", "joining", "joining", None, 0),
+            ("WARNING", "cannot read a", "unreadable", 3, 0),
+            ("WARNING", "cannot read c (and 1 more like this, which were left out)", "unreadable", 3, 1),
+            ("ERROR", "cannot write", "unwritable", 3, 0),
+        ]
+    ]  # fmt: skip
+
+
+def test_what_an_application_adds_to_all_records_stays_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    """`logging` refuses a record whose ``extra`` has a name that the record has already."""
+    factory = logging.getLogRecordFactory()
+
+    def of_application(*args: Any, **more: Any) -> logging.LogRecord:
+        record = factory(*args, **more)
+        record.__dict__.update(dict.fromkeys(["event", "group", "host", "left_out", "pid", "seat"], "its own"))
+        return record
+
+    logging.setLogRecordFactory(of_application)
+    try:
+        Log("shop").warning("all is lost", event="trouble")
+    finally:
+        logging.setLogRecordFactory(factory)
+    [record] = caplog.records
+    assert (record.__dict__["event"], record.__dict__["colocache_event"]) == ("its own", "trouble")
+
+
+def test_the_names_of_what_is_added_do_not_belong_to_logging() -> None:
+    assert not OF_LOGGING & {*logs.EXTRA}
+
+
+def test_a_log_of_a_seat_goes_on_naming_it_and_shares_its_minute_with_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = Log("shop")
+    of_seat = log.of_seat(7)
+    log.warning("cannot read", event="trouble")
+    of_seat.warning("cannot read", event="trouble")
+    of_seat.warning("cannot write", event="trouble")
+    log.warning("cannot write", event="trouble")
+    assert [record.__dict__["colocache_seat"] for record in caplog.records] == [None, 7]
+
+
+def _show_seat(log: Log) -> None:
+    os._exit(log.seat is None)
+
+
+def test_a_forked_child_is_not_on_the_seat_of_its_parent() -> None:
+    log = Log("shop").of_seat(7)
+    assert log.seat == 7
+    child = multiprocessing.get_context("fork").Process(target=_show_seat, args=(log,))
+    child.start()
+    child.join()
+    assert child.exitcode == 1
 
 
 def _warn(log: Log) -> None:
     logging.getLogger("colocache").addHandler(counting := _Counting())
-    log.warning("cannot read")
+    log.warning("cannot read", event="trouble")
     os._exit(counting.lines)
 
 
@@ -144,7 +234,7 @@ class _Counting(logging.Handler):
 
 def test_a_forked_child_has_a_minute_of_its_own() -> None:
     log = Log("shop")
-    log.warning("cannot read")
+    log.warning("cannot read", event="trouble")
     child = multiprocessing.get_context("fork").Process(target=_warn, args=(log,))
     child.start()
     child.join()
@@ -153,7 +243,10 @@ def test_a_forked_child_has_a_minute_of_its_own() -> None:
 
 def test_threads_that_warn_at_once_share_one_line(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     log = Log("shop")
-    threads = [threading.Thread(target=lambda: [log.warning("cannot read") for _ in range(200)]) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: [log.warning("cannot read", event="trouble") for _ in range(200)])
+        for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -175,7 +268,7 @@ def test_what_a_handler_raises_is_printed_and_reaches_nobody(capfd: pytest.Captu
     handler = Broken()
     logging.getLogger("colocache").addHandler(handler)
     try:
-        Log("shop").warning("all is lost")
+        Log("shop").warning("all is lost", event="trouble")
     finally:
         logging.getLogger("colocache").removeHandler(handler)
     assert "ValueError: the disk is full" in capfd.readouterr().err
@@ -186,9 +279,10 @@ def test_a_thread_of_the_cache_does_not_wait_for_who_configures_logging(
 ) -> None:
     """Whoever does has a lock of that module, and may take long: handlers are users' code."""
     done, errands = Answer(), ThreadErrands()
+    warn = partial(Log("shop").warning, "all is lost", event="trouble")
     logging.getLogger("colocache").manager._clear_cache()  # type: ignore[attr-defined]
     with logging._lock:  # type: ignore[attr-defined]
-        start_driver(lambda: done.give(Log("shop").warning("all is lost")), "driver", errands, done.give)
+        start_driver(lambda: done.give(warn()), "driver", errands, done.give)
         assert done.result(30) is None
         assert not caplog.records
     until(lambda: [record.getMessage() for record in caplog.records] == [f"colocache[{os.getpid()}] shop: all is lost"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
+import os
 import signal
 import sys
 import threading
@@ -79,15 +80,24 @@ def test_a_wait_that_takes_too_long_leaves_nothing_behind(wait: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [TimeoutError, OSError, IndexError, KeyboardInterrupt])
-def test_what_a_signal_handler_raises_in_a_waiter_reaches_it(wait: Any, kind: type[BaseException]) -> None:
+def test_what_a_signal_handler_raises_in_a_waiter_reaches_it(
+    wait: Any, kind: type[BaseException], crew: Any, until: Any
+) -> None:
+    answer = Answer()
+
     def handler(*_: object) -> None:
         raise kind("the time is up")
 
+    def interrupt() -> None:
+        until(lambda: answer._wakers)  # before, it would interrupt a loop that begins
+        os.kill(os.getpid(), signal.SIGALRM)
+
     before = signal.signal(signal.SIGALRM, handler)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        crew.start(interrupt)
         with pytest.raises(kind, match="the time is up"):
-            wait(Answer(), 30)
+            wait(answer, 30)
+        crew.join()
     finally:
         signal.signal(signal.SIGALRM, before)
 

@@ -20,10 +20,11 @@ SPACE = {f"k{number}": space for space, numbers in SPACES.items() for number in 
 KEYS = tuple(SPACE)  # written by everybody, and then invalidated
 PAGES = {"p0": ("k0", "k9", "k18"), "p1": ("k1", "k10", "k19")}  # by loaders that read these through the cache
 TAGS = {key: (f"t{number % 9}",) for number, key in enumerate(KEYS)} | {page: (f"t{page[1]}",) for page in PAGES}
-ROWS = 7  # threads per process that count something: six that work, and all others
+ROWS = 7  # threads per process that count something: six that work, and all others, the main thread among them
 TALLIES = (
     "reads", "async_reads", "loads", "impatient", "fenced", "by_key", "by_tag", "by_namespace", "by_set", "busy",
-    "complete", "prompt", "excused", "counted", "not_counted", "counts_read", "counts_exact",
+    "complete", "prompt", "excused", "counted", "not_counted", "counts_read", "counts_exact", "interrupted", "handled",
+    "no_memory",
 )  # fmt: skip
 
 

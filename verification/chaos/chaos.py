@@ -1,4 +1,6 @@
-"""Chaos: processes that read and write, and are stopped, killed, closed and forked at random; every read is judged.
+"""Chaos: processes that read and write, and are stopped, killed, closed, forked and interrupted at random.
+
+Every read is judged.
 
 ``python -m verification.chaos.chaos --seconds 1200 --workers 6`` is the long form: half of it with a large shelf, and
 half with one so small that everything is evicted soon. The seed repeats the faults and their order. It does not repeat
@@ -43,7 +45,7 @@ FAULTS = {
 }  # how often  # fmt: skip
 WHOLE = "the directory"
 _FILES = {"board", "shelf", "locks", *(f"claims.{number}" for number in range(16))}
-EXHAUSTIBLE = ("descriptors", "file size", "threads")
+EXHAUSTIBLE = ("descriptors", "file size", "threads", "memory")
 DELETED = (WHOLE, WHOLE, "all directories", "board", "shelf", "locks", "claims.7")
 
 

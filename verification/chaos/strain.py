@@ -23,6 +23,7 @@ class Strain(NamedTuple):
     litters: bool = False  # finalizers use the cache
     handler: str = ""  # what a log handler does; see `userland.HANDLERS`
     alarms: float = 0.0  # s from one signal to the next whose handler uses the cache
+    interrupted: bool = False  # signals interrupt calls of the main thread, in place of these alarms; see `interrupted`
 
     @classmethod
     def draw(cls, dice: Random) -> Strain:
@@ -34,6 +35,7 @@ class Strain(NamedTuple):
             litters=dice.choice((False, True)),
             handler=dice.choice(userland.HANDLERS),
             alarms=dice.choice((0.0, 0.0, 0.02, 0.3)),
+            interrupted=dice.choice((False, True)),
         )
 
     def prepare(self) -> None:
@@ -51,7 +53,7 @@ class Strain(NamedTuple):
         use = userland.Use(cache, Random(dice.random()), accuse)
         if self.handler:
             userland.handle_lines(self.handler, use, Random(dice.random()))
-        if self.alarms:
+        if self.alarms and not self.interrupted:
             userland.alarm(use, self.alarms)
         return [*threads, *([userland.litter(use, enough)] if self.litters else [])]
 

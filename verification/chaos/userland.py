@@ -15,6 +15,7 @@ from collections.abc import Callable
 from random import Random
 
 import colocache
+from verification.chaos.troubles import is_out_of_memory
 
 KEYS = 20
 PAUSE = 0.01  # s between two pieces of garbage
@@ -28,7 +29,7 @@ class Use:
     """What user code does with the cache, wherever it runs."""
 
     def __init__(self, cache: colocache.Cache, dice: Random, accuse: Callable[..., None]) -> None:
-        self._space = cache.namespace("userland", ttl=30)
+        self.space = cache.namespace("userland", ttl=30)
         self._dice = dice
         self._accuse = accuse
 
@@ -36,17 +37,18 @@ class Use:
         """Read, and now and then write. It must not raise: what a finalizer raises, nobody hears of."""
         number = self._dice.randrange(KEYS)
         try:
-            value = self._space.get_or_load(f"u{number}", lambda: number)
-            if value != number or self._space.get(f"u{number}", number) != number:
+            value = self.space.get_or_load(f"u{number}", lambda: number)
+            if value != number or self.space.get(f"u{number}", number) != number:
                 self._accuse("wrong in user code", key=number, value=value)
             if self._dice.random() < 0.1:
-                self._space.invalidate(f"u{number}")
+                self.space.invalidate(f"u{number}")
             elif self._dice.random() < 0.1:
-                self._space.set(f"u{number}", number)
-        except colocache.EventLoopError:
-            pass  # on the thread of a loop a load is refused, wherever the call comes from
+                self.space.set(f"u{number}", number)
+        except (colocache.EventLoopError, colocache.RecursiveLoadError):
+            pass  # a load is refused on the thread of a loop, and in a handler that has interrupted that very load
         except Exception as error:
-            self._accuse("an error in user code", error=repr(error))
+            if not is_out_of_memory(error):
+                self._accuse("an error in user code", error=repr(error))
 
 
 class _Garbage:

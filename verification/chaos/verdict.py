@@ -19,10 +19,11 @@ class Floors(NamedTuple):
     reads: float = 100.0  # per second
     complete: float = 1.0
     counted: float = 10.0
+    interrupted: float = 0.5
 
 
 #: Of a run of a few seconds on a machine that has something else to do.
-LENIENT = Floors(0.2, 0.0, 10.0, 0.1, 0.1)
+LENIENT = Floors(0.2, 0.0, 10.0, 0.1, 0.1, 0.0)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,11 @@ class Result:
             found.append(f"only {self.hit_rate:.1%} of the reads were hits")
         if self.exact < floors.exact:
             found.append(f"only {self.exact:.1%} of the looks at counters could tell a lost count")
-        for what, least in {"reads": floors.reads, "complete": floors.complete, "counted": floors.counted}.items():
+        done = {
+            "reads": floors.reads, "complete": floors.complete, "counted": floors.counted,
+            "interrupted": floors.interrupted,
+        }  # fmt: skip
+        for what, least in done.items():
             if counts[what] < least * self.seconds:
                 found.append(f"hardly anything was done: {what} {counts[what]:,}")
         return found
@@ -86,6 +91,9 @@ class Result:
             "values not kept": f"{counts['busy']:,}, too large or beside a stopped process",
             "counts": f"{counts['counted']:,}, and {counts['not_counted']:,} refused",
             "looks at counters": f"{counts['counts_read']:,}, {self.exact:.1%} exact (floor {floors.exact:.0%})",
+            "interrupted calls": f"{counts['interrupted']:,} by what a signal handler raised; in {counts['handled']:,} "
+            "one has used the cache",
+            "memory ran out": f"{counts['no_memory']:,} times",
             "violations": _listed(Counter(each["what"] for each in self.violations)),
             "verdict": "; ".join(self.complaints()) or "passed",
         }

@@ -8,18 +8,22 @@ import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from random import Random
-from time import monotonic, monotonic_ns
+from time import monotonic, monotonic_ns, sleep
 from typing import Any, NamedTuple
 
 import colocache
 from colocache import Receipt
 from colocache.errors import CannotJoin
+from verification.chaos import userland
 from verification.chaos.board import FENCED, KEYS, PAGES, ROWS, SPACE, SPACES, TAGS, Board, keys_of, own_key
 from verification.chaos.counting import COUNTERS, SPACE_OF, Counting, Known, watch
+from verification.chaos.interrupted import Attempt, Interrupted, MainThread, Witness
 from verification.chaos.register import Register
 from verification.chaos.strain import Strain
+from verification.chaos.troubles import is_out_of_memory
 from verification.chaos.values import Torn, value_of, version_of
 
 SLOW = (0.0,) * 12 + (0.02, 0.02, 0.1)  # s; what a load may take once it has read the source
@@ -51,8 +55,10 @@ class Work:
     """
 
     def __init__(
-        self, cache: colocache.Cache, directory: Path, slot: int, slots: int, seed: float, *, hard: bool, writes: bool
-    ) -> None:
+        self, cache: colocache.Cache, directory: Path, slot: int, slots: int, seed: float, *, hard: bool, writes: bool,
+        main: MainThread | None = None,
+    ) -> None:  # fmt: skip
+        """``main``: where signal handlers run, if the strain is to be that they interrupt calls."""
         self._cache = cache
         self._slot = slot
         self._board = Board(directory, slots)
@@ -77,6 +83,12 @@ class Work:
         for number, body in enumerate(bodies if writes else (self._read, self._run_tasks, self._read)):
             hand = Hand(slot * ROWS + number, Random(f"{seed} {number}"), not number)
             self._threads.append(threading.Thread(target=self._run, args=(body, hand)))
+        self._main_is_over, self._witness = threading.Event(), Witness()
+        self._main_is_over.set()
+        if strain.interrupted and main is not None:
+            self._main_is_over.clear()
+            self._threads.append(self._witness.thread)
+            main.do(partial(self._be_interrupted, Hand(slot * ROWS + ROWS - 1, Random(f"{seed} main"), may_set=False)))
         for thread in self._threads:
             thread.start()
 
@@ -97,6 +109,8 @@ class Work:
     def finish(self) -> None:
         """End the threads."""
         self._enough.set()
+        self._main_is_over.wait()
+        self._witness.end()
         for thread in self._threads:
             thread.join()
 
@@ -110,7 +124,12 @@ class Work:
         self._counting.work_as(hand.row)
         try:
             while not self._enough.is_set():
-                body(hand)
+                try:
+                    body(hand)
+                except MemoryError as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    self._board.count(hand.row, no_memory=1)
         except Exception:
             self._board.accuse("error", slot=self._slot, error=traceback.format_exc())
         finally:
@@ -139,15 +158,17 @@ class Work:
         self._enough.wait(self._pause * dice.uniform(0, 0.02))  # or nobody else would come to anything on two cores
 
     def _get(self, hand: Hand, key: str) -> None:
-        def load() -> Any:
-            value, late = self._load(hand, key)
-            self._enough.wait(late)
-            return value
-
         dues, began = self._dues(key), monotonic_ns()
         with suppress(Unlucky):
-            value = self._space(key).get_or_load(key, load, tags=TAGS.get(key, ()))
-            self._judge(hand.row, key, dues, began, value)
+            self._judge(hand.row, key, dues, began, self._get_or_load(hand, key, self._enough.wait))
+
+    def _get_or_load(self, hand: Hand, key: str, wait: Callable[[float], object]) -> Any:
+        def load() -> Any:
+            value, late = self._load(hand, key)
+            wait(late)
+            return value
+
+        return self._space(key).get_or_load(key, load, tags=TAGS.get(key, ()))
 
     def _get_and_set(self, hand: Hand, key: str) -> None:
         """Get a value; if nobody has it, compute it, and set it, as code does that knows no loaders."""
@@ -383,3 +404,92 @@ class Work:
     def counts(self) -> dict[str, int | None]:
         """What the counters show."""
         return {counter: self._spaces[path].get(counter) for counter, path in SPACE_OF.items()}
+
+    # --- Calls of the main thread, which signals interrupt
+
+    def _be_interrupted(self, hand: Hand) -> None:
+        """Make calls in the main thread until it is enough, and have another thread look at what they have left."""
+        side = colocache.Cache("side", directory=self._cache.config.directory, shelf="1MiB")
+        use = userland.Use(self._cache, hand.dice, self._board.accuse)
+        looker = Hand(hand.row, Random(hand.dice.random()), may_set=False)
+        touched: list[str] = []
+
+        def draw() -> Attempt:
+            ways = (self._reading, self._getting_and_setting, self._invalidating, self._clearing, self._in_a_loop)
+            key = hand.dice.choice([*KEYS, *PAGES])
+            touched[:] = [key]
+            if hand.dice.random() < 0.05:
+                return self._joining(side)
+            if hand.dice.random() < 0.1:
+                return self._reading_what_handlers_read(use.space, hand.dice.randrange(userland.KEYS))
+            return hand.dice.choices(ways, (60, 10, 10, 1, 3))[0](hand, key)
+
+        def read() -> None:
+            try:
+                for key in touched:
+                    self._get(looker, key)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    return
+                self._board.accuse("error", slot=self._slot, error=traceback.format_exc())
+
+        def look() -> None:
+            self._witness.look(read)
+
+        def count(what: str) -> None:
+            self._board.count(hand.row, **{what: 1})
+
+        try:
+            Interrupted(self._cache, hand.dice, use, draw, look, count, self._board.accuse).run(self._enough)
+            side.close()
+        finally:
+            self._main_is_over.set()
+
+    def _reading(self, hand: Hand, key: str) -> Attempt:
+        dues, began = self._dues(key), monotonic_ns()
+        value = yield lambda: _or_unlucky(lambda: self._get_or_load(hand, key, sleep))
+        if value is not Unlucky:
+            self._judge(hand.row, key, dues, began, value)
+
+    def _reading_what_handlers_read(self, space: colocache.Space, number: int) -> Attempt:
+        value = yield lambda: space.get_or_load(f"u{number}", lambda: number)
+        if value != number:
+            self._board.accuse("wrong in user code", key=number, value=value)
+
+    def _getting_and_setting(self, hand: Hand, key: str) -> Attempt:
+        key = hand.dice.choice([key for key in KEYS if SPACE[key] == FENCED])
+        yield lambda: self._get_and_set(hand, key)
+
+    def _invalidating(self, hand: Hand, key: str) -> Attempt:
+        key = hand.dice.choice(KEYS)
+        before, versions = self._board.deletions, self._commit("by_key", (key,))
+        receipts = yield lambda: [self._space(key).invalidate(key), self._cache.invalidate(*PAGES)]
+        self._told(hand, "by_key", versions, before, receipts)
+
+    def _clearing(self, hand: Hand, key: str) -> Attempt:
+        before, versions = self._board.deletions, self._commit("by_tag", [key for key in KEYS if "t0" in TAGS[key]])
+        receipt = yield lambda: self._cache.invalidate_tags("t0")
+        self._told(hand, "by_tag", versions, before, [receipt])
+
+    def _in_a_loop(self, hand: Hand, key: str) -> Attempt:
+        """Exceptions in the middle of asyncio itself are beyond this; see `Interrupted`."""
+        key = hand.dice.choice(KEYS)
+        yield lambda: asyncio.run(self._aget(hand, key, None), debug=False)
+
+    def _joining(self, side: colocache.Cache) -> Attempt:
+        """Leave a group, and join it again. What is interrupted there can be tried again."""
+        assert side.get_or_load("k", lambda: 1) == 1
+
+        def call() -> Any:
+            side.leave()
+            return side.get_or_load("k", lambda: 1)
+
+        value = yield call
+        assert value == 1
+
+
+def _or_unlucky(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Unlucky:
+        return Unlucky

@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 import colocache
 from verification.chaos.board import SPACE, SPACES, Board
 from verification.chaos.churn import Churn
+from verification.chaos.interrupted import MainThread
 from verification.chaos.register import Register
 from verification.chaos.steps import Doom, Fate
 from verification.chaos.troubles import Troubles
@@ -102,6 +103,7 @@ class Worker(Troubles):
         self._churn: Churn | None = None
         self._fate: Fate | None = None
         self._children: dict[int, multiprocessing.process.BaseProcess] = {}
+        self.main: MainThread | None = None  # a forked child has none to spare
         self.cache = cache or colocache.Cache(**{"group": "shop", "directory": str(self._directory / "c"), **settings})
 
     # --- Calls of the cache
@@ -217,7 +219,7 @@ class Worker(Troubles):
     def begin_work(self, slot: int, slots: int, seed: float, doom: list[Any] | None) -> None:
         if doom is not None:
             self._fate = Fate(Doom(*doom), Board(self._directory, slots).note)
-        self._work = Work(self.cache, self._directory, slot, slots, seed, hard=True, writes=True)
+        self._work = Work(self.cache, self._directory, slot, slots, seed, hard=True, writes=True, main=self.main)
 
     def be_spared(self) -> None:
         if self._fate is not None:
@@ -404,14 +406,27 @@ def serve(worker: Worker, commands: BinaryIO, answers: BinaryIO) -> None:
         command = json.loads(line)
         if command["do"] == "quit":
             break
-        threading.Thread(target=carry_out, args=(command,), daemon=True).start()
+        try:
+            threading.Thread(target=carry_out, args=(command,), daemon=True).start()
+        except RuntimeError:  # there is no memory for it
+            carry_out(command)
 
 
 def main(directory: str, settings: str) -> None:
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {os.getpid()} %(levelname)s %(message)s")
     answer_alarms()
     commands, answers = _take_over_standard_streams()
-    serve(Worker(directory, json.loads(settings)), commands, answers)
+    worker = Worker(directory, json.loads(settings))
+    worker.main = main = MainThread()
+
+    def serve_until_the_end() -> None:
+        try:
+            serve(worker, commands, answers)
+        finally:
+            main.end()
+
+    threading.Thread(target=serve_until_the_end).start()
+    main.run()
 
 
 #: For a child in the middle of a call: see `Worker.fork_before_a_stamp`.

@@ -23,7 +23,7 @@ the kernel frees their locks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from itertools import pairwise
 from typing import Any, NoReturn, Protocol
@@ -277,7 +277,8 @@ class Machine:
             for mate in process.threads:
                 if mate.buffer and mate is not thread:
                     self.drain_all(mate)
-            self.refresh(thread)
+            if self.weak:
+                self.refresh(thread)
             process.last = thread
         thread.waits, thread.wakes_at = None, None
         self.current = thread
@@ -305,7 +306,10 @@ class Machine:
         elif thread is not self.outside:
             chosen = self.policy.pause(self, thread, offset, size, stores)
             if chosen is thread:
-                self._set_pace(self.policy.steps())
+                if self.weak or self.traced or thread.buffer:
+                    self._saved = self.policy.steps()
+                else:
+                    self.left = self.policy.steps()
             elif chosen is None:
                 self._hub.switch()
             else:
@@ -469,6 +473,8 @@ class Machine:
     def _load(self, thread: Thread, offset: int, size: int) -> bytes:
         """Return bytes as a thread sees them, all of one moment."""
         memory = self.memory
+        if not (self.weak or thread.buffer):
+            return bytes(memory[offset : offset + size])
         seen = bytearray(memory[offset : offset + size])
         if self.weak and thread.window < len(self.journal) and thread is not self.outside:
             self._make_older(thread, offset, seen)
@@ -601,16 +607,18 @@ class SimulatedBytes:
         self._offset = offset
         self._size = size
 
-    def _pieces(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+    def _pieces(self, start: int, end: int) -> Iterable[tuple[int, int]]:
         """Cut at multiples of a piece's size."""
         machine = self._machine
         size, backwards = machine.policy.pieces(machine, end - start)
         if machine.traced:
             process = machine.current.process
             process.trace = hash((process.trace, size, backwards))
-        cuts = [start, *range((start // size + 1) * size, end, size), end]
-        pieces = list(pairwise(cuts))
-        return reversed(pieces) if backwards else iter(pieces)
+        first = (start // size + 1) * size
+        if first >= end:
+            return ((start, end),)
+        pieces = list(pairwise((start, *range(first, end, size), end)))
+        return reversed(pieces) if backwards else pieces
 
     def _bounds(self, part: slice) -> tuple[int, int]:
         start, end, stride = part.indices(self._size)

@@ -31,7 +31,7 @@ def clients_serve_while_behind() -> Change:
 def clients_are_not_waited_for() -> Change:
     """K1: a writer waits for clients that may serve."""
     return everywhere(
-        waiting, "settle", (actor_module, owner), (", *rows.clients.who_may_serve(now).items()]", "]")
+        waiting, "settle", (actor_module, owner), ("in rows.clients.who_may_serve(now).items()]", "in ()]")
     )  # fmt: skip
 
 

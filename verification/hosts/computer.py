@@ -121,23 +121,23 @@ def who_stores(thread: Thread) -> str:
 class Watched:
     """Words at whose loads and stores something may be aimed."""
 
-    def __init__(self, words: SimulatedWords, policy: Timed, host: int, label: Callable[[int], str]) -> None:
-        """``label`` says what a word is; what is aimed at its loads has that name behind "r_",
+    def __init__(self, words: SimulatedWords, policy: Timed, host: int, labels: Sequence[str]) -> None:
+        """``labels`` say what each word is; what is aimed at its loads has that name behind "r_",
         and at stores behind "g_" or "w_"."""
         self._words = words
         self._machine = words._machine
         self._view = words._view
         self._policy = policy
-        self._arms = policy.arms
+        self._arms = policy.arms(host)
         self._host = host
-        self._label = label
+        self._labels = labels
 
     def __len__(self) -> int:
         return len(self._words)
 
     def __getitem__(self, place: int, /) -> int:
         if self._arms:
-            self._policy.point(self._host, "r_" + self._label(place))
+            self._policy.point(self._host, "r_" + self._labels[place])
         machine = self._machine
         if machine.left > 0:  # as `SimulatedNumbers` does: most loads are made here
             machine.left -= 1
@@ -146,7 +146,7 @@ class Watched:
 
     def __setitem__(self, place: int, value: int, /) -> None:
         if self._arms:
-            self._policy.point(self._host, who_stores(self._policy.machine.current) + self._label(place))
+            self._policy.point(self._host, who_stores(self._machine.current) + self._labels[place])
         self._words[place] = value
 
 
@@ -167,6 +167,10 @@ def _label_of_hosts(place: int) -> str:
     if place == layout.UNTIL:
         return "until"
     return "last" if place >= 64 and place % 8 == 0 else ""
+
+
+HOSTS_LABELS = [_label_of_hosts(place) for place in range(HOSTS_WORDS)]
+BELL_LABELS, MARKS_LABELS = ["bell"], ["stamp"] * (1 + MARKS)
 
 
 class Region:
@@ -306,9 +310,9 @@ class Worker:
         self.numbers = Numbers(region.writers)
         self.fences = SimulatedFences(machine)
         memory = region.memory
-        self.words: Words = watched(region.hosts_words, label=_label_of_hosts)
-        self.bell = watched(memory.bell, label=lambda place: "bell")
-        marks = watched(memory.marks, label=lambda place: "stamp")
+        self.words: Words = watched(region.hosts_words, labels=HOSTS_LABELS)
+        self.bell = watched(memory.bell, labels=BELL_LABELS)
+        marks = watched(memory.marks, labels=MARKS_LABELS)
         self.board = Board(self.bell, marks, MARKS, self.numbers, self.fences)
         self.times = history.times
         self.rows = Rows(self.words, self.fences)

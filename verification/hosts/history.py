@@ -123,7 +123,7 @@ class History:
 
     def _be_quiet(self) -> None:
         self.is_quiet = True
-        self.policy.arms.clear()
+        self.policy.disarm()
         self.policy.be_quick()
         self.network.heal_all()
         self.tell("all is quiet from now on")
@@ -409,4 +409,4 @@ class History:
             else:
                 self.stop(worker, seconds)
 
-        self.policy.arms[index, label] = hit
+        self.policy.arms(index)[label] = hit

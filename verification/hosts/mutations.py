@@ -109,9 +109,7 @@ def pongs_say_what_was_told() -> Change:
     """G8: a pong says which event is the last one now."""
     return edited(
         Gateway, "_on_ping",
-        ("        self._look(now)\n", ""),
-        ("last, late = self._log.lasts(), self._late(now)",
-         "last, late = {lane: number for lane, number in self._published.items() if number}, self._late(now)"),
+        ("last = self._look(now)", "last = {lane: number for lane, number in self._published.items() if number}"),
     )  # fmt: skip
 
 
@@ -386,7 +384,7 @@ def own_events_are_not_named() -> Change:
 def ends_are_not_named() -> Change:
     """R4: a fetch names those that have ended."""
     return everywhere(
-        dependencies, "_told", (), ("    found.update(dict.fromkeys(recent_ends(rows, states, now), OVER))\n", ""),
+        dependencies, "_told", (), ("    found.update(dict.fromkeys(rows.recent_ends(now), OVER))\n", ""),
     )  # fmt: skip
 
 

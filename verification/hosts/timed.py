@@ -18,7 +18,6 @@ from verification.host.machine import PIECES, Hold, Machine, Process, State, Thr
 
 POLL = 0.0003  # s between two looks of a thread that waits for a lock
 LOCK_PATIENCE = 0.003  # s after which it gives up
-A_WHILE = 50e-6  # s after which the stores of a thread are seen by everybody
 
 
 class Timed:
@@ -32,8 +31,9 @@ class Timed:
         ``holds`` and ``ages`` are chances, as in `verification.host.dice`. The history is over at ``end``.
         """
         self.machine = machine
-        self.arms: dict[tuple[int, str], Callable[[Thread], object]] = {}  # host, label → what happens there, once
+        self._arms: dict[int, dict[str, Callable[[Thread], object]]] = {}
         self._random = random
+        self._draw = random.random
         self._pace = 1 / pace
         self._end = end
         self._late = late
@@ -117,32 +117,39 @@ class Timed:
                 self._rested.add(thread)
                 self._schedule(thread, self.machine.clock + self._random.random() * 1e-5)
 
+    def arms(self, host: int) -> dict[str, Callable[[Thread], object]]:
+        """Return what happens at some places in the code of a host, once, by the labels of the places."""
+        return self._arms.setdefault(host, {})
+
+    def disarm(self) -> None:
+        """Have nothing happen at any place."""
+        for armed in self._arms.values():
+            armed.clear()
+
     def point(self, host: int, label: str) -> None:
         """Come to a place in the code at which something may be aimed."""
-        if self.arms:
-            aimed = self.arms.pop((host, label), None)
-            if aimed is not None:
-                aimed(self.machine.current)
-                self.machine.left = self.machine._saved = 0
-                self._aimed = True
-                self.machine.yield_now()
+        aimed = self.arms(host).pop(label, None)
+        if aimed is not None:
+            aimed(self.machine.current)
+            self.machine.left = self.machine._saved = 0
+            self._aimed = True
+            self.machine.yield_now()
 
     # --- What a policy does
 
     def steps(self) -> int:
         """Choose how many steps come before the next interruption."""
-        return int(-log(1.0 - self._random.random()) / self._pace)  # `Random.expovariate`, in one call
+        return int(-log(1.0 - self._draw()) / self._pace)  # `Random.expovariate`, in one call
 
     def pause(self, machine: Machine, thread: Thread, offset: int, size: int, stores: bool) -> Thread | None:
         """Let some time pass."""
-        random = self._random
-        delay = 2e-6 + 4e-6 * random.random()
-        if random.random() < self._late:
-            delay += random.uniform(0.001, 0.02)
+        draw = self._draw
+        delay = 2e-6 + 4e-6 * draw()
+        is_long = draw() < self._late
         if thread.buffer and thread not in self._buffers:
             self._buffers.append(thread)
-        is_long = delay > A_WHILE
-        if is_long:
+        if is_long:  # for so long that its stores are seen by everybody
+            delay += self._random.uniform(0.001, 0.02)
             self.enter_the_kernel()
         if self._buffers:
             self._drain()
@@ -205,7 +212,7 @@ class Timed:
             if state is State.STOPPED:
                 self._parked.setdefault(what.process, []).append(what)
             elif state is State.RUNS and not what.is_over:
-                if what.can_go_on():
+                if what.waits is None or what.waits():
                     self._locked_since.pop(what, None)
                     if what in self._rested:
                         self._rested.discard(what)

@@ -1,8 +1,10 @@
 """All interruptions: each operation, each kind, at each line or instruction, on one host and on two.
 
 ``python -m verification.interruptions.campaign`` takes every line. ``--unit opcodes`` takes every instruction, and
-``--every 7`` each seventh point. ``--operation``, ``--kind`` and ``--group`` choose; ``--at`` makes one attempt, which
-repeats a failure. ``--write`` also writes the report to docs/proof/interruptions.txt.
+``--every 7`` each seventh point. ``--seconds 600`` takes points that lie far apart, and then those between, of each
+call in turn, until the time is over. ``--operation``, ``--kind`` and ``--group`` choose; ``--at`` makes one attempt,
+which repeats a failure. ``--write`` also writes the report to docs/proof/interruptions.txt, that of instructions to
+interruptions-opcodes.txt.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from verification.interruptions.kinds import CANCEL, KINDS, LATE, RAISING, USES
 from verification.interruptions.operations import OPERATIONS
 from verification.interruptions.points import UNITS
 
-FILE: Final = ROOT / "docs" / "proof" / "interruptions.txt"
+PROOF: Final = ROOT / "docs" / "proof"
 GROUPS: Final = ("host", "hosts")
 MOST: Final = 200_000  # points of one call
 LINES: Final = 12  # of a failure
 TIMES: Final = 3  # that an attempt is made whose outcome is late
+APART: Final = {"lines": 199, "opcodes": 1499}  # points between two that are taken in one round; primes
+ROUND: Final = 123  # points from the first one of a round to that of the next round, round and round
 
 
 @dataclass
@@ -77,9 +81,23 @@ def carry_out(run: Run, it: Crew, first: int, every: int, last: int = MOST, most
         run.points, run.attempts = max(run.points, at), run.attempts + 1
         if result["found"]:
             run.failures.append((at, result["where"], result["found"]))
-            _say(f"  {at} {result['where']}", *result["found"])
+            _say(run.command(at), result["where"], *result["found"])
             if len(run.failures) >= most_failures:
                 return
+
+
+def carry_out_rounds(runs: Sequence[Run], it: Crew, seconds: float) -> None:
+    """Take points that lie far apart, of each run in turn, and then others, until the time is over or all are taken."""
+    ends = time.monotonic() + seconds
+    for number in range(max(map(APART.__getitem__, UNITS))):
+        for run in runs:
+            apart = APART[run.unit]
+            if time.monotonic() >= ends or number >= apart:
+                return
+            first = 1 + ROUND * number % apart
+            if first <= run.points or number == 0:
+                carry_out(run, it, first, apart, run.points or MOST)
+        _say(f"{number + 1} rounds, {sum(run.attempts for run in runs)} attempts")
 
 
 def _say(*lines: str) -> None:
@@ -92,7 +110,8 @@ def report(runs: Sequence[Run], seconds: float) -> str:
     failures = sum(len(run.failures) for run in runs)
     lines = [
         f"{platform.python_implementation()} {platform.python_version()}, {platform.system()} {platform.machine()}",
-        f"{len(runs)} runs, {points} points, {attempts} attempts, {failures} failures, {seconds:.0f} s",
+        f"{len(runs)} runs, {points} points, {attempts} attempts ({attempts / max(1, points):.1%} of all points), "
+        f"{failures} failures, {seconds:.0f} s",
         "",
         f"{'group':6} {'operation':24} {'unit':8} {'kind':16} {'points':>7} {'attempts':>8} {'failures':>8}",
     ]
@@ -129,6 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kind", choices=(*KINDS, "raising", "using"), action="append")
     parser.add_argument("--unit", choices=UNITS, default=UNITS[0])
     parser.add_argument("--every", type=int, default=1, help="take each so many points")
+    parser.add_argument("--seconds", type=float, help="take points in rounds, for so long in each group")
     parser.add_argument("--first", type=int, default=1, help="the first point")
     parser.add_argument("--at", type=int, help="take this point alone")
     parser.add_argument("--write", action="store_true", help="write the report")
@@ -142,6 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         some = [run for run in runs if run.group == group]
         if some:
             with crew(is_of_hosts=group == "hosts") as it:
+                if options.seconds is not None:
+                    carry_out_rounds(some, it, options.seconds)
+                    continue
                 for run in some:
                     since = time.monotonic()
                     carry_out(run, it, first, options.every, last)
@@ -155,7 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line, count in kinds.most_common(20):
         print(f"{count:6} {line.splitlines()[0][:160]}")
     if options.write:
-        FILE.write_text(text)
+        name = "interruptions.txt" if options.unit == UNITS[0] else f"interruptions-{options.unit}.txt"
+        (PROOF / name).write_text(text)
     return int(any(run.failures for run in runs))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,9 +21,9 @@ from typing import Any, Final
 from verification import ROOT
 from verification.interruptions.kinds import LATE
 from verification.interruptions.operations import OPERATIONS
+from verification.interruptions.process import PATIENCE
 
-PATIENCE: Final = 60.0  # s for one order; a process that hangs ends by itself before
-READY: Final = 60.0  # s
+READY: Final = 120.0  # s
 
 
 class Died(Exception):
@@ -31,12 +33,13 @@ class Died(Exception):
 class Agent:
     """A process that does what it is told."""
 
-    def __init__(self, environ: dict[str, str]) -> None:
+    def __init__(self, environ: dict[str, str], patience: float) -> None:
+        self._patience = patience  # s for one order; a process that hangs ends by itself before
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by `end`
         self._process = subprocess.Popen(
             [sys.executable, "-m", "verification.interruptions.process"], cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, bufsize=0,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, bufsize=0, start_new_session=True,
         )  # fmt: skip
         self._rest = b""
 
@@ -56,12 +59,12 @@ class Agent:
     def answer(self) -> Any:
         """Wait until that is done, and return what has come of it."""
         assert self._process.stdout is not None
-        ends = time.monotonic() + PATIENCE
+        ends = time.monotonic() + self._patience
         while b"\n" not in self._rest:
             ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, ends - time.monotonic()))
             more = os.read(self._process.stdout.fileno(), 65536) if ready else b""
             if not more:
-                raise Died(self.said() or f"no answer in {PATIENCE:.0f} s")
+                raise Died(self.said() or f"no answer in {self._patience:.0f} s")
             self._rest += more
         line, self._rest = self._rest.split(b"\n", 1)
         return json.loads(line)
@@ -74,8 +77,9 @@ class Agent:
         return text[-3000:]
 
     def end(self) -> None:
-        """Kill it."""
-        self._process.kill()
+        """Kill it, and all children that it has forked."""
+        with contextlib.suppress(ProcessLookupError):  # it is not waited for yet, so the number is nobody else's
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for each in (self._process.stdin, self._process.stdout, self._said):
             assert each is not None
@@ -85,13 +89,17 @@ class Agent:
 class Crew:
     """A group: one process that is interrupted, one beside it, and one on another host, if there are several."""
 
-    def __init__(self, directory: Path, is_of_hosts: bool) -> None:
-        self._directory, self.is_of_hosts = directory, is_of_hosts
-        self._ports = _free_ports(2)
+    def __init__(self, directory: Path, is_of_hosts: bool, patience: float) -> None:
+        self._directory, self.is_of_hosts, self._patience = directory, is_of_hosts, patience
+        self._number = 0
+        self.others: list[Agent] = []
         self._subject: Agent | None = None
         self._nursery: Agent | None = None
-        self._number = 0
-        self.others = [self._start(number) for number in range(1 + is_of_hosts)]
+
+    def _begin(self) -> None:
+        self._ports = _free_ports(2)
+        for number in range(1 + self.is_of_hosts):
+            self.others.append(self._start(number))
         for each in self.others:
             each("start")
         self._until_ready(self.others)
@@ -99,7 +107,8 @@ class Crew:
     def _start(self, host: int) -> Agent:
         environ = {
             "COLOCACHE_GROUP": "interrupted", "COLOCACHE_DIR": str(self._directory / str(host)),
-            "COLOCACHE_SHELF": "8MiB", "COLOCACHE_LOAD_TIMEOUT": "5s",
+            "COLOCACHE_SHELF": "8MiB", "COLOCACHE_LOAD_TIMEOUT": f"{5 * self._patience}s",
+            PATIENCE: str(self._patience),
         }  # fmt: skip
         if self.is_of_hosts:
             addresses = [f"127.0.0.1:{port}" for port in self._ports]
@@ -107,7 +116,7 @@ class Crew:
                 "COLOCACHE_HOST": f"host {host}", "COLOCACHE_LISTEN": addresses[host],
                 "COLOCACHE_PEERS": ",".join(addresses),
             }  # fmt: skip
-        return Agent(environ)
+        return Agent(environ, 2 * max(40.0, 8 * self._patience))
 
     def _until_ready(self, agents: list[Agent]) -> None:
         ends = time.monotonic() + READY
@@ -117,15 +126,23 @@ class Crew:
             time.sleep(0.02)
 
     def attempt(self, name: str, kind: str, unit: str, at: int) -> dict[str, Any]:
-        """Make one attempt; return what came of it, and what is wrong under ``found``."""
+        """Make one attempt; return what came of it, and what is wrong under ``found``.
+
+        After one that has found anything all processes are new ones: what it has left behind would be found again.
+        """
         self._number += 1
         try:
+            if not self.others:
+                self._begin()
             if OPERATIONS[name].joins:
-                return self._attempt_in_child(name, kind, unit, at)
-            return self._attempt(name, kind, unit, at)
+                result = self._attempt_in_child(name, kind, unit, at)
+            else:
+                result = self._attempt(name, kind, unit, at)
         except Died as error:
-            self._end(OPERATIONS[name].joins)
-            return {"came": True, "where": "", "passed": at, "found": [f"{LATE}it hangs, or has died: {error}"]}
+            result = {"came": True, "where": "", "passed": at, "found": [f"{LATE}it hangs, or has died: {error}"]}
+        if any("has not reached" not in each for each in result["found"]):
+            self.close()
+        return result
 
     def _attempt(self, name: str, kind: str, unit: str, at: int) -> dict[str, Any]:
         if self._subject is None:
@@ -141,14 +158,14 @@ class Crew:
         if result["came"]:
             self._look(result, [key, "the handler's"])
             result["found"] += subject("works", key)
-        if any("has not reached" not in each for each in result["found"]):
-            self._end(in_child=False)  # what it has left behind would be found again
         return result
 
     def _attempt_in_child(self, name: str, kind: str, unit: str, at: int) -> dict[str, Any]:
         if self._nursery is None:
             self._nursery = self._start(0)
-        self._end(in_child=False)  # it is counted below
+        if self._subject is not None:  # it would be counted below
+            self._subject.end()
+            self._subject = None
         child, operation, key = self._nursery, OPERATIONS[name], f"key {self._number}"
         child("fork")
         if operation.before:
@@ -158,10 +175,11 @@ class Crew:
         if result["came"]:
             result["found"] += child("remains", False)
             self._look(result, [key])
-            result["found"] += child("works", key)
-            members = child("members")
-            if members != 2:
-                result["found"].append(f"afterwards there are {members} processes, not 2")
+            if not operation.closes:
+                result["found"] += child("works", key)
+                members = child("members", 2)
+                if members != 2:
+                    result["found"].append(f"afterwards there are {members} processes, not 2")
             child("close")
             result["found"] += child("remains", True)
         child("end")
@@ -190,21 +208,12 @@ class Crew:
             if each("look", keys) is None:
                 result["found"].append(f"{LATE}a key is stuck for more than a second, for {whom}")
 
-    def _end(self, in_child: bool) -> None:
-        if in_child:
-            if self._nursery is not None:
-                self._nursery.end()
-            self._nursery = None
-        else:
-            if self._subject is not None:
-                self._subject.end()
-            self._subject = None
-
     def close(self) -> None:
-        """End all processes."""
+        """End all processes. The next attempt begins with new ones."""
         for each in (*self.others, self._subject, self._nursery):
             if each is not None:
                 each.end()
+        self.others, self._subject, self._nursery = [], None, None
 
 
 def _free_ports(count: int) -> list[int]:
@@ -216,16 +225,14 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def crew(is_of_hosts: bool) -> Iterator[Crew]:
-    """Give a crew for a while."""
+def crew(is_of_hosts: bool, patience: float = 1.0) -> Iterator[Crew]:
+    """Give a crew for a while. ``patience`` is how long a key may be stuck, in seconds: more on a busy machine."""
     directory = Path(tempfile.mkdtemp(prefix="interruptions-"))
     for number in range(2):
         (directory / str(number)).mkdir(mode=0o700)
-    it: Crew | None = None
+    it = Crew(directory, is_of_hosts, patience)
     try:
-        it = Crew(directory, is_of_hosts)
         yield it
     finally:
-        if it is not None:
-            it.close()
+        it.close()
         shutil.rmtree(directory, ignore_errors=True)

@@ -24,10 +24,14 @@ class Stop(BaseException):
     """What ends a process: KeyboardInterrupt and SystemExit are of this kind."""
 
 
-class TimeIsUp(TimeoutError, LookupError, ValueError, RuntimeError, TypeError, ArithmeticError, AssertionError):
+class TimeIsUp(
+    TimeoutError, BlockingIOError, FileNotFoundError, MemoryError, LookupError, ValueError, RuntimeError, TypeError,
+    ArithmeticError, AssertionError,
+):  # fmt: skip
     """An exception that nearly every ``except`` would take for its own, if it asked for the type alone.
 
-    Handlers of signals may raise all of these, and TimeoutError most of all, which is an OSError.
+    Handlers of signals may raise all of these, and TimeoutError most of all, which is an OSError. Not KeyError: weak
+    dictionaries of Python itself take it for their own.
     """
 
 

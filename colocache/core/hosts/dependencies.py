@@ -31,7 +31,7 @@ from __future__ import annotations
 from typing import Final
 
 from .log import HostLog
-from .rows import ENDED, ENDED_AT, LIVE, STATE, TOLD, Incarnation, Numbers, Rows, recent_ends
+from .rows import ENDED, ENDED_AT, LIVE, STATE, TOLD, Incarnation, Numbers, Rows
 
 #: What is to be applied of an incarnation; `OVER`: its end.
 Dependencies = dict[Incarnation, Numbers | None]
@@ -56,22 +56,22 @@ def dependencies_of_client(me: Incarnation, rows: Rows, pending: Numbers, now: i
 
 
 def _told(rows: Rows, now: int) -> Dependencies:
-    states = rows.every(STATE)
-    told = rows.every_position(TOLD)
-    found: Dependencies = {id: numbers for id, numbers in told.items() if states.get(id) == LIVE}
-    found.update(dict.fromkeys(recent_ends(rows, states, now), OVER))
+    live, told = rows.live(), rows.every_position(TOLD)
+    found: Dependencies = {id: told[id] for id in live if id in told}
+    found.update(dict.fromkeys(rows.recent_ends(now), OVER))
     return found
 
 
 def has_applied(me: Incarnation, rows: Rows, log: HostLog, wanted: Dependencies) -> bool:
     """Tell whether this host is as far as a fetch depends on."""
+    states = rows.every(STATE)
     for id, numbers in wanted.items():
         if id == me:
             last = log.lasts()
             if numbers is OVER or any(last.get(lane, 0) < number for lane, number in numbers.items()):
                 return False
             continue
-        state = rows.state(id)
+        state = states.get(id, 0)
         if state in (ENDED, ENDED_AT):
             continue  # whatever it has said, everything was dropped, or applied, since
         if state != LIVE or numbers is OVER or not rows.has_reached(id, numbers):

@@ -111,12 +111,10 @@ from .rows import (
     MET,
     ROUND_TRIP,
     SIGN,
-    STATE,
     TOLD,
     Host,
     Incarnation,
     Row,
-    recent_ends,
 )
 
 SECOND = 10**9  # ns
@@ -326,12 +324,16 @@ class Gateway:
 
     # --- Own events
 
-    def _look(self, now: int) -> None:
-        """Have own events stamped (G7), and tell others of those that are new. A client has none."""
+    def _look(self, now: int) -> Numbers:
+        """Have own events stamped (G7), tell others of those that are new, and return the numbers of the last ones.
+
+        A client has none.
+        """
         if self._is_client:
             self._looked = now
-            return
-        for lane, last in self._log.lasts().items():
+            return {}
+        lasts = self._log.lasts()
+        for lane, last in lasts.items():
             published = self._published[lane]
             if last <= published:
                 continue
@@ -348,6 +350,7 @@ class Gateway:
             self._published[lane] = last
             self._row.publish(lane, last)
         self._looked = now
+        return lasts
 
     def _stamped(self, lane: int, number: int) -> Event | None:
         """Return an own event, which is stamped. If it is not there any more, everything is stamped."""
@@ -410,8 +413,7 @@ class Gateway:
     def _on_ask(self, message: Ask, now: int) -> None:
         if message.to != self.me.id:
             return
-        self._look(now)
-        last = self._log.lasts()
+        last = self._look(now)
         for lane, number in last.items():
             applied = message.applied.get(lane, 0)
             if number <= applied:
@@ -473,8 +475,8 @@ class Gateway:
             self._take_view(message.me, message.view, now)
         elif not self._take_listener(message, now):
             return
-        self._look(now)
-        last, late = self._log.lasts(), self._late(now)
+        last = self._look(now)
+        late = self._late(now)
         applied = self._row.positions(id, APPLIED)
         alive = self._row.largest(id, ALIVE)
         heard = alive - self.times.lease if alive else self._row.largest(id, MET)
@@ -570,7 +572,7 @@ class Gateway:
         established, forgotten = self.is_established, self._forgotten()
         if self._looked is None or not self._meetings.are_complete(established, forgotten):
             return
-        counted, under = self._row.counted(), self._under(forgotten)
+        counted, under = [id for id in self._row.live() if id not in forgotten], self._under(forgotten)
         if self._is_client and not counted:
             return  # K5
         heard = self._row.every_heard(under)
@@ -587,10 +589,9 @@ class Gateway:
 
     def _view(self, to: Incarnation | None, now: int) -> View:
         row, live = self._row, self._row.live()
-        ends = recent_ends(row, row.every(STATE), now)
+        ends = row.recent_ends(now)
         everything = self._digest([*live, *(b"over" + id for id in ends)], b"all")
         known = self._peers.get(to) if to is not None else None
-        signs = self._last_signs()
         roster: Iterable[Known] = ()
         if known is not None and known.all != everything:
             roster = (
@@ -601,14 +602,22 @@ class Gateway:
                     for id, state in [(id, row.state(id)) for id in ends]
                 ),
             )
+        silent, unheard = self._silences(live, now)
         return View(
             live=self._digest(live),
             all=everything,
             roster=tuple(roster),
             forgotten={id: row.positions(id, APPLIED) for id in self._forgotten()},
-            silent={id: max(0, now - max(signs[id], self._since)) if id in signs else 0 for id in live},
-            unheard={id: now - signs[id] for id in live if id in signs and now - signs[id] >= self._hears_for},
+            silent=silent,
+            unheard=unheard,
         )
+
+    def _silences(self, live: Iterable[Incarnation], now: int) -> tuple[dict[Incarnation, int], dict[Incarnation, int]]:
+        """Return for how long hosts were silent while this gateway could hear them, and since when some are unheard."""
+        signs, longest, most = self._last_signs(), self._hears_for, max(0, now - self._since)
+        silences = {id: now - signs.get(id, now) for id in live}
+        silent = {id: (most if each > most else each) if each > 0 else 0 for id, each in silences.items()}
+        return silent, {id: each for id, each in silences.items() if each >= longest}
 
     def _digest(self, ids: Iterable[Incarnation], what: bytes = b"live") -> int:
         """Return what stands for a set of incarnations, of which this host's own is one, unless it is a client."""
@@ -623,9 +632,13 @@ class Gateway:
         return found
 
     def _take_view(self, sender: Host, view: View, now: int) -> None:
-        self._merge((Known(sender, LIVE, None), *view.roster), now)
-        if self._row.state(sender.id) == LIVE:
-            self._peer(sender.id).all = view.all
+        if view.roster or not self._row.knows(sender):
+            self._merge((Known(sender, LIVE, None), *view.roster), now)
+            if self._row.state(sender.id) != LIVE:
+                return
+        else:
+            self._meetings.tell(sender)
+        self._peer(sender.id).all = view.all
 
     def _on_news(self, message: News, now: int) -> None:
         if self._row.clients.state(message.sender):
@@ -759,7 +772,8 @@ class Gateway:
         live, gone = row.live(), self._gone(now)
         names = {id: row.name(id) for id in live}
         everybody = {*[name for id, name in names.items() if id not in gone], self.me.name}
-        heard = {names[id] for id in live if self._is_alive(id, now)} | {self.me.name}
+        alive = {id for id, until in row.every(ALIVE).items() if until > now}
+        heard = {names[id] for id in live if id in alive} | {self.me.name}
         self._take_back(now)
         if self._forgetting is Forgetting.NEVER:
             return
@@ -770,12 +784,14 @@ class Gateway:
                 self._void(id)
             return
         for id in live:
+            if id in alive:
+                continue
             signs = row.total(id, SIGN)
-            if self._is_alive(id, now) or row.is_forgotten(id):
+            if self._is_alive(id, now) or row.is_forgotten(id):  # it may have been heard since
                 continue
             if now - max(self._last_signs().get(id, now), self._since) < times.forget_after:
                 continue
-            witnesses = [other for other in live if other != id and self._is_alive(other, now)]
+            witnesses = [other for other in live if other != id and other in alive]
             silences = [self._witnessed_silence(witness, id, now) for witness in witnesses]
             if all(each is not None and each >= self._hears_for for each in silences) and self._make_room_for(id):
                 self._reset(id, {})

@@ -48,6 +48,8 @@ from heapq import heapify, heappop, heapreplace
 from math import log
 from typing import Final, NamedTuple
 
+from ...interruptions import raise_if_from_handler
+
 SLOTS: Final = 32768
 """How many buckets the key space has. Another number would give all keys new owners."""
 
@@ -103,7 +105,8 @@ class Ring:
         """
         try:
             return self._racers[self._table[slot]].host if self._racers else None
-        except IndexError:
+        except IndexError as error:
+            raise_if_from_handler(error)
             raise LookupError(f"there is no slot {slot}: slots go from 0 to {SLOTS - 1}") from None
 
     def owners(self, slot: int, n: int) -> tuple[str, ...]:

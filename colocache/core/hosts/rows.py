@@ -95,7 +95,7 @@ _KEPT: Final = (STATE, MET, FORGOT, ENDED_SINCE)
 class Roster:
     """What changes seldom, as it was read at one moment. Nobody changes it."""
 
-    __slots__ = ("changes", "entries", "hosts", "kept", "lanes", "live", "marks")
+    __slots__ = ("changes", "ended", "entries", "hosts", "kept", "lanes", "live", "marks")
 
     def __init__(
         self, changes: list[int], entries: dict[Incarnation, tuple[int, ...]], kept: dict[int, dict[Incarnation, int]],
@@ -107,6 +107,9 @@ class Roster:
         self.kept = kept
         self.lanes = range(lanes)
         self.live = [id for id, state in kept[STATE].items() if state == LIVE]
+        self.ended = [
+            (id, kept[ENDED_SINCE][id]) for id, state in kept[STATE].items() if state in (ENDED, ENDED_AT)
+        ]  #: since when
         self.marks = {id: mark for id, mark in kept[FORGOT].items() if mark}
         self.hosts: dict[Incarnation, Host] = {}  #: what was read of them, by now
 
@@ -199,6 +202,15 @@ class Rows:
         """Return those that have not ended, forgotten or not."""
         return [*self._now().live]
 
+    def recent_ends(self, now: int) -> list[Incarnation]:
+        """Return those that have ended, and of whose end others may not know yet at an instant (ns)."""
+        return [id for id, since in self._now().ended if since + TOLD_OF > now]
+
+    def knows(self, host: Host) -> bool:
+        """Tell whether an incarnation lives, and has said just that of itself. If in doubt, it is False."""
+        roster = self._now()
+        return roster.kept[STATE].get(host.id) == LIVE and roster.hosts.get(host.id) == host
+
     def host(self, id: Incarnation) -> Host:
         """Return what an incarnation has said of itself. What is not known is empty, or 0."""
         while True:
@@ -244,11 +256,11 @@ class Rows:
             entries = roster.entries
             agreed = [(id, at) for id, places in entries.items() for at in places if words[at + HEARD_UNDER] == under]
             self._fences.order()
-            heard = [words[at + HEARD] for _, at in agreed]
+            heard = [(id, at, words[at + HEARD]) for id, at in agreed]
             self._fences.order()
             found = dict.fromkeys(entries, 0)
-            for (id, at), until in zip(agreed, heard, strict=True):
-                if words[at + HEARD_UNDER] == under and until > found[id]:
+            for id, at, until in heard:
+                if until > found[id] and words[at + HEARD_UNDER] == under:
                     found[id] = until
             if self._is_unchanged(roster):
                 return found
@@ -672,12 +684,6 @@ class ListenersRow(Listeners, Row):
 
 TOLD_OF: Final = 600 * 10**9  # ns that others are told of an end, and that a fetch names it
 REMEMBERED: Final = 3 * TOLD_OF  # ns after which the entry of an end may be used again
-
-
-def recent_ends(rows: Rows, states: Mapping[Incarnation, int], now: int) -> list[Incarnation]:
-    """Return those that have ended, and of whose end others may not know yet; ``states`` are those of all."""
-    ended = [id for id, state in states.items() if state in (ENDED, ENDED_AT)]
-    return [id for id in ended if rows.largest(id, ENDED_SINCE) + TOLD_OF > now]
 
 
 def _positions(words: Words, places: Iterable[int], field: int, lanes: Iterable[int]) -> dict[int, int]:

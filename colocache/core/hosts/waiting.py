@@ -117,19 +117,20 @@ def settle(
     rows.order()  # otherwise the roster, or how long to be quiet (K3), could be older than the word
     members = rows.counted()
     forgotten = [id for id in rows.live() if id not in members]
-    missing = [*dict.fromkeys(members, since + times.waited).items(), *rows.clients.who_may_serve(now).items()]
+    missing: list[tuple[Rows, Incarnation, int]] = [(rows, id, since + times.waited) for id in members]
+    missing += [(rows.clients, id, until) for id, until in rows.clients.who_may_serve(now).items()]
     missing.reverse()
     acknowledged: list[Incarnation] = []
     waited_out: list[Incarnation] = []
     sleeps, latest = pauses(), since + 2 * times.waited
     while True:
         while missing:  # one after another: there may be hundreds, and all are to be waited for
-            id, ends = missing[-1]
-            if _has_acknowledged(rows, id, numbers):
+            known, id, ends = missing[-1]
+            if known.has_reached(id, numbers, ACKED):
                 acknowledged.append(id)
             elif now >= ends:
                 waited_out.append(id)
-            elif not (rows.state(id) == LIVE or rows.clients.granted(id)):
+            elif known.state(id) != LIVE:
                 pass  # it has ended
             else:
                 break
@@ -138,9 +139,8 @@ def settle(
         if is_over or now - began >= patience or now >= latest:
             break
         now = yield next(sleeps)
-    late = [id for id, _ in reversed(missing)]
-    acknowledged += [id for id in late if _has_acknowledged(rows, id, numbers)]
-    waited_out += [id for id in late if id not in acknowledged]
+    for known, id, _ in reversed(missing):
+        (acknowledged if known.has_reached(id, numbers, ACKED) else waited_out).append(id)
     return Settled(
         _names(rows, acknowledged, besides), _names(rows, waited_out, besides), _names(rows, forgotten, besides),
         is_over and now <= until + times.serves_by_age,
@@ -150,7 +150,3 @@ def settle(
 def _names(rows: Rows, ids: list[Incarnation], besides: Incarnation | None) -> tuple[str, ...]:
     ids = [id for id in ids if id != besides]
     return tuple([rows.name(id) or rows.clients.name(id) or id.hex() for id in ids])
-
-
-def _has_acknowledged(rows: Rows, id: Incarnation, numbers: Numbers) -> bool:
-    return rows.has_reached(id, numbers, ACKED) or rows.clients.has_reached(id, numbers, ACKED)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from ...errors import ConfigError
+from ...interruptions import raise_if_from_handler
 from ...naming import shown
 from .secret import FILE_VARIABLE, VARIABLE
 
@@ -53,7 +54,8 @@ def parse_listen(text: str) -> Address:
         raise _wrong(text)
     try:
         found = ip_address(match["v6"] or match["v4"])
-    except ValueError:
+    except ValueError as error:
+        raise_if_from_handler(error)
         raise _wrong(text) from None
     if (found.version == 6) != bool(match["v6"]):
         raise _wrong(text)

@@ -27,6 +27,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from os import getpid
 from time import monotonic, sleep
 from typing import Final, NamedTuple
 
@@ -34,9 +35,10 @@ import zmq
 
 from ...core.hosts.rows import Incarnation
 from ...core.hosts.versions import Hello
+from ...interruptions import raise_if_from_handler
 from ..holds import FOR_EVER, Hold, is_over
 from ..waiting.answers import may_block
-from ..waiting.threads import PAUSE, thread_id
+from ..waiting.threads import PAUSE, drained, thread_id
 from .dialling import Line
 from .keys import GroupKeys
 from .links import IDLE, QUEUE, Link
@@ -68,7 +70,7 @@ class DirectLink:
         self.taken: dict[int, Hold] = {}  # by which call, under 0: see `colocache.runtime.holds`
         self._socket, self._monitor = socket, monitor
         self._number = 0
-        self._open = [True]  # whoever takes this out closes the sockets
+        self._open = deque([None])  # whoever takes this out closes the sockets
         self._watched = [(each, _POLLIN) for each in (socket, monitor)]
 
     def take(self, hold: Hold) -> bool:
@@ -85,18 +87,22 @@ class DirectLink:
             if zmq.zmq_poll(self._watched, 0):
                 return UNABLE  # something has happened to the connection
             self._socket.send(data(self._number, body), _NOBLOCK)
-        except zmq.ZMQError:
+        except zmq.ZMQError as error:
+            raise_if_from_handler(error)
             return UNABLE
         try:
             ready = zmq.zmq_poll(self._watched, math.ceil(1000 * timeout))
             if not ready or ready[0][0] is not self._socket:
                 return None
-            frames = self._socket.recv_multipart(_NOBLOCK)
-        except zmq.ZMQError:  # the owner may have granted a load: so this is no `UNABLE`
+            # Not recv_multipart: pyzmq swallows a ValueError that comes while it looks whether there is more.
+            received = self._socket.recv(_NOBLOCK, copy=False)
+        except zmq.ZMQError as error:  # the owner may have granted a load: so this is no `UNABLE`
+            raise_if_from_handler(error)
             return None
-        if len(frames) != 1 or not is_data(frames[0]):
+        frame = received.bytes
+        if received.more or not is_data(frame):
             return UNABLE  # a Hello: the other side has forgotten this one, and has not looked at the question
-        number, answer = read_data(frames[0])
+        number, answer = read_data(frame)
         return answer if number == self._number else None
 
     @property
@@ -106,9 +112,7 @@ class DirectLink:
 
     def close(self) -> None:
         """Hang up. Any thread may call this, and again, if nobody uses the link."""
-        try:
-            self._open.pop()
-        except IndexError:
+        if not list(drained(self._open)):
             return
         self._socket.disable_monitor()
         self._monitor.close()
@@ -157,7 +161,7 @@ class DirectLinks:
         if len(body) > LARGEST_BODY or not may_block():
             return UNABLE
         answer: bytes | object | None = UNABLE
-        hold = thread_id(), sys._getframe()
+        hold = thread_id(), sys._getframe(), getpid()
         taken: DirectLink | None = None
         try:
             for link in self._links.get(to, ()):

@@ -16,7 +16,6 @@ Only a process whose group has several hosts imports this module.
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -25,10 +24,11 @@ from typing import Any, Final
 from ...core.hosts.messages import Ack, Told
 from ...core.hosts.rows import Incarnation
 from ...errors import ConfigError
+from ...interruptions import pass_over
 from ..logs import Log
 from ..servers import why_no_threads
 from ..waiting.answers import Answer
-from ..waiting.threads import Errands, allocate_lock, drained, on_driver_thread, start_driver
+from ..waiting.threads import Errands, allocate_lock, drained, may_not_wait, start_driver
 from .addresses import refuse_plain
 from .direct import UNABLE
 from .election import Election
@@ -183,7 +183,7 @@ class Network:
             try:
                 request.on_answer(None)
             except Exception:
-                self._log.exception("an answer of another host could not be taken in")
+                self._log.exception("an answer of another host could not be taken in", event="answer_failed")
 
     # --- Life
 
@@ -199,7 +199,9 @@ class Network:
 
     def _not_started(self, why: object) -> None:
         self._silent = True
-        self._log.error("speaks with no other host, and serves nothing from the cache: %s", why)
+        self._log.error(
+            "speaks with no other host, and serves nothing from the cache: %s", why, event="speaks_with_nobody"
+        )
         self._ended.give(None)
 
     def say_goodbye(self) -> None:
@@ -211,7 +213,7 @@ class Network:
 
         Only for the last process of a host. If it is not the gateway, it becomes it as soon as it can.
         """
-        if on_driver_thread() or self._session is None:
+        if may_not_wait() or self._session is None:
             return
         self._handed_over = Answer()
         self._hands_over_until = monotonic() + patience
@@ -226,14 +228,14 @@ class Network:
     def leave(self) -> None:
         """Begin to do what `close` does, and return at once. Take no lock: a finalizer may call this anywhere."""
         self._leaving = True
-        with contextlib.suppress(RuntimeError):  # the second time
+        with pass_over(RuntimeError):  # the second time
             self._left.release()
         self._rouse()
 
     def close(self, patience: float) -> bool:
         """End the thread. Return whether it has ended after ``patience`` seconds. What is asked still gets None."""
         self.leave()
-        if on_driver_thread():
+        if may_not_wait():
             return False
         ended = self._ended.result(patience) is None
         self._errands.finish(LAST_LINES)
@@ -260,24 +262,30 @@ class Network:
                 try:
                     self._serve()
                 except (OSError, ConfigError) as error:
-                    self._fail(self._log.warning, "speaks with no other host for now: %s", error)
+                    self._fail(
+                        self._log.warning, "speaks with no other host for now: %s", error, event="speaks_with_nobody"
+                    )
                 except Exception:  # a bug, or libzmq in trouble
-                    self._fail(self._log.exception, "the network thread has failed, and will start anew")
+                    self._fail(
+                        self._log.exception,
+                        "the network thread has failed, and will start anew",
+                        event="network_failed",
+                    )
                 if not self._leaving:
                     self._left.acquire(True, PAUSE)
         finally:
             self._ended.give(None)
 
-    def _fail(self, log: Callable[..., None], text: str, *details: object) -> None:
+    def _fail(self, log: Callable[..., None], text: str, *details: object, event: str) -> None:
         self.failures += 1
         self._silent = True
-        log(text, *details)
+        log(text, *details, event=event)
 
     def _serve(self) -> None:
         session = Session(self._given, self._rouse_if_idle)
         if self._silent:
             self._silent = False
-            self._log.info("speaks with other hosts again")
+            self._log.info("speaks with other hosts again", event="speaks_again")
         try:
             self._session = session
             while not self._leaving:

@@ -149,7 +149,9 @@ class Links:
         for frames in link.attend(now):
             self._take(link, frames)
         if link.wrong is not None:
-            self._log.warning("what %s says cannot be read: %s", link.line.name, link.wrong, about=link.line.name)
+            self._log.warning(
+                "what %s says cannot be read: %s", link.line.name, link.wrong, about=link.line.name, event="bad_frame"
+            )
         if link.is_forgotten or (was_connected and not (link.was_connected and link.connections == connections)):
             self._fail(link)  # what was asked is dropped there, or its answers went to the connection that is gone
         self._fail_what_cannot_be(link)
@@ -193,7 +195,7 @@ class Links:
         try:
             told(body)
         except Exception:
-            self._log.exception("an answer of another host could not be taken in")
+            self._log.exception("an answer of another host could not be taken in", event="answer_failed")
 
 
 class _Asked:

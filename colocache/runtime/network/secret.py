@@ -27,6 +27,7 @@ import stat
 from dataclasses import dataclass, field
 
 from ...errors import ConfigError
+from ...interruptions import raise_if_from_handler
 
 VARIABLE, FILE_VARIABLE = "COLOCACHE_SECRET", "COLOCACHE_SECRET_FILE"
 
@@ -97,6 +98,7 @@ def _contents(path: str) -> str:
         # A link is followed, because Kubernetes mounts secrets as links. A named pipe must not block.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:  # ValueError: there is a null character in the path
+        raise_if_from_handler(error)
         why = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{name} cannot be read: {why}. Give the path of a file with the group's secret") from error
     with contextlib.ExitStack() as owned:
@@ -107,6 +109,7 @@ def _contents(path: str) -> str:
         try:
             contents = os.read(descriptor, LARGEST_FILE + 1)
         except OSError as error:
+            raise_if_from_handler(error)
             raise ConfigError(f"{name} cannot be read: {error.strerror}") from error
     if len(contents) > LARGEST_FILE:
         raise ConfigError(f"{name} has more than {LARGEST_FILE} bytes: that is no file of secrets. {_MAKE_ONE}")

@@ -225,7 +225,11 @@ class Session:
                 return
             self._try_at = now + TRY_AGAIN
             self._is_out_of_office = True
-            self._given.log.error("cannot speak with other hosts, and serves nothing from the cache: %s", error)
+            self._given.log.error(
+                "cannot speak with other hosts, and serves nothing from the cache: %s",
+                error,
+                event="speaks_with_nobody",
+            )
 
     def _has_waited(self, now: float) -> bool:
         """Leave the office to a process that is preferred, for a moment. Return whether that is over."""
@@ -257,7 +261,7 @@ class Session:
             speaker.hand_over(self._hands_over_until)
         if self._is_out_of_office:
             self._is_out_of_office = False
-            given.log.info("speaks with other hosts again")
+            given.log.info("speaks with other hosts again", event="speaks_again")
 
 
 def _begun_context() -> zmq.Context[zmq.Socket[bytes]]:

@@ -425,6 +425,7 @@ class Speaker:
                 "does not understand another host: %s",
                 why_silent("a host that has dialled this one", self._mine, theirs),
                 about=theirs,
+                event="strange_version",
             )
 
     def _reply(self, route: bytes, frame: bytes) -> None:
@@ -446,7 +447,7 @@ class Speaker:
         try:
             self._server.serve(body, reply)
         except Exception:
-            self._log.exception("a request of another host could not be answered")
+            self._log.exception("a request of another host could not be answered", event="request_failed")
         self._give_answers()
 
     def _give_answers(self) -> None:
@@ -454,7 +455,9 @@ class Speaker:
             route, number, body = self._answers.popleft()
             if len(body) > LARGEST_BODY:  # it would end the connection
                 self.unsent += 1
-                self._log.warning("an answer of %d bytes is too large for another host", len(body))
+                self._log.warning(
+                    "an answer of %d bytes is too large for another host", len(body), event="answer_too_large"
+                )
             else:
                 self._reply(route, data(number, body))
 
@@ -512,7 +515,12 @@ class Speaker:
         address, host = _address_of(peer), pong.me
         peer.round_trip = max(0, monotonic_ns() - pong.sent) / SECOND
         if host.name in self._engine.left_out:
-            self._log.error("there is no room for the host %s, which nobody waits for now", host.name, about=host.name)
+            self._log.error(
+                "there is no room for the host %s, which nobody waits for now",
+                host.name,
+                about=host.name,
+                event="no_room_for_host",
+            )
             return
         is_new = peer.host is None or peer.host.id != host.id
         peer.host, peer.id, peer.name, peer.line.name = host, host.id, host.name, f"{host.name} ({address})"
@@ -577,7 +585,7 @@ class Speaker:
             return True
         self._log.error(
             "%s is not dialled, because the group has no secret: set COLOCACHE_SECRET_FILE, or COLOCACHE_SECRET, to "
-            "the same secret on all hosts of the group", address, about=address,
+            "the same secret on all hosts of the group", address, about=address, event="no_secret",
         )  # fmt: skip
         return False
 
@@ -641,7 +649,7 @@ class Speaker:
                 self._poller.unregister(before)
                 self._poller.register(self._pipe.source, zmq.POLLIN)
         except OSError as error:
-            self._log.warning("hears late of events of this host: %s", error)
+            self._log.warning("hears late of events of this host: %s", error, event="hears_late")
         is_scarce, listen = self._router is not None and descriptors_are_scarce(), self._settings.listen
         if is_scarce == self._is_bound and self._router is not None and listen is not None:
             # libzmq would accept, and fail, without a pause
@@ -651,7 +659,8 @@ class Speaker:
         if is_scarce:
             self._log.warning(
                 "lets no other host in for now, because hardly a file descriptor is left in this process: raise its "
-                "limit (ulimit -n)"
+                "limit (ulimit -n)",
+                event="lets_nobody_in",
             )
 
     def _count_descriptors(self, now: float) -> None:
@@ -663,18 +672,22 @@ class Speaker:
         if lacking:
             self._log.warning(
                 "the limit of file descriptors is too low for the %d hosts and %d connections of the group: raise it "
-                "by %d at least (ulimit -n)", hosts, connections, lacking,
+                "by %d at least (ulimit -n)", hosts, connections, lacking, event="low_limit",
             )  # fmt: skip
 
     def _tell_troubles(self, now: float) -> None:
         if self._engine.unnoted != self._unnoted:
             self._unnoted = self._engine.unnoted
-            self._log.error("there are, or were, more hosts in the group than this host can remember")
+            self._log.error(
+                "there are, or were, more hosts in the group than this host can remember", event="too_many_hosts"
+            )
         for line in self._discovery.lines(now):
             if line.level == "warning":
-                self._log.warning("looks for other hosts: %s %s", line.item, line.text, about=line.item)
+                self._log.warning(
+                    "looks for other hosts: %s %s", line.item, line.text, about=line.item, event="not_found"
+                )
             else:
-                self._log.info("looks for other hosts: %s %s", line.item, line.text)
+                self._log.info("looks for other hosts: %s %s", line.item, line.text, event="found_again")
         for peer in self._peers.values():
             theirs = peer.greeting.theirs
             if theirs is not None and peer.greeting.is_with_a_stranger:
@@ -682,6 +695,7 @@ class Speaker:
                     "does not understand another host: %s",
                     why_silent(peer.line.name, self._mine, theirs),
                     about=peer.line.name,
+                    event="strange_version",
                 )
             if not peer.line.trouble:
                 peer.in_trouble_since = None
@@ -692,11 +706,12 @@ class Speaker:
                 self._log.warning(
                     "%s: give all hosts of the group the same COLOCACHE_SECRET_FILE, or COLOCACHE_SECRET. Until then "
                     "neither hears of the other one's invalidations", peer.line.trouble, about=peer.line.name,
+                    event="other_secret",
                 )  # fmt: skip
             elif now - peer.in_trouble_since >= COMPLAIN_AFTER:
                 self._log.warning(
                     "%s: see whether colocache runs there, with that address in COLOCACHE_LISTEN, and whether a "
-                    "firewall is between", peer.line.trouble, about=peer.line.name,
+                    "firewall is between", peer.line.trouble, about=peer.line.name, event="unreachable",
                 )  # fmt: skip
 
     def _compare_names(self, other: Host, address: str) -> None:
@@ -706,7 +721,7 @@ class Speaker:
                 "two hosts are called %r: this one (%s), and one at %s. Each has a directory of its own, so they are "
                 "not one host: give processes that share a machine the same COLOCACHE_DIR, and others another "
                 "COLOCACHE_HOST", other.name, self._advertised or self._settings.listen,
-                address or other.address or "an unknown address", about=other.name,
+                address or other.address or "an unknown address", about=other.name, event="same_name",
             )  # fmt: skip
 
     # --- Frames
@@ -732,7 +747,9 @@ class Speaker:
 
     def _refuse(self, why: object) -> None:
         self.bad_frames += 1
-        self._log.warning("what another host says cannot be read: %s; %d so far", why, self.bad_frames)
+        self._log.warning(
+            "what another host says cannot be read: %s; %d so far", why, self.bad_frames, event="bad_frame"
+        )
 
 
 class Meetings:

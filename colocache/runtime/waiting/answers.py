@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from . import greenlets, tasks, threads
-from .threads import on_driver_thread
+from .threads import may_not_wait
 
 #: What a wait gives that took too long. It is no exception: a signal handler of the application may raise TimeoutError
 #: in a thread that waits, and that exception belongs to the application.
@@ -23,14 +23,15 @@ def _has_hub() -> bool:
 
 
 def may_block() -> bool:
-    """Tell whether the whole thread may wait: it is no driver's thread, and no greenlets wait with it."""
-    return not (on_driver_thread() or _has_hub())
+    """Tell whether the whole thread may wait: another one can wake it, no driver waits with it, and no greenlets."""
+    return not (may_not_wait() or _has_hub())
 
 
 class Answer:
     """What somebody will say, once. Any number of threads, tasks and greenlets may wait for it.
 
-    On a driver's thread nobody waits. What is asked there, by a finalizer for example, is too late at once.
+    On a driver's thread, and at the end of the interpreter, nobody waits. What is asked there, by a finalizer for
+    example, is too late at once.
     """
 
     __slots__ = ("_given", "_wakers")
@@ -46,7 +47,7 @@ class Answer:
 
     def result(self, timeout: float) -> Any:
         """Wait in this thread or greenlet, and return the outcome, or `TOO_LATE` after ``timeout`` seconds."""
-        if not self._given and not on_driver_thread():
+        if not self._given and not may_not_wait():
             wait = greenlets.wait if _has_hub() else threads.wait
             with self._registering() as register:
                 wait(register, timeout)
@@ -54,7 +55,7 @@ class Answer:
 
     async def awaited(self, timeout: float) -> Any:
         """Wait in this task, and return the outcome, or `TOO_LATE` after ``timeout`` seconds."""
-        if not self._given and not on_driver_thread():
+        if not self._given and not may_not_wait():
             with self._registering() as register:
                 await tasks.wait(register, timeout)
         return self._given[0] if self._given else TOO_LATE

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from ...interruptions import raise_if_from_handler
 from .threads import Register, here, is_patched, on_driver_thread
 
 
@@ -33,7 +34,8 @@ class HubWaker:
         self._calls.append(work)
         try:
             self._watcher.send()
-        except Exception:
+        except Exception as error:
+            raise_if_from_handler(error)
             self._calls.clear()
 
     def _on_wake(self) -> None:

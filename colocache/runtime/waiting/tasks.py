@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ...interruptions import raise_if_from_handler
 from .threads import Register
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def _wake_from_elsewhere(loop: asyncio.AbstractEventLoop, future: asyncio.Future
     try:
         loop.call_soon_threadsafe(_wake, future)
         loop.call_soon_threadsafe(_wake, future)
-    except RuntimeError:
+    except RuntimeError as error:
+        raise_if_from_handler(error)
         if not loop.is_closed():  # if it is closed, nobody waits
             raise
 

@@ -12,10 +12,12 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from time import monotonic, sleep
 from typing import Any, Protocol, TypeVar
+
+from ...interruptions import pass_over, raise_if_from_handler
 
 T = TypeVar("T")
 
@@ -132,7 +134,8 @@ def drained(queue: deque[T]) -> Iterator[T]:
     while queue:
         try:
             first = queue.popleft()
-        except IndexError:  # another thread was faster
+        except IndexError as error:  # another thread was faster
+            raise_if_from_handler(error)
             return
         yield first
 
@@ -172,8 +175,8 @@ def can_start(count: int) -> bool:
         for _ in range(count):
             _start_new_thread(pass_by, ())
             started += 1
-    except RuntimeError:
-        pass
+    except RuntimeError as error:
+        raise_if_from_handler(error)
     finally:
         gate.release()
     while len(ended) < started:
@@ -247,6 +250,15 @@ def on_driver_thread() -> bool:
     return hasattr(here, "errands")
 
 
+def may_not_wait() -> bool:
+    """Tell whether nobody may wait here for another thread.
+
+    On a driver's thread others would wait, too. And while the interpreter ends, and Python calls the last finalizers,
+    no other thread runs any more: none would ever come.
+    """
+    return sys.is_finalizing() or on_driver_thread()
+
+
 def hand_over(errand: Callable[[], object]) -> bool:
     """On a driver's thread, have something done elsewhere. Elsewhere return False: the caller does it itself."""
     errands: Errands | None = getattr(here, "errands", None)
@@ -274,5 +286,5 @@ def wait(register: Register, timeout: float) -> None:
 
 
 def _release(lock: _thread.LockType) -> None:
-    with suppress(RuntimeError):  # the second time
+    with pass_over(RuntimeError):  # the second time
         lock.release()

@@ -28,7 +28,6 @@ from colocache.core.hosts.rows import (
     Row,
     Rows,
     TooManyHosts,
-    recent_ends,
 )
 from tests.core.host.shelves import Death, StepFences, Steps, StepWords
 
@@ -245,8 +244,21 @@ def test_ends_are_told_for_a_while(memory: Memory) -> None:
     row.meet(host(A), NOW)
     row.end(A, None, NOW)
     row.meet(host(B), NOW)
-    assert recent_ends(rows, rows.every(STATE), NOW + TOLD_OF - 1) == [A]
-    assert recent_ends(rows, rows.every(STATE), NOW + TOLD_OF) == []
+    assert rows.recent_ends(NOW + TOLD_OF - 1) == [A]
+    assert rows.recent_ends(NOW + TOLD_OF) == []
+
+
+def test_who_says_something_else_of_itself_is_not_known(memory: Memory) -> None:
+    row, rows = memory.row(), memory.rows()
+    assert not rows.knows(host(A))
+    row.meet(host(A), NOW)
+    assert rows.host(A) == host(A)
+    assert rows.knows(host(A))
+    row.describe(host(A)._replace(weight=9))
+    assert rows.host(A).weight == 9
+    assert not rows.knows(host(A))
+    row.end(A, None, NOW)
+    assert not rows.knows(rows.host(A)), "what is over is said once more, and merged"
 
 
 def test_what_is_read_of_all_is_what_is_read_of_each(memory: Memory) -> None:

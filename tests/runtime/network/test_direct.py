@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -18,9 +20,11 @@ from colocache.runtime.network.direct import OF_A_HOST, UNABLE, DirectLink, Dire
 from colocache.runtime.network.options import set_options
 from colocache.runtime.network.peers import Address
 from colocache.runtime.network.wire import LARGEST_BODY
-from tests.interrupts import at_every_point
+from tests.interrupts import at_every_point, interrupted
 
 from .driven import PATIENCE, Cast, Process, until
+
+EVERY_FILE = ("",)
 
 
 def ask(a: Process, b: Process, body: bytes = b"x", timeout: float = PATIENCE) -> object:
@@ -218,6 +222,37 @@ def test_whoever_is_interrupted_harms_no_later_question(stage: Cast, monkeypatch
     assert points > 5
     links = links_of(a)
     until(lambda: not links.addresses())
+
+
+class TimeIsUp(ValueError, zmq.ZMQError):
+    """What a handler may raise, and what libraries raise and catch themselves."""
+
+
+def time_limit(*_: object) -> None:
+    raise TimeIsUp
+
+
+def test_a_handler_raises_in_the_caller_wherever_it_comes_also_in_libraries(
+    stage: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "IDLE", 0.05)
+    a, b = stage.hosts("a", "b")
+    before = signal.signal(signal.SIGUSR1, time_limit)
+    try:
+        for number in itertools.count(1):
+            ask(a, b)
+            try:
+                came = interrupted(
+                    number, lambda: a.network.ask(b.id, b"interrupted", 0.2), EVERY_FILE,
+                    lambda: signal.raise_signal(signal.SIGUSR1),
+                )  # fmt: skip
+            except TimeIsUp:
+                continue
+            assert not came, f"it was swallowed at point {number}"
+            break
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert number > 5
 
 
 @pytest.mark.parametrize(("polls", "outcome"), [(1, UNABLE), (2, None)])
