@@ -26,6 +26,13 @@ from tests.conftest import Until
 EVIL = "evil\x1b[2J\x1b]0;owned\x07\u202e"
 
 
+#: Has a thread hit a key until the process ends.
+HITS = (
+    "import threading; threading.Thread("
+    "target=lambda: [cache.get({0!r}) for _ in iter(lambda: threading.Event().wait(0.0001), 1)], daemon=True).start()"
+)
+
+
 # --- members, stats
 
 
@@ -125,12 +132,13 @@ def test_info_tells_of_a_key_and_what_has_hit_it(filled: Any) -> None:
 
 
 def test_info_names_the_processes_that_hit_a_key_most(filled: Any, until: Until) -> None:
-    def hit() -> bool:
-        filled("[cache.get('a') for _ in range(1000)] and None")
-        found = asked("info", "a")
-        return found["near"] == [filled.pid] and found["hits"] > 0
+    filled(HITS.format("a"))
 
-    until(hit)
+    def found() -> bool:
+        info = asked("info", "a")
+        return info["near"] == [filled.pid] and info["hits"] > 0
+
+    until(found)
 
 
 def test_get_prints_the_value(filled: Any) -> None:
@@ -311,10 +319,7 @@ def test_watch_once_prints_what_was_invalidated_lately(worker: NewWorker) -> Non
 def test_top_without_a_terminal_is_printed_once(worker: NewWorker, until: Until) -> None:
     one = worker()
     one("cache.set('hot', 1)")
-    one(
-        "import threading; stop = []; threading.Thread(target=lambda: [cache.get('hot') for _ in iter(lambda: "
-        "bool(stop), 1)], daemon=True).start()"
-    )
+    one(HITS.format("hot"))
     one("cache.namespace('slow').get_or_load('k', lambda: __import__('time').sleep(0.05)) and None")
 
     def shown() -> bool:
@@ -329,7 +334,6 @@ def test_top_without_a_terminal_is_printed_once(worker: NewWorker, until: Until)
     text = printed("top", "--interval", "0.1")
     assert "requests/s" in text
     assert "\x1b" not in text
-    one("stop.append(1)")
 
 
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "colours"])
