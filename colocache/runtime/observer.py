@@ -82,18 +82,25 @@ class Observer:
         self.geometry = sizes = geometry(head.capacity)
         numbers: Any = None  # nothing is written
         marks = Board(memory.bell, memory.marks, memory.count, numbers, self._fences, memory.heard)
-        shelf = ShelfMemory.over(_mapped(self._file(owned, "shelf"), sizes.total_size), sizes, lambda start, end: False)
+        memory_of_shelf = self._mapped_whole(owned, "shelf", sizes.total_size)
+        shelf = ShelfMemory.over(memory_of_shelf, sizes, lambda start, end: False)
         locks: Any = None
         self.shelf = Shelf(shelf, marks, numbers, self._fences, locks, monotonic, FOREVER)
         self.hosts: memoryview | None = None
         if head.hosts:
-            hosts = self._file(owned, HOSTS)
-            self.hosts = memoryview(_mapped(hosts, layout.WORD * layout.WORDS)).cast("Q")
+            self.hosts = memoryview(self._mapped_whole(owned, HOSTS, layout.WORD * layout.WORDS)).cast("Q")
 
     def _file(self, owned: contextlib.ExitStack, name: str) -> int:
         number = os.open(f"{self.path}/{name}", _READ)
         owned.callback(partial(os.close, number))
         return number
+
+    def _mapped_whole(self, owned: contextlib.ExitStack, name: str, size: int) -> mmap.mmap:
+        """Map a file that has a certain length. Otherwise somebody has cut it: to touch what is gone would kill us."""
+        file = self._file(owned, name)
+        if os.fstat(file).st_size != size:
+            raise CannotJoin(f"somebody has cut {self.path}/{name}, or put another file there")
+        return _mapped(file, size)
 
     @property
     def is_alive(self) -> bool:

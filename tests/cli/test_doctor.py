@@ -40,13 +40,20 @@ def group_of_its_own(run_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def findings(*arguments: str, **variables: str) -> dict[str, dict[str, str]]:
-    """Return what the doctor finds, by its name. The exit status says whether something is to be done."""
+    """Return what the doctor finds, by its name. The exit status says whether something is to be done.
+
+    What other processes of this machine hide is not of interest here.
+    """
     done = run("doctor", "--json", *arguments, **variables)
     found = json.loads(done.stdout)
     assert found["checked"] == list(CHECKS)
     assert done.returncode == any(each["level"] != "note" for each in found["findings"]), found
     assert all(each["remedy"] for each in found["findings"])
-    return {each["name"]: each for each in found["findings"]}
+    by_name = {each["name"]: each for each in found["findings"] if each["name"] != "hidden"}
+    assert len(by_name) == len([each for each in found["findings"] if each["name"] != "hidden"]), (
+        "one name, one trouble"
+    )
+    return by_name
 
 
 def text(found: dict[str, dict[str, str]], name: str) -> str:
@@ -184,7 +191,7 @@ def test_descriptors_are_scarce(worker: NewWorker) -> None:
 
 
 @linux
-def test_the_limit_of_memory(worker: NewWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_of_memory(worker: NewWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: Until) -> None:
     one = worker()
     proc, groups = tmp_path / "proc", tmp_path / "groups"
     (proc / str(one.pid)).mkdir(parents=True)
@@ -199,7 +206,7 @@ def test_the_limit_of_memory(worker: NewWorker, tmp_path: Path, monkeypatch: pyt
         target = Target(GROUP, os.environ["COLOCACHE_DIR"])
         return [each.text for each in examine(target, os.environ) if each.name == "memory-limit"]
 
-    assert "may have 30 MiB (memory.max), and their cache alone may take 41 MiB" in found()[0]
+    until(lambda: found() and "may have 30 MiB (memory.max), and their cache alone may take 41 MiB" in found()[0])
     (groups / "app" / "memory.max").write_text(f"{300 << 20}\n")
     assert found() == []
 
@@ -379,10 +386,10 @@ def test_settings_that_differ(worker: NewWorker) -> None:
 
 
 @linux
-def test_a_setting_that_differs_in_code(worker: NewWorker) -> None:
+def test_a_setting_that_differs_in_code(worker: NewWorker, until: Until) -> None:
     worker()
     other = worker(program=PROGRAM.replace("Cache()", "Cache(memory='64MiB')"))
-    assert f"process {other.pid}: 64 MiB" in text(findings(), "memory-differs")
+    until(lambda: f"process {other.pid}: 64 MiB" in str(findings().get("memory-differs")))
 
 
 @linux
@@ -434,7 +441,7 @@ def settings(hosts: Hosts, path: Path, number: int = 0, **more: str) -> dict[str
 
 def test_hosts_that_are_well(hosts: Hosts, tmp_path: Path) -> None:
     hosts.start_all(group=GROUP)
-    assert findings(**settings(hosts, tmp_path)).keys() == {"alone"}
+    assert findings(**settings(hosts, tmp_path)).keys() == {"alone", "other-host"}
     found = findings(COLOCACHE_DIR=str(tmp_path / "0"))
     assert "other hosts are not dialled" in text(found, "hosts-settings")
 

@@ -54,7 +54,7 @@ def files(situation: Situation) -> Iterator[Finding]:
             f"memory has layout {head.layout}, and this one's has layout {LAYOUT}",
             "install one version for all of them, and end all before you start the new ones",
         )  # fmt: skip
-    elif head.lives:
+    elif head.lives and not lost:
         yield from _whole(situation)
 
 

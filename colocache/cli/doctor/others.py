@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from time import time
@@ -13,13 +14,14 @@ from ...config import SETTINGS
 from ...errors import ConfigError
 from ...runtime.files import SPARE
 from ...runtime.places import base_directory
+from ...runtime.region_files import HOSTS
 from ..processes import Process
 from .finding import Finding, Situation, pids
 
 YOUNG: Final = 2.0  # s that a process may take until it hears the others
 ALIKE: Final = 0.75  # of the letters of two names
 _OWN: Final = ("COLOCACHE_ROLE", "COLOCACHE_HEALTH", "COLOCACHE_GROUP")  # what each process may have for itself
-_UWSGI: Final = "uwsgi"
+_EVENTLET: Final = re.compile("(-k|-P|--worker-class=|--pool=)?eventlet")  # a word of a command: gunicorn's, Celery's
 
 #: What must be the same in all processes of a host.
 _ALIKE: Final = [
@@ -93,6 +95,11 @@ def _elsewhere(situation: Situation) -> Iterator[Finding]:
                 f"{device}): a container, or PrivateTmp of systemd, has put another one in its place",
                 "set COLOCACHE_DIR to a directory that all of them see, such as one on /dev/shm",
             )  # fmt: skip
+        elif situation.hosts_known and _is_a_host(os.path.join(base, name)):
+            yield Finding(
+                "other-host", "note", f"{who} are in {base}, and so are another host of the group, on this machine",
+                "nothing, if they are to be. Otherwise set the same COLOCACHE_DIR for all",
+            )  # fmt: skip
         else:
             yield Finding(
                 "other-directory", "error", f"{who} are in {base}, and this command, or its group, is in "
@@ -105,6 +112,11 @@ def _elsewhere(situation: Situation) -> Iterator[Finding]:
             "they "
             "share nothing", "if that is a typing error, correct it in Cache(...), or in COLOCACHE_GROUP",
         )  # fmt: skip
+
+
+def _is_a_host(path: str) -> bool:
+    """Tell whether the processes that use a directory were started for several hosts."""
+    return os.path.exists(f"{path}/{HOSTS}")
 
 
 def states(situation: Situation) -> Iterator[Finding]:
@@ -137,7 +149,7 @@ def hearing(situation: Situation) -> Iterator[Finding]:
         process = situation.process(each.pid)
         if process is not None and process.is_stopped:
             continue
-        if process is not None and any(_UWSGI in word for word in process.command):
+        if process is not None and any(_is_uwsgi(word) for word in process.command):
             yield Finding(
                 "uwsgi-threads", "warning", f"process {each.pid} hears nothing of the others: this uWSGI runs no "
                 "threads of "
@@ -152,6 +164,10 @@ def hearing(situation: Situation) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def _is_uwsgi(word: str) -> bool:
+    return os.path.basename(word).removeprefix("py").startswith("uwsgi")
+
+
 def outside(situation: Situation) -> Iterator[Finding]:
     """Look for processes that cannot join, as far as their command, or their variables, say so."""
     for each in situation.processes:
@@ -160,7 +176,7 @@ def outside(situation: Situation) -> Iterator[Finding]:
         known = each.variables or {}
         if not _may_be_meant(situation, each, known):
             continue
-        if any("eventlet" in word for word in each.command):
+        if any(_EVENTLET.fullmatch(word) for word in each.command):
             yield Finding(
                 "eventlet", "error", f"process {each.pid} runs under eventlet, as its command says, which makes "
                 "threads "
