@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -480,3 +481,17 @@ def test_processes_for_one_host_and_settings_for_several(worker: NewWorker) -> N
     assert "were started for one host, and this environment is for several" in text(found, "hosts-settings")
     found = findings(COLOCACHE_PEERS="127.0.0.1:7400")
     assert found["hosts-settings"]["level"] == "error"
+
+
+# --- The documentation
+
+
+def test_the_page_says_what_can_be_found() -> None:
+    code = "".join([path.read_text() for path in (ROOT / "colocache" / "cli" / "doctor").glob("*.py")])
+    names = {*re.findall(r'Finding\(\s*"([a-z-]+)"', code), "disabled", "private"}
+    names |= {f"counted-{name}" for name, _, _ in memory.TROUBLES}
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`.*?) \| .* \| .*\|$", page.partition("## What `doctor` can find")[2], re.MULTILINE)
+    told = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)}
+    assert names == told
+    assert len(names) > 30

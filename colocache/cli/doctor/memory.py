@@ -151,13 +151,14 @@ def counted(situation: Situation) -> Iterator[Finding]:
     if stats is None:
         return
     counters = stats.total.counters
-    for name, text, remedy in _TROUBLES:
+    for name, text, remedy in TROUBLES:
         number = int(counters[name])
         if number:
             yield Finding(f"counted-{name.replace('_', '-')}", "warning", f"{number} {text}", remedy)
 
 
-_TROUBLES: Final = (
+#: Counters that should be 0: what they say, and what to do.
+TROUBLES: Final = (
     ("incomplete", "invalidations were not complete: other processes may have served old values",
      "see the log of the workers, and use strict=True where that matters"),
     ("busy", "writes were given up, because another process had a lock for too long",
