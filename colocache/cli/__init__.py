@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from . import bench, completion, doctor, entries, invalidate, members, server, stats, top, watch
 from .exits import FAILED, INTERRUPTED, MEANINGS, UNREAD, Failure
 from .options import EXPLAINED, Parser
-from .output import close_quietly, safe
+from .output import Nowhere, close_quietly, safe
 
 #: In the order in which they are listed.
 COMMANDS = (members, stats, top, entries, invalidate, watch, doctor, bench, server, completion)
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     For the main thread. What goes wrong is one line on stderr. Of a bad command line, and of ``--help``, SystemExit is
     raised, as argparse does.
     """
+    sys.stdout, sys.stderr = sys.stdout or Nowhere(), sys.stderr or Nowhere()  # somebody may have closed them
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):  # of somebody who has put something else there
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -9,6 +9,7 @@ else is the same without it.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -147,6 +148,14 @@ def rich_table(table: Table) -> rich.table.Table | None:
     for row in table.rows:
         drawn.add_row(*[Text(cut(safe(cell))) for cell in row])
     return drawn
+
+
+class Nowhere(io.TextIOBase):
+    """What is written to a stream that this process was started without."""
+
+    def write(self, text: str, /) -> int:
+        """Forget it."""
+        return len(text)
 
 
 def close_quietly() -> None:

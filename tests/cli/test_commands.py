@@ -442,6 +442,16 @@ def test_whoever_stops_reading_is_no_trouble(worker: NewWorker) -> None:
     process.stderr.close()
 
 
+def test_a_process_without_output_does_its_work(worker: NewWorker) -> None:
+    one = worker()
+    one("cache.set('a', 1)")
+    command = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *COMMAND]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "COLOCACHE_GROUP": "shop"}
+    for arguments, status in ((["keys"], 0), (["keys", "--like", "x"], 1), (["get", "-l", "x"], 2), (["clear"], 0)):
+        assert subprocess.run([*command, *arguments], env=environ, timeout=60).returncode == status
+    assert one("cache.get('a')") is None
+
+
 def test_output_that_cannot_be_written_is_told(worker: NewWorker) -> None:
     worker()("cache.set('a', 1)")
     with open("/dev/full", "w") as full:

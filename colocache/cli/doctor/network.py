@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
 import socket
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from ...errors import ConfigError
@@ -119,49 +116,24 @@ def _addresses(item: Item) -> Iterator[Address]:
 
 
 def _dial(given: Settings, wanted: dict[Address, str]) -> Iterator[Finding]:
-    import zmq
+    from ...runtime.network.dialling import State
+    from ...runtime.network.probe import probe
 
-    from ...runtime.network.dialling import Line, State
-    from ...runtime.network.keys import group_keys
-    from ...runtime.network.wire import LARGEST_DATA
-
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    poller, lines = zmq.Poller(), list[tuple[Line, str]]()
+    names = {address: item if item == str(address) else f"{item} ({address})" for address, item in wanted.items()}
     try:
-        keys = [group_keys(secret, given.group) for secret in given.secrets] or None
-        for address, item in wanted.items():
-            if keys is None and not address.is_loopback:
-                continue  # nobody there is asked in plain text
-            name = item if item == str(address) else f"{item} ({address})"
-            line = Line(
-                context, poller, address, name, keys,
-                largest=LARGEST_DATA, queue=8, chance=random.random, now=monotonic(),
-            )  # fmt: skip
-            lines.append((line, item))
-        ends = monotonic() + PATIENCE
-        while monotonic() < ends and any(line.state is State.CONNECTING for line, _ in lines):
-            poller.poll(50)
-            for line, _ in lines:
-                while line.receive() is not None:
-                    pass
-                line.look(monotonic())
-        for line, _ in lines:
-            if line.state is State.REFUSED:
-                yield Finding(
-                    "secret", "error", f"{line.trouble}: it has another one, or another group",
-                    "give all hosts of the group the same COLOCACHE_SECRET_FILE, or COLOCACHE_SECRET, and the same "
-                    "group",
-                )  # fmt: skip
-            elif line.state is not State.CONNECTED:
-                yield Finding(
-                    "host-unreachable", "error", line.trouble or f"{line.name} does not answer",
-                    "see whether colocache runs there, with that address in COLOCACHE_LISTEN, and whether a firewall "
-                    "is between",
-                )  # fmt: skip
+        found = probe(names, given, PATIENCE)
     except ConfigError as error:  # libzmq cannot encrypt
         yield Finding("hosts-settings", "error", str(error), "install pyzmq from its wheel")
-    finally:
-        for line, _ in lines:
-            with contextlib.suppress(zmq.ZMQError):
-                line.close()
-        context.destroy(linger=0)
+        return
+    for address, (state, trouble) in found.items():
+        if state is State.REFUSED:
+            yield Finding(
+                "secret", "error", f"{trouble}: it has another one, or another group",
+                "give all hosts of the group the same COLOCACHE_SECRET_FILE, or COLOCACHE_SECRET, and the same group",
+            )  # fmt: skip
+        elif state is not State.CONNECTED:
+            yield Finding(
+                "host-unreachable", "error", trouble or f"{names[address]} does not answer",
+                "see whether colocache runs there, with that address in COLOCACHE_LISTEN, and whether a firewall is "
+                "between",
+            )  # fmt: skip
