@@ -659,9 +659,15 @@ def _advice(variable: str) -> str:
     return f"did you mean {_PREFIX}{near[0]}?" if near else f"there are {', '.join(_VARIABLES)}"
 
 
-def _warn_of_unknown(environ: Mapping[str, str]) -> None:
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the ``COLOCACHE_`` variables that are no settings, and for each what may have been meant."""
     unknown = {name for name in environ if name.startswith(_PREFIX) and environ[name].strip()}.difference(_VARIABLES)
-    for name in sorted(unknown - _warned_of):
-        _warned_of.add(name)
-        # The text shows no value, because that may be a secret. Level 4 is the code that called Cache(...).
-        warnings.warn(f"{name} is not a setting of colocache and is ignored; {_advice(name)}", stacklevel=4)
+    return {name: _advice(name) for name in sorted(unknown)}
+
+
+def _warn_of_unknown(environ: Mapping[str, str]) -> None:
+    for name, advice in unknown_variables(environ).items():
+        if name not in _warned_of:
+            _warned_of.add(name)
+            # The text shows no value, because that may be a secret. Level 4 is the code that called Cache(...).
+            warnings.warn(f"{name} is not a setting of colocache and is ignored; {advice}", stacklevel=4)

@@ -74,6 +74,7 @@ NAVIGATION = (
             "Choose a ttl <docs/howto/choose-ttl>",
             "Keep sessions <docs/howto/sessions>",
             "Test <docs/howto/testing>",
+            "Look into it from a shell <docs/howto/shell>",
             "Troubleshoot <docs/howto/troubleshoot>",
         ),
     ),

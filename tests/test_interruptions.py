@@ -125,9 +125,9 @@ def test_the_end_of_a_generator_is_told_from_the_exception_of_a_handler() -> Non
 
 #: What runs in threads of the cache or in programs of its own, where no handler of a caller's raises.
 ELSEWHERE = (
-    "__main__.py", "serve.py", "testing/", "core/hosts/copies.py", "core/hosts/messages.py", "core/hosts/owner.py",
-    "core/hosts/versions.py", "runtime/bus.py", "runtime/health.py", "runtime/mouth.py", "runtime/transport.py",
-    "runtime/network/",
+    "__main__.py", "cli/", "serve.py", "testing/", "core/hosts/copies.py", "core/hosts/messages.py",
+    "core/hosts/owner.py", "core/hosts/versions.py", "runtime/bus.py", "runtime/health.py", "runtime/mouth.py",
+    "runtime/transport.py", "runtime/network/",
 )  # fmt: skip
 IN_CALLERS_TOO = ("runtime/network/addresses.py", "runtime/network/direct.py", "runtime/network/secret.py")
 

@@ -57,7 +57,8 @@ LEVELS = {
     "flask": 14,
     "sqlalchemy": 14,
     "serve": 14,
-    "__main__": 15,
+    "cli": 15,
+    "__main__": 16,
 }
 
 # What makes code depend on more than its arguments: the world, the clock, chance, other threads.

@@ -166,6 +166,11 @@ class Head:
         return self._words[_CAPACITY]
 
     @property
+    def wanted(self) -> int:
+        """The capacity that whoever made the region has asked for."""
+        return self._words[_WANTED]
+
+    @property
     def shelf_size(self) -> int:
         """The bytes of the shelf's file; 0 if no shelf has such a capacity."""
         try:

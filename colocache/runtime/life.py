@@ -78,6 +78,21 @@ class Life:
             mark.descriptor.close()
 
 
+def anybody_lives(base: str, name: str) -> bool:
+    """Tell whether any other process lives in a group, as one asks who does not belong to it. Create nothing.
+
+    False where that cannot be told. Raise OSError if the directory cannot be opened.
+    """
+    if not hasattr(fcntl, "F_OFD_SETLK"):  # to ask would need a file that may have to be made
+        return False
+    marks = _on_directories(base, name)
+    try:
+        return any(mark.is_anybodys() for mark in marks)
+    finally:
+        for mark in marks:
+            mark.descriptor.close()
+
+
 class _Mark:
     """One byte of one file or directory that is locked."""
 

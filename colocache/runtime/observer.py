@@ -35,6 +35,10 @@ from .view import View
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
+class NobodyThere(CannotJoin):
+    """No process of the group runs on this host, as far as this one can see."""
+
+
 class Observer:
     """The memory of a group on this host, while somebody looks. As a context manager it lets go of it at the end.
 
@@ -44,8 +48,8 @@ class Observer:
     def __init__(self, group: str, directory: str | None) -> None:
         """``directory`` is the setting: an absolute path, or None for the default.
 
-        Raise CannotJoin if no process of the group runs here, or one of another version, and OSError if the files
-        cannot be read.
+        Raise NobodyThere if no process of the group runs here, CannotJoin if its memory cannot be read, as that of
+        another version, and OSError if the files cannot.
         """
         self.path = f"{os.path.realpath(base_directory(directory))}/{directory_name(group)}"
         if region_of(self.path) is not None:
@@ -59,7 +63,7 @@ class Observer:
             board = self._file(owned, "board")
         except FileNotFoundError as error:
             raise_if_from_handler(error)
-            raise CannotJoin(
+            raise NobodyThere(
                 f"no process of the group {group!r} runs on this host, as far as {self.path} says: is the group's name "
                 "right, and COLOCACHE_DIR, and is this the same user, and the same container?"
             ) from None
@@ -78,18 +82,25 @@ class Observer:
         self.geometry = sizes = geometry(head.capacity)
         numbers: Any = None  # nothing is written
         marks = Board(memory.bell, memory.marks, memory.count, numbers, self._fences, memory.heard)
-        shelf = ShelfMemory.over(_mapped(self._file(owned, "shelf"), sizes.total_size), sizes, lambda start, end: False)
+        memory_of_shelf = self._mapped_whole(owned, "shelf", sizes.total_size)
+        shelf = ShelfMemory.over(memory_of_shelf, sizes, lambda start, end: False)
         locks: Any = None
         self.shelf = Shelf(shelf, marks, numbers, self._fences, locks, monotonic, FOREVER)
         self.hosts: memoryview | None = None
         if head.hosts:
-            hosts = self._file(owned, HOSTS)
-            self.hosts = memoryview(_mapped(hosts, layout.WORD * layout.WORDS)).cast("Q")
+            self.hosts = memoryview(self._mapped_whole(owned, HOSTS, layout.WORD * layout.WORDS)).cast("Q")
 
     def _file(self, owned: contextlib.ExitStack, name: str) -> int:
         number = os.open(f"{self.path}/{name}", _READ)
         owned.callback(partial(os.close, number))
         return number
+
+    def _mapped_whole(self, owned: contextlib.ExitStack, name: str, size: int) -> mmap.mmap:
+        """Map a file that has a certain length. Otherwise somebody has cut it: to touch what is gone would kill us."""
+        file = self._file(owned, name)
+        if os.fstat(file).st_size != size:
+            raise CannotJoin(f"somebody has cut {self.path}/{name}, or put another file there")
+        return _mapped(file, size)
 
     @property
     def is_alive(self) -> bool:

@@ -41,21 +41,29 @@ def open_place(group: str, chosen: str | None) -> tuple[str, str]:
     base = base_directory(chosen)
     make_private(base)
     base = os.path.realpath(base)
+    wrong = why_not_shared(base)
+    if wrong:
+        raise ConfigError(wrong)
+    name = directory_name(group)
+    make_private(os.path.join(base, name))
+    return base, name
+
+
+def why_not_shared(base: str) -> str:
+    """Return why the file system of a directory cannot hold memory that processes share, or an empty text."""
     kind = _kind_of(base) or 0
     network, copying = _OF_A_NETWORK.get(kind), _COPIES_ON_WRITE.get(kind)
     if network is not None:
-        raise ConfigError(
+        return (
             f"the runtime directory {base} is on a file system of a network ({network}), where memory cannot be shared:"
             " set COLOCACHE_DIR to a local directory"
         )
     if copying is not None:
-        raise ConfigError(
+        return (
             f"the runtime directory {base} is on a file system that copies what is written ({copying}), where a full "
             "disk would kill the process: set COLOCACHE_DIR to a directory on a tmpfs, ext4 or XFS"
         )
-    name = directory_name(group)
-    make_private(os.path.join(base, name))
-    return base, name
+    return ""
 
 
 def base_directory(chosen: str | None) -> str:

@@ -83,7 +83,7 @@ LEAST_CAPACITY = 1 << 20
 _MIB = 1 << 20
 
 # Bytes of the file `locks`.
-_JOIN = 0
+JOIN: Final = 0
 _RINGS = 1 << 16
 SEATS_AT: Final = 1 << 32
 _FENCES = 1 << 33
@@ -394,16 +394,16 @@ def _join(process: _Process, base: str, name: str, wish: _Wish, ends: float, joi
         _leave(process, region)
     files = Files(process.files, base, name)
     try:
-        if not files.locks.take_soon(_JOIN, ends - time.monotonic()):
+        if not files.locks.take_soon(JOIN, ends - time.monotonic()):
             raise CannotJoin(
-                f"process {files.locks.holder(_JOIN)} has begun to join the group in {files.path}, or to leave it, and"
+                f"process {files.locks.holder(JOIN)} has begun to join the group in {files.path}, or to leave it, and"
                 " does not go on: continue it, or end it"
             )
         if not files.is_at_its_path("locks"):
             raise Again
         _reached("locked")
         region = _join_alone(files, wish)
-        files.locks.free(_JOIN)
+        files.locks.free(JOIN)
         _reached("joined")
         if process.pid != os.getpid():
             raise OSError(errno.EBADF, "the process has forked meanwhile")
@@ -628,7 +628,7 @@ def _leave_files(files: Files, region: Region) -> None:
         return
     if not files.board_is_in_place() or not files.are_ours():
         return
-    in_order = files.locks.take_soon(_JOIN, LEAVING_PATIENCE) and files.is_at_its_path("locks")
+    in_order = files.locks.take_soon(JOIN, LEAVING_PATIENCE) and files.is_at_its_path("locks")
     region._board.leave_seat(region.seat.number)
     region._board.change_version(region.numbers.next())
     files.locks.free(SEATS_AT + region.seat.number)
