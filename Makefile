@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SETUP := pyproject.toml setup.cfg scripts/prepare
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types types-package wheel conformance simulate mutants explore simulate-hosts mutants-hosts chaos forks hosts interruptions soak servers rolling fuzz bench bench-quick bench-host docs clean
+.PHONY: help demo test check lint types types-package wheel conformance simulate mutants explore simulate-hosts mutants-hosts chaos forks hosts interruptions soak servers rolling metered fuzz bench bench-quick bench-host docs clean
 
 help:  ## show this list
 	@echo "colocache: what make can do here"
@@ -61,7 +61,7 @@ mutants: $(VENV)/.installed-test  ## take each rule of a host out, one at a time
 explore: $(VENV)/.installed-test  ## take every interleaving of small scenarios of one host, within a budget (10 minutes)
 	@$(VENV)/bin/python -m verification.host.explore $(ARGS)
 
-simulate-hosts: $(VENV)/.installed-test  ## run 2,000 random histories of several hosts on all cores (an hour)
+simulate-hosts: $(VENV)/.installed-test  ## run 2,000 random histories of several hosts on all cores (a quarter of an hour on two)
 	@$(VENV)/bin/python -m verification.hosts.simulate $(ARGS)
 
 mutants-hosts: $(VENV)/.installed-test  ## take each rule between hosts out, one at a time: something must notice (half an hour)
@@ -89,6 +89,9 @@ servers: $(VENV)/.installed-servers  ## check what must hold under each server a
 
 rolling: $(VENV)/.installed-servers  ## replace eight gunicorn workers under load: no request fails, and no answer is stale
 	@$(VENV)/bin/python -m verification.servers.rolling $(ARGS)
+
+metered: $(VENV)/.installed-servers  ## replace and kill eight gunicorn workers under load: what metrics show is what was done (2 minutes)
+	@$(VENV)/bin/python -m verification.servers.metered $(ARGS)
 
 fuzz: $(VENV)/.installed-fuzz  ## fuzz all that a peer can send, guided by coverage, for ten minutes
 	@$(VENV)/bin/python -m verification.fuzz.fuzz $(ARGS)

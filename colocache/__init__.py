@@ -11,6 +11,7 @@ returns. See `Cache`.
 
 from __future__ import annotations
 
+from .auditing import Difference
 from .cache import Cache
 from .config import Config
 from .core.entry import MISSING
@@ -47,6 +48,7 @@ __all__ = [
     "ColocacheError",
     "Config",
     "ConfigError",
+    "Difference",
     "EventInfo",
     "EventLoopError",
     "GroupStats",

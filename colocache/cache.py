@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
+from .auditing import Difference
 from .config import UNSET, Config, Duration, Unset
 from .group_stats import GroupStats
 from .hosts import HostInfo
@@ -31,7 +34,9 @@ class Arguments(TypedDict, total=False):
     ttl: Duration | None
     policy: str
     load_timeout: Duration
+    audit: float | str
     directory: str
+    expect: int | str | None
     listen: str
     peers: str
     peers_interval: Duration
@@ -116,6 +121,26 @@ class Cache(Space):
     def hosts(self) -> list[HostInfo]:
         """Return the hosts of the group, this one first. Empty before the first use, and in a group of one host."""
         return self._member.hosts()
+
+    # --- Audits
+
+    def audits(self) -> list[Difference]:
+        """Return what audits of this process have found: values that were served, and that the source had changed.
+
+        The last hundred, the newest last. Empty unless the setting ``audit`` is above 0. docs/howto/audit.md says how
+        to read them.
+        """
+        return [*self._member.life.auditor.differences]
+
+    def audit_within(self, surroundings: Callable[[], AbstractContextManager[Any]]) -> None:
+        """Call functions for audits inside ``with surroundings():``, such as ``app.app_context`` of Flask.
+
+        Otherwise they are called in an empty context, in a thread, greenlet or task of the cache. Raise TypeError for
+        what cannot be called.
+        """
+        if not callable(surroundings):
+            raise TypeError(f"surroundings is called, and returns a context manager: {surroundings!r:.60}")
+        self._member.audit_within = surroundings
 
     # --- Positions: what another process has seen
 

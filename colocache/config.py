@@ -21,6 +21,7 @@ from .core.host.layout import MAX_CAPACITY
 from .errors import ConfigError
 from .interruptions import raise_if_from_handler
 from .naming import shown
+from .runtime.board_file import SEATS
 
 if TYPE_CHECKING:
     from .runtime.network.settings import Settings
@@ -130,6 +131,19 @@ def _count(least: int, most: int) -> Callable[[object], int]:
         return number
 
     return parse
+
+
+def _share(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError(value)
+    share = float(value)
+    if not 0 <= share <= 1:  # nan, too
+        raise ValueError(value)
+    return share
+
+
+def _processes(value: object) -> int | None:
+    return None if value is None else _count(1, SEATS)(value)
 
 
 def _flag(value: object) -> bool:
@@ -427,6 +441,14 @@ class Config:
         _duration_form("1ms"),
         "How long a reader waits for somebody else's load of a key before it loads for itself.",
     )
+    audit: float = _setting(
+        "COLOCACHE_AUDIT",
+        _share,
+        "0",
+        "a share of the hits from 0 to 1, such as 0.001",
+        "The share of the hits of decorated functions whose value is loaded once more in the background, and compared. "
+        "0 is none.",
+    )
     directory: str | None = _setting(  # None: the default
         "COLOCACHE_DIR",
         _directory,
@@ -434,6 +456,15 @@ class Config:
         "an absolute path",
         "The runtime directory, in which the processes of one host find the memory that they share.",
         in_words="one per user, on /dev/shm if that has room, otherwise in the system's temp directory",
+    )
+    expect: int | None = _setting(
+        "COLOCACHE_EXPECT",
+        _processes,
+        None,
+        f"a whole number from 1 to {SEATS}",
+        "How many processes of the group this host is to have, this one and those of `colocache serve` included. If "
+        "fewer are there, the log says so.",
+        in_words="none: nobody counts them",
     )
     listen: str | None = _setting(
         "COLOCACHE_LISTEN",
@@ -596,7 +627,9 @@ SERVER_SETTINGS: Final[Mapping[str, Setting]] = {
 
 #: Settings of a cache that say nothing to a server, or that it chooses itself. A secret does not belong on a command
 #: line, where all users of the machine can read it.
-_NO_OPTIONS: Final = frozenset({"disabled", "private", "memory", "ttl", "policy", "load_timeout", "role", "secret"})
+_NO_OPTIONS: Final = frozenset({
+    "disabled", "private", "memory", "ttl", "policy", "load_timeout", "audit", "role", "secret",
+})  # fmt: skip
 
 _PREFIX: Final = "COLOCACHE_"
 _VARIABLES: Final = tuple(setting.variable for table in (SETTINGS, SERVER_SETTINGS) for setting in table.values())

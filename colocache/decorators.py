@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
 from inspect import Parameter
 from types import FunctionType
 from typing import Any, Concatenate, NamedTuple, Never, ParamSpec, Protocol, TypeVar, overload
@@ -20,6 +21,7 @@ from .functions.specialised import has_one_part, may_be_specialised, specialise
 from .functions.surroundings import layers
 from .interruptions import raise_if_from_handler
 from .operations import invalidate
+from .operations.audit import Audited, is_safe
 from .operations.drive import arun, finish, run
 from .operations.flow import Flow
 from .operations.keyspace import Keyspace, Ttl, checked_tags
@@ -141,6 +143,7 @@ class Decorator:
         tags: Iterable[str] | Callable[..., Iterable[str]] = (),
         ignore: Iterable[str] = (),
         name: str | None = None,
+        audit: bool | None = None,
     ) -> None:
         self._keyspace = keyspace
         self._ttl = keyspace.seconds(ttl)
@@ -154,6 +157,9 @@ class Decorator:
         if name is not None and (not isinstance(name, str) or not name or name != name.strip("/")):
             raise ValueError(f"name is a non-empty text that neither begins nor ends with '/': {name!r}")
         self._name = name
+        if audit is not None and not isinstance(audit, bool):
+            raise TypeError(f"audit is True or False, or None, not {audit!r:.60}")
+        self._audit = audit
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # the first that fits counts: this one, if it returns Any
@@ -174,8 +180,10 @@ class Decorator:
         plain = _function(function, self._name)
         arguments = Arguments(plain, self._ignore)
         one_part = self._key is None and has_one_part(arguments.kept)
-        keyspace, name = self._keyspace.of_function(plain, self._name, self._ttl, one_part)
-        calls = _Calls(keyspace, plain, arguments, self._key, self._tags)
+        may_be_audited = self._key is None and is_safe(plain, arguments) if self._audit is None else self._audit
+        sample = self._keyspace.member.sample if may_be_audited else None
+        keyspace, name = self._keyspace.of_function(plain, self._name, self._ttl, one_part, sample)
+        calls = _Calls(keyspace, plain, arguments, self._key, self._tags, bool(self._audit))
         wrapper: Any = functools.update_wrapper(_async(calls) if _is_async(plain) else _sync(calls), plain)
         for attribute, value in calls.methods().items():  # last: a function may have attributes of these names
             setattr(wrapper, attribute, value)
@@ -188,7 +196,7 @@ class _Calls:
 
     def __init__(
         self, keyspace: Keyspace, function: FunctionType, arguments: Arguments, key: Callable[..., Key] | None,
-        tags: tuple[str, ...] | Callable[..., Iterable[str]],
+        tags: tuple[str, ...] | Callable[..., Iterable[str]], is_surely_audited: bool,
     ) -> None:  # fmt: skip
         self.keyspace = keyspace
         self.function = function
@@ -207,16 +215,28 @@ class _Calls:
         self._arguments = arguments
         self._is_specialised = is_specialised
         self._inner = _inner(function)
+        waits = _is_async(function)
+        self.load = function if waits else _awaiting_nothing(function)
+        self.audited: Audited | None = None  # as the auditor sees it
+        if keyspace.sample is not None:
+            self.audited = Audited(
+                keyspace, self.key_of, self.tags_of, self.load, waits=waits, is_sure=is_surely_audited
+            )
 
-    def loading(self, key: Key, loader: Callable[[], Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[Any]:
+    def loading(self, key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[Any]:
         """Return the flow that gets or loads the result of a call."""
-        return get_or_load(self.keyspace, key, loader, self.keyspace.given(UNSET, self.tags_of(*args, **kwargs)))
+        audited, given = self.audited, self.keyspace.given(UNSET, self.tags_of(*args, **kwargs))
+        on_found = None if audited is None else partial(audited.on_fetch, key, args, kwargs)
+        return get_or_load(self.keyspace, key, lambda: self.load(*args, **kwargs), given, on_found)
 
     def wrap(self, miss: Callable[..., Any], *, waits: bool) -> Callable[..., Any]:
         """Return the wrapper. It calls ``miss(args, kwargs)`` for what it cannot serve by itself."""
         arguments = self._arguments
         if self._is_specialised:
-            return specialise(self.function, arguments.signature, arguments.kept, self.keyspace, miss, waits=waits)
+            return specialise(
+                self.function, arguments.signature, arguments.kept, self.keyspace, miss, waits=waits,
+                is_audited=self.audited is not None,
+            )  # fmt: skip
 
         def call(*args: Any, **kwargs: Any) -> Any:
             return miss(args, kwargs)
@@ -323,15 +343,17 @@ def _inner(function: FunctionType) -> _Calls | None:
 
 
 def _sync(calls: _Calls) -> Callable[..., Any]:
-    key_of, hit = calls.key_of, calls.keyspace.hit
+    key_of, hit, audited = calls.key_of, calls.keyspace.hit, calls.audited
 
     def miss(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         key = key_of(args, kwargs)
         value = hit(key)
         if value is not MISSING:
+            if audited is not None:
+                audited.on_hit(key, args, kwargs)
             return value
         calls.misses += 1
-        return _load(calls, key, args, kwargs)
+        return run(calls.loading(key, args, kwargs))
 
     return calls.wrap(miss, waits=False)
 
@@ -345,21 +367,19 @@ def _sync_methods(calls: _Calls) -> dict[str, Any]:
 
     def refresh(*args: Any, **kwargs: Any) -> Any:
         invalidate(*args, **kwargs)
-        return _load(calls, calls.key(*args, **kwargs), args, kwargs)
+        return run(calls.loading(calls.key(*args, **kwargs), args, kwargs))
 
     return {"refresh": refresh, "invalidate": invalidate, "cache_clear": clear}
 
 
-def _load(calls: _Calls, key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    function = calls.function
-
-    def load() -> Any:
+def _awaiting_nothing(function: FunctionType) -> Callable[..., Any]:
+    def load(*args: Any, **kwargs: Any) -> Any:
         value = function(*args, **kwargs)
         if inspect.isawaitable(value):
             raise _not_awaited(function, value)
         return value
 
-    return run(calls.loading(key, load, args, kwargs))
+    return load
 
 
 def _not_awaited(function: FunctionType, value: object) -> TypeError:
@@ -372,15 +392,17 @@ def _not_awaited(function: FunctionType, value: object) -> TypeError:
 
 
 def _async(calls: _Calls) -> Callable[..., Awaitable[Any]]:
-    key_of, hit = calls.key_of, calls.keyspace.hit
+    key_of, hit, audited = calls.key_of, calls.keyspace.hit, calls.audited
 
     async def miss(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         key = key_of(args, kwargs)
         value = hit(key)
         if value is not MISSING:
+            if audited is not None:
+                audited.on_hit(key, args, kwargs)
             return value
         calls.misses += 1
-        return await _aload(calls, key, args, kwargs)
+        return await arun(calls.loading(key, args, kwargs))
 
     return calls.wrap(miss, waits=True)
 
@@ -391,16 +413,12 @@ def _async_methods(calls: _Calls) -> dict[str, Any]:
 
     async def refresh(*args: Any, **kwargs: Any) -> Any:
         await invalidate(*args, **kwargs)
-        return await _aload(calls, calls.key(*args, **kwargs), args, kwargs)
+        return await arun(calls.loading(calls.key(*args, **kwargs), args, kwargs))
 
     async def cache_clear() -> Receipt:
         return await arun(calls.clear())
 
     return {"refresh": refresh, "invalidate": invalidate, "cache_clear": cache_clear}
-
-
-async def _aload(calls: _Calls, key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return await arun(calls.loading(key, lambda: calls.function(*args, **kwargs), args, kwargs))
 
 
 # --- What is decorated

@@ -71,6 +71,7 @@ class Backend(CacheBackend):
             self.cache._member.log.warning(
                 "arguments of a dogpile.cache region are not known and ignored: %s",
                 [*unknown],
+                about=name,
                 event="unknown_arguments",
             )
         if isinstance(self.cache.codec, MsgpackCodec):

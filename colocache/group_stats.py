@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from .core.host.scores import COLUMNS, OTHERS, Block, Row
 from .core.hosts.requests import MAX_PROCESSES, MAX_SPACES, ProcessReport, Reported
 from .runtime.board_file import Seat
-from .stats import IN_COLUMNS, LOAD_TIMES, TIMES_AT, UNITS
+from .stats import IN_COLUMNS, LOAD_TIMES, RESULTS, TIMES_AT, UNITS
 
 _SECOND: Final = 1e9  # ns
 
@@ -39,7 +39,7 @@ class SpaceStats:
     def reads(self) -> int:
         """How many keys were asked for."""
         counters = self.counters
-        return int(sum([counters[name] for name in ("hits", "fetches", "waits", "loads", "misses")]))
+        return int(sum([counters[name] for name in RESULTS.values()]))
 
     @property
     def hit_ratio(self) -> float:

@@ -14,6 +14,7 @@ from time import monotonic, thread_time, time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .config import Config
+from .core.host.attendance import Attendance, Said
 from .core.host.board import Board
 from .core.host.claims import Claims
 from .core.host.hashes import ANY_TAG, ROOT, tag_hash
@@ -28,10 +29,10 @@ from .core.hosts.taking import Taker
 from .core.hosts.waiting import Settled
 from .core.near import NearStore
 from .group_stats import Board as StatsBoard
-from .group_stats import GroupStats, host_stats
+from .group_stats import GroupStats, HostStats, host_stats
 from .hosts import Hosts, Sleeping
 from .near_cache import Keeper
-from .runtime.board_file import LIVES
+from .runtime.board_file import LIVES, Seat
 from .runtime.bus import PUBLISH_SOON, Bus, Message
 from .runtime.forks import do_all, importing
 from .runtime.frames import KEYS, LOADED
@@ -49,8 +50,9 @@ if TYPE_CHECKING:
 
 SWEEP_EVERY = 1.0  # s between two looks at all that is kept near
 COUNTED_FOR = 1.0  # s
-PUBLISH_IDLE = 5.0  # s between two looks at what was counted, where nothing was
-PUBLISHING = 0.002  # of a core may be spent on that, at most
+PUBLISH_IDLE = 5.0  # s between two looks at what was counted, where nothing was, and at who is there
+PUBLISHING = 0.002  # of the time of a process may be spent on what was counted, at most
+MOST_NAMED = 20  # processes that a line of the log names
 
 
 class Shared:
@@ -74,7 +76,7 @@ class Shared:
         if log is not None:
             self.bus = Bus(
                 region.path, region.seat.number, region.seat.nonce, _Mates(region), self.hear, log, self.errands,
-                self._tick, self.publish,
+                self._tick, self._publish_and_look,
             )  # fmt: skip
         self.claims = Claims(self.shelf, region.claims, region.hints, region.numbers, region.fences, self._wake)
         self.network: HostNetwork | None = None
@@ -85,6 +87,7 @@ class Shared:
             self.network = self.hosts.network = HostNetwork(self, self.hosts, config, log)
         self.caches = weakref.WeakSet[Host]()
         self._publishing = Alone()
+        self._attendance, self._attended_at = Attendance(), -math.inf
         self._told_of_hosts = [0] * len(IN_COLUMNS)
         self._processes = -1, 0, -math.inf  # at which version of the seats, how many, and until when that counts
         self._swept_at = -math.inf
@@ -220,6 +223,31 @@ class Shared:
         hosts = self._present()
         return bool(hosts) and self._write_scores(hosts)
 
+    def _publish_and_look(self) -> tuple[float, float]:
+        """Do what `publish` does, and look who is there. Only the bus's thread does this."""
+        pauses, now = self.publish(), monotonic()
+        if now >= self._attended_at + PUBLISH_IDLE:
+            self._attended_at = now
+            self._look_who_is_there(now)
+        return pauses
+
+    def _look_who_is_there(self, now: float) -> None:
+        """Log if fewer processes are there than one of the caches expects."""
+        expected = max([host.expected for host in living(self.caches) if host.alive], default=0)
+        if not expected or self._log is None:
+            return
+        seats = [self.region.seat, *self.region.seats()]
+        said = self._attendance.look(expected, frozenset([seat.nonce for seat in seats]), now)
+        if said is Said.TOO_FEW:
+            self._log.warning(
+                "processes are missing: %d are expected (COLOCACHE_EXPECT), and %d joined: %s, in %s. See whether the "
+                "others have the same COLOCACHE_GROUP and COLOCACHE_DIR, run as the same user, have this directory "
+                "where they are in another container, and have used the cache",
+                expected, len(seats), _named(seats), self.region.path, about=len(seats), event="too_few",
+            )  # fmt: skip
+        elif said is Said.ENOUGH:
+            self._log.info("no process is missing any more: %d joined", len(seats), event="enough")
+
     def _write_scores(self, hosts: Sequence[Host]) -> bool:
         """Write what was counted and not told; return whether that was anything."""
         writer, is_anything = self.region.scores, False
@@ -312,6 +340,14 @@ def tell_leaving(log: Log, region: Region) -> None:
         log.warning("leaves the group, because somebody has closed its files", event="leaves")
     else:
         log.warning("leaves the group, because its files in %s were deleted, or replaced", region.path, event="leaves")
+
+
+def _named(seats: Sequence[Seat]) -> str:
+    """Return processes in words. Those in other pid namespaces have no id here."""
+    known = sorted(seats, key=lambda seat: seat.number)
+    names = [f"seat {seat.number} (pid {seat.pid or 'unknown'})" for seat in known[:MOST_NAMED]]
+    more = len(known) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
 
 
 class _Mates:
@@ -413,6 +449,8 @@ class Host:
         self._shared = shared
         self._config = config
         self.memory = config.memory  # bytes that the near copies may take
+        #: How many processes this host is to have; 0 if nobody says so.
+        self.expected = 0 if config.expect is None or not region.path else config.expect
         self.ledger = Ledger()  # what the cache counts; its member gives it the one of its life
         self._alive = True
         self._left = False
@@ -552,6 +590,7 @@ class Host:
         return {
             **dict(zip(OF_HOSTS, self._shared.of_hosts(), strict=True)), "entries": entries, "bytes": size,
             "shelf_entries": shelf.entries(), "shelf_bytes": shelf.taken(), "processes": 1 + len(self.region.seats()),
+            "expected": self.expected,
         }  # fmt: skip
 
     def processes(self) -> int:
@@ -572,11 +611,14 @@ class Host:
         for tag in tags:
             self.region.scores.note_tag(tag_hash(tag), tag)
 
+    def host_stats(self) -> HostStats:
+        """Return what the processes of this host have counted. Raise OSError if that cannot be read."""
+        return host_stats("" if self.hosts is None else self.hosts.me.name, True, self._shared.stats_board())
+
     def group_stats(self, timeout: float) -> Sleeping[GroupStats]:
         """Return what the processes of this host have counted, and those of other hosts that answer in time."""
-        hosts = self.hosts
-        mine = host_stats("" if hosts is None else hosts.me.name, True, self._shared.stats_board())
-        return GroupStats((mine,)) if hosts is None else (yield from hosts.group_stats(mine, timeout))
+        mine = self.host_stats()
+        return GroupStats((mine,)) if self.hosts is None else (yield from self.hosts.group_stats(mine, timeout))
 
     def answers(self, patience: float) -> bool:
         """Tell whether the bus's thread does its work: see `Bus.answers`. Where there is no bus, nobody has to."""

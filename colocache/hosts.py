@@ -256,7 +256,11 @@ class Hosts:
             if heard > alive.get(host.name, 0) and host.weight:  # of two incarnations the one that was heard last
                 ids[host.name], weights[host.name], alive[host.name] = id, host.weight, heard
         ring = ring_of(weights)
-        self.hedging.forget({*ids.values()})
+        present = {*ids.values()}
+        self.hedging.forget(present)
+        for id in [*self._slow]:
+            if id not in present:  # or hosts that have ended would be remembered for good
+                self._slow.pop(id, None)
         self._ring = (monotonic() + DEAL_EVERY, ring, ids)
         return ring, ids
 
@@ -535,6 +539,10 @@ class Hosts:
         """Note that a value was stored on this host."""
         if self.offers is not None:
             self.offers.note(wire)
+
+    def names_of(self, *ids: Incarnation | None) -> list[str]:
+        """Return the names of hosts."""
+        return sorted({self.rows.name(id) for id in ids if id is not None})
 
     def infos(self) -> list[HostInfo]:
         """Return all hosts of the group, this one first, and the others by their names. Members know their clients."""

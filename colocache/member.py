@@ -9,22 +9,26 @@ import os
 import sys
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from os import getpid
+from random import random
 from time import monotonic
 from typing import Any, TypeVar
 
+from .auditing import Auditor
 from .config import Config
 from .core.keys import Key
 from .core.receipt import Receipt
+from .core.sampling import Sample
 from .errors import ClosedError, ConfigError
 from .functions.identity import Functions
+from .group_stats import HostStats
 from .host import Host, Voided, tell_leaving
 from .hosts import HostInfo
-from .interruptions import is_from_handler
+from .interruptions import is_from_handler, raise_if_from_handler
 from .naming import shown
 from .near_cache import NearCaches
 from .runtime.board_file import Seat
@@ -35,9 +39,10 @@ from .runtime.servers import call_after_fork, refuse_eventlet
 from .runtime.undisturbed import undisturbed
 from .runtime.view import View
 from .runtime.waiting.answers import Answer
-from .runtime.waiting.threads import drained, is_patched, may_not_wait, on_driver_thread, start_at_once
+from .runtime.waiting.threads import Queue, is_patched, may_not_wait, on_driver_thread
 from .runtime.weak import living
 from .stats import Counters, Ledger, Stats
+from .tracing import Tracer
 from .values.carrier import Carrier
 from .values.codec import Codec
 from .values.large import Large
@@ -47,6 +52,7 @@ T = TypeVar("T")
 RETRY = 1.0  # s between two attempts to join the group, while the host does not let this process in
 LOOK_EVERY = 0.1  # s between two looks at whether another thread is still joining
 PATIENCE = 0.5  # s that the end of a process waits for the bus to say what is still to be said
+LEAVING = 5.0  # s that it waits for caches that were dropped and are leaving; that takes a few milliseconds
 LAST_LINES = 1.0  # s that the last lines of the log are given
 JOINING = 30.0  # s that a thread waits for another one that joins; joining takes a few milliseconds
 
@@ -76,6 +82,7 @@ class Life:
     host: Host | None = None
     ledger: Ledger = field(default_factory=Ledger)
     large: Large = field(default_factory=Large)
+    auditor: Auditor = field(default_factory=Auditor)
     retry_at: float = -math.inf
     trouble: Exception | None = None  # why the last attempt to join failed
     is_closed: bool = False
@@ -108,6 +115,9 @@ class Member:
         self.carrier = Carrier(codec)
         self.functions = Functions(self.log)
         self.near_caches = NearCaches()
+        self.sample = Sample(config.audit, random) if config.audit else None  # of the hits that are audited
+        self.audit_within: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.tracer: Tracer | None = None  # what `colocache.opentelemetry` has set
         self.life = Life()
         self._alone = Alone()
         self._be_new()
@@ -370,6 +380,7 @@ class Member:
         self._joining: dict[int, _Joining] = {}
         self.life.retry_at = -math.inf
         self.life.ledger = Ledger()
+        self.life.auditor = Auditor()
         self._bind(None)
         self._drop_finalizer()
         if inherited is not None:
@@ -409,6 +420,31 @@ class Member:
         host = self.own_host()
         figures = host.figures() if host is not None else {}  # it counts the hits
         return Stats.of(self.life.ledger.all().values(), figures)
+
+    def counted(self) -> dict[str, Counters]:
+        """Return what this process has counted by itself, by the paths of namespaces."""
+        host = self.own_host()
+        if host is not None:
+            host.keeper.count_hits()
+        return self.life.ledger.all()
+
+    def host_stats(self) -> HostStats | None:
+        """Return what all processes of this host have counted; None if this process is on no host, or cannot read it.
+
+        It joins if need be, and waits for nobody.
+        """
+        host = self.join()
+        if host is None:
+            return None
+        try:
+            return host.host_stats()
+        except (OSError, IndexError, KeyError) as error:  # a limit, or another thread leaves at this moment
+            raise_if_from_handler(error)
+            if host.alive:
+                self.log.warning(
+                    "what the processes of this host have counted cannot be read: %s", error, event="figures_unreadable"
+                )
+            return None
 
     def infos(self) -> list[MemberInfo]:
         """Return the processes of the group on this host, this one first. Empty before the first use."""
@@ -480,11 +516,11 @@ class Member:
             about=path, event="not_kept",
         )  # fmt: skip
 
-    def tell_undecodable(self, error: ValueError) -> None:
+    def tell_undecodable(self, path: str, error: ValueError) -> None:
         """Log that a value of the group cannot be decoded here."""
         self.log.warning(
             "a value cannot be read here, and is loaded instead: %s. All processes of a group need the same codec and "
-            "the same registered types", error, event="unreadable",
+            "the same registered types", error, about=path, event="unreadable",
         )  # fmt: skip
 
     def tell_incomplete(self, receipt: Receipt) -> None:
@@ -513,11 +549,11 @@ class Member:
             event="not_set",
         )
 
-    def tell_lost(self, key: Key, error: BaseException) -> None:
+    def tell_lost(self, key: Key, path: str, error: BaseException) -> None:
         """Log the exception of a load whose caller was cancelled, and so does not get it."""
         self.log.warning(
             "a load has failed after its caller was cancelled: of the key %s: %s: %s",
-            shown(key), type(error).__name__, error, event="load_lost",
+            shown(key), type(error).__name__, error, about=path, event="load_lost",
         )  # fmt: skip
 
 
@@ -534,11 +570,13 @@ def all_members() -> list[Member]:
 
 
 def _after_fork() -> None:
-    """In a forked child, have all members forget what they inherited.
+    """In a forked child, have all members forget what they inherited, and nobody leave in the parent's stead.
 
     Each one that has not, because an exception came in between, does so when it is used: it finds the pid of the
     parent. The others do so now.
     """
+    global _leaving_elsewhere
+    _leaving_elsewhere = Queue("colocache leaves", most=None)
     do_all([member.forget_after_fork for member in all_members()])
 
 
@@ -569,16 +607,12 @@ def _leave_behind(hosts: list[Host], pid: int) -> None:
 
 
 def _leave_elsewhere(hosts: list[Host]) -> None:
-    _left_behind.extend(hosts)
-    start_at_once(_leave_what_is_left_behind, "colocache leaves", lambda _: None)
+    for host in hosts:
+        _leaving_elsewhere.add(partial(_leave, host, PATIENCE))
 
 
-def _leave_what_is_left_behind() -> None:
-    for host in drained(_left_behind):
-        _leave(host, PATIENCE)
-
-
-_left_behind = deque[Host]()
+#: Those that leave by a thread of their own. The end of the process waits for them.
+_leaving_elsewhere = Queue("colocache leaves", most=None)
 
 
 def _close_all_at_exit() -> None:
@@ -611,4 +645,4 @@ def _close_all() -> None:
             all_leaving.append(_leaving(host, PATIENCE))
     while all_leaving:
         all_leaving = [each for each in all_leaving if next(each, True) is None]
-    _leave_what_is_left_behind()
+    _leaving_elsewhere.finish(monotonic() + LEAVING)

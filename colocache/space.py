@@ -358,6 +358,7 @@ class Space:
         tags: Iterable[str] | Callable[..., Iterable[str]] = ...,
         ignore: Iterable[str] = ...,
         name: str | None = ...,
+        audit: bool | None = ...,
     ) -> decorators.Decorator: ...
     def cached(
         self,
@@ -367,6 +368,7 @@ class Space:
         tags: Iterable[str] | Callable[..., Iterable[str]] = (),
         ignore: Iterable[str] = (),
         name: str | None = None,
+        audit: bool | None = None,
     ) -> Any:
         """Decorate a function, method or coroutine function: its results are cached by its arguments.
 
@@ -376,9 +378,12 @@ class Space:
         and name in the keys of this space; it must be the same in all processes. The decorated function has the methods
         of `colocache.decorators.Cached`.
 
+        ``audit`` says whether hits may be audited, if the setting ``audit`` is above 0: the function is then called in
+        the background. None is yes if all that it is given makes its key. See docs/howto/audit.md.
+
         Raise TypeError for what is not a function, and for names that are not parameters. Raise ValueError for a
         function that would get the results of another one.
         """
         if callable(ttl) or isinstance(ttl, classmethod):
             return decorators.Decorator(self._keyspace, UNSET)(ttl)
-        return decorators.Decorator(self._keyspace, ttl, key, tags, ignore, name)
+        return decorators.Decorator(self._keyspace, ttl, key, tags, ignore, name, audit)

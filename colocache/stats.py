@@ -47,7 +47,18 @@ class Stats:
     invalidations: int = counter("Events", "Calls that invalidated something.")
     incomplete: int = counter("Events", "Receipts that were not complete.")
 
+    audits: int = counter(
+        "Audits", "Hits whose value was loaded once more in the background, and compared. Not part of `loads`."
+    )
+    audits_failed: int = counter(
+        "Audits", "Those of them that found another value at the source, and no invalidation: `Cache.audits` has them."
+    )
+    audit_errors: int = counter(
+        "Audits", "Those of them that said nothing: the loader raised, or gave two different values in a row."
+    )
+
     processes: int = gauge("Processes of the group on this host, this one included. 0 before it has joined.")
+    expected: int = gauge("Processes that `COLOCACHE_EXPECT` says are to be there. 0 if it says nothing.")
     entries: int = gauge("Near copies of this process.")
     bytes: int = gauge("Size of the near copies.", "bytes")
     shelf_entries: int = gauge("Values on the host's shelf, about.")
@@ -61,6 +72,12 @@ class Stats:
 
 
 FIGURES: Final = figures_of(Stats)
+
+#: What a read was, and the figure that counts it: each read counts in one of these.
+RESULTS: Final = {"hit": "hits", "fetch": "fetches", "wait": "waits", "load": "loads", "miss": "misses"}
+
+#: What exporters call the namespaces that are counted together; see `Ledger.of`.
+ALL_OTHERS: Final = "(others)"
 
 #: What speaks to other hosts counts these itself, for all caches of a process.
 OF_HOSTS: Final = ("hedged", "hedges_won", "copied")
@@ -94,6 +111,7 @@ class Counters(NearCounts):
         self.fetches = self.loads = self.waits = self.misses = self.fallbacks = self.failed_loads = 0
         self.fills = self.fills_refused = self.sets = self.sets_refused = self.busy = self.oversize = 0
         self.invalidations = self.incomplete = 0
+        self.audits = self.audits_failed = self.audit_errors = 0
         self.load_seconds = 0.0
         self.load_times = [0] * (1 + len(LOAD_TIMES))
 

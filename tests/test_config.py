@@ -48,7 +48,9 @@ FORMS = {
     "ttl": TTL,
     "policy": '"s3fifo", "sieve", "lru" or "lfu"',
     "load_timeout": f"a duration from 1ms to 36500d: {DURATION}",
+    "audit": "a share of the hits from 0 to 1, such as 0.001",
     "directory": "an absolute path",
+    "expect": "a whole number from 1 to 4096",
     "listen": 'an IP address of this host and a port, such as "0.0.0.0:7400", "[::]:7400" or "10.0.0.7:7400"',
     "peers": 'items with commas between them, such as "web1:7400,10.0.0.5:7400"; also "srv:NAME" and "file:/PATH"',
     "peers_interval": f"a duration from 100ms to 36500d: {DURATION}",
@@ -94,7 +96,9 @@ def test_defaults():
         ttl=300.0,
         policy="s3fifo",
         load_timeout=30.0,
+        audit=0.0,
         directory=None,
+        expect=None,
         listen=None,
         peers=None,
         peers_interval=5.0,
@@ -124,8 +128,12 @@ CHOICES = [
     ("policy", "COLOCACHE_POLICY", "LRU", "lru", "lfu", "lfu"),
     ("load_timeout", "COLOCACHE_LOAD_TIMEOUT", "1m", 60.0, 2, 2.0),
     ("load_timeout", "COLOCACHE_LOAD_TIMEOUT", "1ms", 0.001, 0.5, 0.5),
+    ("audit", "COLOCACHE_AUDIT", "0.001", 0.001, 1, 1.0),
+    ("audit", "COLOCACHE_AUDIT", "1e-6", 1e-6, "0.5", 0.5),
     ("directory", "COLOCACHE_DIR", "/run/shop", "/run/shop", pathlib.PurePosixPath("/srv/a"), "/srv/a"),
     ("directory", "COLOCACHE_DIR", "/run/shop", "/run/shop", None, None),
+    ("expect", "COLOCACHE_EXPECT", " 8 ", 8, 4096, 4096),
+    ("expect", "COLOCACHE_EXPECT", "8", 8, None, None),
     ("listen", "COLOCACHE_LISTEN", " 127.0.0.1:07400", LOOPBACK, "[0::1]:7400", "[::1]:7400"),
     ("listen", "COLOCACHE_LISTEN", LOOPBACK, LOOPBACK, None, None),
     ("peers_interval", "COLOCACHE_PEERS_INTERVAL", "1m", 60.0, 0.5, 0.5),
@@ -243,6 +251,11 @@ REFUSED_TEXTS = [
     ("load_timeout", "0.9ms"),
     ("load_timeout", "-1s"),
     ("load_timeout", "never"),
+    ("audit", "some"),
+    ("audit", "-0.001"),
+    ("audit", "1.001"),
+    ("audit", "0.1%"),
+    ("audit", "nan"),
     ("directory", "run/colocache"),
     ("directory", "~/colocache"),
     ("directory", "/run/\0"),
@@ -253,6 +266,10 @@ REFUSED_TEXTS = [
     ("peers_interval", "99ms"),
     ("peers_interval", "never"),
     ("secret_file", "secret"),
+    ("expect", "0"),
+    ("expect", "4097"),
+    ("expect", "four"),
+    ("expect", "-1"),
     ("host", "w" * 65),
     ("host", "web\n1"),
     ("advertise", "web1:7400"),
@@ -303,6 +320,9 @@ def test_a_bad_value_is_named_with_where_it_came_from(name, text):
         ("ttl", timedelta.max),
         ("load_timeout", math.inf),
         ("load_timeout", -1),
+        ("audit", 2),
+        ("audit", 10**400),
+        ("audit", math.nan),
         ("directory", ""),
     ],
 )
@@ -331,6 +351,8 @@ def test_a_number_that_python_does_not_write_out_is_refused_like_any_other():
         ("disabled", 1, "int"),
         ("private", 1, "int"),
         ("memory", 1e9, "float"),
+        ("expect", True, "bool"),
+        ("expect", 2.0, "float"),
         ("memory", True, "bool"),
         ("ttl", True, "bool"),
         ("ttl", [5], "list"),
@@ -340,6 +362,8 @@ def test_a_number_that_python_does_not_write_out_is_refused_like_any_other():
         ("load_timeout", False, "bool"),
         ("load_timeout", b"1s", "bytes"),
         ("load_timeout", 1j, "complex"),
+        ("audit", True, "bool"),
+        ("audit", None, "NoneType"),
         ("directory", b"/run", "bytes"),
         ("listen", 7400, "int"),
         ("peers", ["web1:7400"], "list"),
@@ -540,6 +564,7 @@ GIVEN_AS = {
     str: str,
     bool: bool,
     int: int | str,
+    int | None: int | str | None,
     float: Duration,
     float | None: Duration | None,
     str | None: str,
@@ -554,6 +579,7 @@ def test_the_cache_takes_an_argument_for_each_setting():
     fields = typing.get_type_hints(Config)
     del fields["group"]  # it has a place of its own
     expected = {name: GIVEN_AS[kind] for name, kind in fields.items()}
+    expected["audit"] = float | str  # a share, and no duration
     assert typing.get_type_hints(Arguments) == expected
 
 
@@ -573,7 +599,7 @@ def test_each_setting_can_be_documented():
 
 def test_the_default_can_be_written_into_the_variable():
     written = {each.variable: each.default for each in SETTINGS.values() if isinstance(each.default, str)}
-    assert len(written) == 13
+    assert len(written) == 14
     assert resolve(written) == resolve()
 
 
@@ -754,8 +780,9 @@ def test_each_setting_that_a_server_has_use_for_is_an_option(monkeypatch):
     """Also one that comes to the table later."""
     known = {name: option for name, (option, _) in server_options().items()}
     assert known == {
-        "group": "--group", "shelf": "--memory", "directory": "--dir", "listen": "--listen", "peers": "--peers",
-        "peers_interval": "--peers-interval", "secret_file": "--secret-file", "host": "--host",
+        "group": "--group", "shelf": "--memory", "directory": "--dir", "expect": "--expect",
+        "listen": "--listen", "peers": "--peers", "peers_interval": "--peers-interval",
+        "secret_file": "--secret-file", "host": "--host",
         "advertise": "--advertise", "forget": "--forget", "replicas": "--replicas", "replicate": "--replicate",
             "handoff": "--handoff", "health": "--health",
     }  # fmt: skip

@@ -382,3 +382,13 @@ def test_what_a_killed_process_of_a_client_has_stamped_is_announced_after_a_whil
     assert left.request == Announce(client.member.id, KEYS, (A_KEY,), False)
     left.answer(Announced(left.to, {0: 1}, True))
     assert client.member.id not in client.hosts.dependencies()
+
+
+def test_of_a_host_that_is_not_there_any_more_it_is_not_remembered_that_it_was_slow(group: Group, asker: Asker) -> None:
+    hosts, present, gone = asker.hosts, group.by_name("b").id, b"\x77" * 16
+    hosts._note(present, False)
+    hosts._note(gone, False)
+    hosts._deal()
+    assert [*hosts._slow] == [present]
+    hosts._note(present, True)
+    assert not hosts._slow

@@ -138,6 +138,7 @@ KEPT = {
     ("runtime/forks.py", "do_all"): "it is raised at the end",
     ("runtime/undisturbed.py", "do"): "it is raised in the caller's thread",
     ("runtime/waiting/threads.py", "_no_thread"): "it goes by the text",
+    ("runtime/waiting/threads.py", "start_under_its_name"): "in the new thread",
     ("runtime/waker.py", "rest"): "in the thread that is woken",
 }
 

@@ -26,6 +26,7 @@ LEVELS = {
     "interruptions": 0,
     "core": 1,
     "stats": 2,
+    "tracing": 2,
     "group_stats": 4,
     "inspection": 4,
     "values": 2,
@@ -34,6 +35,7 @@ LEVELS = {
     "hosts": 4,
     "near_cache": 4,
     "network": 4,
+    "auditing": 5,
     "host": 5,
     "functions": 5,
     "member": 6,
@@ -50,6 +52,8 @@ LEVELS = {
     "django": 14,
     "dogpile": 14,
     "fastapi": 14,
+    "prometheus": 14,
+    "opentelemetry": 14,
     "flask": 14,
     "sqlalchemy": 14,
     "serve": 14,
@@ -213,11 +217,14 @@ def test_importing_and_constructing_start_nothing(more: str, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [], "a file was made before anything needed it"
 
 
-FRAMEWORKS = {"django", "dogpile", "fastapi", "flask", "flask_caching", "sqlalchemy", "starlette", "werkzeug"}
+FRAMEWORKS = {
+    "django", "dogpile", "fastapi", "flask", "flask_caching", "opentelemetry", "prometheus_client", "sqlalchemy",
+    "starlette", "werkzeug",
+}  # fmt: skip
 
 
 def test_frameworks_are_imported_only_by_what_is_for_them() -> None:
-    others = ("django", "dogpile", "fastapi", "flask", "sqlalchemy")
+    others = ("django", "dogpile", "fastapi", "flask", "opentelemetry", "prometheus", "sqlalchemy")
     found = {each.module for each in imports() if each.target in FRAMEWORKS}
     assert found
     assert [module for module in found if not module.startswith(others)] == []

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,9 +21,10 @@ from colocache.core.receipt import Receipt
 from colocache.host import ALONE, LANE_SHIFT, Host, Voided
 from colocache.operations.positions import MAX_POSITIONS, lane_of, read_positions, write_positions
 from colocache.scope import Scope, current
+from tests.interrupts import interrupted
 
 if TYPE_CHECKING:
-    from tests.conftest import Call, Crew
+    from tests.conftest import Call, Crew, NewCache
 
 
 ZERO = "0" * 32
@@ -411,3 +413,14 @@ def test_a_child_that_is_forked_in_a_request_waits_for_its_own_invalidations(cac
             os._exit(17 if current(cache) is None else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
         assert current(cache) is scope
+
+
+def test_a_scope_whose_opening_is_interrupted_is_not_open(new_cache: NewCache) -> None:
+    cache, points = new_cache(private=True), 0
+    for number in itertools.count(1):
+        context = copy_context()
+        if not context.run(interrupted, number, lambda: Scope(cache).__enter__(), ("colocache/scope.py",)):
+            break
+        assert context.run(current, cache) is None
+        points = number
+    assert points > 4

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import itertools
 from dataclasses import FrozenInstanceError, asdict, fields
 from functools import cache
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -299,3 +301,15 @@ def test_every_figure_has_a_sentence_of_help(figure: Figure) -> None:
 
 def test_the_table_lists_the_fields_in_their_order() -> None:
     assert [figure.name for figure in FIGURES] == NAMES
+
+
+def test_a_process_that_is_held_up_while_it_shows_its_figures_does_so_again_soon(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.start()
+    host = cache._member.own_host()
+    assert host is not None
+    monkeypatch.setattr("colocache.host.monotonic", itertools.count(monotonic(), 100.0).__next__)
+    earliest, latest = host._shared.publish()
+    monkeypatch.undo()
+    assert earliest <= latest < 100.0

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 from .host.board import GROUP, Label
 from .keys import Key
@@ -95,6 +95,9 @@ class Entry:
         "way",
     )  # fmt: skip
 
+    #: The hits before the next one that is drawn for an audit.
+    draw_at: ClassVar[float] = math.inf
+
     def __init__(
         self, home: Home[Entry], key: Key, value: object, hash: int, label: Label, way: int, expires: float,
         size: int,
@@ -143,3 +146,17 @@ class Entry:
         self.count()
         if home.entries.get(key) is self:
             home.entries.pop(key, None)
+
+
+class SampledEntry(Entry):
+    """A near copy of which some hits are drawn for an audit."""
+
+    __slots__ = ("draw_at", "loaded")
+
+    draw_at: float  # type: ignore[misc]  # each has its own
+
+    def __init__(self, draw_at: float, loaded: float, *others: Any) -> None:
+        """``loaded`` is that of the record, and ``others`` are what `Entry` takes."""
+        super().__init__(*others)
+        self.draw_at = draw_at
+        self.loaded = loaded

@@ -171,8 +171,8 @@ class NearStore:
 #: What readers compare before they ask `NearStore.lets`, as source text, for functions that answer most readers: a call
 #: of `lets` would make a hit longer. The bell has not changed since the entry was last compared, and until the instant
 #: that the entry has, nobody has to be asked.
-#: ``{keyspace}`` is where the reader reads, and ``{key}`` is what entries are found by there. tests/core/test_near.py
-#: compares the text with the rule.
+#: ``{keyspace}`` is where the reader reads, and ``{key}`` is what entries are found by there. ``{serve}`` is
+#: `SERVE`, or `SERVE_UNLESS_DRAWN`. tests/core/test_near.py compares the text with the rule.
 SERVE_AT_ONCE = """\
     _cc_keyspace = {keyspace}
     _cc_entries, _cc_bell = _cc_keyspace.near
@@ -183,9 +183,20 @@ SERVE_AT_ONCE = """\
             _cc_raise_if_from_handler(_cc_error)
     else:  # not above: an exception of a signal handler would be taken for a miss
         if _cc_entry.bell == _cc_bell[0] and _cc_entry.until > _cc_monotonic():
-            _cc_entry.hits += 1
-            return _cc_entry.value
-        if _cc_entry.home.owner.lets(_cc_entry, _cc_monotonic()):
-            _cc_entry.hits += 1
-            return _cc_entry.value
+            {serve}
+        elif _cc_entry.home.owner.lets(_cc_entry, _cc_monotonic()):
+            {serve}
 """
+
+SERVE = """\
+            _cc_entry.hits += 1
+            return _cc_entry.value
+""".strip()
+
+#: A hit that is drawn for an audit goes the longer way, past the text, where it is served, too.
+SERVE_UNLESS_DRAWN = """\
+            _cc_hits = _cc_entry.hits
+            if _cc_hits < _cc_entry.draw_at:
+                _cc_entry.hits = _cc_hits + 1
+                return _cc_entry.value
+""".strip()

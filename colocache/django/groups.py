@@ -7,7 +7,8 @@ handles on the caches here. Nothing here starts anything, because a cache joins 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
@@ -17,11 +18,13 @@ from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 from django.utils.encoding import force_bytes
 from django.utils.module_loading import import_string
 
 from colocache import Cache, Codec, ConfigError, PickleCodec, Space
 from colocache.config import SETTINGS
+from colocache.operations.drive import why_not_to_wait
 
 from ..interruptions import raise_if_from_handler
 from .codec import DjangoCodec
@@ -82,7 +85,7 @@ def cache_of(alias: str = "default") -> Cache:
         _of_aliases[alias] = group.cache
         return group.cache
     if alias not in _of_aliases:
-        _of_aliases.setdefault(alias, _stand_in(alias, backend))
+        _of_aliases.setdefault(alias, _audited(_stand_in(alias, backend)))
     return _of_aliases[alias]
 
 
@@ -137,11 +140,29 @@ def _cache(location: str, options: Mapping[str, Any], where: str) -> Cache:
     codec = options.get("codec", "django")
     known = (location, repr(codec), repr(sorted(settings_of.items())))
     try:
-        made = _caches.get(known) or AliasCache(location, codec=_codec(codec, where), **settings_of)
+        made = _caches.get(known) or _audited(AliasCache(location, codec=_codec(codec, where), **settings_of))
     except (ConfigError, TypeError) as error:
         raise_if_from_handler(error)
         raise ImproperlyConfigured(f"{where}: {error}") from error
     return _caches.setdefault(known, made)
+
+
+def _audited(cache: Cache) -> Cache:
+    cache.audit_within(closing_connections)
+    return cache
+
+
+@contextmanager
+def closing_connections() -> Iterator[None]:
+    """Close the connections of this thread at the end: Django gives each thread its own, and an audit's thread ends.
+
+    On the thread of an event loop Django opens none.
+    """
+    try:
+        yield
+    finally:
+        if not why_not_to_wait():
+            connections.close_all()
 
 
 def _codec(codec: object, where: str) -> Codec:

@@ -56,6 +56,8 @@ class FlaskCache:
     def init_app(self, app: Flask) -> None:
         """Put the cache into an application. This starts nothing. A second call with the same cache does nothing.
 
+        Audits call functions in a context of the application: see `Cache.audit_within`.
+
         Raise ConfigError for a setting that cannot be used, and RuntimeError if the application has another cache.
         """
         cache = self._cache or cache_of(app.config)
@@ -67,6 +69,7 @@ class FlaskCache:
         if other is not None:
             raise RuntimeError(f"the application {app.name!r} has {other!r} already, and cannot have {cache!r}, too")
         app.extensions[NAME] = cache
+        cache.audit_within(app.app_context)
         app.wsgi_app = CacheMiddleware(app.wsgi_app, cache, **self._options)  # type: ignore[method-assign]
 
     def __repr__(self) -> str:

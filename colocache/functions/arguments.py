@@ -36,6 +36,7 @@ class Arguments:
         }
         self._injected = {name: annotation for name, annotation in annotations.items() if annotation.is_injected}
         self.kept = [each for each in self.signature.parameters.values() if each.name not in self.ignored]
+        self.injects = bool(self._injected)  # whether FastAPI gives it some of them
         # An open function takes any number of arguments by position, and others by name. Those by name always have a
         # place of their own in the key, because otherwise they would look like one more argument by position.
         kinds = {parameter.kind for parameter in self.kept}

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from ..core.entry import MISSING
-from ..core.near import SERVE_AT_ONCE
+from ..core.near import SERVE, SERVE_AT_ONCE, SERVE_UNLESS_DRAWN
 from ..core.parts import OBJECT
 from ..interruptions import raise_if_from_handler
 from ..near_cache import NearCache
@@ -52,12 +52,13 @@ def at_once(method: F) -> F:
 
 def specialise(
     function: Callable[..., Any], signature: inspect.Signature, kept: Sequence[Parameter], near: NearCache,
-    miss: Callable[..., Any], *, waits: bool,
+    miss: Callable[..., Any], *, waits: bool, is_audited: bool = False,
 ) -> Callable[..., Any]:  # fmt: skip
     """Return a wrapper for a signature that `may_be_specialised`. The parameters that are ``kept`` make the key.
 
     If nothing can be served at once, the wrapper calls ``miss`` with the positional arguments as a tuple, and the
-    others as a dict. ``waits`` says whether ``miss`` is a coroutine function. Then the wrapper is one, too.
+    others as a dict. ``waits`` says whether ``miss`` is a coroutine function. Then the wrapper is one, too. If the
+    function ``is_audited``, hits that are drawn are left to ``miss``.
     """
     parameters = signature.parameters.values()
     named = ", ".join(f"{each!r}: {each}" for each in _keyword_only(parameters))
@@ -66,17 +67,18 @@ def specialise(
         "_cc_of_function": near, "_cc_miss": miss, "_cc_MISSES": (KeyError, TypeError, AttributeError),
         "_cc_type": type, "_cc_OBJECT": OBJECT,
     }  # fmt: skip
-    return _made(function, signature, "_cc_of_function", _key(kept), source, names, waits=waits)
+    serve = SERVE_UNLESS_DRAWN if is_audited else SERVE
+    return _made(function, signature, "_cc_of_function", _key(kept), source, names, waits=waits, serve=serve)
 
 
 def _made(
     function: Callable[..., Any], signature: inspect.Signature, keyspace: str, key: str, rest: str,
-    names: dict[str, Any], *, waits: bool,
+    names: dict[str, Any], *, waits: bool, serve: str = SERVE,
 ) -> Callable[..., Any]:  # fmt: skip
     start, parameters = "async def" if waits else "def", signature.parameters
     source = (
         _START.format(start=start, parameters=_parameters(parameters))
-        + SERVE_AT_ONCE.format(keyspace=keyspace, key=key)
+        + SERVE_AT_ONCE.format(keyspace=keyspace, key=key, serve=serve)
         + rest
     )
     names |= {f"_cc_default_{name}": parameter.default for name, parameter in parameters.items()}

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..core.entry import MISSING
 from ..core.host.hashes import key_hash
 from ..core.host.record import Record
 from ..core.hosts.copies import PEEK_WITHIN
-from ..core.hosts.requests import MAX_MANY, Found, FoundMany, Get, GetMany, Missing
+from ..core.hosts.requests import MAX_MANY, Answer, Found, FoundMany, Get, GetMany, Missing
 from ..core.hosts.rows import Incarnation
 from ..core.hosts.taking import Asked
 from ..core.keys import Key
@@ -22,6 +23,7 @@ from ..host import Host
 from ..hosts import Hosts
 from .flow import Flow
 from .keyspace import Keyspace
+from .traced import Told, traced
 
 
 @dataclass
@@ -65,10 +67,8 @@ def get(
     if isinstance(question, Record):
         return keyspace.use(host, key, wire, key_hash(wire), question), b""
     request = Get(question.asked.key, hosts.dependencies(), False, 0.0)
-    if owner is None:
-        answer = yield from hosts.ask(other, request, PEEK_WITHIN)
-    else:
-        answer = yield from hosts.ask_or_copy(owner, request)
+    asking = hosts.ask(other, request, PEEK_WITHIN) if owner is None else hosts.ask_or_copy(owner, request)
+    answer = yield from traced(keyspace, "fetch", (key,), asking, partial(_told, hosts, other))
     if isinstance(answer, Found):
         return question.use(answer), b""
     if owner is not None and isinstance(answer, Missing) and (yield from hosts.catch_up(answer.depends)):
@@ -101,12 +101,25 @@ def get_many(
     ]
     if not parts:
         return found
-    answers = yield from hosts.ask_several(
+    asking = hosts.ask_several(
         [(owner, GetMany(tuple([each.asked.key for each in part]), depends)) for owner, part in parts]
     )
+    keys = [each.key for _, part in parts for each in part]
+    answers = yield from traced(keyspace, "fetch", keys, asking, partial(_told_of_many, hosts, [*questions]))
     for (_, part), answer in zip(parts, answers, strict=True):
         if isinstance(answer, FoundMany):
             for question, value in zip(part, answer.values, strict=False):
                 if value is not None:
                     found.append((question.key, question.use(value)))
     return found
+
+
+def _told(hosts: Hosts, asked: Incarnation, answer: Answer | None) -> Told:
+    outcome = "no answer" if answer is None else "found" if isinstance(answer, Found) else "nothing"
+    return Told(outcome, hosts.names_of(asked))
+
+
+def _told_of_many(hosts: Hosts, asked: Sequence[Incarnation], answers: Sequence[Answer | None]) -> Told:
+    found = [value for each in answers if isinstance(each, FoundMany) for value in each.values if value is not None]
+    outcome = "found" if found else "no answer" if all(each is None for each in answers) else "nothing"
+    return Told(outcome, hosts.names_of(*asked))

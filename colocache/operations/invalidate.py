@@ -21,17 +21,20 @@ from . import fenced
 from .flow import Flow
 from .keyspace import Keyspace, travelling
 from .tally import current_tally, note_position, tell
+from .traced import Told, traced
 
 Waiting = bool | float | Literal["response"]
 
 
 def keys(keyspace: Keyspace, names: Iterable[Key], wait: Waiting, strict: bool) -> Flow[Receipt]:
     """Invalidate some keys."""
+    names = [*names]
     wires = [keyspace.wire(key) for key in names]
     if keyspace.fence:  # this context does not take them for missed any more
         fenced.forget(keyspace.member.serial, wires)
     text = shown_wire(wires[0]) if wires else ""
-    return (yield from announce(keyspace, [key_hash(wire) for wire in wires], KEYS, text, wait, strict))
+    flow = announce(keyspace, [key_hash(wire) for wire in wires], KEYS, text, wait, strict)
+    return (yield from traced(keyspace, "invalidate", names, flow, _told, waits=False))
 
 
 def tags(keyspace: Keyspace, names: Iterable[str], wait: Waiting, strict: bool) -> Flow[Receipt]:
@@ -39,10 +42,14 @@ def tags(keyspace: Keyspace, names: Iterable[str], wait: Waiting, strict: bool) 
     able, excess = travelling(names)
     if excess:  # a value that was to have it was not kept
         keyspace.member.log.warning(
-            "an invalidation names a tag that no value can have: %s", excess, event="impossible_tag"
+            "an invalidation names a tag that no value can have: %s",
+            excess,
+            about=keyspace.path,
+            event="impossible_tag",
         )
     text = able[0] if able else ""
-    return (yield from announce(keyspace, [tag_hash(tag) for tag in able], TAGS, text, wait, strict))
+    flow = announce(keyspace, [tag_hash(tag) for tag in able], TAGS, text, wait, strict)
+    return (yield from traced(keyspace, "invalidate_tags", able, flow, _told, waits=False))
 
 
 def all_keys(keyspace: Keyspace, wait: Waiting, strict: bool) -> Flow[Receipt]:
@@ -50,7 +57,8 @@ def all_keys(keyspace: Keyspace, wait: Waiting, strict: bool) -> Flow[Receipt]:
     if keyspace.fence:
         fenced.forget_within(keyspace.member.serial, keyspace.path)
     hash = namespace_hash(keyspace.path) if keyspace.path else ROOT
-    return (yield from announce(keyspace, [hash], NAMESPACES, keyspace.path, wait, strict))
+    flow = announce(keyspace, [hash], NAMESPACES, keyspace.path, wait, strict)
+    return (yield from traced(keyspace, "clear", (), flow, _told, waits=False))
 
 
 def announce(keyspace: Keyspace, hashes: list[int], kind: int, text: str, wait: Waiting, strict: bool) -> Flow[Receipt]:
@@ -113,6 +121,10 @@ def settled(member: Member, voided: Sequence[Voided | None], began: float) -> Fl
     if not receipt.complete:
         member.tell_incomplete(receipt)
     return receipt._replace(complete=receipt.complete and None not in voided)
+
+
+def _told(receipt: Receipt) -> Told:
+    return Told("complete" if receipt.complete else "incomplete", (*receipt.acknowledged, *receipt.waited_out))
 
 
 def _receipt(settled: Settled, began: float) -> Receipt:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy as copying
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from time import monotonic
 from types import FunctionType
 from typing import Any, NamedTuple, cast
 
 from ..config import UNSET, Duration, Unset, parse_ttl
 from ..core import keys
-from ..core.entry import MISSING, OVERHEAD_BESIDE_LABEL, Entry
+from ..core.entry import MISSING, OVERHEAD_BESIDE_LABEL, Entry, SampledEntry
 from ..core.host.hashes import path_hashes, tag_hash
 from ..core.host.record import Outcome, Record
 from ..core.keys import Key
 from ..core.near import NearStore
 from ..core.options import MAX_TAGS, MAX_VALUE, check_tag
+from ..core.sampling import Sample
 from ..errors import OversizeError
 from ..host import Host
 from ..interruptions import raise_if_foreign, raise_if_from_handler
@@ -39,11 +41,11 @@ class Given(NamedTuple):
 class Keyspace(NearCache):
     """The keys of one namespace, with what one `Space` or decorated function chose for them."""
 
-    __slots__ = ("_given", "fence", "function", "member", "path_hashes", "prefix", "ttl")
+    __slots__ = ("_given", "fence", "function", "member", "path_hashes", "prefix", "sample", "ttl")
 
     def __init__(
         self, member: Member, path: str, ttl: float | None, copies: bool, *, fence: bool = False,
-        function: FunctionType | None = None, one_part: bool = False,
+        function: FunctionType | None = None, one_part: bool = False, sample: Sample | None = None,
     ) -> None:  # fmt: skip
         self.member = member
         self.prefix = keys.prefix(path)
@@ -52,6 +54,7 @@ class Keyspace(NearCache):
         self._given = Given(math.inf if ttl is None else ttl, ())
         self.fence = fence
         self.function = function  # whose results these keys hold; None once a load has checked it
+        self.sample = sample  # draws the hits that are audited; None if none are
         member.notice_fork()
         super().__init__(member.near_caches, path, copies, one_part, function is not None)
 
@@ -66,15 +69,17 @@ class Keyspace(NearCache):
         return Keyspace(self.member, path, self.seconds(ttl), copies, fence=self.fence if fence is None else fence)
 
     def of_function(
-        self, function: FunctionType, name: str | None, ttl: float | None, one_part: bool
+        self, function: FunctionType, name: str | None, ttl: float | None, one_part: bool, sample: Sample | None
     ) -> tuple[Keyspace, str]:
-        """Return the keyspace of a decorated function, and its name."""
+        """Return the keyspace of a decorated function, and its name. ``sample`` draws the hits that are audited."""
         known = self.member.functions.name(function, self.path, name)
         before = f"{self.path}/" if self.path else ""
         if name is None:
             known = shortened(known, keys.MAX_NAMESPACE - len(before.encode()))
         copies = self._copies_below(before + known)
-        keyspace = Keyspace(self.member, before + known, ttl, copies, function=function, one_part=one_part)
+        keyspace = Keyspace(
+            self.member, before + known, ttl, copies, function=function, one_part=one_part, sample=sample
+        )
         self.member.carrier.learn(function)
         return keyspace, known
 
@@ -96,6 +101,10 @@ class Keyspace(NearCache):
                 return MISSING
         entry.hits += 1
         return entry.value
+
+    def entry(self, key: Key) -> Entry | None:
+        """Return the near copy of a key, whether it may be served or not; None if there is none."""
+        return self._look_up(self.near[0], key)
 
     def _look_up(self, entries: dict[Key, Entry], key: Key) -> Entry | None:
         written: Any = key[0] if self.one_part else key
@@ -147,7 +156,7 @@ class Keyspace(NearCache):
             return self.member.carrier.decode(payload)
         except ValueError as error:
             raise_if_from_handler(error)
-            self.member.tell_undecodable(error)
+            self.member.tell_undecodable(self.path, error)
             return MISSING
 
     def keep(self, host: Host, key: Key, wire: bytes, hash: int, record: Record, value: object) -> None:
@@ -158,10 +167,14 @@ class Keyspace(NearCache):
         home, keeper = self.home, host.keeper
         if home.owner is not keeper.store:  # it belongs to another life by now
             return
-        payload, label, expires, _, _, way, _ = record
+        payload, label, expires, loaded, _, way, _ = record
         found_by = key if type(key) is str else self._canonical(key)
         size = OVERHEAD_BESIDE_LABEL + len(label) + len(wire) + len(payload)
-        keeper.keep(Entry(home, found_by, value, hash, label, way, expires - host.ahead, size))
+        new: Callable[..., Entry] = Entry
+        sample = self.sample
+        if sample is not None:
+            new = partial(SampledEntry, sample.skip(), loaded)
+        keeper.keep(new(home, found_by, value, hash, label, way, expires - host.ahead, size))
 
     def hashes(self, tags: Iterable[str] = ()) -> tuple[int, ...]:
         """Return the hashes of all that a value depends on beside its key: its namespaces, the root first, its tags."""

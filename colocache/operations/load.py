@@ -21,9 +21,11 @@ from ..host import Host
 from ..hosts import Hosts
 from ..interruptions import raise_if_from_handler, value_of
 from ..naming import shown
+from ..tracing import Span
 from .flow import Flow
 from .keyspace import Given, Keyspace, copied
 from .tally import tell
+from .traced import Told, traced
 from .under_way import UnderWay, is_circle, loads_above, runner
 
 if TYPE_CHECKING:
@@ -32,13 +34,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def get_or_load(keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: Given) -> Flow[Any]:
+#: What is told of a value that was found, and not loaded.
+OnFound = Callable[[Host, Record], None]
+
+
+def get_or_load(
+    keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: Given, on_found: OnFound | None = None
+) -> Flow[Any]:
     """Look for a key on this host, and then in the source, by the user's function.
 
     The caller has looked in the near cache already.
     """
     keyspace.check_function()
-    return (yield from load_or_wait(Duty(keyspace, key, loader, given)))
+    return (yield from load_or_wait(Duty(keyspace, key, loader, given, on_found)))
 
 
 def load_or_wait(duty: Duty) -> Flow[Any]:
@@ -78,7 +86,9 @@ class Duty:
     ``load`` is set before anybody can wait for it, and to end a load twice does nothing.
     """
 
-    def __init__(self, keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: Given) -> None:
+    def __init__(
+        self, keyspace: Keyspace, key: Key, loader: Callable[[], Any], given: Given, on_found: OnFound | None = None
+    ) -> None:
         member = keyspace.member
         self.key = key
         self.wire = keyspace.wire(key)
@@ -91,6 +101,7 @@ class Duty:
         self._keyspace = keyspace
         self._member = member
         self._given = given
+        self._on_found = on_found
         self._host: Host | None = member.join()
         self._grant: tuple[Incarnation, int] | None = None  # by which owner host, and its token
         self._any_tag = self._host.any_tag() if self._host is not None else 0  # before any stamps of the key
@@ -103,11 +114,13 @@ class Duty:
         if host is not None and stores:
             hashes = self._keyspace.hashes(given.tags)
             flow = host.claims.find_or_lead(self, self.wire, self._hash, hashes, host.now(), self.timeout, runner())
-            outcome = yield from _clocked(flow, host)
+            outcome = yield from traced(self._keyspace, "wait", (self.key,), _clocked(flow, host), _told_of_wait)
             if isinstance(outcome, Lead):
                 member.is_found_on(host)
                 if host.hosts is not None and not outcome.late:
-                    outcome = (yield from self._ask_owner(host, host.hosts, outcome.load)) or outcome
+                    question = self._ask_owner(host, host.hosts, outcome.load)
+                    told = partial(self._told_of_owner, host.hosts)
+                    outcome = (yield from traced(self._keyspace, "fetch", (self.key,), question, told)) or outcome
             elif not host.alive:  # in this order: see `Region.lives`
                 outcome = None
         if isinstance(outcome, Record | Value):
@@ -147,6 +160,10 @@ class Duty:
             if not isinstance(answer, Busy) or patience <= 0:
                 return None
 
+    def _told_of_owner(self, hosts: Hosts, found: Record | None) -> Told:
+        outcome = "found" if found is not None else "nothing" if self._grant is None else "granted"
+        return Told(outcome, hosts.names_of(hosts.owner(self.wire) or hosts.second(self.wire)))
+
     def _note_grant(self, owner: Incarnation, token: int) -> None:
         self._grant = owner, token
 
@@ -177,7 +194,10 @@ class Duty:
         """Return the value that was found; MISSING if this process cannot decode it."""
         if isinstance(found, Record):
             assert self._host is not None
-            return self._keyspace.use(self._host, self.key, self.wire, self._hash, found)
+            value = self._keyspace.use(self._host, self.key, self.wire, self._hash, found)
+            if self._on_found is not None and value is not MISSING:
+                self._on_found(self._host, found)
+            return value
         if self._host is not None:
             self._keyspace.note_age(self._host, found.loaded)
         return copied(found.value) if self._keyspace.copies else found.value
@@ -199,7 +219,7 @@ class Duty:
 
     def on_lost(self, error: BaseException) -> None:
         """Note that the loader raised, and that its caller was cancelled before."""
-        self._member.tell_lost(self.key, error)
+        self._member.tell_lost(self.key, self._keyspace.path, error)
 
     def time(self, seconds: float) -> None:
         """Count how long the loader took, however it ended."""
@@ -211,25 +231,31 @@ class Duty:
             self._keyspace.counters.failed_loads += 1
         self.give_back()
 
-    def succeed(self, value: Any) -> None:
+    def begin_span(self) -> Span | None:
+        """Tell the tracer, if there is one, that the loader is about to be called."""
+        tracer = self._member.tracer
+        return None if tracer is None else tracer.begin("load", self._keyspace.path, (self.key,))
+
+    def succeed(self, value: Any) -> str:
         """Store the loader's value, and hand it to those that wait. Raise TypeError if it cannot travel.
 
-        The caller is given the value also where there is no memory to store it.
+        The caller is given the value also where there is no memory to store it. Return in a word what became of it.
         """
         try:
-            self._keep(value)
+            return self._keep(value)
         except MemoryError as error:
             raise_if_from_handler(error)
             self.give_back()
             self._keyspace.decline(self.key, "there is not enough memory to keep it")
+            return "declined"
 
-    def _keep(self, value: Any) -> None:
+    def _keep(self, value: Any) -> str:
         keyspace, host, load, given = self._keyspace, self._host, self.load, self._given
         if host is None or load is None:
-            return
+            return "not kept"
         payload = keyspace.encode_loaded(self.key, self.wire, value, given, host)
         handed: object = AGAIN
-        expires = host.now() + given.ttl
+        outcome, expires = Outcome.DECLINED, host.now() + given.ttl
         if payload is not None:
             outcome, record = host.shelf.fill(self.wire, self._hash, payload, load.miss, expires)
             keyspace.count_write(outcome, is_fill=True)
@@ -250,6 +276,7 @@ class Duty:
                 raise_if_from_handler(error)
         self._tell_owner(payload)
         host.claims.end(load, handed)
+        return outcome.name.lower()
 
     def give_back(self) -> None:
         """Give the duty back: another call loads. It may be called twice, and after the report."""
@@ -271,6 +298,12 @@ def _clocked(flow: Generator[Sleep, tuple[float, Any], T], host: Host) -> Flow[T
         flow.close()
 
 
+def _told_of_wait(outcome: Record | Value | Lead | None) -> Told:
+    if isinstance(outcome, Record | Value):
+        return Told("given")
+    return Told("too late" if isinstance(outcome, Lead) and outcome.late else "nothing")
+
+
 class Run(UnderWay):
     """The step of a flow that calls the user's function."""
 
@@ -279,7 +312,8 @@ class Run(UnderWay):
         self.duty = duty
         self._is_orphan = False
         self._began: float | None = None  # when the function was called
-        self._is_timed = False
+        self._took: float | None = None  # s
+        self._span: Span | None = None
 
     def age(self, loaded: float) -> None:
         """Note that the function was given a cached value that was loaded then."""
@@ -289,6 +323,7 @@ class Run(UnderWay):
     def call(self) -> Any:
         """Call the function; what it returns may be awaitable. It is under way until `succeed` or `fail`."""
         self.begin()
+        self._span = self.duty.begin_span()
         self._began = monotonic()
         return self.duty.loader()
 
@@ -296,18 +331,22 @@ class Run(UnderWay):
         """Report the function's value. Raise TypeError if it cannot travel."""
         self.end()
         self._time()
-        self.duty.succeed(value)
+        outcome = self.duty.succeed(value)
+        if self._span is not None:
+            self._span.end(outcome, seconds=self._took)
 
     def fail(self, error: BaseException) -> None:
         """Report what the function, or the report of its value, has raised."""
         self.end()
         self._time()
         self.duty.fail(error)
+        if self._span is not None:
+            self._span.end("failed", seconds=self._took, error=error)
 
     def _time(self) -> None:
-        if self._began is not None and not self._is_timed:
-            self._is_timed = True
-            self.duty.time(monotonic() - self._began)
+        if self._began is not None and self._took is None:
+            self._took = monotonic() - self._began
+            self.duty.time(self._took)
 
     def lose_caller(self) -> None:
         """Note that the caller was cancelled, and takes neither value nor exception."""

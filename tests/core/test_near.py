@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from colocache.core.entry import DEAD, Entry, Home
+from colocache.core.entry import DEAD, Entry, Home, SampledEntry
 from colocache.core.host.board import PAGE, Board
 from colocache.core.host.hashes import ROOT, key_hash
 from colocache.core.host.memory import HostLease
 from colocache.core.host.numbers import Numbers
 from colocache.core.hosts.lease import FOREVER
-from colocache.core.near import SERVE_AT_ONCE, NearStore
+from colocache.core.near import SERVE, SERVE_AT_ONCE, SERVE_UNLESS_DRAWN, NearStore
 from colocache.core.policy import POLICIES
 from tests.core.leases import WordLease
 from tests.interrupts import at_every_point
@@ -85,10 +85,10 @@ class Keyspace:
         self.near = {"key": entry}, near.store.bell
 
 
-def served_at_once(keyspace: Keyspace, key: Any) -> Any:
+def served_at_once(keyspace: Keyspace, key: Any, serve: str = SERVE) -> Any:
     """Run the text, at the instant `NOW`."""
     names: dict[str, Any] = {"_cc_monotonic": lambda: NOW, "_cc_MISSES": (KeyError, TypeError)}
-    exec("def call(keyspace, key):\n" + SERVE_AT_ONCE.format(keyspace="keyspace", key="key"), names)
+    exec("def call(keyspace, key):\n" + SERVE_AT_ONCE.format(keyspace="keyspace", key="key", serve=serve), names)
     return names["call"](keyspace, key)
 
 
@@ -140,6 +140,31 @@ def test_the_text_serves_what_the_rule_lets_through_and_nothing_else(value: Any)
         assert (found, entry.hits) == ((value, 1) if lets else (None, 0))
         served += lets
     assert served == 6
+
+
+def sampled(near: Near, draw_at: float) -> SampledEntry:
+    return SampledEntry(draw_at, 0.0, near.home, "key", "value", A, near.board.label((ROOT, A)), 0, math.inf, 10)
+
+
+@pytest.mark.parametrize("history", [at_this_bell, at_an_older_bell, never_compared])
+@pytest.mark.parametrize("draw_at", [0, 1, 3])
+def test_a_hit_that_is_drawn_is_left_to_whoever_audits_it(history: Any, draw_at: int) -> None:
+    near = Near()
+    entry = sampled(near, draw_at)
+    history(near, entry)
+    keyspace = Keyspace(near, entry)
+    assert [served_at_once(keyspace, "key", SERVE_UNLESS_DRAWN) for _ in range(5)] == (
+        ["value"] * draw_at + [None] * 5
+    )[:5]
+    assert entry.hits == draw_at
+    assert served_at_once(keyspace, "key") == "value", "for readers that audit nothing"
+
+
+def test_hits_of_an_entry_that_nobody_draws_from_are_served() -> None:
+    """Others may write what the readers of a decorated function find."""
+    near = Near()
+    keyspace = Keyspace(near, near.entry(A))
+    assert [served_at_once(keyspace, "key", SERVE_UNLESS_DRAWN) for _ in range(5)] == ["value"] * 5
 
 
 @pytest.mark.parametrize("key", ["another key", [], {}])

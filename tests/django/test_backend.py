@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
+from sqlite3 import ProgrammingError
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from django.core.cache import cache as proxy
 from django.core.cache import caches
 from django.core.cache.backends.base import CacheKeyWarning
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connection
 
 import colocache
 from colocache import MISSING, Space
@@ -433,11 +435,11 @@ def test_threads_and_contexts_have_handles_of_their_own_on_one_cache(cache: Any)
 
 
 def test_nothing_starts_before_the_first_use(site: Site) -> None:
-    before = threading.active_count()
+    before = {*threading.enumerate()}  # some of an earlier test may still end
     cache = site()
     cache_of().namespace("own")
     cache.make_key("x")
-    assert threading.active_count() == before
+    assert {*threading.enumerate()} <= before
     assert cache.group.cache.members() == []
     cache.get("x")
     assert len(cache.group.cache.members()) == 1
@@ -690,3 +692,37 @@ def test_switched_off_it_is_a_dummy(site: Site, call: Call, monkeypatch: pytest.
 def test_the_sentinel_is_never_given_out(cache: Any, call: Call) -> None:
     assert call(cache, "get", "tea", MISSING) is MISSING
     assert pickle.loads(pickle.dumps(call(cache, "get", "tea"))) is None
+
+
+# --- Audits
+
+
+@pytest.mark.parametrize("backend", [{}, {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}])
+def test_the_caches_close_the_connections_that_audits_have_opened(site: Site, backend: dict[str, Any]) -> None:
+    site(audited=backend)
+    opened: list[Any] = []
+
+    def audit() -> None:
+        with cache_of("audited")._member.audit_within():
+            connection.ensure_connection()
+            opened.append(connection.connection)
+
+    thread = threading.Thread(target=audit)
+    thread.start()
+    thread.join()
+    with pytest.raises(ProgrammingError, match="closed"):
+        opened[0].execute("SELECT 1")
+
+
+def test_on_an_event_loop_there_are_none(site: Site) -> None:
+    site()
+    connection.ensure_connection()
+    mine = connection.connection
+
+    async def audit() -> None:
+        with cache_of()._member.audit_within():
+            pass
+
+    asyncio.run(audit())
+    assert connection.connection is mine is not None
+    connection.close()

@@ -230,7 +230,9 @@ def documented() -> set[str]:
     return names
 
 
-FRAMEWORKS = ["asgi", "django", "dogpile", "fastapi", "flask", "sqlalchemy", "testing", "wsgi"]
+FRAMEWORKS = [
+    "asgi", "django", "dogpile", "fastapi", "flask", "opentelemetry", "prometheus", "sqlalchemy", "testing", "wsgi",
+]  # fmt: skip
 
 
 def test_the_api_pages_have_every_public_name() -> None:

@@ -44,6 +44,22 @@ def test_an_application_gets_a_cache_that_is_current_in_it(cache: Cache) -> None
     assert app.extensions["colocache"] is cache
 
 
+def name_of_application() -> str:
+    return flask.current_app.name
+
+
+def test_audits_call_functions_in_a_context_of_the_application(new_cache: Any, until: Any) -> None:
+    app, cache = Flask("shop"), new_cache(audit=1)
+    FlaskCache(app, cache)
+    decorated, closed = cache.cached(name_of_application), list[object]()
+    app.teardown_appcontext(closed.append)
+    with app.app_context():
+        assert [decorated() for _ in range(2)] == ["shop"] * 2
+        until(lambda: closed)
+    stats = cache.stats()
+    assert (stats.audits, stats.audits_failed, stats.audit_errors) == (1, 0, 0)
+
+
 def test_a_request_waits_for_what_it_invalidates(cache: Cache, until: Any) -> None:
     app, caught = Flask("shop"), []
     FlaskCache(app, cache, debug_header=True, barrier="cookie")

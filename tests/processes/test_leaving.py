@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from verification.chaos.group import Group, Worker, together, until
 
 KEYS = [f"k{number}" for number in range(12)]
@@ -218,3 +222,39 @@ def test_a_daemon_that_forks_and_closes_all_descriptors_joins_by_itself(ours: Gr
     assert len(other.call("members")) == 2
     assert other.call("write", key="k0")["complete"]
     assert daemon.call("read", key="k0") == 4
+
+
+DROPPED = """
+import gc, sys, threading
+import colocache
+from colocache import member
+
+leave, finish, begun, goes_on = member._leave, member.Queue.finish, threading.Event(), threading.Event()
+
+def leave_late(*arguments):
+    begun.set()
+    goes_on.wait(30)
+    leave(*arguments)
+
+def finish_late(queue, ends):
+    goes_on.set()
+    finish(queue, ends)
+
+member._leave, member.Queue.finish = leave_late, finish_late
+cache = colocache.Cache("dropped", directory=sys.argv[1])
+cache.set("k", 1)
+del cache
+gc.collect()
+assert begun.wait(30)
+"""
+
+
+def test_the_end_of_a_process_waits_for_a_cache_that_was_dropped_and_is_leaving(tmp_path: Path) -> None:
+    """Its thread would be cut off, and the files would stay."""
+    directory = tmp_path / "run"
+    directory.mkdir(mode=0o700)
+    done = subprocess.run(
+        [sys.executable, "-c", DROPPED, str(directory)], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    assert not [*directory.iterdir()]

@@ -13,7 +13,7 @@ import pytest
 
 from tests import ROOT
 
-SOMEBODY = 54321  # a user who runs nothing else, so that the limit is for this process alone
+SOMEBODY = 100_000 + os.getpid()  # a user who runs nothing else, so that the limit is for this process alone
 
 
 def _of_several_hosts() -> dict[str, str]:
@@ -43,6 +43,9 @@ for thread in (shared.bus, shared.network and shared.network.network):
         time.sleep(0.01)
 assert cache.get_or_load("other", lambda: 2) == 2
 resource.setrlimit(resource.RLIMIT_NPROC, (1 + threads, 1 + threads))
+lasting, ends = 5 if shared.network else 2, time.monotonic() + 30
+while len(os.listdir("/proc/self/task")) > lasting and time.monotonic() < ends:
+    time.sleep(0.01)  # until those have ended that have joined, and that have written a line of the log
 print(len(os.listdir("/proc/self/task")), shared.network.network.failures if shared.network else "")
 """
 

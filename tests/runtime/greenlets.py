@@ -292,8 +292,8 @@ def greenlets_and_the_thread_of_the_bus_may_log_at_once() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[Slow()])
     talking = [gevent.spawn(chatter) for _ in range(3)]
     with two_processes() as (cache, other):
-        for _ in range(3):
-            with colocache.Cache("greenlets") as another:
+        for number in range(3):
+            with colocache.Cache(f"greenlets {number}") as another:
                 assert another.get_or_load("key", lambda: "value") == "value"
                 assert another.invalidate("key").complete
         bus: Any = cache._member.own_host()._shared.bus  # type: ignore[union-attr]

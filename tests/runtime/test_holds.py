@@ -8,11 +8,13 @@ import itertools
 import os
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from colocache.runtime import holds
-from colocache.runtime.holds import FOR_EVER, Alone, Holds, hold_of_caller
+from colocache.runtime.holds import FOR_EVER, Alone, Hold, Holds, hold_of_caller, is_over
+from colocache.runtime.waiting.threads import thread_id
 from tests.conftest import PATIENCE, Crew
 from tests.interrupts import Interrupt
 from verification.interruptions.points import UNITS, Points
@@ -148,3 +150,39 @@ def test_a_child_of_which_python_has_not_heard_looks_at_no_thread_of_its_parent(
         go_on.set()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     crew.join()
+
+
+def test_a_function_has_not_ended_while_what_it_calls_comes_and_goes() -> None:
+    """Its thread goes on while another one looks. A generator that yields just then has no caller any more."""
+    interval = sys.getswitchinterval()
+    looks_on, taken, wrong = threading.Event(), list[Hold](), list[int]()
+
+    def numbers() -> Iterator[int]:
+        yield from range(100)
+
+    def work() -> None:
+        taken.append((thread_id(), sys._getframe(), os.getpid()))
+        looks_on.wait(PATIENCE)
+        for _ in range(1500):
+            sum(numbers())
+        taken.clear()
+
+    thread = threading.Thread(target=work)
+    sys.setswitchinterval(1e-6)
+    try:
+        thread.start()
+        while not taken:
+            pass
+        [hold] = taken
+        looks_on.set()
+        looks = 0
+        while taken:
+            if is_over(hold) and taken:
+                wrong.append(looks)
+            looks += 1
+    finally:
+        sys.setswitchinterval(interval)
+        thread.join(PATIENCE)
+    assert looks > 0
+    assert not wrong
+    assert is_over(hold)

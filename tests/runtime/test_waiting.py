@@ -218,6 +218,25 @@ def test_a_system_without_another_thread_says_so(monkeypatch: pytest.MonkeyPatch
     assert "the thread 'its name' cannot be started: can't start new thread" in str(error)
 
 
+@pytest.mark.parametrize("at", ["first", "second", "before"])
+def test_a_thread_for_which_there_is_no_memory_says_so(monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    """Otherwise who waits for it would wait for as long as it may take."""
+
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    if at == "first":
+        monkeypatch.setattr(threads, "_start_new_thread", refuse)
+    elif at == "second":
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+    else:
+        monkeypatch.setattr(threads, "start", refuse)
+    error = on_driver(lambda: None)
+    assert isinstance(error, NoThread)
+    assert error.errno == errno.ENOMEM
+    assert "the thread 'its name' cannot be started: there is not enough memory" in str(error)
+
+
 def test_what_a_signal_handler_raises_while_a_thread_starts_reaches_the_application(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -236,15 +255,13 @@ def test_errands_are_done_elsewhere_and_in_order() -> None:
     done: list[Any] = []
     errands = ThreadErrands()
 
-    def work() -> int:
+    def work() -> None:
         for number in range(100):
-            assert hand_over(lambda number=number: done.append((number, thread_id())))  # type: ignore[misc]
-        return thread_id()
+            assert hand_over(lambda number=number: done.append((number, on_driver_thread())))  # type: ignore[misc]
 
-    driver = on_driver(work, errands)
+    on_driver(work, errands)
     errands.finish(30)
-    assert [number for number, _ in done] == list(range(100))
-    assert driver not in [thread for _, thread in done]
+    assert done == [(number, False) for number in range(100)]
 
 
 def test_elsewhere_a_thread_does_its_errands_itself() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -9,6 +10,7 @@ from random import Random
 import pytest
 
 from colocache.core.hosts import requests
+from colocache.core.hosts.rows import Rows
 from verification.host.mutations import replaced
 from verification.hosts import mutants, simulate
 from verification.hosts.actor import Actor
@@ -129,6 +131,13 @@ def test_the_program_prints_how_to_tell_a_broken_history_again(capsys: pytest.Ca
 
 
 # --- Mutants
+
+
+def test_what_a_mutant_edits_is_afterwards_what_it_was() -> None:
+    before = inspect.getattr_static(Rows, "_holds")
+    with MUTANTS["forgotten_for_good"].change():
+        assert inspect.getattr_static(Rows, "_holds") is not before
+    assert inspect.getattr_static(Rows, "_holds") is before
 
 
 @pytest.mark.parametrize("name", MUTANTS)

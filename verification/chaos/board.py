@@ -24,7 +24,6 @@ ROWS = 7  # threads per process that count something: six that work, and all oth
 TALLIES = (
     "reads", "async_reads", "loads", "impatient", "fenced", "by_key", "by_tag", "by_namespace", "by_set", "busy",
     "complete", "prompt", "excused", "counted", "not_counted", "counts_read", "counts_exact", "interrupted", "handled",
-    "no_memory",
 )  # fmt: skip
 
 

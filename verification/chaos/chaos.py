@@ -45,7 +45,7 @@ FAULTS = {
 }  # how often  # fmt: skip
 WHOLE = "the directory"
 _FILES = {"board", "shelf", "locks", *(f"claims.{number}" for number in range(16))}
-EXHAUSTIBLE = ("descriptors", "file size", "threads", "memory")
+EXHAUSTIBLE = ("descriptors", "file size", "threads")
 DELETED = (WHOLE, WHOLE, "all directories", "board", "shelf", "locks", "claims.7")
 
 

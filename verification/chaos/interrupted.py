@@ -28,7 +28,6 @@ from typing import Any
 
 import colocache
 from colocache.operations.under_way import runner
-from verification.chaos.troubles import is_out_of_memory
 from verification.interruptions.kinds import RAISING
 from verification.interruptions.points import ASYNCIO
 
@@ -43,7 +42,7 @@ AGAIN = 2e-4  # s, where the handler must not raise
 
 _HERE = Path(__file__).parent
 _UNTOUCHED = (
-    *(str(_HERE / f"{name}.py") for name in ("register", "board", "counting", "steps", "userland")),
+    *(str(_HERE / f"{name}.py") for name in ("register", "board", "counting", "steps", "userland", "values")),
     threading.__file__, logging.__file__, "<frozen importlib", ASYNCIO,
 )  # fmt: skip
 
@@ -111,9 +110,7 @@ class Interrupted:
         call = next(attempt)
         outcome, error = self._interrupt(call)
         raised, self._raised = self._raised, None
-        if error is not None and error is not raised and is_out_of_memory(error):
-            self._count("no_memory")
-        elif error is not raised and not (error is None and self._is_lost):
+        if error is not raised and not (error is None and self._is_lost):
             wrong = "swallowed" if error is None else "another exception than the handler's"
             told = "".join(traceback.format_exception(error)) if error is not None else ""
             self._accuse(wrong, raised=repr(raised), error=told)

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import colocache
@@ -21,14 +20,6 @@ from colocache.runtime import board_file, bus, region
 from colocache.runtime.waiting import threads
 
 _start_new_thread = threads._start_new_thread
-
-
-_short_of_memory: list[float] = []  # when that began
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an exception says that there is no memory, in a process that was made short of it."""
-    return bool(_short_of_memory) and isinstance(error, MemoryError)
 
 
 def _refuse(*_: Any) -> int:
@@ -65,13 +56,7 @@ class Troubles:
             resource.setrlimit(resource.RLIMIT_FSIZE, (int((64 << 20) * room), hard))
         elif of == "threads":
             threads._start_new_thread = _refuse
-        elif of == "memory":
-            _short_of_memory.append(time.monotonic())
-            pages = int(Path("/proc/self/statm").read_text().split()[0])
-            limit = pages * resource.getpagesize() + int((48 << 20) * room)
-            resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
         else:
-            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             self.limit_descriptors(None)
             resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
             threads._start_new_thread = _start_new_thread

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from random import Random
 
 import colocache
-from verification.chaos.troubles import is_out_of_memory
 
 KEYS = 20
 PAUSE = 0.01  # s between two pieces of garbage
@@ -47,8 +46,7 @@ class Use:
         except (colocache.EventLoopError, colocache.RecursiveLoadError):
             pass  # a load is refused on the thread of a loop, and in a handler that has interrupted that very load
         except Exception as error:
-            if not is_out_of_memory(error):
-                self._accuse("an error in user code", error=repr(error))
+            self._accuse("an error in user code", error=repr(error))
 
 
 class _Garbage:
@@ -90,7 +88,8 @@ def litter(use: Use, enough: threading.Event) -> threading.Thread:
 
 def handle_lines(how: str, use: Use, dice: Random) -> None:
     """Have what the package logs handled in some way, too."""
-    logging.raiseExceptions = how != "raise"  # otherwise what is raised would be printed, and taken for an alarm
+    if how == "raise":  # what is raised would be printed, and taken for an alarm; children inherit the handler
+        logging.raiseExceptions = False
     logging.getLogger("colocache").addHandler(_Handler(how, use, dice))
 
 

@@ -93,7 +93,6 @@ class Result:
             "looks at counters": f"{counts['counts_read']:,}, {self.exact:.1%} exact (floor {floors.exact:.0%})",
             "interrupted calls": f"{counts['interrupted']:,} by what a signal handler raised; in {counts['handled']:,} "
             "one has used the cache",
-            "memory ran out": f"{counts['no_memory']:,} times",
             "violations": _listed(Counter(each["what"] for each in self.violations)),
             "verdict": "; ".join(self.complaints()) or "passed",
         }

@@ -34,7 +34,8 @@ CACHES, NAMESPACES, CANCELLED, LOADED = 1_000, 200_000, 100_000, 100_000
 AT_ONCE: Final = 1_000  # calls that are cancelled together
 AWAITED: Final = 200  # keys that the other process loads without an end
 QUIET: Final = 12.0  # s until nothing more changes: what depends on the load, and files of the bus, go by themselves
-MEMORY: Final = 3072  # KiB that may come and go: the allocator keeps some
+#: What may come and go, and how much: the allocator keeps some KiB, and a host that was slow just now is passed over.
+SPARED: Final = {"memory KiB": 3072, "Hosts._slow": 1}
 
 OTHER = f"""
 import sys, threading, colocache
@@ -96,7 +97,7 @@ class Wear:
         found = {}
         for what in last:
             before = max(each.get(what, 0) for each in first)
-            if last[what] > before + (MEMORY if what == "memory KiB" else 0):
+            if last[what] > before + SPARED.get(what, 0):
                 found[what] = before, last[what]
         return found
 

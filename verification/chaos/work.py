@@ -23,7 +23,6 @@ from verification.chaos.counting import COUNTERS, SPACE_OF, Counting, Known, wat
 from verification.chaos.interrupted import Attempt, Interrupted, MainThread, Witness
 from verification.chaos.register import Register
 from verification.chaos.strain import Strain
-from verification.chaos.troubles import is_out_of_memory
 from verification.chaos.values import Torn, value_of, version_of
 
 SLOW = (0.0,) * 12 + (0.02, 0.02, 0.1)  # s; what a load may take once it has read the source
@@ -87,6 +86,8 @@ class Work:
         self._main_is_over.set()
         if strain.interrupted and main is not None:
             self._main_is_over.clear()
+            self._loop = asyncio.new_event_loop()  # here: later there may be no descriptor for it
+            self._loop.set_debug(False)
             self._threads.append(self._witness.thread)
             main.do(partial(self._be_interrupted, Hand(slot * ROWS + ROWS - 1, Random(f"{seed} main"), may_set=False)))
         for thread in self._threads:
@@ -124,12 +125,7 @@ class Work:
         self._counting.work_as(hand.row)
         try:
             while not self._enough.is_set():
-                try:
-                    body(hand)
-                except MemoryError as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    self._board.count(hand.row, no_memory=1)
+                body(hand)
         except Exception:
             self._board.accuse("error", slot=self._slot, error=traceback.format_exc())
         finally:
@@ -428,9 +424,7 @@ class Work:
             try:
                 for key in touched:
                     self._get(looker, key)
-            except Exception as error:
-                if is_out_of_memory(error):
-                    return
+            except Exception:
                 self._board.accuse("error", slot=self._slot, error=traceback.format_exc())
 
         def look() -> None:
@@ -442,6 +436,7 @@ class Work:
         try:
             Interrupted(self._cache, hand.dice, use, draw, look, count, self._board.accuse).run(self._enough)
             side.close()
+            self._loop.close()
         finally:
             self._main_is_over.set()
 
@@ -474,7 +469,7 @@ class Work:
     def _in_a_loop(self, hand: Hand, key: str) -> Attempt:
         """Exceptions in the middle of asyncio itself are beyond this; see `Interrupted`."""
         key = hand.dice.choice(KEYS)
-        yield lambda: asyncio.run(self._aget(hand, key, None), debug=False)
+        yield lambda: self._loop.run_until_complete(self._aget(hand, key, None))
 
     def _joining(self, side: colocache.Cache) -> Attempt:
         """Leave a group, and join it again. What is interrupted there can be tried again."""

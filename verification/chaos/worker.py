@@ -406,10 +406,7 @@ def serve(worker: Worker, commands: BinaryIO, answers: BinaryIO) -> None:
         command = json.loads(line)
         if command["do"] == "quit":
             break
-        try:
-            threading.Thread(target=carry_out, args=(command,), daemon=True).start()
-        except RuntimeError:  # there is no memory for it
-            carry_out(command)
+        threading.Thread(target=carry_out, args=(command,), daemon=True).start()
 
 
 def main(directory: str, settings: str) -> None:

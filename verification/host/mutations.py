@@ -66,7 +66,7 @@ def mutant(
 @contextmanager
 def replaced(holder: Any, name: str, value: Any) -> Iterator[None]:
     """Have an attribute replaced for a while."""
-    before = getattr(holder, name)
+    before = inspect.getattr_static(holder, name)  # a static method as it is, and not its function
     setattr(holder, name, value)
     try:
         yield

@@ -656,7 +656,7 @@ def who_may_be_forgotten_serves() -> Change:
 @mutant("island", "triangle", kinds=("forgetting",))
 def forgotten_for_good() -> Change:
     """F2: any sign of life makes the decision void."""
-    return edited(Rows, "_holds", ("return mark == 1 + self.total(id, SIGN) if mark else False", "return mark > 0"))
+    return edited(Rows, "_holds", ("return mark == 1 + signs", "return mark > 0"))
 
 
 @noticed_by("tests/core/hosts/test_gateway.py")

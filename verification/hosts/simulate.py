@@ -1,6 +1,6 @@
 """Many random histories of several simulated hosts, with progress.
 
-    python -m verification.hosts.simulate                              # 2,000 on all cores: about an hour
+    python -m verification.hosts.simulate                              # 2,000 on all cores: a quarter of an hour on two
     python -m verification.hosts.simulate --histories 500 --seed 7000 --kinds cuts gateways
     python -m verification.hosts.simulate --replay cuts 7003           # tell one history again
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import random
 import sys
 import time
 from collections import Counter
@@ -30,6 +31,7 @@ MOST: Final = 200_000  # points of one call
 LINES: Final = 12  # of a failure
 TIMES: Final = 3  # that an attempt is made whose outcome is late
 APART: Final = {"lines": 199, "opcodes": 1499}  # points between two that are taken in one round; primes
+SHIFT: Final = 37  # points from the first one of a run to that of the next
 ROUND: Final = 123  # points from the first one of a round to that of the next round, round and round
 
 
@@ -87,15 +89,20 @@ def carry_out(run: Run, it: Crew, first: int, every: int, last: int = MOST, most
 
 
 def carry_out_rounds(runs: Sequence[Run], it: Crew, seconds: float) -> None:
-    """Take points that lie far apart, of each run in turn, and then others, until the time is over or all are taken."""
+    """Take points that lie far apart, of each run in turn, and then others, until the time is over or all are taken.
+
+    The runs are mixed, so that one that is cut off has taken some of each kind. Those that join come last: they need
+    other processes.
+    """
     ends = time.monotonic() + seconds
-    for number in range(max(map(APART.__getitem__, UNITS))):
-        for run in runs:
+    mixed = sorted(runs, key=lambda run: (OPERATIONS[run.operation].joins, random.Random(run.command(0)).random()))
+    for number in range(max(APART.values())):
+        for place, run in enumerate(mixed):
             apart = APART[run.unit]
             if time.monotonic() >= ends or number >= apart:
                 return
-            first = 1 + ROUND * number % apart
-            if first <= run.points or number == 0:
+            first = 1 + (ROUND * number + SHIFT * place) % apart
+            if first <= (run.points or MOST):
                 carry_out(run, it, first, apart, run.points or MOST)
         _say(f"{number + 1} rounds, {sum(run.attempts for run in runs)} attempts")
 
@@ -107,19 +114,22 @@ def _say(*lines: str) -> None:
 def report(runs: Sequence[Run], seconds: float) -> str:
     """Return the table of all runs, and their failures."""
     points, attempts = sum(run.points for run in runs), sum(run.attempts for run in runs)
-    failures = sum(len(run.failures) for run in runs)
+    failures, reached = sum(len(run.failures) for run in runs), sum(run.attempts > 0 for run in runs)
     lines = [
         f"{platform.python_implementation()} {platform.python_version()}, {platform.system()} {platform.machine()}",
-        f"{len(runs)} runs, {points} points, {attempts} attempts ({attempts / max(1, points):.1%} of all points), "
+        f"{len(runs)} runs, which are calls with a kind of interruption; {reached} of them were reached",
+        f"{points} points as far as they are known, {attempts} attempts ({attempts / max(1, points):.1%}), "
         f"{failures} failures, {seconds:.0f} s",
         "",
-        f"{'group':6} {'operation':24} {'unit':8} {'kind':16} {'points':>7} {'attempts':>8} {'failures':>8}",
+        f"{'group':6} {'operation':24} {'unit':8} {'kinds':>5} {'points':>8} {'attempts':>8} {'failures':>8}",
     ]
-    lines += [
-        f"{run.group:6} {run.operation:24} {run.unit:8} {run.kind:16} {run.points:7} {run.attempts:8} "
-        f"{len(run.failures):8}"
-        for run in runs
-    ]
+    calls: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        calls.setdefault((run.group, run.operation, run.unit), []).append(run)
+    for (group, operation, unit), some in calls.items():
+        kinds, failed = sum(run.attempts > 0 for run in some), sum(len(run.failures) for run in some)
+        points, attempts = sum(run.points for run in some), sum(run.attempts for run in some)
+        lines.append(f"{group:6} {operation:24} {unit:8} {kinds:5} {points:8} {attempts:8} {failed:8}")
     for run in runs:
         for at, where, found in run.failures:
             lines += ["", run.command(at), f"  {where}", *[f"  {line}" for text in found for line in _short(text)]]

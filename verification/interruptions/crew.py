@@ -24,6 +24,7 @@ from verification.interruptions.operations import OPERATIONS
 from verification.interruptions.process import PATIENCE
 
 READY: Final = 120.0  # s
+BEGINNINGS: Final = 5  # of a crew, until it is given up
 
 
 class Died(Exception):
@@ -104,6 +105,17 @@ class Crew:
             each("start")
         self._until_ready(self.others)
 
+    def _begin_at_last(self) -> None:
+        """Begin, once more if the machine is too busy: no attempt has failed yet."""
+        for left in reversed(range(BEGINNINGS)):
+            try:
+                self._begin()
+                return
+            except Died:
+                self.close()
+                if not left:
+                    raise
+
     def _start(self, host: int) -> Agent:
         environ = {
             "COLOCACHE_GROUP": "interrupted", "COLOCACHE_DIR": str(self._directory / str(host)),
@@ -131,9 +143,9 @@ class Crew:
         After one that has found anything all processes are new ones: what it has left behind would be found again.
         """
         self._number += 1
+        if not self.others:
+            self._begin_at_last()
         try:
-            if not self.others:
-                self._begin()
             if OPERATIONS[name].joins:
                 result = self._attempt_in_child(name, kind, unit, at)
             else:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import faulthandler
 import gc
+import importlib
 import json
 import os
 import sys
@@ -362,6 +363,8 @@ def _unbuffered() -> str:
 
 
 if __name__ == "__main__":
+    if "COLOCACHE_LISTEN" in os.environ:
+        importlib.import_module("colocache.network")  # as applications import it once, before they fork
     if VARIABLE in os.environ:
         GUARDIANS[os.environ[VARIABLE]][0]()
     serve(_unbuffered)

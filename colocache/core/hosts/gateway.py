@@ -726,8 +726,10 @@ class Gateway:
         alive, met, lease = self._row.every(ALIVE), self._row.every(MET), self.times.lease
         return {id: until - lease if until else met.get(id, 0) for id, until in alive.items()}
 
-    def _is_alive(self, id: Incarnation, now: int) -> bool:
-        return self._row.largest(id, ALIVE) > now
+    def _alive(self, now: int) -> list[Incarnation]:
+        """Return those that live, and have shown that in the last lease."""
+        alive = self._row.every(ALIVE)
+        return [id for id in self._row.live() if alive.get(id, 0) > now]
 
     def _witnessed_silence(self, witness: Incarnation, id: Incarnation, now: int) -> int | None:
         """Return for how long a witness has not heard a host; None if it has said nothing about that lately."""
@@ -744,10 +746,9 @@ class Gateway:
 
     def _take_back(self, now: int) -> None:
         """Take back who is forgotten, and whom somebody else hears (F9)."""
-        row = self._row
         for id in self._forgotten():
-            for witness in row.live():
-                if witness != id and self._is_alive(witness, now) and id not in self._peer(witness).unheard:
+            for witness in self._alive(now):
+                if witness != id and id not in self._peer(witness).unheard:
                     silence = self._witnessed_silence(witness, id, now)
                     if silence is not None and silence < self._hears_for:
                         self._void(id)
@@ -772,8 +773,8 @@ class Gateway:
         live, gone = row.live(), self._gone(now)
         names = {id: row.name(id) for id in live}
         everybody = {*[name for id, name in names.items() if id not in gone], self.me.name}
-        alive = {id for id, until in row.every(ALIVE).items() if until > now}
-        heard = {names[id] for id in live if id in alive} | {self.me.name}
+        alive = {*self._alive(now)}
+        heard = {names[id] for id in alive if id in names} | {self.me.name}
         self._take_back(now)
         if self._forgetting is Forgetting.NEVER:
             return
@@ -787,11 +788,11 @@ class Gateway:
             if id in alive:
                 continue
             signs = row.total(id, SIGN)
-            if self._is_alive(id, now) or row.is_forgotten(id):  # it may have been heard since
+            if row.largest(id, ALIVE) > now or row.is_forgotten(id):  # it may have been heard since
                 continue
             if now - max(self._last_signs().get(id, now), self._since) < times.forget_after:
                 continue
-            witnesses = [other for other in live if other != id and other in alive]
+            witnesses = [other for other in alive if other != id]
             silences = [self._witnessed_silence(witness, id, now) for witness in witnesses]
             if all(each is not None and each >= self._hears_for for each in silences) and self._make_room_for(id):
                 self._reset(id, {})

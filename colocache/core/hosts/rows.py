@@ -93,7 +93,7 @@ _KEPT: Final = (STATE, MET, FORGOT, ENDED_SINCE)
 
 
 class Roster:
-    """What changes seldom, as it was read at one moment. Nobody changes it."""
+    """What changes seldom, as it was read at one moment. Only what is found out later about that is noted in it."""
 
     __slots__ = ("changes", "ended", "entries", "hosts", "kept", "lanes", "live", "marks")
 
@@ -110,7 +110,7 @@ class Roster:
         self.ended = [
             (id, kept[ENDED_SINCE][id]) for id, state in kept[STATE].items() if state in (ENDED, ENDED_AT)
         ]  #: since when
-        self.marks = {id: mark for id, mark in kept[FORGOT].items() if mark}
+        self.marks = {id: mark for id, mark in kept[FORGOT].items() if mark}  #: without those that are known to be void
         self.hosts: dict[Incarnation, Host] = {}  #: what was read of them, by now
 
 
@@ -268,18 +268,28 @@ class Rows:
     def is_forgotten(self, id: Incarnation) -> bool:
         """Tell whether this host waits no more for another one. Any sign of life since the decision makes it void."""
         # The mark first: a sign of life that comes between the two loads makes it void, and never valid.
-        return self._holds(id, self.largest(id, FORGOT))
+        mark = self.largest(id, FORGOT)
+        return bool(mark) and self._holds(mark, self.total(id, SIGN))
 
     def forgotten(self) -> set[Incarnation]:
         """Return those for which `is_forgotten` is true."""
         return self._forgotten_of(self._now())
 
     def _forgotten_of(self, roster: Roster) -> set[Incarnation]:
-        return {id for id, mark in roster.marks.items() if self._holds(id, mark)}
+        marks = roster.marks
+        if not marks:
+            return set()
+        signs = {id: self.total(id, SIGN) for id in marks}
+        forgotten = {id for id, mark in marks.items() if self._holds(mark, signs[id])}
+        # A decision that is void stays so, and is looked at no more: after a cut there is one about each host. One that
+        # counts more signs than are seen is not void. They were noted in another row, and are about to be seen here.
+        roster.marks = {id: mark for id, mark in marks.items() if id in forgotten or mark > signs[id]}
+        return forgotten
 
-    def _holds(self, id: Incarnation, mark: int) -> bool:
-        """Tell whether the decision to forget an incarnation, which was read before, still holds."""
-        return mark == 1 + self.total(id, SIGN) if mark else False
+    @staticmethod
+    def _holds(mark: int, signs: int) -> bool:
+        """Tell whether a decision to forget still holds, given the signs of life that were read after it."""
+        return mark == 1 + signs
 
     def counted(self) -> list[Incarnation]:
         """Return those that live and are not forgotten: who is waited for."""

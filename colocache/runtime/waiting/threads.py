@@ -65,7 +65,7 @@ class ThreadErrands:
     """Errands that short-lived threads do, one after another; another one writes the lines of the log."""
 
     def __init__(self) -> None:
-        self._others, self._lines = _Queue("errands of colocache"), _Queue("log lines of colocache")
+        self._others, self._lines = Queue("errands of colocache"), Queue("log lines of colocache")
 
     def run(self, errand: Callable[[], object]) -> None:
         """Have something done soon."""
@@ -86,15 +86,17 @@ class ThreadErrands:
             queue.finish(ends)
 
 
-class _Queue:
-    """What is done by one thread at a time, one after another."""
+class Queue:
+    """What is done by one thread at a time, one after another. Any thread, or finalizer, may add to it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, most: int | None = MOST_ERRANDS) -> None:
+        """``name`` is that of the threads. ``most`` may wait; of more, the oldest are dropped."""
         self._name = name
-        self._errands: deque[Callable[[], object]] = deque(maxlen=MOST_ERRANDS)
+        self._errands: deque[Callable[[], object]] = deque(maxlen=most)
         self._duty = deque([None])  # the thread that takes it out does the errands, and puts it back
 
     def add(self, errand: Callable[[], object]) -> None:
+        """Have something done soon."""
         self._errands.append(errand)
         self._start()
 
@@ -104,6 +106,7 @@ class _Queue:
             start_at_once(self._work, self._name, lambda _: None)
 
     def finish(self, ends: float) -> None:
+        """Do what is left, and return when nothing is under way, or at that instant on the monotonic clock."""
         self._work()
         while not self._duty and monotonic() < ends:
             sleep(PAUSE)
@@ -195,6 +198,8 @@ def start_at_once(work: Callable[[], None], name: str, failed: Callable[[NoThrea
             start(work, name)
         except NoThread as error:
             failed(error)
+        except MemoryError:  # at any step: who waits for this thread must hear of it
+            failed(_no_memory(name))
 
     try:
         with _no_thread(name):
@@ -243,6 +248,13 @@ def _no_thread(name: str) -> Iterator[None]:
         if "can't start new thread" not in str(error) and "at interpreter shutdown" not in str(error):
             raise  # a signal handler of the application has raised it
         raise NoThread(errno.EAGAIN, f"the thread {name!r} cannot be started: {error}") from None
+    except MemoryError as error:  # `threading` needs some for each thread
+        raise_if_from_handler(error)
+        raise _no_memory(name) from None
+
+
+def _no_memory(name: str) -> NoThread:
+    return NoThread(errno.ENOMEM, f"the thread {name!r} cannot be started: there is not enough memory")
 
 
 def on_driver_thread() -> bool:

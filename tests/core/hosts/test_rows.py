@@ -248,6 +248,29 @@ def test_ends_are_told_for_a_while(memory: Memory) -> None:
     assert rows.recent_ends(NOW + TOLD_OF) == []
 
 
+def test_a_decision_to_forget_that_is_void_stays_so_and_a_new_one_holds(memory: Memory) -> None:
+    row, rows = memory.row(), memory.rows()
+    row.meet(host(A), NOW)
+    row.forget(A, rows.total(A, SIGN))
+    assert rows.forgotten() == {A}
+    row.sign_of_life(A)
+    assert [rows.forgotten(), rows.forgotten(), rows.counted()] == [set(), set(), [A]]
+    row.forget(A, rows.total(A, SIGN))
+    assert (rows.forgotten(), rows.counted()) == ({A}, [])
+
+
+def test_a_decision_to_forget_holds_once_the_signs_are_seen_that_it_counts(memory: Memory) -> None:
+    # 1. Gateway Q notes a sign of life of A. 2. Gateway P reads it, and forgets A. 3. R sees P's store, and not Q's.
+    # 4. R sees Q's.
+    p, q, rows = memory.row(0), memory.row(1), memory.rows()
+    p.meet(host(A), NOW)
+    q.sign_of_life(A)
+    p.forget(A, rows.total(A, SIGN) + 1)
+    assert rows.forgotten() == set()
+    q.sign_of_life(A)
+    assert rows.forgotten() == {A}
+
+
 def test_who_says_something_else_of_itself_is_not_known(memory: Memory) -> None:
     row, rows = memory.row(), memory.rows()
     assert not rows.knows(host(A))
