@@ -76,6 +76,8 @@ class Work:
         self._join()
         cache._member.tell_not_announced = self._hear_not_announced  # type: ignore[method-assign]
         self._board.note("begins", slot=slot, **strain._asdict())
+        self._runner = asyncio.Runner(debug=False)
+        self._runner.get_loop()  # here: later there may be no descriptor for it
         self._threads = strain.impose(cache, Random(f"{seed} loss"), self._enough, self._board.accuse)
         self._writes = writes
         bodies = (self._write, self._write, self._run_tasks, self._read, self._read, self._count)
@@ -114,6 +116,7 @@ class Work:
         self._witness.end()
         for thread in self._threads:
             thread.join()
+        self._runner.close()
 
     def look_back(self) -> None:
         """Read every key once more."""
@@ -136,7 +139,7 @@ class Work:
             write = self._awrite if self._writes else self._aread
             await asyncio.gather(write(hand), *[self._aread(hand) for _ in range(TASKS)])
 
-        asyncio.run(run(), debug=False)
+        self._runner.run(run())
 
     # --- Reading
 
