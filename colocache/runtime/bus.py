@@ -152,6 +152,7 @@ class Bus:
             self._not_started(why)
             return False
         self._ended = Answer()
+        self._tick_at = monotonic() + TICK
         start_driver(self._run, "colocache bus", self._errands, self._not_started)
         return not self._silent
 
@@ -198,7 +199,6 @@ class Bus:
     # --- The thread
 
     def _run(self) -> None:
-        self._tick_at = monotonic() + TICK
         try:
             while not self._leaving:
                 try:

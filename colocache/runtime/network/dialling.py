@@ -88,6 +88,23 @@ def has_come(socket: zmq.Socket[bytes]) -> bool:
         return False
 
 
+def _monitor(context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
+    """Return a socket that receives the events of another one, as `zmq.Socket.get_monitor_socket` does.
+
+    Its queue has no end. Where a queue is full, libzmq's one thread for all connections waits until somebody reads.
+    """
+    endpoint = f"inproc://colocache.line.{next(_numbers)}"
+    with contextlib.ExitStack() as undo:
+        socket.monitor(endpoint, _WATCHED)
+        undo.callback(socket.disable_monitor)
+        monitor = context.socket(zmq.PAIR)
+        undo.callback(monitor.close)
+        monitor.setsockopt(zmq.RCVHWM, 0)
+        monitor.connect(endpoint)
+        undo.pop_all()
+    return monitor
+
+
 class Line:
     """A DEALER that is connected to one address, or tries to be. For the thread of the gateway alone.
 
@@ -108,13 +125,15 @@ class Line:
         queue: int,
         chance: Callable[[], float],
         now: float,
+        once: bool = False,
     ) -> None:
         """``name`` is what people call the address, such as ``web2:7400``. It goes into `trouble`.
 
         The address is an IP address, because libzmq would look up a name in the thread that serves all connections.
         ``keys`` are those of each secret, mine first; None is without encryption, for hosts on loopback that have no
         secret. For ``largest``, ``queue`` and ``chance`` see `set_options`;
-        ``now`` is the time on the clock that `look` is given, in seconds.
+        ``now`` is the time on the clock that `look` is given, in seconds. ``once`` is for a line that is to be given
+        away: its connection is not made again once it has ended.
 
         Raise ValueError if ``keys`` is empty. If the system refuses a socket, that is a `trouble` and is tried again.
         """
@@ -126,7 +145,7 @@ class Line:
         self._context = context
         self._poller = poller
         self._keys = None if keys is None else tuple(keys)
-        self._largest, self._queue, self._chance = largest, queue, chance
+        self._largest, self._queue, self._chance, self._once = largest, queue, chance, once
         self._rotation = Rotation(1 if self._keys is None else len(self._keys), chance)
         self._why = ""
         self._handshaking = False
@@ -278,10 +297,12 @@ class Line:
             try:
                 socket = self._context.socket(zmq.DEALER)
                 undo.callback(socket.close)
-                set_options(socket, largest=self._largest, queue=self._queue, chance=self._chance())
+                set_options(
+                    socket, largest=self._largest, queue=self._queue, chance=self._chance(), dials_again=not self._once
+                )
                 if self._keys is not None:
                     dial_with(socket, self._keys[self._rotation.current])
-                monitor = socket.get_monitor_socket(_WATCHED, f"inproc://colocache.line.{next(_numbers)}")
+                monitor = _monitor(self._context, socket)
                 undo.callback(monitor.close)
                 undo.callback(socket.disable_monitor)
                 socket.connect(self.address.endpoint)

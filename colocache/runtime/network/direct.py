@@ -10,6 +10,14 @@ takes about as long as all the rest, and more where both want the interpreter lo
 
 libzmq lets a socket go from one thread to another if there is a full memory barrier between: the interpreter lock is
 one.
+
+**A link is connected once.** Between two questions nobody reads what libzmq reports of the connection. If it dialled
+again and again:
+
+1. The other host is restarted with another secret. A link that is idle is refused twice a second, and each attempt is
+   reported.
+2. After a thousand reports the queue is full. libzmq's one thread for all connections waits until somebody reads one.
+3. The network thread closes the link, and waits for libzmq's thread. This host is silent for good.
 """
 
 from __future__ import annotations
@@ -36,7 +44,7 @@ OF_A_HOST: Final = 2  # links to one host: of more threads that ask at the same 
 MOST: Final = 32  # links at a time
 MAKING: Final = 10.0  # s that a link may take until it can be used
 CLOSING: Final = 1.0  # s that links in use are waited for
-LOST: Final = 0.5  # s after its answer was due, a link that is not put back was lost by who has asked
+LOST: Final = 5.0  # s after its answer was due, a link that is not put back was lost, and not only held up, by who asks
 
 _POLLIN, _NOBLOCK = int(zmq.POLLIN), int(zmq.NOBLOCK)  # libzmq's numbers: each use of an enum's member costs 1 us
 
@@ -214,7 +222,7 @@ class DirectLinks:
             return  # nobody there is asked in plain text
         line = Line(
             self._context, self._poller, address, str(address), self._keys,
-            largest=LARGEST_DATA, queue=QUEUE, chance=self._chance, now=now,
+            largest=LARGEST_DATA, queue=QUEUE, chance=self._chance, now=now, once=True,
         )  # fmt: skip
         self._making[to] = _Making(Link(line, self._mine, now), address, now + MAKING)
 

@@ -31,17 +31,19 @@ _TO_ALL: tuple[tuple[int, int], ...] = (
     # minutes, with growing pauses, so that after a cut nothing arrives for as long again as the cut took.
     (zmq.TCP_MAXRT, 5000),
     (zmq.BACKLOG, 1024),  # a whole group reconnects at once; the default is 100
-    (zmq.RECONNECT_IVL_MAX, int(RETRY_AT_MOST * 1000)),
 )
 
 
-def set_options(socket: zmq.Socket[bytes], *, largest: int, queue: int, chance: float) -> None:
+def set_options(
+    socket: zmq.Socket[bytes], *, largest: int, queue: int, chance: float, dials_again: bool = True
+) -> None:
     """Set all options of a socket for TCP, except its keys, before it binds or connects. For the socket's thread.
 
     ``largest`` is the size in bytes of the largest message that may come: a larger one ends its connection. Where this
     side has dialled, libzmq does not dial again then, so the sender must check sizes. ``queue`` is the number of
     messages that wait for each connection, in each direction. ``chance`` is a random number from 0 to 1: where libzmq
     has a longest pause it draws no random ones itself, and a whole group would dial a gateway at the same instants.
+    ``dials_again`` says whether libzmq dials again when a connection has ended.
 
     Raise OSError if libzmq refuses an option.
     """
@@ -50,7 +52,8 @@ def set_options(socket: zmq.Socket[bytes], *, largest: int, queue: int, chance: 
         (zmq.MAXMSGSIZE, largest),
         (zmq.SNDHWM, queue),
         (zmq.RCVHWM, queue),
-        (zmq.RECONNECT_IVL, round((RETRY + RETRY_JITTER * chance) * 1000)),
+        (zmq.RECONNECT_IVL, round((RETRY + RETRY_JITTER * chance) * 1000) if dials_again else -1),
+        (zmq.RECONNECT_IVL_MAX, int(RETRY_AT_MOST * 1000) if dials_again else 0),
     ]
     if socket.type == zmq.DEALER:
         options.append((zmq.IMMEDIATE, 1))  # say at once that there is no connection, instead of hoarding messages

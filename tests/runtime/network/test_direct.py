@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import socket
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ import zmq
 
 from colocache.runtime.network import direct, session
 from colocache.runtime.network.direct import OF_A_HOST, UNABLE, DirectLink, DirectLinks
+from colocache.runtime.network.options import set_options
 from colocache.runtime.network.peers import Address
 from colocache.runtime.network.wire import LARGEST_BODY
 from tests.interrupts import at_every_point
@@ -97,9 +100,34 @@ def test_a_connection_that_was_lost_meanwhile_is_not_used(stage: Cast) -> None:
     stage.meet(a, again)
     [link] = links_of(a)._links
     until(lambda: link._monitor.get(zmq.EVENTS) & zmq.POLLIN)  # the connection has ended
-    until(lambda: link._socket.get(zmq.EVENTS) & zmq.POLLOUT)  # libzmq has dialled again
+    assert link._socket.get(zmq.RECONNECT_IVL) == -1, "and is not made again"
     assert a.network.ask(b.id, b"x", PATIENCE) is UNABLE
     assert b"x" not in again.served
+
+
+def test_a_link_is_connected_once() -> None:
+    """Otherwise what libzmq reports of an idle link fills a queue, and then libzmq waits for somebody who reads it."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    accepted = {True: 0, False: 0}
+    with contextlib.ExitStack() as ends:
+        ends.callback(context.destroy)
+        listeners = {}
+        for again in accepted:
+            listener = listeners[again] = ends.enter_context(socket.create_server(("127.0.0.1", 0)))
+            listener.setblocking(False)
+            dealer = ends.enter_context(context.socket(zmq.DEALER))
+            set_options(dealer, largest=100, queue=10, chance=0.0, dials_again=again)
+            dealer.connect(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+
+        def hang_up() -> bool:
+            for again, listener in listeners.items():
+                with contextlib.suppress(BlockingIOError):
+                    listener.accept()[0].close()
+                    accepted[again] += 1
+            return accepted[True] >= 3 and accepted[False] > 0
+
+        until(hang_up)
+    assert accepted[False] == 1
 
 
 def test_of_more_threads_than_links_the_others_go_another_way(stage: Cast) -> None:
@@ -165,8 +193,8 @@ def test_whoever_is_interrupted_harms_no_later_question(stage: Cast, monkeypatch
 def test_trouble_in_libzmq_is_no_error_of_the_caller(
     monkeypatch: pytest.MonkeyPatch, polls: int, outcome: object
 ) -> None:
-    socket: Any = SimpleNamespace(send=lambda frame, flags: None)
-    link, left = DirectLink(b"b" * 16, Address("127.0.0.1", 1), socket, socket, 0.0), [None] * (polls - 1)
+    one: Any = SimpleNamespace(send=lambda frame, flags: None)
+    link, left = DirectLink(b"b" * 16, Address("127.0.0.1", 1), one, one, 0.0), [None] * (polls - 1)
 
     def poll(watched: object, timeout: int) -> list[object]:
         if not left:
