@@ -44,7 +44,9 @@ OF_A_HOST: Final = 2  # links to one host: of more threads that ask at the same 
 MOST: Final = 32  # links at a time
 MAKING: Final = 10.0  # s that a link may take until it can be used
 CLOSING: Final = 1.0  # s that links in use are waited for
-LOST: Final = 5.0  # s after its answer was due, a link that is not put back was lost, and not only held up, by who asks
+#: s after its answer was due; a link that is not put back by then was lost. It is long, because a thread may be slow:
+#: to close a socket that another thread still uses can end the process.
+LOST: Final = 5.0
 
 _POLLIN, _NOBLOCK = int(zmq.POLLIN), int(zmq.NOBLOCK)  # libzmq's numbers: each use of an enum's member costs 1 us
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import zmq
 
-from colocache.runtime.network import direct, session
+from colocache.runtime.network import dialling, direct, session
 from colocache.runtime.network.direct import OF_A_HOST, UNABLE, DirectLink, DirectLinks
 from colocache.runtime.network.options import set_options
 from colocache.runtime.network.peers import Address
@@ -21,6 +21,8 @@ from colocache.runtime.network.wire import LARGEST_BODY
 from tests.interrupts import at_every_point
 
 from .driven import PATIENCE, Cast, Process, until
+
+QUEUED = 1000  # messages that libzmq keeps for a socket, if it is not told otherwise
 
 
 def ask(a: Process, b: Process, body: bytes = b"x", timeout: float = PATIENCE) -> object:
@@ -130,6 +132,34 @@ def test_a_link_is_connected_once() -> None:
     assert accepted[False] == 1
 
 
+def test_libzmq_goes_on_where_nobody_reads_what_it_reports() -> None:
+    """One thread of libzmq serves all connections. Where a queue of reports is full, it waits for a reader."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    reports = 0
+    with contextlib.ExitStack() as ends:
+        ends.callback(context.destroy)
+        listener = ends.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listener.setblocking(False)
+        dealer = ends.enter_context(context.socket(zmq.DEALER))
+        monitor = ends.enter_context(dialling._monitor(context, dealer))
+        dealer.setsockopt(zmq.RECONNECT_IVL, 1)
+        dealer.setsockopt(zmq.LINGER, 0)
+        dealer.connect(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+
+        def hang_up() -> bool:
+            nonlocal reports
+            with contextlib.suppress(BlockingIOError):
+                listener.accept()[0].close()
+                reports += 2  # at least: the connection, and its end
+            return reports > 3 * QUEUED
+
+        try:
+            until(hang_up)
+        finally:
+            while dialling.has_come(monitor):  # otherwise a thread that waits would make the end wait, too
+                monitor.recv_multipart()
+
+
 def test_of_more_threads_than_links_the_others_go_another_way(stage: Cast) -> None:
     a, b = stage.hosts("a", "b")
     replies: list[Callable[[bytes], object]] = []
@@ -177,6 +207,7 @@ def test_links_that_nobody_uses_are_closed(stage: Cast, monkeypatch: pytest.Monk
 def test_whoever_is_interrupted_harms_no_later_question(stage: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     """A time limit may come at any point. The answer to that question must not be given to the next one."""
     monkeypatch.setattr(direct, "IDLE", 0.05)  # then it is looked for links that were lost
+    monkeypatch.setattr(direct, "LOST", 0.5)
     a, b = stage.hosts("a", "b")
     ask(a, b)
     points = 0
