@@ -25,7 +25,7 @@ help:  ## show this list
 demo: $(VENV)/.installed-demo  ## run four gunicorn workers with and without the cache, and check every answer (a minute)
 	@$(VENV)/bin/python examples/demo/drive.py $(ARGS)
 
-test: $(VENV)/.installed-test  ## run all tests, two on each core at a time (3 minutes)
+test: $(VENV)/.installed-test  ## run all tests, two on each core at a time (7 minutes on two cores)
 	@$(PYTEST) $(ARGS)
 
 check: lint types-package $(VENV)/.installed-test  ## check lint, the types of the package, and the fast tests, as before each commit (a minute)

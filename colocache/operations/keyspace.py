@@ -17,7 +17,7 @@ from ..core.host.hashes import path_hashes, tag_hash
 from ..core.host.record import Outcome, Record
 from ..core.keys import Key
 from ..core.near import NearStore
-from ..core.options import MAX_TAGS, MAX_VALUE, check_tag
+from ..core.options import MAX_TAGS, check_tag
 from ..core.sampling import Sample
 from ..errors import OversizeError
 from ..host import Host
@@ -239,9 +239,9 @@ class Keyspace(NearCache):
 
         If the last value of this key was too large, look first whether this one is, too: to encode it takes long.
         """
-        large, carrier = self.member.life.large, self.member.carrier
-        if large.holds(wire) and carrier.is_too_large(value):
-            self.decline(key, f"it takes more than {MAX_VALUE} bytes")
+        large, most = self.member.life.large, host.shelf.max_value
+        if large.holds(wire) and self.member.carrier.takes_more_than(value, most):
+            self.decline(key, f"it takes more than {most} bytes")
             return None
         payload = self.encode(key, value, given, host)
         if payload is None:

@@ -42,9 +42,9 @@ class Carrier:
             raise OversizeError(f"it takes {size} bytes, more than {MAX_VALUE}")
         return self._mark + body
 
-    def is_too_large(self, value: object) -> bool:
-        """Tell whether `encode` would certainly find a value too large, without encoding it. False may be wrong."""
-        return isinstance(self.codec, MsgpackCodec) and takes_more_than(value, MAX_VALUE)
+    def takes_more_than(self, value: object, limit: int) -> bool:
+        """Tell whether a value certainly takes more than ``limit`` bytes, without encoding it. False may be wrong."""
+        return isinstance(self.codec, MsgpackCodec) and takes_more_than(value, limit)
 
     def decode(self, payload: bytes | memoryview) -> Any:
         """Return the value of a payload. Raise ValueError if this process cannot read it."""

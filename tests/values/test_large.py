@@ -95,7 +95,16 @@ def test_values_of_other_codecs_are_encoded_each_time(call: Call, new_cache: New
     for _ in range(2):
         assert call(cache, "get_or_load", "k", lambda: large) is large
     assert cache.stats().oversize == 2
-    assert not cache._member.carrier.is_too_large(large)
+    assert not cache._member.carrier.takes_more_than(large, MAX_VALUE)
+
+
+def test_a_value_that_a_small_shelf_does_not_take_is_not_encoded_again(call: Call, new_cache: NewCache) -> None:
+    codec = Counting()
+    cache, large = new_cache(codec=codec, shelf="1MiB"), [b"x" * 1000] * 200
+    for _ in range(3):
+        assert call(cache, "get_or_load", "k", lambda: large) is large
+    assert codec.encoded == 1
+    assert cache.stats().oversize == 3
 
 
 class Starved(MsgpackCodec):

@@ -309,9 +309,10 @@ class Gateway:
             self._meetings.give_up(self._row.given_up(now - self.times.serves_by_age))
 
     def _make_room_for(self, id: Incarnation, row: Row | None = None) -> bool:
-        """Tell whether something of an incarnation can be noted. What cannot is left out as a whole, and counted.
+        """Make room for what is noted of an incarnation. Return False, and count that, if there is none.
 
-        So nothing is told, stamped or acknowledged by halves. Who is not heard is waited for, and this host is behind.
+        Then all of it is left out, so that nothing is told, stamped or acknowledged by halves. A host of which nothing
+        can be noted is not heard: others wait for it, and this host is behind.
         """
         if (row or self._row).make_room_for(id):
             return True

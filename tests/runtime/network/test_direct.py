@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import zmq
 
-from colocache.runtime.network import direct, session
+from colocache.runtime.network import dialling, direct, session
 from colocache.runtime.network.direct import OF_A_HOST, UNABLE, DirectLink, DirectLinks
 from colocache.runtime.network.options import set_options
 from colocache.runtime.network.peers import Address
@@ -25,6 +25,7 @@ from tests.interrupts import at_every_point, interrupted
 from .driven import PATIENCE, Cast, Process, until
 
 EVERY_FILE = ("",)
+QUEUED = 1000  # messages that libzmq keeps for a socket, if it is not told otherwise
 
 
 def ask(a: Process, b: Process, body: bytes = b"x", timeout: float = PATIENCE) -> object:
@@ -163,6 +164,34 @@ def test_no_link_is_closed_that_a_slow_thread_uses(stage: Cast, monkeypatch: pyt
     goes_on.set()
     asks.join(PATIENCE)
     assert answers == [b"x"]
+
+
+def test_libzmq_goes_on_where_nobody_reads_what_it_reports() -> None:
+    """One thread of libzmq serves all connections. Where a queue of reports is full, it waits for a reader."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    reports = 0
+    with contextlib.ExitStack() as ends:
+        ends.callback(context.destroy)
+        listener = ends.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listener.setblocking(False)
+        dealer = ends.enter_context(context.socket(zmq.DEALER))
+        monitor = ends.enter_context(dialling._monitor(context, dealer))
+        dealer.setsockopt(zmq.RECONNECT_IVL, 1)
+        dealer.setsockopt(zmq.LINGER, 0)
+        dealer.connect(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+
+        def hang_up() -> bool:
+            nonlocal reports
+            with contextlib.suppress(BlockingIOError):
+                listener.accept()[0].close()
+                reports += 2  # at least: the connection, and its end
+            return reports > 3 * QUEUED
+
+        try:
+            until(hang_up)
+        finally:
+            while dialling.has_come(monitor):  # otherwise a thread that waits would make the end wait, too
+                monitor.recv_multipart()
 
 
 def test_of_more_threads_than_links_the_others_go_another_way(stage: Cast) -> None:
