@@ -96,6 +96,12 @@ class Log:
     def _write(
         self, level: int, text: str, details: tuple[object, ...], about: object, event: str, **more: Any
     ) -> None:  # fmt: skip
+        if sys.is_finalizing():
+            # 1. Another thread writes a line, and has the lock of a handler.
+            # 2. The process ends. That thread never runs again, and the lock stays.
+            # 3. A finalizer uses the cache, which writes a line: the process would not end.
+            # `logging` itself has closed all handlers by then.
+            return
         is_elsewhere = on_driver_thread()
         if not (is_elsewhere or _logger.isEnabledFor(level)):  # a driver's thread must not ask: see `_emit`
             return

@@ -260,6 +260,38 @@ def test_a_program_that_configures_no_logging_gets_troubles_on_its_standard_erro
     assert "shop: cannot join, caches nothing" in done.stderr
 
 
+AT_THE_END = """
+import atexit, threading
+
+ends, begun = threading.Event(), threading.Event()
+atexit.register(lambda: ends.set() or begun.wait())  # after what logging does at the end
+
+import logging, sys
+from colocache.runtime.logs import Log
+
+class Last:
+    def __del__(self):
+        if sys.is_finalizing():
+            Log("shop").warning("all is lost")
+            sys.__stdout__.write("ended")
+
+class Handler(logging.Handler):
+    def emit(self, record):
+        begun.set()
+        threading.Event().wait()
+
+logging.getLogger("colocache").addHandler(Handler())
+threading.Thread(target=lambda: ends.wait() and Log("shop").warning("all is lost"), daemon=True).start()
+sys.modules["kept to the end"] = Last()
+"""
+
+
+def test_a_finalizer_at_the_end_does_not_wait_for_a_handler_whose_thread_has_ended() -> None:
+    command = [sys.executable, "-c", AT_THE_END]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "ended"
+
+
 def test_what_a_handler_raises_is_printed_and_reaches_nobody(capfd: pytest.CaptureFixture[str]) -> None:
     class Broken(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -19,6 +19,7 @@ import colocache
 KEYS = 20
 PAUSE = 0.01  # s between two pieces of garbage
 LONGEST = 1.0  # s for which a log handler waits
+DEEPEST = 3  # alarms that interrupt each other: where one takes longer than their period, there is no end of them
 
 #: What log handlers do: nothing, use the cache, wait, raise.
 HANDLERS = ("", "", "use", "wait", "raise")
@@ -95,7 +96,7 @@ def handle_lines(how: str, use: Use, dice: Random) -> None:
 
 def answer_alarms() -> None:
     """Have an alarm do what `alarm` says from now on. For the main thread."""
-    signal.signal(signal.SIGALRM, lambda *_: _on_alarm[-1]())
+    signal.signal(signal.SIGALRM, lambda *_: _answer_alarm())
 
 
 def alarm(use: Use, every: float) -> None:
@@ -105,3 +106,13 @@ def alarm(use: Use, every: float) -> None:
 
 
 _on_alarm: list[Callable[[], None]] = [lambda: None]
+_answers: list[None] = []  # one for each that has begun and not ended
+
+
+def _answer_alarm() -> None:
+    if len(_answers) < DEEPEST:
+        _answers.append(None)
+        try:
+            _on_alarm[-1]()
+        finally:
+            _answers.pop()
