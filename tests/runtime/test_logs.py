@@ -272,7 +272,7 @@ from colocache.runtime.logs import Log
 class Last:
     def __del__(self):
         if sys.is_finalizing():
-            Log("shop").warning("all is lost")
+            Log("shop").warning("all is lost", event="lost")
             sys.__stdout__.write("ended")
 
 class Handler(logging.Handler):
@@ -281,7 +281,7 @@ class Handler(logging.Handler):
         threading.Event().wait()
 
 logging.getLogger("colocache").addHandler(Handler())
-threading.Thread(target=lambda: ends.wait() and Log("shop").warning("all is lost"), daemon=True).start()
+threading.Thread(target=lambda: ends.wait() and Log("shop").warning("all is lost", event="lost"), daemon=True).start()
 sys.modules["kept to the end"] = Last()
 """
 
