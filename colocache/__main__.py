@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from .config import SERVER_SETTINGS, server_options
+from .dashboard import command as dashboard
 from .errors import ConfigError
 
 PING_BY_DEFAULT = "127.0.0.1:7401"
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--health", metavar="HEALTH", help=f"where it answers ({health.variable}; default: {PING_BY_DEFAULT})"
     )
     ping.set_defaults(run=_ping)
+    dashboard.add(commands)
     chosen = parser.parse_args(arguments)
     return int(chosen.run(chosen))
 

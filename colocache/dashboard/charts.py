@@ -91,7 +91,13 @@ def chart(samples: Sequence[Sample], series: Series, path: str | None = None, *,
             "div",
             tag("span", _SHOWN[series](edge), class_="edge", data_edge=True),
             _svg(found, series, path, "chart", ""),
-            tag("p", "Collecting: a line begins with the second look.", class_="none", hidden=bool(found), data_none=True),
+            tag(
+                "p",
+                "Collecting: a line begins with the second look.",
+                class_="none",
+                hidden=bool(found),
+                data_none=True,
+            ),
             class_="plot",
         ),
         tag("div", tag("time", begin, data_begin=True), tag("span", "now"), class_="axis", aria_hidden="true"),
@@ -109,9 +115,7 @@ def label(series: Series, found: Sequence[tuple[float, float]], of: str = "") ->
     return f"{begin}: now {show(values[-1])}, lowest {show(min(values))}, highest {show(max(values))}"
 
 
-def _svg(
-    found: Sequence[tuple[float, float]], series: Series, path: str | None, kind: str, of: str
-) -> Markup:
+def _svg(found: Sequence[tuple[float, float]], series: Series, path: str | None, kind: str, of: str) -> Markup:
     line, area = lines(found, top(series, [value for _, value in found]))
     grid = [tag("path", d=f"M0,{HEIGHT * part / 4:.0f}H{WIDTH}", class_="grid") for part in (1, 2, 3)]
     return tag(

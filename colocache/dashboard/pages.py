@@ -127,7 +127,8 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[Child]], label: str
     if not rows:
         return tag("p", empty, class_="empty")
     kinds = [
-        " ".join(filter(None, ("number" if each.is_number else "", "minor" if each.is_minor else "", each.kind))) or None
+        " ".join(filter(None, ("number" if each.is_number else "", "minor" if each.is_minor else "", each.kind)))
+        or None
         for each in columns
     ]
     head = [tag("th", each.title, scope="col", class_=kind) for each, kind in zip(columns, kinds, strict=True)]
@@ -201,7 +202,9 @@ def figures(picture: Picture) -> Markup:
     saved = sum([space.saved for space in host.spaces.values()])
 
     def tile(title: str, value: Child, below: Child, drawn: Child = None, name: str = "") -> Markup:
-        return tag("div", tag("dt", title), tag("dd", tag("b", value, data_rate=name or None), tag("small", below), drawn))
+        return tag(
+            "div", tag("dt", title), tag("dd", tag("b", value, data_rate=name or None), tag("small", below), drawn)
+        )
 
     ratio = now.ratio if now is not None and now.ratio is not None else (total.hit_ratio if total.reads else None)
     return tag(
@@ -305,7 +308,9 @@ def _name(path: str) -> Markup:
 def loaders(frame: Frame, picture: Picture) -> Markup:
     """Return the slowest loaders."""
     spaces = picture.host.spaces
-    slow = sorted([path for path in spaces if spaces[path].timed_loads], key=lambda path: -spaces[path].load_time)[:MOST]
+    slow = sorted([path for path in spaces if spaces[path].timed_loads], key=lambda path: -spaces[path].load_time)[
+        :MOST
+    ]
     columns = (
         Column("Loader", kind="name"), Column("On average", True), Column("95 % within", True),
         Column("Spread", is_minor=True, kind="curve"), Column("Loads", True), Column("In all", True, True),
@@ -336,8 +341,12 @@ def hot(frame: Frame, keys: Sequence[KeyInfo], id: str = "hot") -> Markup:
     )  # fmt: skip
     rows = [
         [
-            key_link(frame, info), f"{words.rate(info.hits)}/s", charts.bar(info.hits / most), words.duration(info.age),
-            words.ttl(info.ttl), words.size(info.size),
+            key_link(frame, info),
+            f"{words.rate(info.hits)}/s",
+            charts.bar(info.hits / most),
+            words.duration(info.age),
+            words.ttl(info.ttl),
+            words.size(info.size),
         ]
         for info in keys
     ]
@@ -361,13 +370,18 @@ def memory(frame: Frame, found: Memory, host: HostStats) -> Markup:
     )  # fmt: skip
     rows = [
         [
-            tag("a", _name(path), href=frame.link("space", of=path)), words.size(usage.bytes),
-            charts.bar(usage.bytes / whole), words.share(usage.bytes / whole), words.number(usage.values),
+            tag("a", _name(path), href=frame.link("space", of=path)),
+            words.size(usage.bytes),
+            charts.bar(usage.bytes / whole),
+            words.share(usage.bytes / whole),
+            words.number(usage.values),
         ]
         for path, usage in islice(found.spaces.items(), MOST)
     ]
     is_estimate = found.part < 1
-    hint = f"estimated from {words.share(found.part)} of the shelf" if is_estimate else f"as of {words.clock(found.time)}"
+    hint = (
+        f"estimated from {words.share(found.part)} of the shelf" if is_estimate else f"as of {words.clock(found.time)}"
+    )
     return section(
         "memory", "Memory by namespace", table(columns, rows, "Memory by namespace", "The shelf is empty."), hint=hint
     )
@@ -380,7 +394,8 @@ def events(found: Sequence[EventInfo], frame: Frame, id: str = "events") -> Mark
     )  # fmt: skip
     rows = [
         [
-            tag("time", words.clock(each.time), datetime=words.moment(each.time)), each.kind,
+            tag("time", words.clock(each.time), datetime=words.moment(each.time)),
+            each.kind,
             [
                 tag("span", _event_name(each), class_="key"),
                 tag("small", f" and {words.number(each.things - 1)} more") if each.things > 1 else None,
@@ -389,7 +404,9 @@ def events(found: Sequence[EventInfo], frame: Frame, id: str = "events") -> Mark
         ]
         for each in found[: 2 * MOST]
     ]
-    return section(id, "Last invalidations", table(columns, rows, "Last invalidations", "Nothing was invalidated lately."))
+    return section(
+        id, "Last invalidations", table(columns, rows, "Last invalidations", "Nothing was invalidated lately.")
+    )
 
 
 def _event_name(event: EventInfo) -> str:
@@ -585,7 +602,9 @@ def keys(frame: Frame, namespace: str, like: str, found: Search | None) -> Marku
         said = words.plural(len(found.keys), "key")
         if not found.is_whole:
             said = f"the first {said}; {words.share(found.part)} of the shelf was searched: ask for less"
-        body = section("found", "Keys of this host", table(columns, rows, "Keys", "No value has such a key."), hint=said)
+        body = section(
+            "found", "Keys of this host", table(columns, rows, "Keys", "No value has such a key."), hint=said
+        )
     return Markup("").join([tag("h1", "Keys"), form, Markup(body or "")])
 
 
@@ -610,7 +629,9 @@ def key(frame: Frame, info: KeyInfo | None) -> Markup:
     ]
     actions = None
     if frame.may_act:
-        actions = [_act(frame, "key", info.wire.hex(), "Invalidate this key", "Drops it in every process of the group.")]
+        actions = [
+            _act(frame, "key", info.wire.hex(), "Invalidate this key", "Drops it in every process of the group.")
+        ]
         actions += [
             _act(frame, "tag", each, f"Invalidate the tag {words.name(each)}", "Drops all values that carry it.")
             for each in info.tags
@@ -629,7 +650,11 @@ def key(frame: Frame, info: KeyInfo | None) -> Markup:
 
 
 def _act(frame: Frame, kind: str, name: str, text: str, about: str, sure: bool = False) -> Markup:
-    confirm = tag("label", tag("input", type="checkbox", name="sure", value="yes", required=True), " I mean it ") if sure else None
+    confirm = (
+        tag("label", tag("input", type="checkbox", name="sure", value="yes", required=True), " I mean it ")
+        if sure
+        else None
+    )
     return tag(
         "form", _hidden(frame), tag("input", type="hidden", name="kind", value=kind),
         tag("input", type="hidden", name="name", value=name), tag("p", about), confirm,
