@@ -10,8 +10,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from . import dashboard_command
 from .config import SERVER_SETTINGS, server_options
-from .dashboard import command as dashboard
 from .errors import ConfigError
 
 PING_BY_DEFAULT = "127.0.0.1:7401"
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--health", metavar="HEALTH", help=f"where it answers ({health.variable}; default: {PING_BY_DEFAULT})"
     )
     ping.set_defaults(run=_ping)
-    dashboard.add(commands)
+    dashboard_command.add(commands)
     chosen = parser.parse_args(arguments)
     return int(chosen.run(chosen))
 

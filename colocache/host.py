@@ -29,7 +29,7 @@ from .core.hosts.taking import Taker
 from .core.hosts.waiting import Settled
 from .core.near import NearStore
 from .group_stats import Board as StatsBoard
-from .group_stats import GroupStats, host_stats
+from .group_stats import GroupStats, HostStats, host_stats
 from .hosts import Hosts, Sleeping
 from .near_cache import Keeper
 from .runtime.board_file import LIVES
@@ -561,11 +561,14 @@ class Host:
         for tag in tags:
             self.region.scores.note_tag(tag_hash(tag), tag)
 
+    def host_stats(self) -> HostStats:
+        """Return what the processes of this host have counted. Raise OSError if that cannot be read."""
+        return host_stats("" if self.hosts is None else self.hosts.me.name, True, self._shared.stats_board())
+
     def group_stats(self, timeout: float) -> Sleeping[GroupStats]:
         """Return what the processes of this host have counted, and those of other hosts that answer in time."""
-        hosts = self.hosts
-        mine = host_stats("" if hosts is None else hosts.me.name, True, self._shared.stats_board())
-        return GroupStats((mine,)) if hosts is None else (yield from hosts.group_stats(mine, timeout))
+        mine = self.host_stats()
+        return GroupStats((mine,)) if self.hosts is None else (yield from self.hosts.group_stats(mine, timeout))
 
     def answers(self, patience: float) -> bool:
         """Tell whether the bus's thread does its work: see `Bus.answers`. Where there is no bus, nobody has to."""

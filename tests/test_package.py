@@ -53,6 +53,7 @@ LEVELS = {
     "fastapi": 14,
     "flask": 14,
     "sqlalchemy": 14,
+    "dashboard_command": 14,
     "serve": 14,
     "__main__": 15,
 }

@@ -33,7 +33,12 @@ def text(child: Child) -> Markup:
     return Markup(escape(str(child), quote=True))
 
 
-def tag(name: str, *children: Child, **attributes: object) -> Markup:
+def joined(*several: Markup | None) -> Markup:
+    """Return several pieces of HTML, one after the other."""
+    return Markup("".join([each for each in several if each is not None]))
+
+
+def tag(name: str, /, *children: Child, **attributes: object) -> Markup:
     """Return an element.
 
     A ``_`` at the end of an attribute's name is left out, and another one becomes a hyphen. None and False leave the

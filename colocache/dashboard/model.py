@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 from ..core.keys import namespace_of, within
-from ..group_stats import HostStats, host_stats
+from ..group_stats import HostStats
 from ..hosts import HostInfo
 from ..inspection import AT_ONCE, EventInfo, KeyInfo, events, hot_keys, key_info, key_infos_at, near_hits
 from ..runtime.view import View
@@ -73,7 +73,7 @@ class Search(NamedTuple):
 
 
 class Model:
-    """What a dashboard knows. Any thread may use it. One looks at a time, so that many viewers cost no more than one."""
+    """What a dashboard knows. Any thread may use it. One looks at a time, and many viewers cost no more than one."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -97,7 +97,7 @@ class Model:
 
     def _look(self, sight: Sight) -> Picture:
         view, now = sight.view, time.time()
-        host = host_stats(sight.name, True, sight.board)
+        host = sight.host
         self._history.add(Sample.taken(now, host))
         if self._memory is None or monotonic() - self._walked >= WALK_FRESH:
             self._memory = memory_of(view, WALK, now)

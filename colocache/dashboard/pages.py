@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 from urllib.parse import urlencode
 
-from ..core.host.scores import OTHERS
+from ..core.host.scores import COLUMNS, OTHERS
 from ..core.keys import within
 from ..group_stats import HostStats, ProcessStats, SpaceStats
 from ..inspection import EventInfo, KeyInfo
@@ -17,7 +17,7 @@ from ..version import __version__
 from . import charts, words
 from .findings import Finding
 from .history import RECENT, Rate, recent
-from .markup import Child, Markup, tag
+from .markup import Child, Markup, joined, tag
 from .model import Memory, Model, Picture, Search
 
 ROWS: Final = 25  # functions and namespaces of the first page
@@ -186,13 +186,13 @@ def rows_of(picture: Picture) -> list[str]:
 
 def overview_body(parts: Parts, picture: Picture) -> Markup:
     """Return the first page of its parts."""
-    return Markup("").join([
+    return joined(
         tag("h1", "Overview", class_="hidden"),
         parts["figures"], parts["health"], parts["curves"], parts["functions"],
         tag("div", parts["loaders"], parts["hot"], class_="two"),
         tag("div", parts["memory"], parts["events"], class_="two"),
         parts["seats"], parts["hosts"], parts["since"],
-    ])  # fmt: skip
+    )  # fmt: skip
 
 
 def figures(picture: Picture) -> Markup:
@@ -258,8 +258,10 @@ def health(found: Sequence[Finding]) -> Markup:
             aria_labelledby="health-title",
         )  # fmt: skip
     rows = [
-        tag("li", tag("strong", each.level, class_="level"), tag("span", each.text), tag("span", each.remedy, class_="remedy"),
-            class_=each.level)
+        tag(
+            "li", tag("strong", each.level, class_="level"), tag("span", each.text),
+            tag("span", each.remedy, class_="remedy"), class_=each.level,
+        )
         for each in found[:MOST]
     ]  # fmt: skip
     more = len(found) - MOST
@@ -274,8 +276,9 @@ def functions(frame: Frame, picture: Picture, shown: Sequence[str]) -> Markup:
     samples, spaces = picture.samples, picture.host.spaces
     columns = (
         Column("Function or namespace", kind="name"), Column("Reads", True), Column("Hit ratio", True),
-        Column("over time", is_minor=True, kind="curve"), Column("Saves", True), Column("over time", is_minor=True, kind="curve"),
-        Column("Saved", True), Column("Loads", True, True), Column("Load takes", True, True), Column("Failed", True, True),
+        Column("over time", is_minor=True, kind="curve"), Column("Saves", True),
+        Column("over time", is_minor=True, kind="curve"), Column("Saved", True), Column("Loads", True, True),
+        Column("Load takes", True, True), Column("Failed", True, True),
     )  # fmt: skip
     rows = []
     for path in shown:
@@ -293,16 +296,18 @@ def functions(frame: Frame, picture: Picture, shown: Sequence[str]) -> Markup:
         ])  # fmt: skip
     more = len(spaces) - len(shown)
     return section(
-        "functions", "Functions and namespaces", table(columns, rows, "Functions and namespaces", "Nothing was read yet."),
+        "functions", "Functions and namespaces",
+        table(columns, rows, "Functions and namespaces", "Nothing was read yet."),
         tag("p", f"and {words.number(more)} more, which save less", class_="empty") if more else None,
-        hint=f"reads and savings are those of the last {RECENT:.0f} s; the rest is since the group has begun", wide=True,
+        hint=f"reads and what they save are of the last {RECENT:.0f} s; the rest is since the group has begun",
+        wide=True,
     )  # fmt: skip
 
 
 def _name(path: str) -> Markup:
     """Return a path with the places where it may be broken, and with the module of a function less loud."""
     module, colon, function = words.space(path).rpartition(":")
-    return Markup("").join([tag("span", module, colon, class_="module") if colon else Markup(), tag("span", function)])
+    return joined(tag("span", module, colon, class_="module") if colon else None, tag("span", function))
 
 
 def loaders(frame: Frame, picture: Picture) -> Markup:
@@ -449,6 +454,9 @@ def _seat(process: ProcessStats, now: float) -> Markup:
     return tag("li", lines, badge if role or is_quiet else None, tag("span", state, class_="hidden"), class_=state)
 
 
+_UNSEEN: Final = "Other hosts are seen by processes of the group: mount the dashboard into one."
+
+
 def hosts(picture: Picture) -> Markup:
     """Return the hosts of the group, if there are several."""
     if not picture.has_hosts:
@@ -465,7 +473,7 @@ def hosts(picture: Picture) -> Markup:
         for each in picture.hosts
     ]  # fmt: skip
     return section(
-        "hosts", "Hosts", table(columns, rows, "Hosts", "Other hosts are seen by processes of the group: mount the dashboard into one."),
+        "hosts", "Hosts", table(columns, rows, "Hosts", _UNSEEN),
         hint="all other figures of this page are of this host alone", wide=True,
     )  # fmt: skip
 
@@ -497,7 +505,10 @@ def space(frame: Frame, picture: Picture, path: str, keys: Sequence[KeyInfo]) ->
 
     strip = tag(
         "dl",
-        tile("Hit ratio", words.share(stats.hit_ratio if stats.reads else None), f"of {words.plural(stats.reads, 'read')}"),
+        tile(
+            "Hit ratio", words.share(stats.hit_ratio if stats.reads else None),
+            f"of {words.plural(stats.reads, 'read')}",
+        ),
         tile("Reads", _per_second(now, "reads"), f"over the last {RECENT:.0f} s", "reads"),
         tile("Time saved", _per_second(now, "saved"), f"{words.duration(stats.saved)} in all", "saved"),
         tile("A load takes", words.duration(stats.load_time) if stats.timed_loads else words.DASH,
@@ -523,17 +534,18 @@ def space(frame: Frame, picture: Picture, path: str, keys: Sequence[KeyInfo]) ->
             id="curves", class_="curves",
         ),
         "times": section(
-            "times", "How long its loads take", _times(path, stats), hint=f"of {words.plural(stats.timed_loads, 'load')}"
+            "times", "How long its loads take", _times(path, stats),
+            hint=f"of {words.plural(stats.timed_loads, 'load')}",
         ),
         "hot": hot(frame, keys),
         "counters": section("counters", "Counters", table(columns, rows, "Counters", "Nothing was counted yet.")),
         "events": events(
-            [each for each in picture.events if each.kind == "namespace" and within(path, each.name)
-             or each.kind == "key" and each.name.startswith(path or "\0")], frame),
+            [each for each in picture.events if (each.kind == "namespace" and within(path, each.name))
+             or (each.kind == "key" and each.name.startswith(path or "\0"))], frame),
     }  # fmt: skip
 
 
-_NONE: Final = SpaceStats.of([0] * 40)
+_NONE: Final = SpaceStats.of([0] * COLUMNS)
 
 
 def _counted(name: str, count: float) -> str:
@@ -559,17 +571,15 @@ def space_body(frame: Frame, parts: Parts, path: str) -> Markup:
             frame, "namespace", path, "Clear",
             "Drops all values of this namespace, and of those below it, in every process of the group.", sure=True,
         )  # fmt: skip
-    elif frame.may_act:
-        clear = None
     search = frame.link("keys", **{"in": path})
-    return Markup("").join([
+    return joined(
         tag("h1", _name(path)),
-        tag("p", tag("a", "List its keys", href=search), class_="links") if path != OTHERS else Markup(),
+        tag("p", tag("a", "List its keys", href=search), class_="links") if path != OTHERS else None,
         parts["figures"], parts["curves"],
         tag("div", parts["times"], parts["hot"], class_="two"),
         tag("div", parts["counters"], parts["events"], class_="two"),
-        clear or Markup(),
-    ])  # fmt: skip
+        clear,
+    )  # fmt: skip
 
 
 # --- Keys
@@ -579,10 +589,8 @@ def keys(frame: Frame, namespace: str, like: str, found: Search | None) -> Marku
     """Return the page that searches keys."""
     form = tag(
         "form",
-        tag("label", "Name has ", tag("input", type="search", name="like", value=like, maxlength=200, autocomplete="off",
-                                      spellcheck="false")),
-        tag("label", "in the namespace ", tag("input", name="in", value=namespace, maxlength=200, autocomplete="off",
-                                              spellcheck="false")),
+        _field("Name has", "like", like),
+        _field("in the namespace", "in", namespace),
         tag("button", "Search", type="submit"),
         action=frame.link("keys"), method="get", class_="search", role="search",
     )  # fmt: skip
@@ -590,12 +598,13 @@ def keys(frame: Frame, namespace: str, like: str, found: Search | None) -> Marku
         Column("Key", kind="name"), Column("Size", True), Column("Age", True), Column("Left", True),
         Column("Hits", True, True), Column("Tags", is_minor=True, kind="name"),
     )  # fmt: skip
-    body: Child = None
+    body: Markup | None = None
     if found is not None:
         rows = [
             [
                 key_link(frame, info), words.size(info.size), words.duration(info.age), words.ttl(info.ttl),
-                f"{words.rate(info.hits)}/s" if info.hits else words.DASH, words.name(", ".join(info.tags)) or words.DASH,
+                f"{words.rate(info.hits)}/s" if info.hits else words.DASH,
+                words.name(", ".join(info.tags)) or words.DASH,
             ]
             for info in found.keys
         ]  # fmt: skip
@@ -605,16 +614,22 @@ def keys(frame: Frame, namespace: str, like: str, found: Search | None) -> Marku
         body = section(
             "found", "Keys of this host", table(columns, rows, "Keys", "No value has such a key."), hint=said
         )
-    return Markup("").join([tag("h1", "Keys"), form, Markup(body or "")])
+    return joined(tag("h1", "Keys"), form, body)
+
+
+def _field(label: str, name: str, value: str) -> Markup:
+    return tag(
+        "label", label, tag("input", name=name, value=value, maxlength=200, autocomplete="off", spellcheck="false")
+    )
 
 
 def key(frame: Frame, info: KeyInfo | None) -> Markup:
     """Return the page of a key."""
     if info is None:
-        return Markup("").join([
+        return joined(
             tag("h1", "Key"),
             tag("p", "This host has no value of that key any more.", class_="empty"),
-        ])  # fmt: skip
+        )  # fmt: skip
     state = "served" if info.is_current else "expired" if info.ttl == 0 else "invalidated"
     facts: list[tuple[str, Child]] = [
         ("State", tag("span", state, class_=f"state {state}")),
@@ -627,7 +642,8 @@ def key(frame: Frame, info: KeyInfo | None) -> Markup:
         ("Found on the shelf", f"{info.uses} times" + (" or more" if info.uses >= 3 else "")),
         ("As Python writes it", tag("code", words.name(repr(info.key))) if info.key is not None else "not readable"),
     ]
-    actions = None
+    rows = [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts]
+    actions: list[Markup] = []
     if frame.may_act:
         actions = [
             _act(frame, "key", info.wire.hex(), "Invalidate this key", "Drops it in every process of the group.")
@@ -637,13 +653,12 @@ def key(frame: Frame, info: KeyInfo | None) -> Markup:
             for each in info.tags
             if not each.startswith("#")
         ]
-    return Markup("").join([
+    return joined(
         tag("h1", tag("span", words.name(info.name) or "(empty)", class_="key")),
-        section("facts", "What is known", tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts],
-                                              class_="facts")),
+        section("facts", "What is known", tag("dl", rows, class_="facts")),
         events(info.events, frame),
-        Markup("").join(actions or []),
-    ])  # fmt: skip
+        *actions,
+    )  # fmt: skip
 
 
 # --- Actions
@@ -664,12 +679,12 @@ def _act(frame: Frame, kind: str, name: str, text: str, about: str, sure: bool =
 
 def acted(frame: Frame, what: str, text: str, is_well: bool) -> Markup:
     """Return what has become of an action."""
-    return Markup("").join([
+    return joined(
         tag("h1", "Invalidated" if is_well else "Not complete"),
         tag("p", tag("span", words.name(what), class_="key"), class_="what"),
         tag("p", text, class_="well" if is_well else "wrong", role="status"),
         tag("p", tag("a", "Back to the overview", href=frame.link())),
-    ])  # fmt: skip
+    )  # fmt: skip
 
 
 def login(frame: Frame, wrong: str = "") -> Markup:
@@ -678,8 +693,13 @@ def login(frame: Frame, wrong: str = "") -> Markup:
         "form",
         tag("h1", "Log in"),
         tag("p", wrong, class_="wrong", role="alert") if wrong else None,
-        tag("label", "Token", tag("input", type="password", name="token", autocomplete="current-password", required=True,
-                                  maxlength=1024, autofocus=True)),
+        tag(
+            "label", "Token",
+            tag(
+                "input", type="password", name="token", autocomplete="current-password", required=True, maxlength=1024,
+                autofocus=True,
+            ),
+        ),
         tag("button", "Log in", type="submit"),
         method="post", action=frame.link("login"), class_="login",
     )  # fmt: skip
@@ -688,6 +708,3 @@ def login(frame: Frame, wrong: str = "") -> Markup:
 def message(title: str, text: str) -> Markup:
     """Return a page that says one thing."""
     return Markup("").join([tag("h1", title), tag("p", text, class_="empty")])
-
-
-Drawn = Callable[[], Markup]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Final, Literal, Protocol
 from .. import Cache, ColocacheError
 from ..core.host.hashes import key_hash
 from ..errors import CannotJoin
-from ..group_stats import Board
+from ..group_stats import Board, HostStats, host_stats
 from ..hosts import HostInfo
 from ..interruptions import raise_if_from_handler
 from ..operations import invalidate
@@ -38,12 +37,10 @@ class Sight:
     """The memory of the host, while somebody looks."""
 
     view: View
-    board: Board
-    name: str  # of this host; empty in a group of one host
+    host: HostStats
     hosts: tuple[HostInfo, ...]
     has_hosts: bool
     path: str  # of the group's directory; empty if its memory has none
-    capacity: int  # bytes that values may take
 
 
 @dataclass(frozen=True)
@@ -95,8 +92,8 @@ class OfObserver:
             raise Blind(str(error)) from None
         with observer, observer.view() as view:
             sizes = observer.shelf.entries(), observer.shelf.taken(), observer.geometry.capacity
-            board = Board(view.scoreboard(), sizes)
-            yield Sight(view, board, "", (), observer.hosts is not None, observer.path, observer.geometry.capacity)
+            host = host_stats("", True, Board(view.scoreboard(), sizes))
+            yield Sight(view, host, (), observer.hosts is not None, observer.path)
 
     def act(self, action: Action) -> Outcome:
         """Have another process do it: one that has joined cannot look as this one does."""
@@ -137,11 +134,8 @@ class OfCache:
             raise Blind(str(error) or type(error).__name__) from None
         if host is None or not host.alive:
             raise Blind("the cache of this process is off (COLOCACHE_DISABLED), or has left its group just now")
-        board = host.stats_board()
-        name = "" if host.hosts is None else host.hosts.me.name
-        with member.view() as view:
-            infos, path = tuple(member.hosts()), host.region.path
-            yield Sight(view, board, name, infos, host.hosts is not None, path, host.region.geometry.capacity)
+        with host.view() as view:
+            yield Sight(view, host.host_stats(), tuple(member.hosts()), host.hosts is not None, host.region.path)
 
     def act(self, action: Action) -> Outcome:
         """Do it."""
@@ -159,8 +153,3 @@ def carry_out(cache: Cache, action: Action) -> Outcome:
         flow = invalidate.announce(cache._keyspace, hashes, KEYS, action.name, True, False)
         receipt = finish(flow, cache._member.may_wait)
     return Outcome(receipt.complete, receipt.processes, receipt.hosts)
-
-
-def directory_exists(directory: str | None) -> bool:
-    """Tell whether the setting names a directory that is there."""
-    return directory is None or os.path.isdir(directory)

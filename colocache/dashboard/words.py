@@ -7,7 +7,7 @@ from typing import Final
 
 MOST_LETTERS: Final = 400  # of a name; a key has fewer, unless its letters become escapes
 
-DASH: Final = "–"
+DASH: Final = "\u2013"
 
 
 def name(text: str) -> str:

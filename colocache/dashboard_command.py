@@ -10,8 +10,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from ..config import SERVER_SETTINGS, SETTINGS, UNSET
-from ..errors import ConfigError
+from .config import SERVER_SETTINGS, SETTINGS, UNSET
+from .errors import ConfigError
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -51,9 +51,9 @@ def add(commands: Commands) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Carry the command out."""
-    from .application import Application
-    from .server import Server, is_loopback, names_of
-    from .source import OfObserver
+    from .dashboard.application import Application
+    from .dashboard.server import Server, is_loopback, names_of
+    from .dashboard.source import OfObserver
 
     try:
         group = _setting("group", "--group", chosen.group)
@@ -104,7 +104,7 @@ def _setting(name: str, option: str, given: str | None) -> Any:
 
 def read_token(path: str) -> str:
     """Return the token in a file. Raise ConfigError if it cannot be read or used, or if others may read it."""
-    from .sessions import MOST, checked_token
+    from .dashboard.sessions import MOST, checked_token
 
     try:
         with open(path, "rb") as file:
