@@ -707,4 +707,4 @@ def login(frame: Frame, wrong: str = "") -> Markup:
 
 def message(title: str, text: str) -> Markup:
     """Return a page that says one thing."""
-    return Markup("").join([tag("h1", title), tag("p", text, class_="empty")])
+    return joined(tag("h1", title), tag("p", text, class_="empty"))
