@@ -11,7 +11,7 @@ from typing import Final
 
 Child = object  # a Markup, a text, a number, None for nothing, or several of them
 
-_VOID: Final = {"br", "hr", "img", "input", "link", "meta"}  # those of SVG need their end
+_VOID: Final = {"br", "hr", "img", "input", "link", "meta", "wbr"}  # those of SVG need their end
 
 
 class Markup(str):

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Final, NamedTuple
 
 from ..core.keys import namespace_of, within
@@ -19,8 +19,8 @@ from .history import History, Sample
 from .source import Sight, Source
 
 FRESH: Final = 0.9  # s for which a look is shown again
-WALK_FRESH: Final = 10.0  # s for which is shown again what the shelf has
-WALK: Final = 0.03  # s for which one look walks over the shelf
+WALK_EVERY: Final = 10.0  # s from one whole walk over the shelf to the next one
+WALK: Final = 0.02  # s of its thread's time for which one look walks
 SEARCH: Final = 0.15  # s for one search
 FOUND: Final = 100  # keys that one search shows
 HOT: Final = 10
@@ -82,8 +82,8 @@ class Model:
         self._history = History()
         self._picture: Picture | None = None
         self._seen = 0.0
-        self._memory: Memory | None = None
-        self._walked = 0.0
+        self._walk = Walk()
+        self._region = b""
 
     def picture(self) -> Picture:
         """Return what is there now, or was a moment ago. Raise Blind."""
@@ -99,12 +99,12 @@ class Model:
         view, now = sight.view, time.time()
         host = sight.host
         self._history.add(Sample.taken(now, host))
-        if self._memory is None or monotonic() - self._walked >= WALK_FRESH:
-            self._memory = memory_of(view, WALK, now)
-            self._walked = monotonic()
+        if sight.region != self._region:  # the group has begun anew
+            self._region, self._walk = sight.region, Walk()
+        memory = self._walk.go_on(view, WALK, now)
         return Picture(
             now, host, sight.hosts, sight.has_hosts, sight.path, hot_keys(view, HOT), events(view)[: -EVENTS - 1 : -1],
-            self._memory, findings(now, host, sight.hosts), [*self._history.samples],
+            memory, findings(now, host, sight.hosts), [*self._history.samples],
         )  # fmt: skip
 
     def search(self, namespace: str, like: str) -> Search:
@@ -136,24 +136,47 @@ def spread(ways: int) -> Iterator[int]:
             yield piece * AT_ONCE
 
 
-def memory_of(view: View, seconds: float, now: float) -> Memory:
-    """Walk over the shelf for some seconds, and return what each namespace takes, as an estimate where that is short.
+class Walk:
+    """A walk over the shelf that takes a little of the time of each look. For one thread at a time.
 
-    What nobody is served any more is not counted.
+    Keys lie where their hashes say, so the first pieces speak for all: until it has seen everything once, it estimates.
+    Afterwards it shows what the last whole walk has found. What nobody is served any more is not counted.
     """
-    ends, sums, looked = monotonic() + seconds, dict[str, tuple[int, int]](), 0
-    for first in spread(view.shelf.ways):
-        for seen in view.shelf.see(first, AT_ONCE, view.now()):
-            if seen.is_current:
-                path = namespace_of(seen.wire)
-                values, size = sums.get(path, (0, 0))
-                sums[path] = values + 1, size + seen.size
-        looked += min(AT_ONCE, view.shelf.ways - first)
-        if monotonic() >= ends:
-            break
-    part = looked / view.shelf.ways
-    largest = sorted(sums.items(), key=lambda item: -item[1][1])
-    return Memory({path: Usage(values / part, size / part) for path, (values, size) in largest}, part, now)
+
+    def __init__(self) -> None:
+        self.memory = Memory({}, 0.0)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._sums: dict[str, tuple[int, int]] = {}
+        self._looked = 0
+        self._pieces: Iterator[int] | None = None
+
+    def go_on(self, view: View, seconds: float, now: float) -> Memory:
+        """Walk for some seconds of this thread's time, and return what each namespace takes."""
+        is_whole = self.memory.part >= 1
+        if self._pieces is None and is_whole and 0 <= now - self.memory.time < WALK_EVERY:
+            return self.memory
+        if self._pieces is None:
+            self._pieces = spread(view.shelf.ways)
+        ends, ways = thread_time() + seconds, view.shelf.ways
+        for first in self._pieces:
+            for seen in view.shelf.see(first, AT_ONCE, view.now()):
+                if seen.is_current:
+                    path = namespace_of(seen.wire)
+                    values, size = self._sums.get(path, (0, 0))
+                    self._sums[path] = values + 1, size + seen.size
+            self._looked += min(AT_ONCE, ways - first)
+            if thread_time() >= ends:
+                break
+        part = min(1.0, self._looked / ways)
+        if part >= 1 or not is_whole:
+            largest = sorted(self._sums.items(), key=lambda item: -item[1][1])
+            found = {path: Usage(values / part, size / part) for path, (values, size) in largest}
+            self.memory = Memory(found, part, now)
+        if part >= 1:
+            self._begin()
+        return self.memory
 
 
 def search(view: View, namespace: str, like: str, seconds: float) -> Search:

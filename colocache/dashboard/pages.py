@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -189,8 +190,10 @@ def overview_body(parts: Parts, picture: Picture) -> Markup:
     return joined(
         tag("h1", "Overview", class_="hidden"),
         parts["figures"], parts["health"], parts["curves"], parts["functions"],
-        tag("div", parts["loaders"], parts["hot"], class_="two"),
-        tag("div", parts["memory"], parts["events"], class_="two"),
+        tag(
+            "div", tag("div", parts["loaders"], parts["memory"], class_="stack"),
+            tag("div", parts["hot"], parts["events"], class_="stack"), class_="two",
+        ),
         parts["seats"], parts["hosts"], parts["since"],
     )  # fmt: skip
 
@@ -277,7 +280,7 @@ def functions(frame: Frame, picture: Picture, shown: Sequence[str]) -> Markup:
     columns = (
         Column("Function or namespace", kind="name"), Column("Reads", True), Column("Hit ratio", True),
         Column("over time", is_minor=True, kind="curve"), Column("Saves", True),
-        Column("over time", is_minor=True, kind="curve"), Column("Saved", True), Column("Loads", True, True),
+        Column("over time", is_minor=True, kind="curve"), Column("Saved", True, True), Column("Loads", True, True),
         Column("Load takes", True, True), Column("Failed", True, True),
     )  # fmt: skip
     rows = []
@@ -288,9 +291,10 @@ def functions(frame: Frame, picture: Picture, shown: Sequence[str]) -> Markup:
             tag("span", _per_second(now, "reads"), data_rate="reads", data_of=path),
             tag("span", words.share(space.hit_ratio if space.reads else None), title="of all reads"),
             charts.spark(samples, "ratio", path, of=called),
-            tag("span", _per_second(now, "saved"), data_rate="saved", data_of=path),
+            tag("span", _per_second(now, "saved"), data_rate="saved", data_of=path) if space.timed_loads else words.DASH,
             charts.spark(samples, "saved", path, of=called),
-            words.duration(space.saved), words.number(space.counters["loads"]),
+            words.duration(space.saved) if space.timed_loads else words.DASH,
+            words.number(space.counters["loads"]),
             words.duration(space.load_time) if space.timed_loads else words.DASH,
             words.number(space.counters["failed_loads"]) if space.counters["failed_loads"] else words.DASH,
         ])  # fmt: skip
@@ -307,7 +311,14 @@ def functions(frame: Frame, picture: Picture, shown: Sequence[str]) -> Markup:
 def _name(path: str) -> Markup:
     """Return a path with the places where it may be broken, and with the module of a function less loud."""
     module, colon, function = words.space(path).rpartition(":")
-    return joined(tag("span", module, colon, class_="module") if colon else None, tag("span", function))
+    return joined(
+        tag("span", _broken(module), colon, class_="module") if colon else None, tag("wbr"), _broken(function)
+    )
+
+
+def _broken(name: str) -> list[Child]:
+    """Return a name that may be broken behind each point, parenthesis and slash."""
+    return [[part, tag("wbr")] for part in re.split(r"(?<=[./(])", name)]
 
 
 def loaders(frame: Frame, picture: Picture) -> Markup:
@@ -363,7 +374,12 @@ def hot(frame: Frame, keys: Sequence[KeyInfo], id: str = "hot") -> Markup:
 
 def key_link(frame: Frame, info: KeyInfo) -> Markup:
     """Return the name of a key, which leads to its page."""
-    return tag("a", words.name(info.name) or "(empty)", href=frame.link("key", k=info.wire.hex()), class_="key")
+    return tag(
+        "a",
+        _broken(words.name(info.name)) if info.name else "(empty)",
+        href=frame.link("key", k=info.wire.hex()),
+        class_="key",
+    )
 
 
 def memory(frame: Frame, found: Memory, host: HostStats) -> Markup:
@@ -576,8 +592,10 @@ def space_body(frame: Frame, parts: Parts, path: str) -> Markup:
         tag("h1", _name(path)),
         tag("p", tag("a", "List its keys", href=search), class_="links") if path != OTHERS else None,
         parts["figures"], parts["curves"],
-        tag("div", parts["times"], parts["hot"], class_="two"),
-        tag("div", parts["counters"], parts["events"], class_="two"),
+        tag(
+            "div", tag("div", parts["times"], parts["counters"], class_="stack"),
+            tag("div", parts["hot"], parts["events"], class_="stack"), class_="two",
+        ),
         clear,
     )  # fmt: skip
 

@@ -41,6 +41,7 @@ class Sight:
     hosts: tuple[HostInfo, ...]
     has_hosts: bool
     path: str  # of the group's directory; empty if its memory has none
+    region: bytes  # another one each time the group begins anew
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class OfObserver:
         with observer, observer.view() as view:
             sizes = observer.shelf.entries(), observer.shelf.taken(), observer.geometry.capacity
             host = host_stats("", True, Board(view.scoreboard(), sizes))
-            yield Sight(view, host, (), observer.hosts is not None, observer.path)
+            yield Sight(view, host, (), observer.hosts is not None, observer.path, observer.head.id)
 
     def act(self, action: Action) -> Outcome:
         """Have another process do it: one that has joined cannot look as this one does."""
@@ -135,7 +136,9 @@ class OfCache:
         if host is None or not host.alive:
             raise Blind("the cache of this process is off (COLOCACHE_DISABLED), or has left its group just now")
         with host.view() as view:
-            yield Sight(view, host.host_stats(), tuple(member.hosts()), host.hosts is not None, host.region.path)
+            yield Sight(
+                view, host.host_stats(), tuple(member.hosts()), host.hosts is not None, host.region.path, host.region_id
+            )
 
     def act(self, action: Action) -> Outcome:
         """Do it."""
