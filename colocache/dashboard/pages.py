@@ -18,7 +18,7 @@ from ..version import __version__
 from . import charts, words
 from .findings import Finding
 from .history import RECENT, Rate, recent
-from .markup import Child, Markup, joined, tag
+from .markup import Child, Markup, joined, tag, text
 from .model import Memory, Model, Picture, Search
 
 ROWS: Final = 25  # functions and namespaces of the first page
@@ -286,16 +286,17 @@ def functions(frame: Frame, picture: Picture, shown: Sequence[str]) -> Markup:
     rows = []
     for path in shown:
         space, now, called = spaces[path], recent(samples, path), words.space(path)
+        has_loads = space.timed_loads > 0
         rows.append([
             tag("a", _name(path), href=frame.link("space", of=path)),
             tag("span", _per_second(now, "reads"), data_rate="reads", data_of=path),
             tag("span", words.share(space.hit_ratio if space.reads else None), title="of all reads"),
             charts.spark(samples, "ratio", path, of=called),
-            tag("span", _per_second(now, "saved"), data_rate="saved", data_of=path) if space.timed_loads else words.DASH,
+            tag("span", _per_second(now, "saved"), data_rate="saved", data_of=path) if has_loads else words.DASH,
             charts.spark(samples, "saved", path, of=called),
-            words.duration(space.saved) if space.timed_loads else words.DASH,
+            words.duration(space.saved) if has_loads else words.DASH,
             words.number(space.counters["loads"]),
-            words.duration(space.load_time) if space.timed_loads else words.DASH,
+            words.duration(space.load_time) if has_loads else words.DASH,
             words.number(space.counters["failed_loads"]) if space.counters["failed_loads"] else words.DASH,
         ])  # fmt: skip
     more = len(spaces) - len(shown)
@@ -316,9 +317,9 @@ def _name(path: str) -> Markup:
     )
 
 
-def _broken(name: str) -> list[Child]:
+def _broken(name: str) -> Markup:
     """Return a name that may be broken behind each point, parenthesis and slash."""
-    return [[part, tag("wbr")] for part in re.split(r"(?<=[./(])", name)]
+    return text([[part, tag("wbr")] for part in re.split(r"(?<=[./(])", name)])
 
 
 def loaders(frame: Frame, picture: Picture) -> Markup:
