@@ -21,7 +21,7 @@ from .source import Sight, Source
 FRESH: Final = 0.9  # s for which a look is shown again
 WALK_EVERY: Final = 10.0  # s from one whole walk over the shelf to the next one
 WALK: Final = 0.02  # s of its thread's time for which one look walks
-SEARCH: Final = 0.15  # s for one search
+SEARCH: Final = 0.4  # s of its thread's time for one search
 FOUND: Final = 100  # keys that one search shows
 HOT: Final = 10
 EVENTS: Final = 30
@@ -181,11 +181,11 @@ class Walk:
 
 def search(view: View, namespace: str, like: str, seconds: float) -> Search:
     """Look for keys of a namespace whose names have a text, for some seconds, and for so many as a page shows."""
-    ends, found, looked, hits = monotonic() + seconds, list[KeyInfo](), 0, near_hits(view)
+    ends, found, looked, hits = thread_time() + seconds, list[KeyInfo](), 0, near_hits(view)
     for first in spread(view.shelf.ways):
         found += key_infos_at(view, first, namespace, like, hits)
         looked += min(AT_ONCE, view.shelf.ways - first)
-        if len(found) > FOUND or monotonic() >= ends:
+        if len(found) > FOUND or thread_time() >= ends:
             break
     part = looked / view.shelf.ways
     shown = sorted(found[:FOUND], key=lambda info: info.name)

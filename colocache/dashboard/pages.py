@@ -530,8 +530,8 @@ def space(frame: Frame, picture: Picture, path: str, keys: Sequence[KeyInfo]) ->
         tile("Time saved", _per_second(now, "saved"), f"{words.duration(stats.saved)} in all", "saved"),
         tile("A load takes", words.duration(stats.load_time) if stats.timed_loads else words.DASH,
              f"95 % within {_quantile(stats, 0.95)}"),
-        tile("Values", words.number(usage.values), "on the shelf, with those below it"),
-        tile("Size", words.size(usage.bytes), "on the shelf, with those below it"),
+        tile("Values", words.number(usage.values), "on the shelf, and below it"),
+        tile("Size", words.size(usage.bytes), "on the shelf, and below it"),
         id="figures", class_="figures", aria_label="The most important figures",
     )  # fmt: skip
     rows = [
@@ -576,7 +576,8 @@ def _help(text: str) -> str:
 def _times(path: str, stats: SpaceStats) -> Markup:
     if not stats.timed_loads:
         return tag("p", "Nothing was loaded yet.", class_="empty")
-    bounds = [tag("span", words.duration(bound).replace("\u202f", " ")) for bound in LOAD_TIMES] + [tag("span", "∞")]
+    names = [f"{bound:g}\u202fs" if bound >= 1 else f"{1000 * bound:g}\u202fms" for bound in LOAD_TIMES]
+    bounds = [tag("span", name) for name in (*names, "more")]
     return tag("div", histogram(path, stats), tag("div", bounds, class_="bounds", aria_hidden="true"), class_="times")
 
 
@@ -629,7 +630,7 @@ def keys(frame: Frame, namespace: str, like: str, found: Search | None) -> Marku
         ]  # fmt: skip
         said = words.plural(len(found.keys), "key")
         if not found.is_whole:
-            said = f"the first {said}; {words.share(found.part)} of the shelf was searched: ask for less"
+            said = f"{said} in the first {words.share(found.part)} of the shelf: a longer text finds fewer"
         body = section(
             "found", "Keys of this host", table(columns, rows, "Keys", "No value has such a key."), hint=said
         )
