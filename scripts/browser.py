@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from time import monotonic
@@ -24,6 +25,16 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 def executable() -> str | None:
     """The path of a Chromium on this machine; None if there is none."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+# The protocol is spoken over the descriptors 3 and 4, whatever their numbers are here.
+_START = """\
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(each), fcntl.F_DUPFD, 10) for each in sys.argv[1:3]]
+for number, end in zip((3, 4), ends):
+    os.dup2(end, number)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -42,8 +53,7 @@ class Browser:
             "--force-color-profile=srgb", "--font-render-hinting=none", "--no-proxy-server",
             *(["--no-sandbox"] if os.geteuid() == 0 else []),
         ]  # fmt: skip
-        # The protocol is spoken over the descriptors 3 and 4. A shell puts them there, whatever their numbers were.
-        command = ["sh", "-c", f'exec "$@" 3<&{to_read} 4>&{to_write}', "sh", path, *options, "about:blank"]
+        command = [sys.executable, "-S", "-c", _START, str(to_read), str(to_write), path, *options, "about:blank"]
         self._process = subprocess.Popen(
             command, pass_fds=(to_read, to_write), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True,
@@ -54,6 +64,14 @@ class Browser:
         self._unread = b""
         self.events: list[dict[str, Any]] = []
         self._session = ""
+        try:
+            self._attach()
+        except BaseException:
+            self._process.kill()
+            self._process.wait(PATIENCE)
+            raise
+
+    def _attach(self) -> None:
         targets = self.call("Target.getTargets")["targetInfos"]
         target = next(each["targetId"] for each in targets if each["type"] == "page")
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -90,6 +108,11 @@ class Browser:
         found: dict[str, Any] = json.loads(first)
         return found
 
+    def _hear(self, seconds: float) -> None:
+        """Take what the browser tells within some seconds."""
+        if select.select([self._reader], [], [], seconds)[0]:
+            self.events.append(self._receive())
+
     # --- The page
 
     def open(self, address: str) -> None:
@@ -109,7 +132,7 @@ class Browser:
         ends = monotonic() + PATIENCE
         while not condition():
             assert monotonic() < ends, failing
-            self.run("new Promise((done) => setTimeout(done, 5))")
+            self._hear(0.005)
 
     def until_true(self, script: str) -> None:
         """Wait until a piece of JavaScript returns something true."""
