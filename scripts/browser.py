@@ -110,7 +110,7 @@ class Browser:
 
     def _hear(self, seconds: float) -> None:
         """Take what the browser tells within some seconds."""
-        if select.select([self._reader], [], [], seconds)[0]:
+        if b"\0" in self._unread or select.select([self._reader], [], [], seconds)[0]:
             self.events.append(self._receive())
 
     # --- The page

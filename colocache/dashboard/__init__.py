@@ -34,14 +34,15 @@ def make_wsgi_app(cache: Cache, *, token: str | None = None, hosts: Iterable[str
 
     Raise TypeError for what is no cache, and ValueError for a token that cannot be used.
     """
-    return as_wsgi(_application(cache, token, hosts))
+    return as_wsgi(make_application(cache, token, hosts))
 
 
 def make_asgi_app(cache: Cache, *, token: str | None = None, hosts: Iterable[str] | None = None) -> ASGIApplication:
     """Return the same as an ASGI application. It looks in a thread, so that the event loop goes on."""
-    return as_asgi(_application(cache, token, hosts))
+    return as_asgi(make_application(cache, token, hosts))
 
 
-def _application(cache: Cache, token: str | None, hosts: Iterable[str] | None) -> Application:
+def make_application(cache: Cache, token: str | None = None, hosts: Iterable[str] | None = None) -> Application:
+    """Return what both are made of, for those who carry requests in another way."""
     checked = None if token is None else checked_token(token)
     return Application(OfCache(checked_cache(cache)), checked, hosts)

@@ -149,7 +149,7 @@ class Application:
         if request.method == "POST":
             return self._post(request, path, session)
         if self._sessions is not None and session is None:
-            if _first(parse_qs(request.query), "live"):
+            if _first(_fields(request.query), "live"):
                 raise _Refused(403, "Log in", "The session has ended.")
             frame = Frame(self.model.source.group, f"{request.root}/", self._names)
             return _page(200, pages.whole(frame, "Log in", pages.login(frame), public=True))
@@ -175,7 +175,7 @@ class Application:
     # --- To look
 
     def _get(self, request: Request, path: str, frame: Frame) -> Response:
-        query = parse_qs(request.query, keep_blank_values=True, max_num_fields=20, errors="replace")
+        query = _fields(request.query)
         draw: Callable[[Mapping[str, list[str]], Frame], Response] | None = {
             "": self._overview, "space": self._space, "keys": self._keys, "key": self._key,
         }.get(path)  # fmt: skip
@@ -231,7 +231,7 @@ class Application:
             raise _Refused(413, "Too large", f"A form has at most {LARGEST} bytes.")
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
             raise _Refused(400, "Refused", "This is no form.")
-        form = parse_qs(request.body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20)
+        form = _fields(request.body.decode("utf-8", "replace"))
         root = f"{request.root}/"
         if path == "login":
             if not self._sessions.is_token(_first(form, "token")):
@@ -264,6 +264,14 @@ class Application:
 
 
 # --- Parts of requests
+
+
+def _fields(text: str) -> Mapping[str, list[str]]:
+    """Return the fields of a query or form."""
+    try:
+        return parse_qs(text, keep_blank_values=True, max_num_fields=20, errors="replace")
+    except ValueError:
+        raise _Refused(400, "Refused", "There are too many fields.") from None
 
 
 def _first(query: Mapping[str, list[str]], name: str) -> str:

@@ -72,9 +72,9 @@ def test_what_is_shown_is_what_the_scoreboard_says_and_goes_on(
 
     first("price.invalidate(3) and None")
     second("price(3) and None")
-    second.kill()
     browser.until_true("document.querySelector('#figures').textContent.includes('71 in all')")
     browser.until(lambda: row(browser, "functions", "shop.prices:price")[7] == "6")
+    second.kill()
     browser.until(lambda: tile(browser, "Processes").startswith("1"))
     browser.until_true("document.querySelectorAll('.seats .ended').length === 1")
     browser.until_true("document.querySelector('#events').textContent.includes('shop.prices:price(3)')")
@@ -237,7 +237,8 @@ def test_each_part_has_a_name_for_those_who_do_not_see_it(worker: NewWorker, ser
     browser.open(serve().address)
     nameless = browser.run(
         "[...document.querySelectorAll('svg[role=img], button, input, nav, section, .scroll, .figures')]"
-        ".filter((each) => !(each.ariaLabel || each.labels?.length || each.textContent.trim())).map((each) => each.outerHTML)"
+        ".filter((each) => !(each.ariaLabel || each.labels?.length || each.textContent.trim()))"
+        ".map((each) => each.outerHTML)"
     )
     assert nameless == []
     assert browser.run("document.documentElement.lang") == "en"
