@@ -337,6 +337,8 @@ def _line(line: Line | None) -> list[float] | None:
 
 def _finished(request: Request, response: Response) -> Response:
     headers, body = [*response.headers, *_SECURITY], response.body
+    if not any(name == "Content-Type" for name, _ in headers):
+        headers.append(("Content-Type", "text/plain; charset=utf-8"))
     if not any(name == "Cache-Control" for name, _ in headers):
         headers.append(("Cache-Control", "no-store"))
     if len(body) > FEW and re.search(

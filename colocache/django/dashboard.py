@@ -43,7 +43,10 @@ def dashboard(cache: Cache, *, token: str | None = None) -> Callable[..., HttpRe
         )
         response = HttpResponse(answer.body, status=answer.status)
         for name, value in answer.headers:
-            response[name] = value
+            if name == "Set-Cookie":
+                response.cookies.load(value)
+            else:
+                response[name] = value
         return response
 
     view.__name__ = "colocache_dashboard"
