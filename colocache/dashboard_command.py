@@ -14,6 +14,8 @@ from .config import SERVER_SETTINGS, SETTINGS, UNSET
 from .errors import ConfigError
 
 if TYPE_CHECKING:
+    from .dashboard.server import Server
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 BY_DEFAULT: Final = "127.0.0.1:7420"
@@ -78,23 +80,23 @@ def run(chosen: argparse.Namespace) -> int:
     except OSError as error:
         return _fail(FAILED, f"--listen={chosen.listen} cannot be used: {error}")
     with server:
+        _end_by_signals(server)
         host, port = server.address
         print(f"colocache dashboard: http://{f'[{host}]' if ':' in host else host}:{port}/", flush=True)
         if not is_loopback(address[0]):
             print("colocache dashboard: this is plain HTTP: put a proxy with TLS in front", file=sys.stderr, flush=True)
-        _serve(server)
+        server.serve()
     return 0
 
 
-def _serve(server: Any) -> None:
-    """Serve until SIGTERM or SIGINT."""
+def _end_by_signals(server: Server) -> None:
+    """Have SIGTERM and SIGINT end the server, also before it has begun to serve."""
 
     def stop(*_: object) -> None:
         threading.Thread(target=server.stop, daemon=True).start()  # it waits for this thread
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    server.serve()
 
 
 def _setting(name: str, option: str, given: str | None) -> Any:

@@ -103,8 +103,8 @@ def test_a_line_goes_from_the_left_to_the_right() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(None, "\u2013"), (0, "0 s"), (4e-6, "4 µs"), (0.0031, "3.1 ms"), (0.25, "250 ms"), (0.9999, "1.0 s"), (5, "5.0 s"),
-     (600, "10 min"), (7300, "2 h"), (9e5, "10 d"), (float("inf"), "> 10 s")],
+    [(None, "\u2013"), (0, "0 s"), (4e-6, "4 µs"), (0.0031, "3.1 ms"), (0.25, "250 ms"), (0.9999, "1.0 s"),
+     (5, "5.0 s"), (600, "10 min"), (7300, "2 h"), (9e5, "10 d"), (float("inf"), "> 10 s")],
 )  # fmt: skip
 def test_durations_are_short(seconds: float | None, shown: str) -> None:
     assert words.duration(seconds).replace("\u202f", " ") == shown
@@ -151,8 +151,8 @@ def test_memory_is_what_the_values_of_each_namespace_take(ready: Cache) -> None:
     for path, count in (("a", 30), ("a/b", 20), ("c", 5)):
         space = ready.namespace(path)
         for number in range(count):
-            space.set(number, b"x" * 100)
-    ready.namespace("c").invalidate(0)
+            space.set((number,), b"x" * 100)
+    ready.namespace("c").invalidate((0,))
     entries = [*ready.entries()]
     with ready._member.view() as view:
         memory = Walk().go_on(view, 60.0, 1000.0)
