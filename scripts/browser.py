@@ -165,9 +165,11 @@ class Browser:
         """Prefer ``light`` or ``dark`` colours."""
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
 
-    def picture(self, *, whole: bool = False) -> bytes:
-        """Return the page as a PNG; ``whole`` is also what lies below the window."""
-        return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"])
+    def picture(self, *, whole: bool = False, kind: str = "png") -> bytes:
+        """Return the page as a PNG, or a WebP; ``whole`` is also what lies below the window."""
+        quality = {"quality": 82} if kind != "png" else {}
+        found = self.call("Page.captureScreenshot", captureBeyondViewport=whole, format=kind, **quality)
+        return base64.b64decode(found["data"])
 
     def complaints(self) -> list[str]:
         """Return what the browser has logged since the page was opened: violations of its policy, exceptions."""

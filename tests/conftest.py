@@ -110,8 +110,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 #: Directories and modules whose tests start processes or servers, or take long.
 SLOW = {
     "dashboard", "docs", "examples", "processes", "testing", "verification", "test_benchmarks", "test_celery",
-    "test_gevent", "test_heartbeats", "test_interrupts", "test_policy", "test_private", "test_region", "test_region_storm",
-    "test_ring", "test_sqlalchemy", "test_typing", "test_under_test",
+    "test_gevent", "test_heartbeats", "test_interrupts", "test_policy", "test_private", "test_region",
+    "test_region_storm", "test_ring", "test_sqlalchemy", "test_typing", "test_under_test",
 }  # fmt: skip
 
 
