@@ -74,6 +74,7 @@ NAVIGATION = (
             "Choose a ttl <docs/howto/choose-ttl>",
             "Keep sessions <docs/howto/sessions>",
             "Test <docs/howto/testing>",
+            "Watch a group in a browser <docs/howto/dashboard>",
             "Troubleshoot <docs/howto/troubleshoot>",
         ),
     ),

@@ -75,7 +75,9 @@ def shop(number: int) -> None:
 def main() -> None:
     """Make them."""
     INTO.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="colocache-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as place:
+    with tempfile.TemporaryDirectory(
+        prefix="colocache-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None
+    ) as place:
         os.environ |= {"COLOCACHE_DIR": place, "COLOCACHE_SHELF": "16MiB", "PYTHONPATH": str(ROOT)}
         workers = [multiprocessing.Process(target=shop, args=(number,)) for number in range(PROCESSES)]
         for each in workers:

@@ -23,6 +23,7 @@ from .model import Memory, Model, Picture, Search
 
 ROWS: Final = 25  # functions and namespaces of the first page
 MOST: Final = 10  # rows of other lists
+EVENTS: Final = 8  # rows of what was invalidated
 SEATS: Final = 128  # on the map
 
 _HTML: Final = Markup("<!doctype html>\n")
@@ -424,7 +425,7 @@ def events(found: Sequence[EventInfo], frame: Frame, id: str = "events") -> Mark
             ],
             each.pid,
         ]
-        for each in found[: 2 * MOST]
+        for each in found[:EVENTS]
     ]
     return section(
         id, "Last invalidations", table(columns, rows, "Last invalidations", "Nothing was invalidated lately.")
