@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 from colocache.dashboard.application import Application, Request
+from colocache.dashboard.model import FRESH
 from colocache.dashboard.source import OfObserver
 from scripts.browser import Browser
 
@@ -83,7 +84,7 @@ def looks(directory: str) -> None:
     request = Request("GET", "/", "/", "", {})
     fresh, kept = [], []
     for _ in range(TIMES):
-        time.sleep(1.0)  # until a look counts as old
+        time.sleep(FRESH)  # until a look counts as old
         began = time.thread_time()
         application.answer(request)
         then = time.thread_time()

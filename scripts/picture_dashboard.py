@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -61,10 +62,8 @@ def shop(number: int) -> None:
         listing(chance.randint(1, 12))
         fragments.get_or_load("footer", lambda: "<footer>" * 200)
         if chance.random() < 0.1:
-            try:
+            with contextlib.suppress(ValueError):
                 forecast(chance.choice(["Bern", "Oslo", "Porto"]))
-            except ValueError:
-                pass
         if chance.random() < 0.03:
             cache.invalidate_tags(f"product:sku-{chance.randint(1, 20)}")
         if chance.random() < 0.02:

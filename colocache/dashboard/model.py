@@ -18,7 +18,7 @@ from .findings import Finding, findings
 from .history import History, Sample
 from .source import Sight, Source
 
-FRESH: Final = 0.9  # s for which a look is shown again
+FRESH: Final = 1.8  # s for which a look is shown again: processes show their figures about once a second
 WALK_EVERY: Final = 10.0  # s from one whole walk over the shelf to the next one
 WALK: Final = 0.02  # s of its thread's time for which one look walks
 SEARCH: Final = 0.4  # s of its thread's time for one search
