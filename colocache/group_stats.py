@@ -224,12 +224,12 @@ def _padded(numbers: Sequence[int], count: int) -> Sequence[int]:
 
 
 def _process(seat: Seat, lives: bool, block: Block) -> ProcessStats:
-    spaces = {row.name: _since_base(row) for row in block.rows} if _is_its_own(seat, lives, block) else {}
+    rows = [(row.name, _since_base(row)) for row in block.rows] if _is_its_own(seat, lives, block) else []
     entries, size, memory = block.gauges[:3]
     return ProcessStats(
         seat.number, block.pid, seat.role, seat.version, lives, block.began / _SECOND, block.written / _SECOND, entries,
-        size, memory, SpaceStats.of(_sum(spaces.values())),
-        {path: SpaceStats.of(columns) for path, columns in spaces.items() if any(columns)},
+        size, memory, SpaceStats.of(_sum([columns for _, columns in rows])),
+        {path: SpaceStats.of(columns) for path, columns in rows if any(columns)},
     )  # fmt: skip
 
 

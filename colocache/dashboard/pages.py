@@ -417,7 +417,7 @@ def events(found: Sequence[EventInfo], frame: Frame, id: str = "events") -> Mark
     )  # fmt: skip
     rows = [
         [
-            tag("time", words.clock(each.time), datetime=words.moment(each.time)),
+            tag("time", words.clock(each.time), datetime=words.timestamp(each.time)),
             each.kind,
             [
                 tag("span", _event_name(each), class_="key"),
@@ -500,7 +500,7 @@ def since(model: Model, picture: Picture) -> Markup:
     """Return of when the figures are."""
     begun = picture.samples[0].time if picture.samples else picture.time
     return tag(
-        "p", "As of ", tag("time", words.clock(picture.time), datetime=words.moment(picture.time)),
+        "p", "As of ", tag("time", words.clock(picture.time), datetime=words.timestamp(picture.time)),
         ". The curves begin at ", words.clock(begun), ", when this process first looked. ",
         tag("code", picture.path) if picture.path else None, id="since", class_="since",
     )  # fmt: skip

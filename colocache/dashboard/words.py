@@ -80,7 +80,7 @@ def clock(at: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(at))
 
 
-def moment(at: float) -> str:
+def timestamp(at: float) -> str:
     """Return a date and time as HTML's ``datetime`` has it."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(at))
 
