@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .config import SERVER_SETTINGS, SETTINGS, UNSET
 from .errors import ConfigError
+from .interruptions import raise_if_from_handler
 
 if TYPE_CHECKING:
     from .dashboard.server import Server
@@ -78,6 +79,7 @@ def run(chosen: argparse.Namespace) -> int:
     try:
         server = Server(application, address)
     except OSError as error:
+        raise_if_from_handler(error)
         return _fail(FAILED, f"--listen={chosen.listen} cannot be used: {error}")
     with server:
         _end_by_signals(server)
@@ -113,12 +115,14 @@ def read_token(path: str) -> str:
             mode = os.fstat(file.fileno()).st_mode
             text = file.read(MOST + 64)
     except OSError as error:
+        raise_if_from_handler(error)
         raise ConfigError(f"--token-file={path} cannot be read: {error.strerror or error}") from None
     if stat.S_ISREG(mode) and mode & 0o077:
         raise ConfigError(f"--token-file={path} is open to others: chmod 600 {path}")
     try:
         return checked_token(text.decode("ascii", "replace").strip(), f"--token-file={path}")
     except ValueError as error:
+        raise_if_from_handler(error)
         raise ConfigError(str(error)) from None
 
 

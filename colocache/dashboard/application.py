@@ -23,6 +23,7 @@ from urllib.parse import parse_qs
 
 from ..core.host.scores import OTHERS
 from ..core.keys import MAX_WIRE, namespace_of, shown_wire
+from ..interruptions import raise_if_from_handler
 from . import pages, words
 from .history import SPACES, Line, Sample
 from .markup import Markup
@@ -270,7 +271,8 @@ def _fields(text: str) -> Mapping[str, list[str]]:
     """Return the fields of a query or form."""
     try:
         return parse_qs(text, keep_blank_values=True, max_num_fields=20, errors="replace")
-    except ValueError:
+    except ValueError as error:
+        raise_if_from_handler(error)
         raise _Refused(400, "Refused", "There are too many fields.") from None
 
 
@@ -284,7 +286,8 @@ def _wire(text: str) -> bytes:
         wire = bytes.fromhex(text)
         namespace_of(wire)
         shown_wire(wire)
-    except ValueError:
+    except ValueError as error:
+        raise_if_from_handler(error)
         raise _Refused(400, "Refused", "That is not a key.") from None
     if not 0 < len(wire) <= MAX_WIRE:
         raise _Refused(400, "Refused", "That is not a key.")
@@ -324,7 +327,8 @@ def _live(
     """Answer the script of a page: the parts as they are now, and what was counted after what it knows."""
     try:
         after = float(_first(query, "after") or 0)
-    except ValueError:
+    except ValueError as error:
+        raise_if_from_handler(error)
         after = 0.0
     newer = [each for each in samples if each.time > after]
     lines = [[each.time, [[path, _line(each.line(path))] for path in paths]] for each in newer]

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+from ..interruptions import raise_if_from_handler
 from .application import LARGEST, Application, Request
 
 Message = MutableMapping[str, Any]
@@ -42,7 +43,8 @@ def _decoded(text: object) -> str:
 def _body(environ: WSGIEnvironment) -> bytes:
     try:
         length = int(environ.get("CONTENT_LENGTH") or 0)
-    except ValueError:
+    except ValueError as error:
+        raise_if_from_handler(error)
         length = 0
     body: bytes = environ["wsgi.input"].read(min(max(length, 0), LARGEST + 1))
     return body

@@ -10,6 +10,7 @@ from socketserver import ThreadingMixIn
 from typing import Any, Final
 from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 
+from ..interruptions import raise_if_from_handler
 from .application import Application
 from .history import EVERY
 from .interfaces import as_wsgi
@@ -129,7 +130,8 @@ def is_loopback(name: str) -> bool:
     """Tell whether only this host can reach an address."""
     try:
         return ipaddress.ip_address(name).is_loopback
-    except ValueError:
+    except ValueError as error:
+        raise_if_from_handler(error)
         return name == "localhost"
 
 
