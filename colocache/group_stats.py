@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import add
 from typing import Final, NamedTuple
@@ -224,17 +224,20 @@ def _padded(numbers: Sequence[int], count: int) -> Sequence[int]:
 
 
 def _process(seat: Seat, lives: bool, block: Block) -> ProcessStats:
-    spaces = {row.name: _since_base(row) for row in block.rows} if _is_its_own(seat, lives, block) else {}
+    rows = [(row.name, _since_base(row)) for row in block.rows] if _is_its_own(seat, lives, block) else []
     entries, size, memory = block.gauges[:3]
     return ProcessStats(
         seat.number, block.pid, seat.role, seat.version, lives, block.began / _SECOND, block.written / _SECOND, entries,
-        size, memory, SpaceStats.of(_total(seat, lives, block)),
-        {path: SpaceStats.of(columns) for path, columns in spaces.items() if any(columns)},
+        size, memory, SpaceStats.of(_sum([columns for _, columns in rows])),
+        {path: SpaceStats.of(columns) for path, columns in rows if any(columns)},
     )  # fmt: skip
 
 
 def _total(seat: Seat, lives: bool, block: Block) -> list[int]:
-    rows = [_since_base(row) for row in block.rows] if _is_its_own(seat, lives, block) else []
+    return _sum([_since_base(row) for row in block.rows] if _is_its_own(seat, lives, block) else [])
+
+
+def _sum(rows: Collection[Sequence[int]]) -> list[int]:
     return [sum(columns) for columns in zip(*rows, strict=True)] if rows else [0] * COLUMNS
 
 
@@ -255,4 +258,6 @@ def _columns(board: Board) -> dict[str, list[int]]:
 
 
 def _since_base(row: Row) -> list[int]:
-    return [max(0, count - base) for count, base in zip(row.counts, row.base, strict=True)]
+    if not any(row.base):  # nobody had the seat before
+        return [*row.counts]
+    return [count - base if count > base else 0 for count, base in zip(row.counts, row.base, strict=True)]

@@ -6,7 +6,7 @@ It is read from the memory of the host, by a process of the group or by one that
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from .core.host.hashes import ROOT, key_hash, path_hashes
@@ -46,6 +46,7 @@ class KeyInfo:
     hits: float  # near hits per second of all processes of the host, if it is one of those that are hit most
     is_current: bool  # otherwise nobody is served it any more: it has expired, or was invalidated
     events: tuple[EventInfo, ...] = ()  # what has hit it since it was stored, and just before, the newest first
+    wire: bytes = field(default=b"", repr=False)  # the key as it travels
 
 
 def key_infos(view: View, namespace: str = "", like: str = "") -> Iterator[KeyInfo]:
@@ -53,11 +54,23 @@ def key_infos(view: View, namespace: str = "", like: str = "") -> Iterator[KeyIn
 
     ``like`` is a text that the names must contain. The events are left out.
     """
-    hits = _hits(view)
+    hits = near_hits(view)
     for first in range(0, view.shelf.ways, AT_ONCE):
-        for seen in view.shelf.see(first, AT_ONCE, view.now()):
-            if seen.is_current and within(namespace_of(seen.wire), namespace) and like in shown_wire(seen.wire):
-                yield _info(view, seen, hits)
+        yield from _at(view, first, namespace, like, hits)
+
+
+def key_infos_at(view: View, first: int, namespace: str, like: str, hits: dict[int, float]) -> list[KeyInfo]:
+    """Return the same of `AT_ONCE` ways from ``first`` on: for those who do not look at all of the shelf.
+
+    ``hits`` are those of `near_hits`.
+    """
+    return [*_at(view, first, namespace, like, hits)]
+
+
+def _at(view: View, first: int, namespace: str, like: str, hits: dict[int, float]) -> Iterator[KeyInfo]:
+    for seen in view.shelf.see(first, AT_ONCE, view.now()):
+        if seen.is_current and within(namespace_of(seen.wire), namespace) and like in shown_wire(seen.wire):
+            yield _info(view, seen, hits)
 
 
 def key_info(view: View, wire: bytes) -> KeyInfo | None:
@@ -67,12 +80,12 @@ def key_info(view: View, wire: bytes) -> KeyInfo | None:
         return None
     hashes = {ROOT, key_hash(wire), *hashes_of(seen.record.label)}
     hits = [info_of_event(view, event) for _, event in view.events() if event.hash in hashes]
-    return replace(_info(view, seen, _hits(view)), events=tuple(reversed(hits)))
+    return replace(_info(view, seen, near_hits(view)), events=tuple(reversed(hits)))
 
 
 def hot_keys(view: View, count: int, namespace: str = "") -> list[KeyInfo]:
     """Return the keys that the processes of the host hit most at present, the hottest first."""
-    found, hits = list[KeyInfo](), _hits(view)
+    found, hits = list[KeyInfo](), near_hits(view)
     for hash in sorted(hits, key=lambda hash: -hits[hash]):
         seen = view.shelf.see_key(hash, view.now()) if len(found) < count else None
         if seen is not None and within(namespace_of(seen.wire), namespace):
@@ -102,11 +115,11 @@ def _info(view: View, seen: Seen, hits: dict[int, float]) -> KeyInfo:
     ttl = None if record.expires == float("inf") else max(0.0, record.expires - now)
     return KeyInfo(
         read(seen.wire), shown_wire(seen.wire), namespace, seen.size, max(0.0, now - record.loaded), ttl, tuple(tags),
-        seen.uses, hits.get(key_hash(seen.wire), 0.0), seen.is_current,
+        seen.uses, hits.get(key_hash(seen.wire), 0.0), seen.is_current, wire=seen.wire,
     )  # fmt: skip
 
 
-def _hits(view: View) -> dict[int, float]:
+def near_hits(view: View) -> dict[int, float]:
     """Return how often the keys are hit, per second, that the living processes hit most."""
     found: dict[int, float] = {}
     for _, lives, block in view.scoreboard():

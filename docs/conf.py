@@ -75,6 +75,7 @@ NAVIGATION = (
             "Keep sessions <docs/howto/sessions>",
             "Test <docs/howto/testing>",
             "Look into it from a shell <docs/howto/shell>",
+            "Watch a group in a browser <docs/howto/dashboard>",
             "Troubleshoot <docs/howto/troubleshoot>",
         ),
     ),

@@ -47,6 +47,7 @@ LEVELS = {
     "__init__": 11,
     "middleware": 12,
     "testing": 12,
+    "dashboard": 13,
     "asgi": 13,
     "wsgi": 13,
     "django": 14,

@@ -10,13 +10,13 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
-from . import bench, completion, doctor, entries, invalidate, members, server, stats, top, watch
+from . import bench, completion, dashboard, doctor, entries, invalidate, members, server, stats, top, watch
 from .exits import FAILED, INTERRUPTED, MEANINGS, UNREAD, Failure
 from .options import EXPLAINED, Parser
 from .output import Nowhere, close_quietly, safe
 
 #: In the order in which they are listed.
-COMMANDS = (members, stats, top, entries, invalidate, watch, doctor, bench, server, completion)
+COMMANDS = (members, stats, top, entries, invalidate, watch, dashboard, doctor, bench, server, completion)
 
 
 def parser() -> argparse.ArgumentParser:
