@@ -110,9 +110,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 #: Directories and modules whose tests start processes or servers, or take long.
 SLOW = {
     "dashboard", "docs", "examples", "processes", "testing", "verification", "test_benchmarks", "test_celery",
-    "test_commands", "test_doctor", "test_figures", "test_gevent", "test_heartbeats", "test_interrupts", "test_other_hosts",
-    "test_policy", "test_private", "test_region", "test_region_storm", "test_ring", "test_sqlalchemy",
-    "test_typing", "test_under_test",
+    "test_commands", "test_doctor", "test_figures", "test_gevent", "test_heartbeats", "test_interrupts",
+    "test_other_hosts", "test_policy", "test_private", "test_region", "test_region_storm", "test_ring",
+    "test_sqlalchemy", "test_typing", "test_under_test",
 }  # fmt: skip
 
 
