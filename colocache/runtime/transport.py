@@ -12,11 +12,11 @@ import errno
 import math
 import os
 import select
-import sys
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from .files import Held, identity
+from .waiting.threads import genuine_poll
 
 BATCH: Final = 256  # frames taken before the clock gets its turn
 BUFFER: Final = 1 << 18  # bytes; macOS takes no frame that is larger than its buffer, which has 2 KiB there by default
@@ -61,7 +61,7 @@ class Ear:
         self._path = ""
         self._file: tuple[int, int] | None = None
         self._ready = False
-        self._poll = _genuine_poll()
+        self._poll = genuine_poll()
         self._watched: list[int] = []
 
     def bind(self, path: str) -> None:
@@ -163,12 +163,6 @@ class Voice:
     def close(self) -> None:
         """Close it. Callable twice, and in a forked child."""
         self._socket.close()
-
-
-def _genuine_poll() -> Any:
-    """Return a poll object of the system, also where gevent has put a double in its place."""
-    monkey = sys.modules.get("gevent.monkey")
-    return select.poll() if monkey is None else monkey.get_original("select", "poll")()
 
 
 def _identity_at(path: str) -> tuple[int, int] | None:

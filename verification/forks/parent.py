@@ -157,6 +157,7 @@ class Parent:
         def fork() -> None:
             pids.append(self._fork())
             if not pids[0]:
+                faulthandler.dump_traceback_later(HANGS, exit=True)
                 os.write(sink, b"!")
                 if not self._plan.goes_on:
                     self._be_a_child(sink)
@@ -231,7 +232,6 @@ class Parent:
 
     def _be_a_child(self, sink: int) -> None:
         """Use the cache, say what is wrong, and end."""
-        faulthandler.dump_traceback_later(HANGS, exit=True)
         try:
             asyncio._set_running_loop(None)  # it is the parent's; Python forgets it only where it hears of the fork
             wrong = [*self._look_around()]

@@ -12,6 +12,14 @@ libzmq lets a socket go from one thread to another if there is a full memory bar
 one. But no thread may close a socket that another one uses: that can end the process. So a link tells who has it, and
 a link that is lost by an exception of a signal handler is told from one whose thread is only slow.
 
+**A forked child uses no link of its parent.** In a child, libzmq answers each call with EINTR:
+
+1. A thread waits in libzmq for an answer. A signal comes, and its handler forks.
+2. In the child, too, the handler returns. pyzmq takes EINTR for another signal, and calls libzmq again, without an end.
+
+So a thread waits by the system's `poll`, for a second at most, and a child finds something that refuses in the place of
+libzmq's calls. Nothing of Python runs between the look at what is in that place and the call.
+
 **A link is connected once.** Between two questions nobody reads what libzmq reports of the connection. If it dialled
 again and again:
 
@@ -23,13 +31,16 @@ again and again:
 
 from __future__ import annotations
 
+import errno
 import math
+import select
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from os import getpid
 from time import monotonic, sleep
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 import zmq
 
@@ -38,7 +49,7 @@ from ...core.hosts.versions import Hello
 from ...interruptions import raise_if_from_handler
 from ..holds import FOR_EVER, Hold, is_over
 from ..waiting.answers import may_block
-from ..waiting.threads import PAUSE, drained, thread_id
+from ..waiting.threads import PAUSE, drained, genuine_poll, thread_id
 from .dialling import Line
 from .keys import GroupKeys
 from .links import IDLE, QUEUE, Link
@@ -49,6 +60,7 @@ OF_A_HOST: Final = 2  # links to one host: of more threads that ask at the same 
 MOST: Final = 32  # links at a time
 MAKING: Final = 10.0  # s that a link may take until it can be used
 CLOSING: Final = 1.0  # s that links in use are waited for
+WAKES: Final = 1000  # ms after which a thread that waits looks whether it is in a forked child
 
 _POLLIN, _NOBLOCK = int(zmq.POLLIN), int(zmq.NOBLOCK)  # libzmq's numbers: each use of an enum's member costs 1 us
 
@@ -59,7 +71,10 @@ UNABLE: Final = object()
 class DirectLink:
     """A connection on which both sides have said Hello. For one thread at a time."""
 
-    __slots__ = ("_monitor", "_number", "_open", "_socket", "_watched", "address", "ends", "taken", "to")
+    __slots__ = (
+        "_look", "_monitor", "_number", "_open", "_receive", "_send", "_socket", "_wait", "address", "ends", "taken",
+        "to",
+    )  # fmt: skip
 
     def __init__(
         self, to: Incarnation, address: Address, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes], now: float
@@ -71,7 +86,12 @@ class DirectLink:
         self._socket, self._monitor = socket, monitor
         self._number = 0
         self._open = deque([None])  # whoever takes this out closes the sockets
-        self._watched = [(each, _POLLIN) for each in (socket, monitor)]
+        self._look: Callable[[], list[Any]] = partial(zmq.zmq_poll, [(each, _POLLIN) for each in (socket, monitor)], 0)
+        self._send, self._receive = socket.send, socket.recv
+        poll = genuine_poll()
+        for each in (socket, monitor):
+            poll.register(each.get(zmq.FD), select.POLLIN)
+        self._wait = poll.poll
 
     def take(self, hold: Hold) -> bool:
         """Take the link, in one step; return False if somebody has it."""
@@ -83,19 +103,24 @@ class DirectLink:
         After both, and after an exception, the link cannot be used any more.
         """
         self._number += 1
+        question, ends = data(self._number, body), monotonic() + timeout
         try:
-            if zmq.zmq_poll(self._watched, 0):
+            if self._look():
                 return UNABLE  # something has happened to the connection
-            self._socket.send(data(self._number, body), _NOBLOCK)
+            self._send(question, _NOBLOCK)
         except zmq.ZMQError as error:
             raise_if_from_handler(error)
             return UNABLE
         try:
-            ready = zmq.zmq_poll(self._watched, math.ceil(1000 * timeout))
-            if not ready or ready[0][0] is not self._socket:
+            while not (ready := self._look()):  # each look has libzmq see to what has come since: see ZMQ_FD
+                left = ends - monotonic()
+                if left <= 0:
+                    return None
+                self._wait(min(math.ceil(1000 * left), WAKES))
+            if ready[0][0] is not self._socket:
                 return None
             # Not recv_multipart: pyzmq swallows a ValueError that comes while it looks whether there is more.
-            received = self._socket.recv(_NOBLOCK, copy=False)
+            received = self._receive(_NOBLOCK, copy=False)
         except zmq.ZMQError as error:  # the owner may have granted a load: so this is no `UNABLE`
             raise_if_from_handler(error)
             return None
@@ -110,6 +135,10 @@ class DirectLink:
         """Whether nobody has begun to close the link."""
         return bool(self._open)
 
+    def forget_after_fork(self) -> None:
+        """In a forked child, use libzmq no more: a call that goes on there ends without an answer."""
+        self._look = self._send = self._receive = _refuse
+
     def close(self) -> None:
         """Hang up. Any thread may call this, and again, if nobody uses the link."""
         if not list(drained(self._open)):
@@ -117,6 +146,10 @@ class DirectLink:
         self._socket.disable_monitor()
         self._monitor.close()
         self._socket.close(linger=0)
+
+
+def _refuse(*_: object, **__: object) -> NoReturn:
+    raise zmq.ZMQError(errno.ENOTSOCK)
 
 
 class _Making(NamedTuple):
@@ -196,6 +229,11 @@ class DirectLinks:
     def _all(self) -> list[DirectLink]:
         """Return the links that are open."""
         return [link for links in [*self._links.values()] for link in links if link.is_open]
+
+    def forget_after_fork(self) -> None:
+        """In a forked child, use no link any more."""
+        for link in self._all():
+            link.forget_after_fork()
 
     # --- For the network thread
 

@@ -30,7 +30,7 @@ from ..servers import why_no_threads
 from ..waiting.answers import Answer
 from ..waiting.threads import Errands, allocate_lock, drained, may_not_wait, start_driver
 from .addresses import refuse_plain
-from .direct import UNABLE
+from .direct import UNABLE, DirectLinks
 from .election import Election
 from .inherited import close_connections
 from .links import OnAnswer, Request
@@ -86,6 +86,7 @@ class Network:
         self._wake_up = WakeUp(directory, rows)
         self._requests: deque[Request] = deque()
         self._session: Session | None = None
+        self._direct: DirectLinks | None = None  # of the last session: threads may use some after it has ended
         self._idle = False  # whether what is left for the thread must wake it
         self._look = False  # whether there are new own events
         self._leaving = self._says_goodbye = False
@@ -245,6 +246,8 @@ class Network:
         """In a forked child, let go of what is the parent's. libzmq cannot close its sockets here."""
         self._idle = False
         session, self._session = self._session, None
+        if self._direct is not None:
+            self._direct.forget_after_fork()
         if session is not None:
             _inherited.append(session)
             listen = self._given.settings.listen
@@ -287,7 +290,7 @@ class Network:
             self._silent = False
             self._log.info("speaks with other hosts again", event="speaks_again")
         try:
-            self._session = session
+            self._session, self._direct = session, session.direct
             while not self._leaving:
                 self._step(session)
                 self._see_to_handing_over(session)

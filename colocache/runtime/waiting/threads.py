@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import errno
+import select
 import sys
 import threading
 from collections import deque
@@ -130,6 +131,12 @@ class Queue:
                 self._duty.append(None)
                 if self._errands and not is_done:  # one has raised: that ends this thread, and not the others' turn
                     self._start()
+
+
+def genuine_poll() -> Any:
+    """Return a poll object of the system, also where gevent has put a double in its place."""
+    monkey = sys.modules.get("gevent.monkey")
+    return select.poll() if monkey is None else monkey.get_original("select", "poll")()
 
 
 def drained(queue: deque[T]) -> Iterator[T]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import os
 import signal
 import socket
 import threading
@@ -141,16 +142,16 @@ def test_no_link_is_closed_that_a_slow_thread_uses(stage: Cast, monkeypatch: pyt
     ask(a, b)
     [link] = links_of(a)._all()
     waits, goes_on, looks = threading.Event(), threading.Event(), list[float]()
-    poll, polls = zmq.zmq_poll, list[int]()
+    look_once, looked = link._look, list[None]()
 
-    def slow(watched: Any, timeout: int) -> Any:
-        polls.append(timeout)
-        if len(polls) == 2:
+    def slow() -> Any:
+        looked.append(None)
+        if len(looked) == 2:
             waits.set()
             goes_on.wait(PATIENCE)
-        return poll(watched, timeout)
+        return look_once()
 
-    monkeypatch.setattr(direct.zmq, "zmq_poll", slow)
+    link._look = slow
     answers: list[object] = []
     asks = in_thread(lambda: answers.append(a.network.ask(b.id, b"x", 0.01)))
     assert waits.wait(PATIENCE)
@@ -284,18 +285,61 @@ def test_a_handler_raises_in_the_caller_wherever_it_comes_also_in_libraries(
     assert number > 5
 
 
-@pytest.mark.parametrize(("polls", "outcome"), [(1, UNABLE), (2, None)])
-def test_trouble_in_libzmq_is_no_error_of_the_caller(
-    monkeypatch: pytest.MonkeyPatch, polls: int, outcome: object
-) -> None:
-    one: Any = SimpleNamespace(send=lambda frame, flags: None)
-    link, left = DirectLink(b"b" * 16, Address("127.0.0.1", 1), one, one, 0.0), [None] * (polls - 1)
+@pytest.mark.parametrize(("looks", "outcome"), [(1, UNABLE), (2, None)])
+def test_trouble_in_libzmq_is_no_error_of_the_caller(looks: int, outcome: object) -> None:
+    one: Any = SimpleNamespace(send=lambda frame, flags: None, recv=None, get=lambda option: 0)
+    link, left = DirectLink(b"b" * 16, Address("127.0.0.1", 1), one, one, 0.0), [None] * (looks - 1)
 
-    def poll(watched: object, timeout: int) -> list[object]:
+    def look() -> list[object]:
         if not left:
             raise zmq.ZMQError(errno.EBADF)
         left.pop()
         return []
 
-    monkeypatch.setattr(direct.zmq, "zmq_poll", poll)
+    link._look = look
     assert link.ask(b"x", 1.0) is outcome
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_that_a_signal_handler_forks_gets_no_answer_and_goes_on(stage: Cast) -> None:
+    """libzmq answers each call of a child with EINTR, and pyzmq calls again."""
+    a, b = stage.hosts("a", "b")
+    ask(a, b)
+    replies: list[Callable[[bytes], object]] = []
+    b.answer = lambda body, reply: replies.append(reply)
+    children: list[int] = []
+
+    def fork(*_: object) -> None:
+        children.append(os.fork())
+        if not children[0]:
+            a.network.forget_after_fork()
+        else:
+            replies[0](b"answer")
+
+    def interrupt() -> None:
+        until(lambda: replies)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, fork)
+    try:
+        interrupts = in_thread(interrupt)
+        answer = a.network.ask(b.id, b"x", 1000.0)
+        if not children[0]:
+            os._exit(answer is not None)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    interrupts.join(PATIENCE)
+    assert answer == b"answer"
+    ended: list[tuple[int, int]] = []
+
+    def has_ended() -> bool:
+        ended.append(os.waitpid(children[0], os.WNOHANG))
+        return bool(ended[-1][0])
+
+    try:
+        until(has_ended)
+    finally:
+        if not ended[-1][0]:
+            os.kill(children[0], signal.SIGKILL)
+            os.waitpid(children[0], 0)
+    assert ended[-1] == (children[0], 0)
