@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _say(command: str, error: Exception) -> None:
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:  # nobody reads it, or there is no room for it: Python would complain of that once more at its end
         close_quietly()
     with contextlib.suppress(BrokenPipeError):
         print(f"colocache {command}: {safe(' '.join(str(error).split()))}", file=sys.stderr)

@@ -36,8 +36,9 @@ HITS = (
 # --- members, stats
 
 
-def test_members_lists_the_processes_and_what_they_are(worker: NewWorker, run_dir: str) -> None:
+def test_members_lists_the_processes_and_what_they_are(worker: NewWorker, run_dir: str, until: Until) -> None:
     one, other = worker(), worker(COLOCACHE_ROLE="server", COLOCACHE_MEMORY="64MiB")
+    until(lambda: all(row["memory"] for row in asked("members")["processes"]))  # they show it in their first second
     found = asked("members")
     assert found["group"] == "shop"
     assert found["path"] == f"{run_dir}/shop"
@@ -251,10 +252,15 @@ class Running:
     """A command that runs until it is ended."""
 
     def __init__(self, *arguments: str) -> None:
-        self.process: Any = subprocess.Popen(
-            [*COMMAND, *arguments], env={**os.environ, "PYTHONPATH": str(ROOT), "COLOCACHE_GROUP": "shop"},
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        # A shell that runs the tests in the background has them ignore Ctrl-C, and so all that they start.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            self.process: Any = subprocess.Popen(
+                [*COMMAND, *arguments], env={**os.environ, "PYTHONPATH": str(ROOT), "COLOCACHE_GROUP": "shop"},
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def line(self) -> str:
         return str(self.process.stdout.readline())
@@ -523,6 +529,6 @@ def test_every_command_that_shows_something_can_do_so_for_programs() -> None:
     assert isinstance(commands.choices, dict)
     assert len(commands.choices) > len(COMMANDS)
     without = [name for name, one in commands.choices.items() if "--json" not in one.format_help()]
-    assert without == ["serve", "completion"]
+    assert without == ["dashboard", "serve", "completion"]
     for meaning in MEANINGS.values():
         assert meaning.split(",")[0].replace("`", "")[:30] in " ".join(whole.format_help().split())

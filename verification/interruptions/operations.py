@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -161,6 +162,25 @@ async def _anear(cache: Cache, key: str) -> None:
         await cache.aget(key)
 
 
+def _look(cache: Cache, key: str) -> None:
+    cache.info(key)
+    list(cache.keys())
+    list(cache.entries())
+    cache.hot_keys(3)
+
+
+def _audited(cache: Cache, key: str) -> None:
+    cache.audit_within(contextlib.nullcontext)
+
+    @cache.cached(key=lambda: key, audit=True)
+    def load() -> str:
+        return "value"
+
+    load()
+    load()
+    cache.audits()
+
+
 def _many(key: str) -> dict[str, str]:
     return {key: "value", **{f"{key} {number}": "value" for number in range(3)}}
 
@@ -196,6 +216,9 @@ _SYNC: Final[dict[str, Operation]] = {
     "catch_up": Operation(_catch_up),
     "namespace": Operation(lambda cache, key: cache.namespace(key).get(key)),
     "stats": Operation(lambda cache, key: (cache.stats(), cache.members(), cache.hosts())),
+    "group_stats": Operation(lambda cache, key: cache.group_stats()),
+    "looks": Operation(_look, before="put"),
+    "audits": Operation(_audited),
     "start": Operation(lambda cache, key: cache.start()),
 }
 
@@ -227,6 +250,7 @@ _ASYNC: Final[dict[str, Operation]] = {
     "aclear": Operation(lambda cache, key: cache.namespace("other").aclear(strict=True), is_async=True),
     "a request, async": Operation(_arequest, is_async=True, before="put"),
     "acatch_up": Operation(_acatch_up, is_async=True),
+    "agroup_stats": Operation(lambda cache, key: cache.agroup_stats(), is_async=True),
 }
 
 _FIRST: Final = (
