@@ -25,10 +25,10 @@ from ..core.host.scores import OTHERS
 from ..core.keys import MAX_WIRE, namespace_of, shown_wire
 from ..interruptions import raise_if_from_handler
 from . import pages, words
+from .frame import Frame, whole
 from .history import SPACES, Line, Sample
 from .markup import Markup
 from .model import Model
-from .pages import Frame
 from .sessions import Sessions, cookie
 from .source import Action, Blind, Kind, Source
 
@@ -129,7 +129,7 @@ class Application:
         except _Refused as refused:
             body = pages.message(refused.title, refused.text)
             frame = Frame(self.model.source.group, f"{request.root}/", self._names)
-            response = _page(refused.status, pages.whole(frame, refused.title, body, public=True), *refused.headers)
+            response = _page(refused.status, whole(frame, refused.title, body, public=True), *refused.headers)
         return _finished(request, response)
 
     def _answer(self, request: Request) -> Response:
@@ -153,7 +153,7 @@ class Application:
             if _first(_fields(request.query), "live"):
                 raise _Refused(403, "Log in", "The session has ended.")
             frame = Frame(self.model.source.group, f"{request.root}/", self._names)
-            return _page(200, pages.whole(frame, "Log in", pages.login(frame), public=True))
+            return _page(200, whole(frame, "Log in", pages.login(frame), public=True))
         return self._get(request, path, self._frame(request, session))
 
     def _frame(self, request: Request, session: str | None) -> Frame:
@@ -188,14 +188,14 @@ class Application:
             if _first(query, "live"):
                 return _json({"blind": str(blind)}, 503)
             body = pages.message("Nobody is there", str(blind))
-            return _page(503, pages.whole(frame, "Nobody is there", body, live=True))
+            return _page(503, whole(frame, "Nobody is there", body, live=True))
 
     def _overview(self, query: Mapping[str, list[str]], frame: Frame) -> Response:
         picture = self.model.picture()
         parts = pages.overview(frame, self.model, picture)
         if _first(query, "live"):
             return _live(query, parts, picture.samples, [None, *pages.rows_of(picture)])
-        return _page(200, pages.whole(frame, "Overview", pages.overview_body(parts, picture), live=True))
+        return _page(200, whole(frame, "Overview", pages.overview_body(parts, picture), live=True))
 
     def _space(self, query: Mapping[str, list[str]], frame: Frame) -> Response:
         path = _first(query, "of")
@@ -206,20 +206,18 @@ class Application:
         parts = pages.space(frame, picture, path, self.model.hot(path) if path else picture.hot)
         if _first(query, "live"):
             return _live(query, parts, picture.samples, [path])
-        return _page(
-            200, pages.whole(frame, words.space(path), pages.space_body(frame, parts, path), "space", live=True)
-        )
+        return _page(200, whole(frame, words.space(path), pages.space_body(frame, parts, path), "space", live=True))
 
     def _keys(self, query: Mapping[str, list[str]], frame: Frame) -> Response:
         namespace, like = _first(query, "in"), _first(query, "like")
         found = self.model.search(namespace, like)
-        return _page(200, pages.whole(frame, "Keys", pages.keys(frame, namespace, like, found), "keys"))
+        return _page(200, whole(frame, "Keys", pages.keys(frame, namespace, like, found), "keys"))
 
     def _key(self, query: Mapping[str, list[str]], frame: Frame) -> Response:
         wire = _wire(_first(query, "k"))
         info = self.model.key(wire)
         name = words.name(shown_wire(wire))
-        return _page(200 if info else 404, pages.whole(frame, name or "Key", pages.key(frame, info), "key"))
+        return _page(200 if info else 404, whole(frame, name or "Key", pages.key(frame, info), "key"))
 
     # --- To act
 
@@ -238,7 +236,7 @@ class Application:
             if not self._sessions.is_token(_first(form, "token")):
                 frame = Frame(self.model.source.group, root, self._names)
                 body = pages.login(frame, "That is not the token.")
-                return _page(403, pages.whole(frame, "Log in", body, public=True))
+                return _page(403, whole(frame, "Log in", body, public=True))
             header = cookie(self._sessions.begin(), root, request.is_secure)
             return Response(303, headers=[("Location", root), ("Set-Cookie", header)])
         if session is None or not self._sessions.is_csrf(session, _first(form, "csrf")):
@@ -261,7 +259,7 @@ class Application:
         if not is_well:
             text = outcome.text or f"Other processes may serve the old value: {reached} have been told."
         name = words.space(action.name) if action.kind == "namespace" else action.name
-        return _page(200, pages.whole(frame, "Done", pages.acted(frame, f"{action.kind} {name}", text, is_well), "act"))
+        return _page(200, whole(frame, "Done", pages.acted(frame, f"{action.kind} {name}", text, is_well), "act"))
 
 
 # --- Parts of requests
