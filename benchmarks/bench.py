@@ -56,6 +56,7 @@ BENCHMARKS = (
     Benchmark("capacity", 70, None),
     Benchmark("footprint", 120, None),
     Benchmark("life", 70, None),
+    Benchmark("watched", 60, None),
 )
 PATIENCE = 4  # times those seconds; a benchmark that takes longer hangs
 
