@@ -103,6 +103,8 @@ def load(path: str, counted: Counter[str]) -> None:
 def shown() -> dict[str, float]:
     """Return what the commands say of it, and that they agree with each other."""
     rows = {row["namespace"]: row for row in asked("stats", "--by", "namespace")["rows"]}
+    if not {"", "prices"} <= rows.keys():  # nobody has shown them yet
+        return {}
     items, prices = rows[""], rows["prices"]
     return {
         "requests": items["reads"], "items": items["loads"], "prices": prices["loads"],
