@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from colocache.core.entry import Entry, Home
 from colocache.core.host.board import GROUP
-from colocache.core.host.claims import AGAIN, Lead, Sleep
+from colocache.core.host.claims import AGAIN, Lead, Load, Sleep
 from colocache.core.host.claims import Value as Loaded
 from colocache.core.host.hashes import ANY_TAG, ROOT, WRITES, key_hash, namespace_hash, tag_hash
 from colocache.core.host.record import Miss, Outcome, Record
@@ -51,6 +51,7 @@ class Actor:
         self.policy = worker.policy
         self.random = random
         self.busy_since: float | None = None
+        self.loads: list[Load] = []  # under way, which its reads are a part of
 
     @property
     def name(self) -> str:
@@ -215,14 +216,23 @@ class Actor:
             value = self._value(found.payload, item)
             self.counts["shelf"] += 1
             self._judge(value, floors, "shelf")
+            self._note_age(found.loaded)
             self._keep(item, value, found)
             return value
         if isinstance(found, Loaded):
             joined: Value = found.value
             self.counts["joined"] += 1
             self._judge(joined, floors, "joined")
+            self._note_age(found.loaded)
             return joined
         return self._lead(found, item, floors, parts)
+
+    def _note_age(self, loaded: float) -> None:
+        """Have loads that this read is a part of count their ages from then, if the host is behind."""
+        now = self.region.clock()
+        if self.loads and now >= self.worker.shelf.lease.until(now):
+            for load in self.loads:
+                load.age(loaded)
 
     def read_page(self) -> None:
         """Read what a loader makes of other values."""
@@ -263,8 +273,7 @@ class Actor:
                     value = self._value(answer.payload, item)
                     self.counts["fetched"] += 1
                     self._judge(value, floors, "fetched")
-                    self._store_found(item, load.miss, answer, asked_at)
-                    outcome = Loaded(value)
+                    outcome = Loaded(value, math.inf, self._store_found(item, load.miss, answer, asked_at))
                     return value
                 if isinstance(answer, requests.Granted):
                     token = answer.token
@@ -274,16 +283,20 @@ class Actor:
                 elif answer is not None:
                     self.counts["refused"] += 1
             elif (found := self._peek(item, load.miss)) is not None:
-                outcome = Loaded(found)
-                self._judge(found, floors, "peeked")
-                return found
+                outcome = Loaded(*found)
+                self._judge(found[0], floors, "peeked")
+                return found[0]
             began = self.region.clock()
-            value = self._load(item, parts)
+            self.loads.append(load)
+            try:
+                value = self._load(item, parts)
+            finally:
+                self.loads.pop()
             self._judge(value, floors, "loaded")
             payload = UNIT.pack(value.number, item.number)
             stored = worker.shelf.fill(item.wire, item.hash, payload, load.miss, math.inf)[1]
             if stored is not None:
-                outcome = Loaded(value)
+                outcome = Loaded(value, math.inf, load.miss.at)
                 if worker.copying is not None:
                     worker.copying.offers.loaded(item.wire, self.region.clock() - began)
             if token is not None:
@@ -293,8 +306,11 @@ class Actor:
         finally:
             worker.claims.end(load, outcome)
 
-    def _peek(self, item: Item, miss: Miss) -> Value | None:
-        """Ask who may have a key of this host's, which has joined just now."""
+    def _peek(self, item: Item, miss: Miss) -> tuple[Value, float, float] | None:
+        """Ask who may have a key of this host's, which has joined just now.
+
+        Return the value, when it ends, and from when its age counts.
+        """
         copying = self.worker.copying
         other = copying.peeks_at(item) if copying is not None else None
         if other is None:
@@ -306,8 +322,8 @@ class Actor:
         if not isinstance(answer, requests.Found):
             return None
         self.counts["peeked"] += 1
-        self._store_found(item, miss, answer, asked_at)
-        return self._value(answer.payload, item)
+        loaded = self._store_found(item, miss, answer, asked_at)
+        return self._value(answer.payload, item), math.inf, loaded
 
     def _load(self, item: Item, parts: Iterable[int]) -> Value:
         """Read the source, at some moment of the load."""
@@ -395,16 +411,21 @@ class Actor:
         self.policy.wait(lambda: bool(answers), within)
         return requests.decode_answer(answers[0]) if answers else None
 
-    def _store_found(self, item: Item, miss: Miss, found: requests.Found, asked_at: float) -> None:
-        """Put what the owner has given onto the own shelf, under the label that was read before it was asked."""
+    def _store_found(self, item: Item, miss: Miss, found: requests.Found, asked_at: float) -> float:
+        """Put what the owner has given onto the own shelf, under the label that was read before it was asked.
+
+        Return from when its age counts.
+        """
         worker = self.worker
+        loaded = min(miss.at, asked_at - found.age * 1.01)
+        self._note_age(loaded)
         known = {GROUP.unpack_from(miss.label, at)[0] for at in range(0, len(miss.label), GROUP.size)}
         if not set(found.hashes) <= known:
-            return
-        loaded = min(miss.at, asked_at - found.age * 1.01)
+            return loaded
         worker.shelf.fill(
             item.wire, item.hash, bytes(found.payload), Miss(miss.label, loaded), self.region.clock() + found.ttl
         )
+        return loaded
 
     def _drive(self, flow: Generator[Any, Any, Any]) -> Any:
         """Carry out the steps of a flow in this thread."""
