@@ -15,6 +15,7 @@ from ..core import keys
 from ..core.entry import MISSING, OVERHEAD_BESIDE_LABEL, Entry, SampledEntry
 from ..core.host.hashes import path_hashes, tag_hash
 from ..core.host.record import Outcome, Record
+from ..core.hosts.lease import FOREVER
 from ..core.keys import Key
 from ..core.near import NearStore
 from ..core.options import MAX_TAGS, check_tag
@@ -135,7 +136,7 @@ class Keyspace(NearCache):
         cannot decode the value. (See docs/decisions/0024.)
         """
         value = self.decode(record.payload)
-        if host.hosts is not None:
+        if host.lease is not FOREVER:
             self.note_age(host, record.loaded)
         if record.uses and not self.copies and value is not MISSING:
             self.keep(host, key, wire, hash, record, value)

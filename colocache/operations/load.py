@@ -156,7 +156,7 @@ class Duty:
                 host.claims.note_grant(load, other, answer.token)
                 if not (yield from hosts.catch_up(answer.depends)):
                     self._tell_owner(None)
-                load.begin(host.lease.as_of(host.now()))
+                load.begin(host.lease, host.now())
             if not isinstance(answer, Busy) or patience <= 0:
                 return None
 
@@ -253,6 +253,7 @@ class Duty:
         keyspace, host, load, given = self._keyspace, self._host, self.load, self._given
         if host is None or load is None:
             return "not kept"
+        load.loaded(host.lease, host.now())
         payload = keyspace.encode_loaded(self.key, self.wire, value, given, host)
         handed: object = AGAIN
         outcome, expires = Outcome.DECLINED, host.now() + given.ttl

@@ -12,7 +12,7 @@ import pytest
 import colocache.host
 from colocache import Cache
 from tests.conftest import Call, NewCache
-from tests.core.leases import WordLease
+from tests.core.leases import LEASE, WordLease
 from tests.loaders import never
 
 
@@ -121,6 +121,40 @@ def test_what_is_loaded_where_nothing_may_be_served_is_kept_for_later(call: Call
     assert len(loads) == 3
     lease.begin()
     assert call(cache, "get_or_load", "new", never) == 3
+
+
+def test_what_a_loader_makes_of_cached_values_is_as_old_as_they_are(call: Call, cache: Cache, lease: Switch) -> None:
+    """Otherwise it would be served, on a host that is behind, longer than they are."""
+    host = cache._member.own_host()
+    assert host is not None
+    lease.be_behind()
+    forget(cache)
+    host.age(LEASE - 1)
+    assert call(cache, "get_or_load", "page", lambda: cache.get("shelf")) == "s"
+    assert call(cache, "get_or_load", "page", never) == "s", "both are young"
+    host.age(1.5)
+    assert call(cache, "get", "shelf", "missed") == "missed"
+    assert call(cache, "get_or_load", "page", lambda: "new") == "new"
+
+
+def test_what_a_loader_makes_while_the_host_becomes_current_is_not_young_afterwards(
+    call: Call, cache: Cache, lease: Switch
+) -> None:
+    """What it reads near, while the host is current, may be older than the loader's beginning."""
+
+    def load() -> object:
+        lease.publish(time.monotonic() + 0.01)  # it knows all events up to a lease before
+        lease.known = -math.inf
+        try:
+            return cache.get("near")
+        finally:
+            lease.be_behind()
+
+    lease.be_behind()
+    forget(cache)
+    assert call(cache, "get_or_load", "page", load) == "n"
+    assert call(cache, "get_or_load", "page", lambda: "new") == "new"
+    assert call(cache, "get_or_load", "page", never) == "new"
 
 
 def test_a_set_under_a_fence_takes_the_place_of_what_may_not_be_served(call: Call, cache: Cache, lease: Switch) -> None:

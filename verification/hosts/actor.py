@@ -292,6 +292,7 @@ class Actor:
                 value = self._load(item, parts)
             finally:
                 self.loads.pop()
+            load.loaded(worker.shelf.lease, self.region.clock())
             self._judge(value, floors, "loaded")
             payload = UNIT.pack(value.number, item.number)
             stored = worker.shelf.fill(item.wire, item.hash, payload, load.miss, math.inf)[1]

@@ -45,7 +45,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 from xxhash import xxh3_64_intdigest
 
 from .board import Label
-from .memory import Fences, Words
+from .memory import Fences, HostLease, Words
 from .numbers import Numbers
 from .record import Miss, Record
 from .shelf import Shelf
@@ -117,7 +117,7 @@ class Load:
     """
 
     __slots__ = (
-        "beside", "has_begun", "hash", "hint", "is_orphan", "miss", "outcome", "place", "runner",
+        "_behind", "beside", "has_begun", "hash", "hint", "is_orphan", "miss", "outcome", "place", "runner",
         "waiters", "wire",
     )  # fmt: skip
 
@@ -128,16 +128,24 @@ class Load:
         self.runner = runner  # of the call
         self.place: int | None = None  # of the byte; None if it loads without one
         self.hint = 0  # the number by which the hint is known as this load's
+        self._behind: float | None = None  # when it has begun, if the host was behind then
         self.has_begun = False  # otherwise it waits for another process
         self.is_orphan = False  # it has begun, and goes on without its caller
         self.beside: list[object] = []  # the call that is to load beside the orphan: the first one in the list
         self.outcome: Any = None  # once it has ended: a `Value`, a `Record`, or `AGAIN`
         self.waiters: Queue = {}
 
-    def begin(self, at: float) -> None:
+    def begin(self, lease: HostLease, now: float) -> None:
         """Note that it loads, and from when on the age of the value counts. The label may have been read long ago."""
+        at = lease.as_of(now)
         self.miss = self.miss._replace(at=at)
+        self._behind = now if at >= now else None
         self.has_begun = True
+
+    def loaded(self, lease: HostLease, now: float) -> None:
+        """Note that the loader has ended, before the value is used."""
+        if self._behind is not None:
+            self.age(lease.as_of_end(self._behind, now))
 
     def age(self, loaded: float) -> None:
         """Note that the loader was given a value that was loaded then, and so may have made its own of it."""
@@ -446,7 +454,7 @@ class Claims:
         if record is not None:
             search.outcome = record
             return record
-        mine.begin(self._shelf.lease.as_of(search.now))
+        mine.begin(self._shelf.lease, search.now)
         return search.lead(late)  # under the label that was read first: an event may have come
 
     def _wait_for_process(self, search: _Search, mine: Load) -> Waits[Record | None]:

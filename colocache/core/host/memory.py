@@ -58,6 +58,9 @@ class HostLease(Protocol):
     def as_of(self, now: float, /) -> float:
         """Return the instant from which the age of a value counts whose loader begins now."""
 
+    def as_of_end(self, began: float, now: float, /) -> float:
+        """Return the same for a value whose loader has ended, and began while the host was behind."""
+
     def loaded_after(self, now: float, /) -> float:
         """Return the instant after which a value must have been loaded to be served."""
 

@@ -97,6 +97,20 @@ class Lease:
         until = self.until(now)
         return min(now, until - self._lease) if now < until else now
 
+    def as_of_end(self, began: float, now: float) -> float:
+        """Return the same for a value whose loader has ended. It began when the host was behind.
+
+        The host may have become current meanwhile, and know all events only up to an instant before the loader began:
+
+        1. G, the gateway of R's host, sends a question. W, on another host, invalidates a part.
+        2. R's host is behind. R's loader begins, and the age of its page counts from now.
+        3. G gets the answer, which is late: the host is current, as of step 1. R's loader is served the old part.
+        4. R's host is behind again. W's call returns, a lease after step 1. The page is younger than a lease.
+
+        So such a page is not served while the host is behind.
+        """
+        return began - self._lease if self.until(now) > began else began
+
     def loaded_after(self, now: float) -> float:
         """Return the instant after which a value must have been loaded to be served.
 
@@ -123,6 +137,10 @@ class _Forever(Lease):
     def as_of(self, now: float) -> float:
         """Return ``now``."""
         return now
+
+    def as_of_end(self, began: float, now: float) -> float:
+        """Return ``began``."""
+        return began
 
     def loaded_after(self, now: float) -> float:
         """Return minus infinity."""

@@ -127,3 +127,15 @@ def test_a_host_that_is_alone_serves_everything_for_ever() -> None:
     for now in (-math.inf, 0.0, NOW, 1e18, math.inf):
         assert FOREVER.until(now) == FOREVER.known == math.inf
         assert FOREVER.loaded_after(now) == -math.inf
+
+
+def test_what_was_loaded_while_the_host_became_current_is_not_young(memory: Memory) -> None:
+    """The host may know all events only up to an instant before the loader began."""
+    lease = memory.lease()
+    memory.publish(NOW)
+    assert lease.as_of(NOW) == NOW
+    assert lease.as_of_end(NOW, NOW + 1) == NOW, "it was behind all the time"
+    memory.publish(NOW + 0.5)
+    for now in (NOW + 0.4, NOW + 1):
+        assert lease.as_of_end(NOW, now) == NOW - LEASE
+    assert FOREVER.as_of_end(NOW, NOW + 1) == NOW
