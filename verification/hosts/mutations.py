@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import Any
 
-from colocache.core.host.claims import Claims
+from colocache.core.host.claims import Claims, Load
 from colocache.core.host.shelf import Shelf
 from colocache.core.hosts import applying, dependencies, gateway, owner, waiting
 from colocache.core.hosts.gateway import Gateway, Times
@@ -440,6 +440,18 @@ def owners_answer_about_hosts_they_do_not_know() -> Change:
 def ages_are_not_told() -> Change:
     """R3: what is fetched is as old as it is at the owner."""
     return edited(Owner, "_found", ("max(0.0, now - record.loaded)", "0.0"))
+
+
+@noticed_by("tests/operations/test_lease.py")
+def ages_of_parts_are_not_counted() -> Change:
+    """R3: what is made of cached values is as old as they are. One history of four thousand notices it."""
+    return edited(Load, "age", ("if loaded < self.miss.at:", "if False:"))
+
+
+@noticed_by("tests/core/hosts/test_lease.py")
+def pages_are_as_old_as_their_loaders() -> Change:
+    """R3: what a loader reads while the host becomes current may be older than the loader's beginning."""
+    return edited(Lease, "as_of_end", ("began - self._lease if self.until(now) > began else began", "began"))
 
 
 @mutant("slow_load", "slow_gateway", kinds=("calm", "cuts"))
