@@ -19,7 +19,7 @@ from .core.hosts.copies import Copies
 from .core.hosts.event import KEYS, WRITES, Event, Position
 from .core.hosts.gateway import Forgetting, Gateway, Meetings
 from .core.hosts.offers import Offers
-from .core.hosts.owner import Owner
+from .core.hosts.owner import Hooks, HostMemory, Owner
 from .core.hosts.requests import Reported
 from .core.hosts.rows import Host, Incarnation, Row
 from .core.hosts.taking import Taker
@@ -183,10 +183,17 @@ class HostNetwork:
         assert region.hosts is not None
         self._copies = Copies(hosts.me.id, shared.taker, shared.shelf, region.hosts.log, hosts.lease, hosts, shared.now)
         return Owner(
-            hosts.me.id, region.hosts.words, hosts.rows, region.hosts.log, shared.board, shared.shelf, shared.claims,
-            region.fences, hosts.lease, hosts.times, shared.now, wake, self._config.load_timeout,
-            lambda hash: self._free_memory(Event(KEYS, (hash,))), lambda wire: hosts.exact_owner(wire) == hosts.me.id,
-            self._void, self._copies, self._offers, self._report,
+            hosts.me.id,
+            HostMemory(
+                region.hosts.words, hosts.rows, region.hosts.log, shared.board, shared.shelf, shared.claims,
+                region.fences, hosts.lease,
+            ),
+            hosts.times, shared.now, self._config.load_timeout,
+            Hooks(
+                wake, lambda hash: self._free_memory(Event(KEYS, (hash,))),
+                lambda wire: hosts.exact_owner(wire) == hosts.me.id, self._void, self._report,
+            ),
+            self._copies, self._offers,
         )  # fmt: skip
 
     def _report(self) -> Reported | None:

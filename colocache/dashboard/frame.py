@@ -85,6 +85,7 @@ def _controls(frame: Frame, live: bool) -> Markup:
 
 
 def hidden_fields(frame: Frame) -> Markup:
+    """Return what each form sends beside its own fields."""
     return tag("input", type="hidden", name="csrf", value=frame.csrf)
 
 

@@ -67,12 +67,14 @@ def figures(picture: Picture) -> Markup:
 
 
 def per_second(now: Rate | None, name: str) -> str:
+    """Return a rate, for people; a dash if there is none yet."""
     if now is None:
         return words.DASH
     return f"{words.duration(now.saved)}/s" if name == "saved" else f"{words.rate(getattr(now, name))}/s"
 
 
 def quantile(space: SpaceStats, part: float) -> str:
+    """Return within which time a part of the loads ended, for people."""
     return words.duration(space.load_quantile(part)) if space.timed_loads else words.DASH
 
 

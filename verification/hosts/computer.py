@@ -26,7 +26,7 @@ from colocache.core.hosts.gateway import Forgetting, Gateway, Reply, Send
 from colocache.core.hosts.layout import LANES, ROWS
 from colocache.core.hosts.lease import Lease
 from colocache.core.hosts.log import HostLog, NoLane
-from colocache.core.hosts.owner import Owner
+from colocache.core.hosts.owner import Hooks, HostMemory, Owner
 from colocache.core.hosts.rows import Host, Incarnation, Row, Rows
 from colocache.core.hosts.rows import Numbers as Positions
 from colocache.core.near import NearStore
@@ -340,10 +340,13 @@ class Worker:
         self.ticks_at = 0.0
         self.copying = Copying(self) if history.plan.copies and not region.is_client else None
         self.owner = Owner(
-            region.id, self.words, self.rows, self.log, self.board, self.shelf, self.claims, self.fences, self.lease,
-            self.times, region.clock, lambda: self.deliver(lambda: None), history.plan.load_timeout,
-            void=self.void,
-            copies=self.copying and self.copying.copies, offers=self.copying and self.copying.offers,
+            region.id,
+            HostMemory(
+                self.words, self.rows, self.log, self.board, self.shelf, self.claims, self.fences, self.lease
+            ),
+            self.times, region.clock, history.plan.load_timeout,
+            Hooks(wake=lambda: self.deliver(lambda: None), void=self.void),
+            self.copying and self.copying.copies, self.copying and self.copying.offers,
         )  # fmt: skip
 
     def void(self, kind: int, hashes: Sequence[int], related: bool) -> Position | None:

@@ -120,6 +120,34 @@ class _Call:
         self.load: Load | None = None
 
 
+class HostMemory(NamedTuple):
+    """What processes of a host share, as one of them has it."""
+
+    words: Words
+    rows: Rows
+    log: HostLog
+    board: Board
+    shelf: Shelf
+    claims: Claims
+    fences: Fences
+    lease: HostLease
+
+
+class Hooks(NamedTuple):
+    """What the process of an owner does for it."""
+
+    wake: Callable[[], object] = lambda: None  # it has `run` called soon; any thread calls it
+    on_change: Callable[[int], object] = lambda hash: None  # it is told of keys that were written
+    #: It tells whether this host owns a key at this very moment; see `colocache.hosts.Hosts.exact_owner`.
+    owns: Callable[[bytes], bool] = lambda wire: True
+    #: It invalidates things, as a process of this host does: it is given the kind, the hashes, and whether they are
+    #: related. It returns None if that cannot be told to other hosts.
+    void: Callable[[int, Sequence[int], bool], Position | None] = lambda kind, hashes, related: None
+    report: Callable[[], Reported | None] = lambda: (
+        None
+    )  # what the processes of this host have counted, if that is known
+
+
 class Owner:
     """What one process does for other hosts. For one thread, but what wakes a request may be any.
 
@@ -127,34 +155,25 @@ class Owner:
     """
 
     def __init__(
-        self, me: Incarnation, words: Words, rows: Rows, log: HostLog, board: Board, shelf: Shelf, claims: Claims,
-        fences: Fences, lease: HostLease, times: Times, clock: Callable[[], float], wake: Callable[[], object],
-        load_timeout: float, on_change: Callable[[int], object] = lambda hash: None,
-        owns: Callable[[bytes], bool] = lambda wire: True,
-        void: Callable[[int, Sequence[int], bool], Position | None] = lambda kind, hashes, related: None,
-        copies: Copies | None = None, offers: Offers | None = None,
-        report: Callable[[], Reported | None] = lambda: None,
+        self, me: Incarnation, memory: HostMemory, times: Times, clock: Callable[[], float], load_timeout: float,
+        hooks: Hooks, copies: Copies | None = None, offers: Offers | None = None,
     ) -> None:  # fmt: skip
-        """``clock`` gives seconds on the host's monotonic clock. ``on_change`` is told of keys that were written.
+        """``clock`` gives seconds on the host's monotonic clock.
 
-        ``owns`` tells whether this host owns a key at this very moment; see `colocache.hosts.Hosts.exact_owner`.
-        ``void`` invalidates things, as a process of this host does: it is given the kind, the hashes, and whether they
-        are related. It returns None if that cannot be told to other hosts. ``copies`` sees to copies of what others
-        have, and ``offers`` to those that others are to have, if there may be any. ``report`` tells what the processes
-        of this host have counted, if that is known.
+        ``copies`` sees to copies of what others have, and ``offers`` to those that others are to have, if there may be
+        any.
         """
         self.me = me
-        self._words, self._rows, self._log = words, rows, log
-        self._board, self._shelf, self._claims, self._fences = board, shelf, claims, fences
-        self._lease, self._times, self._clock, self._wake = lease, times, clock, wake
-        self._load_timeout = load_timeout
-        self._on_change, self._owns, self._void = on_change, owns, void
-        self._copies, self._offers, self._report = copies, offers, report
-        self._taker = Taker(board, shelf, fences)
+        self._words, self._rows, self._log, self._board, self._shelf = memory[:5]
+        self._claims, self._fences, self._lease = memory[5:]
+        self._times, self._clock, self._load_timeout = times, clock, load_timeout
+        self._wake, self._on_change, self._owns, self._void, self._report = hooks
+        self._copies, self._offers = copies, offers
+        self._taker = Taker(self._board, self._shelf, self._fences)
         self._harvests = False
         self._hands_over: _Waiting | None = None
         self._pulls = 0
-        self._any_tag = board.marks_of(ANY_TAG)[0]
+        self._any_tag = self._board.marks_of(ANY_TAG)[0]
         self._waiting = Agenda[_Waiting]()
         self._woken: deque[_Waiting] = deque()
         self._grants: dict[int, Grant] = {}

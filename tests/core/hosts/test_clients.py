@@ -13,7 +13,7 @@ from colocache.core.hosts.event import KEYS, Event, Position
 from colocache.core.hosts.gateway import Gateway, Send
 from colocache.core.hosts.layout import LISTENERS, UNTIL
 from colocache.core.hosts.messages import Ack, News, Ping, Pong, Told
-from colocache.core.hosts.owner import TELLING, Owner
+from colocache.core.hosts.owner import TELLING, Hooks, HostMemory, Owner
 from colocache.core.hosts.requests import Announce, Announced, Refused, Settle, Settlement, decode_answer, encode
 from colocache.core.hosts.rows import ACKED, APPLIED, Host, Row, TooManyHosts
 from colocache.core.hosts.waiting import Settled
@@ -463,9 +463,13 @@ class Port:
         self.member = member
         writer, group = member.writer, member.group
         self.owner = Owner(
-            member.id, writer.words, writer.rows, writer.log, writer.board, None, None,  # type: ignore[arg-type]
-            writer.fences, None, TIMES, lambda: group.now / SECOND, lambda: None, 1.0,  # type: ignore[arg-type]
-            void=lambda kind, hashes, related: member.invalidate(Event(kind, tuple(hashes), related)),
+            member.id,
+            HostMemory(
+                writer.words, writer.rows, writer.log, writer.board, None, None, writer.fences,  # type: ignore[arg-type]
+                None,  # type: ignore[arg-type]
+            ),
+            TIMES, lambda: group.now / SECOND, 1.0,
+            Hooks(void=lambda kind, hashes, related: member.invalidate(Event(kind, tuple(hashes), related))),
         )  # fmt: skip
         self.answers: list[bytes] = []
 

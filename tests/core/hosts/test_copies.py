@@ -25,7 +25,7 @@ from colocache.core.hosts.gateway import Times
 from colocache.core.hosts.lease import FOREVER
 from colocache.core.hosts.log import HostLog
 from colocache.core.hosts.offers import MOST_BYTES, Offers
-from colocache.core.hosts.owner import Owner
+from colocache.core.hosts.owner import Hooks, HostMemory, Owner
 from colocache.core.hosts.requests import (
     MAX_OFFERED,
     SLOT_BYTES,
@@ -98,8 +98,9 @@ class Member:
         self.copies = Copies(self.id, self.taker, self.shelf, self.log, FOREVER, self, lambda: self.host.now)
         claims = Claims(self.shelf, Bytes({}), hints, self.process.numbers, self.process.fences, lambda hash: None)
         self.owner = Owner(
-            self.id, words, self.row, self.log, self.board, self.shelf, claims, self.process.fences, FOREVER, Times(),
-            lambda: self.host.now, lambda: None, LOAD_TIMEOUT, copies=self.copies, offers=self.offers,
+            self.id,
+            HostMemory(words, self.row, self.log, self.board, self.shelf, claims, self.process.fences, FOREVER),
+            Times(), lambda: self.host.now, LOAD_TIMEOUT, Hooks(), self.copies, self.offers,
         )  # fmt: skip
 
     def _rouse(self) -> None:

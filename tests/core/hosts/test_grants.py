@@ -16,7 +16,7 @@ from colocache.core.hosts.event import WRITES, Event, Position
 from colocache.core.hosts.gateway import Times
 from colocache.core.hosts.lease import FOREVER
 from colocache.core.hosts.log import HostLog
-from colocache.core.hosts.owner import Owner
+from colocache.core.hosts.owner import Hooks, HostMemory, Owner
 from colocache.core.hosts.requests import Busy, Done, Fill, Get, Granted, Key, Request, decode_answer, encode
 from colocache.core.hosts.rows import Row
 from tests.core.host.shelves import Host, Locks
@@ -57,8 +57,11 @@ class Port:
         self.row = Row(self.words, process.fences, 0)
         self.log = HostLog(self.words, Locks({}), process.fences, lambda lane: True)
         self.owner = Owner(
-            me, self.words, self.row, self.log, process.board, process.shelf, claims, process.fences, lease, Times(),
-            lambda: host.now, lambda: None, LOAD_TIMEOUT,
+            me,
+            HostMemory(
+                self.words, self.row, self.log, process.board, process.shelf, claims, process.fences, lease
+            ),
+            Times(), lambda: host.now, LOAD_TIMEOUT, Hooks(),
         )  # fmt: skip
 
     def announce(self, hash: int, /) -> Position:
