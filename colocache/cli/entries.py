@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 from datetime import datetime
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from .exits import FAILED, FINE, WRONG, Failure
 from .keys import Named, named
 from .options import EXPLAINED, add_group, add_key_form, add_namespace
 from .output import Output, duration, size
-from .target import Target, look, visit
+from .target import LOOK_EVERY, Target, look, pause, visit
 
 if TYPE_CHECKING:
     from ..inspection import EventInfo, KeyInfo
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .options import Commands
 
 FLUSH_EVERY: Final = 100  # lines
+ASKING: Final = 1.0  # s in which the connection with the host that owns a key comes about
 AT_LEAST_ONE: Final = 1
 
 _KEYS = """\
@@ -231,6 +233,11 @@ def _asked(target: Target, key: Named, output: Output) -> bytes | None:
     """Have the value brought to this host, if another one has it, and return its payload."""
     with visit(target, os.environ, output) as visitor:
         space = visitor.cache.namespace(key.namespace) if key.namespace else visitor.cache
-        visitor.run(lambda cache: space.get(key.key))
-        with visitor.cache._member.view() as view:
-            return _payload(view, key)
+        ends = monotonic() + ASKING
+        while True:
+            visitor.run(lambda cache: space.get(key.key))
+            with visitor.cache._member.view() as view:
+                payload = _payload(view, key)
+            if payload is not None or visitor.host.hosts is None or monotonic() >= ends:
+                return payload
+            pause(LOOK_EVERY)
