@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,8 @@ from tests.conftest import Until
 
 NONE = "(none)"  # what Prometheus is told of no namespace
 WORKERS = 8
-REQUESTS = 400  # in each of two rounds
+PATIENCE = 30.0  # s until all workers have answered
+REQUESTS = 200  # in each round
 THREADS = 8
 
 #: Each request tells what the cache has done for it, so that its sender can count.
@@ -170,11 +172,18 @@ def samples(path: str) -> list[Sample]:
 def by_telemetry(path: str, pids: set[int]) -> dict[str, float]:
     """Return the sum of what all processes send by OpenTelemetry: each says what it has counted itself."""
     answers: dict[int, Any] = {}
-    for _ in range(10_000):  # gunicorn chooses who answers
-        answer = json.loads(page(path, "/telemetry"))
-        answers[answer["pid"]] = answer["points"]
-        if answers.keys() == pids:
-            break
+    ends = time.monotonic() + PATIENCE
+
+    def send() -> None:
+        while not pids <= answers.keys() and time.monotonic() < ends:
+            answer = json.loads(page(path, "/telemetry"))
+            answers[answer["pid"]] = answer["points"]
+
+    threads = [threading.Thread(target=send) for _ in range(2 * WORKERS)]  # who is asked already does not take another
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     found: Counter[tuple[str, str, str]] = Counter()
     for name, attributes, value in [point for points in answers.values() for point in points]:
         if value is not None:
@@ -219,7 +228,7 @@ class Scraper:
         self._thread.start()
 
     def _run(self) -> None:
-        while not self._enough.is_set():
+        while not self._enough.wait(0.05):
             for sample in samples(self._path):
                 if sample.name.endswith(("_total", "_count", "_sum", "_bucket")):
                     key = sample.name, *sorted(sample.labels.items())
@@ -233,6 +242,7 @@ class Scraper:
         self._thread.join()
 
 
+@pytest.mark.timeout(300)
 def test_figures_are_what_the_load_generator_has_counted(server: str, until: Until) -> None:
     counted: Counter[str] = Counter()
     until(lambda: os.path.exists(server))
